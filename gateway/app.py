@@ -1,0 +1,264 @@
+"""The gateway process: routes, error bodies, start and shutdown.
+
+Start: store, then HTTP (so that ``/health`` answers at once), then workers. Shutdown in reverse:
+refuse new requests, let the running ones end, close sockets (1001), end workers, close the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from gateway.chat_api import create_chat_completion
+from gateway.config import PROJECT_ROOT, Config
+from gateway.errors import ApiError, NotFound, Overloaded
+from gateway.http_api import (
+    SERVICE,
+    SOCKETS,
+    cancel_response,
+    create_response,
+    delete_response,
+    get_response,
+    json_response,
+    open_socket,
+    owner_of,
+)
+from gateway.service import ResponseService
+from gateway.store import ResponseStore
+from gateway.supervisor import LocalSupervisor
+
+log = structlog.get_logger()
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+WEB_ROOT = PROJECT_ROOT / "web"
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def make_app(service: ResponseService) -> web.Application:
+    """All routes over one service."""
+    app = web.Application(middlewares=[_errors])
+    app[SERVICE] = service
+    app[SOCKETS] = set()
+    app.add_routes(
+        [
+            web.post("/v1/responses", create_response),
+            web.get("/v1/responses", open_socket),
+            web.get("/v1/responses/{response_id}", get_response),
+            web.post("/v1/responses/{response_id}/cancel", cancel_response),
+            web.delete("/v1/responses/{response_id}", delete_response),
+            web.post("/v1/chat/completions", create_chat_completion),
+            web.get("/v1/models", _models),
+            web.get("/v1/models/{model:.+}", _model),
+            web.get("/health", _health),
+            web.get("/ready", _ready),
+            web.get("/metrics", _metrics),
+            web.get("/", _page),
+            web.static("/static", WEB_ROOT),
+        ]
+    )
+    app.on_response_prepare.append(_security_headers)
+    return app
+
+
+async def serve(config: Config, announce: Callable[[str], None]) -> None:
+    """Run the gateway and its workers until SIGINT or SIGTERM.
+
+    :param announce: gets one line for people at each stage.
+    :raises OSError: the address cannot be bound.
+    """
+    stopping, forced = asyncio.Event(), asyncio.Event()
+    _on_signals(stopping, forced)
+    async with AsyncExitStack() as stack:
+        store = ResponseStore(config.store_path)
+        await store.open()
+        stack.push_async_callback(store.close)
+        if config.store.retention_days:
+            await store.delete_older(time.time() - config.store.retention_days * 86400)
+        service = ResponseService(config, store)
+        app = make_app(service)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, config.server.host, config.server.port)
+        await site.start()
+        port = runner.addresses[0][1]
+        socket_dir = Path(tempfile.mkdtemp(prefix="pascal-"))
+        stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)
+
+        supervisor = LocalSupervisor(config, service.cluster, socket_dir)
+        workers = asyncio.create_task(supervisor.run())
+        stack.push_async_callback(_cancelled, workers)
+        service.metrics.worker_restarts.set_function(lambda: supervisor.restarts_total)
+        await _until_stopped(config, service, stopping, workers, port, announce)
+
+        announce("Shutting down: running requests may finish (Ctrl-C again to force).")
+        drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
+        await _first_of(drained, asyncio.create_task(forced.wait()))
+        service.fail_all()
+        sockets = app[SOCKETS]
+        await asyncio.gather(*(socket.close() for socket in list(sockets)))
+        await service.close()
+    announce("Stopped.")
+
+
+async def _until_stopped(
+    config: Config,
+    service: ResponseService,
+    stopping: asyncio.Event,
+    workers: asyncio.Task[None],
+    port: int,
+    announce: Callable[[str], None],
+) -> None:
+    count = config.workers.count
+    announce(
+        f"Starting {count} worker{'s' * (count != 1)} with model {config.served_model_name} "
+        f"({config.model_path}); logs in {Path(config.server.state_dir) / 'logs'}"
+    )
+    started_s = time.monotonic()
+    stop = asyncio.create_task(stopping.wait())
+    ready = asyncio.create_task(service.cluster.wait_for_instances(count))
+    await _first_of(stop, workers, ready, cancel=(ready,))
+    if service.cluster.instances and not stop.done():
+        host = config.server.host
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+        announce(f"Ready after {time.monotonic() - started_s:.0f} s.")
+        announce(f"  Chat     {url}/")
+        announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")
+        announce(f"  Metrics  {url}/metrics")
+    await _first_of(stop, workers, cancel=(stop,))
+    if workers.done():
+        workers.result()
+
+
+async def _first_of(*tasks: asyncio.Task[Any], cancel: tuple[asyncio.Task[Any], ...] = ()) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in cancel:
+        task.cancel()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _on_signals(stopping: asyncio.Event, forced: asyncio.Event) -> None:
+    def handle() -> None:
+        (forced if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, handle)
+
+
+# ---- small routes ---------------------------------------------------------------------------
+
+
+async def _models(request: web.Request) -> web.Response:
+    owner_of(request)
+    return json_response({"object": "list", "data": [_model_card(request)]})
+
+
+async def _model(request: web.Request) -> web.Response:
+    owner_of(request)
+    request.app[SERVICE].check_model(request.match_info["model"])
+    return json_response(_model_card(request))
+
+
+def _model_card(request: web.Request) -> dict[str, Any]:
+    service = request.app[SERVICE]
+    lengths = [i.welcome.max_model_len for i in service.cluster.instances.values()]
+    return {
+        "id": service.config.served_model_name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "pascal-serve",
+        "max_model_len": min(lengths, default=None),
+    }
+
+
+async def _health(_: web.Request) -> web.Response:
+    return json_response({"status": "ok"})
+
+
+async def _ready(request: web.Request) -> web.Response:
+    service = request.app[SERVICE]
+    document = {
+        "ready": service.ready,
+        "draining": service.draining,
+        "instances": sorted(service.cluster.instances),
+    }
+    return json_response(document, status=200 if service.ready else 503)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(
+        body=request.app[SERVICE].metrics.render(),
+        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+    )
+
+
+async def _page(_: web.Request) -> web.FileResponse:
+    return web.FileResponse(WEB_ROOT / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+# ---- what holds for all routes --------------------------------------------------------------
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors in OpenAI's form."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        request.app[SERVICE].metrics.refused.labels(error.code).inc()
+        return _error_response(error)
+    except web.HTTPNotFound:
+        return _error_response(
+            NotFound(f"Nothing at {request.method} {request.path}.", code="no_such_route")
+        )
+    except web.HTTPException as error:
+        refusal = ApiError(f"{error.reason}: {request.method} {request.path}.", code="http_error")
+        refusal.status = error.status
+        refusal.type = "invalid_request_error"
+        return _error_response(refusal)
+    except ConnectionError:
+        raise  # the client is gone
+    except Exception:
+        log.exception("request_failed", path=request.path)
+        return _error_response(ApiError("Internal error.", code="internal_error"))
+
+
+def _error_response(error: ApiError) -> web.Response:
+    response = json_response({"error": error.body()}, status=error.status)
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+async def _security_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -1,0 +1,66 @@
+"""Who may use the gateway: API keys, and web origins.
+
+Without configured keys everybody on the listening address may, as in vLLM's own server; the default
+address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
+that a foreign page cannot use a gateway on the visitor's own machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from gateway.config import ServerConfig
+from gateway.errors import ApiError, Unauthorized
+
+# Browsers cannot set headers on a WebSocket; OpenAI's convention is this subprotocol.
+SUBPROTOCOL = "responses"
+_SUBPROTOCOL_KEY = "openai-insecure-api-key."
+
+
+class ForbiddenOrigin(ApiError):
+    """A web page of another origin."""
+
+    status = 403
+    type = "invalid_request_error"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"Origin {origin} is not allowed; see server.allowed_origins.", code="forbidden_origin"
+        )
+
+
+def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
+    """The owner that requests with these headers act for: a fingerprint of their key.
+
+    :raises Unauthorized: keys are configured and none of them was sent.
+    :raises ForbiddenOrigin: sent by a page of another origin.
+    """
+    _check_origin(config, headers)
+    if not config.api_keys:
+        return ""
+    offered = _offered_key(headers).encode()
+    known = [key for key in config.api_keys if hmac.compare_digest(key.encode(), offered)]
+    if not known:
+        raise Unauthorized()
+    return hashlib.sha256(known[0].encode()).hexdigest()[:16]
+
+
+def _offered_key(headers: Mapping[str, str]) -> str:
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    for protocol in headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if protocol.strip().startswith(_SUBPROTOCOL_KEY):
+            return protocol.strip().removeprefix(_SUBPROTOCOL_KEY)
+    return ""
+
+
+def _check_origin(config: ServerConfig, headers: Mapping[str, str]) -> None:
+    origin = headers.get("Origin")
+    if origin is None or origin in config.allowed_origins or "*" in config.allowed_origins:
+        return
+    if urlsplit(origin).netloc != headers.get("Host"):
+        raise ForbiddenOrigin(origin)

@@ -1,0 +1,137 @@
+"""The command line: ``pascal serve``, ``pascal check``, ``pascal load``.
+
+A flag wins over its environment variable, which wins over ``config.toml``. Every key of the file
+can be set as ``PASCAL_<TABLE>_<KEY>`` and with ``--set table.key=value``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway import config as configuration
+
+# Flags of `serve` and `check`: flag, key, help.
+_FLAGS = (
+    ("--host", "server.host", "address to listen on [PASCAL_HOST]"),
+    ("--port", "server.port", "port to listen on, 0 for any [PASCAL_PORT]"),
+    ("--model", "model.name", "'embedded', a path, or a hub id [PASCAL_MODEL]"),
+    ("--served-model-name", "model.served_name", "the model's name in the API"),
+    ("--dtype", "model.dtype", "auto, bfloat16, float16 or float32"),
+    ("--max-model-len", "model.max_model_len", "tokens of prompt and output together"),
+    ("--workers", "workers.count", "number of worker processes [PASCAL_WORKERS]"),
+    ("--policy", "workers.policy", "scheduling policy"),
+    ("--max-num-seqs", "workers.max_num_seqs", "batch slots of one engine"),
+    ("--kv-cache-gib", "workers.kv_cache_gib", "KV memory of one CPU engine, GiB"),
+    ("--tensor-parallel-size", "workers.tensor_parallel_size", "GPUs per engine"),
+    ("--gpu-memory-utilization", "workers.gpu_memory_utilization", "share of a GPU's memory"),
+    ("--tpot", "pacing.tpot_s", "pace where a request names none, e.g. 100ms"),
+    ("--shutdown-timeout", "server.shutdown_timeout_s", "wait for running requests, e.g. 10s"),
+    ("--log-level", "server.log_level", "debug, info, warning or error"),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    from bench import loadgen
+
+    parser = argparse.ArgumentParser(
+        prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="start the workers and the gateway")
+    check = commands.add_parser("check", help="validate the configuration and print it resolved")
+    for command in (serve, check):
+        _add_config_flags(command)
+    load = commands.add_parser("load", help="generate load and measure")
+    loadgen.add_arguments(load)
+    args = parser.parse_args(argv)
+    if args.command == "load":
+        return loadgen.run(args)
+    try:
+        config = _config_of(args)
+    except configuration.ConfigError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    return _serve(config) if args.command == "serve" else _check(config)
+
+
+def _add_config_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="configuration file [PASCAL_CONFIG]; default: config.toml here, if there is one",
+    )
+    for flag, key, text in _FLAGS:
+        parser.add_argument(flag, dest=key, metavar="VALUE", help=f"{text} ({key})")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        dest="settings",
+        help="any other key of the configuration",
+    )
+
+
+def _config_of(args: argparse.Namespace) -> configuration.Config:
+    path = args.config
+    if path is None and os.environ.get("PASCAL_CONFIG"):
+        path = Path(os.environ["PASCAL_CONFIG"])
+    if path is None and Path("config.toml").is_file():
+        path = Path("config.toml")
+    flags: dict[str, Any] = {key: getattr(args, key) for _, key, _ in _FLAGS}
+    for setting in args.settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise configuration.ConfigError(f"--set {setting}: expected TABLE.KEY=VALUE")
+        flags[key] = value
+    return configuration.load(path, flags=flags)
+
+
+def _check(config: configuration.Config) -> int:
+    """Print the resolved configuration as TOML, keys of the API left out."""
+    for table in configuration.TABLES:
+        print(f"[{table}]")
+        for key, value in dataclasses.asdict(getattr(config, table)).items():
+            print(f"{key} = {_toml('(hidden)' if key == 'api_keys' and value else value)}")
+        print()
+    print(f"# model loaded from: {config.model_path}")
+    print(f"# model name in the API: {config.served_model_name}")
+    return 0
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+def _serve(config: configuration.Config) -> int:
+    import sqlite3
+
+    import uvloop
+
+    from gateway import app, logs, preflight
+
+    logs.configure(config.server.log_level)
+    try:
+        preflight.check(config)
+        uvloop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
+    except (preflight.PreflightError, OSError, sqlite3.Error) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

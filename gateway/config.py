@@ -1,0 +1,290 @@
+"""Configuration: one frozen dataclass per table of ``config.toml``.
+
+A value comes from, in this order: a command line flag, a ``PASCAL_<TABLE>_<KEY>`` environment
+variable, the file, the default below. An unknown table or key, a value of the wrong type or out of
+range is a `ConfigError` that names it. Durations are seconds and end in ``_s``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+EMBEDDED = "embedded"
+
+# Short names for what people set most often.
+ENV_ALIASES = {
+    "PASCAL_HOST": "server.host",
+    "PASCAL_PORT": "server.port",
+    "PASCAL_API_KEYS": "server.api_keys",
+    "PASCAL_MODEL": "model.name",
+    "PASCAL_WORKERS": "workers.count",
+}
+# Variables of the same family that other parts read.
+ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY"})
+
+
+# Flags and variables may give a duration its unit: 250ms, 10s, 5m, 1h.
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key."""
+
+
+def _setting(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A numeric setting with its bounds (inclusive)."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def _choice(default: str, *choices: str) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where the gateway listens and whom it lets in."""
+
+    host: str = "127.0.0.1"
+    port: int = _setting(8080, 0, 65535)  # 0: any free port
+    api_keys: tuple[str, ...] = ()  # empty: no key asked for
+    allowed_origins: tuple[str, ...] = ()  # web origins besides the gateway's own
+    max_message_bytes: int = _setting(1_048_576, 1024)  # larger: error 413
+    hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
+    shutdown_timeout_s: float = _setting(10.0, 0)
+    state_dir: str = ".pascal"  # store and worker logs
+    log_level: str = _choice("info", "debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What is served."""
+
+    name: str = EMBEDDED  # "embedded", a path, or a hub id
+    served_name: str = ""  # the name clients use; empty: from `name`
+    dtype: str = _choice("auto", "auto", "bfloat16", "float16", "float32")
+    max_model_len: int = _setting(0, 0)  # tokens; 0: the model's own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersConfig:
+    """Worker processes and their engines."""
+
+    count: int = _setting(2, 1)
+    engine: str = _choice("auto", "auto", "inprocess", "async")
+    policy: str = _choice("fcfs", "fcfs")
+    max_num_seqs: int = _setting(64, 1)  # batch slots of one engine
+    max_num_batched_tokens: int = _setting(0, 0)  # 0: vLLM's own
+    kv_cache_gib: float = _setting(0.5, 0.01)  # KV memory of one CPU engine
+    kv_blocks: int = _setting(0, 0)  # exact number of KV blocks instead; 0: off
+    block_size: int = _setting(0, 0)  # tokens per KV block; 0: vLLM's own
+    enforce_eager: bool = False  # no compilation (always so on CPU: it starts a minute earlier)
+    gpu_memory_utilization: float = _setting(0.9, 0.05, 1.0)
+    tensor_parallel_size: int = _setting(1, 1)
+    start_timeout_s: float = _setting(600.0, 1)
+    heartbeat_timeout_s: float = _setting(15.0, 2)  # silent for longer: killed and restarted
+    restart_backoff_s: float = _setting(0.5, 0.01)  # first pause; doubles with each failure
+    restart_backoff_max_s: float = _setting(30.0, 0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingConfig:
+    """Targets that hold where a request names none."""
+
+    tpot_s: float = _setting(0.1, 0.001, 60)  # per answering token: 10 tokens/s, a fast reader
+    ttfat_s: float = _setting(0.25, 0)  # phase boundary to first answering token
+    ttft_s: float = _setting(10.0, 0)  # submission to first answering token
+    slo_qoe: float = _setting(0.95, 0, 1)  # below: the request violates its SLO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """How long and how much of a response can be resumed."""
+
+    ttl_s: float = _setting(300.0, 0)  # after its end
+    log_events: int = _setting(32768, 16)  # events kept per response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Admission."""
+
+    max_requests: int = _setting(256, 1)  # unfinished requests of all users
+    max_requests_per_user: int = _setting(64, 1)
+    max_streams_per_connection: int = _setting(64, 1)
+    retry_after_s: int = _setting(2, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Stored responses (`store: true`, the default of the API)."""
+
+    path: str = ""  # SQLite file; empty: responses.sqlite3 in the state directory
+    retention_days: float = _setting(30.0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything, resolved."""
+
+    server: ServerConfig = ServerConfig()
+    model: ModelConfig = ModelConfig()
+    workers: WorkersConfig = WorkersConfig()
+    pacing: PacingConfig = PacingConfig()
+    session: SessionConfig = SessionConfig()
+    limits: LimitsConfig = LimitsConfig()
+    store: StoreConfig = StoreConfig()
+
+    @property
+    def model_path(self) -> str:
+        """What the engine loads: a path, or a hub id as given."""
+        if self.model.name == EMBEDDED:
+            return str(PROJECT_ROOT / "models" / "tiny-reasoner")
+        return self.model.name
+
+    @property
+    def served_model_name(self) -> str:
+        """The model's name in the API."""
+        if self.model.served_name:
+            return self.model.served_name
+        if self.model.name == EMBEDDED:
+            return "tiny-reasoner"
+        path = Path(self.model.name)
+        return path.resolve().name if path.is_dir() else self.model.name
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.store.path or Path(self.server.state_dir) / "responses.sqlite3")
+
+
+TABLES = {f.name: f for f in dataclasses.fields(Config)}
+
+
+def load(
+    path: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Resolve the configuration.
+
+    :param path: a ``config.toml``; None: no file.
+    :param flags: ``{"table.key": value}`` from the command line; None values are left out.
+    :raises ConfigError: naming the file, variable or flag and the key.
+    """
+    values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+    if path is not None:
+        _merge_file(values, path)
+    for name, text in environment.items():
+        if name.startswith("PASCAL_") and name not in ENV_FOREIGN and text:
+            table, key = _key_of_variable(name)
+            values[table][key] = _from_text(table, key, text, f"environment variable {name}")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            table, key = _split_key(name, "command line")
+            values[table][key] = (
+                _from_text(table, key, value, name) if isinstance(value, str) else value
+            )
+    return Config(**{table: _build(table, found) for table, found in values.items()})
+
+
+def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for table, found in document.items():
+        if table not in TABLES:
+            raise ConfigError(f"{path}: unknown table [{table}]{_nearest(table, TABLES)}")
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path}: {table} must be a table")
+        for key, value in found.items():
+            _split_key(f"{table}.{key}", str(path))
+            values[table][key] = value
+
+
+def _table_class(table: str) -> type:
+    return type(TABLES[table].default)
+
+
+def _split_key(name: str, origin: str) -> tuple[str, str]:
+    table, _, key = name.partition(".")
+    if table not in TABLES:
+        raise ConfigError(f"{origin}: unknown table {table!r}{_nearest(table, TABLES)}")
+    names = {f.name for f in dataclasses.fields(_table_class(table))}
+    if key not in names:
+        raise ConfigError(f"{origin}: unknown key {name!r}{_nearest(key, names)}")
+    return table, key
+
+
+def _key_of_variable(name: str) -> tuple[str, str]:
+    if name in ENV_ALIASES:
+        return _split_key(ENV_ALIASES[name], name)
+    table, _, key = name.removeprefix("PASCAL_").lower().partition("_")
+    return _split_key(f"{table}.{key}", f"environment variable {name}")
+
+
+def _from_text(table: str, key: str, text: str, origin: str) -> Any:
+    """Read a flag's or variable's text as the type of its field."""
+    kind = _field_type(table, key)
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    text = text.strip()
+    if key.endswith("_s") and (duration := _DURATION.fullmatch(text)):
+        return float(duration[1]) * _UNITS_S[duration[2]]
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {table}.{key}: {error}, not {text!r}") from error
+
+
+def _field_type(table: str, key: str) -> Any:
+    return {
+        "str": str,
+        "int": int,
+        "float": float,
+        "bool": bool,
+        "tuple[str, ...]": tuple[str, ...],
+    }[str({f.name: f.type for f in dataclasses.fields(_table_class(table))}[key])]
+
+
+def _build(table: str, found: dict[str, Any]) -> Any:
+    cls = _table_class(table)
+    for spec in dataclasses.fields(cls):
+        if spec.name in found:
+            name = f"{table}.{spec.name}"
+            try:
+                value = msgspec.convert(found[spec.name], _field_type(table, spec.name))
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{name}: {error}") from error
+            found[spec.name] = _checked(name, value, spec.metadata)
+    return cls(**found)
+
+
+def _checked(name: str, value: Any, metadata: Mapping[str, Any]) -> Any:
+    choices = metadata.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name}: {value} is out of range ({bounds})")
+    return value
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

@@ -1,0 +1,117 @@
+"""Errors that a client can see. One root, each with the HTTP status and OpenAI's error fields.
+
+    ApiError
+    ├── InvalidRequest      400  the body is wrong; ``param`` names the field
+    ├── Unauthorized        401
+    ├── NotFound            404  response or model
+    ├── TooLarge            413
+    ├── Overloaded          429  carries ``retry_after_s``
+    └── Unavailable         503  no instance can serve, or the one that did is gone
+
+Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+# What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
+_VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<path>\w+)`")
+
+
+class ApiError(Exception):
+    """A refusal, in OpenAI's form: ``type``, ``code``, ``message`` and the offending ``param``."""
+
+    status = 500
+    type = "server_error"
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The ``error`` object of HTTP bodies, error events and failed responses."""
+        return {
+            "type": self.type,
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+        }
+
+
+class InvalidRequest(ApiError):
+    """The request can never be served as it stands."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None, code: str = "invalid_value") -> None:
+        super().__init__(message, code=code, param=param)
+
+    @classmethod
+    def of_validation(cls, error: msgspec.ValidationError) -> InvalidRequest:
+        """The refusal of a document that does not fit its type; names the field."""
+        text = str(error)
+        found = _VALIDATION.fullmatch(text)
+        assert found is not None  # the pattern matches any text
+        path, what = found["path"] or None, found["what"].replace("`", "")
+        if path is None and (missing := _MISSING.search(text)):
+            path = missing["path"]
+        return cls(f"'{path}': {what}." if path else f"{what}.", param=path)
+
+
+class Unauthorized(ApiError):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "authentication_error"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Missing or wrong API key: send it as 'Authorization: Bearer KEY'.",
+            code="invalid_api_key",
+        )
+
+
+class NotFound(ApiError):
+    """No such model or response (or it belongs to another user)."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class TooLarge(ApiError):
+    """A body or message beyond the configured bound."""
+
+    status = 413
+    type = "invalid_request_error"
+
+    def __init__(self, size_bytes: int, bound_bytes: int) -> None:
+        super().__init__(
+            f"The message has {size_bytes} bytes; at most {bound_bytes} are accepted.",
+            code="request_too_large",
+        )
+
+
+class Overloaded(ApiError):
+    """No room now; the client may try again after ``retry_after_s``."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ApiError):
+    """No instance can serve the request."""
+
+    status = 503
+    type = "server_error"

@@ -1,0 +1,154 @@
+"""The Responses API over HTTP: whole, or streamed as server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway import sse
+from gateway.auth import authenticate
+from gateway.errors import ApiError, InvalidRequest, NotFound, TooLarge
+from gateway.event_log import LogTruncated
+from gateway.requests import (
+    Generation,
+    ResponsesBody,
+    default_targets,
+    parse_body,
+    parse_json_object,
+)
+from gateway.service import ResponseService
+from gateway.session import Session
+from gateway.ws_api import WebSocketConnection
+
+SERVICE = web.AppKey("service", ResponseService)
+SOCKETS: web.AppKey[set[WebSocketConnection]] = web.AppKey("sockets")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_response(document: Any, status: int = 200) -> web.Response:
+    """A JSON body."""
+    return web.Response(body=_encode(document), status=status, content_type="application/json")
+
+
+def owner_of(request: web.Request) -> str:
+    """Who asks. Raises `Unauthorized`."""
+    return authenticate(request.app[SERVICE].config.server, request.headers)
+
+
+async def read_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request. Raises `TooLarge` or `InvalidRequest`."""
+    bound = request.app[SERVICE].config.server.max_message_bytes
+    if request.content_length is not None and request.content_length > bound:
+        raise TooLarge(request.content_length, bound)
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > bound:
+            raise TooLarge(len(data), bound)
+    return parse_json_object(bytes(data))
+
+
+async def create_response(request: web.Request) -> web.StreamResponse:
+    """``POST /v1/responses``."""
+    owner = owner_of(request)
+    service = request.app[SERVICE]
+    body = parse_body(await read_body(request), ResponsesBody)
+    defaults = default_targets(service.config.pacing, request.headers)
+    generation = await service.prepare(body, defaults, owner)
+    if body.stream:
+        session = await service.start(generation, owner)
+        return await _stream(request, session, -1)
+    session = await start_whole(service, generation, owner)
+    if session.error is not None:
+        raise session.error
+    return json_response(session.response_object())
+
+
+async def start_whole(service: ResponseService, generation: Generation, owner: str) -> Session:
+    """Run a response that nobody reads along; stops it if the client goes away meanwhile."""
+    session = await service.start(generation.unpaced(), owner)
+    try:
+        with session.log.reader(session.log.next_sequence - 1) as reader:
+            async for _ in reader:
+                pass
+    except BaseException:
+        service.cancel(session)
+        raise
+    return session
+
+
+async def get_response(request: web.Request) -> web.StreamResponse:
+    """``GET /v1/responses/{id}``, with ``?stream=true&starting_after=N`` to resume."""
+    owner = owner_of(request)
+    service = request.app[SERVICE]
+    response_id = request.match_info["response_id"]
+    if request.query.get("stream", "false").lower() != "true":
+        return json_response(await service.response_object(response_id, owner))
+    text = request.query.get("starting_after", "-1")
+    try:
+        starting_after = int(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"starting_after must be a whole number, not {text!r}.", param="starting_after"
+        ) from None
+    session = service.find(response_id, owner)
+    session.check_resume(starting_after)
+    return await _stream(request, session, starting_after)
+
+
+async def cancel_response(request: web.Request) -> web.StreamResponse:
+    """``POST /v1/responses/{id}/cancel``: answers when the response has ended."""
+    owner = owner_of(request)
+    service = request.app[SERVICE]
+    session = service.find(request.match_info["response_id"], owner)
+    service.cancel(session)
+    with session.log.reader(session.log.next_sequence - 1) as reader:
+        async for _ in reader:
+            pass
+    return json_response(session.response_object())
+
+
+async def delete_response(request: web.Request) -> web.StreamResponse:
+    """``DELETE /v1/responses/{id}``."""
+    response_id = request.match_info["response_id"]
+    await request.app[SERVICE].delete(response_id, owner_of(request))
+    return json_response({"id": response_id, "object": "response", "deleted": True})
+
+
+async def open_socket(request: web.Request) -> web.StreamResponse:
+    """``GET /v1/responses`` with an upgrade: the WebSocket API."""
+    owner = owner_of(request)
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        raise InvalidRequest("POST a body here, or open a WebSocket.", param=None)
+    service = request.app[SERVICE]
+    defaults = default_targets(service.config.pacing, request.headers)
+    connection = WebSocketConnection(service, owner, defaults)
+    request.app[SOCKETS].add(connection)
+    try:
+        return await connection.serve(request)
+    finally:
+        request.app[SOCKETS].discard(connection)
+
+
+async def _stream(
+    request: web.Request, session: Session, starting_after: int
+) -> web.StreamResponse:
+    """Send the events. A client that goes away may come back: the response goes on."""
+    try:
+        session.log.after(starting_after)
+    except LogTruncated as error:
+        raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+    response = await sse.start_stream(request)
+    try:
+        with session.log.reader(starting_after) as reader:
+            async for entries in reader:
+                await response.write(
+                    b"".join(sse.frame(entry.data, entry.type) for entry in entries)
+                )
+    except LogTruncated as error:
+        refusal = ApiError(f"{error}.", code="events_expired")
+        await response.write(sse.frame(_encode({"type": "error", **refusal.body()}), "error"))
+    return response

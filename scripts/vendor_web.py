@@ -1,0 +1,164 @@
+"""Copy the libraries that the web pages use from npm packages into web/vendor.
+
+Run it to change a version (`PACKAGES` below), and commit what it writes:
+
+    python scripts/vendor_web.py            # fetch with the npm client, rewrite web/vendor
+    python scripts/vendor_web.py --check    # only compare web/vendor with its manifest, offline
+
+There is no build step: files are copied as published, but for two patches. Bare imports become
+relative ones, because a page under a strict content security policy has no import map; and the
+reference to a source map, which is not copied, is cut. `web/vendor/manifest.json` records for each
+package its version, licence, npm integrity, and the SHA-256 of every file here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VENDOR = Path(__file__).resolve().parents[1] / "web" / "vendor"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One npm package and what is taken from it: path in the package -> name in web/vendor."""
+
+    name: str
+    version: str
+    licence: str  # SPDX, as its package.json must say
+    files: dict[str, str]
+
+
+PACKAGES = (
+    Package(
+        "preact",
+        "11.2.0",
+        "MIT",
+        {"dist/preact.mjs": "preact.js", "hooks/dist/hooks.mjs": "preact-hooks.js"},
+    ),
+    Package("htm", "3.1.1", "Apache-2.0", {"dist/htm.mjs": "htm.js"}),
+    Package("marked", "18.2.1", "MIT", {"lib/marked.esm.js": "marked.js"}),
+    Package(
+        "dompurify", "3.4.18", "(MPL-2.0 OR Apache-2.0)", {"dist/purify.es.mjs": "dompurify.js"}
+    ),
+)
+BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
+LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE-MPL", "LICENSE-APACHE")
+
+
+def patched(source: str) -> str:
+    """The published module with relative imports and without its source map reference."""
+    for bare, relative in BARE_IMPORTS.items():
+        source = re.sub(
+            rf"""(\bfrom\s*|\bimport\s*)(["']){re.escape(bare)}\2""",
+            rf"\g<1>\g<2>{relative}\g<2>",
+            source,
+        )
+    source = re.sub(r"\n?//# sourceMappingURL=\S+\s*\Z", "\n", source)
+    left = re.findall(r"""\bfrom\s*["']([^."'][^"']*)["']""", source)
+    if left:
+        raise SystemExit(f"bare imports left: {left}; add them to BARE_IMPORTS")
+    return source
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def vendor(package: Package, target: Path) -> dict[str, Any]:
+    """Fetch one package into ``target``; returns its entry in the manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        packed = json.loads(
+            subprocess.run(
+                [
+                    *("npm", "pack", f"{package.name}@{package.version}", "--json"),
+                    *("--pack-destination", folder),
+                ],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        archive = packed[0] if isinstance(packed, list) else next(iter(packed.values()))
+        with tarfile.open(Path(folder, archive["filename"])) as tar:
+            tar.extractall(folder, filter="data")
+        root = Path(folder, "package")
+        licence = json.loads((root / "package.json").read_text(encoding="utf-8"))["license"]
+        if licence != package.licence:
+            raise SystemExit(f"{package.name}: licence is {licence}, expected {package.licence}")
+        entry: dict[str, Any] = {
+            "name": package.name,
+            "version": package.version,
+            "licence": licence,
+            "npm_integrity": archive["integrity"],
+            "licence_files": {},
+            "files": {},
+        }
+        for name in LICENCE_FILES:
+            if (root / name).is_file():
+                copy = target / "licences" / f"{package.name}-{name.removesuffix('.md')}.txt"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / name, copy)
+                entry["licence_files"][f"licences/{copy.name}"] = sha256(copy)
+        if not entry["licence_files"]:
+            raise SystemExit(f"{package.name} carries no licence text")
+        for source, name in package.files.items():
+            text = (root / source).read_text(encoding="utf-8")
+            (target / name).write_text(patched(text), encoding="utf-8")
+            entry["files"][name] = {"source": source, "sha256": sha256(target / name)}
+    return entry
+
+
+def problems(target: Path) -> list[str]:
+    """What in ``target`` differs from its manifest: a wrong hash, a file missing or unrecorded."""
+    manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+    recorded: dict[str, str] = {}
+    for entry in manifest["packages"]:
+        recorded |= entry["licence_files"]
+        recorded |= {name: file["sha256"] for name, file in entry["files"].items()}
+    present = {
+        path.relative_to(target).as_posix()
+        for path in target.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    found = [f"{name}: in the manifest, but missing" for name in sorted(recorded.keys() - present)]
+    found += [f"{name}: not in the manifest" for name in sorted(present - recorded.keys())]
+    found += [
+        f"{name}: SHA-256 differs from the manifest"
+        for name in sorted(present & recorded.keys())
+        if sha256(target / name) != recorded[name]
+    ]
+    return found
+
+
+def main() -> int:
+    """0 if web/vendor is as its manifest says."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare only, fetch nothing")
+    if not parser.parse_args().check:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder, "vendor")
+            fresh.mkdir()
+            entries = [vendor(package, fresh) for package in PACKAGES]
+            manifest = json.dumps({"packages": entries}, indent=2) + "\n"
+            (fresh / "manifest.json").write_text(manifest, encoding="utf-8")
+            shutil.rmtree(VENDOR, ignore_errors=True)
+            shutil.copytree(fresh, VENDOR)
+    found = problems(VENDOR)
+    print("\n".join(found) or f"{VENDOR.name}: as its manifest says", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

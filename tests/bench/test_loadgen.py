@@ -1,0 +1,255 @@
+"""Whole runs: in this process against a scripted server, and as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.loadgen import LoadRun, main
+from bench.measure import run_result
+from bench.workload import plan_requests
+from tests.bench.flags import options
+from tests.bench.scripted import Reply, ScriptedServer, good, stalls
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = ("--request-rate", "inf")
+
+
+async def figures(server: ScriptedServer, *flags: str) -> dict[str, Any]:
+    chosen = options("--base-url", server.base_url, *flags)
+    load = LoadRun(chosen, "scripted")
+    await load.drive(plan_requests(chosen))
+    return run_result(load.results(), loop_lag_s=load.loop_lag_s)
+
+
+async def refuses(reply: Reply) -> None:
+    await reply.send("error", status=429, error={"code": "overloaded", "message": "no room"})
+
+
+async def drops(reply: Reply) -> None:
+    await reply.begin()
+    reply.socket.transport.abort()
+
+
+async def test_a_run_of_sound_responses() -> None:
+    async with ScriptedServer().running() as server:
+        run = await figures(server, "--num-prompts", "20", "--request-rate", "200")
+    assert (run["completed"], run["failed"]) == (20, 0)
+    assert run["output_tokens"] == 140
+    assert run["qoe"]["p50"] == 1.0  # nothing is late, all comes at once
+    assert run["server_qoe"]["p50"] == 0.75
+    assert run["qoe_client_server_max_diff"] == 0.25
+    assert run["tpot_raw_s"]["p50"] == 0.02
+    assert run["accuracy"] is not None
+    for request in run["requests"]:
+        assert request["lateness_s"] >= 0.0
+        assert request["sent_s"] >= request["scheduled_s"]
+        assert request["ttft_s"] <= request["e2e_s"]
+        assert len(request["itl_s"]) == 2
+    assert [len(body["input"]) for body in server.requests] == [1] * 20
+    assert len({body["stream_id"] for body in server.requests}) == 20
+
+
+async def test_failures_are_counted_with_their_reasons() -> None:
+    scripts = (good, refuses, drops, refuses, good)
+    async with ScriptedServer(*scripts).running() as server:
+        run = await figures(server, "--num-prompts", "6", *AT_ONCE)
+    assert (run["completed"], run["failed"]) == (3, 3)
+    assert run["errors"]["error 429: overloaded: no room"] == 2
+    assert sum(run["errors"].values()) == 3
+    assert run["qoe"]["min"] == 0.0
+
+
+async def test_after_a_lost_connection_later_requests_go_on() -> None:
+    async with ScriptedServer(drops, good).running() as server:
+        run = await figures(
+            server, "--num-prompts=5", "--connections=1", "--max-concurrency=1", *AT_ONCE
+        )
+    assert (run["completed"], run["failed"]) == (4, 1)
+    assert server.connections == 2
+
+
+async def test_a_server_that_goes_away_fails_the_rest_with_a_reason() -> None:
+    async def closes_the_shop(reply: Reply) -> None:
+        reply.server.status = reply.server.status.SERVICE_UNAVAILABLE
+        reply.socket.transport.abort()
+
+    async with ScriptedServer(closes_the_shop).running() as server:
+        run = await figures(server, "--num-prompts=3", "--max-concurrency=1", *AT_ONCE)
+    assert run["failed"] == 3
+    assert sum("refused with HTTP 503" in error for error in run["errors"]) == 1
+    assert [request["sent_s"] is None for request in run["requests"]] == [False, True, True]
+
+
+async def test_the_concurrency_is_bounded() -> None:
+    running = most = 0
+
+    async def counts(reply: Reply) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await reply.begin()
+        await reply.received_by_client()  # lets others begin, if they may
+        await reply.think()
+        await reply.answer()
+        running -= 1
+        await reply.end()
+
+    async with ScriptedServer(counts).running() as server:
+        run = await figures(server, "--num-prompts=12", "--max-concurrency=3", *AT_ONCE)
+    assert run["completed"] == 12
+    assert most == 3
+    assert server.most_open_connections == 3
+    assert max(request["queued_s"] for request in run["requests"]) > 0
+
+
+async def test_without_a_bound_the_loop_is_open() -> None:
+    arrived = asyncio.Barrier(12)
+
+    async def waits_for_all(reply: Reply) -> None:
+        await arrived.wait()  # for ever, unless all twelve are in flight together
+        await good(reply)
+
+    async with ScriptedServer(waits_for_all).running() as server:
+        run = await figures(server, "--num-prompts=12", *AT_ONCE)
+    assert run["completed"] == 12
+    assert server.most_open_connections == 12
+
+
+async def test_sockets_are_shared_on_demand() -> None:
+    arrived = asyncio.Barrier(12)
+
+    async def waits_for_all(reply: Reply) -> None:
+        await arrived.wait()
+        await good(reply)
+
+    async with ScriptedServer(waits_for_all).running() as server:
+        run = await figures(server, "--num-prompts=12", "--connections=4", *AT_ONCE)
+    assert run["completed"] == 12
+    assert server.connections == 4
+
+
+async def test_a_request_that_takes_too_long_is_cancelled() -> None:
+    async with ScriptedServer(stalls, good).running() as server:
+        run = await figures(server, "--num-prompts=2", "--timeout=200ms", *AT_ONCE)
+        reply = await server.stalled.get()
+        assert await server.cancelled.get() == reply.id
+    assert (run["completed"], run["failed"]) == (1, 1)
+    assert run["errors"] == {"timed out after 0.2 s": 1}
+
+
+async def test_an_interrupted_run_keeps_what_it_has_and_cancels_the_rest() -> None:
+    async with ScriptedServer(good, stalls).running() as server:
+        chosen = options(
+            "--base-url", server.base_url, "--num-prompts=9", "--max-concurrency=2", *AT_ONCE
+        )
+        load = LoadRun(chosen, "scripted")
+        driving = asyncio.create_task(load.drive(plan_requests(chosen)))
+        stalled = {(await server.stalled.get()).id for _ in range(2)}
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+        assert {await server.cancelled.get() for _ in range(2)} == stalled
+    run = run_result(load.results())
+    assert (run["completed"], run["failed"], run["interrupted"]) == (1, 0, 8)
+    assert server.open_connections == 0
+
+
+async def test_forced_lengths_are_asked_for_and_checked() -> None:
+    async with ScriptedServer().running() as server:
+        lengths = ("--num-prompts=1", "--reasoning-len=4", *AT_ONCE)
+        right = await figures(server, *lengths, "--answer-len=3")
+        wrong = await figures(server, *lengths, "--answer-len=9")
+    assert server.requests[0]["forced_lengths"] == {"reasoning_tokens": 4, "answer_tokens": 3}
+    assert (right["completed"], right["accuracy"]) == (1, None)
+    assert wrong["errors"] == {"lengths 4 + 3 tokens where 4 + 9 were forced": 1}
+
+
+async def command(*flags: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.loadgen", *flags,
+        stdout=PIPE, stderr=PIPE, cwd=ROOT, env={**os.environ, "PASCAL_API_KEY": "secret-key"},
+    )  # fmt: skip
+
+
+async def test_the_command_reports_and_saves(tmp_path: Path) -> None:
+    async with ScriptedServer().running() as server:
+        process = await command(
+            "--base-url", server.base_url, "--num-prompts", "7", *AT_ONCE, "--goodput", "ttft:5000",
+            "--metric-percentiles", "10,99", "--percentile-metrics", "ttft,tpot,qoe",
+            "--ready-check-timeout", "5s",
+            "--save-result", "--result-dir", str(tmp_path / "out"), "--result-filename", "r.json",
+        )  # fmt: skip
+        out, err = (text.decode() for text in await process.communicate())
+    assert (process.returncode, err) == (0, "")
+    assert server.requests[0]["model"] == "scripted"  # the first that the server lists
+    assert set(server.authorization) == {"Bearer secret-key"}
+    assert "requests: 7 completed, 0 failed, 0 incomplete, 0 interrupted" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert rows["mean"] == ["mean", "p10", "p99"]
+    assert rows["TTFT"][:2] == ["TTFT", "(ms)"]
+    assert rows["QoE"][1:] != []
+    assert "ITL" not in rows
+    assert "E2E" not in rows
+    assert "goodput (ttft:5000):" in out
+    assert "QoE here and by the server differ by at most 0.2500" in out
+    saved_text = (tmp_path / "out" / "r.json").read_text()
+    saved = json.loads(saved_text)
+    assert "secret-key" not in saved_text
+    assert (saved["completed"], saved["failed"], saved["model"]) == (7, 0, "scripted")
+    for name in ("ttft_s", "ttfat_s", "tpot_s", "itl_s", "e2e_s", "qoe", "server_qoe"):
+        assert {"mean", "p10", "p50", "p95", "p99"} <= set(saved[name])
+    assert saved["config"]["num_prompts"] == 7
+    assert len(saved["requests"]) == 7
+
+
+async def test_the_command_fails_when_a_request_does() -> None:
+    async with ScriptedServer(good, refuses).running() as server:
+        process = await command("--base-url", server.base_url, "--num-prompts=3", *AT_ONCE)
+        out, _ = (text.decode() for text in await process.communicate())
+    assert process.returncode == 1
+    assert "failed, 2 times: error 429: overloaded: no room" in out
+
+
+async def test_ctrl_c_prints_what_was_measured() -> None:
+    async with ScriptedServer(good, stalls).running() as server:
+        process = await command("--base-url", server.base_url, "--num-prompts=3", *AT_ONCE)
+        for _ in range(2):
+            await server.stalled.get()
+        process.send_signal(signal.SIGINT)
+        out, err = (text.decode() for text in await process.communicate())
+        assert server.cancelled.qsize() == 2
+    assert (process.returncode, err) == (130, "")
+    assert "requests: 1 completed, 0 failed, 0 incomplete, 2 interrupted" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ("--num-prompts none", 2, "argument --num-prompts: 'none' is not a whole number from 1"),
+        ("--bogus 1", 2, "unrecognized arguments: --bogus 1"),
+        ("--families astrology", 2, "unknown family 'astrology'; there are "),
+        ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
+        ("--save-result --result-dir /dev/null/x", 2, "[Errno 20] Not a directory: '/dev/null/x'"),
+        ("--answer-len 5", 2, "--reasoning-len and --answer-len go together"),
+        ("--base-url http://127.0.0.1:9", 1, "http://127.0.0.1:9/v1/models: "),
+        ("--base-url http://127.0.0.1:9 --model m", 1, "ws://127.0.0.1:9/v1/responses: "),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    flags: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        sys.exit(main(flags.split()))
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out) == (code, "")
+    assert err.startswith(f"pascal load: error: {message}")
+    assert err.count("\n") == 1

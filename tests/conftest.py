@@ -1,0 +1,18 @@
+"""A real gateway with two real vLLM engines, shared by the tests that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``pascal serve`` with two workers on a free port."""
+    state_dir: Path = tmp_path_factory.mktemp("state")
+    with Server(state_dir, workers=2) as running:
+        yield running

@@ -1,0 +1,68 @@
+"""Configuration: precedence, and errors that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import PROJECT_ROOT, Config, ConfigError, load
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_states_the_defaults() -> None:
+    assert load(PROJECT_ROOT / "config.toml", environment={}) == Config()
+
+
+def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "[server]\nport = 1\n[workers]\ncount = 3\n")
+    assert load(path, environment={}).server.port == 1
+    assert load(path, environment={"PASCAL_PORT": "2"}).server.port == 2
+    config = load(path, environment={"PASCAL_PORT": "2"}, flags={"server.port": "3"})
+    assert (config.server.port, config.workers.count) == (3, 3)
+    assert load(path, environment={}, flags={"server.port": None}).server.port == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[sever]\nport = 1", "did you mean 'server'"),
+        ("[server]\nprot = 1", "did you mean 'port'"),
+        ("[server]\nport = 'x'", "server.port"),
+        ("[server]\nport = 70000", "server.port: 70000 is out of range (from 0 to 65535)"),
+        ("[workers]\ncount = 0", "workers.count"),
+        ("[workers]\npolicy = 'best'", "workers.policy: 'best' is none of fcfs"),
+        ("[pacing]\ntpot_s = true", "pacing.tpot_s"),
+        ("[pacing]\ntpot_s = nan", "pacing.tpot_s"),
+        ("server = 3", "server must be a table"),
+        ("[server", "config.toml"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), environment={})
+    assert named in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: No such file"):
+        load(tmp_path / "absent.toml", environment={})
+
+
+def test_an_unknown_variable_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"PASCAL_SERVER_PROT.*did you mean 'port'"):
+        load(environment={"PASCAL_SERVER_PROT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("10s", 10.0), ("2m", 120.0), ("1h", 3600.0), ("7", 7.0)]
+)
+def test_flags_take_durations_with_units(text: str, seconds: float) -> None:
+    assert load(environment={}, flags={"session.ttl_s": text}).session.ttl_s == seconds
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert load(environment={"PASCAL_API_KEYS": "a, b,"}).server.api_keys == ("a", "b")

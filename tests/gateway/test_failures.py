@@ -1,0 +1,161 @@
+"""Processes that die: workers, the gateway, and both in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket as sockets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from tests.gateway.test_serving import LONG, SHORT, TERMINAL, create, receive_until
+from tests.server import ROOT, Server, is_alive
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+async def test_a_killed_worker_fails_its_requests_and_comes_back(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=1) as server:
+        (pid,) = server.worker_pids()
+        async with connect(server.websocket_url) as socket:
+            await create(socket, **LONG)
+            await receive_until(socket, "response.output_text.delta")
+            os.kill(pid, signal.SIGKILL)
+            ended = await receive_until(socket, *TERMINAL)
+            assert ended["type"] == "response.failed"
+            assert ended["response"]["error"]["code"] == "instance_lost"
+            await create(socket, **SHORT)
+            refused = await receive_until(socket, "error", *TERMINAL)
+            assert (refused["status"], refused["error"]["code"]) == (503, "no_instance")
+            assert server.request("/ready")[0] == 503
+
+            def ready() -> bool:
+                return server.request("/ready")[0] == 200
+
+            await asyncio.to_thread(server.wait_for, ready)
+            await create(socket, **SHORT)
+            ended = await receive_until(socket, *TERMINAL)
+            assert ended["type"] == "response.completed"
+        assert server.worker_pids() != [pid]
+        assert server.logged("worker_failed")[0]["reason"].startswith("ended with -9")
+        assert server.metric("pascal_worker_restarts") == 1
+
+        # The same server, for the end in good order: Ctrl-C, also with a response still running.
+        (pid,) = server.worker_pids()
+        async with connect(server.websocket_url) as socket:
+            await create(socket, **LONG)
+            await receive_until(socket, "response.output_text.delta")
+            server.process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0)
+            server.process.send_signal(signal.SIGINT)
+            ended = await receive_until(socket, *TERMINAL)
+            assert ended["type"] in ("response.failed", "response.incomplete")
+            await socket.wait_closed()
+            assert socket.close_code == 1001
+        assert server.process.wait(60) == 0
+        assert not is_alive(pid)
+
+
+def test_a_killed_gateway_leaves_no_worker(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=2) as server:
+        pids = server.worker_pids()
+        assert all(is_alive(pid) for pid in pids)
+        server.process.kill()
+        server.process.wait()
+        deadline_s = time.monotonic() + 60
+        while any(is_alive(pid) for pid in pids):
+            assert time.monotonic() < deadline_s, "a worker outlived its gateway"
+            time.sleep(0.05)
+
+
+def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "serve", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with sockets.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        result = run_serve(f"--port={port}")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"pascal: Port {port} on 127.0.0.1 is taken: choose another with --port or PASCAL_PORT.\n"
+    )
+
+
+def test_too_little_memory_is_one_clear_line() -> None:
+    result = run_serve("--port=0", "--kv-cache-gib=100000")
+    assert result.returncode == 1
+    assert result.stderr.startswith("pascal: Too little memory: 2 workers need about")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--model=/nowhere/model",), 1, "Model /nowhere/model is not a folder."),
+        (("--port=http",), 2, "server.port"),
+        (("--set=server.prot=1",), 2, "did you mean 'port'?"),
+        (("--config=absent.toml",), 2, "absent.toml: No such file"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(
+    arguments: tuple[str, ...], status: int, text: str
+) -> None:
+    result = run_serve(*arguments)
+    assert result.returncode == status
+    assert text in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_check_prints_the_configuration_without_keys(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[server]\nport = 9123\napi_keys = ["secret-key"]\n', encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "check", f"--config={path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "port = 9123" in result.stdout
+    assert "secret-key" not in result.stdout
+
+
+async def test_api_keys_are_asked_for_everywhere_and_separate_owners(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=1, extra=("--set=server.api_keys=alice,bob",)) as server:
+        assert server.request("/health")[0] == 200
+        for path in ("/v1/models", "/v1/responses/resp_x"):
+            status, document = server.request(path)
+            assert (status, document["error"]["code"]) == (401, "invalid_api_key")
+        wrong = {"Authorization": "Bearer eve"}
+        assert server.request("/v1/chat/completions", {"messages": []}, wrong)[0] == 401
+        alice = {"Authorization": "Bearer alice"}
+        status, response = server.request("/v1/responses", {"input": "2 + 2", **SHORT}, alice)
+        assert status == 200
+        path = f"/v1/responses/{response['id']}"
+        assert server.request(path, headers=alice)[0] == 200
+        assert server.request(path, headers={"Authorization": "Bearer bob"})[0] == 404
+        protocols = [Subprotocol("responses"), Subprotocol("openai-insecure-api-key.bob")]
+        async with connect(server.websocket_url, subprotocols=protocols) as socket:
+            assert socket.subprotocol == "responses"
+            event = {"type": "response.resume", "response_id": response["id"]}
+            await socket.send(json.dumps(event))
+            assert (await receive_until(socket, "error"))["error"]["code"] == "response_not_found"
+            await create(socket, **SHORT)
+            assert (await receive_until(socket, *TERMINAL))["type"] == "response.completed"

@@ -1,0 +1,127 @@
+// Markdown block by block, following the newest text, and words for figures.
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { measure, nextFollow } from "../../web/js/follow.js";
+import { duration, explain, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
+import { IncrementalMarkdown, blocksOf, renderBlock } from "../../web/js/markdown.js";
+
+const TEXT = `# A heading
+
+A paragraph with **strength**
+over two lines.
+
+- one
+- two
+
+  still two
+
+1. first
+2. second
+
+| a | b |
+| - | - |
+| 1 | 2 |
+
+\`\`\`js
+const a = 1;
+
+const b = 2;
+\`\`\`
+
+> a quote
+
+Setext
+======
+
+Last, with a [reference][r].
+
+[r]: https://example.org
+`;
+
+function whole(text) {
+  return blocksOf(text).filter(({ type }) => type !== "space").map(renderBlock);
+}
+
+test("growing a character at a time ends where a full parse ends", () => {
+  const markdown = new IncrementalMarkdown(renderBlock);
+  for (let end = 1; end <= TEXT.length; end += 1) {
+    const text = TEXT.slice(0, end);
+    const html = markdown.update(text);
+    const expected = whole(text);
+    // A reference is only known once it is defined, at the end.
+    if (!text.includes("[r]: ")) assert.deepEqual(html, expected, JSON.stringify(text));
+  }
+  assert.deepEqual(markdown.finish(TEXT), whole(TEXT));
+  assert.ok(markdown.finish(TEXT).join("").includes('href="https://example.org"'));
+});
+
+test("frozen blocks are not parsed again", () => {
+  const rendered = [];
+  const markdown = new IncrementalMarkdown((block) => {
+    rendered.push(block.raw.trim());
+    return renderBlock(block);
+  });
+  const paragraphs = Array.from({ length: 50 }, (_, i) => `Paragraph ${i}.`);
+  for (let n = 1; n <= 50; n += 1) markdown.update(paragraphs.slice(0, n).join("\n\n"));
+  const times = (text) => rendered.filter((raw) => raw === text).length;
+  assert.ok(times("Paragraph 0.") <= 3, `rendered ${times("Paragraph 0.")} times`);
+  assert.ok(rendered.length <= 150, `${rendered.length} blocks rendered`);
+});
+
+test("a text that does not continue the last one starts afresh", () => {
+  const markdown = new IncrementalMarkdown(renderBlock);
+  markdown.update("a\n\nb\n\nc\n\nd");
+  assert.deepEqual(markdown.update("x\n\ny"), whole("x\n\ny"));
+});
+
+test("characters that the lexer normalises lose nothing", () => {
+  const markdown = new IncrementalMarkdown(renderBlock);
+  const text = "a\r\n\r\nb\r\n\r\n\tc\r\n\r\nd\n\ne\n\nf";
+  assert.deepEqual(markdown.update(text), whole(text));
+  assert.deepEqual(markdown.update(`${text}g`), whole(`${text}g`));
+});
+
+test("pictures and HTML are shown, not obeyed", () => {
+  assert.equal(
+    whole('![a "cat"](https://example.org/?q=<x>)')[0],
+    '<p><a href="https://example.org/?q=&lt;x&gt;">a &quot;cat&quot;</a></p>\n',
+  );
+  assert.equal(whole("a <b onclick=x>b</b>")[0].includes("<b"), false);
+  assert.equal(whole("<script>alert(1)</script>")[0].includes("<script"), false);
+  assert.equal(whole("a<br>b")[0], "<p>a<br>b</p>\n");
+  assert.equal(whole("- [x] done")[0].includes("<input"), false);
+});
+
+test("following: only the reader ends it, only the reader resumes it", () => {
+  const at = (top, height = 2000, view = 500) => ({ top, height, view });
+  assert.equal(nextFollow(true, at(1500), at(1400)), false); // scrolled up
+  assert.equal(nextFollow(true, at(1500), at(1500, 2400)), true); // more text came
+  assert.equal(nextFollow(true, at(1500), at(900, 1400)), true); // a panel closed
+  assert.equal(nextFollow(true, at(1500), at(1300, 2000, 700)), true); // the view grew
+  assert.equal(nextFollow(false, at(1000), at(1200)), false); // not at the end yet
+  assert.equal(nextFollow(false, at(1200), at(1480)), true); // at the end
+  assert.equal(nextFollow(false, at(1000), at(1000, 1500)), false); // content shrank to the end
+  const element = { scrollTop: 1, scrollHeight: 3, clientHeight: 2 };
+  assert.deepEqual(measure(element), { top: 1, height: 3, view: 2 });
+});
+
+test("words for figures", () => {
+  assert.deepEqual([0.021, 0.5, 1.34, 9.96, 12.3, 61, 200].map(duration), [
+    "0.02 s", "0.50 s", "1.3 s", "10 s", "12 s", "61 s", "3 min 20 s",
+  ]);
+  assert.equal(duration(null), "–");
+  assert.deepEqual([null, 0.42, 1.2, 12.3, 130].map(thoughtFor), [
+    "Thoughts", "Thought for 0.4 s", "Thought for 1 s", "Thought for 12 s", "Thought for 2 min 10 s",
+  ]);
+  assert.deepEqual([1, 0.99996, 0.9497, 0, null].map(score), ["1.00", "0.999", "0.949", "0.000", "–"]);
+  assert.deepEqual([0.1, 0.012, 0.005, 0, null].map(rate), ["10.0 tok/s", "83.3 tok/s", "200 tok/s", "–", "–"]);
+  assert.deepEqual([0, 1, 2].map(tokens), ["0 tokens", "1 token", "2 tokens"]);
+});
+
+test("errors are explained", () => {
+  const full = explain({ status: 429, code: "overloaded", message: "Full.", retryAfterS: 3 });
+  assert.deepEqual(full, { title: "The server is full", text: "Full. Try again in 3 s." });
+  assert.match(explain({ status: 400, code: "bad", message: "No." }).title, /bad/);
+  assert.match(explain({ status: 503, message: "None." }).title, /No engine/);
+});

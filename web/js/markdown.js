@@ -1,0 +1,84 @@
+// Markdown of a growing text at the cost of its end only: all but the last two top-level blocks are
+// frozen, the rest is parsed again. A full parse at the end settles what looks back (references).
+
+import { Marked } from "../vendor/marked.js";
+
+const LIVE_BLOCKS = 2; // the last one grows, and may still change what the one before it is
+
+const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+
+function escaped(text) {
+  return text.replace(/[&<>"]/g, (character) => ENTITIES[character]);
+}
+
+const marked = new Marked({
+  gfm: true,
+  renderer: {
+    // HTML that the model writes is shown as it stands, not obeyed.
+    html({ text, block }) {
+      if (/^<br\s*\/?>$/i.test(text.trim())) return "<br>";
+      return block ? `<p>${escaped(text)}</p>` : escaped(text);
+    },
+    checkbox({ checked }) {
+      return checked ? "☑ " : "☐ ";
+    },
+    // A picture would be fetched from wherever the model says; its address is shown instead.
+    image({ href, text }) {
+      return `<a href="${escaped(href)}">${escaped(text || href)}</a>`;
+    },
+  },
+});
+
+/** The top-level blocks of a text, as marked's tokens; each has its source in `raw`. */
+export function blocksOf(text) {
+  return marked.lexer(text);
+}
+
+/** HTML of one block, not yet sanitized. */
+export function renderBlock(block) {
+  return marked.parser([block]);
+}
+
+export class IncrementalMarkdown {
+  #render; // block -> HTML that is safe to insert
+  #frozenText = "";
+  #frozen = [];
+
+  constructor(render) {
+    this.#render = render;
+  }
+
+  /** HTML of each block of `text`, which usually continues the text of the call before. */
+  update(text) {
+    if (!text.startsWith(this.#frozenText)) this.#reset();
+    const blocks = blocksOf(text.slice(this.#frozenText.length));
+    const visible = blocks.flatMap((block, i) => (block.type === "space" ? [] : [i]));
+    const cut = visible.length > LIVE_BLOCKS ? visible.at(-LIVE_BLOCKS) : 0;
+    const frozen = this.#freeze(text, blocks.slice(0, cut));
+    return [...this.#frozen, ...this.#renderAll(frozen ? blocks.slice(cut) : blocks)];
+  }
+
+  /** HTML of each block of the whole text. */
+  finish(text) {
+    this.#reset();
+    return this.#renderAll(blocksOf(text));
+  }
+
+  #freeze(text, blocks) {
+    const raw = this.#frozenText + blocks.map((block) => block.raw).join("");
+    // The lexer normalises some characters; then the source cannot be cut by its lengths.
+    if (!text.startsWith(raw)) return false;
+    this.#frozen.push(...this.#renderAll(blocks));
+    this.#frozenText = raw;
+    return true;
+  }
+
+  #renderAll(blocks) {
+    return blocks.filter((block) => block.type !== "space").map(this.#render);
+  }
+
+  #reset() {
+    this.#frozenText = "";
+    this.#frozen = [];
+  }
+}

@@ -1,0 +1,31 @@
+// Holds the state, and tells listeners that it changed: at most once per animation frame, and
+// not at all while the tab is hidden (the browser then gives no frames, and nobody is looking).
+
+export class Store {
+  #listeners = new Set();
+  #pending = false;
+
+  constructor(reduce, state, requestFrame) {
+    this.reduce = reduce;
+    this.state = state;
+    this.requestFrame = requestFrame;
+  }
+
+  dispatch(action) {
+    const next = this.reduce(this.state, action);
+    if (next === this.state) return;
+    this.state = next;
+    if (this.#pending) return;
+    this.#pending = true;
+    this.requestFrame(() => {
+      this.#pending = false;
+      for (const listener of this.#listeners) listener(this.state);
+    });
+  }
+
+  /** Returns the function that ends the subscription. */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}

@@ -1,0 +1,85 @@
+// The Responses API as this page speaks it: messages out, and what to read from messages in.
+
+export const TTFAT_TARGET_S = 0.25;
+// At the fastest notch of the pace control an answer under way is released as good as unpaced.
+const UNPACED_TPOT_S = 0.001;
+
+const TERMINAL = new Set(["response.completed", "response.incomplete", "response.failed"]);
+
+/** True for the event that ends a response. */
+export function isTerminal(event) {
+  return TERMINAL.has(event.type);
+}
+
+/** Seconds per token of a rate in tokens per second; null (unpaced) stays null. */
+export function tauOf(rate) {
+  return rate === null ? null : 1 / rate;
+}
+
+export function createMessage({ key, model, input, previousId, settings }) {
+  const tauS = tauOf(settings.rate);
+  return {
+    type: "response.create",
+    stream_id: key,
+    input,
+    ...(model && { model }),
+    ...(previousId && { previous_response_id: previousId }),
+    ...(!settings.thinking && { chat_template_kwargs: { enable_thinking: false } }),
+    pacing: tauS === null ? false : { tpot_s: tauS, ttfat_s: TTFAT_TARGET_S },
+  };
+}
+
+export function cancelMessage(responseId) {
+  return { type: "response.cancel", response_id: responseId };
+}
+
+export function resumeMessage(key, responseId, sequence) {
+  return {
+    type: "response.resume",
+    stream_id: key,
+    response_id: responseId,
+    starting_after: sequence,
+  };
+}
+
+/** Another pace (`rate`, null for unpaced) or a pause; what is left out stays as it is. */
+export function pacingMessage(responseId, { rate, paused }) {
+  return {
+    type: "response.pacing.update",
+    response_id: responseId,
+    ...(rate !== undefined && { tpot_s: tauOf(rate) ?? UNPACED_TPOT_S }),
+    ...(paused !== undefined && { paused }),
+  };
+}
+
+/** The thoughts and the answer in a response object. */
+export function textsOf(response) {
+  const text = (type) =>
+    (response.output ?? [])
+      .filter((item) => item.type === type)
+      .flatMap((item) => item.content ?? [])
+      .map((part) => part.text)
+      .join("");
+  return { reasoning: text("reasoning"), answer: text("message") };
+}
+
+/** The measurements in a final response object. */
+export function figuresOf(response) {
+  const { timing = null, qoe = null, usage = null, instance = null } = response;
+  return {
+    timing,
+    qoe,
+    usage,
+    instance,
+    underruns: response.underruns ?? 0,
+    preemptions: response.preemptions ?? 0,
+    migrations: response.migrations ?? 0,
+  };
+}
+
+/** The error of an error event, in one flat object. */
+export function errorOf(event) {
+  const { code = null, message = "", param = null, retry_after_s: retryAfterS = null } =
+    event.error ?? {};
+  return { status: event.status ?? 500, code, message, param, retryAfterS };
+}

@@ -1,0 +1,251 @@
+"""The engine in this process: vLLM's `LLMEngine`, stepped by one thread of its own.
+
+The right shape for one engine per core on a CPU: one process, no copies between processes. The
+thread owns the engine; the event loop sends it commands, which it carries out between steps, and
+gets events back through `call_soon_threadsafe`, in order. With nothing to do the thread waits for
+a command. If anything in it raises, the engine has failed: it says so once and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import vllm
+from vllm.config import VllmConfig
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.core_client import InprocClient
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.request import Request
+
+from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
+from workers.messages import FinishReason, Pace, StepStats
+from workers.sampling import sampling_params
+from workers.scheduler import PhaseScheduler
+
+# In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
+_WARM_UP_PROMPT = 300  # tokens
+WARM_UP_DECODE = 4  # tokens
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "cancelled",
+    "error": "error",
+    "repetition": "stop",
+}
+
+
+def finish_of(reason: str | None) -> FinishReason | None:
+    """vLLM's finish reason in the words of the worker link."""
+    return None if reason is None else _FINISH[reason]
+
+
+def warm_up_length(max_model_len: int) -> int:
+    """Tokens of the prompt with which an engine is warmed up."""
+    return max(1, min(_WARM_UP_PROMPT, max_model_len - WARM_UP_DECODE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A request in the engine."""
+
+    internal_id: str  # vLLM makes its own of ours
+    request: Request  # the scheduler's record, which outlives the request there
+
+
+class InProcessEngine:
+    """`workers.engine.Engine` on an `LLMEngine`."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        """Load the model and warm up; takes seconds."""
+        self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        client = self._llm.engine_core
+        assert isinstance(client, InprocClient), "vLLM put its engine into another process"
+        scheduler = client.engine_core.scheduler
+        assert isinstance(scheduler, PhaseScheduler)
+        self._scheduler = scheduler
+        self._defaults = config.model_config.get_diff_sampling_param()
+        self._facts = EngineFacts(
+            name=f"vllm {vllm.__version__} in-process",
+            max_model_len=config.model_config.max_model_len,
+            block_size=config.cache_config.block_size,
+            kv_blocks_total=self._scheduler.phase_stats().kv_blocks_total,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+        )
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
+        self._paused = False
+        self._closing = False
+        self._steps = 0
+        self._step_s = 0.0
+        self._busy_since: float | None = None  # end of the last step, or when work arrived
+        self._warm_up(config.model_config.max_model_len)
+        self._stats = self._new_stats()  # written by the thread, read by the loop: one reference
+
+    # ---- on the event loop
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What does not change while the engine lives."""
+        return self._facts
+
+    def start(self, events: EngineEvents) -> None:
+        """Begin to work, on the running event loop."""
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request; :raises RequestRejected: for wrong sampling parameters."""
+        params = sampling_params(request, self._defaults)
+        self._commands.put(lambda: self._add(request, params))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request and free its KV memory; unknown ones are ignored."""
+        self._commands.put(lambda: self._abort(request_id))
+
+    def set_pace(self, request_id: str, pace: Pace) -> None:
+        """Tell the scheduler how the reader reads now."""
+        self._commands.put(lambda: self._scheduler.set_pace(request_id, pace))
+
+    def pause(self) -> None:
+        """Make no further step until `resume`."""
+        self._commands.put(lambda: self._set_paused(True))
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._commands.put(lambda: self._set_paused(False))
+
+    def stats(self) -> StepStats:
+        """State after the last step."""
+        return self._stats
+
+    def since_step_s(self) -> float:
+        """Seconds since the last step or, if later, since work arrived."""
+        since = self._busy_since
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    async def close(self) -> None:
+        """Stop, and free everything."""
+        self._commands.put(self._close)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    # ---- on the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._obey()
+                if self._may_step():
+                    self._step()
+            self._llm.engine_core.shutdown()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must be told)
+            # The process ends when it hears this: nothing is known about the engine any more.
+            self._busy_since = None
+            self._tell(self._events.engine_failed, f"{type(error).__name__}: {error}")
+
+    def _may_step(self) -> bool:
+        return bool(self._live) and not self._paused and not self._closing
+
+    def _obey(self) -> None:
+        """Carry out what was asked; wait for it if there is nothing else to do."""
+        if not self._may_step():
+            self._busy_since = None
+            self._commands.get()()
+        while not self._commands.empty():
+            self._commands.get()()
+        if self._may_step() and self._busy_since is None:
+            self._busy_since = time.monotonic()
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        outputs = [
+            self._output(output)
+            for output in self._llm.step()
+            if isinstance(output, RequestOutput)  # the other kind is for models that do not write
+        ]
+        ended = time.monotonic()
+        self._steps += 1
+        self._step_s = ended - began
+        self._busy_since = ended
+        self._deliver(*outputs)
+
+    def _output(self, output: RequestOutput) -> EngineOutput:
+        request_id = output.request_id
+        live = self._live[request_id]
+        completion = output.outputs[0]
+        if output.finished:
+            del self._live[request_id]
+        return EngineOutput(
+            request_id=request_id,
+            token_ids=completion.token_ids,
+            finish=finish_of(completion.finish_reason),
+            cached_tokens=output.num_cached_tokens or 0,
+            preemptions=live.request.num_preemptions,
+        )
+
+    def _add(self, request: EngineRequest, params: SamplingParams) -> None:
+        prompt = tokens_input(list(request.prompt_token_ids))
+        try:
+            internal_id = self._llm.add_request(request.request_id, prompt, params)
+        except ValueError as error:  # vLLM's validation errors are of this kind
+            self._tell(self._events.request_rejected, request.request_id, str(error))
+            return
+        record = self._scheduler.requests[internal_id]
+        self._live[request.request_id] = _Live(internal_id, record)
+        self._tell(self._events.request_accepted, request.request_id)
+
+    def _abort(self, request_id: str) -> None:
+        live = self._live.pop(request_id, None)
+        if live is None:
+            return
+        self._llm.abort_request([live.internal_id], internal=True)
+        self._deliver(
+            EngineOutput(request_id, (), "cancelled", preemptions=live.request.num_preemptions)
+        )
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+
+    def _close(self) -> None:
+        self._closing = True
+
+    def _deliver(self, *outputs: EngineOutput) -> None:
+        self._stats = self._new_stats()
+        self._tell(self._events.step_finished, EngineStep(outputs, self._stats))
+
+    def _tell(self, event: Callable[..., None], *values: object) -> None:
+        self._loop.call_soon_threadsafe(event, *values)
+
+    def _new_stats(self) -> StepStats:
+        phases = self._scheduler.phase_stats()
+        return StepStats(
+            reasoning=phases.reasoning,
+            answering=phases.answering,
+            kv_blocks_used=phases.kv_blocks_used,
+            kv_blocks_total=phases.kv_blocks_total,
+            preemptions_total=phases.preemptions_total,
+            steps_total=self._steps,
+            step_s=self._step_s,
+        )
+
+    def _warm_up(self, max_model_len: int) -> None:
+        params = SamplingParams(
+            max_tokens=WARM_UP_DECODE,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._llm.add_request("warm-up", tokens_input([1] * warm_up_length(max_model_len)), params)
+        while self._llm.has_unfinished_requests():
+            self._llm.step()
+        self._llm.reset_prefix_cache()

@@ -1,0 +1,80 @@
+"""From `WorkerSettings` to vLLM's configuration, and the tokenizer that goes with it.
+
+Decides what is set for every engine of this project: the scheduler plugin, the logits processor,
+the ids they need. The environment must be prepared before this module is imported (see
+`workers.process`): vLLM and torch read it at import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from workers.chat import Tokenizer
+from workers.phase import ThinkMarkers
+from workers.scheduler import CONFIG_KEY
+from workers.settings import WorkerSettings
+
+_GIB = 2**30
+
+
+def vllm_config(settings: WorkerSettings) -> VllmConfig:
+    """The engine's configuration; :raises ValueError: if vLLM refuses the settings."""
+    chosen = {
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "block_size": settings.block_size,
+        "enforce_eager": settings.enforce_eager,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "seed": settings.seed,
+        "num_gpu_blocks_override": settings.kv_blocks,
+        "kv_cache_memory_bytes": _kv_bytes(settings),
+    }
+    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    arguments |= {
+        "model": settings.model,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "logits_processors": ["workers.forced_lengths:LengthsProcessor"],
+    }
+    config = AsyncEngineArgs(**(arguments | settings.engine_args)).create_engine_config()
+    scheduler = config.scheduler_config
+    if scheduler.scheduler_cls is None:
+        name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
+        scheduler.scheduler_cls = f"workers.scheduler.{name}"
+    given = config.additional_config if isinstance(config.additional_config, dict) else {}
+    own = {"policy": settings.policy} | _token_ids(config)
+    config.additional_config = given | {CONFIG_KEY: own | given.get(CONFIG_KEY, {})}
+    return config
+
+
+def load_tokenizer(config: VllmConfig) -> Tokenizer:
+    """The model's tokenizer, the same object that the engine uses."""
+    tokenizer: Tokenizer = cached_tokenizer_from_config(config.model_config)
+    return tokenizer
+
+
+def _kv_bytes(settings: WorkerSettings) -> int | None:
+    if settings.kv_cache_gib is not None:
+        return int(settings.kv_cache_gib * _GIB)
+    # vLLM's default on CPU is nearly all memory of the machine, which several workers share.
+    return _GIB if current_platform.is_cpu() else None
+
+
+def _token_ids(config: VllmConfig) -> dict[str, Any]:
+    """What the plugins would otherwise read from the tokenizer in the engine's process."""
+    tokenizer: Any = load_tokenizer(config)
+    generation_eos = config.model_config.try_get_generation_config().get("eos_token_id", [])
+    eos = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos)
+    ids: dict[str, Any] = {"ending_token_ids": sorted({*tokenizer.all_special_ids, *eos})}
+    markers = ThinkMarkers.of_vocabulary(tokenizer.get_vocab())
+    if markers is not None:
+        ids |= {"think_start_token_id": markers.start, "think_end_token_id": markers.end}
+    return ids

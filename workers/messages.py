@@ -1,0 +1,237 @@
+"""Every message of the worker link, and the only place where they are encoded and decoded.
+
+The link is one WebSocket per worker (`workers.process` listens, `gateway.link` dials), over a Unix
+socket on one machine or TCP between machines. Each WebSocket message is one JSON object, tagged by
+``type``. Order on the link:
+
+    gateway: Hello
+    worker:  Welcome, then for ever  Accepted | Rejected | Step | Heartbeat
+    gateway: Submit | Cancel | SetPace, at any time after Welcome
+
+For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
+`Accepted` its tokens come in `Step` frames, and the last `TokenRun` carries `finish`. Nothing about
+a request follows its finish. A `Cancel` for a request that is unknown or finished is ignored.
+
+Times on the link are durations in seconds or counts, never readings of a clock: the two ends may
+be on different machines.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+PROTOCOL = 1  # raised with every incompatible change; both ends refuse another one
+
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of all messages: immutable, keyword only, tagged by class name."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all parts of messages."""
+
+
+# ---- parts ------------------------------------------------------------------------------------
+
+
+class ChatMessage(Value):
+    """One turn of the conversation, as the chat template gets it."""
+
+    role: str
+    content: str
+
+
+class Sampling(Value):
+    """Sampling parameters; None leaves the model's own default (its generation config)."""
+
+    max_tokens: int | None = None  # None: up to the model's context length
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()  # stop strings, looked for in the answer only
+    ignore_eos: bool = False
+    thinking_budget: int | None = None  # most reasoning tokens; None: no bound
+
+
+class ForcedLengths(Value):
+    """Exact lengths for load tests: whatever the model would say, these many tokens come.
+
+    ``reasoning_tokens`` counts up to and including the end-of-thinking token.
+    """
+
+    reasoning_tokens: int
+    answer_tokens: int
+
+
+class Pace(Value):
+    """What the reader can take; the scheduler computes slack from it."""
+
+    tau_s: float  # seconds per answering token
+    paced: bool = True  # False: the reader takes tokens as fast as they come
+    paused: bool = False
+
+
+class PhaseCounts(Value):
+    """Requests and memory of one phase on one instance."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_blocks: int = 0
+
+
+class StepStats(Value):
+    """State of the engine after a step."""
+
+    reasoning: PhaseCounts
+    answering: PhaseCounts
+    kv_blocks_used: int  # blocks that requests hold; cached blocks that may be evicted are free
+    kv_blocks_total: int
+    preemptions_total: int  # since the engine started
+    steps_total: int  # since the engine started
+    step_s: float  # duration of the last step
+
+
+class Finish(Value):
+    """How a request ended."""
+
+    reason: FinishReason
+    preemptions: int = 0
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache
+    message: str | None = None  # set with reason "error"
+
+
+class TokenRun(Value):
+    """Consecutive new tokens of one request.
+
+    ``texts[i]`` is the text that ``token_ids[i]`` completes. It may be empty: for the markers of
+    thinking, for special tokens, and where a UTF-8 character is not complete yet. Joining the
+    texts gives the request's text exactly.
+    """
+
+    request_id: str
+    position: int  # index of the first of these tokens in the request's output, from 0
+    token_ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    boundary: int | None = None  # index in token_ids of the end-of-thinking token, if it is here
+    finish: Finish | None = None
+
+
+# ---- gateway to worker ------------------------------------------------------------------------
+
+
+class Hello(Message, tag="hello"):
+    """First message of a connection. ``token`` must equal the worker's, if it has one."""
+
+    protocol: int
+    token: str | None = None
+
+
+class Submit(Message, tag="submit"):
+    """Start a request. ``known_token_ids`` were generated earlier and count as its output."""
+
+    request_id: str
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling
+    pace: Pace
+    thinking: bool | None = None  # False asks the chat template to leave thinking out
+    known_token_ids: tuple[int, ...] = ()
+    forced_lengths: ForcedLengths | None = None
+
+
+class Cancel(Message, tag="cancel"):
+    """Stop a request and free its KV; answered by a `TokenRun` with finish "cancelled"."""
+
+    request_id: str
+
+
+class SetPace(Message, tag="set_pace"):
+    """The reader reads at another pace, paused or resumed."""
+
+    request_id: str
+    pace: Pace
+
+
+# ---- worker to gateway ------------------------------------------------------------------------
+
+
+class Welcome(Message, tag="welcome"):
+    """The engine is loaded and can serve."""
+
+    protocol: int
+    instance_id: str
+    pid: int
+    model: str  # the name that clients use
+    max_model_len: int  # tokens of prompt and output together
+    block_size: int  # tokens per KV block
+    kv_blocks_total: int
+    max_num_seqs: int  # batch slots
+    reasoning: bool  # whether the model thinks before it answers
+    engine: str  # which adapter and version, for people
+
+
+class Accepted(Message, tag="accepted"):
+    """The request is in the engine's queue."""
+
+    request_id: str
+    prompt_tokens: int
+    reasoning: bool  # False: it starts in the answering phase (thinking switched off)
+    max_tokens: int  # the bound that holds, after the context length
+
+
+class Rejected(Message, tag="rejected"):
+    """The request is wrong; nothing of it remains in the worker.
+
+    ``param`` names the offending field of `Submit` (``messages``, ``sampling.max_tokens``, ...).
+    """
+
+    request_id: str
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Step(Message, tag="step"):
+    """What one engine step produced, for all requests."""
+
+    sequence: int  # 0, 1, 2, ... on one connection
+    runs: tuple[TokenRun, ...]
+    stats: StepStats
+
+
+class Heartbeat(Message, tag="heartbeat"):
+    """Sent every second, also when there is nothing to do."""
+
+    since_step_s: float  # since the engine last finished a step, or became busy; 0 when idle
+    stats: StepStats
+
+
+ToWorker: TypeAlias = Hello | Submit | Cancel | SetPace
+ToGateway: TypeAlias = Welcome | Accepted | Rejected | Step | Heartbeat
+
+_encoder = msgspec.json.Encoder()
+_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+_to_gateway: msgspec.json.Decoder[ToGateway] = msgspec.json.Decoder(ToGateway)
+
+
+def encode(message: ToWorker | ToGateway) -> bytes:
+    """One WebSocket message."""
+    return _encoder.encode(message)
+
+
+def decode_to_worker(data: bytes | str) -> ToWorker:
+    """:raises msgspec.ValidationError: naming the path of the offending field."""
+    return _to_worker.decode(data)
+
+
+def decode_to_gateway(data: bytes | str) -> ToGateway:
+    """:raises msgspec.ValidationError: naming the path of the offending field."""
+    return _to_gateway.decode(data)

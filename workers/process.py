@@ -1,0 +1,180 @@
+"""The worker process: ``python -m workers.process --settings JSON``.
+
+Decides the process's surroundings: cores, environment, logging, signals, its life and death. The
+order matters: cores and environment are set before torch and vLLM are imported, and the worker
+listens only when its engine can serve, so that a connection means readiness.
+
+How it ends:
+    SIGTERM                     requests are cancelled, the connection is closed, exit 0
+    SIGINT                      ignored: the gateway decides, and Ctrl-C reaches us both
+    the launcher's pipe closes  the launcher is dead: kill everything at once
+    the engine fails            every request is told, exit 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+
+import msgspec
+import structlog
+
+from workers.settings import WorkerSettings
+
+_log = structlog.get_logger()
+
+_LAST_WORDS_S = 1.0  # for the gateway to read that the engine failed
+
+
+def main() -> None:
+    """Parse the arguments and run until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
+    parser.add_argument("--settings", required=True, help="WorkerSettings as JSON")
+    arguments = parser.parse_args()
+    try:
+        settings = msgspec.json.decode(arguments.settings, type=WorkerSettings)
+    except msgspec.MsgspecError as error:
+        parser.error(f"--settings: {error}")
+    if settings.listen.startswith("tcp:") and not settings.token:
+        parser.error("--settings: token is required for a TCP address")
+    prepare(settings)
+    try:
+        status = asyncio.run(run(settings))
+    except Exception as error:  # noqa: BLE001 (logged, and the process ends)
+        _log.error("worker_failed", reason=str(error), exc_info=True)
+        status = 1
+    # Not sys.exit: taking torch and vLLM down module by module takes seconds and frees nothing
+    # that the system does not free at once.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def prepare(settings: WorkerSettings) -> None:
+    """Set up this process; must run before torch or vllm is imported."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)  # so that the engine's own processes can be killed with this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: kill_all())  # until the engine is loaded
+    configure_logging(settings.instance_id)
+    if settings.parent_fd is not None:
+        watch_parent(settings.parent_fd, settings.listen)
+    if settings.cpu_cores:
+        os.sched_setaffinity(0, settings.cpu_cores)
+    defaults = {
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_NO_USAGE_STATS": "1",
+        # workers.forced_lengths speaks the interface of this model runner.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if os.path.isdir(settings.model):
+        defaults["HF_HUB_OFFLINE"] = "1"
+    if settings.engine == "inprocess":
+        # One core, one thread: OpenMP threads that wait for each other cost far more than they
+        # bring, above all when several workers share a machine.
+        defaults["OMP_NUM_THREADS"] = "1"
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def configure_logging(instance_id: str) -> None:
+    """JSON lines to standard error; never the text of a prompt."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(instance_id=instance_id)
+
+
+def watch_parent(parent_fd: int, listen: str) -> None:
+    """Kill this process and all that it started when the other end of the pipe closes."""
+
+    def watch() -> None:
+        while os.read(parent_fd, 1):
+            pass
+        scheme, _, path = listen.partition(":")
+        if scheme == "unix" and os.path.exists(path):
+            os.unlink(path)
+        kill_all()
+
+    os.set_blocking(parent_fd, True)
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def kill_all() -> None:
+    """Kill this process and all that it started, which share its process group."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+async def run(settings: WorkerSettings) -> int:
+    """Load the engine and serve; :return: the exit status."""
+    # Imported only now: `prepare` must come first.
+    from workers.chat import ChatRenderer
+    from workers.engine import Engine
+    from workers.link import Link, listening
+    from workers.load import load_tokenizer, vllm_config
+    from workers.messages import PROTOCOL, Welcome
+    from workers.service import Service
+
+    config = vllm_config(settings)
+    engine: Engine
+    if settings.engine == "inprocess":
+        from workers.inprocess import InProcessEngine
+
+        engine = InProcessEngine(config)
+    else:
+        from workers.asyncllm import AsyncEngine
+
+        engine = await AsyncEngine.load(config)
+    facts = engine.facts
+    renderer = ChatRenderer(load_tokenizer(config), facts.max_model_len)
+    welcome = Welcome(
+        protocol=PROTOCOL,
+        instance_id=settings.instance_id,
+        pid=os.getpid(),
+        model=settings.served_model_name,
+        max_model_len=facts.max_model_len,
+        block_size=facts.block_size,
+        kv_blocks_total=facts.kv_blocks_total,
+        max_num_seqs=facts.max_num_seqs,
+        reasoning=renderer.markers is not None,
+        engine=facts.name,
+    )
+    stop = asyncio.Event()
+    failures: list[str] = []
+
+    def failed(reason: str) -> None:
+        failures.append(reason)
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        service = Service(engine, renderer, tasks, failed)
+        engine.start(service)
+        async with listening(settings.listen, Link(service, welcome, settings.token)):
+            _log.info("worker_started", engine=facts.name, kv_blocks=facts.kv_blocks_total)
+            await stop.wait()
+            if failures:
+                await asyncio.sleep(_LAST_WORDS_S)
+        service.close()
+        await engine.close()
+    _log.info("worker_stopped", failures=failures)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    main()

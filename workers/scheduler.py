@@ -1,0 +1,277 @@
+"""The scheduler plugin: vLLM's own scheduler, which also knows the phase of every request.
+
+Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncScheduler` where vLLM
+schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
+
+    policy              "fcfs": vLLM's own order (default)
+    think_start_token_id, think_end_token_id
+                        the markers; default: from vLLM's reasoning config, else `<think>` and
+                        `</think>` of the model's vocabulary, else the model does not reason
+
+It works in a stock vLLM server. The worker adds facts about a request under `REQUEST_KEY` in
+``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace.
+
+Public methods of vLLM's scheduler are overridden, and `_preempt_request` to count. vLLM does not
+call this interface public, so its version is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.request import Request
+
+from workers.messages import Pace, PhaseCounts
+from workers.phase import Phase, PhaseTracker, ThinkMarkers
+
+CONFIG_KEY = "phase"  # in vLLM's additional_config
+REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
+SET_PACE_UTILITY = "set_pace"  # utility call of vLLM's engine client
+POLICIES = ("fcfs",)
+
+# A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
+# most two tokens of white space. Further back it may be the user who wrote it.
+_PROMPT_TAIL = 3
+
+_STATS_PREFIX = "phase_"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStats:
+    """State of the scheduler after a step.
+
+    ``kv_blocks`` of a phase are the blocks that its requests hold; blocks shared through the
+    prefix cache count once for each of them, so the phases may add up to more than is used.
+    """
+
+    reasoning: PhaseCounts
+    answering: PhaseCounts
+    kv_blocks_used: int
+    kv_blocks_total: int
+    preemptions_total: int
+
+    def to_integers(self) -> dict[str, int]:
+        """Flat, for a field of vLLM's statistics that holds integers by name."""
+        return {
+            f"{_STATS_PREFIX}reasoning_running": self.reasoning.running,
+            f"{_STATS_PREFIX}reasoning_waiting": self.reasoning.waiting,
+            f"{_STATS_PREFIX}reasoning_kv_blocks": self.reasoning.kv_blocks,
+            f"{_STATS_PREFIX}answering_running": self.answering.running,
+            f"{_STATS_PREFIX}answering_waiting": self.answering.waiting,
+            f"{_STATS_PREFIX}answering_kv_blocks": self.answering.kv_blocks,
+            f"{_STATS_PREFIX}kv_blocks_used": self.kv_blocks_used,
+            f"{_STATS_PREFIX}kv_blocks_total": self.kv_blocks_total,
+            f"{_STATS_PREFIX}preemptions_total": self.preemptions_total,
+        }
+
+    @classmethod
+    def from_integers(cls, integers: Mapping[str, int]) -> PhaseStats:
+        """Inverse of `to_integers`; :raises KeyError: if something is missing."""
+
+        def counts(phase: str) -> PhaseCounts:
+            return PhaseCounts(
+                running=integers[f"{_STATS_PREFIX}{phase}_running"],
+                waiting=integers[f"{_STATS_PREFIX}{phase}_waiting"],
+                kv_blocks=integers[f"{_STATS_PREFIX}{phase}_kv_blocks"],
+            )
+
+        return cls(
+            counts("reasoning"),
+            counts("answering"),
+            integers[f"{_STATS_PREFIX}kv_blocks_used"],
+            integers[f"{_STATS_PREFIX}kv_blocks_total"],
+            integers[f"{_STATS_PREFIX}preemptions_total"],
+        )
+
+
+@dataclass(slots=True)
+class PhaseState:
+    """What the plugin knows about one request."""
+
+    tracker: PhaseTracker
+    own_id: str | None  # the worker's id of the request; None in a stock server
+    pace: Pace | None  # None in a stock server: nothing is known about the reader
+
+
+def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
+    """The plugin's part of vLLM's additional_config."""
+    additional = vllm_config.additional_config
+    return dict(additional.get(CONFIG_KEY, {})) if isinstance(additional, dict) else {}
+
+
+def think_markers(vllm_config: VllmConfig) -> ThinkMarkers | None:
+    """The model's markers of thinking, in the order of the module docstring."""
+    config = phase_config(vllm_config)
+    if (end := config.get("think_end_token_id")) is not None:
+        return ThinkMarkers(config.get("think_start_token_id"), end)
+    reasoning = vllm_config.reasoning_config
+    if reasoning is not None and reasoning.enabled:
+        ends = reasoning.natural_reasoning_end_token_ids or []
+        starts = reasoning.reasoning_start_token_ids or []
+        if len(ends) == 1:
+            return ThinkMarkers(starts[0] if len(starts) == 1 else None, ends[0])
+    if vllm_config.model_config.skip_tokenizer_init:
+        return None
+    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
+    return ThinkMarkers.of_vocabulary(tokenizer.get_vocab())
+
+
+class _PhaseMixin(Scheduler):
+    """Phase tracking for any of vLLM's schedulers; a base class only for the two at the end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        policy = phase_config(self.vllm_config).get("policy", "fcfs")
+        if policy not in POLICIES:
+            raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICIES)}")
+        self._markers = think_markers(self.vllm_config)
+        self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
+        self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states
+        self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
+        self._preemptions = 0
+        _serve_utilities()
+
+    # ---- vLLM's override points
+
+    def add_request(self, request: Request) -> None:
+        """Begin to follow a request."""
+        if request.request_id not in self._phase_states:
+            self._track(request)
+        super().add_request(request)
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
+        """Follow what requests got, and put the figures into the statistics."""
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
+        for batch in outputs.values():
+            for output in batch.outputs:
+                self._observe(output)
+        for batch in outputs.values():
+            if batch.scheduler_stats is not None:
+                # The one field of free integers that reaches a stat logger in another process;
+                # vLLM reads only its own names from it. Not done in make_stats, which vLLM calls
+                # before the phases are up to date.
+                batch.scheduler_stats.num_kv_fetch_reqs_by_stage.update(
+                    self.phase_stats().to_integers()
+                )
+        return outputs
+
+    def finish_requests(self, *args: Any, **kwargs: Any) -> list[Request]:
+        """Forget requests that were ended from outside."""
+        finished: list[Request] = super().finish_requests(*args, **kwargs)
+        for request in finished:
+            self._forget_if_finished(request.request_id)
+        return finished
+
+    def _preempt_request(self, *args: Any, **kwargs: Any) -> None:
+        self._preemptions += 1
+        super()._preempt_request(*args, **kwargs)
+
+    # ---- what the worker calls
+
+    def phase_stats(self) -> PhaseStats:
+        """Counts by phase, and the blocks that requests really hold. O(running requests)."""
+        running = {Phase.REASONING: 0, Phase.ANSWERING: 0}
+        blocks = {Phase.REASONING: 0, Phase.ANSWERING: 0}
+        for request in self.running:
+            phase = self._phase_states[request.request_id].tracker.phase
+            running[phase] += 1
+            blocks[phase] += self._blocks_held(request.request_id)
+        for request in self.kv_holding_waiting:
+            phase = self._phase_states[request.request_id].tracker.phase
+            blocks[phase] += self._blocks_held(request.request_id)
+        pool = self.kv_cache_manager.block_pool
+        total = pool.num_gpu_blocks - 1  # the null block is never given out
+
+        def counts(phase: Phase) -> PhaseCounts:
+            return PhaseCounts(
+                running=running[phase],
+                waiting=self._phase_totals[phase] - running[phase],
+                kv_blocks=blocks[phase],
+            )
+
+        return PhaseStats(
+            reasoning=counts(Phase.REASONING),
+            answering=counts(Phase.ANSWERING),
+            kv_blocks_used=total - pool.get_num_free_blocks(),
+            kv_blocks_total=total,
+            preemptions_total=self._preemptions,
+        )
+
+    def set_pace(self, own_id: str, pace: Pace) -> None:
+        """The reader of a request reads at another pace; unknown requests are ignored."""
+        state = self._phase_states.get(self._own_ids.get(own_id, ""))
+        if state is not None:
+            state.pace = pace
+
+    # ---- own state
+
+    def _track(self, request: Request) -> None:
+        params = request.sampling_params
+        told = ((params.extra_args if params else None) or {}).get(REQUEST_KEY)
+        if told is None:
+            phase, own_id, pace = self._phase_of_prompt(request), None, None
+        else:
+            phase, own_id, pace = Phase(told["phase"]), told["request_id"], Pace(**told["pace"])
+            self._own_ids[own_id] = request.request_id
+        end = None if self._markers is None else self._markers.end
+        self._phase_states[request.request_id] = PhaseState(PhaseTracker(phase, end), own_id, pace)
+        self._phase_totals[phase] += 1
+
+    def _phase_of_prompt(self, request: Request) -> Phase:
+        if self._markers is None or request.sampling_params is None:
+            return Phase.ANSWERING
+        tail = (request.prompt_token_ids or [])[-_PROMPT_TAIL:]
+        return self._markers.phase_after(tail) or Phase.REASONING
+
+    def _observe(self, output: EngineCoreOutput) -> None:
+        state = self._phase_states.get(output.request_id)
+        if state is None:
+            return
+        if state.tracker.feed(output.new_token_ids) is not None:
+            self._phase_totals[Phase.REASONING] -= 1
+            self._phase_totals[Phase.ANSWERING] += 1
+        if output.finish_reason is not None:
+            self._forget_if_finished(output.request_id)
+
+    def _forget_if_finished(self, request_id: str) -> None:
+        request = self.requests.get(request_id)
+        if request is not None and not request.is_finished():
+            return  # one turn of a streamed input: the request goes on
+        state = self._phase_states.pop(request_id, None)
+        if state is not None:
+            self._phase_totals[state.tracker.phase] -= 1
+            if state.own_id is not None:
+                self._own_ids.pop(state.own_id, None)
+
+    def _blocks_held(self, request_id: str) -> int:
+        groups = self.kv_cache_manager.coordinator.get_blocks(request_id)
+        return sum(map(len, groups))
+
+
+class PhaseScheduler(_PhaseMixin, Scheduler):
+    """For engines that schedule step by step."""
+
+
+class PhaseAsyncScheduler(_PhaseMixin, AsyncScheduler):
+    """For engines that schedule the next step while the last one runs."""
+
+
+def _set_pace(engine: EngineCore, own_id: str, pace: dict[str, Any]) -> None:
+    assert isinstance(engine.scheduler, _PhaseMixin)
+    engine.scheduler.set_pace(own_id, Pace(**pace))
+
+
+def _serve_utilities() -> None:
+    """Let another process reach the scheduler: its utility calls are methods of `EngineCore`.
+
+    Runs where the engine runs, in the scheduler's constructor.
+    """
+    setattr(EngineCore, SET_PACE_UTILITY, _set_pace)

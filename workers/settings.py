@@ -1,0 +1,38 @@
+"""What a worker process is started with: one immutable value, passed as one JSON argument."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one worker and its engine.
+
+    ``listen`` is ``unix:/path`` or ``tcp://host:port``. ``parent_fd`` is the read end of a pipe
+    whose other end the launcher keeps open: when it closes, the launcher is gone and the worker
+    exits.
+    """
+
+    instance_id: str
+    listen: str
+    model: str  # path or hub id
+    served_model_name: str
+    token: str | None = None  # what `Hello` must carry; required for TCP
+    parent_fd: int | None = None
+    cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
+    engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
+    policy: str = "fcfs"
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    max_num_seqs: int = 64  # batch slots
+    max_num_batched_tokens: int | None = None
+    kv_cache_gib: float | None = None  # KV memory of the CPU engine
+    kv_blocks: int | None = None  # exact number of KV blocks, instead of kv_cache_gib
+    block_size: int | None = None
+    enforce_eager: bool = True
+    gpu_memory_utilization: float | None = None
+    tensor_parallel_size: int = 1
+    seed: int = 0
+    engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs
