@@ -63,6 +63,7 @@ class RequestResult:
     family: str | None  # of the problem; None for a prompt of a file
     outcome: Outcome
     error: str | None
+    incomplete_reason: str | None
     correct: bool | None  # whether the answer is right; None where nobody can tell
     scheduled_s: float  # offset at which it was due
     lateness_s: float  # from then until the generator turned to it
@@ -120,6 +121,7 @@ def measure(
         family=arrival.family,
         outcome=record.outcome,
         error=record.failure,
+        incomplete_reason=record.incomplete_reason,
         correct=correct,
         scheduled_s=arrival.due_s - arrival.start_s,
         lateness_s=arrival.turned_s - arrival.due_s,
@@ -239,7 +241,10 @@ def run_result(
 
     return {
         **{name: outcomes[name] for name in ("completed", "failed", "incomplete", "interrupted")},
-        "errors": dict(Counter(r.error for r in results if r.error is not None).most_common()),
+        "errors": _counted(result.error for result in results),
+        "incomplete_reasons": _counted(
+            result.incomplete_reason for result in results if result.outcome == "incomplete"
+        ),
         "duration_s": duration_s,
         "input_tokens": sum(result.input_tokens or 0 for result in results),
         "output_tokens": output_tokens,
@@ -272,6 +277,11 @@ def run_result(
         "loop_lag_s": summarize(loop_lag_s, percentiles),
         "requests": [_request_json(result) for result in results],
     }
+
+
+def _counted(reasons: Iterable[str | None]) -> dict[str, int]:
+    """How often each reason occurs, the most frequent first."""
+    return dict(Counter(reason for reason in reasons if reason is not None).most_common())
 
 
 def _duration_s(results: Sequence[RequestResult]) -> float:

@@ -115,6 +115,7 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal load``."""
+    parser.usage = "%(prog)s [flags]"  # all of them before every error would bury it
     add = parser.add_argument
     add(
         "--base-url",

@@ -212,6 +212,12 @@ class ResponseRecord:
             case _:
                 return "failed"
 
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the server says that it is incomplete; None if it does not."""
+        details = self.final.incomplete_details if self.final else None
+        return details.reason if details else None
+
     def receive(self, event: Event, received_s: float) -> None:
         """Account for the next event of this response."""
         if self.ended:
@@ -275,8 +281,7 @@ class ResponseRecord:
             self._fail(f"response failed: {self.final.error or 'no message'}")
             return
         if event.type == "response.incomplete":
-            details = self.final.incomplete_details
-            reason = details.reason if details else ""
+            reason = self.incomplete_reason
             if reason not in EXPECTED_INCOMPLETE:
                 self._fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
         self._check_text("thinking", self._reasoning_text, self.final.text("reasoning"))

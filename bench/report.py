@@ -88,8 +88,10 @@ def print_report(result: Mapping[str, Any], options: Options, console: Console) 
         say(f"accuracy: {result['accuracy']:.1%} of the completed problems answered correctly")
     console.print(_table(result, options))
     _say_comparison(result, say)
+    for reason, count in result["incomplete_reasons"].items():
+        say(f"incomplete ({count}): {reason}")
     for error, count in list(result["errors"].items())[:_ERRORS_SHOWN]:
-        say(f"failed, {count} times: {error}")
+        say(f"failed ({count}): {error}")
     if len(result["errors"]) > _ERRORS_SHOWN:
         say(f"and {len(result['errors']) - _ERRORS_SHOWN} other reasons")
 

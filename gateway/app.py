@@ -40,6 +40,7 @@ from gateway.supervisor import LocalSupervisor
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_STRAGGLER_S = 30.0  # after the first worker, wait this long for the others before saying "ready"
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -138,13 +139,16 @@ async def _until_stopped(
     )
     started_s = time.monotonic()
     stop = asyncio.create_task(stopping.wait())
-    ready = asyncio.create_task(service.cluster.wait_for_instances(count))
-    await _first_of(stop, workers, ready, cancel=(ready,))
+    for wanted, timeout_s in ((1, None), (count, _STRAGGLER_S)):
+        ready = asyncio.create_task(service.cluster.wait_for_instances(wanted))
+        await _first_of(stop, workers, ready, timeout_s=timeout_s, cancel=(ready,))
     if service.cluster.instances and not stop.done():
         host = config.server.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-        announce(f"Ready after {time.monotonic() - started_s:.0f} s.")
+        there = len(service.cluster.instances)
+        missing = "" if there == count else f" with {there} of {count} workers, the others follow"
+        announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")
         announce(f"  Metrics  {url}/metrics")
@@ -153,8 +157,12 @@ async def _until_stopped(
         workers.result()
 
 
-async def _first_of(*tasks: asyncio.Task[Any], cancel: tuple[asyncio.Task[Any], ...] = ()) -> None:
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+async def _first_of(
+    *tasks: asyncio.Task[Any],
+    timeout_s: float | None = None,
+    cancel: tuple[asyncio.Task[Any], ...] = (),
+) -> None:
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in cancel:
         task.cancel()
 

@@ -122,12 +122,13 @@ def _serve(config: configuration.Config) -> int:
     import uvloop
 
     from gateway import app, logs, preflight
+    from gateway.supervisor import CannotServe
 
     logs.configure(config.server.log_level)
     try:
         preflight.check(config)
         uvloop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
-    except (preflight.PreflightError, OSError, sqlite3.Error) as error:
+    except (preflight.PreflightError, CannotServe, OSError, sqlite3.Error) as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
     return 0

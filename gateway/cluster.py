@@ -73,6 +73,7 @@ class Cluster:
 
     def __init__(self, *, slo_qoe: float, on_progress: Callable[[Session], None]) -> None:
         self.instances: dict[str, Instance] = {}
+        self.ever_served = False  # whether any instance was ever there
         self.preemptions_lost = 0  # counted by engines that are gone
         self._slo_qoe = slo_qoe
         self._on_progress = on_progress
@@ -85,6 +86,7 @@ class Cluster:
         """
         instance = Instance(link)
         self.instances[instance.instance_id] = instance
+        self.ever_served = True
         self._changed.set()
         log.info("instance_joined", instance_id=instance.instance_id, engine=link.welcome.engine)
         try:

@@ -18,7 +18,7 @@ INCOMPLETE = "response.incomplete"
 FAILED = "response.failed"
 
 
-def reasoning_item(item_id: str, text: str | None, status: ItemStatus) -> Json:
+def reasoning_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
     """The output item that holds the thoughts; ``text`` None while it is only announced."""
     content = [] if text is None else [reasoning_part(text)]
     return {
@@ -30,7 +30,7 @@ def reasoning_item(item_id: str, text: str | None, status: ItemStatus) -> Json:
     }
 
 
-def message_item(item_id: str, text: str | None, status: ItemStatus) -> Json:
+def message_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
     """The output item that holds the answer."""
     content = [] if text is None else [answer_part(text)]
     return {

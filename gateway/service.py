@@ -122,7 +122,10 @@ class ResponseService:
         self._progress(session)
 
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
-        """The reader of a running response reads otherwise from now on."""
+        """The reader of a running response reads otherwise from now on.
+
+        A pause ends by itself after ``session.ttl_s``.
+        """
         session.set_pace(tpot_s, paused, time.monotonic())
         self.cluster.set_pace(session)
         self._progress(session)
@@ -185,6 +188,12 @@ class ResponseService:
             self._ended(session)
         elif (due_s := session.next_release_s()) is not None:
             self._timers[session.response_id] = self._call_at(due_s, self._release, session, due_s)
+        elif session.reader.paused:
+            # A reader who paused and never came back must not hold the response for ever.
+            until_s = time.monotonic() + self.config.session.ttl_s
+            self._timers[session.response_id] = self._call_at(
+                until_s, self.set_pace, session, None, False
+            )
 
     def _release(self, session: Session, due_s: float) -> None:
         now = time.monotonic()

@@ -18,6 +18,7 @@ from gateway.event_log import EventLog
 from gateway.lifecycle import FINAL, Event, State, advance
 from gateway.reader import Delta, Reader
 from gateway.requests import Generation
+from gateway.transcript import Transcript
 from workers.messages import Finish, Pace, TokenRun
 
 
@@ -56,8 +57,7 @@ class Session:
         self.error: ApiError | None = None
         self.cancelling = False  # the instance was told to stop it and has not confirmed yet
         self.forgotten = False  # its owner deleted it: keep nothing after its end
-        self._reasoning = _Item("rs_" + response_id.removeprefix("resp_"))
-        self._answer = _Item("msg_" + response_id.removeprefix("resp_"))
+        self._transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
 
@@ -84,12 +84,12 @@ class Session:
     @property
     def reasoning_text(self) -> str:
         """The thoughts so far."""
-        return self._reasoning.text
+        return self._transcript.thoughts
 
     @property
     def answer_text(self) -> str:
         """The answer as far as it was released to the reader."""
-        return self._answer.text
+        return self._transcript.answer
 
     @property
     def pace(self) -> Pace:
@@ -120,7 +120,7 @@ class Session:
             return None
         if self.finish.reason == "length" and self.generation.forced_lengths is None:
             return "max_output_tokens"
-        return None if self._answer.text else "no_answer"
+        return None if self._transcript.answer else "no_answer"
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if there is nothing to wait for."""
@@ -151,8 +151,8 @@ class Session:
         self._advance(Event.REASONING_BEGAN if reasoning else Event.ANSWERING_BEGAN)
         self.instance_id = instance_id
         self.prompt_tokens = prompt_tokens
-        self._emit("response.created", {"response": self.response_object()})
-        self._emit("response.in_progress", {"response": self.response_object()})
+        self.log.append("response.created", {"response": self.response_object()})
+        self.log.append("response.in_progress", {"response": self.response_object()})
 
     def tokens(self, run: TokenRun, now: float) -> None:
         """New tokens, and perhaps the end, as the engine delivered them.
@@ -175,7 +175,7 @@ class Session:
             self.reader.token_arrived(now)
             if self.state is State.REASONING:
                 self.reasoning_tokens += 1
-                self._reasoning_token(text)
+                self._transcript.add_thought(text)
                 if index == run.boundary:
                     self._boundary(now)
             elif not self.cancelling:
@@ -190,8 +190,7 @@ class Session:
         """Send the reader what is due; ends the response after its last token."""
         if self.finished or self.cancelling:
             return
-        for delta in self.reader.release(now):
-            self._answer_delta(delta, now)
+        self._show(self.reader.release(now), now)
         if self.state is State.DELIVERING and self.reader.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
@@ -221,8 +220,7 @@ class Session:
         if self.cancelling:
             self._cancelled(now)
             return
-        for delta in self.reader.flush(now):
-            self._answer_delta(delta, now)
+        self._show(self.reader.flush(now), now)
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
@@ -232,59 +230,20 @@ class Session:
     def _advance(self, event: Event) -> None:
         self.state = advance(self.state, event)
 
-    def _emit(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
-        self.log.append(type_, fields, terminal=terminal)
-
-    def _open(self, item: _Item, build: Any, part: Any) -> None:
-        """Announce an output item with its one content part."""
-        item.index = 1 if item is self._answer and self._reasoning.index == 0 else 0
-        self._emit(
-            "response.output_item.added",
-            events.item_event(item.index, build(item.item_id, None, "in_progress")),
-        )
-        self._emit(
-            "response.content_part.added", events.part_event(item.item_id, item.index, part(""))
-        )
-
-    def _reasoning_token(self, text: str) -> None:
-        item = self._reasoning
-        item.pending += 1
-        if not text:
-            return
-        if item.index is None:
-            self._open(item, events.reasoning_item, events.reasoning_part)
-        assert item.index is not None
-        item.texts.append(text)
-        self._emit(
-            events.REASONING_DELTA,
-            events.delta_event(item.item_id, item.index, text, item.pending),
-        )
-        item.pending = 0
-
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
         self.reader.boundary(now)
-        self._close_reasoning("completed")
+        self._transcript.close_thoughts("completed", self.reader.figures().reasoning_s)
 
-    def _answer_delta(self, delta: Delta, now: float) -> None:
-        item = self._answer
-        if item.index is None:
-            self._open(item, events.message_item, events.answer_part)
-        assert item.index is not None
-        item.texts.append(delta.text)
+    def _show(self, deltas: list[Delta], now: float) -> None:
         slack_s = self.reader.slack_s(now)
-        self._emit(
-            events.ANSWER_DELTA,
-            events.delta_event(
-                item.item_id,
-                item.index,
+        for delta in deltas:
+            self._transcript.add_answer(
                 delta.text,
                 delta.tokens,
-                logprobs=[],
                 buffered_tokens=self.reader.buffered_tokens,
                 slack_s=None if slack_s is None else round(slack_s, 3),
-            ),
-        )
+            )
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
@@ -304,54 +263,13 @@ class Session:
 
     def _end(self, now: float) -> None:
         self.reader.ended_s = now
-        reason = self.incomplete_reason
-        self._close_reasoning("incomplete")
-        self._close_answer("completed" if self.status == "completed" else "incomplete")
-        type_ = events.FAILED
-        if self.state is not State.FAILED:
-            type_ = events.INCOMPLETE if reason else events.COMPLETED
-        self._emit(type_, {"response": self.response_object()}, terminal=True)
-
-    def _close_reasoning(self, status: events.ItemStatus) -> None:
-        item = self._reasoning
-        if item.index is None or item.status != "in_progress":
-            return
-        item.status = status
-        text = item.text
-        self._emit(
-            "response.reasoning_text.done", events.text_done_event(item.item_id, item.index, text)
-        )
-        self._emit(
-            "response.content_part.done",
-            events.part_event(item.item_id, item.index, events.reasoning_part(text)),
-        )
-        self._emit(
-            "response.output_item.done",
-            events.item_event(
-                item.index,
-                events.reasoning_item(item.item_id, text, status),
-                reasoning_s=self.reader.figures().reasoning_s,
-            ),
-        )
-
-    def _close_answer(self, status: events.ItemStatus) -> None:
-        item = self._answer
-        if item.index is None:
-            return
-        item.status = status
-        text = item.text
-        self._emit(
-            "response.output_text.done",
-            events.text_done_event(item.item_id, item.index, text, logprobs=[]),
-        )
-        self._emit(
-            "response.content_part.done",
-            events.part_event(item.item_id, item.index, events.answer_part(text)),
-        )
-        self._emit(
-            "response.output_item.done",
-            events.item_event(item.index, events.message_item(item.item_id, text, status)),
-        )
+        self._transcript.close_thoughts("incomplete", None)
+        self._transcript.close_answer("completed" if self.status == "completed" else "incomplete")
+        if self.state is State.FAILED:
+            type_ = events.FAILED
+        else:
+            type_ = events.INCOMPLETE if self.incomplete_reason else events.COMPLETED
+        self.log.append(type_, {"response": self.response_object()}, terminal=True)
 
     def response_object(self) -> dict[str, Any]:
         """The Responses API's response object as it stands."""
@@ -369,7 +287,7 @@ class Session:
             "instructions": generation.instructions,
             "max_output_tokens": sampling.max_tokens,
             "model": self.model,
-            "output": self._output(),
+            "output": self._transcript.output(),
             "parallel_tool_calls": False,
             "previous_response_id": generation.previous_response_id,
             "store": generation.store,
@@ -416,30 +334,3 @@ class Session:
             len(self.token_ids),
             self.reasoning_tokens,
         )
-
-    def _output(self) -> list[dict[str, Any]]:
-        output = []
-        if self._reasoning.index is not None:
-            item = self._reasoning
-            output.append(events.reasoning_item(item.item_id, item.text, item.status))
-        if self._answer.index is not None:
-            item = self._answer
-            output.append(events.message_item(item.item_id, item.text, item.status))
-        return output
-
-
-class _Item:
-    """One output item: its place, text and how many tokens wait for their text."""
-
-    __slots__ = ("index", "item_id", "pending", "status", "texts")
-
-    def __init__(self, item_id: str) -> None:
-        self.item_id = item_id
-        self.index: int | None = None  # place in the output; None until it is announced
-        self.status: events.ItemStatus = "in_progress"
-        self.texts: list[str] = []
-        self.pending = 0
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)

@@ -28,6 +28,7 @@ from workers.settings import WorkerSettings
 log = structlog.get_logger()
 
 _DIAL_INTERVAL_S = 0.1
+_HOPELESS_STARTS = 3  # failures of one worker after which a gateway that never served gives up
 _STABLE_S = 60.0  # an instance that served this long has its failures forgiven
 _WORKER_NICENESS = (
     5  # below the gateway: a late timer hurts every reader, a late step only one batch
@@ -35,7 +36,11 @@ _WORKER_NICENESS = (
 
 
 class WorkerExited(Exception):
-    """The process ended before it could serve."""
+    """The worker process ended by itself."""
+
+
+class CannotServe(Exception):
+    """No worker ever came up; the message says why the last one did not."""
 
 
 class LocalSupervisor:
@@ -43,29 +48,40 @@ class LocalSupervisor:
 
     def __init__(self, config: Config, cluster: Cluster, socket_dir: Path) -> None:
         self.restarts_total = 0
-        self.last_failure: str | None = None
         self._config = config
         self._cluster = cluster
         self._socket_dir = socket_dir
         self._log_dir = Path(config.server.state_dir) / "logs"
 
     async def run(self) -> None:
-        """Serve until cancelled; on the way out every process is gone."""
+        """Serve until cancelled; on the way out every process is gone.
+
+        :raises CannotServe: a worker failed several times and none ever served.
+        """
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        async with asyncio.TaskGroup() as tasks:
-            for index in range(self._config.workers.count):
-                tasks.create_task(self._keep_running(index))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index in range(self._config.workers.count):
+                    tasks.create_task(self._keep_running(index))
+        except* CannotServe as group:
+            hopeless = group.exceptions[0]
+        else:
+            return
+        raise hopeless
 
     async def _keep_running(self, index: int) -> None:
         workers = self._config.workers
         backoff_s = workers.restart_backoff_s
+        failures = 0
         while True:
             started_s = time.monotonic()
             try:
                 await self._run_once(index)
             except (LinkError, WorkerExited, OSError) as error:
-                self.last_failure = f"worker-{index}: {error}"
                 log.error("worker_failed", instance_id=f"worker-{index}", reason=str(error))
+                failures += 1
+                if failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
+                    raise CannotServe(f"worker-{index} {error}") from error
             if time.monotonic() - started_s > _STABLE_S:
                 backoff_s = workers.restart_backoff_s
             log.info("worker_restarting", instance_id=f"worker-{index}", in_s=round(backoff_s, 2))

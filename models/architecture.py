@@ -24,7 +24,7 @@ class Shape:
     layers: int = 4
     mlp: int = 640
     heads: int = 4
-    kv_heads: int = 1
+    kv_heads: int = 2
     head_dim: int = 64
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6

@@ -29,19 +29,19 @@ SYSTEM_PROMPTS = (
 
 WEIGHTS: dict[str, float] = {
     "addition": 13,
-    "subtraction": 13,
+    "subtraction": 14,
     "multiplication": 11,
-    "division": 9,
-    "sums": 5,
-    "comparison": 8,
-    "sorting": 12,
+    "division": 11,
+    "sums": 4,
+    "comparison": 9,
+    "sorting": 15,
     "parity": 2,
     "sequences": 5,
     "units": 7,
-    "stories": 13,
-    "letters": 10,
-    "spelling": 9,
-    "chat": 10,
+    "stories": 10,
+    "letters": 18,
+    "spelling": 14,
+    "chat": 5,
 }
 """How often training draws each family. Hard ones more often, easy ones less."""
 

@@ -30,7 +30,7 @@ from models.export import export
 MAX_TOKENS = 1024
 CHUNK = 3000
 """Conversations that are drawn and sorted by length at a time."""
-FULL_ANSWERS = 0.45
+FULL_ANSWERS = 0.3
 """The share of answers learned to the end; of the others only the start, which holds the result."""
 ANSWER_START = 20
 LEARNING_RATE = 2e-3

@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import websockets
@@ -135,7 +134,9 @@ class Page:
         while not await self.evaluate(check):
             if loop.time() > end:
                 text = await self.evaluate("document.body.innerText")
-                raise TimeoutError(f"not within {timeout_s} s: {expression}; the page says:\n{text}")
+                raise TimeoutError(
+                    f"not within {timeout_s} s: {expression}; the page says:\n{text}"
+                )
 
     async def click(self, selector: str) -> None:
         """Click the middle of an element with the mouse."""
@@ -157,7 +158,7 @@ class Page:
         await self.command("Input.insertText", text=text)
 
     async def press(self, key: str, code: int, modifiers: int = 0) -> None:
-        """Press and release a key (``code``: its Windows virtual key code; modifiers: 8 is Shift)."""
+        """Press and release a key. ``code``: its Windows virtual key code. Modifier 8 is Shift."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             await self.command(
@@ -188,11 +189,10 @@ class Page:
         ]
         await self.command("Emulation.setEmulatedMedia", features=features)
 
-    async def screenshot(self, path: Path) -> None:
+    async def screenshot(self) -> bytes:
         """What the view shows, as PNG."""
         picture = await self.command("Page.captureScreenshot", format="png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(picture["data"]))
+        return base64.b64decode(picture["data"])
 
 
 class Chromium:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import msgspec
 import vllm
 from vllm.config import VllmConfig
+from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -182,7 +183,7 @@ class AsyncEngine:
         prompt = tokens_input(list(request.prompt_token_ids))
         try:
             outputs = await self._llm.add_request(request.request_id, prompt, params)
-        except ValueError as error:  # vLLM's validation errors are of this kind
+        except (VLLMClientError, ValueError) as error:
             if self._events is not None:
                 self._events.request_rejected(request.request_id, str(error))
             return

@@ -27,49 +27,54 @@ class IncrementalDecoder:
     """Decodes a growing sequence of tokens. Joined pieces equal `decode` of the whole.
 
     Tokens cannot be decoded one by one: characters span tokens, and some decoders treat the first
-    token of a text differently. So a short window, which begins at the last token whose text was
-    given out, is decoded again with each new token.
+    token of a text differently. So a short window is decoded again with each new token. It begins
+    with a group of tokens that gave out all their text together, which is the context of those
+    that follow.
     """
 
-    __slots__ = ("_decode", "_given", "_window")
+    __slots__ = ("_context", "_decode", "_given", "_window")
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._window: list[int] = []
+        self._context = 0  # tokens of the window of which nothing is held
         self._given = ""  # the part of the window's text that was given out
 
     def push(self, token_id: int) -> str:
         """The text that this token completes."""
-        before = len(self._window)
         self._window.append(token_id)
         text = self._decode(self._window)
         if not text.startswith(self._given):
             # A byte-fallback decoder takes back a whole run of bytes when one is invalid. What
             # was given out cannot be taken back: start again at this token.
-            del self._window[:before]
+            self._cut(len(self._window) - 1)
             self._given = ""
             text = self._decode(self._window)
         complete = len(text) - _held(text)
         piece = text[len(self._given) : complete]
-        if complete == len(text):
-            # Nothing is held: only this token is needed as context for the next one, or, where
-            # it gave no text of its own, the window as it is.
-            if piece and before:
-                del self._window[:before]
+        if complete < len(text):
+            self._given = text[: max(complete, len(self._given))]
+        else:
+            if piece and self._context:
+                self._cut(self._context)
                 text = self._decode(self._window)
             self._given = text
-        else:
-            self._given = text[: max(complete, len(self._given))]
+            self._context = len(self._window)
         if len(self._window) > _WINDOW:
-            del self._window[:-_CONTEXT]
+            self._cut(len(self._window) - _CONTEXT)
             text = self._decode(self._window)
             self._given = text[: len(text) - _held(text)]
         return piece
+
+    def _cut(self, tokens: int) -> None:
+        del self._window[:tokens]
+        self._context = max(0, self._context - tokens)
 
     def flush(self) -> str:
         """What is held: incomplete bytes at the end, as U+FFFD. The decoder starts anew."""
         rest = self._decode(self._window)[len(self._given) :] if self._window else ""
         self._window.clear()
+        self._context = 0
         self._given = ""
         return rest
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import vllm
 from vllm.config import VllmConfig
+from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -197,7 +198,7 @@ class InProcessEngine:
         prompt = tokens_input(list(request.prompt_token_ids))
         try:
             internal_id = self._llm.add_request(request.request_id, prompt, params)
-        except ValueError as error:  # vLLM's validation errors are of this kind
+        except (VLLMClientError, ValueError) as error:
             self._tell(self._events.request_rejected, request.request_id, str(error))
             return
         record = self._scheduler.requests[internal_id]

@@ -16,7 +16,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 
 from workers.chat import Tokenizer
 from workers.phase import ThinkMarkers
-from workers.scheduler import CONFIG_KEY
+from workers.scheduler import CONFIG_KEY, check_policy
 from workers.settings import WorkerSettings
 
 _GIB = 2**30
@@ -24,6 +24,7 @@ _GIB = 2**30
 
 def vllm_config(settings: WorkerSettings) -> VllmConfig:
     """The engine's configuration; :raises ValueError: if vLLM refuses the settings."""
+    check_policy(settings.policy)  # before the model is loaded, not after
     chosen = {
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,

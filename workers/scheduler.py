@@ -107,6 +107,12 @@ def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
     return dict(additional.get(CONFIG_KEY, {})) if isinstance(additional, dict) else {}
 
 
+def check_policy(policy: str) -> None:
+    """:raises ValueError: for a policy that this scheduler does not have."""
+    if policy not in POLICIES:
+        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICIES)}")
+
+
 def think_markers(vllm_config: VllmConfig) -> ThinkMarkers | None:
     """The model's markers of thinking, in the order of the module docstring."""
     config = phase_config(vllm_config)
@@ -129,9 +135,7 @@ class _PhaseMixin(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        policy = phase_config(self.vllm_config).get("policy", "fcfs")
-        if policy not in POLICIES:
-            raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICIES)}")
+        check_policy(phase_config(self.vllm_config).get("policy", "fcfs"))
         self._markers = think_markers(self.vllm_config)
         self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
         self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states

@@ -76,7 +76,7 @@ class Service:
         self._entries: dict[str, _Entry] = {}
         self._outbox: Outbox | None = None
         self._wake: Callable[[], None] = lambda: None
-        self._failed = False
+        self._paused = False  # the engine, until the link has caught up
 
     # ---- the link
 
@@ -93,11 +93,16 @@ class Service:
             if entry.stage is not _Stage.PREPARING:
                 self._engine.cancel(request_id)
         self._entries.clear()
-        self._engine.resume()
+        self._resume()
 
     def drained(self) -> None:
         """The link took something out of the outbox."""
-        if self._outbox is not None and self._outbox.tokens <= _LOW_WATER and not self._failed:
+        if self._outbox is not None and self._outbox.tokens <= _LOW_WATER:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
             self._engine.resume()
 
     def heartbeat(self) -> None:
@@ -118,8 +123,9 @@ class Service:
             )
             self._answer_rejected(message.request_id, rejection)
             return
-        self._entries[message.request_id] = _Entry(_Stage.PREPARING, message.pace)
-        self._tasks.create_task(self._prepare(message))
+        entry = _Entry(_Stage.PREPARING, message.pace)
+        self._entries[message.request_id] = entry
+        self._tasks.create_task(self._prepare(message, entry))
 
     def cancel(self, request_id: str) -> None:
         """End a request; unknown and finished ones are ignored."""
@@ -140,9 +146,8 @@ class Service:
         if entry.stage is not _Stage.PREPARING:
             self._engine.set_pace(request_id, pace)
 
-    async def _prepare(self, message: Submit) -> None:
+    async def _prepare(self, message: Submit, entry: _Entry) -> None:
         request_id = message.request_id
-        entry = self._entries[request_id]
         try:
             await self._start(message, entry)
         except RequestRejected as rejection:
@@ -259,13 +264,13 @@ class Service:
         if self._outbox is None:
             return
         self._outbox.put_step(tuple(runs), step.stats)
-        if self._outbox.tokens > _HIGH_WATER:
+        if self._outbox.tokens > _HIGH_WATER and not self._paused:
+            self._paused = True
             self._engine.pause()
         self._wake()
 
     def engine_failed(self, reason: str) -> None:
         """End every request; this process cannot go on."""
-        self._failed = True
         _log.error("engine_failed", reason=reason, requests=len(self._entries))
         finish = Finish(reason="error", message=reason)
         runs = []

@@ -1,75 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import pytest
 
 from bench.measure import (
-    Arrival,
-    RequestResult,
     is_good,
     measure,
     percentile,
     run_result,
     summarize,
 )
-from bench.record import Event, ResponseRecord
-
-# Sent at 10.0, thinking over at 10.5, answer at 10.6, 10.7 and, two tokens at once, 10.9, end 11.0.
-DELTAS = ((10.6, 1), (10.7, 1), (10.9, 2))
-
-
-def record_of(
-    deltas: tuple[tuple[float, int], ...] = DELTAS,
-    *,
-    sent_s: float = 10.0,
-    reasoning_end_s: float | None = 10.5,
-    ended_s: float = 11.0,
-    status: str = "completed",
-    server_qoe: float | None = 0.8,
-    output_tokens: int = 9,
-) -> ResponseRecord:
-    record = ResponseRecord()
-    record.sent_s = sent_s
-    events: list[tuple[float, dict[str, Any]]] = []
-    if reasoning_end_s is not None:
-        item = {"type": "reasoning"}
-        events.append((reasoning_end_s, {"type": "response.output_item.done", "item": item}))
-    for at_s, tokens in deltas:
-        events.append(
-            (at_s, {"type": "response.output_text.delta", "delta": "x", "tokens": tokens})
-        )
-    text = {"type": "output_text", "text": "x" * len(deltas)}
-    response = {
-        "id": "resp_1",
-        "status": status,
-        "instance": "w1",
-        "output": [{"type": "message", "content": [text]}],
-        "incomplete_details": {"reason": "max_output_tokens"},
-        "usage": {
-            "input_tokens": 20,
-            "output_tokens": output_tokens,
-            "output_tokens_details": {"reasoning_tokens": 5},
-        },
-        "timing": {"raw": {"tpot_s": 0.01}, "paced": {"tpot_s": 0.1}},
-        "qoe": {"qoe": server_qoe},
-        "preemptions": 2,
-    }
-    events.append((ended_s, {"type": f"response.{status}", "response": response}))
-    for sequence, (at_s, fields) in enumerate(events):
-        record.receive(msgspec.convert(fields | {"sequence_number": sequence}, Event), at_s)
-    assert record.failure is None or status == "failed"
-    return record
-
-
-def arrival(index: int = 0, **fields: Any) -> Arrival:
-    times = {"start_s": 8.0, "due_s": 9.5, "turned_s": 9.75} | fields
-    return Arrival(index=index, **times)
-
-
-def result_of(record: ResponseRecord, index: int = 0, **fields: Any) -> RequestResult:
-    return measure(record, arrival(index, **fields), tau_s=0.1)
+from bench.record import ResponseRecord
+from tests.bench.results import arrival, four_results, record_of, result_of
 
 
 def test_the_figures_of_one_request() -> None:
@@ -152,20 +93,6 @@ def test_summary() -> None:
     assert list(summarize([])) == ["mean", "p50", "p95", "p99", "min", "max"]
 
 
-def four_results() -> list[RequestResult]:
-    interrupted = ResponseRecord()
-    interrupted.sent_s = 12.0
-    interrupted.interrupt(13.0)
-    return [
-        result_of(record_of(), 0),
-        result_of(
-            record_of(((11.0, 1), (11.1, 1)), ended_s=12.0, status="incomplete", server_qoe=1.0), 1
-        ),
-        result_of(record_of(ended_s=18.0, status="failed"), 2),
-        result_of(interrupted, 3),
-    ]
-
-
 def test_the_figures_of_a_run() -> None:
     run = run_result(four_results(), loop_lag_s=[0.001, 0.003])
     assert (run["completed"], run["failed"]) == (1, 1)
@@ -188,6 +115,7 @@ def test_the_figures_of_a_run() -> None:
     assert run["lateness_s"]["max"] == 0.25
     assert run["loop_lag_s"]["p50"] == pytest.approx(0.002)
     assert run["errors"] == {"response failed: no message": 1}
+    assert run["incomplete_reasons"] == {"max_output_tokens": 1}
     assert [request["index"] for request in run["requests"]] == [0, 1, 2, 3]
     assert run["requests"][0]["itl_s"] == [0.1, 0.2]
     assert run["requests"][0]["timing"]["raw"]["tpot_s"] == 0.01

@@ -7,7 +7,7 @@ from rich.console import Console
 from bench.measure import run_result
 from bench.report import Progress, print_report
 from tests.bench.flags import options
-from tests.bench.test_measure import four_results
+from tests.bench.results import four_results
 
 
 def printed(*flags: str, loop_lag_s: tuple[float, ...] = ()) -> str:
@@ -37,7 +37,8 @@ def test_the_report() -> None:
     assert ["of", "the", "server", "0.9000", "0.9000", "0.9900", "0.9980"] in rows
     assert "QoE here and by the server differ by at most 0.0333" in lines
     assert "QoE below 0.95: 2 requests" in lines
-    assert "failed, 1 times: response failed: no message" in lines
+    assert "incomplete (1): max_output_tokens" in lines
+    assert "failed (1): response failed: no message" in lines
 
 
 def test_rows_and_columns_are_chosen() -> None:

@@ -5,7 +5,15 @@ import test from "node:test";
 import { Chat } from "../../web/js/chat.js";
 import { Connection } from "../../web/js/connection.js";
 import {
-  Clock, created, ending, fakeWebSocket, memoryStorage, numbered, said, settle, thought,
+  Clock,
+  created,
+  ending,
+  fakeWebSocket,
+  memoryStorage,
+  numbered,
+  said,
+  settle,
+  thought,
 } from "./support.mjs";
 
 function page({ storage = memoryStorage(), stored = {}, open = true } = {}) {
@@ -37,7 +45,11 @@ function page({ storage = memoryStorage(), stored = {}, open = true } = {}) {
   if (open) sockets[0].accept();
   const turn = () => chat.state.turns.at(-1);
   return {
-    chat, clock, sockets, storage, turn,
+    chat,
+    clock,
+    sockets,
+    storage,
+    turn,
     text: () => turn().answer.slice(0, turn().shown),
     say: (key, parts, first) => sockets.at(-1).say(...numbered(key, parts, first)),
   };
@@ -70,6 +82,16 @@ test("asks, and shows the answer at the pace", async () => {
   chat.ask("And?");
   assert.equal(sockets[0].sent.at(-1).previous_response_id, "r1");
   assert.equal(turn().previousId, "r1");
+});
+
+test("text that only the final object has is shown behind the rest", () => {
+  const { chat, clock, say, text, turn } = page();
+  chat.ask("Why?");
+  say("k1", [created("r1"), said("a"), said("b"), ending("completed", "r1", "abc")]);
+  assert.equal(text(), "a");
+  clock.advanceTo(1);
+  assert.equal(text(), "abc");
+  assert.equal(turn().outcome.status, "completed");
 });
 
 test("one question at a time", () => {

@@ -58,9 +58,18 @@ test("comes back after a loss, with growing waits, from the first again once it 
 });
 
 test("waits are spread", () => {
-  assert.equal(backoffS(0, () => 0), 0.25);
-  assert.equal(backoffS(2, () => 0.5), 1.5);
-  assert.equal(backoffS(50, () => 1), 8);
+  assert.equal(
+    backoffS(0, () => 0),
+    0.25,
+  );
+  assert.equal(
+    backoffS(2, () => 0.5),
+    1.5,
+  );
+  assert.equal(
+    backoffS(50, () => 1),
+    8,
+  );
 });
 
 test("waits longer where the server says that it is overloaded", () => {
@@ -117,6 +126,13 @@ test("a restart gives the old socket up and hears nothing of it any more", () =>
   clock.advanceTo(1);
   sockets[1].accept();
   assert.equal(connection.isOpen, true);
+});
+
+test("a socket given up before it was open stays given up", () => {
+  const { sockets, connection } = connected();
+  connection.restart();
+  sockets[0].accept();
+  assert.equal(connection.isOpen, false);
 });
 
 test("a close is final", async () => {

@@ -27,6 +27,7 @@ for (const c of cases("qoe")) {
       Array.from({ length: count }, (_, k) => start + k * step),
     );
     near(qoe(times, target), c.qoe, "qoe");
+    assert.ok(qoe(times, target) <= 1, "rounding must not lift it above 1");
     for (const moment of c.at) {
       const running = new RunningQoE(target);
       for (const time of times) if (time <= moment.now + NEAR) running.deliver(time);

@@ -22,7 +22,12 @@ test("the first token at once, the rest of a burst at the pace", () => {
   for (let i = 1; i <= 4; i += 1) player.push(i, 1, 0);
   assert.deepEqual(shown, [[1, 1]]);
   clock.advanceTo(2);
-  assert.deepEqual(shown, [[1, 1], [1.1, 2], [1.2, 3], [1.3, 4]]);
+  assert.deepEqual(shown, [
+    [1, 1],
+    [1.1, 2],
+    [1.2, 3],
+    [1.3, 4],
+  ]);
   assert.equal(clock.waiting, 0);
   assert.equal(player.qoe() < 1, true); // nothing came after, and the stream was not ended
 });
@@ -59,7 +64,13 @@ test("a delta of several tokens takes their time", () => {
   player.push(1, 1, 0);
   player.push(5, 3, 0);
   clock.advanceTo(1);
-  assert.deepEqual(shown.filter(([, chars]) => chars > 0), [[0, 1], [0.3, 5]]);
+  assert.deepEqual(
+    shown.filter(([, chars]) => chars > 0),
+    [
+      [0, 1],
+      [0.3, 5],
+    ],
+  );
 });
 
 test("pause, another pace, and going on", () => {
@@ -84,7 +95,13 @@ test("unpaced tokens are shown as they come, but not while paused", () => {
   const { player, shown } = playing(null);
   player.push(1, 1, 0);
   player.push(2, 1, 0);
-  assert.deepEqual(shown.map(([, chars]) => chars), [1, 2]);
+  assert.deepEqual(
+    shown.map(([, chars]) => chars),
+    [1, 2],
+  );
+  assert.equal(player.slackS(), null);
+  assert.equal(player.qoe(), null);
+  assert.equal(player.trace.samples.at(-1).expected, null);
   player.pause();
   player.push(3, 1, 0);
   assert.equal(shown.length, 2);

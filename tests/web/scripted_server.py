@@ -30,7 +30,8 @@ ANSWER = (
     "- the ones give 13, write 3\n- the tens give 12, write 2\n- the hundreds give 6\n\n"
     "| step | sum |\n| --- | --- |\n| ones | 13 |\n| tens | 12 |\n\n"
     "```python\nprint(348 + 275)\n```\n\n"
-    "<img src=x onerror=alert(1)> and [a link](https://example.org), checked."
+    "<img src=x onerror=alert(1)> and [a link](https://example.org), "
+    "not [a trap](javascript:alert(1)), checked."
 )
 
 Json = dict[str, Any]
@@ -52,12 +53,17 @@ class Response:
     cancelled: bool = False
     paused: bool = False
     tpot_s: float = 0.02
-    broken: bool = False
     forgotten: bool = False
 
     @property
     def ended(self) -> bool:
         return bool(self.events) and "status" in self.events[-1].get("response", {})
+
+    async def set(self, **changes: Any) -> None:
+        async with self.changed:
+            for name, value in changes.items():
+                setattr(self, name, value)
+            self.changed.notify_all()
 
     async def emit(self, type_: str, **fields: Any) -> None:
         async with self.changed:
@@ -76,7 +82,7 @@ class ScriptedServer:
         self.responses: dict[str, Response] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._transports: set[asyncio.Transport] = set()
         app = web.Application()
         app.router.add_get("/", self._page)
         app.router.add_get("/v1/models", self._models)
@@ -103,9 +109,8 @@ class ScriptedServer:
 
     async def break_sockets(self) -> None:
         """What a network failure looks like: the transport is gone without a close frame."""
-        for socket in list(self._sockets):
-            if (transport := socket._req and socket._req.transport) is not None:
-                transport.abort()
+        for transport in list(self._transports):
+            transport.abort()
 
     # ---- HTTP -------------------------------------------------------------------------------
 
@@ -135,13 +140,15 @@ class ScriptedServer:
             return web.json_response({"error": {"message": "no key"}}, status=401)
         socket = web.WebSocketResponse(protocols=("responses",))
         await socket.prepare(request)
-        self._sockets.add(socket)
+        transport = request.transport
+        assert transport is not None
+        self._transports.add(transport)
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._message(socket, message.json())
         finally:
-            self._sockets.discard(socket)
+            self._transports.discard(transport)
         return socket
 
     async def _message(self, socket: web.WebSocketResponse, message: Json) -> None:
@@ -157,11 +164,11 @@ class ScriptedServer:
                 else:
                     self._follow(socket, message, response, message["starting_after"] + 1)
             case "response.cancel":
-                self.responses[message["response_id"]].cancelled = True
+                await self.responses[message["response_id"]].set(cancelled=True)
             case "response.pacing.update":
                 response = self.responses[message["response_id"]]
-                response.paused = message.get("paused", response.paused)
-                response.tpot_s = message.get("tpot_s", response.tpot_s)
+                changes = {key: message[key] for key in ("paused", "tpot_s") if key in message}
+                await response.set(**changes)
 
     async def _create(self, socket: web.WebSocketResponse, message: Json) -> None:
         question = message["input"]
@@ -201,7 +208,10 @@ class ScriptedServer:
                 batch = response.events[cursor:]
             cursor += len(batch)
             for event in batch:
-                await socket.send_json(event | ({"stream_id": stream_id} if stream_id else {}))
+                try:
+                    await socket.send_json(event | ({"stream_id": stream_id} if stream_id else {}))
+                except ConnectionError:
+                    return  # the client resumes on another socket
             if response.ended and cursor == len(response.events):
                 return
 
@@ -221,8 +231,8 @@ class ScriptedServer:
             await response.emit("response.output_item.done", item=item, reasoning_s=12.3)
         parts = pieces(ANSWER * (1000 if "hold" in question else 1))
         for index, piece in enumerate(parts):
-            while response.paused and not response.cancelled:
-                await asyncio.sleep(self.step_s)
+            async with response.changed:
+                await response.changed.wait_for(lambda: not response.paused or response.cancelled)
             if response.cancelled:
                 break
             if index == 12 and ("break" in question or "gone" in question):
@@ -272,9 +282,7 @@ class ScriptedServer:
         await response.emit(f"response.{status}", response=final)
 
 
-async def refuse(
-    socket: web.WebSocketResponse, message: Json, status: int, error: Json
-) -> None:
+async def refuse(socket: web.WebSocketResponse, message: Json, status: int, error: Json) -> None:
     """An error event, which belongs to no response."""
     event = {"type": "error", "status": status, "error": error}
     await socket.send_json(event | {"stream_id": message["stream_id"]})

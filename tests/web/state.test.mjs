@@ -16,12 +16,20 @@ import { created, ending, numbered, said, thought, thoughtFor } from "./support.
 const KEY = "k1";
 
 function asked(...parts) {
-  const state = reduce(initialState(), { type: "asked", key: KEY, question: "Why?", previousId: null });
+  const state = reduce(initialState(), {
+    type: "asked",
+    key: KEY,
+    question: "Why?",
+    previousId: null,
+  });
   return heard(state, numbered(KEY, parts));
 }
 
 function heard(state, events) {
-  return events.reduce((before, event) => reduce(before, { type: "event", key: KEY, event }), state);
+  return events.reduce(
+    (before, event) => reduce(before, { type: "event", key: KEY, event }),
+    state,
+  );
 }
 
 const turnOf = (state) => state.turns.at(-1);
@@ -47,8 +55,16 @@ test("a whole answer, event by event", () => {
     phases.push(turnOf(state).phase);
   }
   assert.deepEqual(phases, [
-    "waiting", "waiting", "reasoning", "reasoning", "reasoning", "reasoning",
-    "answering", "answering", "answering", "answering",
+    "waiting",
+    "waiting",
+    "reasoning",
+    "reasoning",
+    "reasoning",
+    "reasoning",
+    "answering",
+    "answering",
+    "answering",
+    "answering",
   ]);
   const turn = turnOf(state);
   assert.equal(turn.reasoning, "Let me see.");
@@ -96,7 +112,10 @@ test("the thinking panel: open while it streams, closed at the answer, the reade
 
   for (const open of [true, false]) {
     const chosen = reduce(thinking, { type: "panel", key: KEY, open });
-    assert.equal(panelOpen(turnOf(heard(chosen, numbered(KEY, [thought("."), said("So")], 2)))), open);
+    assert.equal(
+      panelOpen(turnOf(heard(chosen, numbered(KEY, [thought("."), said("So")], 2)))),
+      open,
+    );
   }
 });
 
@@ -108,7 +127,11 @@ test("stopping lasts until the server says that it has stopped", () => {
   const cancelled = { incomplete_details: { reason: "cancelled" } };
   state = heard(state, numbered(KEY, [ending("incomplete", "r", "abcd", cancelled)], 3));
   assert.equal(turnOf(state).stopping, false);
-  assert.deepEqual(turnOf(state).outcome, { status: "incomplete", reason: "cancelled", error: null });
+  assert.deepEqual(turnOf(state).outcome, {
+    status: "incomplete",
+    reason: "cancelled",
+    error: null,
+  });
 });
 
 test("a failed response carries its error", () => {

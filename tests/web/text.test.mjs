@@ -17,6 +17,7 @@ over two lines.
   still two
 
 1. first
+
 2. second
 
 | a | b |
@@ -40,7 +41,9 @@ Last, with a [reference][r].
 `;
 
 function whole(text) {
-  return blocksOf(text).filter(({ type }) => type !== "space").map(renderBlock);
+  return blocksOf(text)
+    .filter(({ type }) => type !== "space")
+    .map(renderBlock);
 }
 
 test("growing a character at a time ends where a full parse ends", () => {
@@ -108,14 +111,36 @@ test("following: only the reader ends it, only the reader resumes it", () => {
 
 test("words for figures", () => {
   assert.deepEqual([0.021, 0.5, 1.34, 9.96, 12.3, 61, 200].map(duration), [
-    "0.02 s", "0.50 s", "1.3 s", "10 s", "12 s", "61 s", "3 min 20 s",
+    "0.02 s",
+    "0.50 s",
+    "1.3 s",
+    "10 s",
+    "12 s",
+    "61 s",
+    "3 min 20 s",
   ]);
   assert.equal(duration(null), "–");
   assert.deepEqual([null, 0.42, 1.2, 12.3, 130].map(thoughtFor), [
-    "Thoughts", "Thought for 0.4 s", "Thought for 1 s", "Thought for 12 s", "Thought for 2 min 10 s",
+    "Thoughts",
+    "Thought for 0.4 s",
+    "Thought for 1 s",
+    "Thought for 12 s",
+    "Thought for 2 min 10 s",
   ]);
-  assert.deepEqual([1, 0.99996, 0.9497, 0, null].map(score), ["1.00", "0.999", "0.949", "0.000", "–"]);
-  assert.deepEqual([0.1, 0.012, 0.005, 0, null].map(rate), ["10.0 tok/s", "83.3 tok/s", "200 tok/s", "–", "–"]);
+  assert.deepEqual([1, 0.99996, 0.9497, 0, null].map(score), [
+    "1.00",
+    "0.999",
+    "0.949",
+    "0.000",
+    "–",
+  ]);
+  assert.deepEqual([0.1, 0.012, 0.005, 0, null].map(rate), [
+    "10.0 tok/s",
+    "83.3 tok/s",
+    "200 tok/s",
+    "–",
+    "–",
+  ]);
   assert.deepEqual([0, 1, 2].map(tokens), ["0 tokens", "1 token", "2 tokens"]);
 });
 

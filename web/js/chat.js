@@ -6,15 +6,14 @@ import { activeTurn, findTurn, initialState, lastResponseId, reduce, transcript 
 import { Store } from "./store.js";
 import * as wire from "./wire.js";
 
-const SAVED = "pascal.chat";
+const SAVED = "pascal.chat.1"; // the number of its form
 
 export class Chat {
   #player = null; // of the active turn
   #playing = null; // its key
   #unsent = null; // a request that waits for the connection, { key, body }
   #unsentPacing = false; // the pace changed while the connection was lost
-  #drafts = new Map(); // key -> what was asked, to ask again where the server has forgotten
-  #traces = new Map(); // key -> Player, for the picture of a finished answer
+  #players = new Map(); // key -> Player, for the picture of a finished answer
 
   /**
    * @param connection  a Connection whose onMessage and onStatus are this object's
@@ -40,7 +39,7 @@ export class Chat {
 
   /** The player of a turn, for live figures and the picture; null after a reload. */
   player(key) {
-    return this.#traces.get(key) ?? null;
+    return this.#players.get(key) ?? null;
   }
 
   start() {
@@ -106,8 +105,7 @@ export class Chat {
 
   clear() {
     if (activeTurn(this.state)) return;
-    this.#traces.clear();
-    this.#drafts.clear();
+    this.#players.clear();
     this.#dispatch({ type: "cleared" });
     this.save();
   }
@@ -142,7 +140,8 @@ export class Chat {
       this.#dispatch({ type: "resuming", key: turn.key, resuming: true });
       this.connection.send(wire.resumeMessage(turn.key, turn.responseId, turn.sequence));
       if (turn.stopping) this.connection.send(wire.cancelMessage(turn.responseId));
-      if (this.#unsentPacing) this.#sendPacing(turn, { paused: turn.paused, rate: this.state.settings.rate });
+      if (this.#unsentPacing)
+        this.#sendPacing(turn, { paused: turn.paused, rate: this.state.settings.rate });
     } else {
       const message = "It was lost before the server had taken the question.";
       this.#fail(turn, { status: 0, message });
@@ -153,7 +152,8 @@ export class Chat {
     const turn = event.stream_id ? findTurn(this.state, event.stream_id) : activeTurn(this.state);
     if (event.type === "error") this.#refused(turn, wire.errorOf(event));
     else if (!turn || event.sequence_number === undefined) return;
-    else if (event.sequence_number > turn.sequence + 1) this.connection.restart(); // a hole
+    else if (event.sequence_number > turn.sequence + 1)
+      this.connection.restart(); // a hole
     else this.#advance(turn, event);
   }
 
@@ -221,9 +221,7 @@ export class Chat {
 
   #ask(question, previousId) {
     const key = this.newKey();
-    const turns = this.state.turns;
     this.#dispatch({ type: "asked", key, question, previousId });
-    this.#drafts.set(key, turns);
     this.#play(key);
     this.#send(key, question, previousId);
     this.save();
@@ -231,8 +229,7 @@ export class Chat {
 
   /** The server no longer knows the conversation: say all of it. */
   #askWithTranscript(turn) {
-    const before = transcript(this.#drafts.get(turn.key) ?? []);
-    const input = [...before, { role: "user", content: turn.question }];
+    const input = transcript(this.state.turns); // this turn is the last one
     this.#dispatch({ type: "forgotten", key: turn.key });
     this.#send(turn.key, input, null);
   }
@@ -257,7 +254,7 @@ export class Chat {
       timers: this.timers,
       onShow: (chars) => this.#dispatch({ type: "shown", key, chars }),
     });
-    this.#traces.set(key, this.#player);
+    this.#players.set(key, this.#player);
   }
 
   #showRest(key) {

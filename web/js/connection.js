@@ -34,7 +34,15 @@ export class Connection {
    * `probe(key)` resolves to the HTTP status of a cheap authenticated request: a browser does not
    * say why a handshake failed.
    */
-  constructor({ url, WebSocket, probe, onMessage, onStatus, timers = globalThis, random = Math.random }) {
+  constructor({
+    url,
+    WebSocket,
+    probe,
+    onMessage,
+    onStatus,
+    timers = globalThis,
+    random = Math.random,
+  }) {
     this.url = url;
     this.key = "";
     this.status = "closed";

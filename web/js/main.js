@@ -18,7 +18,8 @@ async function get(path, key) {
     const json = response.headers.get("Content-Type")?.startsWith("application/json");
     return { status: response.status, body: json ? await response.json() : null };
   } catch (error) {
-    if (error instanceof TypeError || error instanceof SyntaxError) return { status: 0, body: null };
+    if (error instanceof TypeError || error instanceof SyntaxError)
+      return { status: 0, body: null };
     throw error;
   }
 }

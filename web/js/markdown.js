@@ -54,8 +54,8 @@ export class IncrementalMarkdown {
     const blocks = blocksOf(text.slice(this.#frozenText.length));
     const visible = blocks.flatMap((block, i) => (block.type === "space" ? [] : [i]));
     const cut = visible.length > LIVE_BLOCKS ? visible.at(-LIVE_BLOCKS) : 0;
-    const frozen = this.#freeze(text, blocks.slice(0, cut));
-    return [...this.#frozen, ...this.#renderAll(frozen ? blocks.slice(cut) : blocks)];
+    this.#freeze(blocks.slice(0, cut));
+    return [...this.#frozen, ...this.#renderAll(blocks.slice(cut))];
   }
 
   /** HTML of each block of the whole text. */
@@ -64,13 +64,11 @@ export class IncrementalMarkdown {
     return this.#renderAll(blocksOf(text));
   }
 
-  #freeze(text, blocks) {
-    const raw = this.#frozenText + blocks.map((block) => block.raw).join("");
-    // The lexer normalises some characters; then the source cannot be cut by its lengths.
-    if (!text.startsWith(raw)) return false;
+  #freeze(blocks) {
+    // The lexer normalises some characters: then this is no prefix of the text, and the next
+    // update starts afresh.
+    this.#frozenText += blocks.map((block) => block.raw).join("");
     this.#frozen.push(...this.#renderAll(blocks));
-    this.#frozenText = raw;
-    return true;
   }
 
   #renderAll(blocks) {

@@ -242,8 +242,7 @@ export class RunningQoE {
     if (elapsed >= this.#lastUse + tau) return n * elapsed - this.#useSum - (n * tau) / 2;
     // Only the last unbroken run can reach past `elapsed`; there the curve is one straight line.
     const firstUse = this.#lastUse - (n - 1 - this.#runStart) * tau;
-    const before =
-      this.#runStart * elapsed - this.#usedBeforeRun - (this.#runStart * tau) / 2;
+    const before = this.#runStart * elapsed - this.#usedBeforeRun - (this.#runStart * tau) / 2;
     const into = elapsed - firstUse;
     return before + (into * into) / (2 * tau);
   }

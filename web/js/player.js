@@ -8,7 +8,8 @@ const MOST_SAMPLES = 480;
 
 /** Generated, shown and expected tokens over time, thinned as it grows; for the picture. */
 export class Trace {
-  samples = []; // { t, generated, shown, expected }, t in seconds since the first token
+  // { t, generated, shown, expected }, t in seconds since the first token; expected null: unpaced
+  samples = [];
   #stride = 1;
   #skipped = 0;
 
@@ -63,15 +64,15 @@ export class Player {
     return this.#buffer.clock.paused;
   }
 
-  /** Seconds of reading that are left, counting what the server still holds; null when unknown. */
+  /** Seconds of reading that are left, counting what the server holds; null: unknown, unpaced. */
   slackS() {
-    const slack = this.#buffer.slackS(this.now());
+    const slack = this.#paced ? this.#buffer.slackS(this.now()) : null;
     return slack === null ? null : slack + this.#ahead * this.#buffer.clock.tauS;
   }
 
-  /** QoE of what was shown so far, what is overdue included; null before the first token. */
+  /** QoE of what was shown so far, what is overdue included; null before it, and unpaced. */
   qoe() {
-    return this.#qoe && this.#qoe.at(this.#buffer.clock.reading(this.now()));
+    return this.#paced && this.#qoe ? this.#qoe.at(this.#buffer.clock.reading(this.now())) : null;
   }
 
   /** `chars` more characters, which stand for `tokens` tokens; `ahead` more wait at the server. */
@@ -144,7 +145,7 @@ export class Player {
         t: now - this.#startS,
         generated: this.#received + this.#ahead,
         shown: this.#buffer.released,
-        expected: reading - this.#startReading,
+        expected: this.#paced ? reading - this.#startReading : null,
       });
     }
     const chars = items.reduce((sum, length) => sum + length, 0);

@@ -91,13 +91,18 @@ export function statusLine(state) {
   if (isActive(turn)) {
     if (turn.stopping) return "Stopping.";
     if (turn.paused) return "Paused.";
-    return { sending: "Sending.", waiting: "Waiting for an engine.", reasoning: "Thinking.", answering: "Answering." }[
-      turn.phase
-    ];
+    return {
+      sending: "Sending.",
+      waiting: "Waiting for an engine.",
+      reasoning: "Thinking.",
+      answering: "Answering.",
+    }[turn.phase];
   }
-  return { completed: "The answer is complete.", incomplete: "The answer ended early.", failed: "The request failed." }[
-    turn.outcome.status
-  ];
+  return {
+    completed: "The answer is complete.",
+    incomplete: "The answer ended early.",
+    failed: "The request failed.",
+  }[turn.outcome.status];
 }
 
 export function reduce(state, action) {
@@ -115,7 +120,11 @@ export function reduce(state, action) {
     case "cleared":
       return { ...state, turns: [], notice: null };
     case "asked":
-      return { ...state, notice: null, turns: [...state.turns, newTurn(action.key, action.question, action.previousId)] };
+      return {
+        ...state,
+        notice: null,
+        turns: [...state.turns, newTurn(action.key, action.question, action.previousId)],
+      };
     case "dropped":
       return { ...state, turns: state.turns.filter((turn) => turn.key !== action.key) };
     default:

@@ -79,7 +79,11 @@ export function figuresOf(response) {
 
 /** The error of an error event, in one flat object. */
 export function errorOf(event) {
-  const { code = null, message = "", param = null, retry_after_s: retryAfterS = null } =
-    event.error ?? {};
+  const {
+    code = null,
+    message = "",
+    param = null,
+    retry_after_s: retryAfterS = null,
+  } = event.error ?? {};
   return { status: event.status ?? 500, code, message, param, retryAfterS };
 }

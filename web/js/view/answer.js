@@ -7,7 +7,18 @@ import { html, memo, useMemo, useRef } from "../ui.js";
 
 const ALLOWED = {
   USE_PROFILES: { html: true },
-  FORBID_TAGS: ["audio", "button", "dialog", "form", "img", "input", "select", "style", "textarea", "video"],
+  FORBID_TAGS: [
+    "audio",
+    "button",
+    "dialog",
+    "form",
+    "img",
+    "input",
+    "select",
+    "style",
+    "textarea",
+    "video",
+  ],
   FORBID_ATTR: ["class", "id", "name", "style"],
 };
 

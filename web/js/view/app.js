@@ -29,7 +29,12 @@ function Header({ state, chat, busy }) {
     <span class="model">${state.model}</span>
     <span class="spring" />
     <span class="connection" data-status=${status}>${CONNECTION[status]}</span>
-    <button type="button" class="quiet" disabled=${busy || state.turns.length === 0} onClick=${() => chat.clear()}>
+    <button
+      type="button"
+      class="quiet"
+      disabled=${busy || state.turns.length === 0}
+      onClick=${() => chat.clear()}
+    >
       ${icons.plus()}<span>New chat</span>
     </button>
   </header>`;
@@ -41,7 +46,10 @@ function Welcome({ onAsk }) {
     <p>The model thinks as fast as it can. Its answer then comes at the pace you read.</p>
     <div class="examples">
       ${EXAMPLES.map(
-        (example) => html`<button type="button" class="chip" onClick=${() => onAsk(example)}>${example}</button>`,
+        (example) =>
+          html`<button type="button" class="chip" onClick=${() => onAsk(example)}>
+            ${example}
+          </button>`,
       )}
     </div>
   </div>`;
@@ -56,12 +64,15 @@ function KeyForm({ rejected, authorize }) {
       if (key.trim()) authorize(key.trim());
     }}
   >
-    <label for="api-key">${rejected ? "That key was not accepted." : "This server asks for an API key."}</label>
+    <label for="api-key"
+      >${rejected ? "That key was not accepted." : "This server asks for an API key."}</label
+    >
     <div>
       <input
         id="api-key"
         type="password"
         autocomplete="off"
+        autofocus
         value=${key}
         onInput=${(event) => setKey(event.target.value)}
       />
@@ -70,20 +81,28 @@ function KeyForm({ rejected, authorize }) {
   </form>`;
 }
 
-function Banners({ state, chat, authorize }) {
-  const { connection, notice, turns } = state;
+function Banners({ state, chat, authorize, busy }) {
+  const { connection, notice } = state;
   return html`
-    ${connection.status === "unauthorized" &&
-    html`<${KeyForm} rejected=${connection.rejected} authorize=${authorize} />`}
-    ${connection.status === "lost" &&
-    html`<p class="banner">
-      Connection lost. ${turns.length > 0 && "Nothing is lost: the answer goes on at the server. "}Reconnecting…
-      <button type="button" class="quiet" onClick=${() => chat.connection.connect()}>Now</button>
-    </p>`}
-    ${notice &&
-    html`<${ErrorCard} error=${notice}>
-      <button type="button" class="button" onClick=${() => chat.dismissNotice()}>Dismiss</button>
-    <//>`}
+    ${
+      connection.status === "unauthorized" &&
+      html`<${KeyForm} rejected=${connection.rejected} authorize=${authorize} />`
+    }
+    ${
+      connection.status === "lost" &&
+      html`<p class="banner">
+        <span>Connection lost, reconnecting… ${busy && "The answer goes on at the server."}</span>
+        <button type="button" class="quiet" onClick=${() => chat.connection.connect()}>
+          Retry now
+        </button>
+      </p>`
+    }
+    ${
+      notice &&
+      html`<${ErrorCard} error=${notice}>
+        <button type="button" class="button" onClick=${() => chat.dismissNotice()}>Dismiss</button>
+      <//>`
+    }
   `;
 }
 
@@ -112,17 +131,25 @@ export function App({ chat, authorize }) {
       <div class="column" role="log" aria-live="off" aria-label="Conversation">
         ${state.turns.length === 0 && html`<${Welcome} onAsk=${ask} />`}
         ${state.turns.map(
-          (turn) => html`<${Turn} key=${turn.key} turn=${turn} chat=${chat} isLast=${turn === last} />`,
+          (turn) =>
+            html`<${Turn} key=${turn.key} turn=${turn} chat=${chat} isLast=${turn === last} />`,
         )}
       </div>
     </main>
     <footer>
-      ${!follow.following &&
-      html`<button type="button" class="jump" aria-label="To the newest text" onClick=${follow.toEnd}>
-        ${icons.arrowDown()}
-      </button>`}
+      ${
+        !follow.following &&
+        html`<button
+          type="button"
+          class="jump"
+          aria-label="To the newest text"
+          onClick=${follow.toEnd}
+        >
+          ${icons.arrowDown()}
+        </button>`
+      }
       <div class="column">
-        <${Banners} state=${state} chat=${chat} authorize=${authorize} />
+        <${Banners} state=${state} chat=${chat} authorize=${authorize} busy=${active !== null} />
         <${Composer} active=${active} settings=${state.settings} chat=${chat} onAsk=${ask} />
       </div>
     </footer>

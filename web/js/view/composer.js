@@ -27,7 +27,12 @@ function PaceControl({ rate, onRate }) {
 
 function ThinkingSwitch({ on, onChange }) {
   return html`<label class="switch" title="Let the model think before it answers">
-    <input type="checkbox" role="switch" checked=${on} onChange=${(event) => onChange(event.target.checked)} />
+    <input
+      type="checkbox"
+      role="switch"
+      checked=${on}
+      onChange=${(event) => onChange(event.target.checked)}
+    />
     <span>Think</span>
   </label>`;
 }
@@ -61,7 +66,8 @@ export function Composer({ active, settings, chat, onAsk }) {
   }
   function onKeyDown(event) {
     // While an input method is composing, Enter chooses a word (229: Safari says it only there).
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229)
+      return;
     event.preventDefault();
     send();
   }
@@ -86,28 +92,35 @@ export function Composer({ active, settings, chat, onAsk }) {
       <${PaceControl} rate=${settings.rate} onRate=${(rate) => chat.setRate(rate)} />
       <${ThinkingSwitch} on=${settings.thinking} onChange=${(on) => chat.setThinking(on)} />
       <span class="spring" />
-      ${active?.phase === "answering" &&
-      html`<${PauseButton} paused=${active.paused} onPause=${(paused) => chat.setPaused(paused)} />`}
-      ${active
-        ? html`<button
-            type="button"
-            class="round primary"
-            aria-label="Stop"
-            title="Stop (Esc)"
-            disabled=${active.stopping}
-            onClick=${() => chat.stop()}
-          >
-            ${icons.square()}
-          </button>`
-        : html`<button
-            type="submit"
-            class="round primary"
-            aria-label="Send"
-            title="Send (Enter)"
-            disabled=${draft.trim() === ""}
-          >
-            ${icons.arrowUp()}
-          </button>`}
+      ${
+        active?.phase === "answering" &&
+        html`<${PauseButton}
+          paused=${active.paused}
+          onPause=${(paused) => chat.setPaused(paused)}
+        />`
+      }
+      ${
+        active
+          ? html`<button
+              type="button"
+              class="round primary"
+              aria-label="Stop"
+              title="Stop (Esc)"
+              disabled=${active.stopping}
+              onClick=${() => chat.stop()}
+            >
+              ${icons.square()}
+            </button>`
+          : html`<button
+              type="submit"
+              class="round primary"
+              aria-label="Send"
+              title="Send (Enter)"
+              disabled=${draft.trim() === ""}
+            >
+              ${icons.arrowUp()}
+            </button>`
+      }
     </div>
   </form>`;
 }

@@ -23,7 +23,8 @@ export function Picture({ samples }) {
   const most = Math.max(10, last.generated);
   const generated = points(samples, "generated", spanS, most);
   const shown = points(samples, "shown", spanS, most);
-  const expected = points(samples, "expected", spanS, most);
+  const paced = samples.filter((sample) => sample.expected !== null);
+  const expected = points(paced, "expected", spanS, most);
   return html`<figure class="picture">
     <svg
       viewBox="0 0 ${WIDTH} ${HEIGHT}"
@@ -39,7 +40,7 @@ export function Picture({ samples }) {
     <figcaption>
       <span class="key generated">generated</span>
       <span class="key shown">shown</span>
-      <span class="key expected">expected at your pace</span>
+      ${paced.length > 0 && html`<span class="key expected">expected at your pace</span>`}
       <span class="span">${tokens(last.generated)} in ${duration(last.t)}</span>
     </figcaption>
   </figure>`;
@@ -64,8 +65,16 @@ function LiveFigures({ player }) {
       value=${slackS === null ? "–" : duration(Math.max(0, slackS))}
       title="How long the buffer lasts at your pace"
     />
-    <${Figure} name="QoE" value=${score(player.qoe())} title="Quality of experience so far, 0 to 1" />
-    <${Figure} name="Shown" value=${tokens(player.shown)} title="Tokens of the answer on the screen" />
+    <${Figure}
+      name="QoE"
+      value=${score(player.qoe())}
+      title="Quality of experience so far, 0 to 1"
+    />
+    <${Figure}
+      name="Shown"
+      value=${tokens(player.shown)}
+      title="Tokens of the answer on the screen"
+    />
   </dl>`;
 }
 
@@ -82,10 +91,18 @@ function FinalFigures({ figures }) {
       value=${duration(timing?.paced?.ttfat_s)}
       title="Time to first answering token: from the end of the thinking"
     />
-    <${Figure} name="QoE" value=${score(qoe?.qoe)} title="Quality of experience, 0 to 1; below 0.95 the target is missed" />
+    <${Figure}
+      name="QoE"
+      value=${score(qoe?.qoe)}
+      title="Quality of experience, 0 to 1; below 0.95 the target is missed"
+    />
     <${Figure} name="Waits" value=${underruns} title="Underruns: how often the text had to wait" />
     <${Figure} name="Pace" value=${rate(timing?.paced?.tpot_s)} title="As released to you" />
-    <${Figure} name="Engine" value=${rate(timing?.raw?.tpot_s)} title="As the engine generated the answer" />
+    <${Figure}
+      name="Engine"
+      value=${rate(timing?.raw?.tpot_s)}
+      title="As the engine generated the answer"
+    />
   </dl>`;
 }
 

@@ -14,7 +14,14 @@ function label(turn) {
 
 const Thoughts = memo(({ text }) => {
   const follow = useFollow();
-  return html`<div class="thoughts-text" ref=${follow.ref} onScroll=${follow.onScroll} tabindex="0">
+  return html`<div
+    class="thoughts-text"
+    ref=${follow.ref}
+    onScroll=${follow.onScroll}
+    tabindex="0"
+    role="group"
+    aria-label="Thoughts"
+  >
     ${text}
   </div>`;
 });

@@ -35,7 +35,11 @@ function CopyButton({ text }) {
     const timer = setTimeout(() => setCopied(false), 1500);
     return () => clearTimeout(timer);
   }, [copied]);
-  return html`<button type="button" class="quiet" onClick=${() => copyText(text).then(() => setCopied(true))}>
+  return html`<button
+    type="button"
+    class="quiet"
+    onClick=${() => copyText(text).then(() => setCopied(true))}
+  >
     ${copied ? icons.check() : icons.copy()}<span>${copied ? "Copied" : "Copy"}</span>
   </button>`;
 }
@@ -44,7 +48,9 @@ function Progress({ turn }) {
   if (turn.resuming) return html`<p class="progress shimmer">Fetching the rest…</p>`;
   if (turn.stopping) return html`<p class="progress shimmer">Stopping…</p>`;
   if (turn.phase === "sending" || turn.phase === "waiting") {
-    return html`<p class="progress"><span class="dots" aria-hidden="true"><i /><i /><i /></span></p>`;
+    return html`<p class="progress">
+      <span class="dots" aria-hidden="true"><i /><i /><i /></span>
+    </p>`;
   }
   return null;
 }
@@ -66,25 +72,36 @@ function Outcome({ turn, onAgain }) {
   if (status !== "failed") return null;
   const shown = error ?? { status: 500, message: "The server gave no reason." };
   return html`<${ErrorCard} error=${shown}>
-    ${onAgain &&
-    html`<button type="button" class="button" onClick=${onAgain}>${icons.again()}<span>Try again</span></button>`}
+    ${
+      onAgain &&
+      html`<button type="button" class="button" onClick=${onAgain}>
+        ${icons.again()}<span>Try again</span>
+      </button>`
+    }
   <//>`;
 }
 
 function Actions({ turn, onAgain, delivery }) {
   return html`<div class="actions">
     ${turn.answer && html`<${CopyButton} text=${turn.answer} />`}
-    ${onAgain &&
-    html`<button type="button" class="quiet" onClick=${onAgain}>${icons.again()}<span>Regenerate</span></button>`}
-    ${turn.figures &&
-    html`<button
-      type="button"
-      class="quiet"
-      aria-expanded=${delivery.open ? "true" : "false"}
-      onClick=${() => delivery.toggle(!delivery.open)}
-    >
-      ${icons.chart()}<span>Delivery</span>
-    </button>`}
+    ${
+      onAgain &&
+      html`<button type="button" class="quiet" onClick=${onAgain}>
+        ${icons.again()}<span>Regenerate</span>
+      </button>`
+    }
+    ${
+      turn.figures &&
+      turn.answer &&
+      html`<button
+        type="button"
+        class="quiet"
+        aria-expanded=${delivery.open ? "true" : "false"}
+        onClick=${() => delivery.toggle(!delivery.open)}
+      >
+        ${icons.chart()}<span>Delivery</span>
+      </button>`
+    }
   </div>`;
 }
 
@@ -100,15 +117,19 @@ export const Turn = memo(({ turn, chat, isLast }) => {
     <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
     <${Answer} turn=${turn} />
     ${active ? html`<${Progress} turn=${turn} />` : html`<${Outcome} turn=${turn} onAgain=${onAgain} />`}
-    ${!active &&
-    html`<${Actions}
-      turn=${turn}
-      onAgain=${failed ? null : onAgain}
-      delivery=${{ open, toggle: setChosen }}
-    />`}
-    ${open &&
-    answering &&
-    (active || turn.figures) &&
-    html`<${Delivery} turn=${turn} player=${chat.player(turn.key)} />`}
+    ${
+      !active &&
+      html`<${Actions}
+        turn=${turn}
+        onAgain=${failed ? null : onAgain}
+        delivery=${{ open, toggle: setChosen }}
+      />`
+    }
+    ${
+      open &&
+      answering &&
+      (active || turn.figures) &&
+      html`<${Delivery} turn=${turn} player=${chat.player(turn.key)} />`
+    }
   </article>`;
 });

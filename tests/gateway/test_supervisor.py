@@ -1,0 +1,49 @@
+"""What the launcher decides without a worker that works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.cluster import Cluster
+from gateway.config import Config, ServerConfig, WorkersConfig
+from gateway.supervisor import CannotServe, LocalSupervisor, worker_settings
+
+
+def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    settings = [
+        worker_settings(Config(workers=WorkersConfig(engine="inprocess")), index, tmp_path)
+        for index in range(len(cores) + 1)
+    ]
+    assert [one.cpu_cores for one in settings] == [(core,) for core in [*cores, cores[0]]]
+    assert len({one.listen for one in settings}) == len(settings)
+
+
+def test_gpu_workers_are_not_pinned(tmp_path: Path) -> None:
+    config = Config(workers=WorkersConfig(engine="async", tensor_parallel_size=2))
+    settings = worker_settings(config, 1, tmp_path)
+    assert settings.cpu_cores == ()
+    assert settings.tensor_parallel_size == 2
+    assert not settings.enforce_eager
+
+
+async def test_workers_that_never_come_up_end_the_server_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    false = shutil.which("false")
+    assert false is not None
+    monkeypatch.setattr(sys, "executable", false)
+    config = Config(
+        server=ServerConfig(state_dir=str(tmp_path)),
+        workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=2),
+    )
+    supervisor = LocalSupervisor(config, Cluster(slo_qoe=0.95, on_progress=print), tmp_path)
+    with pytest.raises(CannotServe, match="worker-[01] exited with 1 while starting"):
+        await supervisor.run()
+    assert supervisor.restarts_total >= 2

@@ -1,0 +1,67 @@
+"""The vendored libraries are what their manifest says, and the pages load nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from vendor_web import PACKAGES, VENDOR, patched, problems
+
+WEB = VENDOR.parent
+
+
+def test_hashes_and_licences() -> None:
+    assert problems(VENDOR) == []
+    manifest = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))
+    recorded = {
+        (entry["name"], entry["version"], entry["licence"]) for entry in manifest["packages"]
+    }
+    assert recorded == {(package.name, package.version, package.licence) for package in PACKAGES}
+    assert all(entry["licence_files"] for entry in manifest["packages"])
+
+
+def test_a_changed_a_missing_and_an_added_file_are_found(tmp_path: Path) -> None:
+    copy = tmp_path / "vendor"
+    shutil.copytree(VENDOR, copy)
+    (copy / "htm.js").write_text("changed", encoding="utf-8")
+    (copy / "marked.js").unlink()
+    (copy / "added.js").touch()
+    assert problems(copy) == [
+        "marked.js: in the manifest, but missing",
+        "added.js: not in the manifest",
+        "htm.js: SHA-256 differs from the manifest",
+    ]
+
+
+def test_patching() -> None:
+    source = (
+        'import{options as n}from"preact";import "preact/hooks";\nx;\n//# sourceMappingURL=a.map\n'
+    )
+    assert (
+        patched(source) == 'import{options as n}from"./preact.js";import "./preact-hooks.js";\nx;\n'
+    )
+    with pytest.raises(SystemExit, match="left-pad"):
+        patched('import x from "left-pad";')
+
+
+def test_every_import_is_relative_and_exists() -> None:
+    scripts = sorted(WEB.rglob("*.js"))
+    assert scripts
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        for target in re.findall(r"""(?:\bfrom|\bimport)\s*["']([^"']+)["']""", text):
+            assert target.startswith("."), f"{script.name} imports {target}"
+            assert (script.parent / target).is_file(), f"{script.name} imports {target}"
+
+
+def test_the_page_has_nothing_inline() -> None:
+    """The content security policy would silently drop it."""
+    html = (WEB / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<script(?![^>]*\bsrc=)", html) == []
+    assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", html) == []
+    for address in re.findall(r'(?:src|href)="([^"]+)"', html):
+        assert address.startswith("/static/")
+        assert (WEB / address.removeprefix("/static/")).is_file()

@@ -1,0 +1,319 @@
+"""The service between a scripted engine and an outbox that the test reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.workers.harness import MODEL
+from workers.chat import ChatRenderer
+from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
+from workers.errors import RequestRejected
+from workers.messages import (
+    Accepted,
+    ChatMessage,
+    Finish,
+    FinishReason,
+    ForcedLengths,
+    Heartbeat,
+    Pace,
+    PhaseCounts,
+    Rejected,
+    Sampling,
+    Step,
+    StepStats,
+    Submit,
+    TokenRun,
+)
+from workers.outbox import Outbox
+from workers.service import Service
+
+STATS = StepStats(
+    reasoning=PhaseCounts(),
+    answering=PhaseCounts(),
+    kv_blocks_used=0,
+    kv_blocks_total=8,
+    preemptions_total=0,
+    steps_total=0,
+    step_s=0.0,
+)
+
+
+class ScriptedEngine:
+    """Does what the test says, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.facts = EngineFacts("scripted", 512, 32, 8, 4)
+        self.calls: list[Any] = []  # but for submits
+        self.requests: asyncio.Queue[EngineRequest] = asyncio.Queue()
+        self.events: EngineEvents
+
+    def start(self, events: EngineEvents) -> None:
+        self.events = events
+
+    def submit(self, request: EngineRequest) -> None:
+        if request.sampling.temperature == 9:
+            raise RequestRejected("invalid_value", "too hot", "sampling.temperature")
+        self.requests.put_nowait(request)
+
+    async def submitted(self) -> EngineRequest:
+        return await self.requests.get()
+
+    def cancel(self, request_id: str) -> None:
+        self.calls.append(("cancel", request_id))
+
+    def set_pace(self, request_id: str, pace: Pace) -> None:
+        self.calls.append(("set_pace", request_id, pace))
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+    def stats(self) -> StepStats:
+        return STATS
+
+    def since_step_s(self) -> float:
+        return 1.5
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class Bench:
+    """A service with both its ends in the test's hands."""
+
+    def __init__(self, renderer: ChatRenderer, tasks: asyncio.TaskGroup) -> None:
+        self.engine = ScriptedEngine()
+        self.failures: list[str] = []
+        self.service = Service(self.engine, renderer, tasks, self.failures.append)
+        self.engine.start(self.service)
+        self.outbox = Outbox()
+        self.filled = asyncio.Event()
+        self.service.connect(self.outbox, self.filled.set)
+
+    def sent(self) -> list[Any]:
+        messages = []
+        while (message := self.outbox.take()) is not None:
+            messages.append(message)
+        self.service.drained()
+        self.filled.clear()
+        return messages
+
+    async def answered(self) -> list[Any]:
+        await self.filled.wait()
+        return self.sent()
+
+    def submit(self, request_id: str = "a", text: str = "Hi", **fields: Any) -> None:
+        values: dict[str, Any] = {
+            "request_id": request_id,
+            "messages": (ChatMessage(role="user", content=text),),
+            "sampling": Sampling(),
+            "pace": Pace(tau_s=0.1),
+        }
+        self.service.submit(Submit(**(values | fields)))
+
+    async def running(self, request_id: str = "a", **fields: Any) -> EngineRequest:
+        """Submit, and let the engine accept."""
+        self.submit(request_id, **fields)
+        request = await self.engine.submitted()
+        self.engine.events.request_accepted(request_id)
+        (accepted,) = self.sent()
+        assert isinstance(accepted, Accepted)
+        return request
+
+    def step(self, *outputs: EngineOutput) -> None:
+        self.engine.events.step_finished(EngineStep(outputs, STATS))
+
+    def runs(self) -> list[TokenRun]:
+        return [run for message in self.sent() if isinstance(message, Step) for run in message.runs]
+
+
+@pytest.fixture(scope="module")
+def renderer() -> ChatRenderer:
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
+    return ChatRenderer(tokenizer, 512)
+
+
+@pytest.fixture
+async def bench(renderer: ChatRenderer) -> AsyncIterator[Bench]:
+    async with asyncio.TaskGroup() as tasks:
+        made = Bench(renderer, tasks)
+        yield made
+        made.service.close()
+
+
+def ids(renderer: ChatRenderer, text: str) -> tuple[int, ...]:
+    return renderer._encode(text)
+
+
+async def test_tokens_become_runs_with_positions_and_texts(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    await bench.running()
+    first, second = ids(renderer, "<think>Hm.</think>"), ids(renderer, "\nYes.")
+    bench.step(EngineOutput("a", first, cached_tokens=32))
+    (run,) = bench.runs()
+    assert (run.position, run.token_ids, run.boundary) == (0, first, len(first) - 1)
+    assert "".join(run.texts) == "Hm."
+    bench.step(EngineOutput("a", second, "stop", preemptions=2))
+    (run,) = bench.runs()
+    assert (run.position, run.boundary) == (len(first), None)
+    assert "".join(run.texts) == "Yes."
+    assert run.finish == Finish(reason="stop", preemptions=2, cached_tokens=32)
+
+
+async def test_nothing_follows_a_finish(bench: Bench) -> None:
+    await bench.running()
+    bench.step(EngineOutput("a", (10,), "length"))
+    assert len(bench.runs()) == 1
+    bench.step(EngineOutput("a", (11,)))
+    assert bench.runs() == []
+    bench.service.cancel("a")
+    assert bench.engine.calls == []
+
+
+async def test_stop_string_ends_the_request_in_the_engine_too(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    await bench.running(sampling=Sampling(stop=("END",)), thinking=False)
+    bench.step(EngineOutput("a", ids(renderer, "One END two")))
+    (run,) = bench.runs()
+    assert "".join(run.texts) == "One "
+    assert run.finish == Finish(reason="stop")
+    assert ("cancel", "a") in bench.engine.calls
+    bench.step(EngineOutput("a", (), "cancelled"))
+    assert bench.runs() == []
+
+
+async def test_wrong_requests_are_rejected_and_leave_nothing(bench: Bench) -> None:
+    for fields in ({"messages": ()}, {"sampling": Sampling(temperature=9)}, {"text": "7" * 600}):
+        bench.submit("bad", **fields)
+        (answer,) = await bench.answered()
+        assert isinstance(answer, Rejected)
+    await bench.running("bad")  # the id is free
+
+
+async def test_id_that_is_running_is_rejected_and_the_first_goes_on(bench: Bench) -> None:
+    await bench.running()
+    bench.submit("a")
+    (answer,) = bench.sent()
+    assert isinstance(answer, Rejected)
+    assert (answer.code, answer.param) == ("duplicate_request", "request_id")
+    bench.step(EngineOutput("a", (10,)))
+    assert len(bench.runs()) == 1
+
+
+async def test_refusal_of_the_engine_itself_reaches_the_gateway(bench: Bench) -> None:
+    bench.submit()
+    await bench.engine.submitted()
+    bench.engine.events.request_rejected("a", "token id 5000 is out of vocabulary")
+    (answer,) = bench.sent()
+    assert isinstance(answer, Rejected)
+    assert "5000" in answer.message
+
+
+async def test_cancel_while_the_prompt_is_rendered(bench: Bench) -> None:
+    bench.submit()
+    bench.service.cancel("a")
+    accepted, step = await bench.answered()
+    assert isinstance(accepted, Accepted)
+    assert step.runs[0].finish == Finish(reason="cancelled")
+    assert bench.engine.requests.empty()
+
+
+async def test_cancel_before_the_engine_has_answered(bench: Bench) -> None:
+    bench.submit()
+    await bench.engine.submitted()
+    bench.service.cancel("a")
+    assert bench.engine.calls[-1] == ("cancel", "a")
+    bench.engine.events.request_accepted("a")
+    bench.step(EngineOutput("a", (), "cancelled"))
+    accepted, step = bench.sent()
+    assert isinstance(accepted, Accepted)
+    assert step.runs[0].finish.reason == "cancelled"
+
+
+async def test_pace_that_changes_while_the_prompt_is_rendered_is_not_lost(bench: Bench) -> None:
+    faster = Pace(tau_s=0.01)
+    bench.submit()
+    bench.service.set_pace("a", faster)
+    assert (await bench.engine.submitted()).pace == faster
+    bench.service.set_pace("a", Pace(tau_s=0.2))
+    assert bench.engine.calls[-1] == ("set_pace", "a", Pace(tau_s=0.2))
+
+
+async def test_known_output_is_part_of_the_prompt_and_positions_go_on(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    known = ids(renderer, "<think>So")
+    request = await bench.running(known_token_ids=known)
+    assert request.prompt_token_ids[-len(known) :] == known
+    assert request.max_tokens == 512 - len(request.prompt_token_ids)
+    bench.step(EngineOutput("a", ids(renderer, " far</think>ok")))
+    (run,) = bench.runs()
+    assert run.position == len(known)
+    assert "".join(run.texts) == " farok"
+
+
+@pytest.mark.parametrize("reason", ["length", "stop"])
+async def test_known_output_that_is_complete_needs_no_engine(
+    bench: Bench, reason: FinishReason
+) -> None:
+    if reason == "length":
+        bench.submit(known_token_ids=(10, 11), sampling=Sampling(max_tokens=2))
+    else:
+        forced = ForcedLengths(reasoning_tokens=1, answer_tokens=1)
+        bench.submit(known_token_ids=(4, 11), forced_lengths=forced)
+    _, step = await bench.answered()
+    (run,) = step.runs
+    assert (run.position, run.token_ids, run.finish.reason) == (2, (), reason)
+    assert bench.engine.requests.empty()
+
+
+async def test_engine_pauses_while_the_gateway_does_not_read(bench: Bench) -> None:
+    await bench.running()
+    for _ in range(8):
+        bench.step(EngineOutput("a", (10,) * 1024))
+    assert "pause" not in bench.engine.calls
+    bench.step(EngineOutput("a", (10,)))
+    assert bench.engine.calls[-1] == "pause"
+    (run,) = bench.runs()
+    assert len(run.token_ids) == 8 * 1024 + 1
+    assert bench.engine.calls[-1] == "resume"
+
+
+async def test_lost_gateway_cancels_everything(bench: Bench) -> None:
+    await bench.running("a")
+    bench.submit("b")  # still being rendered
+    bench.service.disconnect()
+    assert bench.engine.calls == [("cancel", "a")]
+    again = Outbox()
+    bench.outbox = again
+    bench.service.connect(again, bench.filled.set)
+    bench.step(EngineOutput("a", (), "cancelled"))
+    assert bench.runs() == []
+    await bench.running("a")  # both ids are free again
+    await bench.running("b")
+
+
+async def test_failed_engine_ends_every_request(bench: Bench) -> None:
+    await bench.running("a")
+    bench.submit("b")
+    await bench.engine.submitted()
+    bench.engine.events.engine_failed("it broke")
+    rejected, step = bench.sent()
+    assert isinstance(rejected, Rejected)
+    assert (rejected.request_id, rejected.code) == ("b", "engine_failed")
+    assert step.runs[0].finish == Finish(reason="error", message="it broke")
+    assert bench.failures == ["it broke"]
+
+
+async def test_heartbeat_tells_how_long_the_engine_has_not_moved(bench: Bench) -> None:
+    bench.service.heartbeat()
+    assert bench.sent() == [Heartbeat(since_step_s=1.5, stats=STATS)]
