@@ -145,7 +145,8 @@ class LocalSupervisor:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends workers
             )
-        os.setpriority(os.PRIO_PROCESS, process.pid, _WORKER_NICENESS)
+        with contextlib.suppress(ProcessLookupError):  # one that is gone again: `_dial` sees it
+            os.setpriority(os.PRIO_PROCESS, process.pid, _WORKER_NICENESS)
         log.info("worker_started", instance_id=settings.instance_id, pid=process.pid)
         return process
 

@@ -106,24 +106,30 @@ class Link:
             heart.cancel()
 
     async def _receive(self, connection: ServerConnection) -> None:
-        async for frame in connection:
-            try:
-                message = decode_to_worker(frame)
-            except msgspec.MsgspecError as error:
-                await _refuse(connection, CloseCode.INVALID_DATA, str(error))
-                return
-            match message:
-                case Submit():
-                    self._service.submit(message)
-                case Cancel():
-                    self._service.cancel(message.request_id)
-                case SetPace():
-                    self._service.set_pace(message.request_id, message.pace)
-                case Hello():
+        try:
+            async for frame in connection:
+                try:
+                    message = decode_to_worker(frame)
+                except msgspec.MsgspecError as error:
+                    await _refuse(connection, CloseCode.INVALID_DATA, str(error))
+                    return
+                if isinstance(message, Hello):
                     await _refuse(connection, CloseCode.POLICY_VIOLATION, "hello came twice")
                     return
-                case _:
-                    assert_never(message)
+                self._obey(message)
+        except ConnectionClosed:
+            return  # without a close frame: the gateway died
+
+    def _obey(self, message: Submit | Cancel | SetPace) -> None:
+        match message:
+            case Submit():
+                self._service.submit(message)
+            case Cancel():
+                self._service.cancel(message.request_id)
+            case SetPace():
+                self._service.set_pace(message.request_id, message.pace)
+            case _:
+                assert_never(message)
 
     async def _send(
         self, connection: ServerConnection, outbox: Outbox, filled: asyncio.Event

@@ -44,6 +44,6 @@ async def test_workers_that_never_come_up_end_the_server_with_the_reason(
         workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=2),
     )
     supervisor = LocalSupervisor(config, Cluster(slo_qoe=0.95, on_progress=print), tmp_path)
-    with pytest.raises(CannotServe, match="worker-[01] exited with 1 while starting"):
+    with pytest.raises(CannotServe, match=r"worker-[01] exited with 1 while starting"):
         await supervisor.run()
     assert supervisor.restarts_total >= 2

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, unix_connect
+from websockets.exceptions import ConnectionClosed
 
 from workers.messages import (
     PROTOCOL,
@@ -89,6 +90,10 @@ class WorkerProcess:
 
         await until(listening, START_TIMEOUT_S)
 
+    async def ended(self) -> bool:
+        """Whether it has ended; then its exit status is known."""
+        return self.process.poll() is not None
+
     def close_parent_pipe(self) -> None:
         """Do what the death of the launcher does."""
         if self._pipe_fd >= 0:
@@ -153,6 +158,7 @@ class Gateway:
         self._token = token
         self._changed = asyncio.Condition()
         self._known: dict[str, int] = {}  # length of the known output of each submit
+        self._closed = False  # no more can come
         self._connection: ClientConnection
         self._reader: asyncio.Task[None]
         self.welcome: Welcome
@@ -181,6 +187,10 @@ class Gateway:
     ) -> None:
         await self._connection.close()
         await self._reader
+
+    def drop(self) -> None:
+        """End the connection as the death of a process does: no close frame."""
+        self._connection.transport.abort()
 
     async def send(self, message: Any) -> None:
         await self._connection.send(encode(message))
@@ -212,9 +222,7 @@ class Gateway:
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until something that the worker says makes it true."""
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: condition() or self._reader.done()  # no more can come
-            )
+            await self._changed.wait_for(lambda: condition() or self._closed)
         assert condition(), "the worker closed the connection"
 
     async def finished(self, request_id: str) -> Output:
@@ -238,13 +246,18 @@ class Gateway:
         return self.heartbeats[-1].stats
 
     async def _read(self) -> None:
-        async for data in self._connection:
-            message = decode_to_gateway(data)
+        try:
+            async for data in self._connection:
+                message = decode_to_gateway(data)
+                async with self._changed:
+                    self._take(message)
+                    self._changed.notify_all()
+        except ConnectionClosed:
+            pass  # without a close frame
+        finally:
+            self._closed = True
             async with self._changed:
-                self._take(message)
                 self._changed.notify_all()
-        async with self._changed:
-            self._changed.notify_all()
 
     def _take(self, message: Any) -> None:
         match message:

@@ -37,7 +37,8 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(tmp_path:
                 assert output.finish is not None
                 assert output.finish.reason == "error"
                 assert output.finish.message == "RuntimeError: scheduled to fail"
-            assert worker.process.wait(60) == 1
+            await until(worker.ended, 60)
+        assert worker.process.returncode == 1
         assert not worker.path.exists()
         assert '"event": "engine_failed"' in worker.log.read_text()
         assert "Request a" not in worker.log.read_text()  # no prompt in the log

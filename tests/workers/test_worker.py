@@ -264,6 +264,17 @@ async def test_lost_gateway_leaves_nothing_running(worker: WorkerProcess) -> Non
         assert len((await second.finished("a")).token_ids) == 10
 
 
+async def test_gateway_that_dies_without_a_word_is_noticed(worker: WorkerProcess) -> None:
+    async with Gateway(worker.path) as first:
+        await first.force("a", 700, 10)
+        await first.started("a", 5)
+        first.drop()
+    async with Gateway(worker.path) as second:
+        while (await second.idle_stats()).kv_blocks_used:
+            pass
+    assert "Traceback" not in worker.log.read_text()
+
+
 async def close_code_after(path: Path, *frames: bytes | str) -> int | None:
     """What the worker says to a connection that begins with these frames."""
     connection = await unix_connect(str(path), compression=None)
