@@ -9,6 +9,7 @@ the pipe closes and the worker exits by itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -233,10 +234,8 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
             await asyncio.wait_for(process.wait(), timeout=3.0)
         except TimeoutError:
             log.warning("worker_killed", pid=process.pid)
-    try:
+    with contextlib.suppress(ProcessLookupError):  # the whole group may be gone already
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the whole group is gone already
     await process.wait()
 
 
