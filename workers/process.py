@@ -23,6 +23,7 @@ import threading
 
 import msgspec
 import structlog
+import uvloop
 
 from workers.settings import WorkerSettings
 
@@ -44,7 +45,7 @@ def main() -> None:
         parser.error("--settings: token is required for a TCP address")
     prepare(settings)
     try:
-        status = asyncio.run(run(settings))
+        status = uvloop.run(run(settings))
     except Exception as error:  # noqa: BLE001 (logged, and the process ends)
         _log.error("worker_failed", reason=str(error), exc_info=True)
         status = 1

@@ -1,0 +1,300 @@
+"""Cluster, link and service against workers that follow a script, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Config, LimitsConfig, PacingConfig, SessionConfig
+from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from gateway.link import LinkError, open_link
+from gateway.requests import Generation, ResponsesBody, default_targets, parse_body
+from gateway.service import ResponseService
+from gateway.session import Session
+from gateway.store import ResponseStore
+from tests.gateway.scripted_worker import IDLE, ScriptedWorker, scripted_worker
+from workers.messages import Cancel, Finish, Heartbeat, Rejected, SetPace
+
+TARGETS = default_targets(PacingConfig(), {})
+
+
+async def generation(service: ResponseService, **fields: Any) -> Generation:
+    body = parse_body({"input": "hi", "pacing": False, **fields}, ResponsesBody)
+    return await service.prepare(body, TARGETS, fields.get("owner", ""))
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, *names: str, **tables: Any
+) -> AsyncIterator[tuple[ResponseService, dict[str, ScriptedWorker]]]:
+    """A service over scripted workers, with their links served in the background."""
+    async with AsyncExitStack() as stack:
+        store = ResponseStore(folder / "store.sqlite3")
+        await store.open()
+        stack.push_async_callback(store.close)
+        service = ResponseService(Config(**tables), store)
+        workers = {}
+        for name in names:
+            worker, address = await stack.enter_async_context(scripted_worker(folder, name))
+            workers[name] = worker
+            link = await open_link(address, None)
+            task = asyncio.create_task(_serve(service, link))
+            stack.push_async_callback(_stopped, task)
+            stack.push_async_callback(link.close)
+        await service.cluster.wait_for_instances(len(names))
+        yield service, workers
+        await service.close()
+
+
+async def _serve(service: ResponseService, link: Any) -> None:
+    with pytest.raises(LinkError):
+        await service.cluster.serve(link)
+
+
+async def _stopped(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def start(
+    service: ResponseService, worker: ScriptedWorker, **fields: Any
+) -> tuple[Session, str]:
+    """A response that the worker has accepted."""
+    starting = asyncio.create_task(service.start(await generation(service, **fields), ""))
+    submit = await worker.next_submit()
+    await worker.accept(submit)
+    return await starting, submit.request_id
+
+
+async def ended(session: Session) -> None:
+    async def follow() -> None:
+        with session.log.reader() as reader:
+            async for _ in reader:
+                pass
+
+    await asyncio.wait_for(follow(), 10)
+
+
+async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, instructions="Be brief.")
+        await worker.tokens(request_id, 0, "Hel", "lo", finish=Finish(reason="stop"))
+        await ended(session)
+        assert session.answer_text == "Hello"
+        assert service.cluster.instances["worker-0"].sessions == {}
+        assert service.cluster.preemptions_total() == 3
+        response = await service.response_object(request_id, "")
+        assert response["status"] == "completed"
+        await service.close()  # waits for the store
+        stored = await service.store.get(request_id, "")
+        assert stored is not None
+        assert stored.response == response
+        assert [m.content for m in stored.conversation] == ["hi", "Hello"]
+        follow_up = await generation(service, previous_response_id=request_id)
+        assert [m.content for m in follow_up.messages] == ["hi", "Hello", "hi"]
+
+
+async def test_new_requests_go_where_the_kv_footprint_is_smaller(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        await start(service, workers["a"])
+        await start(service, workers["b"])
+        session, _ = await start(service, workers["a"])
+        assert session.instance_id == "a"
+        long = "x" * 4000
+        await start(service, workers["b"], input=long)
+        await start(service, workers["a"])
+
+
+async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        submit = await workers["worker-0"].next_submit()
+        await workers["worker-0"].say(
+            Rejected(
+                request_id=submit.request_id,
+                code="context_length_exceeded",
+                message="too long",
+                param="messages",
+            )
+        )
+        with pytest.raises(InvalidRequest) as caught:
+            await starting
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+        with pytest.raises(NotFound):
+            service.find(submit.request_id, "")
+
+
+async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        submit = await worker.next_submit()
+        starting.cancel()
+        assert await worker.next() == Cancel(request_id=submit.request_id)
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+
+async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        await worker.tokens(request_id, 0, "half")
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        await worker.next_submit()
+        await worker.hang_up()
+        with pytest.raises(Unavailable) as caught:
+            await starting
+        assert caught.value.code == "instance_lost"
+        await ended(session)
+        assert session.status == "failed"
+        assert session.answer_text == "half"
+        assert not service.ready
+        with pytest.raises(Unavailable):
+            await service.start(await generation(service), "")
+        assert service.cluster.preemptions_total() == 3
+
+
+@pytest.mark.parametrize("what", ["gap", "garbage", "foreign"])
+async def test_a_worker_that_breaks_the_protocol_is_dropped(tmp_path: Path, what: str) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        if what == "gap":
+            worker._sequence = 5
+            await worker.tokens(request_id, 0, "x")
+        else:
+            await worker.say_raw(b"\x00" if what == "garbage" else b'{"type":"dance"}')
+        await ended(session)
+        assert session.status == "failed"
+        assert service.cluster.instances == {}
+
+
+async def test_tokens_that_do_not_follow_fail_one_request_only(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        broken, broken_id = await start(service, worker)
+        sound, sound_id = await start(service, worker)
+        await worker.tokens(broken_id, 3, "x")
+        assert await worker.next() == Cancel(request_id=broken_id)
+        await worker.tokens(sound_id, 0, "fine", finish=Finish(reason="stop"))
+        await ended(broken)
+        await ended(sound)
+        assert (broken.status, sound.status) == ("failed", "completed")
+
+
+async def test_cancel_and_pace_reach_the_worker(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        service.set_pace(session, 0.05, True)
+        message = await worker.next()
+        assert isinstance(message, SetPace)
+        assert (message.pace.tau_s, message.pace.paused) == (0.05, True)
+        service.cancel(session)
+        assert await worker.next() == Cancel(request_id=request_id)
+        await worker.tokens(request_id, 0, finish=Finish(reason="cancelled"))
+        await ended(session)
+        assert session.incomplete_reason == "cancelled"
+        service.cancel(session)  # again: nothing happens
+
+
+async def test_a_paused_reader_that_never_comes_back_is_read_on(tmp_path: Path) -> None:
+    tables = {"session": SessionConfig(ttl_s=0.05)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing={"tpot_s": 0.001})
+        service.set_pace(session, None, True)
+        await worker.next()
+        await worker.tokens(request_id, 0, "a", "b", finish=Finish(reason="stop"))
+        await ended(session)
+        assert session.answer_text == "ab"
+
+
+async def test_finished_responses_are_kept_for_their_time_and_then_gone(tmp_path: Path) -> None:
+    tables = {"session": SessionConfig(ttl_s=0.05)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, store=False)
+        await worker.tokens(request_id, 0, "a", finish=Finish(reason="stop"))
+        await ended(session)
+        assert service.find(request_id, "") is session
+        with pytest.raises(NotFound):
+            service.find(request_id, "somebody else")
+        while True:
+            try:
+                service.find(request_id, "")
+            except NotFound:
+                break
+            await asyncio.sleep(0.01)
+
+
+async def test_delete_forgets_a_running_response(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        await service.delete(request_id, "")
+        assert await worker.next() == Cancel(request_id=request_id)
+        await worker.tokens(request_id, 0, finish=Finish(reason="cancelled"))
+        await ended(session)
+        with pytest.raises(NotFound):
+            await service.response_object(request_id, "")
+
+
+async def test_admission_limits_all_and_each_user(tmp_path: Path) -> None:
+    tables = {"limits": LimitsConfig(max_requests=3, max_requests_per_user=1)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        worker = workers["worker-0"]
+        await start(service, worker, user="ann")
+        with pytest.raises(Overloaded) as caught:
+            await service.start(await generation(service, user="ann"), "")
+        assert caught.value.code == "rate_limit_exceeded"
+        first, first_id = await start(service, worker)
+        await start(service, worker)  # without key or user nobody is counted
+        with pytest.raises(Overloaded) as caught:
+            await service.start(await generation(service), "")
+        assert (caught.value.code, caught.value.retry_after_s) == ("server_overloaded", 2)
+        await worker.tokens(first_id, 0, "x", finish=Finish(reason="stop"))
+        await ended(first)
+        await start(service, worker)
+
+
+async def test_drain_refuses_new_requests_and_waits_for_the_running(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        draining = asyncio.create_task(service.drain(10))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await service.start(await generation(service), "")
+        assert not draining.done()
+        await worker.tokens(request_id, 0, "x", finish=Finish(reason="stop"))
+        await ended(session)
+        await asyncio.wait_for(draining, 10)
+        assert session.status == "completed"
+
+
+async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        await workers["worker-0"].say(Heartbeat(since_step_s=4.5, stats=IDLE))
+        await start(service, workers["worker-0"])  # comes after it on the link
+        instance = service.cluster.instances["worker-0"]
+        assert (instance.since_step_s, instance.stats) == (4.5, IDLE)
+        assert b'pascal_kv_blocks_total{instance="worker-0"} 100.0' in service.metrics.render()
+
+
+async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
+    async with scripted_worker(tmp_path, protocol=99) as (_, address):
+        with pytest.raises(LinkError, match="does not speak protocol"):
+            await open_link(address, None)
+
+
+async def test_an_absent_worker_is_a_link_error(tmp_path: Path) -> None:
+    with pytest.raises(LinkError, match="cannot connect"):
+        await open_link(f"unix:{tmp_path / 'nobody.sock'}", None)
