@@ -7,6 +7,7 @@ refuse new requests, let the running ones end, close sockets (1001), end workers
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import signal
 import tempfile
@@ -148,6 +149,9 @@ async def _until_stopped(
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
+        # What is there now stays: a full collection that walks it would make every reader wait.
+        gc.collect()
+        gc.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")

@@ -102,18 +102,18 @@ class Metrics:
         self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
         self.underruns.inc(session.reader.underruns)
         figures = session.reader.figures()
+        qoe = 0.0 if session.state is State.FAILED else figures.qoe
         for histogram, value in (
             (self._ttft, figures.paced.ttft_s),
             (self._ttfat, figures.paced.ttfat_s),
             (self._e2e, figures.paced.e2e_s),
             (self._tpot.labels("raw"), figures.raw.tpot_s),
             (self._tpot.labels("paced"), figures.paced.tpot_s),
-            (self._qoe, figures.qoe),
+            (self._qoe, qoe),
         ):
             if value is not None:
                 histogram.observe(value)
-        failed = session.state is State.FAILED
-        if failed or (figures.qoe is not None and figures.qoe < slo_qoe):
+        if qoe is not None and qoe < slo_qoe:
             self.slo_violations.inc()
 
     def render(self) -> bytes:

@@ -315,11 +315,14 @@ class Session:
         return body
 
     def measurements(self) -> dict[str, Any]:
-        """The ``timing`` and ``qoe`` objects."""
+        """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE, exactly")."""
         figures = asdict(self.reader.figures())
+        failed = self.state is State.FAILED
         return {
             "timing": {name: figures[name] for name in ("reasoning_s", "raw", "paced")},
-            "qoe": {name: figures[name] for name in ("qoe", "qoe_ttfat", "qoe_e2e")},
+            "qoe": {
+                name: 0.0 if failed else figures[name] for name in ("qoe", "qoe_ttfat", "qoe_e2e")
+            },
         }
 
     @property

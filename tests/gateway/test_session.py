@@ -133,6 +133,17 @@ def test_a_character_of_several_tokens_is_one_delta_that_says_so() -> None:
         ("é", 3),
         ("b", 1),
     ]
+    assert final(session)["timing"]["paced"]["tpot_s"] == pytest.approx(0.1)
+
+
+def test_raw_tpot_counts_the_tokens_of_a_character() -> None:
+    session = make_session()
+    worker = ScriptedWorker(session, reasoning=False)
+    worker.say("a", now=1.0)
+    worker.say("", "", "é", now=1.3)
+    worker.finish(now=1.3)
+    run_to_end(session)
+    assert final(session)["timing"]["raw"]["tpot_s"] == pytest.approx(0.1)
 
 
 def test_no_boundary_at_all_is_incomplete() -> None:
@@ -194,7 +205,15 @@ def test_a_failure_sends_what_is_buffered_first() -> None:
     assert session.answer_text == "It is 4."
     assert response["status"] == "failed"
     assert response["error"] == {"code": "instance_lost", "message": "gone"}
+    assert response["qoe"] == {"qoe": 0.0, "qoe_ttfat": 0.0, "qoe_e2e": 0.0}
     assert types_of(session)[-1] == "failed"
+
+
+def test_an_instance_that_is_lost_while_it_cancels_leaves_a_cancelled_response() -> None:
+    session, _ = thinking_session()
+    session.cancel(2.15)
+    session.fail(Unavailable("gone", code="instance_lost"), 2.2)
+    assert final(session)["incomplete_details"] == {"reason": "cancelled"}
 
 
 def test_an_engine_error_fails_the_response() -> None:
