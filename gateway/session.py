@@ -315,7 +315,7 @@ class Session:
         return body
 
     def measurements(self) -> dict[str, Any]:
-        """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE, exactly")."""
+        """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE")."""
         figures = asdict(self.reader.figures())
         failed = self.state is State.FAILED
         return {
