@@ -53,6 +53,7 @@ class Reader:
 
     def __init__(self, targets: Targets, now: float) -> None:
         self.targets = targets
+        self.paced = targets.paced  # False: tokens pass as they come
         self.submitted_s = now
         self.first_token_s: float | None = None
         self.boundary_s: float | None = None
@@ -120,7 +121,7 @@ class Reader:
 
     def release(self, now: float) -> list[Delta]:
         """What the reader gets now."""
-        if self.targets.paced:
+        if self.paced or self.paused:
             return self._deltas([due.item for due in self._buffer.pop_due(now)], now)
         return self.flush(now)
 
@@ -146,12 +147,17 @@ class Reader:
         """Seconds until the reader runs dry; None before the first token and while paused."""
         return self._buffer.slack_s(now)
 
-    def set_pace(self, tpot_s: float, paused: bool, now: float) -> None:
-        """The reader reads at another pace, paused or reads on."""
-        self._buffer.set_tau(tpot_s, now)
-        if paused:
+    def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
+        """The reader reads at another pace, paused, or reads on; None leaves it as it is.
+
+        To name a pace for a stream that was not paced paces what is still to come.
+        """
+        if tpot_s is not None:
+            self._buffer.set_tau(tpot_s, now)
+            self.paced = True
+        if paused is True:
             self._buffer.pause(now)
-        else:
+        elif paused is False:
             self._buffer.resume(now)
 
     def qoe_now(self, now: float) -> float:

@@ -96,7 +96,7 @@ class Session:
         """What the scheduler needs to know of the reader."""
         return Pace(
             tau_s=self.reader.tpot_s,
-            paced=self.generation.targets.paced,
+            paced=self.reader.paced,
             paused=self.reader.paused,
         )
 
@@ -197,11 +197,7 @@ class Session:
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Another pace, a pause, or reading on; None leaves it as it is."""
-        self.reader.set_pace(
-            self.reader.tpot_s if tpot_s is None else tpot_s,
-            self.reader.paused if paused is None else paused,
-            now,
-        )
+        self.reader.set_pace(tpot_s, paused, now)
 
     def cancel(self, now: float) -> bool:
         """The reader wants no more. True if the instance must be told; it will confirm."""

@@ -28,20 +28,20 @@ SYSTEM_PROMPTS = (
 )
 
 WEIGHTS: dict[str, float] = {
-    "addition": 13,
-    "subtraction": 14,
-    "multiplication": 11,
-    "division": 11,
+    "addition": 14,
+    "subtraction": 15,
+    "multiplication": 12,
+    "division": 9,
     "sums": 4,
-    "comparison": 9,
-    "sorting": 15,
-    "parity": 2,
-    "sequences": 5,
-    "units": 7,
+    "comparison": 11,
+    "sorting": 24,
+    "parity": 3,
+    "sequences": 7,
+    "units": 8,
     "stories": 10,
-    "letters": 18,
-    "spelling": 14,
-    "chat": 5,
+    "letters": 20,
+    "spelling": 12,
+    "chat": 6,
 }
 """How often training draws each family. Hard ones more often, easy ones less."""
 

@@ -22,6 +22,7 @@ import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from workers.messages import (
     PROTOCOL,
@@ -51,24 +52,25 @@ class Link:
         self._service = service
         self._welcome = welcome
         self._token = token
-        self._connected = False
+        self._current: ServerConnection | None = None  # the gateway's, from its hello on
+        self._serving = asyncio.Lock()  # held by one connection until all its requests are gone
 
     async def handle(self, connection: ServerConnection) -> None:
         """One connection, from its first message to its end."""
         if not await self._greeted(connection):
             return
-        self._connected = True
-        _log.info("gateway_connected")
-        try:
-            await self._serve(connection)
-        finally:
-            self._connected = False
-            self._service.disconnect()
-            _log.info(
-                "gateway_disconnected",
-                code=connection.close_code,
-                reason=connection.close_reason,
-            )
+        self._current = connection  # at once: of two that come together, the second is refused
+        async with self._serving:
+            _log.info("gateway_connected")
+            try:
+                await self._serve(connection)
+            finally:
+                self._service.disconnect()
+                _log.info(
+                    "gateway_disconnected",
+                    code=connection.close_code,
+                    reason=connection.close_reason,
+                )
 
     async def _greeted(self, connection: ServerConnection) -> bool:
         try:
@@ -89,7 +91,7 @@ class Link:
             self._token.encode(), (message.token or "").encode()
         ):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "wrong token")
-        elif self._connected:
+        elif self._current is not None and self._current.state is State.OPEN:
             await _refuse(connection, CloseCode.TRY_AGAIN_LATER, "another gateway is connected")
         else:
             return True

@@ -101,6 +101,19 @@ def comparison(rng: random.Random) -> Problem:
     return Problem("comparison", vary(rng, question), tuple(thinking), answer, first, accept, key)
 
 
+def _side_by_side(a: int, b: int) -> str:
+    """What decides between two numbers: how many digits they have, or their first digits."""
+    x, y = str(a), str(b)
+    if len(x) != len(y):
+        return f"{len(x)} and {len(y)} digits"
+    pairs = []
+    for p, q in zip(x, y, strict=True):
+        pairs.append(f"{p} and {q}")
+        if p != q:
+            break
+    return ", ".join(pairs)
+
+
 def _insertion(values: list[int], descending: bool) -> tuple[list[str], list[int]]:
     """Insertion sort in words: each number is held against the list so far, from the left."""
     done = [values[0]]
@@ -109,7 +122,8 @@ def _insertion(values: list[int], descending: bool) -> tuple[list[str], list[int
         checks, place = [], len(done)
         for i, other in enumerate(done):
             before = value > other if descending else value < other
-            checks.append(f"before {other}? {'yes' if before else 'no'}.")
+            facts = _side_by_side(value, other)
+            checks.append(f"before {other}? {facts}, {'yes' if before else 'no'}.")
             if before:
                 place = i
                 break
@@ -227,7 +241,7 @@ def _next_term(rng: random.Random) -> Problem:
     sign = "-" if falling else "+"
     thinking = (
         f"I need the next number after {shown}.",
-        f"The numbers get {word}.",
+        f"From {terms[0]} to {terms[1]}: {_side_by_side(terms[0], terms[1])}, {word}.",
         f"The step is {big} - {small} = {step}.",
         f"So I need {last} {sign} {step}.",
         *lines,

@@ -247,6 +247,22 @@ def test_pause_and_pace_change_mid_stream() -> None:
     assert final(session)["qoe"]["qoe"] == 1.0  # the pause was the reader's own
 
 
+def test_an_unpaced_stream_can_be_paused_and_paced() -> None:
+    session = make_session(pacing=False)
+    worker = ScriptedWorker(session, reasoning=False)
+    worker.say("a", now=1.0)
+    session.set_pace(None, True, 1.0)
+    worker.say("b", "c", now=1.1)
+    assert session.answer_text == "a"
+    session.set_pace(0.5, False, 2.0)
+    assert session.pace.paced
+    session.release(2.0)
+    assert session.answer_text == "a"  # one token was read at 1.0; the next is due a pace later
+    worker.finish(now=2.1)
+    assert run_to_end(session) == pytest.approx(3.0)
+    assert session.answer_text == "abc"
+
+
 def test_resume_positions_are_checked() -> None:
     session, worker = thinking_session()
     session.check_resume(-1)

@@ -27,6 +27,7 @@ def test_qoe(case: dict[str, Any]) -> None:
     target = {key: case[key] for key in ("tau_s", "first_s", "origin_s")}
     times = deliveries(case)
     assert qoe(times, **target) == pytest.approx(case["qoe"], abs=1e-9)
+    assert 0.0 <= qoe(times, **target) <= 1.0, "rounding must not lift it out of its range"
     if "paper" in case:
         digits = len(str(case["paper"]).partition(".")[2])
         assert round(case["qoe"], digits) == case["paper"]

@@ -109,9 +109,8 @@ function FinalFigures({ figures }) {
 function Origin({ figures }) {
   const { usage, instance, preemptions, migrations } = figures;
   const parts = [
-    usage && `${tokens(usage.output_tokens_details.reasoning_tokens)} of thinking`,
     usage &&
-      `${tokens(usage.output_tokens - usage.output_tokens_details.reasoning_tokens)} of answer`,
+      `${tokens(usage.output_tokens)}, ${usage.output_tokens_details.reasoning_tokens} of them thinking`,
     instance && `instance ${instance}`,
     preemptions > 0 && `preempted ${preemptions}×`,
     migrations > 0 && `migrated ${migrations}×`,
