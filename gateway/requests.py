@@ -36,7 +36,7 @@ class Pacing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ForcedLengthsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exact lengths, for load tests."""
 
-    reasoning_tokens: Annotated[int, Meta(ge=1)]
+    reasoning_tokens: Annotated[int, Meta(ge=0)]  # 0 where thinking is switched off
     answer_tokens: Annotated[int, Meta(ge=1)]
 
 

@@ -126,7 +126,7 @@ def engine(model: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[Generate
         max_num_seqs=64,
         seed=0,
     )
-    params = SamplingParams(temperature=0, max_tokens=1500, skip_special_tokens=False)
+    params = SamplingParams(temperature=0, max_tokens=1200, skip_special_tokens=False)
 
     def complete(prompts: list[str]) -> list[Completion]:
         found = []

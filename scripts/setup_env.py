@@ -229,7 +229,10 @@ def install(extra: str, digest: str, python: Interpreter, keep_open: int | None)
     broken = "uv cannot install the packages (its message is above); the next call tries again"
     pip = [uv, "pip"]
     at = ["--python", str(VENV)]
-    run([*pip, "sync", *at, *options, str(lock)], broken, env, keep_open)
+    # Compiled now: torch and vLLM take half a minute of processor time to compile, which every
+    # worker would otherwise spend at its first start (at each, where bytecode is not written).
+    sync = [*pip, "sync", "--compile-bytecode", *at, *options, str(lock)]
+    run(sync, broken, env, keep_open)
     project = ["install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     run([*pip, *project, *at], broken, env, keep_open)
     write_stamp("ready", digest, python)
