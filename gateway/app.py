@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from gateway import sse
 from gateway.chat_api import create_chat_completion
 from gateway.config import PROJECT_ROOT, Config
 from gateway.errors import ApiError, NotFound, Overloaded
@@ -84,6 +85,17 @@ def make_app(service: ResponseService) -> web.Application:
     return app
 
 
+def make_runner(service: ResponseService) -> web.AppRunner:
+    """An HTTP server for `make_app`, to be given a site."""
+    return web.AppRunner(
+        make_app(service),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # a client that leaves ends the work that is done for it
+        shutdown_timeout=1.0,
+    )
+
+
 async def serve(config: Config, announce: Callable[[str], None]) -> None:
     """Run the gateway and its workers until SIGINT or SIGTERM.
 
@@ -99,8 +111,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         if config.store.retention_days:
             await store.delete_older(time.time() - config.store.retention_days * 86400)
         service = ResponseService(config, store)
-        app = make_app(service)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = make_runner(service)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, config.server.host, config.server.port)
@@ -119,7 +130,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
         await _first_of(drained, asyncio.create_task(forced.wait()))
         service.fail_all()
-        sockets = app[SOCKETS]
+        sockets = runner.app[SOCKETS]
         await asyncio.gather(*(socket.close() for socket in list(sockets)))
         await service.close()
     announce("Stopped.")
@@ -255,12 +266,28 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         refusal = ApiError(f"{error.reason}: {request.method} {request.path}.", code="http_error")
         refusal.status = error.status
         refusal.type = "invalid_request_error"
-        return _error_response(refusal)
+        response = _error_response(refusal)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
     except ConnectionError:
-        raise  # the client is gone
+        log.info("client_gone", path=request.path)
+        begun = _begun(request)
+        return web.Response() if begun is None else begun
     except Exception:
         log.exception("request_failed", path=request.path)
+        begun = _begun(request)
+        if begun is not None:
+            if request.transport is not None:
+                request.transport.abort()  # a clean end would look like a whole answer
+            return begun
         return _error_response(ApiError("Internal error.", code="internal_error"))
+
+
+def _begun(request: web.Request) -> web.StreamResponse | None:
+    """The event stream whose headers were sent in answer to this request."""
+    begun: web.StreamResponse | None = request.get(sse.BEGUN, None)
+    return begun
 
 
 def _error_response(error: ApiError) -> web.Response:

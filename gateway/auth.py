@@ -2,7 +2,8 @@
 
 Without configured keys everybody on the listening address may, as in vLLM's own server; the default
 address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
-that a foreign page cannot use a gateway on the visitor's own machine.
+that a foreign page cannot use a gateway on the visitor's own machine. Pages of `allowed_origins`
+may open WebSockets; CORS headers, which `fetch` would need, are not sent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway.errors import ApiError, Unauthorized
 
 # Browsers cannot set headers on a WebSocket; OpenAI's convention is this subprotocol.
 SUBPROTOCOL = "responses"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."
 
 
@@ -41,7 +43,8 @@ def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
     _check_origin(config, headers)
     if not config.api_keys:
         return ""
-    offered = _offered_key(headers).encode()
+    # Header bytes that are no UTF-8 arrive as surrogates; they can be in no key.
+    offered = _offered_key(headers).encode(errors="surrogateescape")
     known = [key for key in config.api_keys if hmac.compare_digest(key.encode(), offered)]
     if not known:
         raise Unauthorized()
@@ -62,5 +65,14 @@ def _check_origin(config: ServerConfig, headers: Mapping[str, str]) -> None:
     origin = headers.get("Origin")
     if origin is None or origin in config.allowed_origins or "*" in config.allowed_origins:
         return
-    if urlsplit(origin).netloc != headers.get("Host"):
-        raise ForbiddenOrigin(origin)
+    try:
+        parts = urlsplit(origin)
+        hostname, place = parts.hostname, parts.netloc
+    except ValueError:
+        hostname, place = None, ""
+    own = place == headers.get("Host")
+    # A foreign name may resolve to the loopback (DNS rebinding): there only known names are own.
+    if config.host in _LOOPBACK:
+        own = own and hostname in _LOOPBACK
+    if not own:
+        raise ForbiddenOrigin(ascii(origin)[1:-1])

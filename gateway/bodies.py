@@ -16,9 +16,10 @@ from msgspec import Meta
 
 from gateway.errors import InvalidRequest
 
-Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0, le=60)]
+Count = Annotated[int, Meta(ge=1, le=2**31)]
+Seconds = Annotated[float, Meta(ge=0.001, le=60)]  # per token
 Delay = Annotated[float, Meta(ge=0, le=3600)]
+_LONGEST_NAME = 64  # characters of a parameter that is unknown
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -48,6 +49,19 @@ class ChatTemplateKwargs(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """What the chat template can be told; ``enable_thinking`` false asks to answer at once."""
 
     enable_thinking: bool | None = None
+
+
+class Format(msgspec.Struct, frozen=True):
+    """Form of the output; only ``text`` can be had."""
+
+    type: str = "text"
+
+
+class TextConfig(msgspec.Struct, frozen=True):
+    """``text`` of the Responses API."""
+
+    format: Format = Format()
+    verbosity: str | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -108,7 +122,7 @@ class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True
     reasoning: Reasoning | None = None
     truncation: str | None = None
     include: list[str] | None = None
-    text: dict[str, Any] | None = None
+    text: TextConfig | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
 
@@ -123,7 +137,7 @@ class ChatBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     n: int | None = None
     logprobs: bool | None = None
     logit_bias: dict[str, float] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: Format | None = None
     modalities: list[str] | None = None
     verbosity: str | None = None
 
@@ -147,10 +161,11 @@ def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
     known = kind.__struct_fields__
     for name in document:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            shown = name[:_LONGEST_NAME]  # to compare a name of a megabyte would take seconds
+            close = difflib.get_close_matches(shown, known, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else ""
             raise InvalidRequest(
-                f"Unknown parameter: '{name}'.{hint}", param=name, code="unknown_parameter"
+                f"Unknown parameter: '{shown}'.{hint}", param=shown, code="unknown_parameter"
             )
     try:
         body = msgspec.convert(document, kind)
@@ -175,7 +190,7 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
     if isinstance(body, ResponsesBody):
         if body.background:
             refuse("background", "Background mode is")
-        if ((body.text or {}).get("format") or {"type": "text"}).get("type") != "text":
+        if body.text is not None and body.text.format.type != "text":
             refuse("text.format", "Structured output is")
         if body.truncation not in (None, "disabled"):
             refuse("truncation", "Truncation of the input is")
@@ -186,7 +201,7 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
             refuse("logprobs", "Log probabilities are")
         if body.logit_bias:
             refuse("logit_bias", "Logit bias is")
-        if (body.response_format or {"type": "text"}).get("type") != "text":
+        if body.response_format is not None and body.response_format.type != "text":
             refuse("response_format", "Structured output is")
         if body.modalities not in (None, ["text"]):
             refuse("modalities", "Output other than text is")

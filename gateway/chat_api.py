@@ -13,7 +13,8 @@ from aiohttp import web
 
 from gateway import events, sse
 from gateway.bodies import ChatBody, parse_body
-from gateway.event_log import LogEntry
+from gateway.errors import ApiError
+from gateway.event_log import LogEntry, LogTruncated
 from gateway.http_api import SERVICE, json_response, owner_of, read_body, start_whole
 from gateway.requests import default_targets, from_chat
 from gateway.service import ResponseService
@@ -57,13 +58,18 @@ async def _stream(request: web.Request, session: Session, with_usage: bool) -> w
         await response.write(sse.frame(_encode({**head, "choices": [choice], **extra})))
 
     await send({"role": "assistant", "content": ""})
-    with session.log.reader() as reader:
-        async for entries in reader:
-            for entry in entries:
-                if (delta := _delta(entry)) is not None:
-                    await send(delta)
-    if session.error is not None:
-        await response.write(sse.frame(_encode({"error": session.error.body()})))
+    error = None
+    try:
+        with session.log.reader() as reader:
+            async for entries in reader:
+                for entry in entries:
+                    if (delta := _delta(entry)) is not None:
+                        await send(delta)
+    except LogTruncated:
+        error = ApiError("The client reads too slowly: events were lost.", code="events_expired")
+    error = error or session.error
+    if error is not None:
+        await response.write(sse.frame(_encode({"error": error.body()})))
     else:
         await send({}, _finish_reason(session), **_extensions(session))
         if with_usage:

@@ -35,6 +35,13 @@ from workers.messages import (
 log = structlog.get_logger()
 
 
+_SILENT_S = 3.5  # three heartbeats missed
+
+
+class _NotAccepted(Exception):
+    """The instance was lost before it took the request in."""
+
+
 class Instance:
     """One engine behind a link."""
 
@@ -103,16 +110,28 @@ class Cluster:
     async def submit(self, session: Session) -> None:
         """Place a request and wait until an instance has accepted it.
 
-        :raises Unavailable: no instance is there, or the chosen one was lost.
+        :raises Unavailable: no instance is there (any more).
         :raises InvalidRequest: the worker found the request wrong.
         """
+        while True:
+            try:
+                await self._submit_to(self._place(), session)
+                return
+            except _NotAccepted:
+                log.info("request_placed_again", request_id=session.response_id)
+
+    def _place(self) -> Instance:
+        """The instance for a new request. Raises `Unavailable` if there is none."""
         now = time.monotonic()
-        chosen = place_new_request(
-            [instance.view(now, self._slo_qoe) for instance in self.instances.values()]
-        )
+        candidates = list(self.instances.values())
+        # One that has fallen silent is probably about to be restarted.
+        heard = [i for i in candidates if now - i.link.last_heard_s < _SILENT_S]
+        chosen = place_new_request([i.view(now, self._slo_qoe) for i in heard or candidates])
         if chosen is None:
             raise Unavailable("No instance can serve now.", code="no_instance")
-        instance = self.instances[chosen]
+        return self.instances[chosen]
+
+    async def _submit_to(self, instance: Instance, session: Session) -> None:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         instance.submitted[session.response_id] = answered
         instance.sessions[session.response_id] = session
@@ -127,7 +146,11 @@ class Cluster:
                 forced_lengths=generation.forced_lengths,
             )
         )
-        log.info("request_placed", request_id=session.response_id, instance_id=chosen)
+        log.info(
+            "request_placed",
+            request_id=session.response_id,
+            instance_id=instance.instance_id,
+        )
         try:
             await answered
         except asyncio.CancelledError:
@@ -230,7 +253,7 @@ class Cluster:
         )
         for answered in instance.submitted.values():
             if not answered.done():
-                answered.set_exception(lost)
+                answered.set_exception(_NotAccepted())  # it has nothing to lose elsewhere
         sessions = list(instance.sessions.values())
         instance.sessions.clear()
         for session in sessions:

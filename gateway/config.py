@@ -58,7 +58,7 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = _setting(8080, 0, 65535)  # 0: any free port
-    api_keys: tuple[str, ...] = ()  # empty: no key asked for
+    api_keys: tuple[str, ...] = field(default=(), repr=False)  # empty: no key asked for
     allowed_origins: tuple[str, ...] = ()  # web origins besides the gateway's own
     max_message_bytes: int = _setting(1_048_576, 1024)  # larger: error 413
     hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
@@ -194,7 +194,7 @@ def load(
         if value is not None:
             table, key = _split_key(name, "command line")
             values[table][key] = (
-                _from_text(table, key, value, name) if isinstance(value, str) else value
+                _from_text(table, key, value, "command line") if isinstance(value, str) else value
             )
     return Config(**{table: _build(table, found) for table, found in values.items()})
 
@@ -248,7 +248,7 @@ def _from_text(table: str, key: str, text: str, origin: str) -> Any:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {table}.{key}: {error}, not {text!r}") from error
+        raise ConfigError(f"{origin} ({table}.{key}): {error}, not {text!r}") from error
 
 
 def _field_type(table: str, key: str) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway import sse
+from gateway import events, sse
 from gateway.auth import authenticate
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
-from gateway.errors import ApiError, InvalidRequest, NotFound, TooLarge
+from gateway.errors import InvalidRequest, NotFound, TooLarge
 from gateway.event_log import LogTruncated
 from gateway.requests import Generation, default_targets
 from gateway.service import ResponseService
@@ -39,10 +39,13 @@ async def read_body(request: web.Request) -> dict[str, Any]:
     if request.content_length is not None and request.content_length > bound:
         raise TooLarge(request.content_length, bound)
     data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        if len(data) > bound:
-            raise TooLarge(len(data), bound)
+    try:
+        async for chunk in request.content.iter_any():
+            data += chunk
+            if len(data) > bound:
+                raise TooLarge(len(data), bound)
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("The body cannot be decoded.", param=None) from error
     return parse_json_object(bytes(data))
 
 
@@ -144,6 +147,7 @@ async def _stream(
                     b"".join(sse.frame(entry.data, entry.type) for entry in entries)
                 )
     except LogTruncated as error:
-        refusal = ApiError(f"{error}.", code="events_expired")
-        await response.write(sse.frame(_encode({"type": "error", **refusal.body()}), "error"))
+        expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
+        event = events.error_event(expired.body(), expired.status)
+        await response.write(sse.frame(_encode(event), "error"))
     return response

@@ -19,6 +19,7 @@ from workers.messages import Hello, Step, ToGateway, ToWorker, Welcome
 
 # A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
 # far above either, and bounds what a broken worker can make the gateway buffer.
+_WELCOME_S = 10.0  # a worker listens only when it can serve, so it answers at once
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
@@ -50,7 +51,7 @@ class WorkerLink:
                 tasks.create_task(self._write())
                 tasks.create_task(self._read(handle))
         except ExceptionGroup as group:
-            expected, bugs = group.split((LinkError, ConnectionClosed, msgspec.ValidationError))
+            expected, bugs = group.split((LinkError, ConnectionClosed, msgspec.DecodeError))
             if bugs is not None or expected is None:
                 raise
             raise LinkError(str(expected.exceptions[0])) from group
@@ -90,9 +91,10 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
     except (OSError, InvalidHandshake, TimeoutError) as error:
         raise LinkError(f"cannot connect to {address}: {error}") from error
     try:
-        await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL, token=token)))
-        welcome = messages.decode_to_gateway(await socket.recv(decode=False))
-    except (ConnectionClosed, msgspec.ValidationError) as error:
+        async with asyncio.timeout(_WELCOME_S):
+            await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL, token=token)))
+            welcome = messages.decode_to_gateway(await socket.recv(decode=False))
+    except (ConnectionClosed, msgspec.DecodeError, TimeoutError) as error:
         await socket.close()
         raise LinkError(f"no welcome from {address}: {error}") from error
     if not isinstance(welcome, Welcome) or welcome.protocol != messages.PROTOCOL:

@@ -94,13 +94,15 @@ class Metrics:
         )
 
     def response_ended(self, session: Session, slo_qoe: float) -> None:
-        """Count a finished response."""
+        """Count a finished response; what a reader felt is measured on streams only."""
         status = "cancelled" if session.state is State.CANCELLED else session.status
         self.responses.labels(status).inc()
         self.tokens.labels("prompt").inc(session.prompt_tokens)
         self.tokens.labels("reasoning").inc(session.reasoning_tokens)
         self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
         self.underruns.inc(session.reader.underruns)
+        if not session.generation.read_along:
+            return  # nobody read along: there is no pace to speak of
         figures = session.reader.figures()
         qoe = 0.0 if session.state is State.FAILED else figures.qoe
         for histogram, value in (

@@ -31,7 +31,6 @@ class Generation:
     targets: Targets
     thinking: bool | None
     forced_lengths: ForcedLengths | None
-    stream: bool
     store: bool
     messages_param: str  # what the API calls the messages
     max_tokens_param: str  # what it calls the bound on generated tokens
@@ -39,10 +38,11 @@ class Generation:
     previous_response_id: str | None = None
     metadata: Mapping[str, str] | None = None
     user: str | None = None
+    read_along: bool = True  # False: the client gets nothing before the end
 
     def unpaced(self) -> Generation:
         """The same request for a client that reads nothing before the end."""
-        return replace(self, targets=replace(self.targets, paced=False))
+        return replace(self, targets=replace(self.targets, paced=False), read_along=False)
 
     def public_param(self, param: str | None) -> str | None:
         """The name that a field of `workers.messages.Submit` has in this request's API."""
@@ -57,9 +57,9 @@ class Generation:
 def default_targets(config: PacingConfig, headers: Mapping[str, str]) -> Targets:
     """Targets for requests that name none: the ``x-slo-*`` headers, else the configuration."""
     targets = Targets(config.tpot_s, config.ttfat_s, config.ttft_s, paced=True)
-    if (tpot_ms := _header_ms(headers, "x-slo-tpot-ms")) is not None:
+    if (tpot_ms := _header_ms(headers, "x-slo-tpot-ms", 1, 60_000)) is not None:
         targets = replace(targets, tpot_s=tpot_ms / 1000)
-    if (ttft_ms := _header_ms(headers, "x-slo-ttft-ms")) is not None:
+    if (ttft_ms := _header_ms(headers, "x-slo-ttft-ms", 1, 3_600_000)) is not None:
         targets = replace(targets, ttft_s=ttft_ms / 1000)
     return targets
 
@@ -149,7 +149,6 @@ def _generation(
         else ForcedLengths(
             reasoning_tokens=forced.reasoning_tokens, answer_tokens=forced.answer_tokens
         ),
-        stream=body.stream,
         metadata=body.metadata,
         user=body.safety_identifier or body.user,
         **rest,
@@ -193,6 +192,8 @@ def _messages(turns: list[Turn], param: str) -> tuple[ChatMessage, ...]:
 
 def _text_of(turn: Turn, where: str) -> str:
     if turn.content is None:
+        if turn.role == "assistant":
+            return ""  # a turn that was nothing but thoughts or tool calls
         raise InvalidRequest("The message has no content.", param=f"{where}.content")
     if isinstance(turn.content, str):
         return turn.content
@@ -209,7 +210,9 @@ def _text_of(turn: Turn, where: str) -> str:
     return "".join(texts)
 
 
-def _header_ms(headers: Mapping[str, str], name: str) -> float | None:
+def _header_ms(
+    headers: Mapping[str, str], name: str, low_ms: float, high_ms: float
+) -> float | None:
     text = headers.get(name)
     if text is None:
         return None
@@ -217,8 +220,9 @@ def _header_ms(headers: Mapping[str, str], name: str) -> float | None:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 3_600_000:
+    if not low_ms <= value <= high_ms:
         raise InvalidRequest(
-            f"{name} must be a positive number of milliseconds, not {text!r}.", param=name
+            f"{name} must be from {low_ms:g} to {high_ms:g} milliseconds, not {text[:64]!r}.",
+            param=name,
         )
     return value

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
+
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -16,9 +18,10 @@ _HEADERS = {
 
 
 async def start_stream(request: web.Request) -> web.StreamResponse:
-    """Send the headers."""
+    """Send the headers. From here on an error can only be told within the stream."""
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
+    request[BEGUN] = response
     return response
 
 

@@ -78,7 +78,9 @@ class LocalSupervisor:
             started_s = time.monotonic()
             try:
                 await self._run_once(index)
-            except (LinkError, WorkerExited, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, LinkError | WorkerExited | OSError):
+                    log.exception("worker_handling_failed", instance_id=f"worker-{index}")
                 log.error("worker_failed", instance_id=f"worker-{index}", reason=str(error))
                 failures += 1
                 if failures >= _HOPELESS_STARTS and not self._cluster.ever_served:

@@ -74,6 +74,7 @@ class WebSocketConnection:
         self._owner = owner
         self._defaults = defaults
         self._lanes: dict[str | None, deque[ResponsesBody]] = {}  # bodies that wait, per lane
+        self._resumed = 0  # resumed responses that are being followed
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
@@ -113,7 +114,11 @@ class WebSocketConnection:
             stream_id = _stream_id(document)
             self._dispatch(document, stream_id)
         except ApiError as error:
+            self._service.metrics.refused.labels(error.code).inc()
             await self._send_error(error, stream_id)
+        except Exception:
+            log.exception("event_failed")
+            await self._send_error(_internal_error(), stream_id)
 
     def _dispatch(self, document: dict[str, Any], stream_id: str | None) -> None:
         match document.get("type"):
@@ -152,7 +157,7 @@ class WebSocketConnection:
                     retry_after_s=self._service.config.limits.retry_after_s,
                 )
             self._lanes[stream_id] = deque([body])
-            self._spawn(self._run_lane(stream_id))
+            self._spawn(self._run_lane(stream_id), stream_id)
             return
         waiting = self._lanes[stream_id]
         if len(waiting) >= self._service.config.limits.max_streams_per_connection:
@@ -166,7 +171,16 @@ class WebSocketConnection:
     def _resume(self, resume: Resume) -> None:
         session = self._service.find(resume.response_id, self._owner)
         session.check_resume(resume.starting_after)
-        self._spawn(self._follow(session, resume.stream_id, resume.starting_after))
+        bound = self._service.config.limits.max_streams_per_connection
+        if self._resumed >= bound:
+            raise Overloaded(
+                f"This connection follows {bound} resumed responses, its limit.",
+                code="too_many_streams",
+                retry_after_s=self._service.config.limits.retry_after_s,
+            )
+        self._resumed += 1
+        follow = self._follow_resumed(session, resume.stream_id, resume.starting_after)
+        self._spawn(follow, resume.stream_id)
 
     # ---- streams ------------------------------------------------------------------------------
 
@@ -185,6 +199,14 @@ class WebSocketConnection:
                     await self._follow(session, stream_id, -1)
         finally:
             del self._lanes[stream_id]
+
+    async def _follow_resumed(
+        self, session: Session, stream_id: str | None, starting_after: int
+    ) -> None:
+        try:
+            await self._follow(session, stream_id, starting_after)
+        finally:
+            self._resumed -= 1
 
     async def _follow(self, session: Session, stream_id: str | None, starting_after: int) -> None:
         """Send a response's events until the last one."""
@@ -217,12 +239,12 @@ class WebSocketConnection:
         except ConnectionError:
             log.info("socket_closed_while_sending")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._guarded(work))
+    def _spawn(self, work: Coroutine[Any, Any, None], stream_id: str | None) -> None:
+        task = asyncio.create_task(self._guarded(work, stream_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None], stream_id: str | None) -> None:
         """One stream's trouble is its own; the socket and its other streams go on."""
         try:
             await work
@@ -230,11 +252,15 @@ class WebSocketConnection:
             log.info("socket_closed_while_streaming")  # the response goes on and can be resumed
         except Exception:
             log.exception("stream_failed")
-            await self._send_error(ApiError("Internal error.", code="internal_error"))
+            await self._send_error(_internal_error(), stream_id)
 
 
 _encode = msgspec.json.Encoder().encode
 Event = TypeVar("Event")
+
+
+def _internal_error() -> ApiError:
+    return ApiError("Internal error.", code="internal_error")
 
 
 def _stream_id(document: dict[str, Any]) -> str | None:

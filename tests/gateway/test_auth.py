@@ -42,10 +42,32 @@ def test_each_key_is_an_owner_however_it_was_sent() -> None:
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://host:81"])
 def test_pages_of_other_origins_are_refused(origin: str) -> None:
     with pytest.raises(ForbiddenOrigin):
-        authenticate(ServerConfig(), {"Origin": origin, "Host": "host:80"})
+        authenticate(ServerConfig(host="0.0.0.0"), {"Origin": origin, "Host": "host:80"})
+
+
+def test_on_the_loopback_only_its_own_names_are_own() -> None:
+    for name in ("127.0.0.1:8080", "localhost:8080", "[::1]:8080"):
+        authenticate(ServerConfig(), {"Origin": f"http://{name}", "Host": name})
+    rebound = {"Origin": "http://evil.example:8080", "Host": "evil.example:8080"}
+    with pytest.raises(ForbiddenOrigin):
+        authenticate(ServerConfig(), rebound)
+
+
+def test_headers_that_are_no_text_are_refused_like_others() -> None:
+    with pytest.raises(Unauthorized):
+        authenticate(KEYS, {"Authorization": "Bearer \udcff"})
+    for origin in ("http://\udcff\udcfe", "http://[::1"):
+        with pytest.raises(ForbiddenOrigin) as caught:
+            authenticate(ServerConfig(), {"Origin": origin, "Host": "localhost"})
+        caught.value.message.encode()  # it can be sent
+
+
+def test_keys_are_in_no_representation() -> None:
+    assert "alice" not in repr(KEYS)
 
 
 def test_own_and_allowed_origins_pass() -> None:
-    authenticate(ServerConfig(), {"Origin": "http://host:80", "Host": "host:80"})
+    everywhere = ServerConfig(host="0.0.0.0")
+    authenticate(everywhere, {"Origin": "http://host:80", "Host": "host:80"})
     config = ServerConfig(allowed_origins=("https://chat.example",))
     authenticate(config, {"Origin": "https://chat.example", "Host": "host:80"})

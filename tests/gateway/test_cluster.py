@@ -152,7 +152,7 @@ async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Pa
         await worker.hang_up()
         with pytest.raises(Unavailable) as caught:
             await starting
-        assert caught.value.code == "instance_lost"
+        assert caught.value.code == "no_instance"  # it was placed again, in vain
         await ended(session)
         assert session.status == "failed"
         assert session.answer_text == "half"
@@ -279,6 +279,33 @@ async def test_drain_refuses_new_requests_and_waits_for_the_running(tmp_path: Pa
         await ended(session)
         await asyncio.wait_for(draining, 10)
         assert session.status == "completed"
+
+
+async def test_a_silent_instance_gets_no_new_requests(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        service.cluster.instances["a"].link.last_heard_s -= 10
+        for _ in range(3):
+            session, _ = await start(service, workers["b"])
+            assert session.instance_id == "b"
+
+
+async def test_a_request_that_was_not_accepted_is_placed_again(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        await workers["a"].next_submit()
+        await workers["a"].hang_up()
+        await workers["b"].accept(await workers["b"].next_submit())
+        assert (await starting).instance_id == "b"
+
+
+async def test_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        draining = asyncio.create_task(service.drain(0.01))
+        assert await workers["worker-0"].next() == Cancel(request_id=request_id)
+        await workers["worker-0"].tokens(request_id, 0, finish=Finish(reason="cancelled"))
+        await ended(session)
+        await asyncio.wait_for(draining, 10)
 
 
 async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
