@@ -100,9 +100,9 @@ class Metrics:
         self.tokens.labels("prompt").inc(session.prompt_tokens)
         self.tokens.labels("reasoning").inc(session.reasoning_tokens)
         self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
-        self.underruns.inc(session.reader.underruns)
         if not session.generation.read_along:
             return  # nobody read along: there is no pace to speak of
+        self.underruns.inc(session.reader.underruns)
         figures = session.reader.figures()
         qoe = 0.0 if session.state is State.FAILED else figures.qoe
         for histogram, value in (

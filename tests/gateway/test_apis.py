@@ -97,15 +97,17 @@ async def test_whatever_is_wrong_in_one_stream_the_other_goes_on(
 async def test_a_bug_met_by_one_event_is_told_and_the_socket_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with api(tmp_path) as (client, worker, service):
-        async with client.ws_connect("/v1/responses") as socket:
-            with monkeypatch.context() as patch:
-                patch.setattr(service, "find", None)
-                await socket.send_json({"type": "response.cancel", "response_id": "x"})
-                assert (await receive(socket))["error"]["code"] == "internal_error"
-            await create(socket)
-            await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
-            await receive(socket, "response.completed")
+    async with (
+        api(tmp_path) as (client, worker, service),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(service, "find", None)
+            await socket.send_json({"type": "response.cancel", "response_id": "x"})
+            assert (await receive(socket))["error"]["code"] == "internal_error"
+        await create(socket)
+        await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
+        await receive(socket, "response.completed")
 
 
 async def test_bounds_of_one_socket(tmp_path: Path) -> None:
@@ -113,35 +115,37 @@ async def test_bounds_of_one_socket(tmp_path: Path) -> None:
         "limits": LimitsConfig(max_streams_per_connection=1),
         "server": ServerConfig(max_message_bytes=2000),
     }
-    async with api(tmp_path, **tables) as (client, worker, _):
-        async with client.ws_connect("/v1/responses") as socket:
-            await socket.send_str("x" * 2001)
-            assert (await receive(socket))["status"] == 413
-            await create(socket, stream_id="a")
-            request_id = await accepted(worker)
-            await create(socket, stream_id="b")
-            error = await receive(socket, "error")
-            assert (error["status"], error["error"]["code"]) == (429, "too_many_streams")
-            assert error["error"]["retry_after_s"] == 2
-            await create(socket, stream_id="a")
-            await create(socket, stream_id="a")
-            assert (await receive(socket, "error"))["error"]["code"] == "stream_queue_full"
-            resume = {"type": "response.resume", "response_id": request_id}
-            await socket.send_json({**resume, "stream_id": "r1"})
-            await socket.send_json({**resume, "stream_id": "r2"})
-            error = await receive(socket, "error")
-            assert (error["stream_id"], error["status"]) == ("r2", 429)
-            for tpot_s in (0, 61):
-                update = {"type": "response.pacing.update", "response_id": request_id}
-                await socket.send_json({**update, "tpot_s": tpot_s})
-                assert (await receive(socket, "error"))["error"]["param"] == "tpot_s"
-            await worker.tokens(request_id, 0, "a", finish=STOP)
-            await worker.tokens(await accepted(worker), 0, "b", finish=STOP)
-            ends = [await receive(socket, "response.completed") for _ in range(3)]
-            assert sorted(end["stream_id"] for end in ends) == ["a", "a", "r1"]
-            await create(socket, stream_id="b")  # there is room again
-            await worker.tokens(await accepted(worker), 0, "c", finish=STOP)
-            await receive(socket, "response.completed")
+    async with (
+        api(tmp_path, **tables) as (client, worker, _),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        await socket.send_str("x" * 2001)
+        assert (await receive(socket))["status"] == 413
+        await create(socket, stream_id="a")
+        request_id = await accepted(worker)
+        await create(socket, stream_id="b")
+        error = await receive(socket, "error")
+        assert (error["status"], error["error"]["code"]) == (429, "too_many_streams")
+        assert error["error"]["retry_after_s"] == 2
+        await create(socket, stream_id="a")
+        await create(socket, stream_id="a")
+        assert (await receive(socket, "error"))["error"]["code"] == "stream_queue_full"
+        resume = {"type": "response.resume", "response_id": request_id}
+        await socket.send_json({**resume, "stream_id": "r1"})
+        await socket.send_json({**resume, "stream_id": "r2"})
+        error = await receive(socket, "error")
+        assert (error["stream_id"], error["status"]) == ("r2", 429)
+        for tpot_s in (0, 61):
+            update = {"type": "response.pacing.update", "response_id": request_id}
+            await socket.send_json({**update, "tpot_s": tpot_s})
+            assert (await receive(socket, "error"))["error"]["param"] == "tpot_s"
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await worker.tokens(await accepted(worker), 0, "b", finish=STOP)
+        ends = [await receive(socket, "response.completed") for _ in range(3)]
+        assert sorted(end["stream_id"] for end in ends) == ["a", "a", "r1"]
+        await create(socket, stream_id="b")  # there is room again
+        await worker.tokens(await accepted(worker), 0, "c", finish=STOP)
+        await receive(socket, "response.completed")
 
 
 async def test_a_closed_socket_stops_no_response(tmp_path: Path) -> None:
