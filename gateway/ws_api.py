@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -26,6 +26,8 @@ from gateway.service import ResponseService
 from gateway.session import Session
 
 log = structlog.get_logger()
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 _PING_INTERVAL_S = 25.0
 # Fields of `response.create` that belong to the socket, not to the Responses body.
@@ -157,7 +159,7 @@ class WebSocketConnection:
                     retry_after_s=self._service.config.limits.retry_after_s,
                 )
             self._lanes[stream_id] = deque([body])
-            self._spawn(self._run_lane(stream_id), stream_id)
+            self._spawn(lambda: self._run_lane(stream_id), stream_id)
             return
         waiting = self._lanes[stream_id]
         if len(waiting) >= self._service.config.limits.max_streams_per_connection:
@@ -179,8 +181,10 @@ class WebSocketConnection:
                 retry_after_s=self._service.config.limits.retry_after_s,
             )
         self._resumed += 1
-        follow = self._follow_resumed(session, resume.stream_id, resume.starting_after)
-        self._spawn(follow, resume.stream_id)
+        self._spawn(
+            lambda: self._follow_resumed(session, resume.stream_id, resume.starting_after),
+            resume.stream_id,
+        )
 
     # ---- streams ------------------------------------------------------------------------------
 
@@ -239,15 +243,15 @@ class WebSocketConnection:
         except ConnectionError:
             log.info("socket_closed_while_sending")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], stream_id: str | None) -> None:
+    def _spawn(self, work: Work, stream_id: str | None) -> None:
         task = asyncio.create_task(self._guarded(work, stream_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None], stream_id: str | None) -> None:
+    async def _guarded(self, work: Work, stream_id: str | None) -> None:
         """One stream's trouble is its own; the socket and its other streams go on."""
         try:
-            await work
+            await work()
         except ConnectionError:
             log.info("socket_closed_while_streaming")  # the response goes on and can be resumed
         except Exception:
