@@ -1,4 +1,4 @@
-"""Both schedulers of the plugin, driven step by step with a model that is a function.
+"""Both schedulers of the plugin under every policy, driven with a model that is a function.
 
 The asynchronous one runs two steps deep, as on a GPU: a step is scheduled before the outputs of
 the one before it are known. Whatever is preempted or aborted meanwhile, every stream must come out
@@ -12,6 +12,8 @@ import collections
 import random
 import zlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -27,14 +29,30 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from tests.workers.harness import MODEL
 from workers.load import vllm_config
+from workers.messages import Pace
 from workers.phase import Phase
-from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler, think_markers
+from workers.policy import POLICIES
+from workers.scheduler import (
+    CONFIG_KEY,
+    REQUEST_KEY,
+    PhaseAsyncScheduler,
+    PhaseScheduler,
+)
 from workers.settings import WorkerSettings
 
 BLOCK = 32
 BLOCKS = 80  # far fewer than the requests want at once
 REQUESTS = 30
 OUTPUT = 150  # tokens of each request
+STEP_S = 0.03
+# So small that requests of 150 tokens pass through everything.
+NUMBERS = {
+    "quantum_tokens": 20,
+    "demotion_tokens": 60,
+    "low_water_s": 0.3,
+    "high_water_s": 1.5,
+    "min_run_tokens": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +73,19 @@ class Pipeline:
     """A scheduler, and a model whose every token is known in advance."""
 
     def __init__(
-        self, kind: type[PhaseScheduler | PhaseAsyncScheduler], config: VllmConfig, seed: int
+        self,
+        kind: type[PhaseScheduler | PhaseAsyncScheduler],
+        config: VllmConfig,
+        seed: int,
+        policy: str = "fcfs",
+        **numbers: Any,
     ) -> None:
+        self.now = 100.0
+        self.holds = 0
+        given = config.additional_config[CONFIG_KEY]
+        markers = {key: given[key] for key in ("think_start_token_id", "think_end_token_id")}
+        table = markers | NUMBERS | numbers | {"policy": policy}
+        config.additional_config = {CONFIG_KEY: table}
         self.depth = 2 if issubclass(kind, PhaseAsyncScheduler) else 1
         config.scheduler_config.async_scheduling = self.depth > 1
         config.cache_config.num_gpu_blocks = BLOCKS
@@ -71,9 +100,7 @@ class Pipeline:
         )
         init_none_hash(sha256)
         self.chance = random.Random(seed)
-        markers = think_markers(config)
-        assert markers is not None
-        self.end = markers.end
+        self.end = markers["think_end_token_id"]
         self.prompt = {f"r{i}": 40 + i for i in range(REQUESTS)}
         self.boundary = {name: self.chance.randrange(OUTPUT + 20) for name in self.prompt}
         self.got: dict[str, list[int]] = collections.defaultdict(list)
@@ -93,11 +120,13 @@ class Pipeline:
         while waiting or self.scheduler.has_requests() or self.in_flight:
             if waiting and self.chance.random() < 0.5:
                 self.add(waiting.pop(0))
+            self.now += STEP_S
             if self.scheduler.has_requests():
                 self.schedule()
             if self.in_flight and (
                 len(self.in_flight) >= self.depth or not self.scheduler.has_requests()
             ):
+                self.change_paces()
                 if abort and self.scheduler.running and self.chance.random() < 0.02:
                     victim = self.chance.choice(self.scheduler.running).request_id
                     self.aborted.add(victim)
@@ -107,20 +136,37 @@ class Pipeline:
 
     def add(self, name: str) -> None:
         length = self.prompt[name]  # no two are the same
+        told = {
+            "request_id": f"own-{name}",
+            "phase": "reasoning",
+            "pace": {"tau_s": self.chance.choice([0.05, 0.1])},
+            "user": f"user-{length % 4}" if length % 5 else None,
+        }
         self.scheduler.add_request(
             Request(
                 request_id=name,
                 prompt_token_ids=[5 + (29 * length + i) % 900 for i in range(length)],
                 sampling_params=SamplingParams(
-                    max_tokens=OUTPUT, ignore_eos=True, detokenize=False
+                    max_tokens=OUTPUT,
+                    ignore_eos=True,
+                    detokenize=False,
+                    extra_args={REQUEST_KEY: told},
                 ),
                 pooling_params=None,
                 block_hasher=get_request_block_hasher(BLOCK, sha256),
             )
         )
 
+    def change_paces(self) -> None:
+        if self.chance.random() < 0.05:
+            name = self.chance.choice(list(self.prompt))
+            paused = self.chance.random() < 0.5
+            self.scheduler.set_pace(f"own-{name}", Pace(tau_s=0.08, paused=paused))
+
     def schedule(self) -> None:
         output = self.scheduler.schedule()
+        now = self.scheduler.current_step
+        self.holds += sum(r.next_decode_eligible_step > now for r in self.scheduler.running)
         names = list(output.num_scheduled_tokens)
         self.in_flight.append(
             (
@@ -144,13 +190,11 @@ class Pipeline:
                 self.got[output.request_id] += output.new_token_ids
 
 
-@pytest.mark.parametrize("kind", [PhaseScheduler, PhaseAsyncScheduler])
-@pytest.mark.parametrize("abort", [False, True])
-def test_streams_are_exact_and_figures_are_those_of_a_recount(
-    config: VllmConfig, kind: type[PhaseScheduler | PhaseAsyncScheduler], abort: bool
-) -> None:
-    pipeline = Pipeline(kind, config, seed=7)
+def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bool) -> None:
+    """Run to the end; every stream is exact and every figure that of a recount."""
     scheduler = pipeline.scheduler
+    clock = SimpleNamespace(monotonic=lambda: pipeline.now)
+    monkeypatch.setattr("workers.scheduler.time", clock)
 
     def phase_of(name: str) -> Phase:
         seen = pipeline.got[name]
@@ -179,3 +223,22 @@ def test_streams_are_exact_and_figures_are_those_of_a_recount(
     assert (stats.kv_blocks_used, stats.kv_blocks_total) == (0, BLOCKS - 1)
     assert scheduler._phase_states == {}
     assert bool(pipeline.aborted) == abort
+
+
+@pytest.mark.parametrize("kind", [PhaseScheduler, PhaseAsyncScheduler])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_streams_are_exact_and_figures_are_those_of_a_recount(
+    config: VllmConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[PhaseScheduler | PhaseAsyncScheduler],
+    policy: str,
+) -> None:
+    run_and_check(Pipeline(kind, config, 7, policy), monkeypatch, abort=False)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_abort_two_steps_deep_spoils_a_stream_or_leaks_a_block(
+    config: VllmConfig, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    for seed in range(20):
+        run_and_check(Pipeline(PhaseAsyncScheduler, config, seed, policy), monkeypatch, abort=True)
