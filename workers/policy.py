@@ -63,8 +63,9 @@ class PolicySettings:
     # Preemptions in one step for waiting requests after the first, which may take what it needs.
     # Each costs a recompute, which the steps of all the others then wait for.
     max_preemptions_per_step: int = 8
-    # After so many for the sake of others a request keeps its memory. Bounds its recomputes.
-    max_preemptions: int = 16
+    # After so many for the sake of others a request keeps its memory, which bounds its recomputes.
+    # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
+    max_preemptions: int = 32
 
     # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
     # prefill); a small model on a CPU core is about as fast.
