@@ -111,12 +111,14 @@ class Simulation:
         for r in order:
             if not r.running or r.name in hold:
                 continue
-            while r.running and r.needs(1) - r.blocks > self.free():
+            while r.needs(1) - r.blocks > self.free():
                 worst = next(v for v in reversed(order) if v.running)
                 worst.evictions += 1
                 evicted = True
                 self.stop(worst)
-            if r.running:
+                if worst is r:
+                    break
+            else:
                 r.blocks = r.needs(1)
                 working.append(r)
         budget = STEP_TOKENS - len(working)

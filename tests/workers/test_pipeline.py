@@ -28,10 +28,11 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 from tests.workers.harness import MODEL
+from tests.workers.policy_checks import check
 from workers.load import vllm_config
 from workers.messages import Pace
 from workers.phase import Phase
-from workers.policy import POLICIES
+from workers.policy import POLICIES, Decision, Memory, PolicySettings, RequestView, decide
 from workers.scheduler import (
     CONFIG_KEY,
     REQUEST_KEY,
@@ -43,6 +44,7 @@ from workers.settings import WorkerSettings
 BLOCK = 32
 BLOCKS = 80  # far fewer than the requests want at once
 REQUESTS = 30
+SLOTS = 16
 OUTPUT = 150  # tokens of each request
 STEP_S = 0.03
 # So small that requests of 150 tokens pass through everything.
@@ -64,7 +66,7 @@ def config() -> VllmConfig:
             model=str(MODEL),
             served_model_name="tiny",
             max_model_len=1024,
-            max_num_seqs=16,
+            max_num_seqs=SLOTS,
         )
     )
 
@@ -82,6 +84,7 @@ class Pipeline:
     ) -> None:
         self.now = 100.0
         self.holds = 0
+        self.decision: Decision | None = None  # for the step that is being scheduled
         given = config.additional_config[CONFIG_KEY]
         markers = {key: given[key] for key in ("think_start_token_id", "think_end_token_id")}
         table = markers | NUMBERS | numbers | {"policy": policy}
@@ -163,11 +166,36 @@ class Pipeline:
             paused = self.chance.random() < 0.5
             self.scheduler.set_pace(f"own-{name}", Pace(tau_s=0.08, paused=paused))
 
+    def decide(
+        self, settings: PolicySettings, views: list[RequestView], memory: Memory, now: float
+    ) -> Decision:
+        """The policy, looked at: it is told the truth, and what it decides is sound."""
+        running = {r.request_id for r in self.scheduler.running}
+        assert {r.request_id for r in views} == set(self.scheduler.requests)
+        assert {r.request_id for r in views if r.running} == running
+        assert memory.free_blocks + sum(r.blocks_held for r in views) == BLOCKS - 1
+        assert memory.free_slots == SLOTS - len(running)
+        for r in views:
+            assert r.phase is self.phase_of(r.request_id)
+            assert r.ready or self.depth > 1  # only outputs in flight keep one from running
+        self.decision = decide(settings, views, memory, now)
+        check(settings, views, memory, now, self.decision)
+        return self.decision
+
+    def phase_of(self, name: str) -> Phase:
+        return Phase.ANSWERING if self.end in self.got[name] else Phase.REASONING
+
     def schedule(self) -> None:
+        self.decision = None
+        before = self.scheduler.phase_stats().preemptions_total
         output = self.scheduler.schedule()
-        now = self.scheduler.current_step
-        self.holds += sum(r.next_decode_eligible_step > now for r in self.scheduler.running)
         names = list(output.num_scheduled_tokens)
+        if (decision := self.decision) is not None:
+            assert not {*decision.hold} & {*names}
+            self.holds += len(decision.hold)
+            evicted = self.scheduler.phase_stats().preemptions_total - before
+            if evicted == len(decision.preempt):  # vLLM admits nobody when it evicts by itself
+                assert {*decision.admit} <= {*names}
         self.in_flight.append(
             (
                 output,
@@ -196,14 +224,12 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
     clock = SimpleNamespace(monotonic=lambda: pipeline.now)
     monkeypatch.setattr("workers.scheduler.time", clock)
 
-    def phase_of(name: str) -> Phase:
-        seen = pipeline.got[name]
-        return Phase.ANSWERING if pipeline.end in seen else Phase.REASONING
+    monkeypatch.setattr("workers.dispatch.decide", pipeline.decide)
 
-    def check() -> None:
+    def recount() -> None:
         stats = scheduler.phase_stats()
-        running = collections.Counter(phase_of(r.request_id) for r in scheduler.running)
-        everything = collections.Counter(map(phase_of, scheduler.requests))
+        running = collections.Counter(pipeline.phase_of(r.request_id) for r in scheduler.running)
+        everything = collections.Counter(map(pipeline.phase_of, scheduler.requests))
         for phase, counts in (
             (Phase.REASONING, stats.reasoning),
             (Phase.ANSWERING, stats.answering),
@@ -213,7 +239,7 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
         # Prompts differ from their first token on: no block is shared.
         assert stats.reasoning.kv_blocks + stats.answering.kv_blocks == stats.kv_blocks_used
 
-    pipeline.run(abort, check)
+    pipeline.run(abort, recount)
     for name in pipeline.prompt:
         expected = [pipeline.token(name, index) for index in range(OUTPUT)]
         got = pipeline.got[name]
