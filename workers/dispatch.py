@@ -22,7 +22,7 @@ from vllm.v1.request import Request, RequestStatus
 from pacer.clock import ReadingClock
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
-from workers.policy import Memory, PolicySettings, RequestView, decide, queue_of
+from workers.policy import LOW_QUEUE, Memory, PolicySettings, RequestView, decide, queue_of
 
 _BY_RANK = attrgetter("priority")
 _UNRANKED = 2**62  # behind every ranked request, until the next decision
@@ -83,6 +83,7 @@ class Dispatcher:
         self._states = states
         self._arrivals = 0
         self._tickets = 0
+        self._review_at = 0.0  # until then nothing is decided
         scheduler.policy = SchedulingPolicy.PRIORITY
         self._waiting = scheduler.waiting = RankedQueue()
         self._loading = scheduler.kv_holding_waiting = RankedQueue()
@@ -98,6 +99,7 @@ class Dispatcher:
         """A request is about to be queued."""
         phase = state.tracker.phase
         self._arrivals += 1
+        self._review_at = now
         state.turn = Turn(
             arrival=self._arrivals,
             user=user,
@@ -122,6 +124,14 @@ class Dispatcher:
             turn.clock = ReadingClock(self._tau_s(state.pace), now)
             if state.pace is not None and state.pace.paused:
                 turn.clock.pause(now)
+        if (
+            not crossed
+            and turn.left_tokens > 0
+            and (
+                turn.queue == LOW_QUEUE or tracker.reasoning_tokens < self._settings.demotion_tokens
+            )
+        ):
+            return  # nearly always
         queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
         if turn.left_tokens <= 0:
             turn.quanta += 1
@@ -163,10 +173,11 @@ class Dispatcher:
         groups = len(self._block_sizes)
         if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
             return  # everybody has what it wants: no rank matters
-        if scheduler.pause_state is not PauseState.UNPAUSED:
+        if now < self._review_at or scheduler.pause_state is not PauseState.UNPAUSED:
             return
         views = [self._view(request, True) for request in running]
         views += [self._view(request, False) for request in (*waiting, *loading)]
+        self._review_at = now + len(views) * self._settings.review_s_per_request
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
