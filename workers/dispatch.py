@@ -251,9 +251,10 @@ class Dispatcher:
             user=turn.user,
         )
 
-    @staticmethod
-    def _ready(request: Request) -> bool:
+    def _ready(self, request: Request) -> bool:
         """Whether memory and a slot are all that a waiting request lacks."""
+        if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
+            return request.request_id in self._scheduler.finished_recving_kv_req_ids
         if request.num_stale_output_tokens and not request.drop_stale_output:
             return False  # until its steps in flight are back
         return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)

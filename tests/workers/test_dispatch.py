@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm.v1.request import RequestStatus
 
 from workers.dispatch import Dispatcher, PhaseState, Turn
 from workers.messages import Pace
@@ -25,6 +26,7 @@ class Case:
         spec = SimpleNamespace(block_size=32)
         scheduler: Any = SimpleNamespace(
             max_num_scheduled_tokens=64,
+            finished_recving_kv_req_ids={"loaded"},
             kv_cache_config=SimpleNamespace(
                 kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)],
             ),
@@ -116,6 +118,31 @@ def test_a_reader_who_never_reads_never_runs_dry() -> None:
     assert case.dry_at() is None
     case.produce(9)
     assert case.dry_at() is None
+
+
+@pytest.mark.parametrize(
+    ("request_id", "status", "stale", "dropped", "ready"),
+    [
+        ("a", RequestStatus.WAITING, 0, False, True),
+        ("a", RequestStatus.PREEMPTED, 0, False, True),
+        ("a", RequestStatus.PREEMPTED, 1, False, False),
+        ("a", RequestStatus.PREEMPTED, 1, True, True),
+        ("a", RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR, 0, False, False),
+        ("a", RequestStatus.WAITING_FOR_STREAMING_REQ, 0, False, False),
+        ("a", RequestStatus.WAITING_FOR_REMOTE_KVS, 0, False, False),
+        ("loaded", RequestStatus.WAITING_FOR_REMOTE_KVS, 0, False, True),
+    ],
+)
+def test_memory_is_made_only_for_requests_that_lack_nothing_else(
+    request_id: str, status: RequestStatus, stale: int, dropped: bool, ready: bool
+) -> None:
+    request: Any = SimpleNamespace(
+        request_id=request_id,
+        status=status,
+        num_stale_output_tokens=stale,
+        drop_stale_output=dropped,
+    )
+    assert Case("slack").dispatcher._ready(request) == ready
 
 
 def test_an_unknown_reader_reads_at_the_papers_pace() -> None:
