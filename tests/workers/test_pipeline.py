@@ -84,7 +84,7 @@ class Pipeline:
     ) -> None:
         self.now = 100.0
         self.holds = 0
-        self.decision: Decision | None = None  # for the step that is being scheduled
+        self.decisions: list[Decision] = []  # for the step that is being scheduled
         given = config.additional_config[CONFIG_KEY]
         markers = {key: given[key] for key in ("think_start_token_id", "think_end_token_id")}
         table = markers | NUMBERS | numbers | {"policy": policy}
@@ -178,19 +178,20 @@ class Pipeline:
         for r in views:
             assert r.phase is self.phase_of(r.request_id)
             assert r.ready or self.depth > 1  # only outputs in flight keep one from running
-        self.decision = decide(settings, views, memory, now)
-        check(settings, views, memory, now, self.decision)
-        return self.decision
+        decision = decide(settings, views, memory, now)
+        check(settings, views, memory, now, decision)
+        self.decisions.append(decision)
+        return decision
 
     def phase_of(self, name: str) -> Phase:
         return Phase.ANSWERING if self.end in self.got[name] else Phase.REASONING
 
     def schedule(self) -> None:
-        self.decision = None
+        self.decisions.clear()
         before = self.scheduler.phase_stats().preemptions_total
         output = self.scheduler.schedule()
         names = list(output.num_scheduled_tokens)
-        if (decision := self.decision) is not None:
+        for decision in self.decisions:
             assert not {*decision.hold} & {*names}
             self.holds += len(decision.hold)
             evicted = self.scheduler.phase_stats().preemptions_total - before
