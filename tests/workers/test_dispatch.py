@@ -70,6 +70,14 @@ def test_the_boundary_begins_a_turn_unless_the_policy_is_blind_to_it(policy: str
     assert case.turn.left_tokens == (7 if blind else 10)
 
 
+def test_quanta_are_counted_anew_in_the_answer() -> None:
+    case = Case("slack")
+    case.produce(*[9] * 12)
+    assert case.turn.quanta == 1
+    case.produce(END)
+    assert case.turn.quanta == 0
+
+
 def test_long_reasoning_is_demoted_once() -> None:
     case = Case("pascal")
     for _ in range(14):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from vllm.config import VllmConfig
@@ -38,6 +39,8 @@ from workers.scheduler import (
     REQUEST_KEY,
     PhaseAsyncScheduler,
     PhaseScheduler,
+    phase_config,
+    policy_settings,
 )
 from workers.settings import WorkerSettings
 
@@ -191,6 +194,9 @@ class Pipeline:
         before = self.scheduler.phase_stats().preemptions_total
         output = self.scheduler.schedule()
         names = list(output.num_scheduled_tokens)
+        # Who comes back, perhaps within one step, comes with all its tokens for the connectors.
+        cached = output.scheduled_cached_reqs
+        assert cached.resumed_req_ids <= cached.all_token_ids.keys()
         for decision in self.decisions:
             assert not {*decision.hold} & {*names}
             self.holds += len(decision.hold)
@@ -250,6 +256,25 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
     assert (stats.kv_blocks_used, stats.kv_blocks_total) == (0, BLOCKS - 1)
     assert scheduler._phase_states == {}
     assert bool(pipeline.aborted) == abort
+
+
+def test_numbers_of_a_policy_reach_the_scheduler(config: VllmConfig) -> None:
+    settings = WorkerSettings(
+        instance_id="a",
+        listen="unix:/x",
+        model=str(MODEL),
+        served_model_name="tiny",
+        policy="pascal",
+        quantum_tokens=7,
+        demotion_tokens=8,
+        low_water_s=0.5,
+        high_water_s=9.0,
+    )
+    assert policy_settings(phase_config(vllm_config(settings))) == PolicySettings(
+        policy="pascal", quantum_tokens=7, demotion_tokens=8, low_water_s=0.5, high_water_s=9.0
+    )
+    with pytest.raises(ValueError, match="quantum_tokens must be at least 1"):
+        vllm_config(msgspec.structs.replace(settings, quantum_tokens=0))
 
 
 @pytest.mark.parametrize("kind", [PhaseScheduler, PhaseAsyncScheduler])
