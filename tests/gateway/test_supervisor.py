@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_gpu_workers_are_not_pinned(tmp_path: Path) -> None:
 
 
 def test_workers_are_told_their_policy_and_its_numbers(tmp_path: Path) -> None:
-    policy = {
+    policy: dict[str, Any] = {
         "policy": "slack",
         "quantum_tokens": 7,
         "demotion_tokens": 8,
