@@ -12,9 +12,10 @@ import msgspec
 from aiohttp import web
 
 from gateway import events, sse
+from gateway.bodies import ChatBody, parse_body
 from gateway.event_log import LogEntry
 from gateway.http_api import SERVICE, json_response, owner_of, read_body, start_whole
-from gateway.requests import ChatBody, default_targets, from_chat, parse_body
+from gateway.requests import default_targets, from_chat
 from gateway.service import ResponseService
 from gateway.session import Session
 

@@ -9,15 +9,10 @@ from aiohttp import web
 
 from gateway import sse
 from gateway.auth import authenticate
+from gateway.bodies import ResponsesBody, parse_body, parse_json_object
 from gateway.errors import ApiError, InvalidRequest, NotFound, TooLarge
 from gateway.event_log import LogTruncated
-from gateway.requests import (
-    Generation,
-    ResponsesBody,
-    default_targets,
-    parse_body,
-    parse_json_object,
-)
+from gateway.requests import Generation, default_targets
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.ws_api import WebSocketConnection

@@ -16,12 +16,13 @@ from typing import Any
 
 import structlog
 
+from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.limits import check_admission, user_of
 from gateway.metrics import Metrics
-from gateway.requests import Generation, ResponsesBody, Targets, from_responses
+from gateway.requests import Generation, Targets, from_responses
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage

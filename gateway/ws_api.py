@@ -18,9 +18,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from gateway import events
 from gateway.auth import SUBPROTOCOL
+from gateway.bodies import ResponsesBody, parse_body, parse_json_object
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
 from gateway.event_log import LogTruncated
-from gateway.requests import ResponsesBody, Targets, parse_body, parse_json_object
+from gateway.requests import Targets
 from gateway.service import ResponseService
 from gateway.session import Session
 

@@ -2,7 +2,7 @@
 
     python -m models.export --work FOLDER --out models/tiny-reasoner
 
-copies a finished training folder into place, without its checkpoint.
+puts the model of a training folder in its place, without the checkpoint.
 """
 
 from __future__ import annotations

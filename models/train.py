@@ -5,7 +5,7 @@
 Problems are drawn as they are needed and never repeat. The matrices are trained with Muon, the
 embedding and the norms with AdamW. The learning rate falls to zero over the time budget. Every few
 minutes the folder gets a checkpoint (`state.pt`) and a loadable model; the same command goes on
-from there. Export with `python -m models.export` happens at each checkpoint.
+from there. A finished folder is put in place with `python -m models.export`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.bodies import ResponsesBody, parse_body
 from gateway.config import PacingConfig
-from gateway.requests import ResponsesBody, default_targets, from_responses, parse_body
+from gateway.requests import default_targets, from_responses
 from gateway.session import Session
 from workers.messages import Finish, FinishReason, TokenRun
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from gateway.bodies import ResponsesBody, parse_body
 from gateway.config import Config, LimitsConfig, PacingConfig, SessionConfig
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.link import LinkError, open_link
-from gateway.requests import Generation, ResponsesBody, default_targets, parse_body
+from gateway.requests import Generation, default_targets
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore

@@ -4,18 +4,10 @@ from typing import Any
 
 import pytest
 
+from gateway.bodies import ChatBody, ResponsesBody, parse_body, parse_json_object
 from gateway.config import PacingConfig
 from gateway.errors import InvalidRequest
-from gateway.requests import (
-    ChatBody,
-    Generation,
-    ResponsesBody,
-    default_targets,
-    from_chat,
-    from_responses,
-    parse_body,
-    parse_json_object,
-)
+from gateway.requests import Generation, default_targets, from_chat, from_responses
 from workers.messages import ChatMessage, ForcedLengths
 
 DEFAULTS = default_targets(PacingConfig(), {})
