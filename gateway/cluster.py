@@ -15,6 +15,7 @@ from typing import assert_never
 import structlog
 
 from gateway.errors import ApiError, InvalidRequest, Unavailable
+from gateway.limits import user_of
 from gateway.link import WorkerLink
 from gateway.placement import InstanceView, place_new_request
 from gateway.session import Session
@@ -144,6 +145,7 @@ class Cluster:
                 pace=session.pace,
                 thinking=generation.thinking,
                 forced_lengths=generation.forced_lengths,
+                user=user_of(session.owner, generation.user) or None,
             )
         )
         log.info(

@@ -83,7 +83,11 @@ class WorkersConfig:
 
     count: int = _setting(2, 1)
     engine: str = _choice("auto", "auto", "inprocess", "async")
-    policy: str = _choice("fcfs", "fcfs")
+    policy: str = _choice("fcfs", "fcfs", "rr", "pascal", "slack")  # inside an engine
+    quantum_tokens: int = _setting(500, 1)  # a turn in a round-robin queue
+    demotion_tokens: int = _setting(5000, 1)  # pascal: longer reasoning yields to the rest
+    low_water_s: float = _setting(2.0, 0)  # slack: a reader with less left goes first
+    high_water_s: float = _setting(6.0, 0.01)  # slack: until it has this much again
     max_num_seqs: int = _setting(64, 1)  # batch slots of one engine
     max_num_batched_tokens: int = _setting(0, 0)  # 0: vLLM's own
     kv_cache_gib: float = _setting(0.5, 0.01)  # KV memory of one CPU engine
@@ -196,7 +200,13 @@ def load(
             values[table][key] = (
                 _from_text(table, key, value, "command line") if isinstance(value, str) else value
             )
-    return Config(**{table: _build(table, found) for table, found in values.items()})
+    config = Config(**{table: _build(table, found) for table, found in values.items()})
+    if config.workers.high_water_s <= config.workers.low_water_s:
+        raise ConfigError(
+            f"workers.high_water_s: {config.workers.high_water_s} must be above "
+            f"workers.low_water_s ({config.workers.low_water_s})"
+        )
+    return config
 
 
 def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:

@@ -20,3 +20,8 @@ def check_admission(limits: LimitsConfig, *, running: int, running_of_user: int)
             code="rate_limit_exceeded",
             retry_after_s=limits.retry_after_s,
         )
+
+
+def user_of(owner: str, user: str | None) -> str:
+    """Whom the limit per user counts, and fairness; empty without a key and a ``user``: nobody."""
+    return f"{owner}/{user or ''}" if owner or user else ""

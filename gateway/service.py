@@ -20,7 +20,7 @@ from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.limits import check_admission
+from gateway.limits import check_admission, user_of
 from gateway.metrics import Metrics
 from gateway.requests import Generation, Targets, from_responses
 from gateway.session import Session
@@ -74,7 +74,7 @@ class ResponseService:
         """
         if self.draining:
             raise Unavailable("The server is shutting down.", code="draining")
-        user = _user_of(generation, owner)
+        user = user_of(owner, generation.user)
         check_admission(
             self.config.limits,
             running=len(self._running),
@@ -255,7 +255,7 @@ class ResponseService:
         """It runs no longer."""
         if self._running.pop(session.response_id, None) is None:
             return
-        user = _user_of(session.generation, session.owner)
+        user = user_of(session.owner, session.generation.user)
         self._running_of_user[user] -= 1
         if not self._running_of_user[user]:
             del self._running_of_user[user]
@@ -297,11 +297,6 @@ def _conversation_of(session: Session) -> tuple[ChatMessage, ...]:
     if session.generation.instructions:
         turns = turns[1:]
     return (*turns, ChatMessage(role="assistant", content=session.answer_text))
-
-
-def _user_of(generation: Generation, owner: str) -> str:
-    """Whom the limit per user counts; empty without a key and a ``user``, when nobody is."""
-    return f"{owner}/{generation.user or ''}" if owner or generation.user else ""
 
 
 def _no_such_response(response_id: str) -> NotFound:

@@ -39,6 +39,7 @@ class EngineRequest:
     thinking_budget: int | None = None  # most reasoning tokens, boundary included; at least 1
     forced_reasoning: int | None = None  # exactly so many reasoning tokens, boundary included
     forced_answer: int | None = None  # exactly so many answering tokens
+    user: str | None = None  # as in `workers.messages.Submit`
 
 
 @dataclass(frozen=True, slots=True)

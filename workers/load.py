@@ -16,7 +16,8 @@ from vllm.tokenizers import cached_tokenizer_from_config
 
 from workers.chat import Tokenizer
 from workers.phase import ThinkMarkers
-from workers.scheduler import CONFIG_KEY, check_policy
+from workers.policy import PolicySettings
+from workers.scheduler import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings
 
 _GIB = 2**30
@@ -24,7 +25,7 @@ _GIB = 2**30
 
 def vllm_config(settings: WorkerSettings) -> VllmConfig:
     """The engine's configuration; :raises ValueError: if vLLM refuses the settings."""
-    check_policy(settings.policy)  # before the model is loaded, not after
+    policy = _policy(settings)  # before the model is loaded, not after
     chosen = {
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
@@ -51,8 +52,9 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
         scheduler.scheduler_cls = f"workers.scheduler.{name}"
     given = config.additional_config if isinstance(config.additional_config, dict) else {}
-    own = {"policy": settings.policy} | _token_ids(config)
-    config.additional_config = given | {CONFIG_KEY: own | given.get(CONFIG_KEY, {})}
+    own = policy | _token_ids(config) | given.get(CONFIG_KEY, {})
+    policy_settings(own)
+    config.additional_config = given | {CONFIG_KEY: own}
     return config
 
 
@@ -67,6 +69,14 @@ def _kv_bytes(settings: WorkerSettings) -> int | None:
         return int(settings.kv_cache_gib * _GIB)
     # vLLM's default on CPU is nearly all memory of the machine, which several workers share.
     return _GIB if current_platform.is_cpu() else None
+
+
+def _policy(settings: WorkerSettings) -> dict[str, Any]:
+    """The policy's part of the plugin's table; raises ValueError as `PolicySettings` does."""
+    names = ("policy", "quantum_tokens", "demotion_tokens", "low_water_s", "high_water_s")
+    table = {name: getattr(settings, name) for name in names}
+    PolicySettings.of(table)
+    return table
 
 
 def _token_ids(config: VllmConfig) -> dict[str, Any]:

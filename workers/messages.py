@@ -145,6 +145,7 @@ class Submit(Message, tag="submit"):
     thinking: bool | None = None  # False asks the chat template to leave thinking out
     known_token_ids: tuple[int, ...] = ()
     forced_lengths: ForcedLengths | None = None
+    user: str | None = None  # who shares the engine fairly with others; None: nobody in particular
 
 
 class Cancel(Message, tag="cancel"):

@@ -65,6 +65,8 @@ def extra_args(request: EngineRequest) -> dict[str, Any]:
         "phase": request.phase.value,
         "pace": msgspec.structs.asdict(request.pace),
     }
+    if request.user is not None:
+        told["user"] = request.user
     if request.forced_answer is not None:
         told["forced_reasoning"] = request.forced_reasoning or 0
         told["forced_answer"] = request.forced_answer

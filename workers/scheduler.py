@@ -3,20 +3,24 @@
 Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncScheduler` where vLLM
 schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
 
-    policy              "fcfs": vLLM's own order (default)
+    policy              "fcfs": vLLM's own order (default); "rr", "pascal", "slack": see
+                        `workers.policy`, whose `PolicySettings` are further keys
     think_start_token_id, think_end_token_id
                         the markers; default: from vLLM's reasoning config, else `<think>` and
                         `</think>` of the model's vocabulary, else the model does not reason
 
 It works in a stock vLLM server. The worker adds facts about a request under `REQUEST_KEY` in
-``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace.
+``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace,
+the user.
 
-Public methods of vLLM's scheduler are overridden, and `_preempt_request` to count. vLLM does not
-call this interface public, so its version is pinned.
+Public methods of vLLM's scheduler are overridden, and `_preempt_request` to count. What a policy
+decides is carried out by `workers.dispatch`; under "fcfs" there is none. vLLM does not call this
+interface public, so its version is pinned.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,18 +28,22 @@ from typing import Any
 from vllm.config import VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import Request
 
+from workers.dispatch import Dispatcher, PhaseState
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
+from workers.policy import PolicySettings
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
 SET_PACE_UTILITY = "set_pace"  # utility call of vLLM's engine client
-POLICIES = ("fcfs",)
+# Keys of the table that are no policy's.
+_OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
 
 # A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
 # most two tokens of white space. Further back it may be the user who wrote it.
@@ -92,25 +100,19 @@ class PhaseStats:
         )
 
 
-@dataclass(slots=True)
-class PhaseState:
-    """What the plugin knows about one request."""
-
-    tracker: PhaseTracker
-    own_id: str | None  # the worker's id of the request; None in a stock server
-    pace: Pace | None  # None in a stock server: nothing is known about the reader
-
-
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
     """The plugin's part of vLLM's additional_config."""
     additional = vllm_config.additional_config
     return dict(additional.get(CONFIG_KEY, {})) if isinstance(additional, dict) else {}
 
 
-def check_policy(policy: str) -> None:
-    """:raises ValueError: for a policy that this scheduler does not have."""
-    if policy not in POLICIES:
-        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICIES)}")
+def policy_settings(table: Mapping[str, Any]) -> PolicySettings:
+    """The policy and its numbers.
+
+    :param table: as `phase_config` returns it.
+    :raises ValueError: naming the key that is wrong.
+    """
+    return PolicySettings.of(table, _OTHER_KEYS)
 
 
 def think_markers(vllm_config: VllmConfig) -> ThinkMarkers | None:
@@ -135,12 +137,15 @@ class _PhaseMixin(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_policy(phase_config(self.vllm_config).get("policy", "fcfs"))
+        settings = policy_settings(phase_config(self.vllm_config))
         self._markers = think_markers(self.vllm_config)
         self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
         self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._preemptions = 0
+        self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
+        if settings.policy != "fcfs":
+            self._dispatcher = Dispatcher(self, settings, self._phase_states)
         _serve_utilities()
 
     # ---- vLLM's override points
@@ -151,12 +156,19 @@ class _PhaseMixin(Scheduler):
             self._track(request)
         super().add_request(request)
 
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """One step, after the policy has said who takes part."""
+        if self._dispatcher is not None:
+            self._dispatcher.before_step(time.monotonic())
+        return super().schedule(*args, **kwargs)
+
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
         """Follow what requests got, and put the figures into the statistics."""
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
+        now = time.monotonic() if self._dispatcher is not None else 0.0
         for batch in outputs.values():
             for output in batch.outputs:
-                self._observe(output)
+                self._observe(output, now)
         for batch in outputs.values():
             if batch.scheduler_stats is not None:
                 # The one field of free integers that reaches a stat logger in another process;
@@ -174,9 +186,11 @@ class _PhaseMixin(Scheduler):
             self._forget_if_finished(request.request_id)
         return finished
 
-    def _preempt_request(self, *args: Any, **kwargs: Any) -> None:
+    def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
         self._preemptions += 1
-        super()._preempt_request(*args, **kwargs)
+        if self._dispatcher is not None:
+            self._dispatcher.preempted(self._phase_states[request.request_id], timestamp)
+        super()._preempt_request(request, timestamp, *args, **kw)
 
     # ---- what the worker calls
 
@@ -214,6 +228,8 @@ class _PhaseMixin(Scheduler):
         state = self._phase_states.get(self._own_ids.get(own_id, ""))
         if state is not None:
             state.pace = pace
+            if self._dispatcher is not None:
+                self._dispatcher.paced(state, pace, time.monotonic())
 
     # ---- own state
 
@@ -226,8 +242,12 @@ class _PhaseMixin(Scheduler):
             phase, own_id, pace = Phase(told["phase"]), told["request_id"], Pace(**told["pace"])
             self._own_ids[own_id] = request.request_id
         end = None if self._markers is None else self._markers.end
-        self._phase_states[request.request_id] = PhaseState(PhaseTracker(phase, end), own_id, pace)
+        state = PhaseState(PhaseTracker(phase, end), own_id, pace)
+        self._phase_states[request.request_id] = state
         self._phase_totals[phase] += 1
+        if self._dispatcher is not None:
+            user = None if told is None else told.get("user")
+            self._dispatcher.arrived(request, state, user, time.monotonic())
 
     def _phase_of_prompt(self, request: Request) -> Phase:
         if self._markers is None or request.sampling_params is None:
@@ -235,13 +255,16 @@ class _PhaseMixin(Scheduler):
         tail = (request.prompt_token_ids or [])[-_PROMPT_TAIL:]
         return self._markers.phase_after(tail) or Phase.REASONING
 
-    def _observe(self, output: EngineCoreOutput) -> None:
+    def _observe(self, output: EngineCoreOutput, now: float) -> None:
         state = self._phase_states.get(output.request_id)
         if state is None:
             return
-        if state.tracker.feed(output.new_token_ids) is not None:
+        crossed = state.tracker.feed(output.new_token_ids) is not None
+        if crossed:
             self._phase_totals[Phase.REASONING] -= 1
             self._phase_totals[Phase.ANSWERING] += 1
+        if self._dispatcher is not None and output.new_token_ids:
+            self._dispatcher.produced(state, len(output.new_token_ids), crossed, now)
         if output.finish_reason is not None:
             self._forget_if_finished(output.request_id)
 

@@ -199,6 +199,7 @@ class Service:
                 thinking_budget=chosen.thinking_budget,
                 forced_reasoning=chosen.forced_reasoning,
                 forced_answer=chosen.forced_answer,
+                user=message.user,
             )
         )
         entry.stage = _Stage.QUEUEING

@@ -23,7 +23,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     parent_fd: int | None = None
     cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
     engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
-    policy: str = "fcfs"
+    policy: str = "fcfs"  # and its numbers, see `workers.policy.PolicySettings`
+    quantum_tokens: int = 500
+    demotion_tokens: int = 5000
+    low_water_s: float = 2.0
+    high_water_s: float = 6.0
     dtype: str = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 64  # batch slots

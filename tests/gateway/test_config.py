@@ -35,6 +35,8 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
         ("[server]\nport = 70000", "server.port: 70000 is out of range (from 0 to 65535)"),
         ("[workers]\ncount = 0", "workers.count"),
         ("[workers]\npolicy = 'best'", "workers.policy: 'best' is none of fcfs"),
+        ("[workers]\nquantum_tokens = 0", "workers.quantum_tokens"),
+        ("[workers]\nhigh_water_s = 2.0", "workers.high_water_s: 2.0 must be above workers.low"),
         ("[pacing]\ntpot_s = true", "pacing.tpot_s"),
         ("[pacing]\ntpot_s = nan", "pacing.tpot_s"),
         ("server = 3", "server must be a table"),

@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,18 @@ def test_gpu_workers_are_not_pinned(tmp_path: Path) -> None:
     assert settings.cpu_cores == ()
     assert settings.tensor_parallel_size == 2
     assert not settings.enforce_eager
+
+
+def test_workers_are_told_their_policy_and_its_numbers(tmp_path: Path) -> None:
+    policy: dict[str, Any] = {
+        "policy": "slack",
+        "quantum_tokens": 7,
+        "demotion_tokens": 8,
+        "low_water_s": 0.5,
+        "high_water_s": 9.0,
+    }
+    settings = worker_settings(Config(workers=replace(WorkersConfig(), **policy)), 0, tmp_path)
+    assert {name: getattr(settings, name) for name in policy} == policy
 
 
 async def test_workers_that_never_come_up_end_the_server_with_the_reason(

@@ -11,7 +11,7 @@ from workers.errors import RequestRejected
 from workers.messages import Pace, PhaseCounts, Sampling
 from workers.phase import Phase, ThinkMarkers
 from workers.sampling import sampling_params
-from workers.scheduler import CONFIG_KEY, REQUEST_KEY, PhaseStats, check_policy, think_markers
+from workers.scheduler import CONFIG_KEY, REQUEST_KEY, PhaseStats, policy_settings, think_markers
 
 
 def request(sampling: Sampling = Sampling(), **fields: Any) -> EngineRequest:
@@ -41,9 +41,9 @@ def test_statistics_survive_the_way_through_integers() -> None:
 
 
 def test_unknown_policy_is_an_error_that_names_the_known_ones() -> None:
-    check_policy("fcfs")
-    with pytest.raises(ValueError, match="'lifo'; known: fcfs"):
-        check_policy("lifo")
+    with pytest.raises(ValueError, match="'lifo'; known: fcfs, rr, pascal, slack"):
+        policy_settings({"policy": "lifo"})
+    assert policy_settings({"policy": "rr", "think_end_token_id": 4}).policy == "rr"
 
 
 def config(

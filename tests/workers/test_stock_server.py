@@ -45,6 +45,7 @@ def test_stock_server_serves_with_the_plugin(tmp_path: Path) -> None:
         "--kv-cache-memory-bytes": str(2**26),
         "--max-num-seqs": "8",
         "--scheduler-cls": "workers.scheduler.PhaseScheduler",
+        "--additional-config": json.dumps({"phase": {"policy": "slack"}}),
     }
     log_path = tmp_path / "server.log"
     with log_path.open("wb") as log:

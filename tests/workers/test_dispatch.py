@@ -1,0 +1,160 @@
+"""What the dispatcher keeps about a request: its turn, and when its reader runs out of tokens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.v1.request import RequestStatus
+
+from workers.dispatch import Dispatcher, PhaseState, Turn
+from workers.messages import Pace
+from workers.phase import Phase, PhaseTracker
+from workers.policy import HIGH_QUEUE, LOW_QUEUE, PolicySettings
+
+END = 4
+PACE = Pace(tau_s=0.5)
+
+
+class Case:
+    """One request with a dispatcher that has no engine."""
+
+    def __init__(
+        self, policy: str, pace: Pace | None = PACE, phase: Phase = Phase.REASONING
+    ) -> None:
+        spec = SimpleNamespace(block_size=32)
+        scheduler: Any = SimpleNamespace(
+            max_num_scheduled_tokens=64,
+            finished_recving_kv_req_ids={"loaded"},
+            kv_cache_config=SimpleNamespace(
+                kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)],
+            ),
+        )
+        settings = PolicySettings(policy=policy, quantum_tokens=10, demotion_tokens=15)
+        self.dispatcher = Dispatcher(scheduler, settings, {})
+        self.state = PhaseState(PhaseTracker(phase, END), None, pace)
+        request: Any = SimpleNamespace(priority=0)
+        self.dispatcher.arrived(request, self.state, None, 100.0)
+
+    @property
+    def turn(self) -> Turn:
+        assert self.state.turn is not None
+        return self.state.turn
+
+    def produce(self, *token_ids: int, now: float = 100.0) -> None:
+        crossed = self.state.tracker.feed(token_ids) is not None
+        self.dispatcher.produced(self.state, len(token_ids), crossed, now)
+
+    def dry_at(self) -> float | None:
+        return self.dispatcher._dry_at(self.state, self.turn)
+
+
+def test_a_quantum_used_up_is_a_new_ticket() -> None:
+    case = Case("rr")
+    first = case.turn.ticket
+    case.produce(*[9] * 9)
+    assert (case.turn.ticket, case.turn.quanta, case.turn.left_tokens) == (first, 0, 1)
+    case.produce(9)
+    assert (case.turn.ticket, case.turn.quanta, case.turn.left_tokens) == (first + 1, 1, 10)
+
+
+@pytest.mark.parametrize("policy", ["rr", "pascal", "slack"])
+def test_the_boundary_begins_a_turn_unless_the_policy_is_blind_to_it(policy: str) -> None:
+    case = Case(policy)
+    first = case.turn.ticket
+    case.produce(9, 9, END)
+    blind = policy == "rr"
+    assert case.turn.queue == (HIGH_QUEUE if blind else LOW_QUEUE)
+    assert (case.turn.ticket == first) == blind
+    assert case.turn.left_tokens == (7 if blind else 10)
+
+
+def test_quanta_are_counted_anew_in_the_answer() -> None:
+    case = Case("slack")
+    case.produce(*[9] * 12)
+    assert case.turn.quanta == 1
+    case.produce(END)
+    assert case.turn.quanta == 0
+
+
+def test_long_reasoning_is_demoted_once() -> None:
+    case = Case("pascal")
+    for _ in range(14):
+        case.produce(9)
+    assert case.turn.queue == HIGH_QUEUE
+    case.produce(9)
+    demoted = case.turn.ticket
+    assert (case.turn.queue, case.turn.left_tokens) == (LOW_QUEUE, 10)
+    case.produce(9)
+    assert case.turn.ticket == demoted
+
+
+def test_a_preemption_ends_the_run_but_not_the_turn() -> None:
+    case = Case("slack")
+    case.produce(9, 9, 9)
+    case.dispatcher.preempted(case.state, 105.0)
+    assert (case.turn.run_tokens, case.turn.waiting_since) == (0, 105.0)
+    assert case.turn.left_tokens == 7
+
+
+def test_the_buffer_runs_dry_tokens_times_pace_after_the_first() -> None:
+    case = Case("slack")
+    assert case.dry_at() is None
+    case.produce(9, END, now=101.0)
+    assert case.dry_at() == pytest.approx(101.25)  # the first token is due within the TTFAT target
+    case.produce(9, now=101.5)
+    assert case.dry_at() == pytest.approx(101.5 + 0.5)
+    case.produce(9, 9, 9, now=101.6)
+    assert case.dry_at() == pytest.approx(101.5 + 4 * 0.5)
+
+
+def test_corrections_move_the_end_of_the_buffer() -> None:
+    case = Case("slack", phase=Phase.ANSWERING)
+    case.produce(9, 9, 9, 9, now=100.0)  # 2 s to read
+    case.dispatcher.paced(case.state, Pace(tau_s=1.0), 101.0)  # two tokens left
+    assert case.dry_at() == pytest.approx(103.0)
+    case.dispatcher.paced(case.state, Pace(tau_s=1.0, paused=True), 102.0)
+    assert case.dry_at() is None
+    case.dispatcher.paced(case.state, Pace(tau_s=1.0), 110.0)
+    assert case.dry_at() == pytest.approx(111.0)
+
+
+def test_a_reader_who_never_reads_never_runs_dry() -> None:
+    case = Case("slack", Pace(tau_s=0.5, paused=True))
+    case.produce(END)
+    assert case.dry_at() is None
+    case.produce(9)
+    assert case.dry_at() is None
+
+
+@pytest.mark.parametrize(
+    ("request_id", "status", "stale", "dropped", "ready"),
+    [
+        ("a", RequestStatus.WAITING, 0, False, True),
+        ("a", RequestStatus.PREEMPTED, 0, False, True),
+        ("a", RequestStatus.PREEMPTED, 1, False, False),
+        ("a", RequestStatus.PREEMPTED, 1, True, True),
+        ("a", RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR, 0, False, False),
+        ("a", RequestStatus.WAITING_FOR_STREAMING_REQ, 0, False, False),
+        ("a", RequestStatus.WAITING_FOR_REMOTE_KVS, 0, False, False),
+        ("loaded", RequestStatus.WAITING_FOR_REMOTE_KVS, 0, False, True),
+    ],
+)
+def test_memory_is_made_only_for_requests_that_lack_nothing_else(
+    request_id: str, status: RequestStatus, stale: int, dropped: bool, ready: bool
+) -> None:
+    request: Any = SimpleNamespace(
+        request_id=request_id,
+        status=status,
+        num_stale_output_tokens=stale,
+        drop_stale_output=dropped,
+    )
+    assert Case("slack").dispatcher._ready(request) == ready
+
+
+def test_an_unknown_reader_reads_at_the_papers_pace() -> None:
+    case = Case("slack", pace=None, phase=Phase.ANSWERING)
+    assert case.dry_at() == pytest.approx(100.25)
+    case.produce(9, 9, now=100.0)
+    assert case.dry_at() == pytest.approx(100.2)

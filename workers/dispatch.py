@@ -1,0 +1,281 @@
+"""Carries a policy's decisions out in vLLM's scheduler.
+
+vLLM orders its waiting queue and picks victims by ``Request.priority`` when its scheduling policy
+is PRIORITY; here the priority is the rank that the policy gave. What vLLM does not do by itself is
+added before its own `schedule`: running requests are preempted for waiting ones, and others are
+made to skip a step with their KV kept. Admission then follows in the same step.
+
+Decides nothing (that is `workers.policy`) and reads no clock: ``now`` is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import PriorityRequestQueue, SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from pacer.clock import ReadingClock
+from workers.messages import Pace
+from workers.phase import Phase, PhaseTracker
+from workers.policy import LOW_QUEUE, Memory, PolicySettings, RequestView, decide, queue_of
+
+_BY_RANK = attrgetter("priority")
+_UNRANKED = 2**62  # behind every ranked request, until the next decision
+
+
+@dataclass(slots=True)
+class Turn:
+    """Where a request stands with the policy; see `workers.policy.RequestView`."""
+
+    arrival: int
+    user: str | None
+    waiting_since: float
+    queue: int
+    ticket: int
+    left_tokens: int  # of its quantum
+    quanta: int = 0
+    run_tokens: int = 0
+    preemptions: int = 0
+    urgent: bool = False
+    boundary_at: float | None = None  # when it began to answer
+    clock: ReadingClock | None = None  # of its reader, from the first answering token on
+
+
+@dataclass(slots=True)
+class PhaseState:
+    """What the plugin knows about one request."""
+
+    tracker: PhaseTracker
+    own_id: str | None  # the worker's id of the request; None in a stock server
+    pace: Pace | None  # None in a stock server: nothing is known about the reader
+    turn: Turn | None = None  # None where vLLM's own order holds
+
+
+class RankedQueue(PriorityRequestQueue):
+    """vLLM's priority queue, which can also be looked into and put into another order at once."""
+
+    def members(self) -> list[Request]:
+        """All requests, in no order."""
+        return self._heap
+
+    def reorder(self, ranked: list[Request]) -> None:
+        """Replace the contents by the same requests, best first: a sorted list is a heap."""
+        self._heap = ranked
+
+
+class Dispatcher:
+    """One scheduler's policy at work."""
+
+    def __init__(
+        self, scheduler: Scheduler, settings: PolicySettings, states: dict[str, PhaseState]
+    ) -> None:
+        """Take over the scheduler's queues, which are still empty.
+
+        :param states: by vLLM's request id; kept by the caller, who creates and forgets them.
+        """
+        self._scheduler = scheduler
+        self._settings = settings
+        self._states = states
+        self._arrivals = 0
+        self._tickets = 0
+        self._review_at = 0.0  # until then nothing is decided
+        scheduler.policy = SchedulingPolicy.PRIORITY
+        self._waiting = scheduler.waiting = RankedQueue()
+        self._loading = scheduler.kv_holding_waiting = RankedQueue()
+        groups = scheduler.kv_cache_config.kv_cache_groups
+        self._block_sizes = [group.kv_cache_spec.block_size for group in groups]
+        self._step_tokens = scheduler.max_num_scheduled_tokens
+        # Most blocks that one step of the running requests can ask for, less one for each.
+        self._step_blocks = sum(self._step_tokens // size + 1 for size in self._block_sizes)
+
+    # ---- what happens to requests
+
+    def arrived(self, request: Request, state: PhaseState, user: str | None, now: float) -> None:
+        """A request is about to be queued."""
+        phase = state.tracker.phase
+        self._arrivals += 1
+        self._review_at = now
+        state.turn = Turn(
+            arrival=self._arrivals,
+            user=user,
+            waiting_since=now,
+            queue=queue_of(self._settings, phase, 0),
+            ticket=self._next_ticket(),
+            left_tokens=self._settings.quantum_tokens,
+            boundary_at=now if phase is Phase.ANSWERING else None,
+        )
+        request.priority = _UNRANKED + self._arrivals
+
+    def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
+        """A request got tokens; with ``crossed`` it has come to its answer."""
+        turn, tracker = state.turn, state.tracker
+        assert turn is not None
+        turn.run_tokens += tokens
+        turn.left_tokens -= tokens
+        if crossed:
+            turn.boundary_at = now
+            turn.quanta = 0
+        if turn.clock is None and tracker.answering_tokens:
+            turn.clock = ReadingClock(self._tau_s(state.pace), now)
+            if state.pace is not None and state.pace.paused:
+                turn.clock.pause(now)
+        if (
+            not crossed
+            and turn.left_tokens > 0
+            and (
+                turn.queue == LOW_QUEUE or tracker.reasoning_tokens < self._settings.demotion_tokens
+            )
+        ):
+            return  # nearly always
+        queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
+        if turn.left_tokens <= 0:
+            turn.quanta += 1
+        elif queue == turn.queue:
+            return
+        turn.queue = queue
+        turn.ticket = self._next_ticket()
+        turn.left_tokens = self._settings.quantum_tokens
+
+    def preempted(self, state: PhaseState, now: float) -> None:
+        """A running request gave up its memory, by whoever's decision."""
+        turn = state.turn
+        assert turn is not None
+        turn.run_tokens = 0
+        turn.waiting_since = now
+
+    def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
+        """The reader reads otherwise from now on."""
+        clock = state.turn.clock if state.turn is not None else None
+        if clock is None:
+            return
+        clock.set_tau(self._tau_s(pace), now)
+        if pace.paused:
+            clock.pause(now)
+        else:
+            clock.resume(now)
+
+    # ---- before a step
+
+    def before_step(self, now: float) -> None:
+        """Rank all requests, preempt and hold as the policy decides; call before `schedule`."""
+        scheduler = self._scheduler
+        running, waiting, loading = (
+            scheduler.running,
+            self._waiting.members(),
+            self._loading.members(),
+        )
+        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        groups = len(self._block_sizes)
+        if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
+            return  # everybody has what it wants: no rank matters
+        if now < self._review_at or scheduler.pause_state is not PauseState.UNPAUSED:
+            return
+        views = [self._view(request, True) for request in running]
+        views += [self._view(request, False) for request in (*waiting, *loading)]
+        self._review_at = now + len(views) * self._settings.review_s_per_request
+        decision = decide(self._settings, views, self._memory(free), now)
+        requests = scheduler.requests
+        for rank, request_id in enumerate(decision.order):
+            requests[request_id].priority = rank
+            turn = self._turn(request_id)
+            turn.urgent = request_id in decision.urgent
+        self._waiting.reorder(sorted(waiting, key=_BY_RANK))
+        self._loading.reorder(sorted(loading, key=_BY_RANK))
+        running.sort(key=_BY_RANK)
+        if decision.preempt:
+            self._preempt(decision.preempt, now)
+        for request_id in decision.hold:
+            request = requests[request_id]
+            # `schedule` counts its step first; whoever is eligible only after it is passed over.
+            request.next_decode_eligible_step = max(
+                request.next_decode_eligible_step, scheduler.current_step + 2
+            )
+
+    def _preempt(self, request_ids: Iterable[str], now: float) -> None:
+        scheduler = self._scheduler
+        gone = set(request_ids)
+        victims = [r for r in scheduler.running if r.request_id in gone]
+        scheduler.running = [r for r in scheduler.running if r.request_id not in gone]
+        for victim in victims:
+            self._turn(victim.request_id).preemptions += 1
+            scheduler._preempt_request(
+                victim, now, drop_stale_output=scheduler.requires_kv_delivery
+            )
+            # It may be resumed in this very step; the model runner must then be told its tokens.
+            scheduler.prev_step_scheduled_req_ids.discard(victim.request_id)
+
+    def _memory(self, free_blocks: int) -> Memory:
+        scheduler = self._scheduler
+        # Sessions that wait for more input keep their slot although they do not run.
+        taken = len(scheduler.running) + scheduler.num_waiting_for_streaming_input
+        return Memory(
+            free_blocks=free_blocks,
+            free_slots=scheduler.max_num_active_reqs - taken,
+            step_tokens=self._step_tokens,
+            reserve_blocks=scheduler.kv_cache_manager.watermark_blocks,
+        )
+
+    def _view(self, request: Request, running: bool) -> RequestView:
+        state = self._states[request.request_id]
+        turn = state.turn
+        assert turn is not None
+        # With the placeholders of steps still in flight. A waiting request also needs room for the
+        # token that its first step generates, or it would be preempted at the second.
+        tokens = request.num_tokens_with_spec + request.num_output_placeholders
+        room = tokens if running else tokens + 1
+        held = self._scheduler.kv_cache_manager.coordinator.get_blocks(request.request_id)
+        return RequestView(
+            request_id=request.request_id,
+            phase=state.tracker.phase,
+            arrival=turn.arrival,
+            running=running,
+            blocks_held=sum(map(len, held)),
+            blocks_needed=sum(-(-room // size) for size in self._block_sizes),
+            tokens_needed=max(1, tokens - request.num_computed_tokens),
+            ready=running or self._ready(request),
+            preemptable=self._scheduler._request_blocks_can_be_freed(request),
+            queue=turn.queue,
+            ticket=turn.ticket,
+            quanta=turn.quanta,
+            run_tokens=turn.run_tokens,
+            preemptions=turn.preemptions,
+            dry_at=self._dry_at(state, turn),
+            resume_s=tokens * self._settings.resume_s_per_token,
+            waiting_since=turn.waiting_since,
+            urgent=turn.urgent,
+            user=turn.user,
+        )
+
+    def _ready(self, request: Request) -> bool:
+        """Whether memory and a slot are all that a waiting request lacks."""
+        if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
+            return request.request_id in self._scheduler.finished_recving_kv_req_ids
+        if request.num_stale_output_tokens and not request.drop_stale_output:
+            return False  # until its steps in flight are back
+        return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+
+    def _dry_at(self, state: PhaseState, turn: Turn) -> float | None:
+        if turn.boundary_at is None:
+            return None
+        if turn.clock is not None:
+            return turn.clock.seconds(state.tracker.answering_tokens)
+        if state.pace is not None and state.pace.paused:
+            return None
+        return turn.boundary_at + self._settings.ttfat_s  # by then the first token is due
+
+    def _turn(self, request_id: str) -> Turn:
+        turn = self._states[request_id].turn
+        assert turn is not None
+        return turn
+
+    def _tau_s(self, pace: Pace | None) -> float:
+        return self._settings.tau_s if pace is None else pace.tau_s
+
+    def _next_ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets

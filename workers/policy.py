@@ -1,0 +1,407 @@
+"""Scheduling policies inside one engine: who runs, who waits, who gives its KV memory up.
+
+Decides from a view of all requests and of the memory, once before an engine step; knows no engine,
+no clock and no chance, so that a simulator can run the same functions. Moments are seconds on the
+caller's monotonic clock.
+
+    fcfs    vLLM's own order; nothing is ever preempted for a waiting request
+    rr      phase-blind round-robin
+    pascal  the paper's two queues (PASCAL, "Intra-instance scheduling"): reasoning before answering
+            and before demoted reasoning, round-robin inside each
+    slack   an answering request needs the engine only when its reader is about to run out of
+            tokens; until then reasoning goes first
+
+A request's *turn* is its place in a round-robin queue: a ticket and a quantum of tokens. When the
+quantum is used up it draws a new ticket, behind everybody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from workers.phase import Phase
+
+HIGH_QUEUE, LOW_QUEUE = 0, 1
+
+# Ranks of `slack`, best first.
+_STARVED, _URGENT, _REASONING, _REST = range(4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Every number that a policy uses. :raises ValueError: naming the one that is wrong."""
+
+    policy: str = "fcfs"
+
+    # The paper's figures. At 30 ms a token a quantum is 15 s: long beside the 0.1 s that it takes
+    # to recompute what a preempted request has lost.
+    quantum_tokens: int = 500
+    demotion_tokens: int = 5000  # only in `pascal`: reasoning this long goes to the low queue
+
+    # Slack, less the time to resume, below which a reader is in danger. Some tens of engine steps:
+    # time for a preemption, a recompute and the steps in which others were admitted before.
+    low_water_s: float = 2.0
+    # Slack at which the danger is over. From there a reader lives for high - low seconds without
+    # the engine, some dozens of times the cost of resuming, so that each swap pays.
+    high_water_s: float = 6.0
+    # An answering request that waits for so long goes before everything else, whatever its slack:
+    # its reader may have paused, but it must end. Several times the high-water mark, so that it
+    # does not decide as long as the water marks can.
+    starvation_s: float = 30.0
+    # What a request that has become urgent gets at least once it runs: less would not be worth the
+    # resume.
+    min_run_tokens: int = 64
+
+    # Preemptions in one step for waiting requests after the first, which may take what it needs.
+    # Each costs a recompute, which the steps of all the others then wait for.
+    max_preemptions_per_step: int = 8
+    # After so many for the sake of others a request keeps its memory, which bounds its recomputes.
+    # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
+    max_preemptions: int = 32
+
+    # A decision over n requests is followed by the next one n times this later, or at once when a
+    # request arrives. It bounds the scheduler's own work to a few percent of a core: with 1000
+    # requests a decision each 0.2 s, with 100 one in every step. Far below the water marks.
+    review_s_per_request: float = 0.0002
+
+    # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
+    # prefill); a small model on a CPU core is about as fast.
+    resume_s_per_token: float = 0.0001
+    # A reader of whom nothing is known, as in a stock vLLM server: the paper's targets.
+    tau_s: float = 0.1
+    ttfat_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_policy(self.policy)
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not least <= value < math.inf:
+                raise ValueError(f"{name} must be at least {least}, not {value!r}")
+        if self.high_water_s <= self.low_water_s:
+            raise ValueError(
+                f"high_water_s must be above low_water_s ({self.low_water_s}), "
+                f"not {self.high_water_s!r}: without the distance requests would thrash"
+            )
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], foreign: Iterable[str] = ()) -> PolicySettings:
+        """Settings from a configuration table.
+
+        :param foreign: keys of the table that belong to others.
+        :raises ValueError: naming an unknown key, or a key with a wrong value.
+        """
+        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+        own = {key: value for key, value in config.items() if key not in set(foreign)}
+        for key, value in own.items():
+            if key not in kinds:
+                close = difflib.get_close_matches(key, kinds, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(kinds)}"
+                raise ValueError(f"unknown key {key!r}; {hint}")
+            allowed = {"int": int, "float": (int, float), "str": str}[str(kinds[key])]
+            if not isinstance(value, allowed) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise ValueError(f"{key} must be of type {kinds[key]}, not {value!r}")
+        return cls(**own)
+
+
+_LEAST: dict[str, float] = {
+    "quantum_tokens": 1,
+    "demotion_tokens": 1,
+    "low_water_s": 0,
+    "high_water_s": 0,
+    "starvation_s": 0,
+    "min_run_tokens": 0,
+    "max_preemptions_per_step": 1,
+    "max_preemptions": 0,
+    "review_s_per_request": 0,
+    "resume_s_per_token": 0,
+    "tau_s": 0.001,
+    "ttfat_s": 0,
+}
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request. A Struct because some hundreds are made in a step; do not change one."""
+
+    request_id: str
+    phase: Phase
+    arrival: int  # order of arrival
+    running: bool
+    blocks_held: int  # waiting requests may hold some too: those whose KV is being loaded
+    blocks_needed: int  # held in all once it has run its next step
+    tokens_needed: int = 1  # that its next step computes, if nothing of it is cached
+    ready: bool = True  # could run; False: waits for something else than memory
+    preemptable: bool = True  # its blocks can be freed now
+    queue: int = HIGH_QUEUE  # as `queue_of` says
+    ticket: int = 0  # of its turn
+    quanta: int = 0  # used up in this phase
+    run_tokens: int = 0  # generated since it was last admitted
+    preemptions: int = 0  # that decisions have cost it
+    dry_at: float | None = None  # when its reader runs out of tokens; None: not in sight
+    resume_s: float = 0.0  # estimated cost of coming back after a preemption
+    waiting_since: float = 0.0  # meaningful while it waits
+    urgent: bool = False  # as decided last time
+    user: str | None = None  # None: shares with nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What there is to give out in one step."""
+
+    free_blocks: int
+    free_slots: int
+    step_tokens: int  # that a step may compute
+    reserve_blocks: int = 0  # that an admission must leave free
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do before the next step. All are request ids.
+
+    ``order`` ranks every request, best first: waiting ones are admitted in this order, and where
+    memory runs out in mid-step the last running one goes. ``preempt`` give up KV and slot now;
+    with what they leave, and what was free, ``admit`` fit. ``hold`` keep their KV and skip a step.
+    ``urgent`` is to be shown again in the next view.
+    """
+
+    order: tuple[str, ...]
+    preempt: tuple[str, ...] = ()
+    admit: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    urgent: frozenset[str] = frozenset()
+
+
+Displaces = Callable[[RequestView, RequestView], bool]
+
+
+def decide(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """The policy's decision for the next step."""
+    return _POLICIES[settings.policy](settings, requests, memory, now)
+
+
+def check_policy(policy: str) -> None:
+    """:raises ValueError: for a policy that does not exist."""
+    if policy not in _POLICIES:
+        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(_POLICIES)}")
+
+
+def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
+    """The queue a request belongs to; whoever changes queues begins a new turn."""
+    if settings.policy == "rr":
+        return HIGH_QUEUE
+    if phase is Phase.ANSWERING:
+        return LOW_QUEUE
+    demoted = settings.policy == "pascal" and reasoning_tokens >= settings.demotion_tokens
+    return LOW_QUEUE if demoted else HIGH_QUEUE
+
+
+# ---- the policies
+
+
+def _fcfs(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    order = sorted(requests, key=lambda r: (not r.running, r.arrival))
+    return Decision(tuple(r.request_id for r in order))
+
+
+def _round_robin(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """Both `rr`, where all share one queue, and `pascal`, where the high one comes first."""
+
+    def place(request: RequestView) -> tuple[int, int]:
+        return request.queue, request.ticket
+
+    order = sorted(requests, key=place)
+    preempt, admit = _make_room(settings, order, memory, lambda w, r: place(w) < place(r))
+    return Decision(tuple(r.request_id for r in order), preempt, admit)
+
+
+def _slack(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    ranks: dict[str, tuple[int, int]] = {}
+    keys: dict[str, tuple[float, ...]] = {}
+    urgent = set()
+    for r in requests:
+        rank = _slack_rank(settings, r, now)
+        if rank <= _URGENT:
+            urgent.add(r.request_id)
+        level = r.quanta if rank == _REASONING and r.preemptions < settings.max_preemptions else 0
+        ranks[r.request_id] = (rank, level)
+        if rank == _STARVED:
+            measure = r.waiting_since
+        elif rank == _REASONING:
+            measure = 0.0
+        else:
+            measure = math.inf if r.dry_at is None else r.dry_at
+        keys[r.request_id] = (rank, level, not r.running, measure, r.arrival)
+    order = _fair(sorted(requests, key=lambda r: keys[r.request_id]), ranks, keys)
+
+    def displaces(waiting: RequestView, running: RequestView) -> bool:
+        mine, its = ranks[waiting.request_id], ranks[running.request_id]
+        if running.preemptions >= settings.max_preemptions:
+            return False
+        if mine[0] != its[0]:
+            return mine[0] < its[0]
+        # Who was admitted may use a quantum up before one of its own kind takes the place.
+        return mine[1] < its[1] and running.run_tokens >= settings.quantum_tokens
+
+    preempt, admit = _make_room(settings, order, memory, displaces)
+    hold = _hold(settings, order, memory, set(preempt), ranks, now)
+    return Decision(tuple(r.request_id for r in order), preempt, admit, hold, frozenset(urgent))
+
+
+_POLICIES = {"fcfs": _fcfs, "rr": _round_robin, "pascal": _round_robin, "slack": _slack}
+POLICIES = tuple(_POLICIES)
+
+
+# ---- slack
+
+
+def slack_s(request: RequestView, now: float) -> float:
+    """Seconds for which the reader can do without the engine, when resuming is counted in."""
+    return math.inf if request.dry_at is None else request.dry_at - now - request.resume_s
+
+
+def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> int:
+    if request.phase is Phase.REASONING:
+        return _REASONING
+    if not request.running and now - request.waiting_since >= settings.starvation_s:
+        return _STARVED
+    if request.preemptions >= settings.max_preemptions:
+        return _URGENT
+    if request.urgent:
+        if request.running and request.run_tokens < settings.min_run_tokens:
+            return _URGENT
+        return _URGENT if slack_s(request, now) < settings.high_water_s else _REST
+    return _URGENT if slack_s(request, now) < settings.low_water_s else _REST
+
+
+def _fair(
+    order: list[RequestView],
+    ranks: Mapping[str, tuple[int, int]],
+    keys: Mapping[str, tuple[float, ...]],
+) -> list[RequestView]:
+    """Within a rank, let each user's first waiting request go before anybody's second.
+
+    What a user has running in the rank counts as going before. Running requests stay first.
+    """
+    if all(r.user is None for r in order):
+        return order
+    before: Counter[tuple[tuple[int, int], str]] = Counter()
+    places: dict[str, tuple[float, ...]] = {}
+    for r in order:
+        rank, nth = ranks[r.request_id], 0
+        if r.user is not None:
+            nth = before[rank, r.user]
+            before[rank, r.user] += 1
+        places[r.request_id] = (*rank, not r.running, 0 if r.running else nth)
+    return sorted(order, key=lambda r: (places[r.request_id], keys[r.request_id]))
+
+
+def _hold(
+    settings: PolicySettings,
+    order: Sequence[RequestView],
+    memory: Memory,
+    gone: set[str],
+    ranks: Mapping[str, tuple[int, int]],
+    now: float,
+) -> tuple[str, ...]:
+    """Where running requests want more blocks than are left, the well-fed wait for a step.
+
+    Else their growth would cost another its memory. Never all: an engine with nothing to do would
+    spin.
+    """
+    staying = [r for r in order if r.running and r.request_id not in gone]
+    freed = sum(r.blocks_held for r in order if r.request_id in gone)
+    short = sum(map(_growth, staying)) - memory.free_blocks - freed
+    held: list[str] = []
+    for r in reversed(staying):
+        if short <= 0 or len(held) + 1 >= len(staying):
+            break
+        rest = ranks[r.request_id][0] == _REST
+        if rest and _growth(r) and slack_s(r, now) >= settings.high_water_s:
+            held.append(r.request_id)
+            short -= _growth(r)
+    return tuple(held)
+
+
+# ---- memory
+
+
+def _growth(request: RequestView) -> int:
+    return max(0, request.blocks_needed - request.blocks_held)
+
+
+def _make_room(
+    settings: PolicySettings, order: Sequence[RequestView], memory: Memory, displaces: Displaces
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Whom to preempt so that waiting requests fit, and which then do. Nobody goes in vain.
+
+    Running requests take their next blocks before anyone is admitted, and so do waiting ones that
+    hold KV already: the engine admits these first, whatever their rank.
+    """
+    running = [r for r in order if r.running]  # the worst at the end
+    loaded = [r for r in order if not r.running and r.ready and r.blocks_held]
+    free = memory.free_blocks - memory.reserve_blocks - sum(map(_growth, [*running, *loaded]))
+    slots = memory.free_slots - len(loaded)
+    tokens = memory.step_tokens - len(running) - len(loaded)
+    preempt: list[str] = []
+    admit: list[str] = []
+    for waiting in order:
+        if waiting.running or waiting.blocks_held or not waiting.ready:
+            continue
+        if tokens <= 0:
+            break
+        victims = _victims(waiting, running, free, slots, displaces)
+        if victims is None or (
+            preempt and len(preempt) + len(victims) > settings.max_preemptions_per_step
+        ):
+            break  # the engine, too, stops at the first that does not fit
+        for victim in victims:
+            running.remove(victim)
+            free += victim.blocks_held + _growth(victim)
+        free -= waiting.blocks_needed
+        slots += len(victims) - 1
+        tokens -= waiting.tokens_needed
+        preempt += [v.request_id for v in victims]
+        admit.append(waiting.request_id)
+    return tuple(preempt), tuple(admit)
+
+
+def _victims(
+    waiting: RequestView,
+    running: Sequence[RequestView],
+    free: int,
+    slots: int,
+    displaces: Displaces,
+) -> list[RequestView] | None:
+    """The worst running requests whose going makes the waiting one fit; None: it cannot."""
+    chosen: list[RequestView] = []
+    missing = waiting.blocks_needed - free
+    for candidate in reversed(running):
+        if missing <= 0 and slots + len(chosen) >= 1:
+            break
+        if candidate.preemptable and displaces(waiting, candidate):
+            chosen.append(candidate)
+            missing -= candidate.blocks_held + _growth(candidate)
+    if missing > 0 or slots + len(chosen) < 1:
+        return None
+    # A large one may have made small ones before it needless: spare the best of them.
+    for candidate in chosen[-2::-1]:
+        gain = candidate.blocks_held + _growth(candidate)
+        if missing + gain <= 0 and slots + len(chosen) - 1 >= 1:
+            chosen.remove(candidate)
+            missing += gain
+    return chosen
