@@ -225,7 +225,8 @@ class Cluster:
                 instance.instance_id, message.prompt_tokens, message.reasoning
             ),
         )
-        answered = instance.submitted.get(message.request_id)
+        # From now on losing the instance fails the response; see `_lose`.
+        answered = instance.submitted.pop(message.request_id, None)
         if answered is not None and not answered.done():
             answered.set_result(None)
 

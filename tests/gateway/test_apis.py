@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientWebSocketResponse, web
+from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, web
 
+from gateway import chat_api
 from gateway.app import make_runner
 from gateway.config import LimitsConfig, ServerConfig, SessionConfig
 from gateway.service import ResponseService
@@ -143,6 +144,8 @@ async def test_bounds_of_one_socket(tmp_path: Path) -> None:
         await worker.tokens(await accepted(worker), 0, "b", finish=STOP)
         ends = [await receive(socket, "response.completed") for _ in range(3)]
         assert sorted(end["stream_id"] for end in ends) == ["a", "a", "r1"]
+        await socket.send_json({**resume, "stream_id": "r3"})  # there is room again
+        assert (await receive(socket, "response.completed"))["stream_id"] == "r3"
         await create(socket, stream_id="b")  # there is room again
         await worker.tokens(await accepted(worker), 0, "c", finish=STOP)
         await receive(socket, "response.completed")
@@ -233,6 +236,41 @@ async def test_a_lost_worker_is_an_error_in_every_form(tmp_path: Path) -> None:
         lines = [line async for line in (await stream).content if line.strip()]
         assert json.loads(lines[-2].removeprefix(b"data: "))["error"]["code"] == "instance_lost"
         assert lines[-1] == b"data: [DONE]\n"
+
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}], "stream": True, **UNPACED}
+
+
+async def test_a_reader_that_falls_behind_the_ring_is_told_within_its_stream(
+    tmp_path: Path,
+) -> None:
+    async with api(tmp_path, session=SessionConfig(log_events=16)) as (client, worker, _):
+        for path, body in (
+            ("/v1/responses", {"input": "hi", "stream": True, **UNPACED}),
+            ("/v1/chat/completions", CHAT),
+        ):
+            asking = asyncio.create_task(client.post(path, json=body))
+            request_id = await accepted(worker)
+            answer = await asking
+            await worker.tokens(request_id, 0, *"abcdefghijklmnopqrstuvwxyz", finish=STOP)
+            lines = [line async for line in answer.content if line.startswith(b"data: ")]
+            if path.endswith("completions"):
+                assert lines.pop() == b"data: [DONE]\n"
+            document = json.loads(lines[-1].removeprefix(b"data: "))
+            assert document["error"]["code"] == "events_expired"
+            assert path.endswith("completions") or document["type"] == "error"
+
+
+async def test_a_stream_that_a_bug_breaks_does_not_look_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api(tmp_path) as (client, worker, _):
+        monkeypatch.setattr(chat_api, "_delta", None)
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=CHAT))
+        await accepted(worker)
+        answer = await asking
+        with pytest.raises(ClientError):
+            await answer.read()
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, unix_serve
 
+from gateway import link as link_module
 from gateway.bodies import ResponsesBody, parse_body
 from gateway.config import Config, LimitsConfig, PacingConfig, SessionConfig
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
@@ -19,7 +21,7 @@ from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore
 from tests.gateway.scripted_worker import IDLE, ScriptedWorker, scripted_worker
-from workers.messages import Cancel, Finish, Heartbeat, Rejected, SetPace
+from workers.messages import Accepted, Cancel, Finish, Heartbeat, Rejected, SetPace
 
 TARGETS = default_targets(PacingConfig(), {})
 
@@ -321,6 +323,42 @@ async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
     async with scripted_worker(tmp_path, protocol=99) as (_, address):
         with pytest.raises(LinkError, match="does not speak protocol"):
             await open_link(address, None)
+
+
+async def test_a_worker_that_never_welcomes_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    monkeypatch.setattr(link_module, "_WELCOME_S", 0.05)
+    path = tmp_path / "silent.sock"
+    async with unix_serve(silent, str(path)):
+        with pytest.raises(LinkError, match="no welcome"):
+            await asyncio.wait_for(open_link(f"unix:{path}", None), 10)
+
+
+async def test_a_link_lost_right_after_acceptance_fails_the_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        submit = await workers["worker-0"].next_submit()
+        instance = service.cluster.instances["worker-0"]
+        accepted = Accepted(
+            request_id=submit.request_id, prompt_tokens=20, reasoning=False, max_tokens=50
+        )
+        service.cluster._handle(instance, accepted)  # and before the waiting task runs again:
+        service.cluster._lose(instance)
+        service.cluster.instances["worker-0"] = instance  # for the link's own end
+        session = await starting
+        await ended(session)
+        assert session.status == "failed"
+
+
+async def test_the_footprint_counts_whole_blocks(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        await start(service, workers["worker-0"])  # 20 prompt tokens, blocks of 16
+        view = service.cluster.instances["worker-0"].view(0.0, 0.95)
+        assert (view.kv_footprint_blocks, view.requests) == (2, 1)
 
 
 async def test_an_absent_worker_is_a_link_error(tmp_path: Path) -> None:

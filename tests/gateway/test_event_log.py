@@ -56,6 +56,7 @@ async def test_readers_follow_to_the_end_each_at_its_own_place() -> None:
     log.append("end", {}, terminal=True)
     assert await asyncio.gather(*readers) == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
     assert await read(3) == []
+    assert not log._readers, "a reader that is gone is still woken"
 
 
 async def test_a_reader_that_fell_behind_the_ring_is_told() -> None:

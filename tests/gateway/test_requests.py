@@ -62,6 +62,7 @@ def test_instructions_history_and_turns_come_in_this_order() -> None:
         ({"input": "x", "stop": ["a", 3]}, "stop[1]"),
         ({"input": "x", "stop": ""}, "stop"),
         ({"input": "x", "pacing": {"tpot_s": 0}}, "pacing.tpot_s"),
+        ({"input": "x", "pacing": {"tpot_s": 1e-320}}, "pacing.tpot_s"),
         ({"input": "x", "pacing": {"tpots": 1}}, "pacing"),
         ({"input": "x", "pacing": "fast"}, "pacing"),
         ({"input": "x", "inputs": 1}, "inputs"),
@@ -100,6 +101,13 @@ def test_a_wrong_chat_body_is_refused_by_name(fields: dict[str, Any], param: str
     with pytest.raises(InvalidRequest) as caught:
         chat(**fields)
     assert caught.value.param == param
+
+
+def test_a_name_of_a_megabyte_is_neither_compared_nor_repeated() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        responses(**{"input": "x", "y" * 1_000_000: 1})
+    assert len(caught.value.message) < 200
+    assert caught.value.param == "y" * 64
 
 
 def test_a_misspelt_field_is_corrected() -> None:

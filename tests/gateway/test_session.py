@@ -103,6 +103,7 @@ def test_figures_and_usage_of_a_whole_response() -> None:
     assert timing["paced"] == {"ttft_s": 2.1, "ttfat_s": 0.1, "tpot_s": 0.1, "e2e_s": 2.3}
     assert response["qoe"]["qoe"] == 1.0
     assert response["qoe"]["qoe_ttfat"] == 1.0
+    assert response["qoe"]["qoe_e2e"] == 1.0  # the first token came before the 10 s of the target
     assert response["preemptions"] == 2
     assert response["instance"] == "worker-0"
 

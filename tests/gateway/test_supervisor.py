@@ -60,3 +60,20 @@ async def test_workers_that_never_come_up_end_the_server_with_the_reason(
     with pytest.raises(CannotServe, match=r"worker-[01] exited with 1 while starting"):
         await supervisor.run()
     assert supervisor.restarts_total >= 2
+
+
+async def test_a_bug_met_by_one_worker_is_a_failure_of_that_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(LocalSupervisor, "_run_once", broken)
+    config = Config(
+        server=ServerConfig(state_dir=str(tmp_path)),
+        workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=1),
+    )
+    supervisor = LocalSupervisor(config, Cluster(slo_qoe=0.95, on_progress=print), tmp_path)
+    with pytest.raises(CannotServe, match="a bug"):
+        await supervisor.run()
+    assert supervisor.restarts_total == 2
