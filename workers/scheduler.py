@@ -148,6 +148,10 @@ class _PhaseMixin(Scheduler):
             self._dispatcher = Dispatcher(self, settings, self._phase_states)
         _serve_utilities()
 
+    def now(self) -> float:
+        """Seconds on the clock by which the policy decides; a simulation has its own."""
+        return time.monotonic()
+
     # ---- vLLM's override points
 
     def add_request(self, request: Request) -> None:
@@ -159,13 +163,13 @@ class _PhaseMixin(Scheduler):
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step, after the policy has said who takes part."""
         if self._dispatcher is not None:
-            self._dispatcher.before_step(time.monotonic())
+            self._dispatcher.before_step(self.now())
         return super().schedule(*args, **kwargs)
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
         """Follow what requests got, and put the figures into the statistics."""
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
-        now = time.monotonic() if self._dispatcher is not None else 0.0
+        now = self.now() if self._dispatcher is not None else 0.0
         for batch in outputs.values():
             for output in batch.outputs:
                 self._observe(output, now)
@@ -189,7 +193,7 @@ class _PhaseMixin(Scheduler):
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
         self._preemptions += 1
         if self._dispatcher is not None:
-            self._dispatcher.preempted(self._phase_states[request.request_id], timestamp)
+            self._dispatcher.preempted(self._phase_states[request.request_id], self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
 
     # ---- what the worker calls
@@ -229,7 +233,7 @@ class _PhaseMixin(Scheduler):
         if state is not None:
             state.pace = pace
             if self._dispatcher is not None:
-                self._dispatcher.paced(state, pace, time.monotonic())
+                self._dispatcher.paced(state, pace, self.now())
 
     # ---- own state
 
@@ -247,7 +251,7 @@ class _PhaseMixin(Scheduler):
         self._phase_totals[phase] += 1
         if self._dispatcher is not None:
             user = None if told is None else told.get("user")
-            self._dispatcher.arrived(request, state, user, time.monotonic())
+            self._dispatcher.arrived(request, state, user, self.now())
 
     def _phase_of_prompt(self, request: Request) -> Phase:
         if self._markers is None or request.sampling_params is None:
