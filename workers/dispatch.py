@@ -84,6 +84,7 @@ class Dispatcher:
         self._arrivals = 0
         self._tickets = 0
         self._review_at = 0.0  # until then nothing is decided
+        self._set_aside: list[Request] = []  # preempted in this step
         scheduler.policy = SchedulingPolicy.PRIORITY
         self._waiting = scheduler.waiting = RankedQueue()
         self._loading = scheduler.kv_holding_waiting = RankedQueue()
@@ -206,8 +207,16 @@ class Dispatcher:
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
-            # It may be resumed in this very step; the model runner must then be told its tokens.
-            scheduler.prev_step_scheduled_req_ids.discard(victim.request_id)
+            # Not to be resumed in this very step, if whom it made room for is not admitted after
+            # all: vLLM does not do that, and KV connectors rely on it.
+            self._waiting.remove_request(victim)
+            self._set_aside.append(victim)
+
+    def after_step(self) -> None:
+        """Queue who was preempted; call after `schedule`."""
+        for request in self._set_aside:
+            self._waiting.add_request(request)
+        self._set_aside.clear()
 
     def _memory(self, free_blocks: int) -> Memory:
         scheduler = self._scheduler

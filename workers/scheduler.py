@@ -162,9 +162,12 @@ class _PhaseMixin(Scheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step, after the policy has said who takes part."""
-        if self._dispatcher is not None:
-            self._dispatcher.before_step(self.now())
-        return super().schedule(*args, **kwargs)
+        if self._dispatcher is None:
+            return super().schedule(*args, **kwargs)
+        self._dispatcher.before_step(self.now())
+        output = super().schedule(*args, **kwargs)
+        self._dispatcher.after_step()
+        return output
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
         """Follow what requests got, and put the figures into the statistics."""
