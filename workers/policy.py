@@ -68,9 +68,9 @@ class PolicySettings:
     max_preemptions: int = 32
 
     # A decision over n requests is followed by the next one n times this later, or at once when a
-    # request arrives. It bounds the scheduler's own work to a few percent of a core: with 1000
-    # requests a decision each 0.2 s, with 100 one in every step. Far below the water marks.
-    review_s_per_request: float = 0.0002
+    # request arrives. It bounds the scheduler's own work to about one percent of a core: with 1000
+    # requests a decision each second, with 30 one in every step. Below the water marks.
+    review_s_per_request: float = 0.001
 
     # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
     # prefill); a small model on a CPU core is about as fast.
