@@ -35,6 +35,7 @@ from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import Request
 
 from workers.dispatch import Dispatcher, PhaseState
+from workers.kv_offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.policy import PolicySettings
@@ -143,6 +144,8 @@ class _PhaseMixin(Scheduler):
         self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._preemptions = 0
+        connector = self.connector
+        self._offload = connector if isinstance(connector, ResumeConnector) else None
         self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
         if settings.policy != "fcfs":
             self._dispatcher = Dispatcher(self, settings, self._phase_states)
@@ -192,6 +195,8 @@ class _PhaseMixin(Scheduler):
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
         self._preemptions += 1
+        if self._offload is not None:
+            self._offload.preempted(request.request_id)
         if self._dispatcher is not None:
             self._dispatcher.preempted(self._phase_states[request.request_id], self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
