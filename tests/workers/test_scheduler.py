@@ -33,6 +33,8 @@ def test_statistics_survive_the_way_through_integers() -> None:
         kv_blocks_used=9,
         kv_blocks_total=10,
         preemptions_total=11,
+        reloaded_tokens_total=12,
+        recomputed_tokens_total=13,
     )
     integers = stats.to_integers()
     assert PhaseStats.from_integers(integers) == stats
