@@ -25,10 +25,10 @@ from vllm.config import KVTransferConfig, VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
 )
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import (
     OffloadingConnectorWorker,
 )
-from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
@@ -377,7 +377,10 @@ class SchedulerFactory:
         return Request(
             request_id=name,
             # Of integers, not tokens: no model reads them.
-            prompt_token_ids=[_FIRST_UNIQUE_ID + self._requests, *[_WORD_ID] * (lengths.prompt - 1)],
+            prompt_token_ids=[
+                _FIRST_UNIQUE_ID + self._requests,
+                *[_WORD_ID] * (lengths.prompt - 1),
+            ],
             sampling_params=SamplingParams(
                 max_tokens=lengths.reasoning + lengths.answer,
                 ignore_eos=True,

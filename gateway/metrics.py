@@ -156,11 +156,16 @@ class _ClusterCollector:
             total.add_metric([instance_id], stats.kv_blocks_total)
             steps.add_metric([instance_id], stats.steps_total)
         yield from (running, waiting, blocks, total, steps)
+        totals = self._cluster.totals()
         yield CounterMetricFamily(
-            "pascal_preemptions",
-            "Requests that lost their KV memory",
-            value=self._cluster.preemptions_total(),
+            "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
         )
+        lost = CounterMetricFamily(
+            "pascal_preempted_tokens", "KV tokens that came back to requests", labels=["how"]
+        )
+        lost.add_metric(["reloaded"], totals.reloaded_tokens)
+        lost.add_metric(["recomputed"], totals.recomputed_tokens)
+        yield lost
         yield GaugeMetricFamily(
             "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
         )
