@@ -27,6 +27,7 @@ class Timeline:
     # Indexes into answer_s of tokens before which the request was preempted and came back.
     preempted_before: list[int] = field(default_factory=list)
     preemptions: int = 0
+    resumes: int = 0  # times that it went on after preemptions
     finished_s: float | None = None
 
     def produced(self, position: int, now: float, preemptions: int) -> None:
@@ -35,6 +36,7 @@ class Timeline:
         :param position: of the token in the output, from 0.
         :param preemptions: of the request so far.
         """
+        self.resumes += preemptions != self.preemptions
         if position >= self.lengths.reasoning:
             if preemptions != self.preemptions:
                 self.preempted_before.append(len(self.answer_s))
@@ -58,13 +60,14 @@ class RequestFigures:
     underruns: int  # tokens for which the reader had to wait
     underruns_by_preemption: int  # of these, tokens before which the request had been preempted
     preemptions: int
+    resumes: int
 
 
-def figures(timeline: Timeline) -> RequestFigures:
-    """What the reader of a finished request saw."""
+def figures(timeline: Timeline, tau_s: float = TAU_S) -> RequestFigures:
+    """What the reader of a finished request saw who reads a token every ``tau_s``."""
     assert timeline.boundary_s is not None
     first_s = timeline.answer_s[0]
-    buffer: TokenBuffer[int] = TokenBuffer(TAU_S, first_s)
+    buffer: TokenBuffer[int] = TokenBuffer(tau_s, first_s)
     preempted = set(timeline.preempted_before)
     by_preemption = 0
     for index, arrived_s in enumerate(timeline.answer_s):
@@ -75,18 +78,19 @@ def figures(timeline: Timeline) -> RequestFigures:
     count = len(timeline.answer_s)
     slack_s = buffer.slack_s(first_s)
     assert slack_s is not None
-    last_s = first_s + slack_s - TAU_S  # the plan of the last release
+    last_s = first_s + slack_s - tau_s  # the plan of the last release
     return RequestFigures(
         reasoning_tokens=timeline.lengths.reasoning,
         ttft_s=first_s - timeline.arrival_s,
         ttfat_s=first_s - timeline.boundary_s,
         tpot_s=(last_s - first_s) / (count - 1) if count > 1 else None,
         e2e_s=last_s - timeline.arrival_s,
-        qoe=qoe(timeline.answer_s, tau_s=TAU_S, origin_s=first_s),
+        qoe=qoe(timeline.answer_s, tau_s=tau_s, origin_s=first_s),
         qoe_ttfat=qoe(
-            timeline.answer_s, tau_s=TAU_S, first_s=TTFAT_S, origin_s=timeline.boundary_s
+            timeline.answer_s, tau_s=tau_s, first_s=TTFAT_S, origin_s=timeline.boundary_s
         ),
         underruns=buffer.underruns,
         underruns_by_preemption=by_preemption,
         preemptions=timeline.preemptions,
+        resumes=timeline.resumes,
     )

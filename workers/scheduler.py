@@ -33,6 +33,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.engine.core import EngineCore
@@ -162,8 +163,7 @@ class _PhaseMixin(Scheduler):
         connector = self.connector
         self._offload = connector if isinstance(connector, ResumeConnector) else None
         self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
-        if settings.policy != "fcfs":
-            self._dispatcher = Dispatcher(self, settings, self._phase_states)
+        self.use_policy(settings)
         _serve_utilities()
 
     def now(self) -> float:
@@ -231,6 +231,18 @@ class _PhaseMixin(Scheduler):
         super()._preempt_request(request, timestamp, *args, **kw)
 
     # ---- what the worker calls
+
+    def use_policy(self, settings: PolicySettings) -> None:
+        """Schedule by this policy from now on; :raises RuntimeError: while there are requests."""
+        if self.requests:
+            raise RuntimeError("the policy can only be exchanged while there are no requests")
+        if settings.policy == "fcfs":
+            self._dispatcher = None
+            self.policy = SchedulingPolicy(self.scheduler_config.policy)
+            self.waiting = create_request_queue(self.policy)
+            self.kv_holding_waiting = create_request_queue(self.policy)
+        else:
+            self._dispatcher = Dispatcher(self, settings, self._phase_states)
 
     def phase_stats(self) -> PhaseStats:
         """Counts by phase, and the blocks that requests really hold. O(running requests)."""

@@ -13,12 +13,10 @@ import os
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
 from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from tests.workers.harness import MODEL
-from workers.dispatch import Dispatcher
 from workers.load import load_tokenizer, vllm_config
 from workers.policy import POLICIES, PolicySettings
 from workers.scheduler import PhaseScheduler, phase_config, policy_settings
@@ -61,7 +59,6 @@ class Bench:
         self.core = client.engine_core
         assert isinstance(self.core.scheduler, PhaseScheduler)
         self.scheduler = self.core.scheduler
-        assert self.scheduler._dispatcher is not None  # as configured
         tokenizer = load_tokenizer(config)
         self.prompts: list[list[int]] = [
             tokenizer.apply_chat_template(
@@ -75,17 +72,8 @@ class Bench:
         self.runs = 0
 
     def use(self, policy: str) -> None:
-        scheduler = self.scheduler
-        assert not scheduler.has_unfinished_requests()
-        if policy == "fcfs":
-            scheduler._dispatcher = None
-            scheduler.policy = SchedulingPolicy.FCFS
-            scheduler.waiting = create_request_queue(SchedulingPolicy.FCFS)
-            scheduler.kv_holding_waiting = create_request_queue(SchedulingPolicy.FCFS)
-            return
         numbers = {f: getattr(self.policy_settings, f) for f in self.policy_settings.__slots__}
-        settings = PolicySettings(**(numbers | {"policy": policy}))
-        scheduler._dispatcher = Dispatcher(scheduler, settings, scheduler._phase_states)
+        self.scheduler.use_policy(PolicySettings(**(numbers | {"policy": policy})))
 
     def run(self, at_once: int, broken: bool = False) -> tuple[list[list[int]], int]:
         """Outputs in the order of the prompts, and how many preemptions they took."""
