@@ -1,7 +1,7 @@
 """What the scheduler plugin costs: CPU time of an engine step beside vLLM's own scheduler.
 
 Drives vLLM's `Scheduler` and `PhaseScheduler` under each policy with a model runner that is a
-function, all in one process and in turns of a few steps, so that whatever else the machine does
+function, all in one process and in short turns, so that whatever else the machine does
 meets all of them alike. Every scheduler gets the same requests; the time that policies decide by is
 modelled, `STEP_S` a step, so that readers read and buffers run dry as on a GPU. Counted is the
 thread's CPU time in ``schedule()`` and ``update_from_output()``, with statistics on as in a server.
@@ -53,7 +53,9 @@ STEP_S: Final = 0.03  # of a 32B model on an H100
 BLOCK: Final = 16  # tokens; vLLM's default on GPUs
 STEP_TOKENS: Final = 8192  # likewise, for a server on an H100
 USERS: Final = 100
-TURN_STEPS: Final = 5  # of one scheduler before it is another's turn
+# Steps of one scheduler before it is another's turn. Not fewer: after each change the interpreter
+# adapts its code to the other class, which costs what no server pays.
+TURN_STEPS: Final = 25
 # KV memory for each running request in the backlog, tokens: a little more than they hold in the
 # mean, so that memory and slots run out together.
 KV_TOKENS: Final = 1024
@@ -254,7 +256,7 @@ def measure_overhead(quick: bool = False) -> dict[str, Any]:
         ``schedule_us`` and ``update_us``; tokens ``generated``, and ``computed`` with prompts and
         what had been lost; ``preemptions``. All of them for one step.
     """
-    repeats, steps, warm_up = (9, 40, 150) if quick else (30, 100, 400)
+    repeats, steps, warm_up = (10, 50, 150) if quick else (60, 50, 400)
     details = {case.name: measure_case(case, repeats, steps, warm_up) for case in CASES}
     ratios = {name: by_side[POLICIES[0]]["ratio"] for name, by_side in details.items()}
     return {**ratios, "details": details}

@@ -28,7 +28,7 @@ def test_all_schedulers_do_the_same_work() -> None:
 
 def test_every_case_has_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str, dict[str, float]]:
-        return measure_case(Case(case.name, 4, min(case.waiting, 8), case.limit), 3, 10, 10)
+        return measure_case(Case(case.name, 4, min(case.waiting, 8), case.limit), 3, 25, 25)
 
     monkeypatch.setattr(overhead, "measure_case", small)
     result = overhead.measure_overhead(quick=True)
