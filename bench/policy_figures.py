@@ -1,7 +1,7 @@
 """Figures of scheduling policies under the same arrivals: several runs of each, one result.
 
-Pure. A run is a policy under one seed's arrivals. An overloaded system is chaotic: figures are means
-over runs, each with its interval. Names are those of `bench.measure`.
+Pure. A run is a policy under one seed's arrivals. An overloaded system is chaotic: figures are
+means over runs, each with its interval. Names are those of `bench.measure`.
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
         return statistics.fmean(values)
 
     for name in _SUMMARIES:
-        by_run = {id(run): summarize(getattr(r, name) for r in run.requests) for run in runs}
+        summaries = {
+            run.seed: summarize(getattr(request, name) for request in run.requests) for run in runs
+        }
         figures[name] = {
-            key: over_runs(f"{name}.{key}", lambda run, key=key, by=by_run: by[id(run)][key])
+            key: over_runs(f"{name}.{key}", lambda run, by=summaries, k=key: by[run.seed][k])  # type: ignore[misc]
             for key in ("mean", "p50", "p95", "p99", "min", "max")
         }
     scalars: dict[str, Callable[[PolicyRun], float]] = {

@@ -1,9 +1,9 @@
 """One instance in virtual time: vLLM's real scheduler and KV-cache manager on a modelled device.
 
-The scheduler is the one that a worker runs, stepped by hand: `schedule`, a step whose duration comes
-from a `DeviceProfile`, `update_from_output` with scripted tokens. KV offload is the real connector's
-scheduler side and its worker's bookkeeping; only the copies are modelled. Left out is the engine's
-own work between two steps.
+The scheduler is the one that a worker runs, stepped by hand: `schedule`, a step whose duration
+comes from a `DeviceProfile`, `update_from_output` with scripted tokens. KV offload is the real
+connector's scheduler side and its worker's bookkeeping; only the copies are modelled. Left out is
+the engine's own work between two steps.
 
 Work of vLLM's scheduler that only a model runner would read is skipped (`SimulatedScheduler`); a
 test holds the result against a run that skips nothing. Knows one instance, no cluster.
@@ -21,7 +21,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from vllm.config import KVTransferConfig, VllmConfig
+from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
 )
@@ -44,6 +44,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from bench.timeline import SLO_QOE, TAU_S, Timeline
 from gateway.placement import InstanceView
 from pacer import RunningQoE
+from workers.kv_offload import kv_transfer_config
 from workers.modelled_transfers import ModelledTransfers
 from workers.profile import DeviceProfile
 from workers.scheduler import CONFIG_KEY, REQUEST_KEY, PhaseScheduler
@@ -69,6 +70,7 @@ class InstanceSettings:
     policy_numbers: Mapping[str, Any] = field(default_factory=dict)
     kv_blocks: int | None = None  # None: the profile's
     offload: bool = True
+    resume: str = "auto"  # see `workers.resume_cost.RESUMES`
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
     exact: bool = False  # skip nothing of vLLM's work; slower
@@ -83,7 +85,8 @@ class InstanceTotals:
     stall_s: float = 0.0  # of it, waiting for stores before a preempted request's blocks are reused
     computed_tokens: int = 0  # of prompts, lost KV and outputs
     generated_tokens: int = 0
-    loaded_blocks: int = 0
+    recomputed_tokens: int = 0  # KV that preemptions had lost
+    reloaded_tokens: int = 0
     kv_peak_blocks: int = 0
 
 
@@ -129,7 +132,10 @@ class SimulatedScheduler(PhaseScheduler):
     ) -> tuple[list[int], bool]:
         """One token; scripted requests end by their length, and only full blocks are hashed."""
         if self.exact:
-            return super()._update_request_with_output(request, new_token_ids, is_stale)
+            result: tuple[list[int], bool] = super()._update_request_with_output(
+                request, new_token_ids, is_stale
+            )
+            return result
         token = new_token_ids[0]
         request._output_token_ids.append(token)
         request._all_token_ids.append(token)
@@ -280,6 +286,10 @@ class SimulatedInstance:
                     done.append(live)
         self._kv_tokens += generated
         self.totals.generated_tokens += generated
+        if done:
+            stats = self._scheduler.phase_stats()
+            self.totals.recomputed_tokens = stats.recomputed_tokens_total
+            self.totals.reloaded_tokens = stats.reloaded_tokens_total
         return generated, done
 
     def _run(self, output: SchedulerOutput) -> float:
@@ -309,7 +319,6 @@ class SimulatedInstance:
             sampled_token_ids=tokens,
         )
         totals.computed_tokens += output.total_num_scheduled_tokens
-        totals.loaded_blocks = self._transfers.loaded_blocks if self._transfers else 0
         pool = self._scheduler.kv_cache_manager.block_pool
         used = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()
         totals.kv_peak_blocks = max(totals.kv_peak_blocks, used)
@@ -431,12 +440,7 @@ def _vllm_config(settings: InstanceSettings, blocks: int) -> VllmConfig:
         }
     }
     if settings.offload:
-        config.kv_transfer_config = KVTransferConfig(
-            kv_connector="OffloadingConnector",
-            kv_role="kv_both",
-            kv_connector_extra_config={
-                "cpu_bytes_to_use": int(settings.profile.host.offload_bytes),
-                "offload_prompt_only": False,
-            },
+        config.kv_transfer_config = kv_transfer_config(
+            int(settings.profile.host.offload_bytes), settings.resume
         )
     return config

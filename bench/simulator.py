@@ -1,8 +1,8 @@
 """A cluster in virtual time: modelled devices, everything else the code that serves.
 
-vLLM's scheduler with our plugin decides inside an instance (`bench.simulated_instance`), the gateway's
-placement between them, the pacer's QoE says how readers fare. Nothing is re-implemented, so nothing
-can drift.
+vLLM's scheduler with our plugin decides inside an instance (`bench.simulated_instance`), the
+gateway's placement between them, the pacer's QoE says how readers fare. Nothing is re-implemented,
+so nothing can drift.
 
 Deterministic: the same settings and arrivals give the same result.
 """

@@ -27,8 +27,9 @@ from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, Schedule
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.inprocess import WARM_UP_DECODE, finish_of, warm_up_rounds
 from workers.messages import Pace, PhaseCounts, StepStats
+from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
-from workers.scheduler import SET_PACE_UTILITY, PhaseStats
+from workers.scheduler import SET_PACE_UTILITY
 
 
 @dataclass(frozen=True, slots=True)

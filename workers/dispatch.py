@@ -42,9 +42,9 @@ class Turn:
     quanta: int = 0
     run_tokens: int = 0
     preemptions: int = 0
-    urgent: bool = False
     boundary_at: float | None = None  # when it began to answer
     clock: ReadingClock | None = None  # of its reader, from the first answering token on
+    view: RequestView | None = None  # kept while it waits and nothing happens to it
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ class PhaseState:
     tracker: PhaseTracker
     own_id: str | None  # the worker's id of the request; None in a stock server
     pace: Pace | None  # None in a stock server: nothing is known about the reader
+    kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
     turn: Turn | None = None  # None where vLLM's own order holds
     lost_tokens: int = 0  # how far its KV had come when it was preempted
 
@@ -82,10 +83,12 @@ class Dispatcher:
         """
         self._scheduler = scheduler
         self._settings = settings
+        self._demotion_tokens = settings.demotion_tokens
         self._states = states
         self._arrivals = 0
         self._tickets = 0
         self._review_at = 0.0  # until then nothing is decided
+        self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
         connector = scheduler.connector
         self._offload = connector if isinstance(connector, ResumeConnector) else None
@@ -122,6 +125,15 @@ class Dispatcher:
         assert turn is not None
         turn.run_tokens += tokens
         turn.left_tokens -= tokens
+        turn.view = None
+        if turn.left_tokens > 0 and not crossed:
+            # Nearly always nothing else happens. A reader has a clock from the first token on.
+            if turn.clock is not None:
+                return
+            if not tracker.answering_tokens and (
+                turn.queue == LOW_QUEUE or tracker.reasoning_tokens < self._demotion_tokens
+            ):
+                return
         if crossed:
             turn.boundary_at = now
             turn.quanta = 0
@@ -129,14 +141,6 @@ class Dispatcher:
             turn.clock = ReadingClock(self._tau_s(state.pace), now)
             if state.pace is not None and state.pace.paused:
                 turn.clock.pause(now)
-        if (
-            not crossed
-            and turn.left_tokens > 0
-            and (
-                turn.queue == LOW_QUEUE or tracker.reasoning_tokens < self._settings.demotion_tokens
-            )
-        ):
-            return  # nearly always
         queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
         if turn.left_tokens <= 0:
             turn.quanta += 1
@@ -152,10 +156,14 @@ class Dispatcher:
         assert turn is not None
         turn.run_tokens = 0
         turn.waiting_since = now
+        turn.view = None
 
     def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
         """The reader reads otherwise from now on."""
-        clock = state.turn.clock if state.turn is not None else None
+        if state.turn is None:
+            return
+        state.turn.view = None
+        clock = state.turn.clock
         if clock is None:
             return
         clock.set_tau(self._tau_s(pace), now)
@@ -182,20 +190,26 @@ class Dispatcher:
             return  # everybody has what it wants: no rank matters
         if now < self._review_at or scheduler.pause_state is not PauseState.UNPAUSED:
             return
+        if not loading and self._all_fit(waiting, free):
+            return
         views = [self._view(request, True) for request in running]
-        views += [self._view(request, False) for request in (*waiting, *loading)]
+        views += [self._waiting_view(request) for request in waiting]
+        views += [self._view(request, False, loading=True) for request in loading]
         self._review_at = now + len(views) * self._settings.review_s_per_request
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
             requests[request_id].priority = rank
-            turn = self._turn(request_id)
-            turn.urgent = request_id in decision.urgent
-        self._waiting.reorder(sorted(waiting, key=_BY_RANK))
+        for request_id in self._urgent ^ decision.urgent:
+            if request_id in self._states:  # else it has ended
+                self._turn(request_id).view = None
+        self._urgent = decision.urgent
+        queue = sorted(waiting, key=_BY_RANK)
         self._loading.reorder(sorted(loading, key=_BY_RANK))
         running.sort(key=_BY_RANK)
         if decision.preempt:
             self._preempt(decision.preempt, now)
+        self._waiting.reorder(queue)  # without those just preempted
         for request_id in decision.hold:
             request = requests[request_id]
             # `schedule` counts its step first; whoever is eligible only after it is passed over.
@@ -221,15 +235,9 @@ class Dispatcher:
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
-            self._wait_a_step(victim)
-
-    def _wait_a_step(self, request: Request) -> None:
-        """Not to be resumed in this very step, if whom it made room for is not admitted after all.
-
-        vLLM does not do that, and KV connectors rely on it.
-        """
-        self._waiting.remove_request(request)
-        self._set_aside.append(request)
+            # Not to be resumed in this very step, if whom it made room for is not admitted after
+            # all: vLLM does not do that, and KV connectors rely on it.
+            self._set_aside.append(victim)
 
     def _unload(self, request: Request, now: float) -> None:
         """A request that has got its KV back, and not run yet, gives it up again."""
@@ -242,7 +250,18 @@ class Dispatcher:
         # From here it is as if it had run: vLLM preempts running requests only.
         request.status = RequestStatus.RUNNING
         scheduler._preempt_request(request, now)
-        self._wait_a_step(request)
+        self._set_aside.append(request)
+
+    def _all_fit(self, waiting: list[Request], free_blocks: int) -> bool:
+        """Whether the next step admits all who wait whatever their order: nothing to decide."""
+        scheduler = self._scheduler
+        memory = self._memory(free_blocks)
+        if len(waiting) > memory.free_slots or scheduler._inflight_prefills:
+            return False
+        running = len(scheduler.running)
+        tokens = running * (1 + scheduler.num_spec_tokens) + sum(r.num_tokens for r in waiting)
+        blocks = len(self._block_sizes) * (running + len(waiting)) + self._step_blocks
+        return tokens <= memory.step_tokens and blocks + memory.reserve_blocks <= free_blocks
 
     def _memory(self, free_blocks: int) -> Memory:
         scheduler = self._scheduler
@@ -260,7 +279,17 @@ class Dispatcher:
             reserve_blocks=scheduler.kv_cache_manager.watermark_blocks,
         )
 
-    def _view(self, request: Request, running: bool) -> RequestView:
+    def _waiting_view(self, request: Request) -> RequestView:
+        """The view of a request in the waiting queue. With a backlog most are as they were."""
+        turn = self._turn(request.request_id)
+        if turn.view is not None:
+            return turn.view
+        view = self._view(request, False)
+        if view.ready:  # else it may become so, of which nobody tells
+            turn.view = view
+        return view
+
+    def _view(self, request: Request, running: bool, loading: bool = False) -> RequestView:
         state = self._states[request.request_id]
         turn = state.turn
         assert turn is not None
@@ -268,14 +297,20 @@ class Dispatcher:
         # token that its first step generates, or it would be preempted at the second.
         tokens = request.num_tokens_with_spec + request.num_output_placeholders
         room = tokens if running else tokens + 1
-        held = self._scheduler.kv_cache_manager.coordinator.get_blocks(request.request_id)
+        held = state.kv_blocks
+        if loading:
+            groups = self._scheduler.kv_cache_manager.coordinator.get_blocks(request.request_id)
+            held = sum(map(len, groups))
+        needed = 0
+        for size in self._block_sizes:
+            needed -= -room // size
         return RequestView(
             request_id=request.request_id,
             phase=state.tracker.phase,
             arrival=turn.arrival,
             running=running,
-            blocks_held=sum(map(len, held)),
-            blocks_needed=sum(-(-room // size) for size in self._block_sizes),
+            blocks_held=held,
+            blocks_needed=needed,
             tokens_needed=max(1, tokens - request.num_computed_tokens),
             ready=running or self._ready(request),
             preemptable=True,
@@ -287,7 +322,7 @@ class Dispatcher:
             dry_at=self._dry_at(state, turn),
             resume_s=self._resume_s(tokens),
             waiting_since=turn.waiting_since,
-            urgent=turn.urgent,
+            urgent=request.request_id in self._urgent,
             user=turn.user,
         )
 

@@ -25,6 +25,9 @@ class Phase(enum.Enum):
     ANSWERING = "answering"
 
 
+_ANSWERING = Phase.ANSWERING  # looked up for every token, and members of an enum are slow to reach
+
+
 @dataclass(frozen=True, slots=True)
 class ThinkMarkers:
     """Token ids that enclose the thoughts of a model."""
@@ -68,14 +71,14 @@ class PhaseTracker:
 
         :return: the index in ``token_ids`` of the boundary token, if it is among them.
         """
-        if self.phase is Phase.ANSWERING:
+        if self.phase is _ANSWERING:
             self.answering_tokens += len(token_ids)
             return None
-        for index, token_id in enumerate(token_ids):
-            if token_id == self._end:
-                self.phase = Phase.ANSWERING
-                self.reasoning_tokens += index + 1
-                self.answering_tokens += len(token_ids) - index - 1
-                return index
-        self.reasoning_tokens += len(token_ids)
-        return None
+        if self._end not in token_ids:
+            self.reasoning_tokens += len(token_ids)
+            return None
+        index = token_ids.index(self._end)
+        self.phase = Phase.ANSWERING
+        self.reasoning_tokens += index + 1
+        self.answering_tokens += len(token_ids) - index - 1
+        return index

@@ -246,7 +246,7 @@ def _slack(
         else:
             measure = math.inf if r.dry_at is None else r.dry_at
         keys[r.request_id] = (rank, level, not r.running, measure, r.arrival)
-    order = _fair(sorted(requests, key=lambda r: keys[r.request_id]), ranks, keys)
+    order = _fair(sorted(requests, key=lambda r: keys[r.request_id]), ranks)
 
     def displaces(waiting: RequestView, running: RequestView) -> bool:
         mine, its = ranks[waiting.request_id], ranks[running.request_id]
@@ -288,11 +288,7 @@ def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> i
     return _URGENT if slack_s(request, now) < settings.low_water_s else _REST
 
 
-def _fair(
-    order: list[RequestView],
-    ranks: Mapping[str, tuple[int, int]],
-    keys: Mapping[str, tuple[float, ...]],
-) -> list[RequestView]:
+def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
     """Within a rank, let each user's first waiting request go before anybody's second.
 
     What a user has running in the rank counts as going before. Running requests stay first.
@@ -304,10 +300,12 @@ def _fair(
     for r in order:
         rank, nth = ranks[r.request_id], 0
         if r.user is not None:
-            nth = before[rank, r.user]
-            before[rank, r.user] += 1
+            owner = rank, r.user
+            nth = before[owner]
+            before[owner] = nth + 1
         places[r.request_id] = (*rank, not r.running, 0 if r.running else nth)
-    return sorted(order, key=lambda r: (places[r.request_id], keys[r.request_id]))
+    # `order` is sorted by its keys and sorting is stable: the places alone are enough.
+    return sorted(order, key=lambda r: places[r.request_id])
 
 
 def _hold(

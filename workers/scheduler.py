@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ from workers.dispatch import Dispatcher, PhaseState
 from workers.kv_offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
+from workers.phase_stats import PhaseStats
 from workers.policy import PolicySettings
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
@@ -55,61 +56,21 @@ _OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
 # most two tokens of white space. Further back it may be the user who wrote it.
 _PROMPT_TAIL = 3
 
-_STATS_PREFIX = "phase_"
 
+@dataclass(slots=True)
+class _Totals:
+    """Sums over the requests of one phase, kept while they change: every step reports them."""
 
-@dataclass(frozen=True, slots=True)
-class PhaseStats:
-    """State of the scheduler after a step.
+    requests: int = 0
+    running: int = 0
+    kv_blocks: int = 0  # of the running ones
 
-    ``kv_blocks`` of a phase are the blocks that its requests hold; blocks shared through the
-    prefix cache count once for each of them, so the phases may add up to more than is used.
-    """
-
-    reasoning: PhaseCounts
-    answering: PhaseCounts
-    kv_blocks_used: int
-    kv_blocks_total: int
-    preemptions_total: int
-    reloaded_tokens_total: int
-    recomputed_tokens_total: int
-
-    def to_integers(self) -> dict[str, int]:
-        """Flat, for a field of vLLM's statistics that holds integers by name."""
-        return {
-            f"{_STATS_PREFIX}reasoning_running": self.reasoning.running,
-            f"{_STATS_PREFIX}reasoning_waiting": self.reasoning.waiting,
-            f"{_STATS_PREFIX}reasoning_kv_blocks": self.reasoning.kv_blocks,
-            f"{_STATS_PREFIX}answering_running": self.answering.running,
-            f"{_STATS_PREFIX}answering_waiting": self.answering.waiting,
-            f"{_STATS_PREFIX}answering_kv_blocks": self.answering.kv_blocks,
-            f"{_STATS_PREFIX}kv_blocks_used": self.kv_blocks_used,
-            f"{_STATS_PREFIX}kv_blocks_total": self.kv_blocks_total,
-            f"{_STATS_PREFIX}preemptions_total": self.preemptions_total,
-            f"{_STATS_PREFIX}reloaded_tokens_total": self.reloaded_tokens_total,
-            f"{_STATS_PREFIX}recomputed_tokens_total": self.recomputed_tokens_total,
-        }
-
-    @classmethod
-    def from_integers(cls, integers: Mapping[str, int]) -> PhaseStats:
-        """Inverse of `to_integers`; :raises KeyError: if something is missing."""
-
-        def counts(phase: str) -> PhaseCounts:
-            return PhaseCounts(
-                running=integers[f"{_STATS_PREFIX}{phase}_running"],
-                waiting=integers[f"{_STATS_PREFIX}{phase}_waiting"],
-                kv_blocks=integers[f"{_STATS_PREFIX}{phase}_kv_blocks"],
-            )
-
-        return cls(
-            counts("reasoning"),
-            counts("answering"),
-            integers[f"{_STATS_PREFIX}kv_blocks_used"],
-            integers[f"{_STATS_PREFIX}kv_blocks_total"],
-            integers[f"{_STATS_PREFIX}preemptions_total"],
-            integers[f"{_STATS_PREFIX}reloaded_tokens_total"],
-            integers[f"{_STATS_PREFIX}recomputed_tokens_total"],
-        )
+    def count(self, state: PhaseState, sign: int) -> None:
+        """Include a request (1) or leave it out (-1), as it stands."""
+        self.requests += sign
+        if state.kv_blocks:
+            self.running += sign
+            self.kv_blocks += sign * state.kv_blocks
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -152,7 +113,7 @@ class _PhaseMixin(Scheduler):
         settings = policy_settings(phase_config(self.vllm_config))
         self._markers = think_markers(self.vllm_config)
         self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
-        self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states
+        self._reasoning, self._answering = _Totals(), _Totals()  # of those states
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._preemptions = 0
         self._recomputed_tokens = 0
@@ -189,6 +150,12 @@ class _PhaseMixin(Scheduler):
             self._count_recomputed(output.num_scheduled_tokens)
         if self._offload is not None and output.num_scheduled_tokens:
             self._step_times.append((self.now(), self._prefill_tokens(output)))
+        for new in output.scheduled_new_reqs:
+            self._count_blocks(new.req_id, new.block_ids)
+        cached = output.scheduled_cached_reqs
+        for request_id, block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            if block_ids is not None:
+                self._count_blocks(request_id, block_ids)
         return output
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
@@ -198,8 +165,7 @@ class _PhaseMixin(Scheduler):
         if self._step_times and args[0].num_scheduled_tokens:
             self._learn_step(now)
         for batch in outputs.values():
-            for output in batch.outputs:
-                self._observe(output, now)
+            self._observe(batch.outputs, now)
         for batch in outputs.values():
             if batch.scheduler_stats is not None:
                 # The one field of free integers that reaches a stat logger in another process;
@@ -226,6 +192,7 @@ class _PhaseMixin(Scheduler):
             self._counted_early += state.lost_tokens - request.num_computed_tokens
         state.lost_tokens = max(state.lost_tokens, request.num_computed_tokens)
         self._lost_kv.add(request.request_id)
+        self._stopped_running(state)
         if self._dispatcher is not None:
             self._dispatcher.preempted(state, self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
@@ -245,29 +212,12 @@ class _PhaseMixin(Scheduler):
             self._dispatcher = Dispatcher(self, settings, self._phase_states)
 
     def phase_stats(self) -> PhaseStats:
-        """Counts by phase, and the blocks that requests really hold. O(running requests)."""
-        running = {Phase.REASONING: 0, Phase.ANSWERING: 0}
-        blocks = {Phase.REASONING: 0, Phase.ANSWERING: 0}
-        for request in self.running:
-            phase = self._phase_states[request.request_id].tracker.phase
-            running[phase] += 1
-            blocks[phase] += self._blocks_held(request.request_id)
-        for request in self.kv_holding_waiting:
-            phase = self._phase_states[request.request_id].tracker.phase
-            blocks[phase] += self._blocks_held(request.request_id)
+        """Counts by phase, and the blocks that requests really hold."""
         pool = self.kv_cache_manager.block_pool
         total = pool.num_gpu_blocks - 1  # the null block is never given out
-
-        def counts(phase: Phase) -> PhaseCounts:
-            return PhaseCounts(
-                running=running[phase],
-                waiting=self._phase_totals[phase] - running[phase],
-                kv_blocks=blocks[phase],
-            )
-
         return PhaseStats(
-            reasoning=counts(Phase.REASONING),
-            answering=counts(Phase.ANSWERING),
+            reasoning=self._counts(Phase.REASONING),
+            answering=self._counts(Phase.ANSWERING),
             kv_blocks_used=total - pool.get_num_free_blocks(),
             kv_blocks_total=total,
             preemptions_total=self._preemptions,
@@ -285,6 +235,24 @@ class _PhaseMixin(Scheduler):
 
     # ---- own state
 
+    def _counts(self, phase: Phase) -> PhaseCounts:
+        totals = self._totals(phase)
+        kv_blocks = totals.kv_blocks
+        if self.kv_holding_waiting:
+            kv_blocks += sum(
+                self._blocks_held(request.request_id)
+                for request in self.kv_holding_waiting
+                if self._phase_states[request.request_id].tracker.phase is phase
+            )
+        return PhaseCounts(
+            running=totals.running,
+            waiting=totals.requests - totals.running,
+            kv_blocks=kv_blocks,
+        )
+
+    def _totals(self, phase: Phase) -> _Totals:
+        return self._reasoning if phase is Phase.REASONING else self._answering
+
     def _track(self, request: Request) -> None:
         params = request.sampling_params
         told = ((params.extra_args if params else None) or {}).get(REQUEST_KEY)
@@ -296,7 +264,7 @@ class _PhaseMixin(Scheduler):
         end = None if self._markers is None else self._markers.end
         state = PhaseState(PhaseTracker(phase, end), own_id, pace)
         self._phase_states[request.request_id] = state
-        self._phase_totals[phase] += 1
+        self._totals(phase).count(state, 1)
         if self._dispatcher is not None:
             user = None if told is None else told.get("user")
             self._dispatcher.arrived(request, state, user, self.now())
@@ -307,26 +275,31 @@ class _PhaseMixin(Scheduler):
         tail = (request.prompt_token_ids or [])[-_PROMPT_TAIL:]
         return self._markers.phase_after(tail) or Phase.REASONING
 
-    def _observe(self, output: EngineCoreOutput, now: float) -> None:
-        state = self._phase_states.get(output.request_id)
-        if state is None:
-            return
-        crossed = state.tracker.feed(output.new_token_ids) is not None
-        if crossed:
-            self._phase_totals[Phase.REASONING] -= 1
-            self._phase_totals[Phase.ANSWERING] += 1
-        if self._dispatcher is not None and output.new_token_ids:
-            self._dispatcher.produced(state, len(output.new_token_ids), crossed, now)
-        if output.finish_reason is not None:
-            self._forget_if_finished(output.request_id)
+    def _observe(self, outputs: list[EngineCoreOutput], now: float) -> None:
+        states, dispatcher = self._phase_states, self._dispatcher
+        for output in outputs:
+            state = states.get(output.request_id)
+            if state is None:
+                continue
+            token_ids = output.new_token_ids
+            crossed = state.tracker.feed(token_ids) is not None
+            if crossed:
+                self._reasoning.count(state, -1)
+                self._answering.count(state, 1)
+            if dispatcher is not None and token_ids:
+                dispatcher.produced(state, len(token_ids), crossed, now)
+            if output.finish_reason is not None:
+                self._forget_if_finished(output.request_id)
 
     def _forget_if_finished(self, request_id: str) -> None:
         request = self.requests.get(request_id)
         if request is not None and not request.is_finished():
-            return  # one turn of a streamed input: the request goes on
+            # One turn of a streamed input: the request goes on, but for now it does not run.
+            self._stopped_running(self._phase_states[request_id])
+            return
         state = self._phase_states.pop(request_id, None)
         if state is not None:
-            self._phase_totals[state.tracker.phase] -= 1
+            self._totals(state.tracker.phase).count(state, -1)
             self._lost_kv.discard(request_id)
             if state.own_id is not None:
                 self._own_ids.pop(state.own_id, None)
@@ -357,6 +330,22 @@ class _PhaseMixin(Scheduler):
         if prefill_tokens is not None and self._offload is not None:
             self._offload.costs.stepped(prefill_tokens, now - max(scheduled_at, self._step_ended))
         self._step_ended = now
+
+    def _count_blocks(self, request_id: str, given: Sequence[Sequence[int]]) -> None:
+        """A request runs and was given blocks: with its admission all of them, later more."""
+        state = self._phase_states[request_id]
+        totals = self._totals(state.tracker.phase)
+        kv_blocks = sum(map(len, given))
+        if not state.kv_blocks:
+            totals.running += 1
+        totals.kv_blocks += kv_blocks
+        state.kv_blocks += kv_blocks
+
+    def _stopped_running(self, state: PhaseState) -> None:
+        totals = self._totals(state.tracker.phase)
+        totals.count(state, -1)
+        state.kv_blocks = 0
+        totals.count(state, 1)
 
     def _blocks_held(self, request_id: str) -> int:
         groups = self.kv_cache_manager.coordinator.get_blocks(request_id)

@@ -159,3 +159,32 @@ def test_an_unknown_reader_reads_at_the_papers_pace() -> None:
     assert case.dry_at() == pytest.approx(100.25)
     case.produce(9, 9, now=100.0)
     assert case.dry_at() == pytest.approx(100.2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fit"),
+    [
+        ({}, True),
+        ({"free": 11}, False),  # 4 requests, a step of 64 tokens in blocks of 32, the watermark
+        ({"max_num_active_reqs": 3}, False),
+        ({"num_spec_tokens": 3}, False),  # 8 tokens of running requests instead of 2
+        ({"_inflight_prefills": {"a"}}, False),
+    ],
+)
+def test_nothing_is_to_be_decided_where_the_next_step_admits_all(
+    changed: dict[str, Any], fit: bool
+) -> None:
+    case = Case("slack")
+    changed = dict(changed)
+    free = changed.pop("free", 12)
+    scheduler: Any = case.dispatcher._scheduler
+    scheduler.running = [SimpleNamespace()] * 2
+    scheduler._inflight_prefills = set()
+    scheduler.num_spec_tokens = 0
+    scheduler.num_waiting_for_streaming_input = 0
+    scheduler.max_num_active_reqs = 4
+    scheduler.kv_cache_manager = SimpleNamespace(watermark_blocks=5)
+    for name, value in changed.items():
+        setattr(scheduler, name, value)
+    waiting: Any = [SimpleNamespace(num_tokens=31)] * 2
+    assert case.dispatcher._all_fit(waiting, free) == fit

@@ -10,8 +10,9 @@ from workers.engine import EngineRequest
 from workers.errors import RequestRejected
 from workers.messages import Pace, PhaseCounts, Sampling
 from workers.phase import Phase, ThinkMarkers
+from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
-from workers.scheduler import CONFIG_KEY, REQUEST_KEY, PhaseStats, policy_settings, think_markers
+from workers.scheduler import CONFIG_KEY, REQUEST_KEY, policy_settings, think_markers
 
 
 def request(sampling: Sampling = Sampling(), **fields: Any) -> EngineRequest:

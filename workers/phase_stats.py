@@ -1,0 +1,67 @@
+"""What the scheduler says of itself after a step, by phase, and how that travels.
+
+Pure. In another process only vLLM's own statistics arrive, in which integers by name fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workers.messages import PhaseCounts
+
+_STATS_PREFIX = "phase_"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStats:
+    """State of the scheduler after a step.
+
+    ``kv_blocks`` of a phase are the blocks that its requests hold; blocks shared through the
+    prefix cache count once for each of them, so the phases may add up to more than is used.
+    """
+
+    reasoning: PhaseCounts
+    answering: PhaseCounts
+    kv_blocks_used: int
+    kv_blocks_total: int
+    preemptions_total: int
+    reloaded_tokens_total: int
+    recomputed_tokens_total: int
+
+    def to_integers(self) -> dict[str, int]:
+        """Flat, for a field of vLLM's statistics that holds integers by name."""
+        return {
+            f"{_STATS_PREFIX}reasoning_running": self.reasoning.running,
+            f"{_STATS_PREFIX}reasoning_waiting": self.reasoning.waiting,
+            f"{_STATS_PREFIX}reasoning_kv_blocks": self.reasoning.kv_blocks,
+            f"{_STATS_PREFIX}answering_running": self.answering.running,
+            f"{_STATS_PREFIX}answering_waiting": self.answering.waiting,
+            f"{_STATS_PREFIX}answering_kv_blocks": self.answering.kv_blocks,
+            f"{_STATS_PREFIX}kv_blocks_used": self.kv_blocks_used,
+            f"{_STATS_PREFIX}kv_blocks_total": self.kv_blocks_total,
+            f"{_STATS_PREFIX}preemptions_total": self.preemptions_total,
+            f"{_STATS_PREFIX}reloaded_tokens_total": self.reloaded_tokens_total,
+            f"{_STATS_PREFIX}recomputed_tokens_total": self.recomputed_tokens_total,
+        }
+
+    @classmethod
+    def from_integers(cls, integers: Mapping[str, int]) -> PhaseStats:
+        """Inverse of `to_integers`; :raises KeyError: if something is missing."""
+
+        def counts(phase: str) -> PhaseCounts:
+            return PhaseCounts(
+                running=integers[f"{_STATS_PREFIX}{phase}_running"],
+                waiting=integers[f"{_STATS_PREFIX}{phase}_waiting"],
+                kv_blocks=integers[f"{_STATS_PREFIX}{phase}_kv_blocks"],
+            )
+
+        return cls(
+            counts("reasoning"),
+            counts("answering"),
+            integers[f"{_STATS_PREFIX}kv_blocks_used"],
+            integers[f"{_STATS_PREFIX}kv_blocks_total"],
+            integers[f"{_STATS_PREFIX}preemptions_total"],
+            integers[f"{_STATS_PREFIX}reloaded_tokens_total"],
+            integers[f"{_STATS_PREFIX}recomputed_tokens_total"],
+        )
