@@ -1,4 +1,4 @@
-"""Checks before anything is started, each with one clear line: port, memory, model."""
+"""Checks before anything is started, each with one clear line: model, profile, memory, port."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.supervisor import cpu_build
+from workers.profile import ProfileError, load_profile
 
 # What a worker takes besides its KV memory: interpreter, torch and vLLM, measured with the embedded
 # model; a larger model adds its weights.
@@ -21,6 +22,7 @@ class PreflightError(Exception):
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
     _check_model(config)
+    _check_profile(config)
     _check_memory(config)
     _check_port(config.server.host, config.server.port)
 
@@ -45,6 +47,8 @@ def _check_memory(config: Config) -> None:
     workers = config.workers
     kv_bytes = 0 if workers.kv_blocks else int(workers.kv_cache_gib * 1024**3)
     weights = sum(file.stat().st_size for file in Path(config.model_path).glob("*.safetensors"))
+    if workers.emulate:
+        kv_bytes = weights = 0
     needed = workers.count * (_WORKER_BYTES + kv_bytes + weights)
     available = _available_bytes()
     if available is not None and available < needed:
@@ -64,6 +68,14 @@ def _available_bytes() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _check_profile(config: Config) -> None:
+    if config.workers.emulate:
+        try:
+            load_profile(config.workers.emulate)
+        except ProfileError as error:
+            raise PreflightError(f"workers.emulate: {error}") from error
 
 
 def _check_model(config: Config) -> None:

@@ -14,6 +14,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from workers import emulator
 from workers.chat import Tokenizer
 from workers.phase import ThinkMarkers
 from workers.policy import PolicySettings
@@ -46,8 +47,12 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "disable_log_stats": True,
         "logits_processors": ["workers.forced_lengths:LengthsProcessor"],
     }
+    if settings.emulate is not None:
+        arguments |= emulator.arguments(settings)
     config = AsyncEngineArgs(**(arguments | settings.engine_args)).create_engine_config()
     scheduler = config.scheduler_config
+    if settings.emulate is not None:
+        scheduler.async_scheduling = True  # as on a GPU; vLLM switches it off for CPUs
     if scheduler.scheduler_cls is None:
         name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
         scheduler.scheduler_cls = f"workers.scheduler.{name}"

@@ -88,6 +88,17 @@ class PhaseCounts(Value):
     kv_blocks: int = 0
 
 
+class DeviceStats(Value):
+    """What an emulated device has done since it started; see `workers.device_clock`."""
+
+    steps: int
+    busy_s: float  # modelled time that it computed
+    starved_s: (
+        float  # it stood idle although there was work: the engine was late with the next step
+    )
+    late_s: float  # between the end of a step and the engine's taking its tokens, all steps
+
+
 class StepStats(Value):
     """State of the engine after a step."""
 
@@ -98,6 +109,7 @@ class StepStats(Value):
     preemptions_total: int  # since the engine started
     steps_total: int  # since the engine started
     step_s: float  # duration of the last step
+    device: DeviceStats | None = None  # None: the device is real
 
 
 class Finish(Value):
