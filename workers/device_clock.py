@@ -43,10 +43,14 @@ class DeviceClock:
         :param start_s: as `begin` said, or later if the device waits for something of its own.
         :return: when it ends.
         """
-        self._free_at_s = start_s + step_s
+        self.wait(start_s + step_s)
         self.busy_s += step_s
         self.steps += 1
         return self._free_at_s
+
+    def wait(self, until_s: float) -> None:
+        """What the device waits for by itself is no idleness."""
+        self._free_at_s = max(self._free_at_s, until_s)
 
     def fetched(self, due_s: float) -> None:
         """The engine takes the output of a step, now."""

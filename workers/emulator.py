@@ -28,6 +28,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 
 from workers.device_clock import DeviceClock
+from workers.emulated_offload import EmulatedOffload
 from workers.messages import DeviceStats
 from workers.profile import DeviceProfile, load_profile
 from workers.scheduler import REQUEST_KEY, think_markers
@@ -40,6 +41,7 @@ _log = structlog.get_logger()
 
 _MAX_MODEL_LEN = 32_768  # tokens, where nothing else is asked for and the KV memory holds as many
 _MAX_BATCHED_TOKENS = 8192  # per step: vLLM's own default for a device of 80 GB
+_PAUSE_S = 0.001  # between two looks at whether KV has arrived: as vLLM's own loop, which sleeps
 _DTYPES = {1: torch.float8_e4m3fn, 2: torch.bfloat16, 4: torch.float32}
 
 
@@ -119,6 +121,7 @@ class EmulatedExecutor(Executor):
         )
         self._scripts: dict[str, tuple[Script, int]] = {}  # with the prompt's length, until told
         self._pending: _StepOutput | None = None  # scheduled, its tokens not yet asked for
+        self._offload: EmulatedOffload | None = None  # once the KV memory is known, if it is wanted
         self.reset_stats()
 
     @property
@@ -132,12 +135,16 @@ class EmulatedExecutor(Executor):
 
     def stats(self) -> DeviceStats:
         """What the device has done so far."""
-        clock = self._clock
+        clock, offload = self._clock, self._offload
+        transfers = None if offload is None else offload.transfers
         return DeviceStats(
             steps=clock.steps,
             busy_s=clock.busy_s,
             starved_s=clock.starved_s,
             late_s=clock.late_s,
+            stalled_s=transfers.stall_s if transfers else 0.0,
+            stored_blocks=transfers.stored_blocks if transfers else 0,
+            loaded_blocks=transfers.loaded_blocks if transfers else 0,
         )
 
     # ---- the engine starts
@@ -165,7 +172,18 @@ class EmulatedExecutor(Executor):
         """Nothing is laid out."""
 
     def initialize_from_config(self, kv_cache_configs: list[KVCacheConfig]) -> None:
-        """No memory is taken."""
+        """No memory is taken, neither on the device nor on its host."""
+        if self.vllm_config.kv_transfer_config is not None:
+            self._offload = EmulatedOffload(
+                self.vllm_config,
+                kv_cache_configs[0],
+                block_bytes=self._profile.kv.bytes_per_token * self.cache_config.block_size,
+                bytes_per_s=self._profile.links.host_bytes_per_s,
+            )
+
+    def get_kv_connector_handshake_metadata(self) -> list[Any]:
+        """None: KV goes to the device's own host alone."""
+        return []
 
     def compile_or_warm_up_model(self) -> None:
         """There is nothing to compile."""
@@ -198,21 +216,42 @@ class EmulatedExecutor(Executor):
         for request_id in scheduler_output.finished_req_ids:
             self._scripts.pop(request_id, None)
         if not scheduler_output.num_scheduled_tokens:
-            return _answer(EMPTY_MODEL_RUNNER_OUTPUT, non_block)
+            pause = self._pause(scheduler_output)
+            return pause if non_block else pause.result()
         work_before = bool(self._scripts)
         output, step_s = self._run(scheduler_output)
         clock = self._clock
-        due_s = clock.run(clock.begin(work_before=work_before), step_s)
+        start_s = clock.begin(work_before=work_before)
+        if self._offload is not None:
+            start_s = self._offload.begin(scheduler_output, start_s)
+        due_s = clock.run(start_s, step_s)
+        if self._offload is not None:
+            output.kv_connector_output = self._offload.end(scheduler_output, start_s, due_s)
         self._pending = _StepOutput(output, due_s, lambda: self._took(output, due_s))
         if (busy := clock.starving()) is not None:
             _log.warning("emulated_device_starved", busy=round(busy, 3))
-        return _answer(None, non_block)
+        nothing: Future[None] = Future()
+        nothing.set_result(None)
+        return nothing if non_block else None
 
     def sample_tokens(self, grammar_output: GrammarOutput | None, non_block: bool = False) -> Any:
         """The tokens of the step that was submitted last."""
         pending, self._pending = self._pending, None
         assert pending is not None
         return pending if non_block else pending.result()
+
+    def _pause(self, scheduled: SchedulerOutput) -> Future[ModelRunnerOutput | None]:
+        """A step in which nothing can be computed: at most KV is on its way."""
+        done: Future[ModelRunnerOutput | None] = Future()
+        if self._offload is None:
+            done.set_result(EMPTY_MODEL_RUNNER_OUTPUT)
+            return done
+        start_s = self._offload.begin(scheduled, self._clock.begin(work_before=False))
+        due_s = start_s + _PAUSE_S
+        self._clock.wait(due_s)
+        transfers = self._offload.end(scheduled, start_s, due_s)
+        output = ModelRunnerOutput.with_kv_conn_output_only(transfers)
+        return _StepOutput(output, due_s, lambda: None)
 
     def _run(self, scheduled: SchedulerOutput) -> tuple[ModelRunnerOutput, float]:
         """What a step produces, and how long it takes."""
@@ -258,11 +297,3 @@ class EmulatedExecutor(Executor):
         # A step that was in flight when its last request ended is fetched with the next request's.
         if any(request_id in self._scripts for request_id in output.req_ids):
             self._clock.fetched(due_s)
-
-
-def _answer(value: ModelRunnerOutput | None, non_block: bool) -> Any:
-    if not non_block:
-        return value
-    future: Future[ModelRunnerOutput | None] = Future()
-    future.set_result(value)
-    return future

@@ -97,6 +97,9 @@ class DeviceStats(Value):
         float  # it stood idle although there was work: the engine was late with the next step
     )
     late_s: float  # between the end of a step and the engine's taking its tokens, all steps
+    stalled_s: float = 0.0  # it waited until KV was stored whose blocks others got
+    stored_blocks: int = 0  # KV blocks to the host
+    loaded_blocks: int = 0  # and back
 
 
 class StepStats(Value):

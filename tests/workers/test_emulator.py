@@ -228,6 +228,42 @@ async def test_answers_at_once_where_thinking_is_switched_off(gateway: Gateway) 
     assert len(output.token_ids) == 30
 
 
+async def test_kv_of_preempted_requests_goes_to_the_host_and_comes_back(
+    profile_path: Path, tmp_path: Path, words: Words
+) -> None:
+    connector = {
+        "kv_connector": "OffloadingConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"cpu_bytes_to_use": 2**33, "offload_prompt_only": False},
+    }
+    worker = WorkerProcess(
+        tmp_path,
+        emulate=str(profile_path),
+        kv_blocks=None,
+        block_size=None,
+        engine_args={"kv_transfer_config": connector},
+    )
+    try:
+        await worker.started()
+        async with Gateway(worker.path) as gateway:
+            lengths = {f"r{i}": (150 + 13 * i, 120 - 5 * i) for i in range(14)}
+            for request_id, (reasoning, answer) in lengths.items():
+                await gateway.force(request_id, reasoning, answer)
+            for request_id, (reasoning, answer) in lengths.items():
+                output = await gateway.finished(request_id)
+                assert output.token_ids == expected(words, reasoning, answer)
+            await gateway.force("last", 20, 5)  # steps in which the last stores are done
+            await gateway.finished("last")
+            stats = await gateway.idle_stats()
+            assert stats.preemptions_total > 0
+            assert stats.device is not None
+            assert stats.device.loaded_blocks > 0
+            assert stats.device.stored_blocks > BLOCKS  # generated tokens too
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+
+
 async def test_requests_longer_than_the_emulated_memory_are_refused_at_the_start(
     profile_path: Path, tmp_path: Path
 ) -> None:
