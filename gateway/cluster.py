@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
@@ -41,6 +42,23 @@ _SILENT_S = 3.5  # three heartbeats missed
 
 class _NotAccepted(Exception):
     """The instance was lost before it took the request in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What engines counted since they started."""
+
+    preemptions: int = 0
+    reloaded_tokens: int = 0
+    recomputed_tokens: int = 0
+
+    def plus(self, stats: StepStats) -> Totals:
+        """With one engine more."""
+        return Totals(
+            self.preemptions + stats.preemptions_total,
+            self.reloaded_tokens + stats.reloaded_tokens_total,
+            self.recomputed_tokens + stats.recomputed_tokens_total,
+        )
 
 
 class Instance:
@@ -82,7 +100,7 @@ class Cluster:
     def __init__(self, *, slo_qoe: float, on_progress: Callable[[Session], None]) -> None:
         self.instances: dict[str, Instance] = {}
         self.ever_served = False  # whether any instance was ever there
-        self.preemptions_lost = 0  # counted by engines that are gone
+        self._ended_totals = Totals()  # counted by engines that are gone
         self._slo_qoe = slo_qoe
         self._on_progress = on_progress
         self._changed = asyncio.Event()
@@ -172,13 +190,13 @@ class Cluster:
         if (instance := self._instance_of(session)) is not None:
             instance.link.send(SetPace(request_id=session.response_id, pace=session.pace))
 
-    def preemptions_total(self) -> int:
-        """By all engines since the gateway started."""
-        return self.preemptions_lost + sum(
-            instance.stats.preemptions_total
-            for instance in self.instances.values()
-            if instance.stats is not None
-        )
+    def totals(self) -> Totals:
+        """Of all engines since the gateway started."""
+        totals = self._ended_totals
+        for instance in self.instances.values():
+            if instance.stats is not None:
+                totals = totals.plus(instance.stats)
+        return totals
 
     def _instance_of(self, session: Session) -> Instance | None:
         instance = self.instances.get(session.instance_id or "")
@@ -249,7 +267,7 @@ class Cluster:
     def _lose(self, instance: Instance) -> None:
         del self.instances[instance.instance_id]
         if instance.stats is not None:
-            self.preemptions_lost += instance.stats.preemptions_total
+            self._ended_totals = self._ended_totals.plus(instance.stats)
         lost = Unavailable(
             f"Instance {instance.instance_id} was lost while it served this request.",
             code="instance_lost",

@@ -175,11 +175,16 @@ class _ClusterCollector:
                     family.add_metric([instance_id], value)
         yield from (running, waiting, blocks, total, steps)
         yield from (family for family in device if family.samples)
+        totals = self._cluster.totals()
         yield CounterMetricFamily(
-            "pascal_preemptions",
-            "Requests that lost their KV memory",
-            value=self._cluster.preemptions_total(),
+            "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
         )
+        lost = CounterMetricFamily(
+            "pascal_preempted_tokens", "KV tokens that came back to requests", labels=["how"]
+        )
+        lost.add_metric(["reloaded"], totals.reloaded_tokens)
+        lost.add_metric(["recomputed"], totals.recomputed_tokens)
+        yield lost
         yield GaugeMetricFamily(
             "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
         )

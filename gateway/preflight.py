@@ -10,8 +10,9 @@ from gateway.config import Config
 from gateway.supervisor import cpu_build
 from workers.profile import ProfileError, load_profile
 
-# What a worker takes besides its KV memory: interpreter, torch and vLLM, measured with the embedded
-# model; a larger model adds its weights.
+_GIB = 1024**3
+# What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
+# embedded model; a larger model adds its weights.
 _WORKER_BYTES = 900 * 1024**2
 
 
@@ -42,20 +43,22 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _check_memory(config: Config) -> None:
-    if not cpu_build():
-        return  # vLLM itself checks the GPU's memory, and says what is missing
     workers = config.workers
-    kv_bytes = 0 if workers.kv_blocks else int(workers.kv_cache_gib * 1024**3)
-    weights = sum(file.stat().st_size for file in Path(config.model_path).glob("*.safetensors"))
+    per_worker = 0 if workers.kv_resume == "recompute" else int(workers.kv_offload_gib * _GIB)
     if workers.emulate:
-        kv_bytes = weights = 0
-    needed = workers.count * (_WORKER_BYTES + kv_bytes + weights)
+        per_worker = _WORKER_BYTES  # its KV memory and its host's are emulated too
+    elif cpu_build():  # else vLLM itself checks the GPU's memory, and says what is missing
+        per_worker += _WORKER_BYTES
+        per_worker += 0 if workers.kv_blocks else int(workers.kv_cache_gib * _GIB)
+        weights = Path(config.model_path).glob("*.safetensors")
+        per_worker += sum(file.stat().st_size for file in weights)
+    needed = workers.count * per_worker
     available = _available_bytes()
     if available is not None and available < needed:
         raise PreflightError(
-            f"Too little memory: {workers.count} workers need about {needed / 1024**3:.1f} GiB, "
-            f"{available / 1024**3:.1f} GiB are available; use fewer with --workers, or less KV "
-            "memory with --kv-cache-gib."
+            f"Too little memory: {workers.count} workers need about {needed / _GIB:.1f} GiB, "
+            f"{available / _GIB:.1f} GiB are available; use fewer with --workers, or less memory "
+            "for KV with --kv-cache-gib and workers.kv_offload_gib."
         )
 
 

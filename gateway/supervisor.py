@@ -220,6 +220,8 @@ def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSetti
         kv_cache_gib=workers.kv_cache_gib,
         kv_blocks=workers.kv_blocks or None,
         block_size=workers.block_size or None,
+        kv_offload_gib=workers.kv_offload_gib,
+        kv_resume=workers.kv_resume,
         enforce_eager=workers.enforce_eager or engine == "inprocess",
         gpu_memory_utilization=workers.gpu_memory_utilization,
         tensor_parallel_size=workers.tensor_parallel_size,

@@ -25,7 +25,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
-from workers.inprocess import WARM_UP_DECODE, finish_of, warm_up_length
+from workers.inprocess import WARM_UP_DECODE, finish_of, warm_up_rounds
 from workers.messages import Pace, PhaseCounts, StepStats
 from workers.sampling import sampling_params
 from workers.scheduler import SET_PACE_UTILITY, PhaseStats
@@ -93,16 +93,18 @@ class AsyncEngine:
     async def load(cls, config: VllmConfig) -> AsyncEngine:
         """Load the model and warm up."""
         engine = cls(config)
-        prompt = tokens_input([1] * warm_up_length(config.model_config.max_model_len))
         params = SamplingParams(
             max_tokens=WARM_UP_DECODE,
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        async for _ in engine._llm.generate(prompt, params, "warm-up"):
-            pass
-        await engine._llm.reset_prefix_cache()
+        for prompts in warm_up_rounds(config):
+            for prompt in prompts:
+                async for _ in engine._llm.generate(tokens_input(prompt), params, "warm-up"):
+                    pass
+            await engine._llm.reset_prefix_cache()
+        await engine._llm.reset_prefix_cache(reset_connector=True)
         engine._steps = 0
         return engine
 
@@ -225,6 +227,8 @@ class AsyncEngine:
             kv_blocks_used=phases.kv_blocks_used,
             kv_blocks_total=phases.kv_blocks_total,
             preemptions_total=phases.preemptions_total,
+            reloaded_tokens_total=phases.reloaded_tokens_total,
+            recomputed_tokens_total=phases.recomputed_tokens_total,
             steps_total=self._steps,
             step_s=self.since_step_s(),
         )

@@ -20,6 +20,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from pacer.clock import ReadingClock
+from workers.kv_offload import ResumeConnector
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
 from workers.policy import LOW_QUEUE, Memory, PolicySettings, RequestView, decide, queue_of
@@ -54,6 +55,7 @@ class PhaseState:
     own_id: str | None  # the worker's id of the request; None in a stock server
     pace: Pace | None  # None in a stock server: nothing is known about the reader
     turn: Turn | None = None  # None where vLLM's own order holds
+    lost_tokens: int = 0  # how far its KV had come when it was preempted
 
 
 class RankedQueue(PriorityRequestQueue):
@@ -84,6 +86,9 @@ class Dispatcher:
         self._arrivals = 0
         self._tickets = 0
         self._review_at = 0.0  # until then nothing is decided
+        self._set_aside: list[Request] = []  # preempted in this step
+        connector = scheduler.connector
+        self._offload = connector if isinstance(connector, ResumeConnector) else None
         scheduler.policy = SchedulingPolicy.PRIORITY
         self._waiting = scheduler.waiting = RankedQueue()
         self._loading = scheduler.kv_holding_waiting = RankedQueue()
@@ -170,6 +175,8 @@ class Dispatcher:
             self._loading.members(),
         )
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        # Blocks of preempted requests that a step in flight may still write come with its end.
+        free += sum(len(blocks) for _, blocks in scheduler.deferred_frees)
         groups = len(self._block_sizes)
         if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
             return  # everybody has what it wants: no rank matters
@@ -196,23 +203,56 @@ class Dispatcher:
                 request.next_decode_eligible_step, scheduler.current_step + 2
             )
 
+    def after_step(self) -> None:
+        """Queue who was preempted; call after `schedule`."""
+        for request in self._set_aside:
+            self._waiting.add_request(request)
+        self._set_aside.clear()
+
     def _preempt(self, request_ids: Iterable[str], now: float) -> None:
         scheduler = self._scheduler
         gone = set(request_ids)
         victims = [r for r in scheduler.running if r.request_id in gone]
+        for loaded in [r for r in self._loading.members() if r.request_id in gone]:
+            self._unload(loaded, now)
         scheduler.running = [r for r in scheduler.running if r.request_id not in gone]
         for victim in victims:
             self._turn(victim.request_id).preemptions += 1
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
-            # It may be resumed in this very step; the model runner must then be told its tokens.
-            scheduler.prev_step_scheduled_req_ids.discard(victim.request_id)
+            self._wait_a_step(victim)
+
+    def _wait_a_step(self, request: Request) -> None:
+        """Not to be resumed in this very step, if whom it made room for is not admitted after all.
+
+        vLLM does not do that, and KV connectors rely on it.
+        """
+        self._waiting.remove_request(request)
+        self._set_aside.append(request)
+
+    def _unload(self, request: Request, now: float) -> None:
+        """A request that has got its KV back, and not run yet, gives it up again."""
+        scheduler = self._scheduler
+        self._turn(request.request_id).preemptions += 1
+        self._loading.remove_request(request)
+        scheduler.deferred_waiting.discard(request)
+        scheduler.finished_recving_kv_req_ids.discard(request.request_id)
+        scheduler._set_kv_fetch_stage(request, None)
+        # From here it is as if it had run: vLLM preempts running requests only.
+        request.status = RequestStatus.RUNNING
+        scheduler._preempt_request(request, now)
+        self._wait_a_step(request)
 
     def _memory(self, free_blocks: int) -> Memory:
         scheduler = self._scheduler
         # Sessions that wait for more input keep their slot although they do not run.
         taken = len(scheduler.running) + scheduler.num_waiting_for_streaming_input
+        # Nor do those that are loading, but they will.
+        taken += sum(
+            r.status is RequestStatus.WAITING_FOR_REMOTE_KVS and not self._ready(r)
+            for r in self._loading.members()
+        )
         return Memory(
             free_blocks=free_blocks,
             free_slots=scheduler.max_num_active_reqs - taken,
@@ -238,14 +278,14 @@ class Dispatcher:
             blocks_needed=sum(-(-room // size) for size in self._block_sizes),
             tokens_needed=max(1, tokens - request.num_computed_tokens),
             ready=running or self._ready(request),
-            preemptable=self._scheduler._request_blocks_can_be_freed(request),
+            preemptable=True,
             queue=turn.queue,
             ticket=turn.ticket,
             quanta=turn.quanta,
             run_tokens=turn.run_tokens,
             preemptions=turn.preemptions,
             dry_at=self._dry_at(state, turn),
-            resume_s=tokens * self._settings.resume_s_per_token,
+            resume_s=self._resume_s(tokens),
             waiting_since=turn.waiting_since,
             urgent=turn.urgent,
             user=turn.user,
@@ -257,7 +297,15 @@ class Dispatcher:
             return request.request_id in self._scheduler.finished_recving_kv_req_ids
         if request.num_stale_output_tokens and not request.drop_stale_output:
             return False  # until its steps in flight are back
+        if self._offload is not None and self._offload.moving(request.request_id):
+            return False
         return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+
+    def _resume_s(self, tokens: int) -> float:
+        s_per_token = self._settings.resume_s_per_token
+        if self._offload is None:
+            return tokens * s_per_token
+        return self._offload.costs.resume_s(tokens, s_per_token)
 
     def _dry_at(self, state: PhaseState, turn: Turn) -> float | None:
         if turn.boundary_at is None:

@@ -49,9 +49,18 @@ def finish_of(reason: str | None) -> FinishReason | None:
     return None if reason is None else _FINISH[reason]
 
 
-def warm_up_length(max_model_len: int) -> int:
-    """Tokens of the prompt with which an engine is warmed up."""
-    return max(1, min(_WARM_UP_PROMPT, max_model_len - WARM_UP_DECODE))
+def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
+    """Prompts with which an engine is warmed up; its prefix cache is emptied after each round.
+
+    Where KV is offloaded, they also show what it costs to compute and to reload it (see
+    `workers.resume_cost`): one prompt is computed when a step is known by its usual duration, and
+    then two are loaded, of several blocks and of one.
+    """
+    length = max(1, min(_WARM_UP_PROMPT, config.model_config.max_model_len - WARM_UP_DECODE))
+    if config.kv_transfer_config is None:
+        return [[[1] * length]]
+    short = min(length, config.cache_config.block_size + 1)
+    return [[[1] * length, [2] * length], [[1] * length, [2] * short]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,9 @@ class InProcessEngine:
         self._steps = 0
         self._step_s = 0.0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
-        self._warm_up(config.model_config.max_model_len)
+        self._warm_up(config)
+        if self._device is not None:
+            self._device.reset_stats()
         self._stats = self._new_stats()  # written by the thread, read by the loop: one reference
 
     def _kind(self) -> str:
@@ -161,7 +172,11 @@ class InProcessEngine:
             self._tell(self._events.engine_failed, f"{type(error).__name__}: {error}")
 
     def _may_step(self) -> bool:
-        return bool(self._live) and not self._paused and not self._closing
+        return (bool(self._live) or self._storing()) and not self._paused and not self._closing
+
+    def _storing(self) -> bool:
+        """Whether KV of requests that have ended is still to be stored, or their blocks freed."""
+        return self._scheduler.connector is not None and self._scheduler.has_requests()
 
     def _obey(self) -> None:
         """Carry out what was asked; wait for it if there is nothing else to do."""
@@ -241,21 +256,24 @@ class InProcessEngine:
             kv_blocks_used=phases.kv_blocks_used,
             kv_blocks_total=phases.kv_blocks_total,
             preemptions_total=phases.preemptions_total,
+            reloaded_tokens_total=phases.reloaded_tokens_total,
+            recomputed_tokens_total=phases.recomputed_tokens_total,
             steps_total=self._steps,
             step_s=self._step_s,
             device=None if self._device is None else self._device.stats(),
         )
 
-    def _warm_up(self, max_model_len: int) -> None:
+    def _warm_up(self, config: VllmConfig) -> None:
         params = SamplingParams(
             max_tokens=WARM_UP_DECODE,
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._llm.add_request("warm-up", tokens_input([1] * warm_up_length(max_model_len)), params)
-        while self._llm.has_unfinished_requests():
-            self._llm.step()
-        self._llm.reset_prefix_cache()
-        if self._device is not None:
-            self._device.reset_stats()
+        for prompts in warm_up_rounds(config):
+            for prompt in prompts:
+                self._llm.add_request("warm-up", tokens_input(prompt), params)
+                while self._llm.has_unfinished_requests() or self._storing():
+                    self._llm.step()
+            self._llm.reset_prefix_cache()
+        self._llm.reset_prefix_cache(reset_connector=True)

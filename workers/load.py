@@ -1,23 +1,25 @@
 """From `WorkerSettings` to vLLM's configuration, and the tokenizer that goes with it.
 
 Decides what is set for every engine of this project: the scheduler plugin, the logits processor,
-the ids they need. The environment must be prepared before this module is imported (see
-`workers.process`): vLLM and torch read it at import.
+the ids they need, the memory for KV of preempted requests. The environment must be prepared before
+this module is imported (see `workers.process`): vLLM and torch read it at import.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from vllm.config import VllmConfig
+from vllm.config import KVTransferConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from workers import emulator
 from workers.chat import Tokenizer
+from workers.kv_offload import kv_transfer_config
 from workers.phase import ThinkMarkers
 from workers.policy import PolicySettings
+from workers.profile import load_profile
 from workers.scheduler import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings
 
@@ -39,6 +41,7 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "seed": settings.seed,
         "num_gpu_blocks_override": settings.kv_blocks,
         "kv_cache_memory_bytes": _kv_bytes(settings),
+        "kv_transfer_config": _kv_transfer(settings),
     }
     arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     arguments |= {
@@ -74,6 +77,15 @@ def _kv_bytes(settings: WorkerSettings) -> int | None:
         return int(settings.kv_cache_gib * _GIB)
     # vLLM's default on CPU is nearly all memory of the machine, which several workers share.
     return _GIB if current_platform.is_cpu() else None
+
+
+def _kv_transfer(settings: WorkerSettings) -> KVTransferConfig | None:
+    host_bytes = int(settings.kv_offload_gib * _GIB)
+    if host_bytes and settings.emulate is not None:
+        host_bytes = int(load_profile(settings.emulate).host.offload_bytes)
+    if not host_bytes or settings.kv_resume == "recompute":
+        return None  # nothing would ever be loaded
+    return kv_transfer_config(host_bytes, settings.kv_resume)
 
 
 def _policy(settings: WorkerSettings) -> dict[str, Any]:

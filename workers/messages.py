@@ -112,6 +112,9 @@ class StepStats(Value):
     preemptions_total: int  # since the engine started
     steps_total: int  # since the engine started
     step_s: float  # duration of the last step
+    # KV tokens that preempted requests had lost, since the engine started.
+    reloaded_tokens_total: int = 0  # brought back from host memory
+    recomputed_tokens_total: int = 0
     device: DeviceStats | None = None  # None: the device is real
 
 

@@ -21,11 +21,15 @@ interface public, so its version is pinned.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vllm.config import VllmConfig
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
+    OffloadingConnectorMetadata,
+)
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -35,6 +39,7 @@ from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import Request
 
 from workers.dispatch import Dispatcher, PhaseState
+from workers.kv_offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.policy import PolicySettings
@@ -65,6 +70,8 @@ class PhaseStats:
     kv_blocks_used: int
     kv_blocks_total: int
     preemptions_total: int
+    reloaded_tokens_total: int
+    recomputed_tokens_total: int
 
     def to_integers(self) -> dict[str, int]:
         """Flat, for a field of vLLM's statistics that holds integers by name."""
@@ -78,6 +85,8 @@ class PhaseStats:
             f"{_STATS_PREFIX}kv_blocks_used": self.kv_blocks_used,
             f"{_STATS_PREFIX}kv_blocks_total": self.kv_blocks_total,
             f"{_STATS_PREFIX}preemptions_total": self.preemptions_total,
+            f"{_STATS_PREFIX}reloaded_tokens_total": self.reloaded_tokens_total,
+            f"{_STATS_PREFIX}recomputed_tokens_total": self.recomputed_tokens_total,
         }
 
     @classmethod
@@ -97,6 +106,8 @@ class PhaseStats:
             integers[f"{_STATS_PREFIX}kv_blocks_used"],
             integers[f"{_STATS_PREFIX}kv_blocks_total"],
             integers[f"{_STATS_PREFIX}preemptions_total"],
+            integers[f"{_STATS_PREFIX}reloaded_tokens_total"],
+            integers[f"{_STATS_PREFIX}recomputed_tokens_total"],
         )
 
 
@@ -143,6 +154,13 @@ class _PhaseMixin(Scheduler):
         self._phase_totals = {Phase.REASONING: 0, Phase.ANSWERING: 0}  # of those states
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._preemptions = 0
+        self._recomputed_tokens = 0
+        self._counted_early = 0  # of them; a figure that has been told must not become less
+        self._lost_kv: set[str] = set()  # preempted requests that have not run again
+        self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
+        self._step_ended = 0.0
+        connector = self.connector
+        self._offload = connector if isinstance(connector, ResumeConnector) else None
         self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
         if settings.policy != "fcfs":
             self._dispatcher = Dispatcher(self, settings, self._phase_states)
@@ -164,12 +182,21 @@ class _PhaseMixin(Scheduler):
         """One step, after the policy has said who takes part."""
         if self._dispatcher is not None:
             self._dispatcher.before_step(self.now())
-        return super().schedule(*args, **kwargs)
+        output: SchedulerOutput = super().schedule(*args, **kwargs)
+        if self._dispatcher is not None:
+            self._dispatcher.after_step()
+        if self._lost_kv:
+            self._count_recomputed(output.num_scheduled_tokens)
+        if self._offload is not None and output.num_scheduled_tokens:
+            self._step_times.append((self.now(), self._prefill_tokens(output)))
+        return output
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
         """Follow what requests got, and put the figures into the statistics."""
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
-        now = self.now() if self._dispatcher is not None else 0.0
+        now = self.now() if self._dispatcher is not None or self._step_times else 0.0
+        if self._step_times and args[0].num_scheduled_tokens:
+            self._learn_step(now)
         for batch in outputs.values():
             for output in batch.outputs:
                 self._observe(output, now)
@@ -192,8 +219,15 @@ class _PhaseMixin(Scheduler):
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
         self._preemptions += 1
+        state = self._phase_states[request.request_id]
+        resumed = request.request_id not in self._lost_kv
+        if resumed and request.num_computed_tokens < state.lost_tokens:
+            # It had not got so far again: what is still missing was counted too early.
+            self._counted_early += state.lost_tokens - request.num_computed_tokens
+        state.lost_tokens = max(state.lost_tokens, request.num_computed_tokens)
+        self._lost_kv.add(request.request_id)
         if self._dispatcher is not None:
-            self._dispatcher.preempted(self._phase_states[request.request_id], self.now())
+            self._dispatcher.preempted(state, self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
 
     # ---- what the worker calls
@@ -225,6 +259,8 @@ class _PhaseMixin(Scheduler):
             kv_blocks_used=total - pool.get_num_free_blocks(),
             kv_blocks_total=total,
             preemptions_total=self._preemptions,
+            reloaded_tokens_total=0 if self._offload is None else self._offload.reloaded_tokens,
+            recomputed_tokens_total=self._recomputed_tokens,
         )
 
     def set_pace(self, own_id: str, pace: Pace) -> None:
@@ -279,8 +315,36 @@ class _PhaseMixin(Scheduler):
         state = self._phase_states.pop(request_id, None)
         if state is not None:
             self._phase_totals[state.tracker.phase] -= 1
+            self._lost_kv.discard(request_id)
             if state.own_id is not None:
                 self._own_ids.pop(state.own_id, None)
+
+    def _count_recomputed(self, scheduled: Mapping[str, int]) -> None:
+        """Requests that lost their KV run again: what they have not got back, they compute."""
+        for request_id in self._lost_kv & scheduled.keys():
+            lost = self._phase_states[request_id].lost_tokens
+            begin = self.requests[request_id].num_computed_tokens - scheduled[request_id]
+            missing = max(0, lost - begin)
+            early = min(missing, self._counted_early)
+            self._counted_early -= early
+            self._recomputed_tokens += missing - early
+            if self._offload is not None:
+                self._offload.costs.resumed(lost, missing)
+            self._lost_kv.remove(request_id)
+
+    def _prefill_tokens(self, output: SchedulerOutput) -> int | None:
+        """Computed in a step beyond one token per request; None if its duration tells nothing."""
+        meta = output.kv_connector_metadata
+        if isinstance(meta, OffloadingConnectorMetadata) and meta.load_jobs:
+            return None  # it may have waited for the copies
+        return output.total_num_scheduled_tokens - len(output.num_scheduled_tokens)
+
+    def _learn_step(self, now: float) -> None:
+        """The oldest step is done; with several in flight it began when the one before it ended."""
+        scheduled_at, prefill_tokens = self._step_times.popleft()
+        if prefill_tokens is not None and self._offload is not None:
+            self._offload.costs.stepped(prefill_tokens, now - max(scheduled_at, self._step_ended))
+        self._step_ended = now
 
     def _blocks_held(self, request_id: str) -> int:
         groups = self.kv_cache_manager.coordinator.get_blocks(request_id)

@@ -41,8 +41,8 @@ class LogNormal:
 
 
 # Where a request prescribes none: like Arena-Hard on the 32B model (means of the paper's figures).
-REASONING_LENGTHS = LogNormal(mean=950.0, sigma=0.94)
-ANSWER_LENGTHS = LogNormal(mean=824.0, sigma=0.64)
+REASONING_LENGTHS = LogNormal(mean=950.0, sigma=0.95)
+ANSWER_LENGTHS = LogNormal(mean=824.0, sigma=0.65)
 
 
 @dataclass(frozen=True, slots=True)

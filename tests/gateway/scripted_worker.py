@@ -31,6 +31,8 @@ IDLE = StepStats(
     kv_blocks_used=0,
     kv_blocks_total=100,
     preemptions_total=3,
+    reloaded_tokens_total=40,
+    recomputed_tokens_total=5,
     steps_total=0,
     step_s=0.0,
 )

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway import link as link_module
 from gateway.bodies import ResponsesBody, parse_body
+from gateway.cluster import Totals
 from gateway.config import Config, LimitsConfig, PacingConfig, SessionConfig
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.link import LinkError, open_link
@@ -92,7 +93,7 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
         await ended(session)
         assert session.answer_text == "Hello"
         assert service.cluster.instances["worker-0"].sessions == {}
-        assert service.cluster.preemptions_total() == 3
+        assert service.cluster.totals() == Totals(3, 40, 5)
         response = await service.response_object(request_id, "")
         assert response["status"] == "completed"
         await service.close()  # waits for the store
@@ -162,7 +163,7 @@ async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Pa
         assert not service.ready
         with pytest.raises(Unavailable):
             await service.start(await generation(service), "")
-        assert service.cluster.preemptions_total() == 3
+        assert service.cluster.totals() == Totals(3, 40, 5)
 
 
 @pytest.mark.parametrize("what", ["gap", "garbage", "foreign"])

@@ -12,6 +12,10 @@ def growth(r: RequestView) -> int:
     return max(0, r.blocks_needed - r.blocks_held)
 
 
+def is_loaded(r: RequestView) -> bool:
+    return not r.running and r.ready and r.blocks_held > 0
+
+
 def check(
     settings: PolicySettings,
     views: Sequence[RequestView],
@@ -25,18 +29,21 @@ def check(
     preempt = [by_id[name] for name in decision.preempt]
     admit = [by_id[name] for name in decision.admit]
     assert len(set(decision.preempt)) == len(preempt)
-    assert all(r.running and r.preemptable for r in preempt)
-    assert all(not r.running and r.ready and not r.blocks_held for r in admit)
+    assert all((r.running and r.preemptable) or is_loaded(r) for r in preempt)
+    assert all(not r.running and r.ready for r in admit)
+    assert not {*decision.preempt} & {*decision.admit}
     assert bool(admit) or not preempt, "preempted in vain"
     stay = [r for r in views if r.running and r not in preempt]
     assert {*decision.hold} <= {r.request_id for r in stay}
     assert len(decision.hold) < len(stay) or not decision.hold
-    loaded = [r for r in views if not r.running and r.ready and r.blocks_held]
+    loading = [r for r in views if not r.running and not r.ready and r.blocks_held]
     if preempt:
         free = memory.free_blocks + sum(r.blocks_held for r in preempt)
-        needed = sum(map(growth, [*stay, *loaded])) + sum(r.blocks_needed for r in admit)
+        needed = sum(map(growth, [*stay, *loading, *admit]))
         assert needed + memory.reserve_blocks <= free
-        assert len(admit) + len(loaded) <= memory.free_slots + len(preempt)
+        assert len(admit) <= memory.free_slots + sum(r.running for r in preempt)
+    stuck = [r for r in views if is_loaded(r) and r not in admit and r not in preempt]
+    assert not stuck or all(map(is_loaded, admit)), "the engine admits nobody past them"
     if settings.policy in ("pascal", "slack"):
         check_reasoning_first(settings, views, memory, decision)
     if settings.policy == "slack":
@@ -50,8 +57,8 @@ def check_reasoning_first(
     high = [r for r in views if r.phase is Phase.REASONING]
     if settings.policy == "pascal":
         high = [r for r in high if r.queue == HIGH_QUEUE]
-    out = [r for r in high if not (r.running or r.blocks_held) and r.ready]
-    out = [r for r in out if r.request_id not in decision.admit]
+    out = [r for r in high if not r.running and r.ready]
+    out = [r for r in out if r.request_id not in (*decision.admit, *decision.preempt)]
     if not out:
         return
     low = [
@@ -59,29 +66,36 @@ def check_reasoning_first(
         for r in views
         if r.phase is Phase.ANSWERING and r.preemptable and r.request_id not in decision.urgent
     ]
-    assert not {r.request_id for r in low} & {*decision.admit}
+    admitted = [r for r in views if r.request_id in decision.admit]
+    assert all(is_loaded(r) for r in admitted if r in low), "the engine admits only those first"
     rank = {name: place for place, name in enumerate(decision.order)}
-    first = min(out, key=lambda r: rank[r.request_id])
+    first = min(out, key=lambda r: (not is_loaded(r), rank[r.request_id]))
     gone = [r for r in views if r.request_id in decision.preempt]
     stay = [r for r in views if r.running and r not in gone]
-    admitted = [r for r in views if r.request_id in decision.admit]
-    loaded = [r for r in views if not r.running and r.ready and r.blocks_held]
+    stuck = [r for r in views if is_loaded(r) and r not in admitted and r not in gone]
     in_its_place = [r for r in stay if r in low]
+    loading = [r for r in views if not r.running and not r.ready and r.blocks_held]
     free = memory.free_blocks - memory.reserve_blocks + sum(r.blocks_held for r in gone)
-    free -= sum(map(growth, [*stay, *loaded])) + sum(r.blocks_needed for r in admitted)
-    slots = memory.free_slots + len(gone) - len(admitted) - len(loaded)
-    tokens = memory.step_tokens - len(stay) - len(gone) - len(loaded)
+    free -= sum(map(growth, [*stay, *loading, *admitted]))
+    left = sum(r.running for r in gone)
+    slots = memory.free_slots + left - len(admitted)
+    tokens = memory.step_tokens - len(stay) - left
     tokens -= sum(r.tokens_needed for r in admitted)
     gain = sum(r.blocks_held + growth(r) for r in in_its_place)
-    fits = free + gain >= first.blocks_needed and slots + len(in_its_place) >= 1
-    budget = bool(gone) and len(gone) + len(in_its_place) > settings.max_preemptions_per_step
+    gain += sum(r.blocks_held for r in stuck if not is_loaded(first))
+    fits = free + gain >= growth(first) and slots + len(in_its_place) >= 1
+    most = len(gone) + len(in_its_place) + len(stuck)
+    budget = bool(gone) and most > settings.max_preemptions_per_step
     ahead = [  # a better one that does not fit: the engine stops there, and nobody passes it
         r
         for r in views
         if not r.running
         and r.ready
-        and not r.blocks_held
-        and r.request_id not in decision.admit
+        and r not in admitted
+        and r not in gone
         and rank[r.request_id] < rank[first.request_id]
     ]
+    # Nor one that has its KV already, does not fit, and has a right to it.
+    ahead += [r for r in stuck if r is not first and r not in low]
+    in_its_place += [r for r in stuck if not is_loaded(first)]
     assert not in_its_place or not fits or budget or tokens <= 0 or ahead

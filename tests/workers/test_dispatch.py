@@ -26,6 +26,7 @@ class Case:
         spec = SimpleNamespace(block_size=32)
         scheduler: Any = SimpleNamespace(
             max_num_scheduled_tokens=64,
+            connector=None,
             finished_recving_kv_req_ids={"loaded"},
             kv_cache_config=SimpleNamespace(
                 kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)],

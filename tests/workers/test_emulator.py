@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -228,20 +229,25 @@ async def test_answers_at_once_where_thinking_is_switched_off(gateway: Gateway) 
     assert len(output.token_ids) == 30
 
 
+STOCK_CONNECTOR = {
+    "kv_connector": "OffloadingConnector",
+    "kv_role": "kv_both",
+    "kv_connector_extra_config": {"cpu_bytes_to_use": 2**33, "offload_prompt_only": False},
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"kv_offload_gib": 0.1, "kv_resume": "reload"}, id="ours"),
+        pytest.param({"engine_args": {"kv_transfer_config": STOCK_CONNECTOR}}, id="stock"),
+    ],
+)
 async def test_kv_of_preempted_requests_goes_to_the_host_and_comes_back(
-    profile_path: Path, tmp_path: Path, words: Words
+    profile_path: Path, tmp_path: Path, words: Words, settings: dict[str, Any]
 ) -> None:
-    connector = {
-        "kv_connector": "OffloadingConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": {"cpu_bytes_to_use": 2**33, "offload_prompt_only": False},
-    }
     worker = WorkerProcess(
-        tmp_path,
-        emulate=str(profile_path),
-        kv_blocks=None,
-        block_size=None,
-        engine_args={"kv_transfer_config": connector},
+        tmp_path, emulate=str(profile_path), kv_blocks=None, block_size=None, **settings
     )
     try:
         await worker.started()

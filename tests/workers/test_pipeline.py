@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from vllm.config import VllmConfig
+from vllm.config import KVTransferConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -83,6 +83,7 @@ class Pipeline:
         config: VllmConfig,
         seed: int,
         policy: str = "fcfs",
+        transfer: KVTransferConfig | None = None,
         **numbers: Any,
     ) -> None:
         self.now = 100.0
@@ -95,6 +96,7 @@ class Pipeline:
         self.depth = 2 if issubclass(kind, PhaseAsyncScheduler) else 1
         config.scheduler_config.async_scheduling = self.depth > 1
         config.cache_config.num_gpu_blocks = BLOCKS
+        config.kv_transfer_config = transfer
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
         self.scheduler = kind(
             vllm_config=config,
@@ -133,12 +135,17 @@ class Pipeline:
                 len(self.in_flight) >= self.depth or not self.scheduler.has_requests()
             ):
                 self.change_paces()
-                if abort and self.scheduler.running and self.chance.random() < 0.02:
-                    victim = self.chance.choice(self.scheduler.running).request_id
+                names, chance = self.abortable()
+                if abort and names and self.chance.random() < chance:
+                    victim = self.chance.choice(names)
                     self.aborted.add(victim)
                     self.scheduler.finish_requests(victim, RequestStatus.FINISHED_ABORTED)
                 self.update()
                 check()
+
+    def abortable(self) -> tuple[list[str], float]:
+        """One of whom is aborted, and how probably."""
+        return [r.request_id for r in self.scheduler.running], 0.02
 
     def add(self, name: str) -> None:
         length = self.prompt[name]  # no two are the same
@@ -174,17 +181,34 @@ class Pipeline:
     ) -> Decision:
         """The policy, looked at: it is told the truth, and what it decides is sound."""
         running = {r.request_id for r in self.scheduler.running}
-        assert {r.request_id for r in views} == set(self.scheduler.requests)
+        assert {r.request_id for r in views} == self.unfinished()
         assert {r.request_id for r in views if r.running} == running
-        assert memory.free_blocks + sum(r.blocks_held for r in views) == BLOCKS - 1
-        assert memory.free_slots == SLOTS - len(running)
+        held = sum(r.blocks_held for r in views) + self.held_by_aborted()
+        assert memory.free_blocks + held == BLOCKS - 1
+        assert memory.free_slots == SLOTS - len(running) - self.loading()
         for r in views:
             assert r.phase is self.phase_of(r.request_id)
-            assert r.ready or self.depth > 1  # only outputs in flight keep one from running
+            assert r.ready or self.may_be_unready(r)
         decision = decide(settings, views, memory, now)
         check(settings, views, memory, now, decision)
         self.decisions.append(decision)
         return decision
+
+    def unfinished(self) -> set[str]:
+        return {name for name, r in self.scheduler.requests.items() if not r.is_finished()}
+
+    def held_by_aborted(self) -> int:
+        return 0  # what is aborted is free at once
+
+    def loading(self) -> int:
+        return 0
+
+    def may_be_unready(self, request: RequestView) -> bool:
+        return self.depth > 1  # only outputs in flight keep one from running
+
+    def execute(self, output: SchedulerOutput) -> KVConnectorOutput | None:
+        """What happens on the device."""
+        return None
 
     def phase_of(self, name: str) -> Phase:
         return Phase.ANSWERING if self.end in self.got[name] else Phase.REASONING
@@ -202,7 +226,7 @@ class Pipeline:
             self.holds += len(decision.hold)
             evicted = self.scheduler.phase_stats().preemptions_total - before
             if evicted == len(decision.preempt):  # vLLM admits nobody when it evicts by itself
-                assert {*decision.admit} <= {*names}
+                assert self.admitted(decision) <= {*names}
         self.in_flight.append(
             (
                 output,
@@ -210,9 +234,14 @@ class Pipeline:
                     req_ids=names,
                     req_id_to_index={name: index for index, name in enumerate(names)},
                     sampled_token_ids=[list(self.sampled(name)) for name in names],
+                    kv_connector_output=self.execute(output),
                 ),
             )
         )
+
+    def admitted(self, decision: Decision) -> set[str]:
+        """Of those whom the decision admits, the ones that must run in this step."""
+        return {*decision.admit}
 
     def sampled(self, name: str) -> Iterator[int]:
         request = self.scheduler.requests[name]
@@ -236,7 +265,7 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
     def recount() -> None:
         stats = scheduler.phase_stats()
         running = collections.Counter(pipeline.phase_of(r.request_id) for r in scheduler.running)
-        everything = collections.Counter(map(pipeline.phase_of, scheduler.requests))
+        everything = collections.Counter(map(pipeline.phase_of, pipeline.unfinished()))
         for phase, counts in (
             (Phase.REASONING, stats.reasoning),
             (Phase.ANSWERING, stats.answering),
@@ -244,7 +273,9 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
             assert counts.running == running[phase]
             assert counts.waiting == everything[phase] - running[phase]
         # Prompts differ from their first token on: no block is shared.
-        assert stats.reasoning.kv_blocks + stats.answering.kv_blocks == stats.kv_blocks_used
+        held = stats.reasoning.kv_blocks + stats.answering.kv_blocks + pipeline.held_by_aborted()
+        deferred = sum(len(blocks) for _, blocks in scheduler.deferred_frees)
+        assert held + deferred == stats.kv_blocks_used
 
     pipeline.run(abort, recount)
     for name in pipeline.prompt:

@@ -341,7 +341,36 @@ def test_loaded_requests_do_not_take_the_slot_of_a_better_one() -> None:
         view("new"),
     ]
     decision = decide(of("slack"), requests, Memory(9, 1, 1000), NOW)
-    assert (decision.preempt, decision.admit) == (("fed",), ("new",))
+    assert (decision.preempt, decision.admit) == (("fed",), ("loaded", "new"))
+
+
+def test_a_loaded_request_gets_the_slot_of_a_worse_one() -> None:
+    requests = [answer("urgent", 0, blocks_held=2, blocks_needed=3), answer("fed", 5, running=True)]
+    decision = decide(of("slack"), requests, Memory(9, 0, 1000), NOW)
+    assert (decision.preempt, decision.admit) == (("fed",), ("urgent",))
+
+
+def test_a_loaded_request_that_does_not_fit_lets_a_better_one_pass() -> None:
+    """Else it would keep the engine from admitting anybody at all."""
+    running = [view(f"r{i}", running=True) for i in range(2)]
+    loaded = answer("loaded", 9, blocks_held=2, blocks_needed=3)
+    for free, slots in ((0, 1), (1, 0)):
+        requests = [*running, loaded, answer("urgent", 0, blocks_needed=2)]
+        decision = decide(of("slack"), requests, Memory(free, slots, 1000), NOW)
+        assert decision.admit == ("urgent",)
+        assert decision.preempt[-1] == "loaded"
+    # But not one that would not fit then either, and not a worse one.
+    large = answer("urgent", 0, blocks_needed=9)
+    assert decide(of("slack"), [*running, loaded, large], Memory(0, 1, 1000), NOW).preempt == ()
+    worse = answer("worse", 10)
+    assert decide(of("slack"), [*running, loaded, worse], Memory(0, 1, 1000), NOW).preempt == ()
+
+
+def test_what_is_being_loaded_is_no_victim_and_keeps_its_next_block() -> None:
+    loading = answer("loading", 9, ready=False, blocks_held=5, blocks_needed=6)
+    assert decide(of("slack"), [loading, view("new")], Memory(1, 1, 1000), NOW).admit == ()
+    decision = decide(of("slack"), [loading, view("new")], Memory(2, 1, 1000), NOW)
+    assert (decision.preempt, decision.admit) == ((), ("new",))
 
 
 def test_the_well_fed_wait_when_memory_is_short_but_never_all() -> None:

@@ -33,11 +33,13 @@ def test_statistics_survive_the_way_through_integers() -> None:
         kv_blocks_used=9,
         kv_blocks_total=10,
         preemptions_total=11,
+        reloaded_tokens_total=12,
+        recomputed_tokens_total=13,
     )
     integers = stats.to_integers()
     assert PhaseStats.from_integers(integers) == stats
     assert PhaseStats.from_integers(integers | {"waiting_to_start": 0}) == stats
-    assert len(set(integers)) == len(integers) == 9
+    assert len(set(integers)) == len(integers) == 11
 
 
 def test_unknown_policy_is_an_error_that_names_the_known_ones() -> None:

@@ -1,0 +1,146 @@
+"""A cluster in virtual time: modelled devices, everything else the code that serves.
+
+vLLM's scheduler with our plugin decides inside an instance (`bench.simulated_instance`), the gateway's
+placement between them, the pacer's QoE says how readers fare. Nothing is re-implemented, so nothing
+can drift.
+
+Deterministic: the same settings and arrivals give the same result.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from bench.lengths import LengthModel, Lengths
+from bench.simulated_instance import (
+    Clock,
+    InstanceSettings,
+    InstanceTotals,
+    SchedulerFactory,
+    SimulatedInstance,
+)
+from bench.timeline import Timeline
+from gateway.placement import place_new_request
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request to come."""
+
+    at_s: float
+    lengths: Lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What of a run is measured: requests that arrive in it, tokens generated in it."""
+
+    from_s: float
+    to_s: float
+
+    def __contains__(self, at_s: float) -> bool:
+        return self.from_s <= at_s < self.to_s
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """The outcome of `simulate`."""
+
+    timelines: list[Timeline]  # of the measured requests, in the order of arrival
+    totals: list[InstanceTotals]  # from the start to the end of the run
+    generated_tokens: int  # in the window
+    ended_s: float
+
+
+def poisson(rate: float, lengths: LengthModel, seed: int | str) -> Iterator[Arrival]:
+    """Arrivals without end, ``rate`` per second."""
+    chance = random.Random(seed)
+    at_s = 0.0
+    while True:
+        at_s += chance.expovariate(rate)
+        yield Arrival(at_s, lengths.draw(chance))
+
+
+def simulate(
+    settings: InstanceSettings,
+    instances: int,
+    arrivals: Iterable[Arrival],
+    window: Window,
+    progress: Callable[[float], None] = lambda now: None,
+) -> ClusterRun:
+    """Run until every request that arrives in the window is finished, under load all the while.
+
+    :param arrivals: in order of time.
+    :param progress: called now and then with the virtual time, seconds.
+    """
+    return _Cluster(settings, instances, window).run(iter(arrivals), progress)
+
+
+class _Cluster:
+    def __init__(self, settings: InstanceSettings, instances: int, window: Window) -> None:
+        self._clock = Clock()
+        factory = SchedulerFactory(settings)
+        self._instances = {
+            f"instance-{index}": SimulatedInstance(settings, factory, self._clock)
+            for index in range(instances)
+        }
+        self._window = window
+        self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
+        self._order = itertools.count()  # of events at one moment: the order of their making
+        self._measured: list[Timeline] = []
+        self._unfinished = 0  # of the measured
+        self._generated = 0
+
+    def run(self, arrivals: Iterator[Arrival], progress: Callable[[float], None]) -> ClusterRun:
+        coming = next(arrivals, None)
+        while True:
+            if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
+                if coming.at_s >= self._window.to_s and not self._unfinished:
+                    break
+                self._arrive(coming)
+                progress(self._clock.now)
+                coming = next(arrivals, None)
+            elif self._steps:
+                self._end_step()
+                if not self._unfinished and self._clock.now >= self._window.to_s:
+                    break
+            else:
+                break
+        return ClusterRun(
+            timelines=self._measured,
+            totals=[instance.totals for instance in self._instances.values()],
+            generated_tokens=self._generated,
+            ended_s=self._clock.now,
+        )
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._clock.now = arrival.at_s
+        views = [instance.view(name) for name, instance in self._instances.items()]
+        chosen = place_new_request(views)
+        assert chosen is not None
+        timeline = Timeline(arrival.at_s, arrival.lengths)
+        measured = arrival.at_s in self._window
+        if measured:
+            self._measured.append(timeline)
+            self._unfinished += 1
+        instance = self._instances[chosen]
+        instance.add(f"request-{next(self._order)}", timeline, measured)
+        if not instance.busy:
+            self._begin_step(instance)
+
+    def _begin_step(self, instance: SimulatedInstance) -> None:
+        end_s = instance.begin_step()
+        if end_s is not None:
+            heapq.heappush(self._steps, (end_s, next(self._order), instance))
+
+    def _end_step(self) -> None:
+        self._clock.now, _, instance = heapq.heappop(self._steps)
+        generated, done = instance.end_step()
+        if self._clock.now in self._window:
+            self._generated += generated
+        self._unfinished -= sum(live.measured for live in done)
+        self._begin_step(instance)

@@ -1,0 +1,116 @@
+"""Host memory for offloaded KV: what is copied where, and what the settings make of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from vllm.v1.kv_offload.base import (
+    CanonicalKVCacheRef,
+    CanonicalKVCaches,
+    CanonicalKVCacheTensor,
+    GPULoadStoreSpec,
+)
+from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
+
+from tests.workers.harness import MODEL
+from workers.kv_offload import HostMemoryWorker
+from workers.load import vllm_config
+from workers.settings import WorkerSettings
+
+BLOCKS, PAGE = 12, 16
+
+
+def kv_caches(groups: int = 1) -> CanonicalKVCaches:
+    """Two layers per group, in every block other bytes."""
+    tensors, refs = [], []
+    for group in range(groups):
+        for layer in range(2):
+            values = 50 * (2 * group + layer) + torch.arange(BLOCKS, dtype=torch.int8)
+            rows = values[:, None].expand(BLOCKS, PAGE).contiguous()
+            tensors.append(CanonicalKVCacheTensor(rows, PAGE))
+        refs.append([CanonicalKVCacheRef(2 * group + layer, PAGE) for layer in range(2)])
+    return CanonicalKVCaches(tensors, refs)
+
+
+def first_bytes(caches: CanonicalKVCaches, tensor: int, blocks: list[int]) -> list[int]:
+    rows = caches.tensors[tensor].tensor
+    assert all(len(set(rows[block].tolist())) == 1 for block in blocks)
+    return [int(rows[block][0]) for block in blocks]
+
+
+def test_a_load_brings_back_what_was_stored() -> None:
+    caches = kv_caches()
+    worker = HostMemoryWorker(caches, blocks_per_chunk=1, num_chunks=4)
+    worker.submit_store(1, GPULoadStoreSpec([3, 7], [2], [0]), CPULoadStoreSpec([2, 0]))
+    worker.submit_load(2, CPULoadStoreSpec([0, 2]), GPULoadStoreSpec([5, 6], [2], [0]))
+    assert first_bytes(caches, 0, [4, 5, 6]) == [4, 7, 3]
+    assert first_bytes(caches, 1, [4, 5, 6]) == [54, 57, 53]
+    done = worker.get_finished()
+    assert [(one.job_id, one.success, one.transfer_size) for one in done] == [
+        (1, True, 4 * PAGE),
+        (2, True, 4 * PAGE),
+    ]
+    assert worker.get_finished() == []
+
+
+def test_blocks_of_a_chunk_follow_each_other_and_may_begin_in_its_middle() -> None:
+    caches = kv_caches()
+    worker = HostMemoryWorker(caches, blocks_per_chunk=3, num_chunks=2)
+    stored = GPULoadStoreSpec([1, 2, 3, 4, 5, 6], [6], [0])
+    worker.submit_store(1, stored, CPULoadStoreSpec([1, 0]))
+    # The request's blocks 2, 3 and 4: the last of its first chunk, two of its second.
+    worker.submit_load(2, CPULoadStoreSpec([1, 0]), GPULoadStoreSpec([9, 10, 11], [3], [2]))
+    assert first_bytes(caches, 0, [8, 9, 10, 11]) == [8, 3, 4, 5]
+
+
+def test_groups_of_layers_keep_their_own_blocks_and_chunks() -> None:
+    caches = kv_caches(groups=2)
+    worker = HostMemoryWorker(caches, blocks_per_chunk=2, num_chunks=3)
+    worker.submit_store(1, GPULoadStoreSpec([1, 2, 3, 4], [2, 2], [0, 2]), CPULoadStoreSpec([2, 0]))
+    worker.submit_load(2, CPULoadStoreSpec([2, 0]), GPULoadStoreSpec([7, 8, 9], [1, 2], [1, 2]))
+    assert first_bytes(caches, 0, [7, 8, 9]) == [2, 8, 9]
+    assert first_bytes(caches, 2, [7, 8, 9]) == [107, 103, 104]
+
+
+def test_memory_is_as_large_as_the_chunks_and_no_larger() -> None:
+    worker = HostMemoryWorker(kv_caches(), blocks_per_chunk=2, num_chunks=3)
+    assert [memory.nbytes for memory in worker.memory] == [3 * 2 * PAGE] * 2
+    with pytest.raises(IndexError):
+        worker.submit_store(1, GPULoadStoreSpec([1], [1], [0]), CPULoadStoreSpec([3]))
+    assert all(memory.dtype == np.int8 for memory in worker.memory)
+
+
+@pytest.mark.parametrize(
+    ("gib", "resume", "on"),
+    [(0.0, "auto", False), (0.25, "auto", True), (0.25, "reload", True), (1, "recompute", False)],
+)
+def test_settings_reach_the_connector(gib: float, resume: str, on: bool) -> None:
+    settings = WorkerSettings(
+        instance_id="a",
+        listen="unix:/x",
+        model=str(MODEL),
+        served_model_name="tiny",
+        kv_offload_gib=gib,
+        kv_resume=resume,
+    )
+    transfer = vllm_config(settings).kv_transfer_config
+    assert (transfer is not None) == on
+    if transfer is not None:
+        extra = transfer.kv_connector_extra_config
+        assert extra["cpu_bytes_to_use"] == gib * 2**30
+        assert extra["offload_prompt_only"] is False
+        assert extra["resume"] == resume
+
+
+def test_an_unknown_way_to_resume_is_refused_before_the_model_is_loaded() -> None:
+    settings = WorkerSettings(
+        instance_id="a",
+        listen="unix:/x",
+        model=str(MODEL),
+        served_model_name="tiny",
+        kv_offload_gib=1.0,
+        kv_resume="reloads",
+    )
+    with pytest.raises(ValueError, match="unknown way to resume 'reloads'; known: auto, reload"):
+        vllm_config(settings)

@@ -1,0 +1,129 @@
+"""What it takes to give a preempted request its KV back: reload it from host memory, or compute it.
+
+Decides which of the two is cheaper on this machine. Both costs are lines over the number of tokens,
+learned from what transfers and prefill steps really took: first from those with which the engine
+is warmed up, then from all that follow, the latest counting most.
+
+Pure: knows no engine and no clock; whoever executes transfers and steps says how long they took.
+"""
+
+from __future__ import annotations
+
+RESUMES = ("auto", "reload", "recompute")  # what is cheaper; or one of them whatever it costs
+
+# Weight that a sample has lost when the next one comes: half of it after 35 samples. Enough to
+# average the noise of a shared machine, few enough to follow a change within seconds.
+_FORGET = 0.02
+# A sample counts at most this many times what was expected: a transfer or a step that the system
+# held up says little about the next one, and a real change gets through in a few samples.
+_MOST_SURPRISE = 4.0
+# Pull of the fit towards a line through zero, relative to the spread of the samples. Decides only
+# where all samples are of about one size, which says nothing about the slope.
+_PROPORTIONAL = 0.01
+# Prefill tokens from which a step tells what they cost; with fewer, noise in the rest is larger.
+_LEAST_PREFILL = 24
+# One in so many decisions against reloading is turned round, or one bad measurement would decide
+# for ever: reloads are measured only when they are made.
+_TRY_AGAIN = 64
+
+
+class CostLine:
+    """``seconds = fixed + per_token * tokens``, both at least 0.
+
+    Least squares in which old samples lose their weight exponentially.
+    """
+
+    def __init__(self) -> None:
+        """No sample yet."""
+        self.samples = 0
+        self.fixed_s = 0.0
+        self.per_token_s = 0.0
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+
+    def seconds(self, tokens: int) -> float:
+        """Expected cost; 0 as long as there is no sample."""
+        return self.fixed_s + self.per_token_s * tokens
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Something of so many tokens, at least 1, took so long."""
+        if self.samples:
+            seconds = min(seconds, _MOST_SURPRISE * self.seconds(tokens))
+        self.samples += 1
+        keep = 1.0 - _FORGET
+        self._weight = self._weight * keep + 1.0
+        self._x = self._x * keep + tokens
+        self._y = self._y * keep + seconds
+        self._xx = self._xx * keep + tokens * tokens
+        self._xy = self._xy * keep + tokens * seconds
+        x, y = self._x / self._weight, self._y / self._weight
+        spread = max(0.0, self._xx / self._weight - x * x)
+        common = self._xy / self._weight - x * y
+        through_zero = y / x
+        pull = _PROPORTIONAL * x * x
+        slope = (common + pull * through_zero) / (spread + pull)
+        self.per_token_s = min(max(slope, 0.0), through_zero)
+        self.fixed_s = y - self.per_token_s * x
+
+
+class ResumeCosts:
+    """The cost model of one engine, and the decision."""
+
+    def __init__(self, resume: str = "auto") -> None:
+        """:raises ValueError: for an unknown way to resume."""
+        if resume not in RESUMES:
+            raise ValueError(f"unknown way to resume {resume!r}; known: {', '.join(RESUMES)}")
+        self.resume = resume
+        self.reload = CostLine()
+        self.recompute = CostLine()
+        self._decode_s: float | None = None  # a step without prefill
+        self._found = 1.0  # share of lost tokens that host memory gave back lately
+        self._refusals = 0
+
+    # ---- what is learned
+
+    def transferred(self, tokens: int, seconds: float) -> None:
+        """KV of so many tokens was loaded."""
+        if tokens > 0:
+            self.reload.observe(tokens, seconds)
+
+    def stepped(self, prefill_tokens: int, seconds: float) -> None:
+        """An engine step without loads ended; what it computed beyond one token per request."""
+        if not prefill_tokens:
+            before = self._decode_s
+            self._decode_s = seconds if before is None else before + 0.1 * (seconds - before)
+        elif self._decode_s is not None and prefill_tokens >= _LEAST_PREFILL:
+            self.recompute.observe(prefill_tokens, max(0.0, seconds - self._decode_s))
+
+    def resumed(self, lost_tokens: int, recomputed_tokens: int) -> None:
+        """A preempted request runs again; so much of what it lost is computed again."""
+        if lost_tokens > 0:
+            found = 1.0 - recomputed_tokens / lost_tokens
+            self._found += _FORGET * (found - self._found)
+
+    # ---- what is decided
+
+    def reloads(self, tokens: int) -> bool:
+        """Whether to reload so many tokens, all of which host memory holds."""
+        if self.resume != "auto":
+            return self.resume == "reload"
+        if not self.reload.samples or not self.recompute.samples:
+            return True  # that it is worth while is why there is host memory
+        if self.reload.seconds(tokens) <= self.recompute.seconds(tokens):
+            return True
+        self._refusals += 1
+        return self._refusals % _TRY_AGAIN == 0
+
+    def resume_s(self, tokens: int, s_per_token: float) -> float:
+        """Expected seconds until a request of so many tokens can go on after a preemption.
+
+        :param s_per_token: of recomputing, as long as nothing has been measured.
+        """
+        recompute_s = self.recompute.seconds(tokens)
+        if not self.recompute.samples:
+            recompute_s = s_per_token * tokens
+        if self.resume == "recompute":
+            return recompute_s
+        reload_s = self.reload.seconds(tokens)
+        if self.resume == "auto":
+            reload_s = min(reload_s, recompute_s)
+        return self._found * reload_s + (1.0 - self._found) * recompute_s
