@@ -145,9 +145,10 @@ async def _until_stopped(
     announce: Callable[[str], None],
 ) -> None:
     count = config.workers.count
+    source = "no model, scripted answers" if config.workers.emulate else config.model_path
     announce(
         f"Starting {count} worker{'s' * (count != 1)} with model {config.served_model_name} "
-        f"({config.model_path}); logs in {Path(config.server.state_dir) / 'logs'}"
+        f"({source}); logs in {Path(config.server.state_dir) / 'logs'}"
     )
     started_s = time.monotonic()
     stop = asyncio.create_task(stopping.wait())
@@ -219,6 +220,7 @@ def _model_card(request: web.Request) -> dict[str, Any]:
         "created": 0,
         "owned_by": "pascal-serve",
         "max_model_len": min(lengths, default=None),
+        "engines": sorted({i.welcome.engine for i in service.cluster.instances.values()}),
     }
 
 

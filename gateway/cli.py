@@ -24,6 +24,7 @@ _FLAGS = (
     ("--dtype", "model.dtype", "auto, bfloat16, float16 or float32"),
     ("--max-model-len", "model.max_model_len", "tokens of prompt and output together"),
     ("--workers", "workers.count", "number of worker processes [PASCAL_WORKERS]"),
+    ("--emulate", "workers.emulate", "device profile, e.g. h100-qwen32b, instead of hardware"),
     ("--policy", "workers.policy", "scheduling policy"),
     ("--max-num-seqs", "workers.max_num_seqs", "batch slots of one engine"),
     ("--kv-cache-gib", "workers.kv_cache_gib", "KV memory of one CPU engine, GiB"),

@@ -83,6 +83,7 @@ class WorkersConfig:
 
     count: int = _setting(2, 1)
     engine: str = _choice("auto", "auto", "inprocess", "async")
+    emulate: str = ""  # device profile, by name or path, that stands for the hardware; empty: none
     policy: str = _choice("fcfs", "fcfs", "rr", "pascal", "slack")  # inside an engine
     quantum_tokens: int = _setting(500, 1)  # a turn in a round-robin queue
     demotion_tokens: int = _setting(5000, 1)  # pascal: longer reasoning yields to the rest
@@ -164,6 +165,8 @@ class Config:
         """The model's name in the API."""
         if self.model.served_name:
             return self.model.served_name
+        if self.workers.emulate:
+            return f"emulated-{Path(self.workers.emulate).stem}"
         if self.model.name == EMBEDDED:
             return "tiny-reasoner"
         path = Path(self.model.name)
@@ -208,7 +211,21 @@ def load(
             f"workers.high_water_s: {config.workers.high_water_s} must be above "
             f"workers.low_water_s ({config.workers.low_water_s})"
         )
+    _check_emulation(config)
     return config
+
+
+def _check_emulation(config: Config) -> None:
+    """An emulated device brings its own model and memory: refuse what would be ignored."""
+    if not config.workers.emulate:
+        return
+    for key, ignored in (
+        ("model.name", config.model.name != EMBEDDED),
+        ("workers.engine", config.workers.engine == "async"),
+        ("workers.tensor_parallel_size", config.workers.tensor_parallel_size > 1),
+    ):
+        if ignored:
+            raise ConfigError(f"{key}: has no place beside workers.emulate; leave it out")
 
 
 def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:

@@ -45,6 +45,16 @@ _TPOT_SECONDS = (
 _QOE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
 
 
+# Of emulated devices only; see `DeviceStats`.
+_DEVICE_COUNTERS = {
+    "steps": "Steps of an emulated device",
+    "busy_seconds": "Modelled time that an emulated device computed",
+    "starved_seconds": "Time that an emulated device stood idle although it had work",
+    "stalled_seconds": "Time that an emulated device waited for KV to be stored",
+    "late_seconds": "From the end of a step until the engine took its tokens, all steps",
+}
+
+
 class Metrics:
     """All metrics of one gateway."""
 
@@ -145,6 +155,10 @@ class _ClusterCollector:
             "pascal_kv_blocks_total", "KV blocks there are", labels=["instance"]
         )
         steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=["instance"])
+        device = [
+            CounterMetricFamily(f"pascal_emulated_{name}", text, labels=["instance"])
+            for name, text in _DEVICE_COUNTERS.items()
+        ]
         for instance_id, instance in sorted(self._cluster.instances.items()):
             stats = instance.stats
             if stats is None:
@@ -155,7 +169,12 @@ class _ClusterCollector:
                 blocks.add_metric([instance_id, phase], counts.kv_blocks)
             total.add_metric([instance_id], stats.kv_blocks_total)
             steps.add_metric([instance_id], stats.steps_total)
+            if (own := stats.device) is not None:
+                values = (own.steps, own.busy_s, own.starved_s, own.stalled_s, own.late_s)
+                for family, value in zip(device, values, strict=True):
+                    family.add_metric([instance_id], value)
         yield from (running, waiting, blocks, total, steps)
+        yield from (family for family in device if family.samples)
         totals = self._cluster.totals()
         yield CounterMetricFamily(
             "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions

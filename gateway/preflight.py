@@ -1,4 +1,4 @@
-"""Checks before anything is started, each with one clear line: port, memory, model."""
+"""Checks before anything is started, each with one clear line: model, profile, memory, port."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.supervisor import cpu_build
+from workers.profile import ProfileError, load_profile
 
 _GIB = 1024**3
 # What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
@@ -22,6 +23,7 @@ class PreflightError(Exception):
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
     _check_model(config)
+    _check_profile(config)
     _check_memory(config)
     _check_port(config.server.host, config.server.port)
 
@@ -43,7 +45,9 @@ def _check_port(host: str, port: int) -> None:
 def _check_memory(config: Config) -> None:
     workers = config.workers
     per_worker = 0 if workers.kv_resume == "recompute" else int(workers.kv_offload_gib * _GIB)
-    if cpu_build():  # else vLLM itself checks the GPU's memory, and says what is missing
+    if workers.emulate:
+        per_worker = _WORKER_BYTES  # its KV memory and its host's are emulated too
+    elif cpu_build():  # else vLLM itself checks the GPU's memory, and says what is missing
         per_worker += _WORKER_BYTES
         per_worker += 0 if workers.kv_blocks else int(workers.kv_cache_gib * _GIB)
         weights = Path(config.model_path).glob("*.safetensors")
@@ -67,6 +71,14 @@ def _available_bytes() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _check_profile(config: Config) -> None:
+    if config.workers.emulate:
+        try:
+            load_profile(config.workers.emulate)
+        except ProfileError as error:
+            raise PreflightError(f"workers.emulate: {error}") from error
 
 
 def _check_model(config: Config) -> None:

@@ -195,7 +195,8 @@ def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSetti
     workers, model = config.workers, config.model
     engine = workers.engine
     if engine == "auto":
-        engine = "inprocess" if cpu_build() else "async"
+        engine = "inprocess" if cpu_build() or workers.emulate else "async"
+    emulate = workers.emulate or None
     cores = sorted(os.sched_getaffinity(0))
     instance_id = f"worker-{index}"
     return WorkerSettings(
@@ -203,8 +204,10 @@ def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSetti
         listen=f"unix:{socket_dir / instance_id}.sock",
         model=config.model_path,
         served_model_name=config.served_model_name,
-        cpu_cores=(cores[index % len(cores)],) if engine == "inprocess" else (),
+        # An emulated device leaves its core idle most of the time: the system shares them better.
+        cpu_cores=(cores[index % len(cores)],) if engine == "inprocess" and not emulate else (),
         engine="inprocess" if engine == "inprocess" else "async",
+        emulate=emulate,
         policy=workers.policy,
         quantum_tokens=workers.quantum_tokens,
         demotion_tokens=workers.demotion_tokens,

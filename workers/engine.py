@@ -40,6 +40,7 @@ class EngineRequest:
     forced_reasoning: int | None = None  # exactly so many reasoning tokens, boundary included
     forced_answer: int | None = None  # exactly so many answering tokens
     user: str | None = None  # as in `workers.messages.Submit`
+    known_tokens: int = 0  # at the end of the prompt: output that exists already
 
 
 @dataclass(frozen=True, slots=True)

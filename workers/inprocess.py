@@ -25,10 +25,11 @@ from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.request import Request
 
+from workers.emulator import EmulatedExecutor
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.messages import FinishReason, Pace, StepStats
 from workers.sampling import sampling_params
-from workers.scheduler import PhaseScheduler
+from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
 
 # In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
 _WARM_UP_PROMPT = 300  # tokens
@@ -79,11 +80,13 @@ class InProcessEngine:
         client = self._llm.engine_core
         assert isinstance(client, InprocClient), "vLLM put its engine into another process"
         scheduler = client.engine_core.scheduler
-        assert isinstance(scheduler, PhaseScheduler)
+        assert isinstance(scheduler, PhaseScheduler | PhaseAsyncScheduler)
         self._scheduler = scheduler
+        executor = client.engine_core.model_executor
+        self._device = executor if isinstance(executor, EmulatedExecutor) else None
         self._defaults = config.model_config.get_diff_sampling_param()
         self._facts = EngineFacts(
-            name=f"vllm {vllm.__version__} in-process",
+            name=f"vllm {vllm.__version__} {self._kind()}",
             max_model_len=config.model_config.max_model_len,
             block_size=config.cache_config.block_size,
             kv_blocks_total=self._scheduler.phase_stats().kv_blocks_total,
@@ -98,7 +101,12 @@ class InProcessEngine:
         self._step_s = 0.0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
         self._warm_up(config)
+        if self._device is not None:
+            self._device.reset_stats()
         self._stats = self._new_stats()  # written by the thread, read by the loop: one reference
+
+    def _kind(self) -> str:
+        return "in-process" if self._device is None else f"emulated {self._device.name}"
 
     # ---- on the event loop
 
@@ -252,6 +260,7 @@ class InProcessEngine:
             recomputed_tokens_total=phases.recomputed_tokens_total,
             steps_total=self._steps,
             step_s=self._step_s,
+            device=None if self._device is None else self._device.stats(),
         )
 
     def _warm_up(self, config: VllmConfig) -> None:

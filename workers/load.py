@@ -14,10 +14,12 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from workers import emulator
 from workers.chat import Tokenizer
 from workers.kv_offload import kv_transfer_config
 from workers.phase import ThinkMarkers
 from workers.policy import PolicySettings
+from workers.profile import load_profile
 from workers.scheduler import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings
 
@@ -48,8 +50,12 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "disable_log_stats": True,
         "logits_processors": ["workers.forced_lengths:LengthsProcessor"],
     }
+    if settings.emulate is not None:
+        arguments |= emulator.arguments(settings)
     config = AsyncEngineArgs(**(arguments | settings.engine_args)).create_engine_config()
     scheduler = config.scheduler_config
+    if settings.emulate is not None:
+        scheduler.async_scheduling = True  # as on a GPU; vLLM switches it off for CPUs
     if scheduler.scheduler_cls is None:
         name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
         scheduler.scheduler_cls = f"workers.scheduler.{name}"
@@ -75,6 +81,8 @@ def _kv_bytes(settings: WorkerSettings) -> int | None:
 
 def _kv_transfer(settings: WorkerSettings) -> KVTransferConfig | None:
     host_bytes = int(settings.kv_offload_gib * _GIB)
+    if host_bytes and settings.emulate is not None:
+        host_bytes = int(load_profile(settings.emulate).host.offload_bytes)
     if not host_bytes or settings.kv_resume == "recompute":
         return None  # nothing would ever be loaded
     return kv_transfer_config(host_bytes, settings.kv_resume)

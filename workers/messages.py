@@ -88,6 +88,20 @@ class PhaseCounts(Value):
     kv_blocks: int = 0
 
 
+class DeviceStats(Value):
+    """What an emulated device has done since it started; see `workers.device_clock`."""
+
+    steps: int
+    busy_s: float  # modelled time that it computed
+    starved_s: (
+        float  # it stood idle although there was work: the engine was late with the next step
+    )
+    late_s: float  # between the end of a step and the engine's taking its tokens, all steps
+    stalled_s: float = 0.0  # it waited until KV was stored whose blocks others got
+    stored_blocks: int = 0  # KV blocks to the host
+    loaded_blocks: int = 0  # and back
+
+
 class StepStats(Value):
     """State of the engine after a step."""
 
@@ -101,6 +115,7 @@ class StepStats(Value):
     # KV tokens that preempted requests had lost, since the engine started.
     reloaded_tokens_total: int = 0  # brought back from host memory
     recomputed_tokens_total: int = 0
+    device: DeviceStats | None = None  # None: the device is real
 
 
 class Finish(Value):

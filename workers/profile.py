@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -60,7 +61,7 @@ class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     layers: int
     heads: int
     head_dim: int
-    dtype_bytes: int
+    dtype_bytes: Literal[1, 2, 4]
     tokens: int
     block_size: int
 

@@ -59,12 +59,14 @@ def sampling_params(request: EngineRequest, defaults: Mapping[str, Any]) -> Samp
 
 
 def extra_args(request: EngineRequest) -> dict[str, Any]:
-    """What the scheduler and the logits processor are told about a request."""
+    """What the scheduler and the logits processor, or the emulator, are told about a request."""
     told: dict[str, Any] = {
         "request_id": request.request_id,
         "phase": request.phase.value,
         "pace": msgspec.structs.asdict(request.pace),
     }
+    if request.known_tokens:
+        told["known_tokens"] = request.known_tokens
     if request.user is not None:
         told["user"] = request.user
     if request.forced_answer is not None:

@@ -200,6 +200,7 @@ class Service:
                 forced_reasoning=chosen.forced_reasoning,
                 forced_answer=chosen.forced_answer,
                 user=message.user,
+                known_tokens=len(known),
             )
         )
         entry.stage = _Stage.QUEUEING

@@ -23,6 +23,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     parent_fd: int | None = None
     cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
     engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
+    emulate: str | None = (
+        None  # device profile that stands for the hardware; see `workers.emulator`
+    )
     policy: str = "fcfs"  # and its numbers, see `workers.policy.PolicySettings`
     quantum_tokens: int = 500
     demotion_tokens: int = 5000

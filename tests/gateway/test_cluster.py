@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
@@ -22,7 +23,7 @@ from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore
 from tests.gateway.scripted_worker import IDLE, ScriptedWorker, scripted_worker
-from workers.messages import Accepted, Cancel, Finish, Heartbeat, Rejected, SetPace
+from workers.messages import Accepted, Cancel, DeviceStats, Finish, Heartbeat, Rejected, SetPace
 
 TARGETS = default_targets(PacingConfig(), {})
 
@@ -318,6 +319,26 @@ async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
         instance = service.cluster.instances["worker-0"]
         assert (instance.since_step_s, instance.stats) == (4.5, IDLE)
         assert b'pascal_kv_blocks_total{instance="worker-0"} 100.0' in service.metrics.render()
+
+
+async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Path) -> None:
+    device = DeviceStats(steps=7, busy_s=2.0, starved_s=0.5, late_s=0.25, stalled_s=0.125)
+    emulated = msgspec.structs.replace(IDLE, device=device)
+    async with serving(tmp_path, "real", "other") as (service, workers):
+        await workers["real"].say(Heartbeat(since_step_s=0.0, stats=IDLE))
+        await start(service, workers["real"])
+        assert b"emulated" not in service.metrics.render()
+        await workers["other"].say(Heartbeat(since_step_s=0.0, stats=emulated))
+        await start(service, workers["other"])
+        text = service.metrics.render().decode()
+    lines = [line for line in text.splitlines() if line.startswith("pascal_emulated")]
+    assert lines == [
+        'pascal_emulated_steps_total{instance="other"} 7.0',
+        'pascal_emulated_busy_seconds_total{instance="other"} 2.0',
+        'pascal_emulated_starved_seconds_total{instance="other"} 0.5',
+        'pascal_emulated_stalled_seconds_total{instance="other"} 0.125',
+        'pascal_emulated_late_seconds_total{instance="other"} 0.25',
+    ]
 
 
 async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:

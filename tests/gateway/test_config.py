@@ -49,6 +49,24 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) 
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key", ["model.name=other", "workers.engine=async", "workers.tensor_parallel_size=2"]
+)
+def test_an_emulated_device_brings_its_own_model_and_hardware(key: str) -> None:
+    name, _, value = key.partition("=")
+    with pytest.raises(ConfigError, match=rf"{name}: has no place beside workers.emulate"):
+        load(environment={}, flags={"workers.emulate": "h100-qwen32b", name: value})
+
+
+def test_the_name_of_an_emulated_model_says_so() -> None:
+    flags = {"workers.emulate": "h100-qwen32b"}
+    assert load(environment={}, flags=flags).served_model_name == "emulated-h100-qwen32b"
+    named = flags | {"model.served_name": "mine"}
+    assert load(environment={}, flags=named).served_model_name == "mine"
+    path = {"workers.emulate": "profiles/a100.toml"}
+    assert load(environment={}, flags=path).served_model_name == "emulated-a100"
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml: No such file"):
         load(tmp_path / "absent.toml", environment={})

@@ -34,6 +34,13 @@ def test_gpu_workers_are_not_pinned(tmp_path: Path) -> None:
     assert not settings.enforce_eager
 
 
+def test_emulated_workers_run_their_engine_in_process_and_share_the_cores(tmp_path: Path) -> None:
+    settings = worker_settings(Config(workers=WorkersConfig(emulate="h100-qwen32b")), 1, tmp_path)
+    assert (settings.engine, settings.emulate) == ("inprocess", "h100-qwen32b")
+    assert settings.cpu_cores == ()
+    assert worker_settings(Config(), 0, tmp_path).emulate is None
+
+
 def test_workers_are_told_their_policy_and_its_numbers(tmp_path: Path) -> None:
     policy: dict[str, Any] = {
         "policy": "slack",
