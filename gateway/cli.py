@@ -1,4 +1,4 @@
-"""The command line: ``pascal serve``, ``pascal check``, ``pascal load``.
+"""The command line: ``pascal serve``, ``check``, ``load`` and ``bench``.
 
 A flag wins over its environment variable, which wins over ``config.toml``. Every key of the file
 can be set as ``PASCAL_<TABLE>_<KEY>`` and with ``--set table.key=value``.
@@ -38,7 +38,7 @@ _FLAGS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    from bench import loadgen
+    from bench import loadgen, scheduler
 
     parser = argparse.ArgumentParser(
         prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
@@ -50,9 +50,16 @@ def main(argv: list[str] | None = None) -> int:
         _add_config_flags(command)
     load = commands.add_parser("load", help="generate load and measure")
     loadgen.add_arguments(load)
+    benchmarks = commands.add_parser("bench", help="measure this software itself")
+    which = benchmarks.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    scheduler.add_arguments(
+        which.add_parser("scheduler", help="policies inside an engine: worth and cost")
+    )
     args = parser.parse_args(argv)
     if args.command == "load":
         return loadgen.run(args)
+    if args.command == "bench":
+        return scheduler.run(args)
     try:
         config = _config_of(args)
     except configuration.ConfigError as error:

@@ -88,7 +88,7 @@ class WorkersConfig:
     quantum_tokens: int = _setting(500, 1)  # a turn in a round-robin queue
     demotion_tokens: int = _setting(5000, 1)  # pascal: longer reasoning yields to the rest
     low_water_s: float = _setting(2.0, 0)  # slack: a reader with less left goes first
-    high_water_s: float = _setting(6.0, 0.01)  # slack: until it has this much again
+    high_water_s: float = _setting(12.0, 0.01)  # slack: until it has this much again
     max_num_seqs: int = _setting(64, 1)  # batch slots of one engine
     max_num_batched_tokens: int = _setting(0, 0)  # 0: vLLM's own
     kv_cache_gib: float = _setting(0.5, 0.01)  # KV memory of one CPU engine

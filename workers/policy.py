@@ -51,7 +51,7 @@ class PolicySettings:
     low_water_s: float = 2.0
     # Slack at which the danger is over. From there a reader lives for high - low seconds without
     # the engine, some dozens of times the cost of resuming, so that each swap pays.
-    high_water_s: float = 6.0
+    high_water_s: float = 12.0
     # An answering request that waits for so long goes before everything else, whatever its slack:
     # its reader may have paused, but it must end. Several times the high-water mark, so that it
     # does not decide as long as the water marks can.

@@ -30,7 +30,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     quantum_tokens: int = 500
     demotion_tokens: int = 5000
     low_water_s: float = 2.0
-    high_water_s: float = 6.0
+    high_water_s: float = 12.0
     dtype: str = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 64  # batch slots

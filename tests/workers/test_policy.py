@@ -398,7 +398,7 @@ def test_the_well_fed_wait_when_memory_is_short_but_never_all() -> None:
         ({"demotion_tokens": True}, "demotion_tokens must be of type int"),
         ({"low_water_s": "2"}, "low_water_s must be of type float"),
         ({"low_water_s": math.nan}, "low_water_s must be at least 0"),
-        ({"low_water_s": 6}, "high_water_s must be above low_water_s"),
+        ({"low_water_s": 12}, "high_water_s must be above low_water_s"),
     ],
 )
 def test_wrong_settings_are_named(table: dict[str, Any], complaint: str) -> None:

@@ -1,0 +1,111 @@
+"""The policies in virtual time: eight modelled H100 instances under the same arrivals.
+
+Each run is a process's job of its own; runs of several policies and seeds share the cores. KV memory
+is half of what the device has, as in the paper's characterisation, and the load is what an instance
+then just sustains: the regime in which policies differ. Below it all are equal, above it nobody can
+keep every reader fed.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.lengths import ARENA_HARD
+from bench.policy_figures import ORACLE, PolicyRun
+from bench.simulated_instance import InstanceSettings
+from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate
+from bench.timeline import figures
+from workers.profile import load_profile
+
+MODEL = Path(__file__).resolve().parent.parent / "models" / "tiny-reasoner"
+PROFILE = "h100-qwen32b"
+POLICIES = (ORACLE, "fcfs", "rr", "pascal", "slack")
+INSTANCES = 8
+KV_SHARE = 0.5  # of the device's KV memory
+_ORACLE_KV = 8  # times the device's memory: never full
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is simulated."""
+
+    rate: float  # requests per second, all instances together
+    window: Window
+    stop_s: float  # no arrivals after it: what is left is finished without further load
+    seeds: tuple[int, ...]
+
+
+# At 6.2 requests/s instances with half of their memory are at about their limit. The window begins
+# when requests end as fast as they come (their mean stay is 60 s), and load goes on after it.
+FULL = Plan(6.2, Window(60.0, 220.0), 280.0, (1, 2, 3, 4, 5))
+QUICK = Plan(6.2, Window(50.0, 85.0), 95.0, (1, 2, 3, 4, 5))
+
+
+def run_virtual(
+    plan: Plan,
+    progress: Callable[[PolicyRun, int, int], None],
+    policies: tuple[str, ...] = POLICIES,
+) -> list[PolicyRun]:
+    """Every policy under every seed's arrivals.
+
+    :param progress: called after each run with it, the number of runs done, and of all.
+    """
+    cases = [(policy, seed, plan) for seed in plan.seeds for policy in policies]
+    runs: list[PolicyRun] = []
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(
+        max_workers=min(cores, len(cases)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_without_collector,
+    ) as pool:
+        for done in as_completed([pool.submit(run_case, *case) for case in cases]):
+            runs.append(done.result())
+            progress(runs[-1], len(runs), len(cases))
+    return sorted(runs, key=lambda run: (policies.index(run.policy), run.seed))
+
+
+def run_case(policy: str, seed: int, plan: Plan) -> PolicyRun:
+    """One policy under one seed's arrivals."""
+    profile = load_profile(PROFILE)
+    settings = InstanceSettings(
+        profile=profile,
+        model=str(MODEL),
+        policy=policy,
+        kv_blocks=int(profile.kv.blocks * KV_SHARE),
+    )
+    if policy == ORACLE:
+        settings = replace(settings, policy="fcfs", kv_blocks=profile.kv.blocks * _ORACLE_KV)
+    run = simulate(settings, INSTANCES, _arrivals(plan, seed), plan.window)
+    return _policy_run(policy, seed, plan, run)
+
+
+def _arrivals(plan: Plan, seed: int) -> Iterator[Arrival]:
+    for arrival in poisson(plan.rate, ARENA_HARD, seed):
+        if arrival.at_s >= plan.stop_s:
+            return
+        yield arrival
+
+
+def _policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRun:
+    return PolicyRun(
+        policy=policy,
+        seed=seed,
+        requests=[figures(timeline) for timeline in run.timelines],
+        throughput_tok_s=run.generated_tokens / (plan.window.to_s - plan.window.from_s),
+        generated_tokens=sum(total.generated_tokens for total in run.totals),
+        recomputed_tokens=sum(total.recomputed_tokens for total in run.totals),
+        reloaded_tokens=sum(total.reloaded_tokens for total in run.totals),
+        kv_peak_blocks=max(total.kv_peak_blocks for total in run.totals),
+    )
+
+
+def _without_collector() -> None:
+    """A simulation makes no cycles worth collecting, and looking for them takes a third of it."""
+    gc.freeze()
+    gc.disable()
