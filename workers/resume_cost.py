@@ -121,7 +121,7 @@ class ResumeCosts:
         recompute_s = self.recompute.seconds(tokens)
         if not self.recompute.samples:
             recompute_s = s_per_token * tokens
-        if self.resume == "recompute":
+        if self.resume == "recompute" or not self.reload.samples:
             return recompute_s
         reload_s = self.reload.seconds(tokens)
         if self.resume == "auto":
