@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.resume_cost import RESUMES, CostLine, ResumeCosts
+from workers.resume_cost import ENOUGH_SAMPLES, RESUMES, CostLine, ResumeCosts
 
 
 def line(fixed_s: float, per_token_s: float, *sizes: int) -> CostLine:
@@ -30,28 +30,26 @@ def taught(reload_s: float, recompute_s: float, resume: str = "auto") -> ResumeC
 
 def test_a_line_is_found_from_samples_of_different_sizes() -> None:
     learned = line(0.002, 1e-5, 32, 288, 64, 512, 128)
-    assert learned.seconds(1000) == pytest.approx(0.012, rel=0.1)
-    assert learned.fixed_s == pytest.approx(0.002, rel=0.3)
+    assert (learned.fixed_s, learned.per_token_s) == (pytest.approx(0.002), pytest.approx(1e-5))
 
 
 def test_samples_of_one_size_make_a_line_through_zero() -> None:
-    learned = line(0.0, 1e-5, 100, 100, 100)
-    assert (learned.fixed_s, learned.per_token_s) == (pytest.approx(0.0), pytest.approx(1e-5))
+    learned = line(0.002, 1e-5, 100, 100, 100)
+    assert (learned.fixed_s, learned.per_token_s) == (pytest.approx(0.0), pytest.approx(3e-5))
 
 
 def test_a_line_follows_a_change() -> None:
     learned = line(0.0, 1e-5, *[64, 256] * 50)
-    for _ in range(100):
-        learned.observe(64, 64 * 3e-5)
-        learned.observe(256, 256 * 3e-5)
-    assert learned.seconds(128) == pytest.approx(128 * 3e-5, rel=0.1)
+    for tokens in [64, 256] * 8:
+        learned.observe(tokens, tokens * 3e-5)
+    assert learned.seconds(128) == pytest.approx(128 * 3e-5)
 
 
-def test_one_sample_that_the_system_held_up_hardly_counts() -> None:
-    learned = line(0.0, 1e-5, *[64, 256] * 50)
-    before = learned.seconds(128)
-    learned.observe(64, 5.0)
-    assert learned.seconds(128) < 1.3 * before
+def test_samples_that_the_system_held_up_do_not_count() -> None:
+    learned = line(0.0, 1e-5, *[64, 256] * 6)
+    for tokens in (64, 256, 128):
+        learned.observe(tokens, 5.0)
+    assert learned.seconds(128) == pytest.approx(128e-5, rel=0.01)
 
 
 @given(
@@ -64,7 +62,7 @@ def test_a_line_never_falls_and_never_starts_below_zero(samples: list[tuple[int,
     for tokens, seconds in samples:
         learned.observe(tokens, seconds)
     assert learned.per_token_s >= 0
-    assert learned.fixed_s >= -1e-9
+    assert learned.fixed_s >= 0
     assert learned.seconds(1000) <= learned.seconds(2000)
 
 
@@ -85,9 +83,16 @@ def test_few_tokens_may_be_computed_and_many_reloaded() -> None:
 
 def test_as_long_as_nothing_is_known_it_reloads() -> None:
     costs = ResumeCosts()
+    costs.stepped(0, 0.01)
+    for _ in range(ENOUGH_SAMPLES - 1):
+        assert costs.reloads(1)
+        costs.transferred(32, 100.0)
+        costs.stepped(100, 0.02)
     assert costs.reloads(1)
     costs.transferred(32, 100.0)
     assert costs.reloads(1)
+    costs.stepped(100, 0.02)
+    assert not costs.reloads(1)
 
 
 @pytest.mark.parametrize(("resume", "reloads"), [("reload", True), ("recompute", False)])
@@ -101,7 +106,7 @@ def test_a_forced_way_is_taken_whatever_it_costs(resume: str, reloads: bool) -> 
 def test_a_way_that_was_given_up_is_tried_again() -> None:
     costs = taught(1e-4, 1e-6)
     assert any(costs.reloads(100) for _ in range(100))
-    for _ in range(300):
+    for _ in range(10):
         costs.transferred(100, 1e-7 * 100)  # what it turns out to take now
     assert costs.reloads(100)
 
