@@ -28,6 +28,7 @@ from vllm.v1.request import Request
 from workers.emulator import EmulatedExecutor
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.messages import FinishReason, Pace, StepStats
+from workers.resume_cost import ENOUGH_SAMPLES
 from workers.sampling import sampling_params
 from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
 
@@ -53,14 +54,16 @@ def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
     """Prompts with which an engine is warmed up; its prefix cache is emptied after each round.
 
     Where KV is offloaded, they also show what it costs to compute and to reload it (see
-    `workers.resume_cost`): one prompt is computed when a step is known by its usual duration, and
-    then two are loaded, of several blocks and of one.
+    `workers.resume_cost`): when the duration of a usual step is known, some prompts are computed,
+    then loaded whole, and then a block of each.
     """
     length = max(1, min(_WARM_UP_PROMPT, config.model_config.max_model_len - WARM_UP_DECODE))
     if config.kv_transfer_config is None:
         return [[[1] * length]]
-    short = min(length, config.cache_config.block_size + 1)
-    return [[[1] * length, [2] * length], [[1] * length, [2] * short]]
+    block = min(length, config.cache_config.block_size + 1)
+    tokens = range(2, 2 + ENOUGH_SAMPLES)
+    whole = [[token] * length for token in tokens]
+    return [[[1] * length, *whole], whole, [[token] * block for token in tokens]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,35 +2,36 @@
 
 Decides which of the two is cheaper on this machine. Both costs are lines over the number of tokens,
 learned from what transfers and prefill steps really took: first from those with which the engine
-is warmed up, then from all that follow, the latest counting most.
+is warmed up, then from all that follow.
 
 Pure: knows no engine and no clock; whoever executes transfers and steps says how long they took.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import combinations
+from statistics import median
+
 RESUMES = ("auto", "reload", "recompute")  # what is cheaper; or one of them whatever it costs
 
-# Weight that a sample has lost when the next one comes: half of it after 35 samples. Enough to
-# average the noise of a shared machine, few enough to follow a change within seconds.
-_FORGET = 0.02
-# A sample counts at most this many times what was expected: a transfer or a step that the system
-# held up says little about the next one, and a real change gets through in a few samples.
-_MOST_SURPRISE = 4.0
-# Pull of the fit towards a line through zero, relative to the spread of the samples. Decides only
-# where all samples are of about one size, which says nothing about the slope.
-_PROPORTIONAL = 0.01
+# Samples that a line is drawn through. On a busy machine some take many times what they should;
+# of so many, a quarter may. Few enough to follow a change within seconds.
+_WINDOW = 15
+# Samples of a kind with which decisions begin: with two, one bad one would win.
+ENOUGH_SAMPLES = 3
 # Prefill tokens from which a step tells what they cost; with fewer, noise in the rest is larger.
 _LEAST_PREFILL = 24
-# One in so many decisions against reloading is turned round, or one bad measurement would decide
-# for ever: reloads are measured only when they are made.
-_TRY_AGAIN = 64
+# One in so many decisions against reloading is turned round, or a bad time would decide for ever:
+# reloads are measured only when they are made.
+_TRY_AGAIN = 16
+_FORGET = 0.02  # of how much was found in host memory, with each request that looked
 
 
 class CostLine:
-    """``seconds = fixed + per_token * tokens``, both at least 0.
+    """``seconds = fixed + per_token * tokens``, both at least 0, through the latest samples.
 
-    Least squares in which old samples lose their weight exponentially.
+    The median of the slopes between all pairs (Theil and Sen): samples far off do not move it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class CostLine:
         self.samples = 0
         self.fixed_s = 0.0
         self.per_token_s = 0.0
-        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        self._latest: deque[tuple[int, float]] = deque(maxlen=_WINDOW)
 
     def seconds(self, tokens: int) -> float:
         """Expected cost; 0 as long as there is no sample."""
@@ -46,23 +47,13 @@ class CostLine:
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Something of so many tokens, at least 1, took so long."""
-        if self.samples:
-            seconds = min(seconds, _MOST_SURPRISE * self.seconds(tokens))
         self.samples += 1
-        keep = 1.0 - _FORGET
-        self._weight = self._weight * keep + 1.0
-        self._x = self._x * keep + tokens
-        self._y = self._y * keep + seconds
-        self._xx = self._xx * keep + tokens * tokens
-        self._xy = self._xy * keep + tokens * seconds
-        x, y = self._x / self._weight, self._y / self._weight
-        spread = max(0.0, self._xx / self._weight - x * x)
-        common = self._xy / self._weight - x * y
-        through_zero = y / x
-        pull = _PROPORTIONAL * x * x
-        slope = (common + pull * through_zero) / (spread + pull)
+        self._latest.append((tokens, seconds))
+        through_zero = median(s / t for t, s in self._latest)
+        slopes = [(s - r) / (t - u) for (t, s), (u, r) in combinations(self._latest, 2) if t != u]
+        slope = median(slopes) if slopes else through_zero
         self.per_token_s = min(max(slope, 0.0), through_zero)
-        self.fixed_s = y - self.per_token_s * x
+        self.fixed_s = max(0.0, median(s - self.per_token_s * t for t, s in self._latest))
 
 
 class ResumeCosts:
@@ -106,7 +97,7 @@ class ResumeCosts:
         """Whether to reload so many tokens, all of which host memory holds."""
         if self.resume != "auto":
             return self.resume == "reload"
-        if not self.reload.samples or not self.recompute.samples:
+        if min(self.reload.samples, self.recompute.samples) < ENOUGH_SAMPLES:
             return True  # that it is worth while is why there is host memory
         if self.reload.seconds(tokens) <= self.recompute.seconds(tokens):
             return True
@@ -121,7 +112,7 @@ class ResumeCosts:
         recompute_s = self.recompute.seconds(tokens)
         if not self.recompute.samples:
             recompute_s = s_per_token * tokens
-        if self.resume == "recompute":
+        if self.resume == "recompute" or not self.reload.samples:
             return recompute_s
         reload_s = self.reload.seconds(tokens)
         if self.resume == "auto":

@@ -18,8 +18,12 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """In-process engine with so little KV memory that a few requests preempt each other."""
-    running = WorkerProcess(tmp_path_factory.mktemp("worker"))
+    """In-process engine with so little KV memory that a few requests preempt each other.
+
+    What they lose goes to host memory and comes back.
+    """
+    directory = tmp_path_factory.mktemp("worker")
+    running = WorkerProcess(directory, kv_offload_gib=0.0625, kv_resume="reload")
     try:
         asyncio.run(running.started())
         yield running

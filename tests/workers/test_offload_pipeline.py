@@ -208,3 +208,31 @@ def test_no_abort_while_kv_moves_spoils_a_stream_or_leaks_a_block(
         assert pipeline.links.loads > 0
         assert not pipeline.links.pending
     assert aborted_loading > 0
+
+
+@pytest.mark.parametrize("policy", ["rr", "slack"])
+def test_what_host_memory_has_no_room_for_is_computed_again(
+    config: VllmConfig, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    room = 60  # chunks, where the requests fill 180
+    transfer = kv_transfer_config(room * CHUNK_BYTES, "reload")
+    pipeline = OffloadPipeline(PhaseScheduler, config, 7, policy, transfer)
+    run_and_check(pipeline, monkeypatch, abort=False)
+    assert {*pipeline.links.chunks} <= {*range(room)}
+    stats = pipeline.scheduler.phase_stats()
+    assert stats.recomputed_tokens_total > stats.preemptions_total * BLOCK
+    assert stats.reloaded_tokens_total > 0  # some were still there
+
+
+def test_nothing_is_loaded_where_computing_is_cheaper(
+    config: VllmConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = kv_transfer_config(PLENTY, "auto")
+    pipeline = OffloadPipeline(PhaseScheduler, config, 7, "slack", transfer)
+    costs = pipeline.connector.costs
+    for _ in range(100):
+        costs.reload.observe(BLOCK, 10.0)
+        costs.recompute.observe(BLOCK, 0.001)
+    run_and_check(pipeline, monkeypatch, abort=False)
+    stats = pipeline.scheduler.phase_stats()
+    assert stats.reloaded_tokens_total < 0.2 * stats.recomputed_tokens_total
