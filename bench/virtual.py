@@ -1,9 +1,8 @@
 """The policies in virtual time: eight modelled H100 instances under the same arrivals.
 
-Each run is a process's job of its own; runs of several policies and seeds share the cores. KV memory
-is half of what the device has, as in the paper's characterisation, and the load is what an instance
-then just sustains: the regime in which policies differ. Below it all are equal, above it nobody can
-keep every reader fed.
+Runs of several policies and seeds share the cores. KV memory is half of what the device has, as in
+the paper's characterisation, and the load is what an instance then just sustains: the regime in
+which policies differ. Below it all are equal, above it nobody can keep every reader fed.
 """
 
 from __future__ import annotations
