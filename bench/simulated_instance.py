@@ -154,11 +154,14 @@ class SimulatedScheduler(PhaseScheduler):
         spec_decode_tokens: dict[str, list[int]],
         req_to_new_blocks: dict[str, KVCacheBlocks],
     ) -> CachedRequestData:
-        """Only of requests with new blocks: the connector reads nothing else of it."""
+        """Only of requests with new blocks, or with one that is full: no other has changed."""
         if not self.exact:
             nothing = self.kv_cache_manager.empty_kv_cache_blocks
             running_reqs = [
-                r for r in running_reqs if req_to_new_blocks[r.request_id] is not nothing
+                request
+                for request in running_reqs
+                if req_to_new_blocks[request.request_id] is not nothing
+                or self._fills(request, num_scheduled_tokens[request.request_id])
             ]
         return super()._make_cached_request_data(
             running_reqs, resumed_reqs, num_scheduled_tokens, spec_decode_tokens, req_to_new_blocks
@@ -167,14 +170,17 @@ class SimulatedScheduler(PhaseScheduler):
     def _build_kv_connector_meta(self, connector: Any, scheduler_output: SchedulerOutput) -> Any:
         """Only with requests that fill a block: no other has anything to store."""
         if not self.exact:
-            size, requests = self.block_size, self.requests
             filling = {
                 request_id: tokens
                 for request_id, tokens in scheduler_output.num_scheduled_tokens.items()
-                if requests[request_id].num_computed_tokens % size + tokens >= size
+                if self._fills(self.requests[request_id], tokens)
             }
             scheduler_output = replace(scheduler_output, num_scheduled_tokens=filling)
         return super()._build_kv_connector_meta(connector, scheduler_output)
+
+    def _fills(self, request: Request, tokens: int) -> bool:
+        """Whether the step that is being scheduled completes a block of the request."""
+        return request.num_computed_tokens % self.block_size + tokens >= self.block_size
 
 
 class Live:

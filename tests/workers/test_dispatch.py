@@ -12,6 +12,7 @@ from workers.dispatch import Dispatcher, PhaseState, Turn
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
 from workers.policy import HIGH_QUEUE, LOW_QUEUE, PolicySettings
+from workers.resume_cost import ResumeCosts
 
 END = 4
 PACE = Pace(tau_s=0.5)
@@ -188,3 +189,24 @@ def test_nothing_is_to_be_decided_where_the_next_step_admits_all(
         setattr(scheduler, name, value)
     waiting: Any = [SimpleNamespace(num_tokens=31)] * 2
     assert case.dispatcher._all_fit(waiting, free) == fit
+
+
+def test_resuming_costs_what_the_measured_model_says_where_there_is_one() -> None:
+    dispatcher = Case("slack").dispatcher
+    assert dispatcher._resume_s(1000) == pytest.approx(0.1)  # the setting
+    offload: Any = SimpleNamespace(costs=ResumeCosts("reload"))
+    dispatcher._offload = offload
+    assert dispatcher._resume_s(1000) == pytest.approx(0.1)  # nothing measured yet
+    offload.costs.transferred(100, 0.003)
+    assert dispatcher._resume_s(1000) == pytest.approx(0.03)
+
+
+def test_a_request_whose_kv_is_on_its_way_is_not_ready() -> None:
+    dispatcher = Case("slack").dispatcher
+    offload: Any = SimpleNamespace(moving=lambda request_id: request_id == "a")
+    dispatcher._offload = offload
+    for request_id, ready in (("a", False), ("b", True)):
+        request: Any = SimpleNamespace(
+            request_id=request_id, status=RequestStatus.PREEMPTED, num_stale_output_tokens=0
+        )
+        assert dispatcher._ready(request) == ready

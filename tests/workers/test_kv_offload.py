@@ -15,7 +15,7 @@ from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 
 from tests.workers.harness import MODEL
 from workers.kv_offload import HostMemoryWorker
-from workers.load import vllm_config
+from workers.load import _kv_transfer, vllm_config
 from workers.settings import WorkerSettings
 
 BLOCKS, PAGE = 12, 16
@@ -81,12 +81,8 @@ def test_memory_is_as_large_as_the_chunks_and_no_larger() -> None:
     assert all(memory.dtype == np.int8 for memory in worker.memory)
 
 
-@pytest.mark.parametrize(
-    ("gib", "resume", "on"),
-    [(0.0, "auto", False), (0.25, "auto", True), (0.25, "reload", True), (1, "recompute", False)],
-)
-def test_settings_reach_the_connector(gib: float, resume: str, on: bool) -> None:
-    settings = WorkerSettings(
+def settings(gib: float, resume: str) -> WorkerSettings:
+    return WorkerSettings(
         instance_id="a",
         listen="unix:/x",
         model=str(MODEL),
@@ -94,23 +90,22 @@ def test_settings_reach_the_connector(gib: float, resume: str, on: bool) -> None
         kv_offload_gib=gib,
         kv_resume=resume,
     )
-    transfer = vllm_config(settings).kv_transfer_config
-    assert (transfer is not None) == on
-    if transfer is not None:
-        extra = transfer.kv_connector_extra_config
-        assert extra["cpu_bytes_to_use"] == gib * 2**30
-        assert extra["offload_prompt_only"] is False
-        assert extra["resume"] == resume
+
+
+def test_settings_reach_the_connector() -> None:
+    transfer = vllm_config(settings(0.25, "reload")).kv_transfer_config
+    assert transfer is not None
+    extra = transfer.kv_connector_extra_config
+    assert extra["cpu_bytes_to_use"] == 2**28
+    assert extra["offload_prompt_only"] is False
+    assert extra["resume"] == "reload"
+
+
+@pytest.mark.parametrize(("gib", "resume"), [(0.0, "auto"), (1.0, "recompute")])
+def test_without_a_use_for_it_there_is_no_connector(gib: float, resume: str) -> None:
+    assert _kv_transfer(settings(gib, resume)) is None
 
 
 def test_an_unknown_way_to_resume_is_refused_before_the_model_is_loaded() -> None:
-    settings = WorkerSettings(
-        instance_id="a",
-        listen="unix:/x",
-        model=str(MODEL),
-        served_model_name="tiny",
-        kv_offload_gib=1.0,
-        kv_resume="reloads",
-    )
     with pytest.raises(ValueError, match="unknown way to resume 'reloads'; known: auto, reload"):
-        vllm_config(settings)
+        vllm_config(settings(1.0, "reloads"))

@@ -74,7 +74,7 @@ def processes_of_group(group: int) -> list[int]:
 
 
 async def test_engine_in_processes_of_its_own(tmp_path: Path) -> None:
-    worker = WorkerProcess(tmp_path, engine="async")
+    worker = WorkerProcess(tmp_path, engine="async", kv_offload_gib=0.0625)
     group = worker.process.pid
     try:
         await worker.started()

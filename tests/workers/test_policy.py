@@ -366,6 +366,14 @@ def test_a_loaded_request_that_does_not_fit_lets_a_better_one_pass() -> None:
     assert decide(of("slack"), [*running, loaded, worse], Memory(0, 1, 1000), NOW).preempt == ()
 
 
+def test_a_loaded_request_gives_its_memory_up_once() -> None:
+    running = [view(f"r{i}", running=True) for i in range(2)]
+    loaded = answer("loaded", 9, blocks_held=4, blocks_needed=5)
+    urgent = [answer(f"urgent{i}", 0.1 * i) for i in range(2)]
+    decision = decide(of("slack"), [*running, loaded, *urgent], Memory(0, 4, 1000), NOW)
+    assert (decision.preempt, decision.admit) == (("loaded",), ("urgent0", "urgent1"))
+
+
 def test_what_is_being_loaded_is_no_victim_and_keeps_its_next_block() -> None:
     loading = answer("loading", 9, ready=False, blocks_held=5, blocks_needed=6)
     assert decide(of("slack"), [loading, view("new")], Memory(1, 1, 1000), NOW).admit == ()
