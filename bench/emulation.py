@@ -7,8 +7,8 @@ figure of the run is worse than that device would have shown.
 The load is a closed loop: so many requests on each instance, each followed by a new one. Their
 lengths vary little, so that placement, which looks at KV memory, spreads them about evenly. Their
 readers take tokens as fast as they come (a paced reader outlives its request in the engine), either
-as streams over WebSocket or, with ``--unread``, only as a whole at the end, which spares the gateway
-and the clients most of their work.
+as streams over WebSocket or, with ``--unread``, as a whole at the end, which spares the gateway and
+the clients most of their work.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def _server(options: Options) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
                 ],
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # the system shares the processor between sessions
             )
         try:
             yield f"http://127.0.0.1:{port}", process
