@@ -4,10 +4,11 @@ The question: how much of the time in which an emulated device had work did it c
 engine, its worker process or the machine was too slow for the modelled device, and every other
 figure of the run is worse than that device would have shown.
 
-The load is a closed loop: so many requests on each instance, each followed by a new one, with
-lengths as of Arena-Hard, shortened to fit a minute. Their readers take tokens as fast as they come
-(a paced reader outlives its request in the engine), either as streams over WebSocket or, with
-``--unread``, only as a whole at the end, which spares gateway and clients most of their work.
+The load is a closed loop: so many requests on each instance, each followed by a new one. Their
+lengths vary little, so that placement, which looks at KV memory, spreads them about evenly. Their
+readers take tokens as fast as they come (a paced reader outlives its request in the engine), either
+as streams over WebSocket or, with ``--unread``, as a whole at the end, which spares the gateway and
+the clients most of their work.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from bench.client import Connection, ServerError, first_model, get_json
 from bench.record import ResponseRecord
 
 _STREAMS_PER_CONNECTION = 40
-_REASONING = (200, 1500)  # tokens, uniform
-_ANSWER = (200, 1300)
+_REASONING = (800, 1100)  # tokens, uniform; means as of Arena-Hard
+_ANSWER = (700, 950)
 _RAMP_TIMEOUT_S = 120.0
 _SAMPLE_S = 1.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -62,7 +63,8 @@ class InstanceFigures:
 
     instance_id: str
     running: float  # mean
-    busy: float  # share of the time with work in which the device computed
+    busy: float  # modelled time that passed on the device, as a share of the measurement's
+    starved: float  # share in which it stood idle although it had work, by its own account
     steps_per_s: float
     late_s: float  # mean, from a step's end until the engine took its tokens
 
@@ -127,6 +129,7 @@ def _server(options: Options) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
                 ],
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # the system shares the processor between sessions
             )
         try:
             yield f"http://127.0.0.1:{port}", process
@@ -240,8 +243,10 @@ class _Counters:
 
     running: float = 0.0
     steps: float = 0.0
+    passed_s: float = 0.0
     busy_s: float = 0.0
     starved_s: float = 0.0
+    stalled_s: float = 0.0
     late_s: float = 0.0
 
 
@@ -249,8 +254,10 @@ _SAMPLE = re.compile(r'^(\w+)\{instance="([^"]+)"[^}]*\} (\S+)$', re.MULTILINE)
 _FIELDS = {
     "pascal_requests_running": "running",  # one sample a phase
     "pascal_emulated_steps_total": "steps",
+    "pascal_emulated_seconds_total": "passed_s",
     "pascal_emulated_busy_seconds_total": "busy_s",
     "pascal_emulated_starved_seconds_total": "starved_s",
+    "pascal_emulated_stalled_seconds_total": "stalled_s",
     "pascal_emulated_late_seconds_total": "late_s",
 }
 
@@ -301,14 +308,16 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
     instances = []
     for instance_id, then in before.items():
         now = after[instance_id]
-        busy_s, starved_s = now.busy_s - then.busy_s, now.starved_s - then.starved_s
+        passed_s = now.passed_s - then.passed_s  # by the worker's clock: its figures come late
+        modelled_s = now.busy_s + now.stalled_s - then.busy_s - then.stalled_s
         steps = now.steps - then.steps
         instances.append(
             InstanceFigures(
                 instance_id=instance_id,
                 running=sum(running[instance_id]) / len(running[instance_id]),
-                busy=busy_s / (busy_s + starved_s) if busy_s else 0.0,
-                steps_per_s=steps / seconds,
+                busy=modelled_s / passed_s,
+                starved=(now.starved_s - then.starved_s) / passed_s,
+                steps_per_s=steps / passed_s,
                 late_s=(now.late_s - then.late_s) / max(1.0, steps),
             )
         )
@@ -341,12 +350,13 @@ def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
 
 def print_figures(figures: Figures, console: Console) -> None:
     """A table, and who used the processor."""
-    table = Table("instance", "running", "busy", "steps/s", "late, ms")
+    table = Table("instance", "running", "busy", "starved", "steps/s", "late, ms")
     for instance in figures.instances:
         table.add_row(
             instance.instance_id,
             f"{instance.running:.1f}",
             f"{instance.busy:.3f}",
+            f"{instance.starved:.3f}",
             f"{instance.steps_per_s:.1f}",
             f"{1e3 * instance.late_s:.1f}",
         )

@@ -47,6 +47,7 @@ _QOE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
 
 # Of emulated devices only; see `DeviceStats`.
 _DEVICE_COUNTERS = {
+    "seconds": "Time since an emulated device started, to which the other figures belong",
     "steps": "Steps of an emulated device",
     "busy_seconds": "Modelled time that an emulated device computed",
     "starved_seconds": "Time that an emulated device stood idle although it had work",
@@ -170,7 +171,14 @@ class _ClusterCollector:
             total.add_metric([instance_id], stats.kv_blocks_total)
             steps.add_metric([instance_id], stats.steps_total)
             if (own := stats.device) is not None:
-                values = (own.steps, own.busy_s, own.starved_s, own.stalled_s, own.late_s)
+                values = (
+                    own.passed_s,
+                    own.steps,
+                    own.busy_s,
+                    own.starved_s,
+                    own.stalled_s,
+                    own.late_s,
+                )
                 for family, value in zip(device, values, strict=True):
                     family.add_metric([instance_id], value)
         yield from (running, waiting, blocks, total, steps)

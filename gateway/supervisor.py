@@ -148,8 +148,7 @@ class LocalSupervisor:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends workers
             )
-        with contextlib.suppress(ProcessLookupError):  # one that is gone again: `_dial` sees it
-            os.setpriority(os.PRIO_PROCESS, process.pid, _WORKER_NICENESS)
+        _lower_priority(process.pid)
         log.info("worker_started", instance_id=settings.instance_id, pid=process.pid)
         return process
 
@@ -235,6 +234,15 @@ def cpu_build() -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _lower_priority(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # one that is gone again: `_dial` sees it
+        os.setpriority(os.PRIO_PROCESS, pid, _WORKER_NICENESS)
+    # Linux may share the processor between sessions first. A niceness then counts only within the
+    # session, where the worker is alone; the session has a niceness of its own.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(f"{_WORKER_NICENESS}\n", encoding="ascii")
 
 
 async def _end_process(process: asyncio.subprocess.Process) -> None:

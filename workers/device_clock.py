@@ -23,8 +23,9 @@ class DeviceClock:
         self.starved_s = 0.0  # stood idle although there was work
         self.late_s = 0.0  # from a step's end until the engine took what it had produced, summed
         self.now = now
-        self._free_at_s = now()
-        self._judged = (now(), 0.0, 0.0)  # when, and busy_s and starved_s then
+        self.started_s = now()
+        self._free_at_s = self.started_s
+        self._judged = (self.started_s, 0.0, 0.0)  # when, and busy_s and starved_s then
 
     def begin(self, *, work_before: bool) -> float:
         """Submit a step; `run` must follow.

@@ -138,6 +138,7 @@ class EmulatedExecutor(Executor):
         clock, offload = self._clock, self._offload
         transfers = None if offload is None else offload.transfers
         return DeviceStats(
+            passed_s=clock.now() - clock.started_s,
             steps=clock.steps,
             busy_s=clock.busy_s,
             starved_s=clock.starved_s,

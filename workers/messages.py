@@ -91,6 +91,7 @@ class PhaseCounts(Value):
 class DeviceStats(Value):
     """What an emulated device has done since it started; see `workers.device_clock`."""
 
+    passed_s: float  # since then
     steps: int
     busy_s: float  # modelled time that it computed
     starved_s: (

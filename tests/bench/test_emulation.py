@@ -12,6 +12,7 @@ pascal_requests_running{instance="worker-0",phase="reasoning"} 25.0
 pascal_requests_running{instance="worker-0",phase="answering"} 15.0
 pascal_requests_running{instance="worker-1",phase="reasoning"} 3.0
 pascal_kv_blocks_total{instance="worker-0"} 5624.0
+pascal_emulated_seconds_total{instance="worker-0"} 7.5
 pascal_emulated_steps_total{instance="worker-0"} 100.0
 pascal_emulated_busy_seconds_total{instance="worker-0"} 2.5
 pascal_emulated_starved_seconds_total{instance="worker-0"} 1e-05
@@ -25,6 +26,7 @@ def test_counters_are_read_by_instance_and_phases_added_up() -> None:
     assert counters.keys() == {"worker-0", "worker-1"}
     first = counters["worker-0"]
     assert (first.running, first.steps) == (40.0, 100.0)
+    assert first.passed_s == 7.5
     assert (first.busy_s, first.starved_s, first.late_s) == (2.5, 1e-05, 0.2)
     assert counters["worker-1"].running == 3.0
 

@@ -322,7 +322,9 @@ async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
 
 
 async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Path) -> None:
-    device = DeviceStats(steps=7, busy_s=2.0, starved_s=0.5, late_s=0.25, stalled_s=0.125)
+    device = DeviceStats(
+        passed_s=9.0, steps=7, busy_s=2.0, starved_s=0.5, late_s=0.25, stalled_s=0.125
+    )
     emulated = msgspec.structs.replace(IDLE, device=device)
     async with serving(tmp_path, "real", "other") as (service, workers):
         await workers["real"].say(Heartbeat(since_step_s=0.0, stats=IDLE))
@@ -333,6 +335,7 @@ async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Pa
         text = service.metrics.render().decode()
     lines = [line for line in text.splitlines() if line.startswith("pascal_emulated")]
     assert lines == [
+        'pascal_emulated_seconds_total{instance="other"} 9.0',
         'pascal_emulated_steps_total{instance="other"} 7.0',
         'pascal_emulated_busy_seconds_total{instance="other"} 2.0',
         'pascal_emulated_starved_seconds_total{instance="other"} 0.5',
