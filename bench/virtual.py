@@ -40,10 +40,10 @@ class Plan:
     seeds: tuple[int, ...]
 
 
-# At 6.2 requests/s instances with half of their memory are at about their limit. The window begins
+# At 6 requests/s instances with half of their memory are at about their limit. The window begins
 # when requests end as fast as they come (their mean stay is 60 s), and load goes on after it.
-FULL = Plan(6.2, Window(60.0, 220.0), 280.0, (1, 2, 3, 4, 5))
-QUICK = Plan(6.2, Window(50.0, 85.0), 95.0, (1, 2, 3, 4, 5))
+FULL = Plan(6.0, Window(60.0, 220.0), 280.0, (1, 2, 3, 4, 5))
+QUICK = Plan(6.0, Window(50.0, 85.0), 95.0, (1, 2, 3, 4, 5))
 
 
 def run_virtual(

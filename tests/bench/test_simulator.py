@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ SETTINGS = InstanceSettings(profile=PROFILE, model=str(MODEL))
 EVERYTHING = Window(0.0, 1e9)
 
 
-def pressed(policy: str, **changes: object) -> ClusterRun:
+def pressed(policy: str, **changes: Any) -> ClusterRun:
     """Two instances whose memory holds a handful of requests."""
     chance = random.Random(7)
     arrivals = [
