@@ -180,7 +180,8 @@ class SimulatedScheduler(PhaseScheduler):
 
     def _fills(self, request: Request, tokens: int) -> bool:
         """Whether the step that is being scheduled completes a block of the request."""
-        return request.num_computed_tokens % self.block_size + tokens >= self.block_size
+        full: bool = request.num_computed_tokens % self.block_size + tokens >= self.block_size
+        return full
 
 
 class Live:

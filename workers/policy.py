@@ -39,7 +39,7 @@ _STARVED, _URGENT, _REASONING, _REST = range(4)
 class PolicySettings:
     """Every number that a policy uses. :raises ValueError: naming the one that is wrong."""
 
-    policy: str = "fcfs"
+    policy: str = "slack"
 
     # The paper's figures. At 30 ms a token a quantum is 15 s: long beside the 0.1 s that it takes
     # to recompute what a preempted request has lost.

@@ -3,7 +3,7 @@
 Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncScheduler` where vLLM
 schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
 
-    policy              "fcfs": vLLM's own order (default); "rr", "pascal", "slack": see
+    policy              "slack" (default), "pascal", "rr", or "fcfs", vLLM's own order: see
                         `workers.policy`, whose `PolicySettings` are further keys
     think_start_token_id, think_end_token_id
                         the markers; default: from vLLM's reasoning config, else `<think>` and

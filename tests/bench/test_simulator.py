@@ -19,6 +19,7 @@ from workers.profile import load_profile
 PROFILE = load_profile("h100-qwen32b")
 SETTINGS = InstanceSettings(profile=PROFILE, model=str(MODEL))
 EVERYTHING = Window(0.0, 1e9)
+SHORT = dataclasses.replace(ARENA_HARD, reasoning_most=120, answer_most=120)
 
 
 def pressed(policy: str, **changes: Any) -> ClusterRun:
@@ -81,14 +82,14 @@ def test_every_request_gets_its_tokens_once(policy: str) -> None:
 
 def test_twice_the_same_is_the_same_and_another_seed_is_not() -> None:
     def run(seed: int) -> ClusterRun:
-        return simulate(SETTINGS, 2, poisson(3.0, ARENA_HARD, seed), Window(1.0, 4.0))
+        return simulate(SETTINGS, 2, poisson(3.0, SHORT, seed), Window(1.0, 4.0))
 
     assert run(1) == run(1)
     assert run(1).timelines != run(2).timelines
 
 
 def test_load_goes_on_until_the_measured_requests_are_done() -> None:
-    run = simulate(SETTINGS, 1, poisson(1.0, ARENA_HARD, 3), Window(2.0, 6.0))
+    run = simulate(SETTINGS, 1, poisson(1.0, SHORT, 3), Window(2.0, 6.0))
     assert all(2.0 <= timeline.arrival_s < 6.0 for timeline in run.timelines)
     assert all(timeline.finished_s is not None for timeline in run.timelines)
     # More was generated than the measured ones asked for.
