@@ -267,12 +267,13 @@ def measure_apart(core: int, plan: Plan, progress: Callable[[str], None]) -> lis
             command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         assert child.stdout is not None
-        last = ""
+        result = ""
         try:
             for line in child.stdout:
-                if last:
-                    progress(f"core {core}: {last}")
-                last = line.strip()
+                if line.startswith("["):
+                    result = line
+                else:
+                    progress(f"core {core}: {line.strip()}")
             status = child.wait()
         finally:
             child.kill()
@@ -280,7 +281,7 @@ def measure_apart(core: int, plan: Plan, progress: Callable[[str], None]) -> lis
         errors.seek(0)
         if status:
             raise EnginesError(f"the engine on core {core} failed: {errors.read()[-2000:]}")
-    found: list[dict[str, Any]] = json.loads(last)
+    found: list[dict[str, Any]] = json.loads(result)
     return [PolicyRun.from_json(run) for run in found]
 
 
