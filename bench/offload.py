@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from workers.policy import POLICIES
+from workers.policy_settings import POLICIES
 from workers.resume_cost import RESUMES
 from workers.settings import WorkerSettings
 

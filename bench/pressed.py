@@ -19,7 +19,7 @@ from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from workers.load import load_tokenizer, vllm_config
-from workers.policy import PolicySettings
+from workers.policy_settings import PolicySettings
 from workers.scheduler import PhaseScheduler, phase_config, policy_settings
 from workers.settings import WorkerSettings
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from bench.lengths import LengthModel, Lengths
 from bench.simulated_instance import (
-    Clock,
     InstanceSettings,
     InstanceTotals,
     SchedulerFactory,
     SimulatedInstance,
 )
+from bench.simulated_scheduler import Clock
 from bench.timeline import Timeline
 from gateway.placement import place_new_request
 

@@ -23,7 +23,8 @@ from pacer.clock import ReadingClock
 from workers.kv_offload import ResumeConnector
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
-from workers.policy import LOW_QUEUE, Memory, PolicySettings, RequestView, decide, queue_of
+from workers.policy import LOW_QUEUE, Memory, RequestView, decide, queue_of
+from workers.policy_settings import PolicySettings
 
 _BY_RANK = attrgetter("priority")
 _UNRANKED = 2**62  # behind every ranked request, until the next decision

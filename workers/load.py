@@ -18,7 +18,7 @@ from workers import emulator
 from workers.chat import Tokenizer
 from workers.kv_offload import kv_transfer_config
 from workers.phase import ThinkMarkers
-from workers.policy import PolicySettings
+from workers.policy_settings import PolicySettings
 from workers.profile import load_profile
 from workers.scheduler import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings

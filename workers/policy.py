@@ -17,114 +17,20 @@ quantum is used up it draws a new ticket, behind everybody.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from workers.phase import Phase
+from workers.policy_settings import PolicySettings
 
 HIGH_QUEUE, LOW_QUEUE = 0, 1
 
 # Ranks of `slack`, best first.
 _STARVED, _URGENT, _REASONING, _REST = range(4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySettings:
-    """Every number that a policy uses. :raises ValueError: naming the one that is wrong."""
-
-    policy: str = "slack"
-
-    # The paper's figures. At 30 ms a token a quantum is 15 s: long beside the 0.1 s that it takes
-    # to recompute what a preempted request has lost.
-    quantum_tokens: int = 500
-    demotion_tokens: int = 5000  # only in `pascal`: reasoning this long goes to the low queue
-
-    # Slack, less the time to resume, below which a reader is in danger. Some tens of engine steps:
-    # time for a preemption, a recompute and the steps in which others were admitted before.
-    low_water_s: float = 2.0
-    # Slack at which the danger is over. From there a reader lives for high - low seconds without
-    # the engine, some dozens of times the cost of resuming, so that each swap pays.
-    high_water_s: float = 12.0
-    # An answering request that waits for so long goes before everything else, whatever its slack:
-    # its reader may have paused, but it must end. Several times the high-water mark, so that it
-    # does not decide as long as the water marks can.
-    starvation_s: float = 30.0
-    # What a request that has become urgent gets at least once it runs: less would not be worth the
-    # resume.
-    min_run_tokens: int = 64
-
-    # Preemptions in one step for waiting requests after the first, which may take what it needs.
-    # Each costs a recompute, which the steps of all the others then wait for.
-    max_preemptions_per_step: int = 8
-    # After so many for the sake of others a request keeps its memory, which bounds its recomputes.
-    # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
-    max_preemptions: int = 32
-
-    # A decision over n requests is followed by the next one n times this later, or at once when a
-    # request arrives. It bounds the scheduler's own work to about one percent of a core: with 1000
-    # requests a decision each second, with 30 one in every step. Below the water marks.
-    review_s_per_request: float = 0.001
-
-    # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
-    # prefill); a small model on a CPU core is about as fast.
-    resume_s_per_token: float = 0.0001
-    # A reader of whom nothing is known, as in a stock vLLM server: the paper's targets.
-    tau_s: float = 0.1
-    ttfat_s: float = 0.25
-
-    def __post_init__(self) -> None:
-        check_policy(self.policy)
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not least <= value < math.inf:
-                raise ValueError(f"{name} must be at least {least}, not {value!r}")
-        if self.high_water_s <= self.low_water_s:
-            raise ValueError(
-                f"high_water_s must be above low_water_s ({self.low_water_s}), "
-                f"not {self.high_water_s!r}: without the distance requests would thrash"
-            )
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], foreign: Iterable[str] = ()) -> PolicySettings:
-        """Settings from a configuration table.
-
-        :param foreign: keys of the table that belong to others.
-        :raises ValueError: naming an unknown key, or a key with a wrong value.
-        """
-        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        own = {key: value for key, value in config.items() if key not in set(foreign)}
-        for key, value in own.items():
-            if key not in kinds:
-                close = difflib.get_close_matches(key, kinds, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(kinds)}"
-                raise ValueError(f"unknown key {key!r}; {hint}")
-            allowed = {"int": int, "float": (int, float), "str": str}[str(kinds[key])]
-            if not isinstance(value, allowed) or isinstance(value, bool):  # type: ignore[arg-type]
-                raise ValueError(f"{key} must be of type {kinds[key]}, not {value!r}")
-        return cls(**own)
-
-
-_LEAST: dict[str, float] = {
-    "quantum_tokens": 1,
-    "demotion_tokens": 1,
-    "low_water_s": 0,
-    "high_water_s": 0,
-    "starvation_s": 0,
-    "min_run_tokens": 0,
-    "max_preemptions_per_step": 1,
-    "max_preemptions": 0,
-    "review_s_per_request": 0,
-    "resume_s_per_token": 0,
-    "tau_s": 0.001,
-    "ttfat_s": 0,
-}
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -186,12 +92,6 @@ def decide(
 ) -> Decision:
     """The policy's decision for the next step."""
     return _POLICIES[settings.policy](settings, requests, memory, now)
-
-
-def check_policy(policy: str) -> None:
-    """:raises ValueError: for a policy that does not exist."""
-    if policy not in _POLICIES:
-        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(_POLICIES)}")
 
 
 def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
@@ -263,7 +163,6 @@ def _slack(
 
 
 _POLICIES = {"fcfs": _fcfs, "rr": _round_robin, "pascal": _round_robin, "slack": _slack}
-POLICIES = tuple(_POLICIES)
 
 
 # ---- slack

@@ -44,7 +44,7 @@ from workers.kv_offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.phase_stats import PhaseStats
-from workers.policy import PolicySettings
+from workers.policy_settings import PolicySettings
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args

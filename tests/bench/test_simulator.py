@@ -13,7 +13,7 @@ from bench.simulated_instance import InstanceSettings
 from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate
 from bench.timeline import TAU_S, figures
 from bench.virtual import MODEL
-from workers.policy import POLICIES
+from workers.policy_settings import POLICIES
 from workers.profile import load_profile
 
 PROFILE = load_profile("h100-qwen32b")

@@ -16,7 +16,7 @@ import msgspec
 from bench import offload
 from bench.pressed import Load, PressedEngine, Run
 from workers.kv_offload import HostMemoryWorker
-from workers.policy import POLICIES
+from workers.policy_settings import POLICIES
 
 LOAD = Load(requests=14, output_tokens=110)
 AT_ONCE = 3  # that fit without pressure

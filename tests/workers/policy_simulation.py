@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.phase import Phase
-from workers.policy import Decision, Memory, PolicySettings, RequestView, decide, queue_of
+from workers.policy import Decision, Memory, RequestView, decide, queue_of
+from workers.policy_settings import PolicySettings
 
 BLOCK = 4  # tokens
 STEP_S = 0.05

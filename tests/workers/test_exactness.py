@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.workers.harness import ROOT
-from workers.policy import POLICIES
+from workers.policy_settings import POLICIES
 
 
 @pytest.mark.engine

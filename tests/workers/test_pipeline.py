@@ -33,7 +33,8 @@ from tests.workers.policy_checks import check
 from workers.load import vllm_config
 from workers.messages import Pace
 from workers.phase import Phase
-from workers.policy import POLICIES, Decision, Memory, PolicySettings, RequestView, decide
+from workers.policy import Decision, Memory, RequestView, decide
+from workers.policy_settings import POLICIES, PolicySettings
 from workers.scheduler import (
     CONFIG_KEY,
     REQUEST_KEY,

@@ -17,15 +17,14 @@ from workers.phase import Phase
 from workers.policy import (
     HIGH_QUEUE,
     LOW_QUEUE,
-    POLICIES,
     Decision,
     Memory,
-    PolicySettings,
     RequestView,
     decide,
     queue_of,
     slack_s,
 )
+from workers.policy_settings import POLICIES, PolicySettings
 
 SMALL = PolicySettings(
     quantum_tokens=8,
