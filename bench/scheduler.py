@@ -66,6 +66,8 @@ def _virtual(quick: bool, console: Console) -> dict[str, Any]:
 
         def done(run: PolicyRun, count: int, total: int) -> None:
             progress.update(task, completed=count, total=total)
+            if not console.is_terminal:  # where there is no bar
+                console.print(f"virtual time: {count} of {total} ({run.policy}, seed {run.seed})")
 
         runs = virtual.run_virtual(plan, done)
     results = by_policy(runs)

@@ -4,7 +4,7 @@ Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncSc
 schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
 
     policy              "slack" (default), "pascal", "rr", or "fcfs", vLLM's own order: see
-                        `workers.policy`, whose `PolicySettings` are further keys
+                        `workers.policy`; the numbers of `workers.policy_settings` are further keys
     think_start_token_id, think_end_token_id
                         the markers; default: from vLLM's reasoning config, else `<think>` and
                         `</think>` of the model's vocabulary, else the model does not reason

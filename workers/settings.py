@@ -26,7 +26,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     emulate: str | None = (
         None  # device profile that stands for the hardware; see `workers.emulator`
     )
-    policy: str = "slack"  # and its numbers, see `workers.policy.PolicySettings`
+    policy: str = "slack"  # and its numbers, see `workers.policy_settings`
     quantum_tokens: int = 500
     demotion_tokens: int = 5000
     low_water_s: float = 2.0
