@@ -47,8 +47,8 @@ _ROOT: Final = Path(__file__).parents[1]
 # Real outputs are so much shorter than the modelled ones; `BIN_TOKENS` counts modelled tokens.
 SCALE: Final = 5
 LEAST_TOKENS: Final = 8
-# The longest, at most about a tenth of the memory under pressure, and all within the context.
-MOST: Final = Lengths(prompt=160, reasoning=1600, answer=800)
+# Two in a hundred are longer and are cut, or every run would end with one of them alone.
+MOST: Final = Lengths(prompt=160, reasoning=1000, answer=500)
 
 # As a 32B model on an H100 under load: 33 ms a step, 100 ms a token.
 STEPS_PER_TOKEN: Final = 3
@@ -80,10 +80,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int  # of the first round; the others' follow
     rounds: int  # runs of each policy
     running: int = 48  # requests that the oracle has running in the mean
-    warm_steps: int = 500
-    window_steps: int = 1200
-    cool_steps: int = 500
-    burst: int = 96  # requests with which the step is measured
+    warm_steps: int = 300
+    window_steps: int = 900
+    cool_steps: int = 200
+    burst: int = 64  # requests with which the step is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def run_engines(quick: bool, progress: Callable[[str], None]) -> list[PolicyRun]
     :raises EnginesError: if a process failed.
     """
     cores = sorted(os.sched_getaffinity(0))[:_CORES]
-    shape = {"rounds": 1} if quick else {"rounds": 3, "window_steps": 1500}
-    plans = [Plan(seed=_SEEDS_APART * (index + 1), **shape) for index in range(len(cores))]
+    rounds = 1 if quick else 3
+    plans = [Plan(seed=_SEEDS_APART * (index + 1), rounds=rounds) for index in range(len(cores))]
     lock = threading.Lock()
 
     def told(line: str) -> None:
@@ -171,6 +171,7 @@ def numbers(policy: str, load: Load) -> PolicySettings:
         quantum_tokens=500 // SCALE,
         demotion_tokens=5000 // SCALE,
         low_water_s=20 * tau_s,
+        # Half of the default: answers are a fifth as long, and would be urgent to their end.
         high_water_s=60 * tau_s,
         starvation_s=300 * tau_s,
         min_run_tokens=64 // SCALE,
@@ -214,7 +215,9 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
 def _calibrate(engine: TimedEngine, plan: Plan) -> Load:
     chance = random.Random(plan.seed)
     burst = [Timeline(0.0, scaled(ARENA_HARD.draw(chance))) for _ in range(plan.burst)]
-    run = engine.run(PolicySettings(), _PLENTY_BLOCKS, burst, burst, least_running=_LEAST_RUNNING)
+    run = engine.run(
+        PolicySettings(policy="fcfs"), _PLENTY_BLOCKS, burst, burst, least_running=_LEAST_RUNNING
+    )
     decodes = ((step.tokens, step.seconds) for step in run.steps if not step.prefill)
     return load_for(plan.running, decodes)
 

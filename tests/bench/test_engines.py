@@ -36,7 +36,7 @@ def test_requests_are_a_fifth_as_long_and_none_is_out_of_bounds() -> None:
     drawn = [ARENA_HARD.draw(chance) for _ in range(2000)]
     full = statistics.fmean(one.reasoning for one in drawn)
     assert statistics.fmean(scaled(one).reasoning for one in drawn) == pytest.approx(
-        full / SCALE, rel=0.03
+        full / SCALE, rel=0.08
     )
 
 
