@@ -136,6 +136,8 @@ class Dispatcher:
             ):
                 return
         if crossed:
+            # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
+            self._review_at = now
             turn.boundary_at = now
             turn.quanta = 0
         if turn.clock is None and tracker.answering_tokens:

@@ -53,6 +53,15 @@ class Case:
         return self.dispatcher._dry_at(self.state, self.turn)
 
 
+def test_the_boundary_is_decided_upon_at_once() -> None:
+    case = Case("slack")
+    case.dispatcher._review_at = 105.0  # there are many others
+    case.produce(9, now=101.0)
+    assert case.dispatcher._review_at == 105.0
+    case.produce(END, now=102.0)
+    assert case.dispatcher._review_at == 102.0
+
+
 def test_a_quantum_used_up_is_a_new_ticket() -> None:
     case = Case("rr")
     first = case.turn.ticket
