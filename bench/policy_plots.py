@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from bench.policy_figures import BIN_TOKENS, LEAST_REQUESTS, ORACLE
 
@@ -50,19 +51,34 @@ def plot_overhead(ratios: Mapping[str, float], path: Path) -> None:
 
 
 def _plot_bins(axes: Axes, results: Mapping[str, Mapping[str, Any]]) -> None:
-    some = next(iter(results.values()))
-    seeds = len(some["seeds"])
-    bins = [b for b, count in some["requests_by_bin"].items() if count >= LEAST_REQUESTS * seeds]
-    width = 0.8 / len(results)
-    for index, (policy, result) in enumerate(results.items()):
-        places = [i + (index - (len(results) - 1) / 2) * width for i in range(len(bins))]
-        heights = [result["ttft_p99_by_bin"][b] for b in bins]
-        axes.bar(places, heights, width, label=policy, color=_COLOURS[policy])
+    """Multiples of the oracle's p99, with the 95% interval of the mean over seeds."""
+    policies = [policy for policy in results if policy != ORACLE]
+    bins = sorted(
+        {b for policy in policies for b in results[policy]["ttft_p99_to_oracle"]},
+        key=lambda text: int(text.partition("-")[0]),
+    )
+    width = 0.8 / len(policies)
+    for index, policy in enumerate(policies):
+        ratios = results[policy]["ttft_p99_to_oracle"]
+        shown = [(i, b) for i, b in enumerate(bins) if b in ratios]
+        ends = [results[policy]["intervals"][f"ttft_p99_to_oracle.{b}"] for _, b in shown]
+        axes.bar(
+            [i + (index - (len(policies) - 1) / 2) * width for i, _ in shown],
+            [ratios[b] for _, b in shown],
+            width,
+            label=policy,
+            color=_COLOURS[policy],
+            yerr=[(high - low) / 2 for low, high in ends],
+            capsize=2,
+        )
+    axes.axhline(1.0, color=_COLOURS[ORACLE], linestyle="--")
     axes.set_xticks(range(len(bins)), bins)
     axes.set_yscale("log")
-    axes.set_xlabel(f"reasoning tokens (bins of {BIN_TOKENS})")
-    axes.set_ylabel("p99 TTFT, s")
-    axes.legend(ncols=len(results), fontsize="small")
+    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_formatter(FormatStrFormatter("%g"))
+    axes.set_xlabel(f"reasoning tokens (bins of {BIN_TOKENS}, {LEAST_REQUESTS} requests or more)")
+    axes.set_ylabel("p99 TTFT / oracle's")
+    axes.legend(ncols=len(policies), fontsize="small")
 
 
 def _plot_violations(axes: Axes, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -25,6 +25,8 @@ from rich.table import Table
 
 from bench.policy_figures import ORACLE, PolicyRun, policy_result
 
+_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
+
 PARTS = ("virtual", "cpu", "stock", "overhead", "offload")
 
 
@@ -40,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the parts; :return: the exit status."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_COLUMNS)
     results: dict[str, Any] = {}
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "virtual": _virtual,
