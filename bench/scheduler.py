@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _virtual(quick: bool, console: Console) -> dict[str, Any]:
+    # Read when vLLM is imported, here and in the processes that are started.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from bench import virtual
 
     plan = virtual.QUICK if quick else virtual.FULL

@@ -10,14 +10,9 @@ Knows one instance, no cluster.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-# Read when vLLM is imported.
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from vllm.config import VllmConfig
