@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from bench.errors import BenchmarkError
 from bench.lengths import ARENA_HARD, Lengths
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.timeline import RequestFigures, Timeline, figures
@@ -70,7 +71,7 @@ SETTINGS: Final = WorkerSettings(
 )
 
 
-class EnginesError(Exception):
+class EnginesError(BenchmarkError):
     """A measuring process failed; the message ends with what it said last."""
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from bench.errors import BenchmarkError
 from workers.policy_settings import POLICIES
 from workers.resume_cost import RESUMES
 from workers.settings import WorkerSettings
@@ -49,7 +50,7 @@ SETTINGS = WorkerSettings(
 )
 
 
-class OffloadError(Exception):
+class OffloadError(BenchmarkError):
     """The measurement failed; the message ends with what its process said last."""
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.errors import BenchmarkError
 from bench.policy_figures import ORACLE, PolicyRun, policy_result
 
 _FILE_COLUMNS = 140  # where there is no terminal: room for the tables
@@ -36,16 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="shorter runs: within 10 minutes on two cores")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
-    add("--plots", type=Path, metavar="DIR", help="write a plot of each part there")
+    add("--plots", type=Path, metavar="DIR", help="write plots there: virtual, cpu, overhead")
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the parts; :return: the exit status."""
+    if problem := _unwritable(args):
+        print(f"pascal: {problem}", file=sys.stderr)
+        return 2
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_COLUMNS)
     results: dict[str, Any] = {}
+    if args.only and args.json is not None and args.json.exists():
+        results = json.loads(args.json.read_text(encoding="utf-8"))  # of the other parts
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "virtual": _virtual,
         "cpu": _cpu,
@@ -53,13 +60,33 @@ def run(args: argparse.Namespace) -> int:
         "overhead": _overhead,
         "offload": _offload,
     }
-    for part in args.only or PARTS:
-        results |= parts[part](args.quick, console)
+    for part in dict.fromkeys(args.only or PARTS):
+        try:
+            results |= parts[part](args.quick, console)
+        except BenchmarkError as error:
+            print(f"pascal: {part}: {error}", file=sys.stderr)
+            return 1
         if args.json is not None:
             args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         if args.plots is not None:
             _plot(part, results, args.plots)
     return 0
+
+
+def _unwritable(args: argparse.Namespace) -> str | None:
+    """What is wrong with the paths, said before minutes are spent."""
+    if args.json is not None and not args.json.resolve().parent.is_dir():
+        return f"--json {args.json}: there is no folder {args.json.resolve().parent}"
+    if args.json is not None and args.json.is_dir():
+        return f"--json {args.json} is a folder"
+    if args.plots is not None and args.plots.exists() and not args.plots.is_dir():
+        return f"--plots {args.plots} is a file"
+    if args.only and args.json is not None and args.json.exists():
+        try:
+            json.loads(args.json.read_text(encoding="utf-8"))
+        except ValueError:
+            return f"--json {args.json}: other parts' figures are to be kept, but it is no JSON"
+    return None
 
 
 def _virtual(quick: bool, console: Console) -> dict[str, Any]:

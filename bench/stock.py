@@ -16,6 +16,7 @@ Knows the servers by HTTP alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -33,6 +34,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from bench.errors import BenchmarkError
 from bench.measure import SLO_QOE, summarize
 from bench.prompts import problem_prompts
 from bench.timeline import TAU_S
@@ -58,7 +60,7 @@ _START_S: Final = 300.0  # guards against a hang, as the next
 _REQUEST_S: Final = 300.0
 
 
-class StockError(Exception):
+class StockError(BenchmarkError):
     """A server did not start, or died; the message ends with what it said last."""
 
 
@@ -158,7 +160,10 @@ async def ask(http: aiohttp.ClientSession, url: str, question: str) -> Seen:
                 data = line.removeprefix(b"data: ").strip()
                 if not data.startswith(b"{"):
                     continue  # an empty line, or the end of the stream
-                for choice in json.loads(data)["choices"]:
+                part = json.loads(data)
+                if "error" in part:  # vLLM's way to break a stream off
+                    seen.error = str(part["error"])
+                for choice in part.get("choices", ()):
                     if choice["delta"].get("content"):
                         seen.answer_s.append(time.monotonic() - began)
     except (aiohttp.ClientError, TimeoutError) as error:
@@ -262,7 +267,8 @@ class _Server:
             except subprocess.TimeoutExpired:
                 pass  # killed with its children
         for pid in self._pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._log.close()
 
@@ -289,8 +295,9 @@ class _Server:
     def move(self, core: int) -> None:
         """Let all its threads run on another core."""
         for pid in self._pids():
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), {core})
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ended meanwhile
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), {core})
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -166,6 +166,7 @@ class Dispatcher:
         if state.turn is None:
             return
         state.turn.view = None
+        self._review_at = now
         clock = state.turn.clock
         if clock is None:
             return
@@ -198,7 +199,8 @@ class Dispatcher:
         views = [self._view(request, True) for request in running]
         views += [self._waiting_view(request) for request in waiting]
         views += [self._view(request, False, loading=True) for request in loading]
-        self._review_at = now + len(views) * self._settings.review_s_per_request
+        pause_s = len(views) * self._settings.review_s_per_request
+        self._review_at = now + min(pause_s, self._settings.low_water_s / 4)
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
@@ -326,6 +328,7 @@ class Dispatcher:
             resume_s=self._resume_s(tokens),
             waiting_since=turn.waiting_since,
             urgent=request.request_id in self._urgent,
+            paced=state.pace is None or state.pace.paced,
             user=turn.user,
         )
 

@@ -54,6 +54,7 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     resume_s: float = 0.0  # estimated cost of coming back after a preemption
     waiting_since: float = 0.0  # meaningful while it waits
     urgent: bool = False  # as decided last time
+    paced: bool = True  # False: its reader takes tokens as fast as they come, and has no slack
     user: str | None = None  # None: shares with nobody
 
 
@@ -75,6 +76,9 @@ class Decision:
     memory runs out in mid-step the last running one goes. ``preempt`` give up KV and slot now, or
     KV that was loaded for them; with what they leave, and what was free, ``admit`` fit. ``hold``
     keep their KV and skip a step. ``urgent`` is to be shown again in the next view.
+
+    Blocks that requests share through the prefix cache count as held by each of them: preempting
+    one may free fewer than that, and the engine then admits fewer than ``admit``.
     """
 
     order: tuple[str, ...]
@@ -137,8 +141,7 @@ def _slack(
         rank = _slack_rank(settings, r, now)
         if rank <= _URGENT:
             urgent.add(r.request_id)
-        level = r.quanta if rank == _REASONING and r.preemptions < settings.max_preemptions else 0
-        ranks[r.request_id] = (rank, level)
+        ranks[r.request_id] = rank, level = rank, _level(settings, r, rank, now)
         if rank == _STARVED:
             measure = r.waiting_since
         elif rank == _REASONING:
@@ -174,7 +177,7 @@ def slack_s(request: RequestView, now: float) -> float:
 
 
 def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> int:
-    if request.phase is Phase.REASONING:
+    if request.phase is Phase.REASONING or not request.paced:
         return _REASONING
     if not request.running and now - request.waiting_since >= settings.starvation_s:
         return _STARVED
@@ -187,22 +190,31 @@ def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> i
     return _URGENT if slack_s(request, now) < settings.low_water_s else _REST
 
 
-def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
-    """Within a rank, let each user's first waiting request go before anybody's second.
+def _level(settings: PolicySettings, request: RequestView, rank: int, now: float) -> int:
+    """Within reasoning: the quanta used up, fewest first, unless it was preempted or waits long."""
+    if rank != _REASONING or request.preemptions >= settings.max_preemptions:
+        return 0
+    starved = not request.running and now - request.waiting_since >= settings.starvation_s
+    return 0 if starved else request.quanta
 
-    What a user has running in the rank counts as going before. Running requests stay first.
+
+def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
+    """Within a class, let each user's first waiting request go before anybody's second.
+
+    What a user has running in the class counts as going before. Running requests stay first.
     """
     if all(r.user is None for r in order):
         return order
-    before: Counter[tuple[tuple[int, int], str]] = Counter()
-    places: dict[str, tuple[float, ...]] = {}
+    before: Counter[tuple[int, str]] = Counter()
+    places: dict[str, tuple[int, ...]] = {}
     for r in order:
-        rank, nth = ranks[r.request_id], 0
+        rank, level = ranks[r.request_id]
+        nth = 0
         if r.user is not None:
             owner = rank, r.user
             nth = before[owner]
             before[owner] = nth + 1
-        places[r.request_id] = (*rank, not r.running, 0 if r.running else nth)
+        places[r.request_id] = (rank, 0, level) if r.running else (rank, 1, nth)
     # `order` is sorted by its keys and sorting is stable: the places alone are enough.
     return sorted(order, key=lambda r: places[r.request_id])
 
@@ -282,7 +294,7 @@ class _Room:
         self._free = memory.free_blocks - memory.reserve_blocks
         self._free -= sum(map(_growth, [*self._running, *loading]))
         self._slots = memory.free_slots
-        self._tokens = memory.step_tokens - len(self._running)
+        self._tokens = memory.step_tokens - sum(r.tokens_needed for r in self._running)
 
     def admit(self, request: RequestView, stuck: Sequence[RequestView]) -> bool:
         """Make it fit, if need be by preempting; all of ``stuck`` give up what they hold."""

@@ -50,9 +50,9 @@ class PolicySettings:
     # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
     max_preemptions: int = 32
 
-    # A decision over n requests is followed by the next one n times this later, or at once when a
-    # request arrives. It bounds the scheduler's own work to about one percent of a core: with 1000
-    # requests a decision each second, with 30 one in every step. Below the water marks.
+    # A decision over n requests is followed by the next one n times this later, but at the latest
+    # after a quarter of the low-water mark, and at once when a request arrives or comes to its
+    # answer, or a reader reads otherwise. With 30 requests that is in every step.
     review_s_per_request: float = 0.001
 
     # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,

@@ -256,6 +256,8 @@ class _PhaseMixin(Scheduler):
     def _track(self, request: Request) -> None:
         params = request.sampling_params
         told = ((params.extra_args if params else None) or {}).get(REQUEST_KEY)
+        if not isinstance(told, dict):  # in a stock server anybody can write something there
+            told = None
         if told is None:
             phase, own_id, pace = self._phase_of_prompt(request), None, None
         else:

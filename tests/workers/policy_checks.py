@@ -80,7 +80,7 @@ def check_reasoning_first(
     free -= sum(map(growth, [*stay, *loading, *admitted]))
     left = sum(r.running for r in gone)
     slots = memory.free_slots + left - len(admitted)
-    tokens = memory.step_tokens - len(stay) - left
+    tokens = memory.step_tokens - sum(r.tokens_needed for r in views if r.running)
     tokens -= sum(r.tokens_needed for r in admitted)
     gain = sum(r.blocks_held + growth(r) for r in in_its_place)
     gain += sum(r.blocks_held for r in stuck if not is_loaded(first))

@@ -62,6 +62,17 @@ def test_the_boundary_is_decided_upon_at_once() -> None:
     assert case.dispatcher._review_at == 102.0
 
 
+def test_arrivals_and_other_paces_are_decided_upon_at_once() -> None:
+    case = Case("slack")
+    case.dispatcher._review_at = 105.0
+    case.dispatcher.paced(case.state, Pace(tau_s=0.2), 103.0)
+    assert case.dispatcher._review_at == 103.0
+    case.dispatcher._review_at = 105.0
+    request: Any = SimpleNamespace(priority=0)
+    case.dispatcher.arrived(request, case.state, None, 104.0)
+    assert case.dispatcher._review_at == 104.0
+
+
 def test_a_quantum_used_up_is_a_new_ticket() -> None:
     case = Case("rr")
     first = case.turn.ticket

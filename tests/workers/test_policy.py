@@ -291,6 +291,46 @@ def test_a_user_with_many_requests_does_not_starve_a_user_with_one() -> None:
     assert decide(of("slack"), [busy, *many, one], FULL, NOW).order[:3] == ("busy", "one", "many 0")
 
 
+def test_a_long_thinker_gets_on_among_short_ones_that_never_end() -> None:
+    """Fewest quanta first, but not for ever."""
+    long = Request("long", 1, 4, 60, 1, user="one")
+    crowd = [Request(f"r{i}", 1 + 2 * i, 20, 8, 1, user="many") for i in range(1000)]
+    simulation = Simulation(of("slack"), [long, *crowd], blocks=24, slots=2)
+    while long in simulation.coming or long in simulation.here:
+        simulation.advance(check)
+        assert simulation.now < 6 * SMALL.starvation_s + 200 * STEP_S
+    assert len(simulation.here) > 10
+
+
+def test_a_user_s_first_request_goes_before_fresher_ones_of_another() -> None:
+    many = [view(f"many {i}", arrival=i, user="many") for i in range(9)]
+    one = view("one", arrival=99, user="one", quanta=2)
+    order = decide(of("slack"), [*many, one], FULL, NOW).order
+    assert order[:3] == ("many 0", "one", "many 1")
+
+
+def test_a_reader_who_takes_everything_at_once_has_no_slack() -> None:
+    ahead = answer("ahead", 1000, running=True, run_tokens=1000)
+    unpaced = answer("unpaced", 1000, paced=False)
+    assert decide(of("slack"), [ahead, unpaced], FULL, NOW).order == ("unpaced", "ahead")
+
+
+def test_of_two_that_starve_the_one_that_waits_longer_goes_first() -> None:
+    late = answer("late", 1000, arrival=1, waiting_since=NOW - 2 * SMALL.starvation_s)
+    early = answer("early", 1000, arrival=0, waiting_since=NOW - 1.5 * SMALL.starvation_s)
+    assert decide(of("slack"), [early, late], FULL, NOW).order == ("late", "early")
+
+
+def test_a_running_prompt_takes_its_share_of_the_step() -> None:
+    prompt = view("prompt", running=True, tokens_needed=FULL.step_tokens)
+    low = answer("low", 1000, running=True, run_tokens=1000)
+    new = view("new", arrival=9, tokens_needed=5)
+    decision = decide(
+        of("slack"), [prompt, low, new], dataclasses.replace(FULL, free_blocks=0), NOW
+    )
+    assert (decision.preempt, decision.admit) == ((), ())
+
+
 def test_answering_does_not_starve_whatever_its_slack() -> None:
     """A paused reader's answer among reasoning requests that never end."""
     forgotten = Request("forgotten", 1, 4, 0, 3, paused=(0, 10**6))
