@@ -1,8 +1,8 @@
 """The policies in virtual time: eight modelled H100 instances under the same arrivals.
 
-Runs of several policies and seeds share the cores. KV memory is half of what the device has, as in
-the paper's characterisation, and the load is what an instance then just sustains: the regime in
-which policies differ. Below it all are equal, above it nobody can keep every reader fed.
+Runs of several policies and seeds share the cores. KV memory is half of what the device has, and
+the load is what instances then just sustain: the regime in which policies differ. Below it all are
+equal, above it nobody can keep every reader fed for long.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Plan:
     seeds: tuple[int, ...]
 
 
-# At 6.3 requests/s instances with half of their memory are at about their limit. The window begins
-# when requests end as fast as they come (their mean stay is 60 s), and load goes on after it.
-FULL = Plan(6.3, Window(60.0, 200.0), 240.0, (1, 2, 3, 4, 5))
-# A quarter more than they can sustain fills queues and memory in a minute instead of some; readers'
-# buffers bear that for as long.
+# What instances with half of their memory just sustain, 29 requests running on each: at this rate
+# memory is full after some 200 s, and the window begins.
+FULL = Plan(4.4, Window(200.0, 350.0), 400.0, (1, 2, 3, 4, 5))
+# A minute of twice that load instead, which fills queues and memory sooner. No steady state:
+# readers' buffers bear it for so long, and what comes last is finished while the load goes down.
 QUICK = Plan(8.5, Window(25.0, 55.0), 65.0, (1, 2, 3, 4, 5))
 
 

@@ -293,8 +293,8 @@ def test_a_user_with_many_requests_does_not_starve_a_user_with_one() -> None:
 
 def test_a_long_thinker_gets_on_among_short_ones_that_never_end() -> None:
     """Fewest quanta first, but not for ever."""
-    long = Request("long", 1, 4, 60, 1, user="one")
-    crowd = [Request(f"r{i}", 1 + 2 * i, 20, 8, 1, user="many") for i in range(1000)]
+    long = Request("long", 1, 4, 60, 1)
+    crowd = [Request(f"r{i}", 1 + 2 * i, 20, 8, 1) for i in range(1000)]
     simulation = Simulation(of("slack"), [long, *crowd], blocks=24, slots=2)
     while long in simulation.coming or long in simulation.here:
         simulation.advance(check)
