@@ -103,6 +103,13 @@ def _config_of(args: argparse.Namespace) -> configuration.Config:
 
 def _check(config: configuration.Config) -> int:
     """Print the resolved configuration as TOML, keys of the API left out."""
+    from gateway import preflight
+
+    try:
+        preflight.check_profile(config)
+    except preflight.PreflightError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
     for table in configuration.TABLES:
         print(f"[{table}]")
         for key, value in dataclasses.asdict(getattr(config, table)).items():

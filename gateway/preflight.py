@@ -23,7 +23,7 @@ class PreflightError(Exception):
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
     _check_model(config)
-    _check_profile(config)
+    check_profile(config)
     _check_memory(config)
     _check_port(config.server.host, config.server.port)
 
@@ -73,7 +73,8 @@ def _available_bytes() -> int | None:
     return None
 
 
-def _check_profile(config: Config) -> None:
+def check_profile(config: Config) -> None:
+    """:raises PreflightError: if there is no such device profile, or it is wrong."""
     if config.workers.emulate:
         try:
             load_profile(config.workers.emulate)

@@ -16,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from gateway import cli
 from tests.gateway.test_serving import LONG, SHORT, TERMINAL, create, receive_until
 from tests.server import ROOT, Server, is_alive
 
@@ -135,6 +136,13 @@ def test_check_prints_the_configuration_without_keys(tmp_path: Path) -> None:
     )
     assert "port = 9123" in result.stdout
     assert "secret-key" not in result.stdout
+
+
+def test_check_names_a_device_profile_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["check", "--emulate", "h100-qwen32"]) == 2
+    assert "did you mean 'h100-qwen32b'?" in capsys.readouterr().err
 
 
 async def test_api_keys_are_asked_for_everywhere_and_separate_owners(tmp_path: Path) -> None:

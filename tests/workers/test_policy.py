@@ -430,6 +430,14 @@ def test_the_well_fed_wait_when_memory_is_short_but_never_all() -> None:
     assert held(1.0, 7.0, 9.0, free=3) == ()
     assert held(7.0, 9.0) == ("9.0",)
     assert held(9.0) == ()
+    assert held(1.0, 1.2) == ()  # neither urgent nor well-fed: between the marks
+
+
+def test_nobody_waits_for_memory_that_a_preemption_has_just_freed() -> None:
+    staying = [answer(f"a{s}", s, running=True, blocks_needed=2) for s in (7, 8)]
+    victim = answer("victim", 99, running=True, blocks_held=5, blocks_needed=5, run_tokens=100)
+    decision = decide(of("slack"), [*staying, victim, view("new")], Memory(0, 8, 1000), NOW)
+    assert (decision.preempt, decision.admit, decision.hold) == (("victim",), ("new",), ())
 
 
 # ---- settings
