@@ -72,9 +72,9 @@ def simulate(
     window: Window,
     progress: Callable[[float], None] = lambda now: None,
 ) -> ClusterRun:
-    """Run until every request that arrives in the window is finished, under load all the while.
+    """Run until every request that arrives in the window is finished, while others still arrive.
 
-    :param arrivals: in order of time.
+    :param arrivals: in order of time; if they end early, the last requests run under less load.
     :param progress: called now and then with the virtual time, seconds.
     """
     return _Cluster(settings, instances, window).run(iter(arrivals), progress)

@@ -36,8 +36,9 @@ class PolicySettings:
     # the engine, some dozens of times the cost of resuming, so that each swap pays.
     high_water_s: float = 12.0
     # An answering request that waits for so long goes before everything else, whatever its slack:
-    # its reader may have paused, but it must end. Several times the high-water mark, so that it
-    # does not decide as long as the water marks can.
+    # its reader may have paused, but it must end. Reasoning that waits for so long counts as fresh,
+    # however many quanta it has had. Well above the high-water mark, so that it does not decide as
+    # long as the water marks can.
     starvation_s: float = 30.0
     # What a request that has become urgent gets at least once it runs: less would not be worth the
     # resume.
