@@ -46,8 +46,6 @@ from workers.scheduler import CONFIG_KEY, REQUEST_KEY
 # Scripted tokens: any ids serve, as long as one of them is the boundary.
 _BOUNDARY_ID, _WORD_ID = 5, 100
 _NOTHING: list[int] = []
-_WORD = [_WORD_ID]
-_BOUNDARY = [_BOUNDARY_ID]
 
 _FIRST_UNIQUE_ID = 1000
 
@@ -67,7 +65,8 @@ class InstanceSettings:
     resume: str = "auto"  # see `workers.resume_cost.RESUMES`
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
-    exact: bool = False  # skip nothing of vLLM's work; slower
+    exact: bool = False  # skip nothing of vLLM's work, take every step by itself; slower
+    leaps: bool = True  # take steps between which nothing can be decided in one go
 
 
 @dataclass(slots=True)
@@ -100,6 +99,13 @@ class Live:
         """As the gateway's pacer says it."""
         return self.qoe is None or self.qoe.at(now) >= SLO_QOE
 
+    @property
+    def tokens_ahead(self) -> int:
+        """Until it comes to its answer, or else to its end."""
+        lengths = self.timeline.lengths
+        left = lengths.reasoning - self.generated
+        return left if left > 0 else left + lengths.answer
+
     def produced(self, now: float) -> None:
         """One more token."""
         self.timeline.produced(self.generated, now, self.request.num_preemptions)
@@ -121,8 +127,11 @@ class SimulatedInstance:
         self._steps = settings.profile.step
         self._live: dict[str, Live] = {}
         self._kv_tokens = 0  # of all its requests, wherever their KV is
-        self._scheduler = factory.scheduler(clock)
         self._transfers, self._worker = factory.offload(clock)
+        scheduler = self._scheduler = factory.scheduler(clock)
+        scheduler.tokens_ahead = lambda request: self._live[request.request_id].tokens_ahead
+        if self._transfers is not None:
+            scheduler.next_load_s = self._transfers.next_load_s
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
@@ -159,18 +168,24 @@ class SimulatedInstance:
             self._worker.start_kv_transfers(meta)
             self._worker.prepare_store_kv(meta)
         if not output.num_scheduled_tokens:
+            self._ends = [now]
             self._result = ModelRunnerOutput(req_ids=[], req_id_to_index={})
             due_s = self._transfers.next_due_s() if self._transfers is not None else None
             # A transfer has ended for who asks after its end; with none, the engine looks again.
             return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
+        totals = self.totals
         step_s = self._run(output)
-        self.totals.steps += 1
-        self.totals.stall_s += begin_s - now
-        self.totals.busy_s += begin_s - now + step_s
-        return begin_s + step_s
+        ends = self._ends = self._scheduler.step_ends or [begin_s + step_s]
+        totals.steps += len(ends)
+        totals.stall_s += begin_s - now
+        totals.busy_s += ends[-1] - now
+        return ends[-1]
 
-    def end_step(self) -> tuple[int, list[Live]]:
-        """Take the tokens of the step; :return: their number, and the requests that are done."""
+    def end_step(self) -> tuple[dict[float, int], list[Live]]:
+        """Take the tokens of the step.
+
+        :return: how many tokens came when, and the requests that are done.
+        """
         now = self._clock.now
         if self._worker is not None:
             _, loaded = self._worker.get_finished(set())
@@ -180,29 +195,34 @@ class SimulatedInstance:
                     finished_recving=loaded or None, kv_connector_worker_meta=meta
                 )
         done: list[Live] = []
-        generated = 0
+        ends = self._ends
+        requests = 0  # that got a token in each step
         for batch in self._scheduler.update_from_output(self._output, self._result).values():
             for output in batch.outputs:
                 if output.new_token_ids:
-                    generated += 1
-                    self._live[output.request_id].produced(now)
+                    requests += 1
+                    produced = self._live[output.request_id].produced
+                    for end_s in ends:
+                        produced(end_s)
                 if output.finish_reason is not None:
                     live = self._live.pop(output.request_id)
                     live.timeline.finished_s = now
                     self._kv_tokens -= live.timeline.lengths.prompt + live.generated
                     done.append(live)
-        self._kv_tokens += generated
-        self.totals.generated_tokens += generated
+        self._kv_tokens += requests * len(ends)
+        self.totals.generated_tokens += requests * len(ends)
         if done:
             stats = self._scheduler.phase_stats()
             self.totals.recomputed_tokens = stats.recomputed_tokens_total
             self.totals.reloaded_tokens = stats.reloaded_tokens_total
-        return generated, done
+        return dict.fromkeys(ends, requests), done
 
     def _run(self, output: SchedulerOutput) -> float:
-        """Script the tokens of a step; :return: how long the device takes for it, seconds."""
+        """Script the tokens of a step; :return: seconds that it takes, unless it is a leap."""
         requests, live, totals = self._scheduler.requests, self._live, self.totals
         decodes = decode_kv = prefill = prefill2 = 0
+        steps = len(self._scheduler.step_ends) or 1
+        words, thought = [_WORD_ID] * steps, [*[_WORD_ID] * (steps - 1), _BOUNDARY_ID]
         tokens: list[list[int]] = []
         for request_id, count in output.num_scheduled_tokens.items():
             request = requests[request_id]
@@ -210,10 +230,10 @@ class SimulatedInstance:
             sampled = _NOTHING
             if not request.is_prefill_chunk:
                 mine = live[request_id]
-                last = mine.timeline.lengths.reasoning - 1
-                sampled = _BOUNDARY if mine.generated == last else _WORD
+                last = mine.timeline.lengths.reasoning - steps
+                sampled = thought if mine.generated == last else words
             tokens.append(sampled)
-            if count == 1 and sampled:
+            if count == steps and sampled:
                 decodes += 1
                 decode_kv += computed
             else:
@@ -262,8 +282,10 @@ class SchedulerFactory:
         )
         scheduler.clock = clock
         scheduler.exact = self._settings.exact
-        if not scheduler.exact:
-            scheduler.skip_needless_work()
+        scheduler.leaps = self._settings.leaps and not self._settings.exact
+        scheduler.step_times = self._settings.profile.step
+        scheduler.next_load_s = lambda: None
+        scheduler.prepare()
         return scheduler
 
     def offload(

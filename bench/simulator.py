@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -97,13 +98,15 @@ class _Cluster:
 
     def run(self, arrivals: Iterator[Arrival], progress: Callable[[float], None]) -> ClusterRun:
         coming = next(arrivals, None)
+        self._clock.horizon = 0.0
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
                 if coming.at_s >= self._window.to_s and not self._unfinished:
                     break
-                self._arrive(coming)
+                arrival, coming = coming, next(arrivals, None)
+                self._clock.horizon = math.inf if coming is None else coming.at_s
+                self._arrive(arrival)
                 progress(self._clock.now)
-                coming = next(arrivals, None)
             elif self._steps:
                 self._end_step()
                 if not self._unfinished and self._clock.now >= self._window.to_s:
@@ -140,7 +143,8 @@ class _Cluster:
     def _end_step(self) -> None:
         self._clock.now, _, instance = heapq.heappop(self._steps)
         generated, done = instance.end_step()
-        if self._clock.now in self._window:
-            self._generated += generated
+        for at_s, tokens in generated.items():
+            if at_s in self._window:
+                self._generated += tokens
         self._unfinished -= sum(live.measured for live in done)
         self._begin_step(instance)

@@ -41,8 +41,8 @@ class Plan:
 
 
 # What instances with half of their memory just sustain, 29 requests running on each: at this rate
-# memory is full after some 200 s, and the window begins.
-FULL = Plan(4.4, Window(200.0, 350.0), 400.0, (1, 2, 3, 4, 5))
+# memory is full after some 200 s; some later the window begins.
+FULL = Plan(4.4, Window(250.0, 400.0), 450.0, (1, 2, 3, 4, 5))
 # A minute of twice that load instead, which fills queues and memory sooner. No steady state:
 # readers' buffers bear it for so long, and what comes last is finished while the load goes down.
 QUICK = Plan(8.5, Window(25.0, 55.0), 65.0, (1, 2, 3, 4, 5))

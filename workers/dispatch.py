@@ -88,7 +88,7 @@ class Dispatcher:
         self._states = states
         self._arrivals = 0
         self._tickets = 0
-        self._review_at = 0.0  # until then nothing is decided
+        self.review_at = 0.0  # before it nothing is decided
         self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
         connector = scheduler.connector
@@ -108,7 +108,7 @@ class Dispatcher:
         """A request is about to be queued."""
         phase = state.tracker.phase
         self._arrivals += 1
-        self._review_at = now
+        self.review_at = now
         state.turn = Turn(
             arrival=self._arrivals,
             user=user,
@@ -137,7 +137,7 @@ class Dispatcher:
                 return
         if crossed:
             # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
-            self._review_at = now
+            self.review_at = now
             turn.boundary_at = now
             turn.quanta = 0
         if turn.clock is None and tracker.answering_tokens:
@@ -166,7 +166,7 @@ class Dispatcher:
         if state.turn is None:
             return
         state.turn.view = None
-        self._review_at = now
+        self.review_at = now
         clock = state.turn.clock
         if clock is None:
             return
@@ -192,15 +192,14 @@ class Dispatcher:
         groups = len(self._block_sizes)
         if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
             return  # everybody has what it wants: no rank matters
-        if now < self._review_at or scheduler.pause_state is not PauseState.UNPAUSED:
+        if now < self.review_at or scheduler.pause_state is not PauseState.UNPAUSED:
             return
         if not loading and self._all_fit(waiting, free):
             return
         views = [self._view(request, True) for request in running]
         views += [self._waiting_view(request) for request in waiting]
         views += [self._view(request, False, loading=True) for request in loading]
-        pause_s = len(views) * self._settings.review_s_per_request
-        self._review_at = now + min(pause_s, self._settings.low_water_s / 4)
+        self.review_at = now + min(self._settings.review_s, self._settings.low_water_s / 4)
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):

@@ -86,6 +86,10 @@ class ModelledTransfers(OffloadingWorker):
         heads = [link.pending[0].due_s for link in (self._store, self._load) if link.pending]
         return min(heads, default=None)
 
+    def next_load_s(self) -> float | None:
+        """When the next transfer to the device ends; None if none runs."""
+        return self._load.pending[0].due_s if self._load.pending else None
+
     # ---- vLLM's interface
 
     def submit_store(

@@ -51,10 +51,10 @@ class PolicySettings:
     # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
     max_preemptions: int = 32
 
-    # A decision over n requests is followed by the next one n times this later, but at the latest
-    # after a quarter of the low-water mark, and at once when a request arrives or comes to its
-    # answer, or a reader reads otherwise. With 30 requests that is in every step.
-    review_s_per_request: float = 0.001
+    # A decision is followed by the next one so much later, but at the latest after a quarter of the
+    # low-water mark, and at once when a request arrives or comes to its answer, or a reader reads
+    # otherwise. In between nothing changes but who is in danger, and that the low-water mark bears.
+    review_s: float = 0.25
 
     # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
     # prefill); a small model on a CPU core is about as fast.
@@ -104,7 +104,7 @@ _LEAST: dict[str, float] = {
     "min_run_tokens": 0,
     "max_preemptions_per_step": 1,
     "max_preemptions": 0,
-    "review_s_per_request": 0,
+    "review_s": 0,
     "resume_s_per_token": 0,
     "tau_s": 0.001,
     "ttfat_s": 0,

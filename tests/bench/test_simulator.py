@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import statistics
 from typing import Any
 
 import pytest
 
 from bench.lengths import ARENA_HARD, Lengths
 from bench.simulated_instance import InstanceSettings
+from bench.simulated_scheduler import SimulatedScheduler
 from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate
 from bench.timeline import TAU_S, figures
 from bench.virtual import MODEL
@@ -56,10 +58,38 @@ def test_a_request_alone_takes_what_the_profile_says() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_short_cuts_change_nothing(policy: str) -> None:
-    quick, exact = pressed(policy), pressed(policy, exact=True)
+    quick, exact = pressed(policy, leaps=False), pressed(policy, exact=True)
     assert quick == exact
     assert sum(timeline.preemptions for timeline in quick.timelines) > 0
     assert sum(total.reloaded_tokens for total in quick.totals) > 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_leaps_change_nothing(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = pressed(policy, offload=False, exact=True)
+    leaps: list[int] = []
+    plan = SimulatedScheduler.plan_steps
+
+    def counted(scheduler: SimulatedScheduler) -> int:
+        leaps.append(plan(scheduler))
+        return leaps[-1]
+
+    monkeypatch.setattr(SimulatedScheduler, "plan_steps", counted)
+    assert pressed(policy, offload=False) == exact
+    assert sum(total.steps for total in exact.totals) > 1.5 * len(leaps)
+    assert sum(timeline.preemptions for timeline in exact.timelines) > 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_leaps_shift_nothing_but_stores(policy: str) -> None:
+    """KV is stored a few steps later, which may lead to other decisions, not to other outcomes."""
+    quick, exact = pressed(policy), pressed(policy, exact=True)
+    ttft_s = [
+        statistics.mean(figures(timeline).ttft_s for timeline in run.timelines)
+        for run in (quick, exact)
+    ]
+    assert ttft_s[0] == pytest.approx(ttft_s[1], rel=0.1)
+    assert quick.generated_tokens == exact.generated_tokens
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -55,22 +55,22 @@ class Case:
 
 def test_the_boundary_is_decided_upon_at_once() -> None:
     case = Case("slack")
-    case.dispatcher._review_at = 105.0  # there are many others
+    case.dispatcher.review_at = 105.0  # there are many others
     case.produce(9, now=101.0)
-    assert case.dispatcher._review_at == 105.0
+    assert case.dispatcher.review_at == 105.0
     case.produce(END, now=102.0)
-    assert case.dispatcher._review_at == 102.0
+    assert case.dispatcher.review_at == 102.0
 
 
 def test_arrivals_and_other_paces_are_decided_upon_at_once() -> None:
     case = Case("slack")
-    case.dispatcher._review_at = 105.0
+    case.dispatcher.review_at = 105.0
     case.dispatcher.paced(case.state, Pace(tau_s=0.2), 103.0)
-    assert case.dispatcher._review_at == 103.0
-    case.dispatcher._review_at = 105.0
+    assert case.dispatcher.review_at == 103.0
+    case.dispatcher.review_at = 105.0
     request: Any = SimpleNamespace(priority=0)
     case.dispatcher.arrived(request, case.state, None, 104.0)
-    assert case.dispatcher._review_at == 104.0
+    assert case.dispatcher.review_at == 104.0
 
 
 def test_a_quantum_used_up_is_a_new_ticket() -> None:
