@@ -159,6 +159,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             kv_tokens += computed
             lasting.append(-computed % size)
             state = states[request.request_id]
+            state.settle()
             turn, tracker = state.turn, state.tracker
             most = min(most, self.tokens_ahead(request))
             if turn is not None:

@@ -10,6 +10,7 @@ Decides nothing (that is `workers.policy`) and reads no clock: ``now`` is passed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -23,7 +24,7 @@ from pacer.clock import ReadingClock
 from workers.kv_offload import ResumeConnector
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
-from workers.policy import LOW_QUEUE, Memory, RequestView, decide, queue_of
+from workers.policy import Memory, RequestView, decide, queue_of
 from workers.policy_settings import PolicySettings
 
 _BY_RANK = attrgetter("priority")
@@ -58,6 +59,24 @@ class PhaseState:
     kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
     turn: Turn | None = None  # None where vLLM's own order holds
     lost_tokens: int = 0  # how far its KV had come when it was preempted
+    unseen: int = 0  # output tokens that tracker and turn do not count yet; see `settle`
+    quiet: float = math.inf  # output tokens, unseen ones included, until the policy notes something
+
+    def settle(self) -> None:
+        """Count the unseen tokens; call before the counts of tracker or turn are read.
+
+        Every token of every request comes past here, and nearly always there is nothing but a
+        number to change: so it is changed when somebody asks.
+        """
+        tokens = self.unseen
+        if tokens:
+            self.unseen = 0
+            self.quiet -= tokens
+            self.tracker.count(tokens)
+            if self.turn is not None:
+                self.turn.run_tokens += tokens
+                self.turn.left_tokens -= tokens
+                self.turn.view = None
 
 
 class RankedQueue(PriorityRequestQueue):
@@ -84,7 +103,6 @@ class Dispatcher:
         """
         self._scheduler = scheduler
         self._settings = settings
-        self._demotion_tokens = settings.demotion_tokens
         self._states = states
         self._arrivals = 0
         self._tickets = 0
@@ -118,23 +136,29 @@ class Dispatcher:
             left_tokens=self._settings.quantum_tokens,
             boundary_at=now if phase is Phase.ANSWERING else None,
         )
+        state.quiet = self._quiet_tokens(state, state.turn)
         request.priority = _UNRANKED + self._arrivals
 
     def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
-        """A request got tokens; with ``crossed`` it has come to its answer."""
-        turn, tracker = state.turn, state.tracker
+        """A request got tokens which are not quiet; with ``crossed`` it has come to its answer."""
+        turn = state.turn
         assert turn is not None
         turn.run_tokens += tokens
         turn.left_tokens -= tokens
         turn.view = None
-        if turn.left_tokens > 0 and not crossed:
-            # Nearly always nothing else happens. A reader has a clock from the first token on.
-            if turn.clock is not None:
-                return
-            if not tracker.answering_tokens and (
-                turn.queue == LOW_QUEUE or tracker.reasoning_tokens < self._demotion_tokens
-            ):
-                return
+        self._note(state, turn, crossed, now)
+        state.quiet = self._quiet_tokens(state, turn)
+
+    def _quiet_tokens(self, state: PhaseState, turn: Turn) -> int:
+        """After how many tokens there is something to note: the quantum, the queue, the reader."""
+        tracker = state.tracker
+        if tracker.phase is Phase.ANSWERING:
+            return 1 if turn.clock is None else turn.left_tokens
+        to_demotion = self._settings.demotion_tokens - tracker.reasoning_tokens
+        return min(turn.left_tokens, to_demotion) if to_demotion > 0 else turn.left_tokens
+
+    def _note(self, state: PhaseState, turn: Turn, crossed: bool, now: float) -> None:
+        tracker = state.tracker
         if crossed:
             # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
             self.review_at = now
@@ -157,6 +181,7 @@ class Dispatcher:
         """A running request gave up its memory, by whoever's decision."""
         turn = state.turn
         assert turn is not None
+        state.settle()
         turn.run_tokens = 0
         turn.waiting_since = now
         turn.view = None
@@ -285,6 +310,8 @@ class Dispatcher:
 
     def _waiting_view(self, request: Request) -> RequestView:
         """The view of a request in the waiting queue. With a backlog most are as they were."""
+        state = self._states[request.request_id]
+        state.settle()  # a step in flight may have brought it tokens after its preemption
         turn = self._turn(request.request_id)
         if turn.view is not None:
             return turn.view
@@ -295,6 +322,7 @@ class Dispatcher:
 
     def _view(self, request: Request, running: bool, loading: bool = False) -> RequestView:
         state = self._states[request.request_id]
+        state.settle()
         turn = state.turn
         assert turn is not None
         # With the placeholders of steps still in flight. A waiting request also needs room for the

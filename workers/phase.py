@@ -66,16 +66,20 @@ class PhaseTracker:
         self.answering_tokens = 0
         self._end = end_token_id
 
+    def count(self, tokens: int) -> None:
+        """Account for the next output tokens, which hold no boundary."""
+        if self.phase is _ANSWERING:
+            self.answering_tokens += tokens
+        else:
+            self.reasoning_tokens += tokens
+
     def feed(self, token_ids: Sequence[int]) -> int | None:
         """Account for the next output tokens.
 
         :return: the index in ``token_ids`` of the boundary token, if it is among them.
         """
-        if self.phase is _ANSWERING:
-            self.answering_tokens += len(token_ids)
-            return None
-        if self._end not in token_ids:
-            self.reasoning_tokens += len(token_ids)
+        if self.phase is _ANSWERING or self._end not in token_ids:
+            self.count(len(token_ids))
             return None
         index = token_ids.index(self._end)
         self.phase = Phase.ANSWERING

@@ -6,15 +6,13 @@ Pure. In another process only vLLM's own statistics arrive, in which integers by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from workers.messages import PhaseCounts
 
-_STATS_PREFIX = "phase_"
 
-
-@dataclass(frozen=True, slots=True)
-class PhaseStats:
+class PhaseStats(msgspec.Struct, frozen=True):
     """State of the scheduler after a step.
 
     ``kv_blocks`` of a phase are the blocks that its requests hold; blocks shared through the
@@ -32,17 +30,17 @@ class PhaseStats:
     def to_integers(self) -> dict[str, int]:
         """Flat, for a field of vLLM's statistics that holds integers by name."""
         return {
-            f"{_STATS_PREFIX}reasoning_running": self.reasoning.running,
-            f"{_STATS_PREFIX}reasoning_waiting": self.reasoning.waiting,
-            f"{_STATS_PREFIX}reasoning_kv_blocks": self.reasoning.kv_blocks,
-            f"{_STATS_PREFIX}answering_running": self.answering.running,
-            f"{_STATS_PREFIX}answering_waiting": self.answering.waiting,
-            f"{_STATS_PREFIX}answering_kv_blocks": self.answering.kv_blocks,
-            f"{_STATS_PREFIX}kv_blocks_used": self.kv_blocks_used,
-            f"{_STATS_PREFIX}kv_blocks_total": self.kv_blocks_total,
-            f"{_STATS_PREFIX}preemptions_total": self.preemptions_total,
-            f"{_STATS_PREFIX}reloaded_tokens_total": self.reloaded_tokens_total,
-            f"{_STATS_PREFIX}recomputed_tokens_total": self.recomputed_tokens_total,
+            "phase_reasoning_running": self.reasoning.running,
+            "phase_reasoning_waiting": self.reasoning.waiting,
+            "phase_reasoning_kv_blocks": self.reasoning.kv_blocks,
+            "phase_answering_running": self.answering.running,
+            "phase_answering_waiting": self.answering.waiting,
+            "phase_answering_kv_blocks": self.answering.kv_blocks,
+            "phase_kv_blocks_used": self.kv_blocks_used,
+            "phase_kv_blocks_total": self.kv_blocks_total,
+            "phase_preemptions_total": self.preemptions_total,
+            "phase_reloaded_tokens_total": self.reloaded_tokens_total,
+            "phase_recomputed_tokens_total": self.recomputed_tokens_total,
         }
 
     @classmethod
@@ -51,17 +49,17 @@ class PhaseStats:
 
         def counts(phase: str) -> PhaseCounts:
             return PhaseCounts(
-                running=integers[f"{_STATS_PREFIX}{phase}_running"],
-                waiting=integers[f"{_STATS_PREFIX}{phase}_waiting"],
-                kv_blocks=integers[f"{_STATS_PREFIX}{phase}_kv_blocks"],
+                running=integers[f"phase_{phase}_running"],
+                waiting=integers[f"phase_{phase}_waiting"],
+                kv_blocks=integers[f"phase_{phase}_kv_blocks"],
             )
 
         return cls(
             counts("reasoning"),
             counts("answering"),
-            integers[f"{_STATS_PREFIX}kv_blocks_used"],
-            integers[f"{_STATS_PREFIX}kv_blocks_total"],
-            integers[f"{_STATS_PREFIX}preemptions_total"],
-            integers[f"{_STATS_PREFIX}reloaded_tokens_total"],
-            integers[f"{_STATS_PREFIX}recomputed_tokens_total"],
+            integers["phase_kv_blocks_used"],
+            integers["phase_kv_blocks_total"],
+            integers["phase_preemptions_total"],
+            integers["phase_reloaded_tokens_total"],
+            integers["phase_recomputed_tokens_total"],
         )

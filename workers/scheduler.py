@@ -279,11 +279,17 @@ class _PhaseMixin(Scheduler):
 
     def _observe(self, outputs: list[EngineCoreOutput], now: float) -> None:
         states, dispatcher = self._phase_states, self._dispatcher
+        end = None if self._markers is None else self._markers.end
         for output in outputs:
             state = states.get(output.request_id)
             if state is None:
                 continue
             token_ids = output.new_token_ids
+            unseen = state.unseen + len(token_ids)
+            if unseen < state.quiet and end not in token_ids and output.finish_reason is None:
+                state.unseen = unseen
+                continue
+            state.settle()
             crossed = state.tracker.feed(token_ids) is not None
             if crossed:
                 self._reasoning.count(state, -1)
