@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.lengths import ARENA_HARD
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.simulated_instance import InstanceSettings
-from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate
+from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate, under_way
 from bench.timeline import figures
 from workers.profile import load_profile
 
@@ -38,14 +38,17 @@ class Plan:
     window: Window
     stop_s: float  # no arrivals after it: what is left is finished without further load
     seeds: tuple[int, ...]
+    token_s: float | None = (
+        None  # of the requests that are there at the beginning; None: there are none
+    )
 
 
 # What instances with half of their memory just sustain, 29 requests running on each: at this rate
 # memory is full after some 200 s; some later the window begins.
 FULL = Plan(4.4, Window(250.0, 400.0), 450.0, (1, 2, 3, 4, 5))
-# A minute of twice that load instead, which fills queues and memory sooner. No steady state:
-# readers' buffers bear it for so long, and what comes last is finished while the load goes down.
-QUICK = Plan(8.5, Window(25.0, 55.0), 65.0, (1, 2, 3, 4, 5))
+# The same in little: the instances begin with the requests that such a load would have left there,
+# and the load is above what they can sustain, so that memory is soon short.
+QUICK = Plan(5.0, Window(20.0, 80.0), 90.0, (1, 2, 3, 4, 5), token_s=0.031)
 
 
 def run_virtual(
@@ -90,6 +93,8 @@ def run_case(policy: str, seed: int, plan: Plan) -> PolicyRun:
 
 
 def _arrivals(plan: Plan, seed: int) -> Iterator[Arrival]:
+    if plan.token_s is not None:
+        yield from under_way(plan.rate, ARENA_HARD, plan.token_s, seed)
     for arrival in poisson(plan.rate, ARENA_HARD, seed):
         if arrival.at_s >= plan.stop_s:
             return
