@@ -3,12 +3,12 @@
 `run_engines` starts one process per core. In each round it measures what a step of its engine
 takes, derives from it the load and the readers' pace, and lets the same requests arrive under every
 policy: the oracle, which is vLLM's own order with memory for all, and then the four policies with
-half of the KV memory that the oracle used at most.
+half of the KV memory that the oracle used in the mean.
 
 Prompts and outputs are a fifth as long as those that are simulated, and so are quanta and water
 marks. All times follow the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps.
-Load begins some steps before the window whose arrivals are measured, and goes on while they are
-finished, but not for ever.
+A run begins with the requests of a steady state, some steps before the window whose arrivals are
+measured; load goes on while they are finished, but not for ever.
 
 Imports no vLLM: the engine is `bench.timed_engine`, in the processes that are started.
 """
@@ -16,6 +16,7 @@ Imports no vLLM: the engine is `bench.timed_engine`, in the processes that are s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from bench.arrivals import poisson, under_way
 from bench.errors import BenchmarkError
 from bench.lengths import ARENA_HARD, Lengths
 from bench.policy_figures import ORACLE, PolicyRun
@@ -41,7 +43,7 @@ from workers.policy_settings import POLICIES, PolicySettings
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from bench.timed_engine import EngineRun, TimedEngine
+    from bench.timed_engine import TimedEngine
 
 _ROOT: Final = Path(__file__).parents[1]
 
@@ -81,7 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int  # of the first round; the others' follow
     rounds: int  # runs of each policy
     running: int = 48  # requests that the oracle has running in the mean
-    warm_steps: int = 300
+    warm_steps: int = 200
     window_steps: int = 900
     cool_steps: int = 200
     burst: int = 64  # requests with which the step is measured
@@ -135,15 +137,24 @@ def scaled(lengths: Lengths) -> Lengths:
     )
 
 
-def arrivals(rate: float, seed: int, until_s: float) -> list[Timeline]:
-    """Requests that arrive independently of each other, ``rate`` per second."""
-    chance = random.Random(seed)
-    requests: list[Timeline] = []
-    at_s = chance.expovariate(rate)
-    while at_s < until_s:
-        requests.append(Timeline(at_s, scaled(ARENA_HARD.draw(chance))))
-        at_s += chance.expovariate(rate)
-    return requests
+class ScaledLengths:
+    """Lengths of `ARENA_HARD`, scaled."""
+
+    longest_output = MOST.reasoning + MOST.answer
+
+    def draw(self, chance: random.Random) -> Lengths:
+        """One request."""
+        return scaled(ARENA_HARD.draw(chance))
+
+
+def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
+    """The requests of a steady state, and those that come later."""
+    lengths = ScaledLengths()
+    coming = itertools.takewhile(
+        lambda arrival: arrival.at_s < until_s, poisson(load.rate, lengths, seed)
+    )
+    there = under_way(load.rate, lengths, load.step_s, seed)
+    return [Timeline(arrival.at_s, arrival.lengths) for arrival in (*there, *coming)]
 
 
 def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
@@ -159,7 +170,7 @@ def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
     )
     step_s = line.intercept + line.slope * running
     chance = random.Random(0)
-    drawn = [scaled(ARENA_HARD.draw(chance)) for _ in range(10_000)]
+    drawn = [ScaledLengths().draw(chance) for _ in range(10_000)]
     output = statistics.fmean(one.reasoning + one.answer for one in drawn)
     return Load(step_s=step_s, rate=running / (step_s * output))
 
@@ -176,6 +187,7 @@ def numbers(policy: str, load: Load) -> PolicySettings:
         high_water_s=60 * tau_s,
         starvation_s=300 * tau_s,
         min_run_tokens=64 // SCALE,
+        review_s=2.5 * tau_s,
         tau_s=tau_s,
         ttfat_s=2.5 * tau_s,
     )
@@ -205,11 +217,11 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
         )
         kv_blocks = _PLENTY_BLOCKS
         for policy in turns(round_number, plan.seed):
-            run = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
+            run, used_blocks = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
             runs.append(run)
             progress(_line(run))
             if policy == ORACLE:
-                kv_blocks = run.kv_peak_blocks // 2
+                kv_blocks = used_blocks // 2
     return runs
 
 
@@ -225,31 +237,30 @@ def _calibrate(engine: TimedEngine, plan: Plan) -> Load:
 
 def _run(
     engine: TimedEngine, plan: Plan, load: Load, policy: str, kv_blocks: int, seed: int
-) -> PolicyRun:
+) -> tuple[PolicyRun, int]:
+    """:return: also the KV blocks in use, mean over the steps of the window."""
     begin_s = plan.warm_steps * load.step_s
     end_s = begin_s + plan.window_steps * load.step_s
-    requests = arrivals(load.rate, seed, end_s + plan.cool_steps * load.step_s)
+    requests = arrivals(load, seed, end_s + plan.cool_steps * load.step_s)
     measured = [one for one in requests if begin_s <= one.arrival_s < end_s]
     run = engine.run(numbers(policy, load), kv_blocks, requests, measured)
-    return PolicyRun(
+    steps = [step for step in run.steps if begin_s <= step.ended_s < end_s]
+    found = PolicyRun(
         policy=policy,
         seed=seed,
         requests=[_figures(timeline, load.tau_s) for timeline in measured],
-        throughput_tok_s=_tokens(run, begin_s, end_s) / (end_s - begin_s),
+        throughput_tok_s=sum(step.tokens for step in steps) / (end_s - begin_s),
         generated_tokens=run.generated_tokens,
         recomputed_tokens=run.recomputed_tokens,
         reloaded_tokens=run.reloaded_tokens,
         kv_peak_blocks=run.kv_peak_blocks,
     )
+    return found, round(statistics.fmean(step.kv_blocks for step in steps))
 
 
 def _figures(timeline: Timeline, tau_s: float) -> RequestFigures:
     found = figures(timeline, tau_s)
     return replace(found, reasoning_tokens=found.reasoning_tokens * SCALE)
-
-
-def _tokens(run: EngineRun, begin_s: float, end_s: float) -> int:
-    return sum(step.tokens for step in run.steps if begin_s <= step.ended_s < end_s)
 
 
 def _line(run: PolicyRun) -> str:

@@ -36,6 +36,11 @@ class LengthModel:
     answer_most: int = 8_000
     prompt_most: int = 4_000
 
+    @property
+    def longest_output(self) -> int:
+        """Most tokens of reasoning and answer together."""
+        return self.reasoning_most + self.answer_most
+
     def draw(self, chance: random.Random) -> Lengths:
         """One request."""
         z = chance.gauss(0.0, 1.0)

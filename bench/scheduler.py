@@ -31,12 +31,17 @@ from bench.policy_figures import ORACLE, PolicyRun, policy_result
 _FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 
 PARTS = ("virtual", "cpu", "stock", "overhead", "offload")
+_QUICK_PARTS = ("virtual", "cpu", "overhead", "offload")  # `--quick --only stock` runs that one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal bench scheduler``."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="shorter runs: within 10 minutes on two cores")
+    add(
+        "--quick",
+        action="store_true",
+        help="shorter runs, without the stock server: within 10 minutes on two cores",
+    )
     add("--json", type=Path, metavar="FILE", help="write the figures there")
     add("--plots", type=Path, metavar="DIR", help="write plots there: virtual, cpu, overhead")
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "overhead": _overhead,
         "offload": _offload,
     }
-    for part in dict.fromkeys(args.only or PARTS):
+    for part in dict.fromkeys(args.only or (_QUICK_PARTS if args.quick else PARTS)):
         try:
             results |= parts[part](args.quick, console)
         except BenchmarkError as error:

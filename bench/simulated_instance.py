@@ -311,8 +311,7 @@ class SchedulerFactory:
         """vLLM's record of a request whose prompt shares nothing with any other's."""
         self._requests += 1
         lengths = timeline.lengths
-        phase = "reasoning" if lengths.reasoning else "answering"
-        told = {"request_id": name, "phase": phase, "pace": {"tau_s": TAU_S}}
+        told = {"request_id": name, "phase": "reasoning", "pace": {"tau_s": TAU_S}}
         return Request(
             request_id=name,
             # Of integers, not tokens: no model reads them.

@@ -45,6 +45,7 @@ class Step:
     ended_s: float
     seconds: float
     tokens: int  # generated: one for each request that took part
+    kv_blocks: int  # in use after it
     prefill: bool  # somebody's first token after arrival or preemption was among them
 
 
@@ -176,10 +177,10 @@ class TimedEngine:
                 self._check_lengths(live)
                 live.timeline.finished_s = now
                 del self._live[output.request_id]
-        if outputs:
-            run.steps.append(Step(now, after - before, len(outputs), prefill))
-            run.generated_tokens += len(outputs)
         used = self._free_at_rest - self._pool.get_num_free_blocks()
+        if outputs:
+            run.steps.append(Step(now, after - before, len(outputs), used, prefill))
+            run.generated_tokens += len(outputs)
         run.kv_peak_blocks = max(run.kv_peak_blocks, used)
 
     def _check_lengths(self, live: _Live) -> None:

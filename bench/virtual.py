@@ -15,10 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.simulated_instance import InstanceSettings
-from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate, under_way
+from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import figures
 from workers.profile import load_profile
 
@@ -48,7 +49,7 @@ class Plan:
 FULL = Plan(4.4, Window(250.0, 400.0), 450.0, (1, 2, 3, 4, 5))
 # The same in little: the instances begin with the requests that such a load would have left there,
 # and the load is above what they can sustain, so that memory is soon short.
-QUICK = Plan(5.0, Window(20.0, 80.0), 90.0, (1, 2, 3, 4, 5), token_s=0.031)
+QUICK = Plan(4.8, Window(15.0, 55.0), 60.0, (1, 2, 3, 4, 5), token_s=0.031)
 
 
 def run_virtual(

@@ -16,6 +16,7 @@ from bench.engines import (
     EnginesError,
     Load,
     Plan,
+    ScaledLengths,
     arrivals,
     load_for,
     measure_apart,
@@ -40,18 +41,21 @@ def test_requests_are_a_fifth_as_long_and_none_is_out_of_bounds() -> None:
     )
 
 
-def test_arrivals_are_poisson_and_the_same_for_a_seed() -> None:
-    found = arrivals(rate=20.0, seed=3, until_s=200.0)
+def test_arrivals_begin_with_a_steady_state_and_are_the_same_for_a_seed() -> None:
+    load = Load(step_s=0.01, rate=20.0)
+    found = arrivals(load, seed=3, until_s=200.0)
     times = [one.arrival_s for one in found]
     assert times == sorted(times)
-    assert len(times) == pytest.approx(4000, rel=0.05)
-    gaps = [b - a for a, b in itertools.pairwise(times)]
+    later = [at_s for at_s in times if at_s > 0.0]
+    assert len(later) == pytest.approx(4000, rel=0.05)
+    gaps = [b - a for a, b in itertools.pairwise(later)]
     assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.1)
-    again = arrivals(rate=20.0, seed=3, until_s=100.0)
+    again = arrivals(load, seed=3, until_s=100.0)
     assert [(one.arrival_s, one.lengths) for one in again] == [
         (one.arrival_s, one.lengths) for one in found if one.arrival_s < 100.0
     ]
-    assert arrivals(rate=20.0, seed=4, until_s=100.0)[0].lengths != found[0].lengths
+    assert arrivals(load, seed=4, until_s=100.0)[-1].lengths != again[-1].lengths
+    assert 40 < len(times) - len(later) < 100  # 20 a second, of some 350 tokens each
 
 
 def test_the_load_keeps_the_oracle_as_busy_as_planned() -> None:
@@ -59,8 +63,9 @@ def test_the_load_keeps_the_oracle_as_busy_as_planned() -> None:
     steps = [(size, (0.004 + 0.0001 * size) * held_up) for size in sizes for held_up in (1, 1, 9)]
     load = load_for(40, steps)
     assert load.step_s == pytest.approx(0.008)
-    drawn = arrivals(rate=1000.0, seed=9, until_s=20.0)
-    output = statistics.fmean(one.lengths.reasoning + one.lengths.answer for one in drawn)
+    chance = random.Random(9)
+    drawn = [ScaledLengths().draw(chance) for _ in range(20_000)]
+    output = statistics.fmean(one.reasoning + one.answer for one in drawn)
     # Little's law: as many in the engine as arrive while one is.
     assert load.rate * output * load.step_s == pytest.approx(40, rel=0.03)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD, Lengths
 from bench.simulated_instance import InstanceSettings
 from bench.simulated_scheduler import SimulatedScheduler
-from bench.simulator import Arrival, ClusterRun, Window, poisson, simulate
+from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import TAU_S, figures
 from bench.virtual import MODEL
 from workers.policy_settings import POLICIES
@@ -142,3 +143,18 @@ def test_lengths_have_the_paper_s_means() -> None:
     assert sum(d.reasoning for d in drawn) / len(drawn) == pytest.approx(950, rel=0.05)
     assert sum(d.answer for d in drawn) / len(drawn) == pytest.approx(824, rel=0.05)
     assert TAU_S == 0.1
+
+
+def test_a_steady_state_holds_what_little_s_law_says() -> None:
+    token_s, rate = 0.03, 40.0
+    found = list(under_way(rate, ARENA_HARD, token_s, 1))
+    tokens = 950 + 824
+    assert len(found) == pytest.approx(rate * tokens * token_s, rel=0.1)
+    # Long requests are met more often than they come, and in the mean half of one is done.
+    chance = random.Random(2)
+    drawn = [ARENA_HARD.draw(chance) for _ in range(20_000)]
+    outputs = [d.reasoning + d.answer for d in drawn]
+    left = statistics.fmean(output * output for output in outputs) / tokens / 2
+    assert statistics.fmean(
+        arrival.lengths.reasoning + arrival.lengths.answer for arrival in found
+    ) == pytest.approx(left, rel=0.15)
