@@ -103,6 +103,18 @@ class DeviceStats(Value):
     loaded_blocks: int = 0  # and back
 
 
+class MigrationStats(Value):
+    """KV that moves to and from other engines; totals since the engine started."""
+
+    held_blocks: int  # KV blocks that no request holds: they wait for the readers of tickets
+    tickets_total: int  # given to requests that left
+    expired_total: int  # of them: not read in time; their memory came back at the deadline
+    read_requests_total: int  # requests that came with a ticket and got their KV
+    read_tokens_total: int  # of them
+    read_s_total: float  # from asking for it until it was there, as the scheduler sees it, summed
+    failed_total: int  # requests whose ticket was of no use: they compute their KV
+
+
 class StepStats(Value):
     """State of the engine after a step."""
 
@@ -117,6 +129,7 @@ class StepStats(Value):
     reloaded_tokens_total: int = 0  # brought back from host memory
     recomputed_tokens_total: int = 0
     device: DeviceStats | None = None  # None: the device is real
+    migration: MigrationStats | None = None  # None: its KV cannot move
 
 
 class Ticket(Value):

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from workers.messages import PhaseCounts
+import msgspec
+
+from workers.messages import MigrationStats, PhaseCounts
 
 _STATS_PREFIX = "phase_"
+_MIGRATION_PREFIX = "phase_migration_"
+_SECONDS = ("read_s_total",)  # fields that travel in microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +33,11 @@ class PhaseStats:
     preemptions_total: int
     reloaded_tokens_total: int
     recomputed_tokens_total: int
+    migration: MigrationStats | None = None
 
     def to_integers(self) -> dict[str, int]:
         """Flat, for a field of vLLM's statistics that holds integers by name."""
-        return {
+        integers = {
             f"{_STATS_PREFIX}reasoning_running": self.reasoning.running,
             f"{_STATS_PREFIX}reasoning_waiting": self.reasoning.waiting,
             f"{_STATS_PREFIX}reasoning_kv_blocks": self.reasoning.kv_blocks,
@@ -44,6 +50,11 @@ class PhaseStats:
             f"{_STATS_PREFIX}reloaded_tokens_total": self.reloaded_tokens_total,
             f"{_STATS_PREFIX}recomputed_tokens_total": self.recomputed_tokens_total,
         }
+        if self.migration is not None:
+            for name, value in msgspec.structs.asdict(self.migration).items():
+                micro = name in _SECONDS
+                integers[f"{_MIGRATION_PREFIX}{name}"] = round(value * 1e6) if micro else value
+        return integers
 
     @classmethod
     def from_integers(cls, integers: Mapping[str, int]) -> PhaseStats:
@@ -64,4 +75,13 @@ class PhaseStats:
             integers[f"{_STATS_PREFIX}preemptions_total"],
             integers[f"{_STATS_PREFIX}reloaded_tokens_total"],
             integers[f"{_STATS_PREFIX}recomputed_tokens_total"],
+            cls._migration(integers),
         )
+
+    @staticmethod
+    def _migration(integers: Mapping[str, int]) -> MigrationStats | None:
+        names = MigrationStats.__struct_fields__
+        if f"{_MIGRATION_PREFIX}{names[0]}" not in integers:
+            return None
+        values: dict[str, Any] = {name: integers[f"{_MIGRATION_PREFIX}{name}"] for name in names}
+        return MigrationStats(**(values | {name: values[name] / 1e6 for name in _SECONDS}))

@@ -154,6 +154,7 @@ async def run(settings: WorkerSettings) -> int:
         max_num_seqs=facts.max_num_seqs,
         reasoning=renderer.markers is not None,
         engine=facts.name,
+        endpoint=facts.endpoint,
     )
     stop = asyncio.Event()
     failures: list[str] = []

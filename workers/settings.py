@@ -43,5 +43,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tensor_parallel_size: int = 1
     seed: int = 0
     kv_offload_gib: float = 0.0  # host memory for KV of preempted requests; 0: they recompute it
+    kv_migration: bool = False  # requests can come and go with their KV; needs NIXL
     kv_resume: str = "auto"  # see `workers.resume_cost.RESUMES`
     engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs
