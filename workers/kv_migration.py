@@ -42,7 +42,7 @@ from vllm.v1.request import Request
 from workers.kv_claims import ClaimDesk
 from workers.kv_reader import MigrationMetadata, MigrationWorker
 from workers.messages import Endpoint, MigrationStats, Ticket
-from workers.tickets import HELD_S, VALID_S, TicketBook, TicketData, decode, encode
+from workers.tickets import TicketBook, TicketData, decode, encode
 
 _log = structlog.get_logger()
 
@@ -54,10 +54,11 @@ def available() -> bool:
     return importlib.util.find_spec("nixl") is not None
 
 
-def kv_transfer_config(host: str) -> KVTransferConfig:
+def kv_transfer_config(host: str, held_s: float) -> KVTransferConfig:
     """KV of this engine can move to others, and theirs to it.
 
     :param host: address of this machine under which the other engines reach it.
+    :param held_s: how long the KV of a request that left waits for its reader.
     """
     return KVTransferConfig(
         kv_connector=MigrationConnector.__name__,
@@ -70,7 +71,7 @@ def kv_transfer_config(host: str) -> KVTransferConfig:
         kv_connector_extra_config={
             _HOST_KEY: host,
             "num_threads": 0,
-            "kv_lease_duration": HELD_S,
+            "kv_lease_duration": held_s,
         },
     )
 
@@ -107,7 +108,7 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         transfer = vllm_config.kv_transfer_config
         assert transfer is not None
         self.side_channel_host = transfer.kv_connector_extra_config[_HOST_KEY]
-        self.book = TicketBook()
+        self.book = TicketBook(self._kv_lease_duration)
         self._desk = ClaimDesk(self.side_channel_host, self.book)
         self.side_channel_port = self._desk.port
         self._tickets: dict[str, Ticket] = {}  # made and not yet taken
@@ -213,7 +214,7 @@ class MigrationScheduler(NixlPullConnectorScheduler):
             engine_id=self.engine_id,
             data=encode(data),
             tokens=ticket["remote_num_tokens"],
-            valid_s=VALID_S,
+            valid_s=self.book.valid_s,
         )
         return True, None
 

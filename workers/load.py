@@ -95,7 +95,7 @@ def _migration(settings: WorkerSettings) -> list[KVTransferConfig]:
     if not kv_migration.available():
         _log.warning("kv_migration_unavailable", reason="NIXL is not installed")
         return []
-    return [kv_migration.kv_transfer_config(reachable_host(settings.listen))]
+    return [kv_migration.kv_transfer_config(reachable_host(settings.listen), settings.kv_held_s)]
 
 
 def reachable_host(listen: str) -> str:

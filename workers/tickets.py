@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-# How long the memory of a ticket is held. Long enough for a target that must make room first; all
-# this time it is missing on the engine that the request left.
-HELD_S = 15.0
-VALID_S = 10.0  # what the ticket says on its way: with the rest, a reader can still claim and read
-READ_S = 2.0  # least time that a claim must leave for reading: 4,000 tokens of a 32B model take 0.1
+# Of the time for which memory is held: what the ticket says on its way, so that there is still time
+# to claim and read; and what must be left for reading when it is claimed.
+_VALID = 2 / 3
+_READ = 1 / 8
 
 
 class TicketData(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +55,13 @@ class _Held:
 class TicketBook:
     """All tickets of one engine. Claims come from another thread than the rest."""
 
-    def __init__(self) -> None:
-        """No ticket yet."""
+    def __init__(self, held_s: float) -> None:
+        """No ticket yet.
+
+        :param held_s: for how long memory is held.
+        """
+        self.valid_s = _VALID * held_s  # of a ticket, when it is sent
+        self._read_s = _READ * held_s
         self._held: dict[str, _Held] = {}  # by ticket
         self._lock = threading.Lock()
         self.given = 0
@@ -81,7 +85,7 @@ class TicketBook:
         """
         with self._lock:
             held = self._held.get(ticket)
-            if held is None or held.until - now < READ_S or held.reader not in (None, reader):
+            if held is None or held.until - now < self._read_s or held.reader not in (None, reader):
                 return None
             held.reader = reader
             return held.until - now
