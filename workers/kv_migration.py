@@ -140,8 +140,12 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         )
 
     def leave(self, request: Request) -> None:
-        """When the request is finished, as it is about to be, it leaves its KV behind."""
-        request.kv_transfer_params = {"do_remote_decode": True}
+        """When the request is finished, as it is about to be, it leaves its KV behind.
+
+        Not where a request has other memory than a block for every so many tokens.
+        """
+        if not self._is_hma_required:
+            request.kv_transfer_params = {"do_remote_decode": True}
 
     def take_ticket(self, request_id: str) -> Ticket | None:
         """The ticket of a request that has left; None if there is nothing to read."""

@@ -6,7 +6,7 @@ error. So a reader *claims* a ticket at its engine before it reads, and is told 
 memory stays as it is. It counts that time from the moment at which it asked, and throws away what
 arrives later: no clock is compared with another, and no message can be so slow that it matters.
 
-Pure: ``now`` is passed in.
+Reads no clock: ``now`` is passed in.
 """
 
 from __future__ import annotations

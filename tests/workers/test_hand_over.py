@@ -183,12 +183,16 @@ def test_who_leaves_takes_every_token_along_and_leaks_no_block(
 
 
 @pytest.mark.parametrize("kind", [PhaseScheduler, PhaseAsyncScheduler])
+@pytest.mark.parametrize("why", ["no connector", "sliding windows"])
 def test_where_kv_cannot_move_requests_leave_without_a_ticket(
     config: VllmConfig,
     monkeypatch: pytest.MonkeyPatch,
     kind: type[PhaseScheduler | PhaseAsyncScheduler],
+    why: str,
 ) -> None:
-    pipeline = MovingPipeline(kind, config, 3, "slack", migrates=False)
+    pipeline = MovingPipeline(kind, config, 3, "slack", migrates=why != "no connector")
+    if pipeline.scheduler.migration is not None:
+        pipeline.scheduler.migration._is_hma_required = True
     run_and_check(pipeline, monkeypatch, abort=True)
     assert pipeline.running_when_told & pipeline.left.keys()
     assert set(pipeline.left.values()) == {None}

@@ -51,7 +51,7 @@ def test_a_claim_is_answered_with_the_time_that_is_left(book: TicketBook, port: 
 
 
 def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> None:
-    channel = zmq.Context.instance().socket(zmq.DEALER)
+    channel: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     channel.connect(f"tcp://{HOST}:{port}")
     for message in (b"nonsense", msgspec.msgpack.encode((GET_META_MSG, 7, 7)), b""):
         channel.send_multipart([b"", message])

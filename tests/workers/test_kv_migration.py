@@ -185,7 +185,10 @@ async def test_two_hundred_moves_change_no_token(pair: Pair) -> None:
         name = f"move-{number}"
         expected = await pair.undisturbed(name, asked)
         if cached:
-            await pair.start(pair.b, f"{name}-prompt", asked, leave_at=1)
+            await pair.b.submit(f"{name}-prompt", asked.text, forced_lengths=asked.lengths)
+            await pair.b.started(f"{name}-prompt")
+            await pair.b.cancel(f"{name}-prompt")
+            await pair.b.finished(f"{name}-prompt")
         first = await pair.start(pair.a, f"{name}-first", asked, leave_at)
         assert first.finish is not None
         if first.finish.reason == "stop":  # it was through before it could leave
