@@ -221,6 +221,8 @@ def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSetti
         block_size=workers.block_size or None,
         kv_offload_gib=workers.kv_offload_gib,
         kv_resume=workers.kv_resume,
+        # One engine alone has nobody to read from.
+        kv_migration=workers.kv_migration and workers.count > 1,
         enforce_eager=workers.enforce_eager or engine == "inprocess",
         gpu_memory_utilization=workers.gpu_memory_utilization,
         tensor_parallel_size=workers.tensor_parallel_size,

@@ -25,11 +25,12 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
-from workers.inprocess import WARM_UP_DECODE, finish_of, warm_up_rounds
-from workers.messages import Pace, PhaseCounts, StepStats
+from workers.hand_over import ticket_of
+from workers.inprocess import WARM_UP_DECODE, finish_of, until_known, warm_up_rounds
+from workers.messages import Endpoint, Pace, PhaseCounts, StepStats
 from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
-from workers.scheduler import SET_PACE_UTILITY
+from workers.utilities import hand_over, kv_endpoint, meet_peer, set_pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class AsyncEngine:
         self._commands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._obeying: asyncio.Task[None] | None = None
         self._paused = False
+        self._endpoint: Endpoint | None = None  # known after the warm-up
         self._steps = 0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
         nothing = PhaseCounts()
@@ -107,6 +109,9 @@ class AsyncEngine:
             await engine._llm.reset_prefix_cache()
         await engine._llm.reset_prefix_cache(reset_connector=True)
         engine._steps = 0
+        core = engine._llm.engine_core
+        if (endpoint := await core.call_utility_async(kv_endpoint.__name__)) is not None:
+            engine._endpoint = Endpoint(**endpoint)
         return engine
 
     @property
@@ -119,6 +124,7 @@ class AsyncEngine:
             block_size=config.cache_config.block_size,
             kv_blocks_total=self._stats.kv_blocks_total,  # known since the warm-up
             max_num_seqs=config.scheduler_config.max_num_seqs,
+            endpoint=self._endpoint,
         )
 
     def start(self, events: EngineEvents) -> None:
@@ -142,8 +148,20 @@ class AsyncEngine:
         """Tell the scheduler how the reader reads now."""
         values = msgspec.structs.asdict(pace)
         self._commands.put_nowait(
-            lambda: self._llm.engine_core.call_utility_async(SET_PACE_UTILITY, request_id, values)
+            lambda: self._llm.engine_core.call_utility_async(set_pace.__name__, request_id, values)
         )
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere; unknown ones are ignored."""
+        self._commands.put_nowait(
+            lambda: self._llm.engine_core.call_utility_async(hand_over.__name__, request_id)
+        )
+
+    async def meet_peer(self, peer: Endpoint) -> str | None:
+        """Connect to the KV memory of another engine; :return: why that failed, or None."""
+        values = msgspec.structs.asdict(peer)
+        core = self._llm.engine_core
+        return await until_known(lambda: core.call_utility_async(meet_peer.__name__, values))
 
     def pause(self) -> None:
         """Make no further step until `resume`."""
@@ -232,10 +250,12 @@ class AsyncEngine:
             recomputed_tokens_total=phases.recomputed_tokens_total,
             steps_total=self._steps,
             step_s=self.since_step_s(),
+            migration=phases.migration,
         )
         outputs = self._collect()
         self._busy_since = now if self._live and not self._paused else None
-        if self._events is not None:
+        # Steps that only wait until tickets are used are nobody's business; the heartbeat tells.
+        if self._events is not None and (outputs or self._live):
             self._events.step_finished(EngineStep(tuple(outputs), self._stats))
 
     def _collect(self) -> list[EngineOutput]:
@@ -251,9 +271,10 @@ class AsyncEngine:
                 EngineOutput(
                     request_id=request_id,
                     token_ids=completion.token_ids,
-                    finish=finish_of(completion.finish_reason),
+                    finish=finish_of(output),
                     cached_tokens=output.num_cached_tokens or 0,
                     preemptions=_preemptions(output),
+                    ticket=ticket_of(output.kv_transfer_params),
                 )
             )
         return outputs

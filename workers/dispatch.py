@@ -22,6 +22,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from pacer.clock import ReadingClock
 from workers.kv_offload import ResumeConnector
+from workers.kv_transfer import part_of
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
 from workers.policy import Memory, RequestView, decide, queue_of
@@ -109,8 +110,7 @@ class Dispatcher:
         self.review_at = 0.0  # before it nothing is decided
         self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
-        connector = scheduler.connector
-        self._offload = connector if isinstance(connector, ResumeConnector) else None
+        self._offload = part_of(scheduler.connector, ResumeConnector)
         scheduler.policy = SchedulingPolicy.PRIORITY
         self._waiting = scheduler.waiting = RankedQueue()
         self._loading = scheduler.kv_holding_waiting = RankedQueue()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from workers.messages import FinishReason, Pace, Sampling, StepStats
+from workers.messages import Endpoint, FinishReason, Pace, Sampling, StepStats, Ticket
 from workers.phase import Phase
 
 
@@ -24,6 +24,7 @@ class EngineFacts:
     block_size: int  # tokens per KV block
     kv_blocks_total: int
     max_num_seqs: int  # batch slots
+    endpoint: Endpoint | None = None  # None: KV cannot move
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class EngineRequest:
     forced_answer: int | None = None  # exactly so many answering tokens
     user: str | None = None  # as in `workers.messages.Submit`
     known_tokens: int = 0  # at the end of the prompt: output that exists already
+    ticket: Ticket | None = None  # for KV of the prompt, known output included
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class EngineOutput:
     finish: FinishReason | None = None
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     preemptions: int = 0
+    ticket: Ticket | None = None  # with finish "handed_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,15 @@ class Engine(Protocol):
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler how the reader reads now."""
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere, with finish "handed_over"; unknown ones are ignored.
+
+        Its KV stays in memory until its ticket is used or has expired.
+        """
+
+    async def meet_peer(self, peer: Endpoint) -> str | None:
+        """Connect to the KV memory of another engine; :return: why that failed, or None."""
 
     def pause(self) -> None:
         """Make no further step until `resume`: the link does not keep up."""

@@ -9,12 +9,15 @@ a command. If anything in it raises, the engine has failed: it says so once and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+import msgspec
 import vllm
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
@@ -27,14 +30,22 @@ from vllm.v1.request import Request
 
 from workers.emulator import EmulatedExecutor
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
-from workers.messages import FinishReason, Pace, StepStats
+from workers.hand_over import HANDED_OVER, ticket_of
+from workers.kv_offload import offloads
+from workers.messages import Endpoint, FinishReason, Pace, StepStats
 from workers.resume_cost import ENOUGH_SAMPLES
 from workers.sampling import sampling_params
 from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
+from workers.utilities import kv_endpoint, meet_peer
 
 # In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
 _WARM_UP_PROMPT = 300  # tokens
 WARM_UP_DECODE = 4  # tokens
+
+_MEETING_POLL_S = 0.01  # how often to ask whether another engine was met
+_IDLE_S = 0.0005  # between two steps that compute nothing
+
+T = TypeVar("T")
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -45,9 +56,12 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
-def finish_of(reason: str | None) -> FinishReason | None:
+def finish_of(output: RequestOutput) -> FinishReason | None:
     """vLLM's finish reason in the words of the worker link."""
-    return None if reason is None else _FINISH[reason]
+    completion = output.outputs[0]
+    if completion.stop_reason == HANDED_OVER:
+        return "handed_over"
+    return None if completion.finish_reason is None else _FINISH[completion.finish_reason]
 
 
 def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
@@ -58,12 +72,25 @@ def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
     then loaded whole, and then a block of each.
     """
     length = max(1, min(_WARM_UP_PROMPT, config.model_config.max_model_len - WARM_UP_DECODE))
-    if config.kv_transfer_config is None:
+    if not offloads(config):
         return [[[1] * length]]
     block = min(length, config.cache_config.block_size + 1)
     tokens = range(2, 2 + ENOUGH_SAMPLES)
     whole = [[token] * length for token in tokens]
     return [[[1] * length, *whole], whole, [[token] * block for token in tokens]]
+
+
+async def until_known(ask: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Ask until another engine was met or could not be; :return: why not, or None."""
+    while True:
+        if (answer := await ask()) is not None:
+            return answer or None
+        await asyncio.sleep(_MEETING_POLL_S)
+
+
+def _set_result(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():  # who waited for it may be gone
+        future.set_result(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +115,16 @@ class InProcessEngine:
         executor = client.engine_core.model_executor
         self._device = executor if isinstance(executor, EmulatedExecutor) else None
         self._defaults = config.model_config.get_diff_sampling_param()
+        endpoint = kv_endpoint(client.engine_core)
         self._facts = EngineFacts(
             name=f"vllm {vllm.__version__} {self._kind()}",
             max_model_len=config.model_config.max_model_len,
             block_size=config.cache_config.block_size,
             kv_blocks_total=self._scheduler.phase_stats().kv_blocks_total,
             max_num_seqs=config.scheduler_config.max_num_seqs,
+            endpoint=None if endpoint is None else Endpoint(**endpoint),
         )
+        self._core = client.engine_core
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
@@ -136,6 +166,25 @@ class InProcessEngine:
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler how the reader reads now."""
         self._commands.put(lambda: self._scheduler.set_pace(request_id, pace))
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere; unknown ones are ignored."""
+        self._commands.put(lambda: self._scheduler.hand_over(request_id))
+
+    async def meet_peer(self, peer: Endpoint) -> str | None:
+        """Connect to the KV memory of another engine; :return: why that failed, or None."""
+        values = msgspec.structs.asdict(peer)
+        return await until_known(lambda: self._call(lambda: meet_peer(self._core, values)))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Do something on the engine's thread."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def call() -> None:
+            self._tell(_set_result, done, work())
+
+        self._commands.put(call)
+        return await done
 
     def pause(self) -> None:
         """Make no further step until `resume`."""
@@ -186,6 +235,10 @@ class InProcessEngine:
         if not self._may_step():
             self._busy_since = None
             self._commands.get()()
+        elif self._scheduler.idle:
+            # It waits for KV of others, or for others to take its own: no use in running hot.
+            with contextlib.suppress(queue.Empty):
+                self._commands.get(timeout=_IDLE_S)()
         while not self._commands.empty():
             self._commands.get()()
         if self._may_step() and self._busy_since is None:
@@ -202,7 +255,10 @@ class InProcessEngine:
         self._steps += 1
         self._step_s = ended - began
         self._busy_since = ended
-        self._deliver(*outputs)
+        if outputs or self._live:
+            self._deliver(*outputs)
+        else:
+            self._stats = self._new_stats()  # the heartbeat tells
 
     def _output(self, output: RequestOutput) -> EngineOutput:
         request_id = output.request_id
@@ -213,9 +269,10 @@ class InProcessEngine:
         return EngineOutput(
             request_id=request_id,
             token_ids=completion.token_ids,
-            finish=finish_of(completion.finish_reason),
+            finish=finish_of(output),
             cached_tokens=output.num_cached_tokens or 0,
             preemptions=live.request.num_preemptions,
+            ticket=ticket_of(output.kv_transfer_params),
         )
 
     def _add(self, request: EngineRequest, params: SamplingParams) -> None:
@@ -263,6 +320,7 @@ class InProcessEngine:
             recomputed_tokens_total=phases.recomputed_tokens_total,
             steps_total=self._steps,
             step_s=self._step_s,
+            migration=phases.migration,
             device=None if self._device is None else self._device.stats(),
         )
 

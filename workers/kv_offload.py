@@ -67,6 +67,16 @@ def kv_transfer_config(host_bytes: int, resume: str) -> KVTransferConfig:
     )
 
 
+def offloads(config: VllmConfig) -> bool:
+    """Whether the engine has host memory for KV."""
+    transfer = config.kv_transfer_config
+    if transfer is None:
+        return False
+    children = transfer.kv_connector_extra_config.get("connectors", ())
+    names = [transfer.kv_connector, *(child["kv_connector"] for child in children)]
+    return ResumeConnector.__name__ in names
+
+
 class ResumeConnector(OffloadingConnector):
     """vLLM's offloading connector, which reloads only what is cheaper to reload."""
 

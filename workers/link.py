@@ -27,7 +27,9 @@ from websockets.protocol import State
 from workers.messages import (
     PROTOCOL,
     Cancel,
+    HandOver,
     Hello,
+    MeetPeer,
     SetPace,
     Submit,
     Welcome,
@@ -122,7 +124,7 @@ class Link:
         except ConnectionClosed:
             return  # without a close frame: the gateway died
 
-    def _obey(self, message: Submit | Cancel | SetPace) -> None:
+    def _obey(self, message: Submit | Cancel | SetPace | HandOver | MeetPeer) -> None:
         match message:
             case Submit():
                 self._service.submit(message)
@@ -130,6 +132,10 @@ class Link:
                 self._service.cancel(message.request_id)
             case SetPace():
                 self._service.set_pace(message.request_id, message.pace)
+            case HandOver():
+                self._service.hand_over(message.request_id)
+            case MeetPeer():
+                self._service.meet_peer(message.peer)
             case _:
                 assert_never(message)
 

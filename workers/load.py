@@ -7,23 +7,29 @@ this module is imported (see `workers.process`): vLLM and torch read it at impor
 
 from __future__ import annotations
 
+import urllib.parse
 from typing import Any
 
+import structlog
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.utils.network_utils import get_ip
 
-from workers import emulator
+from workers import emulator, kv_migration, kv_offload
 from workers.chat import Tokenizer
-from workers.kv_offload import kv_transfer_config
+from workers.kv_transfer import combined
 from workers.phase import ThinkMarkers
 from workers.policy_settings import PolicySettings
 from workers.profile import load_profile
 from workers.scheduler import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings
 
+_log = structlog.get_logger()
+
 _GIB = 2**30
+_ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def vllm_config(settings: WorkerSettings) -> VllmConfig:
@@ -80,12 +86,33 @@ def _kv_bytes(settings: WorkerSettings) -> int | None:
 
 
 def _kv_transfer(settings: WorkerSettings) -> KVTransferConfig | None:
+    return combined([*_migration(settings), *_offload(settings)])
+
+
+def _migration(settings: WorkerSettings) -> list[KVTransferConfig]:
+    if not settings.kv_migration or settings.emulate is not None:
+        return []  # an emulated device has no KV that could be read
+    if not kv_migration.available():
+        _log.warning("kv_migration_unavailable", reason="NIXL is not installed")
+        return []
+    return [kv_migration.kv_transfer_config(reachable_host(settings.listen), settings.kv_held_s)]
+
+
+def reachable_host(listen: str) -> str:
+    """The address under which other workers reach one that listens there."""
+    host = urllib.parse.urlsplit(listen).hostname if listen.startswith("tcp:") else None
+    if host is None:
+        return "127.0.0.1"
+    return get_ip() if host in _ANY_ADDRESS else host
+
+
+def _offload(settings: WorkerSettings) -> list[KVTransferConfig]:
     host_bytes = int(settings.kv_offload_gib * _GIB)
     if host_bytes and settings.emulate is not None:
         host_bytes = int(load_profile(settings.emulate).host.offload_bytes)
     if not host_bytes or settings.kv_resume == "recompute":
-        return None  # nothing would ever be loaded
-    return kv_transfer_config(host_bytes, settings.kv_resume)
+        return []  # nothing would ever be loaded
+    return [kv_offload.kv_transfer_config(host_bytes, settings.kv_resume)]
 
 
 def _policy(settings: WorkerSettings) -> dict[str, Any]:

@@ -5,8 +5,8 @@ socket on one machine or TCP between machines. Each WebSocket message is one JSO
 ``type``. Order on the link:
 
     gateway: Hello
-    worker:  Welcome, then for ever  Accepted | Rejected | Step | Heartbeat
-    gateway: Submit | Cancel | SetPace, at any time after Welcome
+    worker:  Welcome, then for ever  Accepted | Rejected | Step | Heartbeat | PeerMet
+    gateway: Submit | Cancel | SetPace | HandOver | MeetPeer, at any time after Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
 `Accepted` its tokens come in `Step` frames, and the last `TokenRun` carries `finish`. Nothing about
@@ -22,9 +22,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 1  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 2  # raised with every incompatible change; both ends refuse another one
 
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error", "handed_over"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -103,6 +103,18 @@ class DeviceStats(Value):
     loaded_blocks: int = 0  # and back
 
 
+class MigrationStats(Value):
+    """KV that moves to and from other engines; totals since the engine started."""
+
+    held_blocks: int  # KV blocks that no request holds: they wait for the readers of tickets
+    tickets_total: int  # given to requests that left
+    expired_total: int  # of them: not read in time; their memory came back at the deadline
+    read_requests_total: int  # requests that came with a ticket and got their KV
+    read_tokens_total: int  # of them
+    read_s_total: float  # from asking for it until it was there, as the scheduler sees it, summed
+    failed_total: int  # requests whose ticket was of no use: they compute their KV
+
+
 class StepStats(Value):
     """State of the engine after a step."""
 
@@ -117,15 +129,37 @@ class StepStats(Value):
     reloaded_tokens_total: int = 0  # brought back from host memory
     recomputed_tokens_total: int = 0
     device: DeviceStats | None = None  # None: the device is real
+    migration: MigrationStats | None = None  # None: its KV cannot move
+
+
+class Ticket(Value):
+    """The right to read the KV of a handed-over request from its engine's memory, once.
+
+    Who reads too late or twice would read another request's KV, and nobody would notice.
+    """
+
+    engine_id: str  # whose memory it is
+    data: str  # what the engines' connectors say to each other; opaque to others
+    tokens: int  # of prompt and output, from the first: those whose KV is there
+    valid_s: float  # from the sending of the message that carries it
+
+
+class Endpoint(Value):
+    """Where other engines find the KV memory of this one."""
+
+    engine_id: str  # new at every start of the process
+    host: str
+    port: int
 
 
 class Finish(Value):
-    """How a request ended."""
+    """How a request ended here."""
 
     reason: FinishReason
     preemptions: int = 0
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     message: str | None = None  # set with reason "error"
+    ticket: Ticket | None = None  # only with reason "handed_over"; None: nothing to read
 
 
 class TokenRun(Value):
@@ -165,6 +199,7 @@ class Submit(Message, tag="submit"):
     known_token_ids: tuple[int, ...] = ()
     forced_lengths: ForcedLengths | None = None
     user: str | None = None  # who shares the engine fairly with others; None: nobody in particular
+    ticket: Ticket | None = None  # KV of the prompt and the known tokens, on another engine
 
 
 class Cancel(Message, tag="cancel"):
@@ -178,6 +213,21 @@ class SetPace(Message, tag="set_pace"):
 
     request_id: str
     pace: Pace
+
+
+class HandOver(Message, tag="hand_over"):
+    """End a request here, to go on elsewhere; ignored for unknown and finished requests.
+
+    Answered by a `TokenRun` with finish "handed_over", or with another one that came first.
+    """
+
+    request_id: str
+
+
+class MeetPeer(Message, tag="meet_peer"):
+    """Connect to another engine's KV memory before the first request moves; see `PeerMet`."""
+
+    peer: Endpoint
 
 
 # ---- worker to gateway ------------------------------------------------------------------------
@@ -196,6 +246,7 @@ class Welcome(Message, tag="welcome"):
     max_num_seqs: int  # batch slots
     reasoning: bool  # whether the model thinks before it answers
     engine: str  # which adapter and version, for people
+    endpoint: Endpoint | None = None  # None: its KV cannot move
 
 
 class Accepted(Message, tag="accepted"):
@@ -234,8 +285,15 @@ class Heartbeat(Message, tag="heartbeat"):
     stats: StepStats
 
 
-ToWorker: TypeAlias = Hello | Submit | Cancel | SetPace
-ToGateway: TypeAlias = Welcome | Accepted | Rejected | Step | Heartbeat
+class PeerMet(Message, tag="peer_met"):
+    """Answer to `MeetPeer`: KV can be read from there, or why not."""
+
+    engine_id: str
+    error: str | None = None
+
+
+ToWorker: TypeAlias = Hello | Submit | Cancel | SetPace | HandOver | MeetPeer
+ToGateway: TypeAlias = Welcome | Accepted | Rejected | Step | Heartbeat | PeerMet
 
 _encoder = msgspec.json.Encoder()
 _to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)

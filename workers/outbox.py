@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from workers.messages import Accepted, Heartbeat, Rejected, Step, StepStats, TokenRun
+from workers.messages import Accepted, Heartbeat, PeerMet, Rejected, Step, StepStats, TokenRun
 
 
 @dataclass(slots=True)
@@ -27,15 +27,15 @@ class Outbox:
 
     def __init__(self) -> None:
         self.tokens = 0  # waiting to be sent
-        self._items: deque[Accepted | Rejected | _PendingStep] = deque()
+        self._items: deque[Accepted | Rejected | PeerMet | _PendingStep] = deque()
         self._heartbeat: Heartbeat | None = None
         self._sequence = 0  # of the next step
 
     def __bool__(self) -> bool:
         return bool(self._items) or self._heartbeat is not None
 
-    def put(self, message: Accepted | Rejected) -> None:
-        """Add the answer to a submit."""
+    def put(self, message: Accepted | Rejected | PeerMet) -> None:
+        """Add the answer to a submit or a meeting."""
         self._items.append(message)
 
     def put_heartbeat(self, message: Heartbeat) -> None:
@@ -54,7 +54,7 @@ class Outbox:
             earlier = last.runs.get(run.request_id)
             last.runs[run.request_id] = run if earlier is None else joined(earlier, run)
 
-    def take(self) -> Accepted | Rejected | Step | Heartbeat | None:
+    def take(self) -> Accepted | Rejected | PeerMet | Step | Heartbeat | None:
         """Remove and return the next message; None if there is none."""
         if not self._items:
             heartbeat, self._heartbeat = self._heartbeat, None

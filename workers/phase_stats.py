@@ -6,10 +6,14 @@ Pure. In another process only vLLM's own statistics arrive, in which integers by
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from workers.messages import PhaseCounts
+from workers.messages import MigrationStats, PhaseCounts
+
+_MIGRATION_PREFIX = "phase_migration_"
+_SECONDS = ("read_s_total",)  # fields that travel in microseconds
 
 
 class PhaseStats(msgspec.Struct, frozen=True):
@@ -26,10 +30,11 @@ class PhaseStats(msgspec.Struct, frozen=True):
     preemptions_total: int
     reloaded_tokens_total: int
     recomputed_tokens_total: int
+    migration: MigrationStats | None = None
 
     def to_integers(self) -> dict[str, int]:
         """Flat, for a field of vLLM's statistics that holds integers by name."""
-        return {
+        integers = {
             "phase_reasoning_running": self.reasoning.running,
             "phase_reasoning_waiting": self.reasoning.waiting,
             "phase_reasoning_kv_blocks": self.reasoning.kv_blocks,
@@ -42,6 +47,11 @@ class PhaseStats(msgspec.Struct, frozen=True):
             "phase_reloaded_tokens_total": self.reloaded_tokens_total,
             "phase_recomputed_tokens_total": self.recomputed_tokens_total,
         }
+        if self.migration is not None:
+            for name, value in msgspec.structs.asdict(self.migration).items():
+                micro = name in _SECONDS
+                integers[f"{_MIGRATION_PREFIX}{name}"] = round(value * 1e6) if micro else value
+        return integers
 
     @classmethod
     def from_integers(cls, integers: Mapping[str, int]) -> PhaseStats:
@@ -62,4 +72,13 @@ class PhaseStats(msgspec.Struct, frozen=True):
             integers["phase_preemptions_total"],
             integers["phase_reloaded_tokens_total"],
             integers["phase_recomputed_tokens_total"],
+            cls._migration(integers),
         )
+
+    @staticmethod
+    def _migration(integers: Mapping[str, int]) -> MigrationStats | None:
+        names = MigrationStats.__struct_fields__
+        if f"{_MIGRATION_PREFIX}{names[0]}" not in integers:
+            return None
+        values: dict[str, Any] = {name: integers[f"{_MIGRATION_PREFIX}{name}"] for name in names}
+        return MigrationStats(**(values | {name: values[name] / 1e6 for name in _SECONDS}))

@@ -70,6 +70,7 @@ def prepare(settings: WorkerSettings) -> None:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "VLLM_NO_USAGE_STATS": "1",
+        "NIXL_LOG_LEVEL": "WARN",
         # workers.forced_lengths speaks the interface of this model runner.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -154,6 +155,7 @@ async def run(settings: WorkerSettings) -> int:
         max_num_seqs=facts.max_num_seqs,
         reasoning=renderer.markers is not None,
         engine=facts.name,
+        endpoint=facts.endpoint,
     )
     stop = asyncio.Event()
     failures: list[str] = []

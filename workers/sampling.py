@@ -14,6 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from workers.engine import EngineRequest
 from workers.errors import RequestRejected
+from workers.kv_migration import pull_params
 from workers.messages import Sampling
 from workers.scheduler import REQUEST_KEY
 
@@ -51,7 +52,7 @@ def sampling_params(request: EngineRequest, defaults: Mapping[str, Any]) -> Samp
             ignore_eos=sampling.ignore_eos or forced,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={REQUEST_KEY: extra_args(request)},
+            extra_args=_extra_args(request),
         )
     except VLLMValidationError as error:
         message = str(error.args[0])
@@ -75,6 +76,12 @@ def extra_args(request: EngineRequest) -> dict[str, Any]:
     elif request.thinking_budget is not None:
         told["thinking_budget"] = request.thinking_budget
     return told
+
+
+def _extra_args(request: EngineRequest) -> dict[str, Any]:
+    extra: dict[str, Any] = {REQUEST_KEY: extra_args(request)}
+    pull = None if request.ticket is None else pull_params(request.ticket)
+    return extra if pull is None else extra | {"kv_transfer_params": pull}
 
 
 def _rejected(field: str, message: str) -> RequestRejected:

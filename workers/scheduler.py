@@ -36,19 +36,21 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import Request
 
 from workers.dispatch import Dispatcher, PhaseState
+from workers.hand_over import HandOver
+from workers.kv_migration import MigrationConnector
 from workers.kv_offload import ResumeConnector
+from workers.kv_transfer import part_of, parts_of_metadata
 from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.phase_stats import PhaseStats
 from workers.policy_settings import PolicySettings
+from workers.utilities import serve_utilities
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
-SET_PACE_UTILITY = "set_pace"  # utility call of vLLM's engine client
 # Keys of the table that are no policy's.
 _OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
 
@@ -121,11 +123,14 @@ class _PhaseMixin(Scheduler):
         self._lost_kv: set[str] = set()  # preempted requests that have not run again
         self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
         self._step_ended = 0.0
-        connector = self.connector
-        self._offload = connector if isinstance(connector, ResumeConnector) else None
+        self._offload = part_of(self.connector, ResumeConnector)
+        migration = part_of(self.connector, MigrationConnector)
+        self.migration = None if migration is None else migration.connector_scheduler
+        self._hand_over = HandOver(self, self.migration)
+        self.idle = False  # the last step computed nothing
         self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
         self.use_policy(settings)
-        _serve_utilities()
+        serve_utilities()
 
     def now(self) -> float:
         """Seconds on the clock by which the policy decides; a simulation has its own."""
@@ -141,9 +146,12 @@ class _PhaseMixin(Scheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step, after the policy has said who takes part."""
+        if self._hand_over:
+            self._hand_over.before_step()
         if self._dispatcher is not None:
             self._dispatcher.before_step(self.now())
         output: SchedulerOutput = super().schedule(*args, **kwargs)
+        self.idle = not output.num_scheduled_tokens
         if self._dispatcher is not None:
             self._dispatcher.after_step()
         if self._lost_kv:
@@ -164,6 +172,8 @@ class _PhaseMixin(Scheduler):
         now = self.now() if self._dispatcher is not None or self._step_times else 0.0
         if self._step_times and args[0].num_scheduled_tokens:
             self._learn_step(now)
+        if self._hand_over:
+            self._hand_over.after_step(outputs)
         for batch in outputs.values():
             self._observe(batch.outputs, now)
         for batch in outputs.values():
@@ -223,7 +233,13 @@ class _PhaseMixin(Scheduler):
             preemptions_total=self._preemptions,
             reloaded_tokens_total=0 if self._offload is None else self._offload.reloaded_tokens,
             recomputed_tokens_total=self._recomputed_tokens,
+            migration=None if self.migration is None else self.migration.stats(),
         )
+
+    def hand_over(self, own_id: str) -> None:
+        """Let a request leave for another engine; unknown requests are ignored."""
+        if own_id in self._own_ids:
+            self._hand_over.begin(self._own_ids[own_id])
 
     def set_pace(self, own_id: str, pace: Pace) -> None:
         """The reader of a request reads at another pace; unknown requests are ignored."""
@@ -327,9 +343,9 @@ class _PhaseMixin(Scheduler):
 
     def _prefill_tokens(self, output: SchedulerOutput) -> int | None:
         """Computed in a step beyond one token per request; None if its duration tells nothing."""
-        meta = output.kv_connector_metadata
-        if isinstance(meta, OffloadingConnectorMetadata) and meta.load_jobs:
-            return None  # it may have waited for the copies
+        for meta in parts_of_metadata(output.kv_connector_metadata):
+            if isinstance(meta, OffloadingConnectorMetadata) and meta.load_jobs:
+                return None  # it may have waited for the copies
         return output.total_num_scheduled_tokens - len(output.num_scheduled_tokens)
 
     def _learn_step(self, now: float) -> None:
@@ -366,16 +382,3 @@ class PhaseScheduler(_PhaseMixin, Scheduler):
 
 class PhaseAsyncScheduler(_PhaseMixin, AsyncScheduler):
     """For engines that schedule the next step while the last one runs."""
-
-
-def _set_pace(engine: EngineCore, own_id: str, pace: dict[str, Any]) -> None:
-    assert isinstance(engine.scheduler, _PhaseMixin)
-    engine.scheduler.set_pace(own_id, Pace(**pace))
-
-
-def _serve_utilities() -> None:
-    """Let another process reach the scheduler: its utility calls are methods of `EngineCore`.
-
-    Runs where the engine runs, in the scheduler's constructor.
-    """
-    setattr(EngineCore, SET_PACE_UTILITY, _set_pace)

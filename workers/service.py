@@ -4,7 +4,8 @@
     2. The request is checked against the model's context and given to the engine.
     3. The engine accepts it: `Accepted` goes out.
     4. Each engine step becomes one `Step`: texts, boundaries, finishes.
-    5. A finish ends it: by the engine, a stop string, a `Cancel`, or the failure of the engine.
+    5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, or the failure of
+       the engine.
 
 Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
 """
@@ -23,7 +24,17 @@ from workers.chat import ChatRenderer
 from workers.detokenize import Detokenizer
 from workers.engine import Engine, EngineRequest, EngineStep
 from workers.errors import RequestRejected
-from workers.messages import Accepted, Finish, FinishReason, Heartbeat, Pace, Rejected, Submit
+from workers.messages import (
+    Accepted,
+    Endpoint,
+    Finish,
+    FinishReason,
+    Heartbeat,
+    Pace,
+    PeerMet,
+    Rejected,
+    Submit,
+)
 from workers.outbox import Outbox
 from workers.phase import Phase
 from workers.plan import check_values, plan
@@ -33,6 +44,7 @@ _log = structlog.get_logger()
 
 _HIGH_WATER = 8192  # tokens waiting for the link at which the engine pauses
 _LOW_WATER = 2048  # and at which it goes on
+NO_KV_MOVES = "the KV of this engine cannot move"
 
 
 class _Stage(enum.Enum):
@@ -49,7 +61,7 @@ class _Entry:
     pace: Pace
     stream: RequestStream | None = None  # once prepared
     accepted: Accepted | None = None  # once prepared
-    cancelled: bool = False  # asked for while it was being prepared
+    ended: FinishReason | None = None  # asked for while it was being prepared
 
 
 class Service:
@@ -133,9 +145,33 @@ class Service:
         if entry is None:
             return
         if entry.stage is _Stage.PREPARING:
-            entry.cancelled = True
+            entry.ended = "cancelled"
         else:
             self._engine.cancel(request_id)
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere; unknown and finished ones are ignored."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return
+        if entry.stage is _Stage.PREPARING:
+            entry.ended = entry.ended or "handed_over"
+        else:
+            self._engine.hand_over(request_id)
+
+    def meet_peer(self, peer: Endpoint) -> None:
+        """Connect to another engine's KV memory; answered by `PeerMet`."""
+        self._tasks.create_task(self._meet(peer))
+
+    async def _meet(self, peer: Endpoint) -> None:
+        error: str | None = NO_KV_MOVES
+        if self._engine.facts.endpoint is not None:
+            error = await self._engine.meet_peer(peer)
+        if error is not None:
+            _log.warning("peer_not_met", engine_id=peer.engine_id, reason=error)
+        if self._outbox is not None:
+            self._outbox.put(PeerMet(engine_id=peer.engine_id, error=error))
+            self._wake()
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """The reader reads at another pace; unknown and finished requests are ignored."""
@@ -181,8 +217,8 @@ class Service:
             reasoning=prompt.phase is Phase.REASONING,
             max_tokens=chosen.bound,
         )
-        if entry.cancelled:
-            self._end_unstarted(request_id, entry, Finish(reason="cancelled"))
+        if entry.ended is not None:
+            self._end_unstarted(request_id, entry, Finish(reason=entry.ended))
             return
         if chosen.left == 0:
             reason: FinishReason = "length" if chosen.forced_total is None else "stop"
@@ -201,6 +237,7 @@ class Service:
                 forced_answer=chosen.forced_answer,
                 user=message.user,
                 known_tokens=len(known),
+                ticket=message.ticket,
             )
         )
         entry.stage = _Stage.QUEUEING

@@ -43,5 +43,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tensor_parallel_size: int = 1
     seed: int = 0
     kv_offload_gib: float = 0.0  # host memory for KV of preempted requests; 0: they recompute it
+    kv_migration: bool = False  # requests can come and go with their KV; needs NIXL
+    # For how long the KV of a request that left waits for its reader. Long enough for a target that
+    # must make room first; all this time the memory is missing here.
+    kv_held_s: float = 15.0
     kv_resume: str = "auto"  # see `workers.resume_cost.RESUMES`
     engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs

@@ -54,7 +54,9 @@ class RequestStream:
             return StreamUpdate(None)
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
         reason = output.finish
-        pieces = self._detokenizer.push(output.token_ids, last=reason is not None)
+        # What is still held when a request leaves is given out where it goes on.
+        last = reason not in (None, "handed_over")
+        pieces = self._detokenizer.push(output.token_ids, last=last)
         token_ids = tuple(output.token_ids[: len(pieces.texts)])
         position = self._position
         self._position += len(token_ids)
@@ -68,6 +70,7 @@ class RequestStream:
                 reason=reason,
                 preemptions=output.preemptions,
                 cached_tokens=self._cached_tokens,
+                ticket=output.ticket if reason == "handed_over" else None,
             )
         elif not token_ids:
             return StreamUpdate(None)

@@ -20,10 +20,10 @@ def tokenizer() -> Tokenizer:
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """In-process engine with so little KV memory that a few requests preempt each other.
 
-    What they lose goes to host memory and comes back.
+    What they lose goes to host memory and comes back. Where NIXL is installed its KV can move, too.
     """
     directory = tmp_path_factory.mktemp("worker")
-    running = WorkerProcess(directory, kv_offload_gib=0.0625, kv_resume="reload")
+    running = WorkerProcess(directory, kv_offload_gib=0.0625, kv_resume="reload", kv_migration=True)
     try:
         asyncio.run(running.started())
         yield running

@@ -22,11 +22,15 @@ from workers.messages import (
     Accepted,
     Cancel,
     ChatMessage,
+    Endpoint,
     Finish,
     ForcedLengths,
+    HandOver,
     Heartbeat,
     Hello,
+    MeetPeer,
     Pace,
+    PeerMet,
     Rejected,
     Sampling,
     Step,
@@ -167,6 +171,7 @@ class Gateway:
         self.outputs: dict[str, Output] = {}
         self.frames: list[Step] = []
         self.heartbeats: list[Heartbeat] = []
+        self.met: dict[str, PeerMet] = {}
 
     async def __aenter__(self) -> Gateway:
         self._connection = await unix_connect(
@@ -218,6 +223,22 @@ class Gateway:
 
     async def cancel(self, request_id: str) -> None:
         await self.send(Cancel(request_id=request_id))
+
+    async def hand_over(self, request_id: str) -> Output:
+        """Ask for it, and wait until the request has ended, in whatever way."""
+        await self.send(HandOver(request_id=request_id))
+        return await self.finished(request_id)
+
+    async def meet(self, peer: Gateway) -> str | None:
+        """:return: why the other engine could not be met, or None."""
+        assert peer.welcome.endpoint is not None
+        return await self.meet_endpoint(peer.welcome.endpoint)
+
+    async def meet_endpoint(self, endpoint: Endpoint) -> str | None:
+        self.met.pop(endpoint.engine_id, None)
+        await self.send(MeetPeer(peer=endpoint))
+        await self.wait(lambda: endpoint.engine_id in self.met)
+        return self.met[endpoint.engine_id].error
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until something that the worker says makes it true."""
@@ -273,6 +294,8 @@ class Gateway:
                     assert run.request_id in self.accepted
                     output = self.outputs.setdefault(run.request_id, Output())
                     output.add(run, self._known[run.request_id])
+            case PeerMet():
+                self.met[message.engine_id] = message
             case Heartbeat():
                 self.heartbeats.append(message)
             case _:

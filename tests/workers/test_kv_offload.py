@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,9 @@ from vllm.v1.kv_offload.base import (
 from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 
 from tests.workers.harness import MODEL
-from workers.kv_offload import HostMemoryWorker
-from workers.load import _kv_transfer, vllm_config
+from workers.kv_migration import available
+from workers.kv_offload import HostMemoryWorker, offloads
+from workers.load import _kv_transfer, reachable_host, vllm_config
 from workers.settings import WorkerSettings
 
 BLOCKS, PAGE = 12, 16
@@ -104,6 +106,46 @@ def test_settings_reach_the_connector() -> None:
 @pytest.mark.parametrize(("gib", "resume"), [(0.0, "auto"), (1.0, "recompute")])
 def test_without_a_use_for_it_there_is_no_connector(gib: float, resume: str) -> None:
     assert _kv_transfer(settings(gib, resume)) is None
+    assert not offloads(vllm_config(settings(gib, resume)))
+
+
+@pytest.mark.skipif(not available(), reason="NIXL is not installed")
+def test_kv_that_moves_and_kv_that_is_offloaded_go_together() -> None:
+    both = msgspec.structs.replace(settings(0.25, "reload"), kv_migration=True)
+    config = vllm_config(both)
+    transfer = config.kv_transfer_config
+    assert transfer is not None
+    assert transfer.kv_connector == "MultiConnector"
+    children = transfer.kv_connector_extra_config["connectors"]
+    # What a ticket gives comes before what host memory holds.
+    names = [child["kv_connector"] for child in children]
+    assert names == ["MigrationConnector", "ResumeConnector"]
+    assert all("engine_id" not in child for child in children)
+    assert offloads(config)
+    alone = vllm_config(msgspec.structs.replace(both, kv_offload_gib=0.0))
+    assert alone.kv_transfer_config is not None
+    assert alone.kv_transfer_config.kv_connector == "MigrationConnector"
+    assert not offloads(alone)
+
+
+def test_kv_of_an_emulated_device_does_not_move() -> None:
+    emulated = msgspec.structs.replace(
+        settings(0.0, "auto"), kv_migration=True, emulate="h100-qwen32b"
+    )
+    transfer = _kv_transfer(emulated)
+    assert transfer is None or transfer.kv_connector == "ResumeConnector"
+
+
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [("unix:/x", "127.0.0.1"), ("tcp://10.1.2.3:99", "10.1.2.3"), ("tcp://[::1]:99", "::1")],
+)
+def test_other_engines_find_one_where_the_gateway_does(listen: str, host: str) -> None:
+    assert reachable_host(listen) == host
+
+
+def test_an_engine_that_listens_everywhere_is_found_by_its_own_address() -> None:
+    assert reachable_host("tcp://0.0.0.0:99") not in ("0.0.0.0", "")
 
 
 def test_an_unknown_way_to_resume_is_refused_before_the_model_is_loaded() -> None:

@@ -8,7 +8,8 @@ import pytest
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from tests.workers.harness import Gateway, WorkerProcess, until
-from workers.messages import Pace, SetPace
+from workers.kv_migration import available
+from workers.messages import ForcedLengths, Pace, SetPace
 from workers.scheduler import PhaseScheduler
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -74,7 +75,7 @@ def processes_of_group(group: int) -> list[int]:
 
 
 async def test_engine_in_processes_of_its_own(tmp_path: Path) -> None:
-    worker = WorkerProcess(tmp_path, engine="async", kv_offload_gib=0.0625)
+    worker = WorkerProcess(tmp_path, engine="async", kv_offload_gib=0.0625, kv_migration=True)
     group = worker.process.pid
     try:
         await worker.started()
@@ -105,6 +106,23 @@ async def test_engine_in_processes_of_its_own(tmp_path: Path) -> None:
             output = await gateway.finished("c")
             assert output.finish is not None
             assert output.finish.reason == "cancelled"
+            while (await gateway.idle_stats()).kv_blocks_used:
+                pass
+            # A request leaves, and comes back.
+            assert (gateway.welcome.endpoint is not None) == available()
+            lengths = ForcedLengths(reasoning_tokens=40, answer_tokens=20)
+            await gateway.submit("e", forced_lengths=lengths)
+            whole = (await gateway.finished("e")).token_ids
+            await gateway.submit("f", forced_lengths=lengths)
+            await gateway.started("f", 12)
+            first = await gateway.hand_over("f")
+            assert first.finish is not None
+            assert first.finish.reason == "handed_over"
+            assert (first.finish.ticket is not None) == available()
+            known = tuple(first.token_ids)
+            ticket = first.finish.ticket
+            await gateway.submit("g", forced_lengths=lengths, known_token_ids=known, ticket=ticket)
+            assert [*known, *(await gateway.finished("g")).token_ids] == whole
             while (await gateway.idle_stats()).kv_blocks_used:
                 pass
             # What vLLM itself refuses.

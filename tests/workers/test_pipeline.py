@@ -164,12 +164,16 @@ class Pipeline:
                     max_tokens=OUTPUT,
                     ignore_eos=True,
                     detokenize=False,
-                    extra_args={REQUEST_KEY: told},
+                    extra_args={REQUEST_KEY: told} | self.extra_args(name),
                 ),
                 pooling_params=None,
                 block_hasher=get_request_block_hasher(BLOCK, sha256),
             )
         )
+
+    def extra_args(self, name: str) -> dict[str, Any]:
+        """What else a request brings."""
+        return {}
 
     def change_paces(self) -> None:
         if self.chance.random() < 0.05:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ from vllm.exceptions import VLLMValidationError
 
 from workers.engine import EngineRequest
 from workers.errors import RequestRejected
-from workers.messages import Pace, PhaseCounts, Sampling
+from workers.messages import MigrationStats, Pace, PhaseCounts, Sampling
 from workers.phase import Phase, ThinkMarkers
 from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
@@ -41,6 +42,20 @@ def test_statistics_survive_the_way_through_integers() -> None:
     assert PhaseStats.from_integers(integers) == stats
     assert PhaseStats.from_integers(integers | {"waiting_to_start": 0}) == stats
     assert len(set(integers)) == len(integers) == 11
+    moving = replace(
+        stats,
+        migration=MigrationStats(
+            held_blocks=1,
+            tickets_total=2,
+            expired_total=3,
+            read_requests_total=4,
+            read_tokens_total=5,
+            read_s_total=0.25,
+            failed_total=6,
+        ),
+    )
+    assert PhaseStats.from_integers(moving.to_integers()) == moving
+    assert all(isinstance(value, int) for value in moving.to_integers().values())
 
 
 def test_unknown_policy_is_an_error_that_names_the_known_ones() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,21 +17,27 @@ from workers.errors import RequestRejected
 from workers.messages import (
     Accepted,
     ChatMessage,
+    Endpoint,
     Finish,
     FinishReason,
     ForcedLengths,
     Heartbeat,
     Pace,
+    PeerMet,
     PhaseCounts,
     Rejected,
     Sampling,
     Step,
     StepStats,
     Submit,
+    Ticket,
     TokenRun,
 )
 from workers.outbox import Outbox
 from workers.service import Service
+
+TICKET = Ticket(engine_id="e", data="{}", tokens=40, valid_s=5.0)
+PEER = Endpoint(engine_id="f", host="127.0.0.1", port=9)
 
 STATS = StepStats(
     reasoning=PhaseCounts(),
@@ -49,6 +56,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.facts = EngineFacts("scripted", 512, 32, 8, 4)
         self.calls: list[Any] = []  # but for submits
+        self.meeting: str | None = None  # how the next one ends
         self.requests: asyncio.Queue[EngineRequest] = asyncio.Queue()
         self.events: EngineEvents
 
@@ -65,6 +73,13 @@ class ScriptedEngine:
 
     def cancel(self, request_id: str) -> None:
         self.calls.append(("cancel", request_id))
+
+    def hand_over(self, request_id: str) -> None:
+        self.calls.append(("hand_over", request_id))
+
+    async def meet_peer(self, peer: Endpoint) -> str | None:
+        self.calls.append(("meet_peer", peer))
+        return self.meeting
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         self.calls.append(("set_pace", request_id, pace))
@@ -237,6 +252,73 @@ async def test_cancel_before_the_engine_has_answered(bench: Bench) -> None:
     accepted, step = bench.sent()
     assert isinstance(accepted, Accepted)
     assert step.runs[0].finish.reason == "cancelled"
+
+
+async def test_hand_over_while_the_prompt_is_rendered(bench: Bench) -> None:
+    bench.submit()
+    bench.service.hand_over("a")
+    accepted, step = await bench.answered()
+    assert isinstance(accepted, Accepted)
+    assert step.runs[0].finish == Finish(reason="handed_over")
+    assert bench.engine.requests.empty()
+
+
+async def test_a_cancellation_is_not_undone_by_a_hand_over(bench: Bench) -> None:
+    bench.submit()
+    bench.service.cancel("a")
+    bench.service.hand_over("a")
+    _, step = await bench.answered()
+    assert step.runs[0].finish == Finish(reason="cancelled")
+
+
+async def test_ticket_of_a_request_that_leaves_reaches_the_gateway(bench: Bench) -> None:
+    await bench.running()
+    bench.service.hand_over("a")
+    bench.service.hand_over("unknown")
+    assert bench.engine.calls == [("hand_over", "a")]
+    bench.step(EngineOutput("a", (), "handed_over", preemptions=1, ticket=TICKET))
+    (step,) = bench.sent()
+    assert step.runs[0].finish == Finish(reason="handed_over", preemptions=1, ticket=TICKET)
+    bench.service.hand_over("a")
+    assert bench.engine.calls == [("hand_over", "a")]
+
+
+async def test_ticket_of_a_request_that_comes_reaches_the_engine(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    request = await bench.running(known_token_ids=ids(renderer, "<think>So"), ticket=TICKET)
+    assert request.ticket == TICKET
+
+
+async def test_text_held_back_when_a_request_leaves_is_given_out_where_it_goes_on(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    whole = ids(renderer, "<think>a</think>é!")
+    cut = next(i for i in range(1, len(whole)) if "\ufffd" in renderer.decode(whole[:i]))
+    await bench.running()
+    bench.step(EngineOutput("a", whole[:cut], "handed_over"))
+    first = "".join(text for step in bench.sent() for run in step.runs for text in run.texts)
+    await bench.running("b", known_token_ids=whole[:cut])
+    bench.step(EngineOutput("b", whole[cut:], "stop"))
+    rest = "".join(text for step in bench.sent() for run in step.runs for text in run.texts)
+    assert first + rest == "aé!"
+    assert "é" not in first
+
+
+@pytest.mark.parametrize("error", [None, "nobody there"])
+async def test_meeting_another_engine_is_answered(bench: Bench, error: str | None) -> None:
+    bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
+    bench.engine.meeting = error
+    bench.service.meet_peer(PEER)
+    assert await bench.answered() == [PeerMet(engine_id="f", error=error)]
+    assert bench.engine.calls == [("meet_peer", PEER)]
+
+
+async def test_an_engine_whose_kv_cannot_move_meets_nobody(bench: Bench) -> None:
+    bench.service.meet_peer(PEER)
+    (met,) = await bench.answered()
+    assert met == PeerMet(engine_id="f", error="the KV of this engine cannot move")
+    assert bench.engine.calls == []
 
 
 async def test_pace_that_changes_while_the_prompt_is_rendered_is_not_lost(bench: Bench) -> None:

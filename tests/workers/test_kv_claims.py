@@ -1,0 +1,96 @@
+"""Both ends of the side channel, and what the reading end makes of the answers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl import NixlPullConnectorWorker
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import GET_META_MSG
+
+from workers.kv_claims import ClaimClient, ClaimDesk
+from workers.kv_reader import MigrationWorker, _fits
+from workers.tickets import TicketBook
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+def book() -> TicketBook:
+    return TicketBook(100.0)
+
+
+@pytest.fixture
+def port(book: TicketBook) -> Iterator[int]:
+    desk = ClaimDesk(HOST, book)
+    stop = threading.Event()
+    thread = threading.Thread(target=desk.serve, args=({(0, 0): b"who I am"}, stop))
+    thread.start()
+    yield desk.port
+    stop.set()
+    thread.join()
+
+
+def test_a_claim_is_answered_with_the_time_that_is_left(book: TicketBook, port: int) -> None:
+    client = ClaimClient()
+    client.greet(HOST, port)
+    before = time.monotonic()
+    book.give("t", 1, time.perf_counter() + 100.0)
+    until = client.claim(HOST, port, "t", "b")
+    assert until is not None
+    # Counted from when it asked: never later than the other side means.
+    assert before + 99.0 < until <= time.monotonic() + 100.0
+    assert client.claim(HOST, port, "t", "c") is None
+    assert client.claim(HOST, port, "unknown", "c") is None
+
+
+def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> None:
+    channel: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    channel.connect(f"tcp://{HOST}:{port}")
+    for message in (b"nonsense", msgspec.msgpack.encode((GET_META_MSG, 7, 7)), b""):
+        channel.send_multipart([b"", message])
+    channel.send_multipart([b"", msgspec.msgpack.encode((GET_META_MSG, 0, 0))])
+    _, answer, clock = channel.recv_multipart()
+    assert answer == b"who I am"
+    assert msgspec.msgpack.decode(clock) <= time.perf_counter()
+    channel.close(0)
+
+
+def test_who_is_gone_or_hangs_is_left_alone_for_a_while() -> None:
+    client = ClaimClient()
+    with socket.create_server((HOST, 0)) as hanging:
+        port = hanging.getsockname()[1]
+        with pytest.raises(OSError, match="does not answer"):
+            client.greet(HOST, port)
+        with pytest.raises(OSError, match="did not answer lately"):
+            client.greet(HOST, port)
+    with pytest.raises(OSError, match=r"does not answer: .*refused"):
+        ClaimClient().greet(HOST, port)
+
+
+def test_what_arrives_when_the_memory_is_no_longer_held_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def arrived(_self: object, _transfers: object) -> tuple[set[str], set[str]]:
+        return {"early", "late", "broken"}, {"broken"}
+
+    monkeypatch.setattr(NixlPullConnectorWorker, "_pop_done_transfers", arrived)
+    worker: Any = object.__new__(MigrationWorker)
+    now = time.monotonic()
+    worker._until = {"early": now + 100.0, "late": now - 0.001, "broken": now + 100.0}
+    worker._recving_metadata = {}
+    worker.engine_id = "e"
+    assert worker._pop_done_transfers({}) == ({"early", "late", "broken"}, {"late", "broken"})
+
+
+def test_blocks_that_do_not_pair_are_not_read() -> None:
+    assert _fits(([1, 2],), ([3, 4],))
+    assert _fits(([1], []), ([3, 4], []))
+    assert not _fits(([1, 2],), ([3],))
+    assert not _fits(([1], [2]), ([3],))
