@@ -177,7 +177,7 @@ class Route:
         if self.migration is None or self.stage is not Stage.HANDING_OVER:
             return Resubmit()  # asked for before a doubt, or by nobody
         self.migration.ticket = ticket
-        return Resubmit(prefer=self.migration.target_id)
+        return Resubmit(prefer=self.migration.target_id, avoid=self.migration.source_id)
 
     def ticket(self, now: float) -> Ticket | None:
         """The ticket with the validity that is left by our own clock; None if there is none.

@@ -7,7 +7,6 @@ of order shows in the text.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from websockets.exceptions import ConnectionClosed
 
@@ -34,6 +33,7 @@ class Actor:
         self.until_place = LENGTH  # no token from here on, as long as it holds "generate"
         self.submits: list[Submit] = []
         self.paces: list[SetPace] = []
+        self.cancelled: list[str] = []
         self.asked_for: list[str] = []  # by `HandOver`
         self.ticket_valid_s: float | None = 30.0  # None: hand over without a ticket
         self.errors: list[str] = []
@@ -44,14 +44,20 @@ class Actor:
     def release(self) -> None:
         """Do everything from now on."""
         self.holding.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again at what there is to do."""
         self._again.set()
 
     async def run(self) -> None:
         """Until the link ends or the test does."""
-        with suppress(ConnectionClosed):
+        try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
                 tasks.create_task(self._work())
+        except* (ConnectionClosed, EOFError):
+            pass  # the test, or poison, dropped the link
 
     async def _listen(self) -> None:
         while True:
@@ -65,13 +71,26 @@ class Actor:
                         self.errors.append(f"came twice: {submit.request_id}")
                     self._places[submit.request_id] = -1 - len(known)  # not accepted yet
                 case Cancel(request_id=name):
-                    if (place := self._places.pop(name, None)) is not None and place >= 0:
-                        await self.worker.tokens(name, place, finish=Finish(reason="cancelled"))
+                    self.cancelled.append(name)
+                    await self._cancel(name)
                 case HandOver(request_id=name):
                     self.asked_for.append(name)
                 case SetPace() as pace:
                     self.paces.append(pace)
             self._again.set()
+
+    async def _cancel(self, name: str) -> None:
+        place = self._places.pop(name, None)
+        if place is None:
+            return
+        if place < 0:
+            await self._accept(name)
+            place = -1 - place
+        await self.worker.tokens(name, place, finish=Finish(reason="cancelled"))
+
+    async def _accept(self, name: str) -> None:
+        submit = next(s for s in self.submits if s.request_id == name)
+        await self.worker.accept(submit, reasoning=True)
 
     async def _work(self) -> None:
         while True:
@@ -88,8 +107,7 @@ class Actor:
             if "accept" in self.holding:
                 return False
             self._places[name] = -1 - place
-            submit = next(s for s in self.submits if s.request_id == name)
-            await self.worker.accept(submit, reasoning=True)
+            await self._accept(name)
             if self.poisoned:
                 await self.worker.hang_up()
             return True

@@ -1,4 +1,4 @@
-"""Requests that change instances, in every stage of it and with everything that can happen there."""
+"""Requests that change instances: every stage of it, and everything that can happen there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gateway.session import Session
 from tests.gateway.actor import ANSWER, BOUNDARY, LENGTH, THOUGHTS, Actor
 from tests.gateway.scripted_service import Scene, ended, generation, scene, until
 from tests.gateway.sessions import events_of
+from workers.messages import Rejected
 
 # Every request moves at its boundary: from "a", where it begins, to "b".
 MOVE = PlacementConfig(boundary="balance", balance_gap=0.0, migration_timeout_s=30.0)
@@ -87,11 +88,14 @@ async def moving(
         a, b = playing.actors["a"], playing.actors["b"]
         a.until_place, b.until_place = BOUNDARY + 1, 0
         a.holding |= {"generate"}
+        b.holding |= {"generate"}
         if stage == "handing over":
             a.holding.add("hand over")
-        b.holding.add({"handing over": "", "submitted": "accept", "pulling": "generate"}[stage])
+        if stage == "submitted":
+            b.holding.add("accept")
         session = await playing.start(**fields)
         await playing.reach(session, Stage[stage.upper().replace(" ", "_")])
+        await until(lambda: a.asked_for)
         yield playing, session
 
 
@@ -122,6 +126,7 @@ async def test_a_request_moves_with_its_kv_at_the_boundary(tmp_path: Path) -> No
         playing.actors["a"].holding |= {"generate", "hand over"}
         session = await playing.start()
         await until(lambda: len(session.token_ids) == LENGTH - 2)
+        await until(lambda: playing.actors["a"].asked_for)
         assert session.instance_id == "a"
         playing.release()
         await ended(session)
@@ -202,12 +207,12 @@ async def test_an_instance_is_lost_on_the_way(tmp_path: Path, stage: str, lost: 
         await ended(session)
         check_whole(playing, session)
         router = playing.cluster.router
-        held = "a" if stage == "handing over" else "b"
-        assert session.failovers == int(held in lost)
-        last = "c" if "b" in lost else "b"
-        assert session.instance_id == last
+        at_source = stage == "handing over"
+        assert session.failovers == {"a": at_source, "b": not at_source, "ab": 1 + at_source}[lost]
+        last = session.instance_id or ""
+        assert last in {"a": "b", "b": "c" if at_source else "ac", "ab": "c"}[lost]
         # Only a target that is lost before it was asked can be replaced without losing the KV.
-        with_kv = stage == "handing over" and lost == "b"
+        with_kv = at_source and lost == "b"
         assert router.migrations == {"moved" if with_kv else "recomputed": 1}
         final = playing.actors[last].submits[-1]
         assert (final.ticket is not None) == with_kv
@@ -251,9 +256,9 @@ async def test_the_reader_wants_no_more(tmp_path: Path, stage: str, how: str) ->
             playing.service.cancel(session)
         else:
             await playing.service.delete(session.response_id, "")
+        holder = playing.actors["a" if stage == "handing over" else "b"]
+        await until(lambda: holder.cancelled)
         playing.release()
-        if stage == "submitted":  # it was not accepted, so the actor confirms nothing: it may go
-            await playing.scene.lose("b")
         await ended(session)
         assert session.incomplete_reason == "cancelled"
         check_clean(playing, session)
@@ -279,8 +284,10 @@ async def test_a_cancelled_request_needs_no_other_instance(tmp_path: Path, stage
 async def test_the_reader_pauses_on_the_way(tmp_path: Path, stage: str) -> None:
     async with moving(tmp_path, stage) as (playing, session):
         playing.service.set_pace(session, 0.001, True)
-        playing.release()
         b = playing.actors["b"]
+        holder = playing.actors["a" if stage == "handing over" else "b"]
+        await until(lambda: holder.paces)
+        playing.release()
         await until(lambda: len(session.token_ids) == LENGTH)
         told = [pace.pace for pace in b.paces] + [submit.pace for submit in b.submits]
         assert any((pace.tau_s, pace.paused) == (0.001, True) for pace in told)
@@ -305,11 +312,16 @@ async def test_without_a_good_ticket_it_goes_all_the_same(
 
 async def test_a_request_that_ends_before_it_is_let_go_does_not_move(tmp_path: Path) -> None:
     async with play(tmp_path, "a", "b") as playing:
-        playing.actors["a"].holding |= {"hand over"}
+        a = playing.actors["a"]
+        a.holding |= {"hand over", "generate"}
+        a.until_place = LENGTH - 1
         session = await playing.start()
+        await until(lambda: a.asked_for)
+        a.until_place = LENGTH
+        a.wake()
         await ended(session)
         check_whole(playing, session)
-        assert playing.actors["a"].asked_for == [session.response_id]
+        assert a.asked_for == [session.response_id]
         assert playing.actors["b"].submits == []
         assert playing.cluster.router.migrations == {"finished": 1}
         assert session.migrations == 0
@@ -317,8 +329,6 @@ async def test_a_request_that_ends_before_it_is_let_go_does_not_move(tmp_path: P
 
 async def test_a_target_that_refuses_the_ticket_computes(tmp_path: Path) -> None:
     async with moving(tmp_path, "submitted") as (playing, session):
-        from workers.messages import Rejected
-
         b = playing.actors["b"]
         rejected = Rejected(
             request_id=b.submits[0].request_id, code="invalid_value", message="bad ticket"
@@ -451,9 +461,9 @@ async def test_a_drained_instance_gives_everything_away(tmp_path: Path) -> None:
         a.holding |= {"generate"}
         a.until_place = 2
         b.holding |= {"generate"}
-        b.until_place = 2
+        b.until_place = 3
         sessions = [await playing.start() for _ in range(12)]
-        await until(lambda: all(len(session.token_ids) == 2 for session in sessions))
+        await until(lambda: all(len(session.token_ids) >= 2 for session in sessions))
         mine = {s.response_id for s in sessions if s.instance_id == "a"}
         playing.cluster.drain("a")
         assert await playing.cluster.emptied("a")
