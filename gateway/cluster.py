@@ -155,6 +155,14 @@ class Cluster:
         await self._until(lambda: empty() or instance_id not in self.router.drained)
         return instance_id in self.router.drained
 
+    async def gone(self, instance: Instance) -> None:
+        """Return once the link of this instance has ended."""
+        await self._until(lambda: self.instances.get(instance.instance_id) is not instance)
+
+    async def present(self, instance_id: str) -> None:
+        """Return once an instance is there."""
+        await self._until(lambda: instance_id in self.instances)
+
     def _drain_further(self) -> None:
         for name in self.router.drained & self.instances.keys():
             self.router.move_away(self.instances[name])

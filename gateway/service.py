@@ -23,6 +23,7 @@ from gateway.config import Config
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.instance import ViewRules
 from gateway.limits import check_admission, user_of
+from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
 from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
@@ -46,6 +47,7 @@ class ResponseService:
             view_rules=_view_rules(config),
             limits=_route_limits(config),
         )
+        self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL

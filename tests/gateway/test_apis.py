@@ -16,8 +16,8 @@ from gateway import chat_api
 from gateway.app import make_runner
 from gateway.config import LimitsConfig, ServerConfig, SessionConfig
 from gateway.service import ResponseService
+from tests.gateway.scripted_service import serving
 from tests.gateway.scripted_worker import ScriptedWorker
-from tests.gateway.test_cluster import serving
 from workers.messages import Cancel, Finish, Submit
 
 STOP = Finish(reason="stop")

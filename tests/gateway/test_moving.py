@@ -395,8 +395,8 @@ async def test_a_request_that_is_only_being_read_is_not_submitted_again(tmp_path
 
 
 async def test_a_request_that_kills_its_instances_is_given_up(tmp_path: Path) -> None:
-    tables = {"cluster": ClusterConfig(max_restarts=2)}
-    async with play(tmp_path, "a", "b", "c", "d", **tables) as playing:
+    bound = ClusterConfig(max_restarts=2)
+    async with play(tmp_path, "a", "b", "c", "d", cluster=bound) as playing:
         for actor in playing.actors.values():
             actor.poisoned = True
         session = await playing.start()

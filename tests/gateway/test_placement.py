@@ -170,7 +170,7 @@ def test_what_is_on_its_way_counts_as_there() -> None:
 
 @pytest.mark.parametrize("who", ["a", "b"])
 def test_few_migrations_at_once_per_instance_and_in_all(who: str) -> None:
-    def moves(under_way_there: int, under_way: int, **rules: int) -> bool:
+    def moves(under_way_there: int, under_way: int, **rules: Any) -> bool:
         views = [
             view(name, footprint, migrations=under_way_there if name == who else 0)
             for name, footprint in (("a", 50), ("b", 0))
