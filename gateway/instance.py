@@ -6,7 +6,7 @@ as long as its link: a worker that comes back is another one, with the same name
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.link import WorkerLink
@@ -82,7 +82,7 @@ class Instance:
         self,
         now: float,
         rules: ViewRules,
-        migrating: Iterable[Route] = (),
+        migrating: Sequence[Route] = (),
         at_boundary: Session | None = None,
     ) -> InstanceView:
         """What placement sees of it.

@@ -85,6 +85,11 @@ class Maintenance:
         """All instances that are known."""
         return [self.describe(name) for name in sorted(self._known())]
 
+    def close(self) -> None:
+        """Wait for no restart any more."""
+        for task in self._restarts.values():
+            task.cancel()
+
     async def _restart(self, name: str) -> None:
         try:
             if not await self._cluster.emptied(name):

@@ -222,6 +222,7 @@ class Route:
     def restart(self, why: str) -> Step:
         """The holder failed this request. A request may be what its instances die of."""
         self.restarts += 1
+        self.boundary_s = None  # what it waits for now is not the boundary's doing
         if self.restarts > self._limits.max_restarts:
             return GiveUp(
                 Unavailable(

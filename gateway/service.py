@@ -177,6 +177,7 @@ class ResponseService:
 
     async def close(self) -> None:
         """Wait for what is being stored."""
+        self.maintenance.close()
         if self._background:
             await asyncio.wait(self._background, timeout=5.0)
         for timer in self._timers.values():

@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 from websockets.asyncio.client import connect
@@ -35,11 +35,13 @@ from gateway.service import ResponseService
 from gateway.store import ResponseStore
 from gateway.supervisor import LocalSupervisor
 
-FAULTS = ("kill", "stop", "cut", "slow")
-QUESTIONS = 25
+# A pause is shorter than the heartbeat timeout, a stop longer: its process is killed.
+FAULTS = ("kill", "pause", "cut", "slow", "stop")
 SLOW_S = 0.3  # delay of every piece of data on a slowed link
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 PATIENCE_S = 600.0  # guards against a hang
+
+Texts: TypeAlias = dict[int, dict[str, str]]  # by question and kind
 
 SETTINGS = {
     "model.dtype": "float32",  # so that the text does not depend on what else is in the batch
@@ -191,7 +193,7 @@ def question(index: int) -> dict[str, Any]:
         "pacing": {"tpot_s": 0.01} if index % 2 else False,
     }
     if index % 5:
-        lengths = {"reasoning_tokens": 60 + 17 * index, "answer_tokens": 120 + 11 * index}
+        lengths = {"reasoning_tokens": 40 + 9 * index, "answer_tokens": 60 + 7 * index}
         body["forced_lengths"] = lengths
     return body
 
@@ -232,14 +234,13 @@ async def read(url: str, index: int, tally: Tally) -> dict[str, str]:
 
 
 async def ask_all(
-    url: str, requests: int, at_once: int, tally: Tally, expected: dict[int, dict[str, str]]
+    url: str, numbers: Iterable[int], at_once: int, tally: Tally, expected: Texts
 ) -> None:
-    """Every reader compares with what was read without faults."""
-    coming = iter(range(requests))
+    """Every reader compares with what was read first."""
+    coming = iter(numbers)
 
     async def reader() -> None:
-        for number in coming:
-            index = number % QUESTIONS
+        for index in coming:
             texts = await read(url, index, tally)
             if texts != expected.setdefault(index, texts):
                 tally.wrong.append(f"question {index}: another text")
@@ -253,16 +254,15 @@ async def ask_all(
 # ---- faults -----------------------------------------------------------------------------------
 
 
-async def disturb(
-    stage: Stage, faults: int, requests: int, tally: Tally, chance: random.Random
-) -> None:
+async def disturb(stage: Stage, args: argparse.Namespace, tally: Tally) -> None:
     """Spread over the run: each fault when its share of the requests is done."""
-    kinds = [FAULTS[number % len(FAULTS)] for number in range(faults)]
+    chance = random.Random(args.seed)
+    kinds = [FAULTS[number % len(FAULTS)] for number in range(args.faults)]
     chance.shuffle(kinds)
     lasting: set[asyncio.Task[None]] = set()
     instances = stage.service.cluster.instances
     for number, kind in enumerate(kinds):
-        due = requests * number // (faults + 1)
+        due = args.requests * number // (args.faults + 1)
         await poll(lambda due=due: tally.done >= due)  # type: ignore[misc]
         await poll(lambda: any(instance.routes for instance in instances.values()))
         busy = sorted(name for name, instance in instances.items() if instance.routes)
@@ -275,8 +275,9 @@ async def disturb(
             os.kill(pid, signal.SIGKILL)
         elif kind == "cut":
             proxy.cut()
-        elif kind == "stop":
-            lasting.add(asyncio.create_task(stop(pid, chance.choice((2.0, 10.0)))))
+        elif kind in ("pause", "stop"):
+            seconds = args.heartbeat_timeout / 2 if kind == "pause" else args.stop
+            lasting.add(asyncio.create_task(stop(pid, seconds)))
         else:
             lasting.add(asyncio.create_task(slow(proxy, 3.0)))
     await asyncio.gather(*lasting)
@@ -324,15 +325,14 @@ async def run(args: argparse.Namespace) -> Tally:
     settings["workers.heartbeat_timeout_s"] = str(args.heartbeat_timeout)
     began_s = time.monotonic()
     async with gateway(args.workers, settings) as stage:
-        expected: dict[int, dict[str, str]] = {}
-        await ask_all(stage.url, QUESTIONS, args.at_once, tally, expected)
-        assert tally.done == QUESTIONS
+        expected: Texts = {}
+        await ask_all(stage.url, range(args.questions), args.at_once, tally, expected)
         tally.done = 0
         tally.longest_pause_s = 0.0
-        chance = random.Random(args.seed)
+        numbers = (number % args.questions for number in range(args.requests))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(ask_all(stage.url, args.requests, args.at_once, tally, expected))
-            tasks.create_task(disturb(stage, args.faults, args.requests, tally, chance))
+            tasks.create_task(ask_all(stage.url, numbers, args.at_once, tally, expected))
+            tasks.create_task(disturb(stage, args, tally))
         cluster = stage.service.cluster
         await poll(lambda: len(cluster.instances) == args.workers)
         # The statistics of the last step may still be on their way: a heartbeat brings them.
@@ -358,10 +358,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=20, help="different ones")
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--heartbeat-timeout", type=float, default=5.0)
+    parser.add_argument("--stop", type=float, default=10.0, help="seconds of a stop")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     args = parser.parse_args()
     logs.configure(dict(pair.split("=", 1) for pair in args.set).get("server.log_level", "error"))
