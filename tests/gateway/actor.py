@@ -125,4 +125,5 @@ class Actor:
         if finish is not None:
             del self._places[name]
         await self.worker.tokens(name, place, text_of(place), finish=finish, boundary=boundary)
+        await asyncio.sleep(0)  # others have something to say, too
         return True
