@@ -50,6 +50,11 @@ class Play:
 
         await until(there)
 
+    def let_time_run_out(self, session: Session) -> None:
+        route = self.cluster.router.routes[session.response_id]
+        route.deadline_s = 0.0
+        self.cluster.router._arm(route)
+
     def release(self) -> None:
         for actor in self.actors.values():
             actor.release()
@@ -78,13 +83,10 @@ async def play(
 
 @asynccontextmanager
 async def moving(
-    folder: Path, stage: str, *names: str, timeout_s: float = 30.0, **fields: Any
+    folder: Path, stage: str, *names: str, **fields: Any
 ) -> AsyncIterator[tuple[Play, Session]]:
     """A request that is held in a stage of its way from "a" to "b"."""
-    placement = PlacementConfig(
-        boundary="balance", balance_gap=0.0, migration_timeout_s=timeout_s, cost_check=False
-    )
-    async with play(folder, *(names or ("a", "b")), placement=placement) as playing:
+    async with play(folder, *(names or ("a", "b"))) as playing:
         a, b = playing.actors["a"], playing.actors["b"]
         a.until_place, b.until_place = BOUNDARY + 1, 0
         a.holding |= {"generate"}
@@ -233,12 +235,13 @@ async def test_nobody_is_left_until_one_comes_back(tmp_path: Path, stage: str) -
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_time_runs_out_on_the_way(tmp_path: Path, stage: str) -> None:
-    async with moving(tmp_path, stage, timeout_s=0.2) as (playing, session):
-        holder = "a" if stage == "handing over" else "b"
-        before = playing.actors[holder].submits[-1].request_id
-        b = playing.actors["b"]
-        expected = 1 if stage == "handing over" else 2
-        await until(lambda: len(b.submits) == expected)
+    async with moving(tmp_path, stage) as (playing, session):
+        a, b = playing.actors["a"], playing.actors["b"]
+        holder = a if stage == "handing over" else b
+        before = holder.submits[-1].request_id
+        playing.let_time_run_out(session)
+        await until(lambda: before in holder.cancelled)
+        await until(lambda: len(b.submits) == (1 if stage == "handing over" else 2))
         assert b.submits[-1].ticket is None
         assert b.submits[-1].request_id != before
         playing.release()
@@ -246,6 +249,17 @@ async def test_time_runs_out_on_the_way(tmp_path: Path, stage: str) -> None:
         check_whole(playing, session)
         assert playing.cluster.router.migrations == {"recomputed": 1}
         assert (session.migrations, session.failovers) == (1, 0)
+
+
+async def test_another_target_than_was_asked_for_must_know_the_source(tmp_path: Path) -> None:
+    async with moving(tmp_path, "handing over") as (playing, session):
+        await playing.scene.join("c", movable=True, meeting_error="no route")
+        playing.act("c")
+        await playing.scene.lose("b")
+        playing.release()
+        await ended(session)
+        check_whole(playing, session)
+        assert [submit.ticket for submit in playing.actors["c"].submits] == [None]
 
 
 @pytest.mark.parametrize("stage", STAGES)
