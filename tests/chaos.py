@@ -61,6 +61,7 @@ class Tally:
 
     requests: int = 0
     done: int = 0
+    refused: int = 0  # before they began, and asked again
     wrong: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     hit: int = 0  # requests on the instances when a fault came
@@ -198,8 +199,16 @@ def question(index: int) -> dict[str, Any]:
     return body
 
 
-async def read(url: str, index: int, tally: Tally) -> dict[str, str]:
-    """Ask, read to the end, and check what was read; the texts by kind."""
+async def ask(url: str, index: int, tally: Tally) -> dict[str, str]:
+    """Ask until somebody is there to answer: a new request is refused while no worker is."""
+    while (texts := await read(url, index, tally)) is None:
+        tally.refused += 1
+        await asyncio.sleep(1.0)
+    return texts
+
+
+async def read(url: str, index: int, tally: Tally) -> dict[str, str] | None:
+    """Read to the end, and check what was read; the texts by kind, None for a refusal."""
     texts = {"reasoning": "", "output": ""}
     last_s = 0.0
     expected = 0
@@ -211,6 +220,12 @@ async def read(url: str, index: int, tally: Tally) -> dict[str, str]:
             if last_s:
                 tally.longest_pause_s = max(tally.longest_pause_s, now - last_s)
             last_s = now
+            if (
+                event["type"] == "error"
+                and event["error"]["code"] == "no_instance"
+                and not expected
+            ):
+                return None
             if event["type"] == "error":
                 tally.wrong.append(f"refused: {event['error']}")
                 return texts
@@ -241,7 +256,7 @@ async def ask_all(
 
     async def reader() -> None:
         for index in coming:
-            texts = await read(url, index, tally)
+            texts = await ask(url, index, tally)
             if texts != expected.setdefault(index, texts):
                 tally.wrong.append(f"question {index}: another text")
             tally.done += 1
