@@ -97,7 +97,7 @@ async def moving(
             b.holding.add("accept")
         session = await playing.start(**fields)
         await playing.reach(session, Stage[stage.upper().replace(" ", "_")])
-        await until(lambda: a.asked_for)
+        await until(lambda: a.asked_for and (b.submits or stage == "handing over"))
         yield playing, session
 
 
