@@ -67,6 +67,7 @@ class Tally:
     hit: int = 0  # requests on the instances when a fault came
     failovers: int = 0
     most_failovers: int = 0
+    migrations: Counter[str] = field(default_factory=Counter)  # by outcome; with faults and without
     longest_pause_s: float = 0.0  # between two events of one stream
     leaked_blocks: int = -1
     orphans: int = -1
@@ -357,6 +358,7 @@ async def run(args: argparse.Namespace) -> Tally:
         tally.leaked_blocks = used_blocks(stage)
         if cluster.router.routes or any(i.routes for i in cluster.instances.values()):
             tally.wrong.append(f"left behind: {cluster.router.routes}")
+        tally.migrations = cluster.router.migrations
         folder = stage.socket_dir
     tally.orphans = len(processes_of(folder))
     tally.wall_s = round(time.monotonic() - began_s, 1)
