@@ -118,7 +118,7 @@ class PlacementConfig:
     cost_check: bool = True
     max_migrations: int = _setting(16, 0)
     max_migrations_per_instance: int = _setting(4, 0)
-    reserve_memory: bool = True  # count a request that is on its way to an instance as there
+    reserve_memory: bool = True  # who is on the way to an instance counts as there
     migration_timeout_s: float = _setting(10.0, 0.1)  # for each step of a migration
 
     @property

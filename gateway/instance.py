@@ -40,7 +40,7 @@ class ViewRules:
     slo_qoe: float = 0.95  # an answering request below this QoE violates its SLO
     quantum_tokens: int = 500
     demotion_tokens: int | None = None  # longer reasoning is in the low queue; None: never
-    reserve_memory: bool = True  # a request that is on its way counts as there
+    reserve_memory: bool = True  # who is on the way counts as arrived
 
 
 class Instance:
@@ -90,34 +90,32 @@ class Instance:
         :param migrating: all migrations under way.
         :param at_boundary: the request to decide on, if it is here.
         """
-        sessions = self.sessions
-        coming = [r for r in migrating if r.migration and r.migration.target_id == self.instance_id]
-        leaving = sum(
-            r.migration is not None and r.migration.source_id == self.instance_id for r in migrating
-        )
-        reserved = 0  # of requests that are elsewhere still
-        free = self._free_blocks()
-        fresh = sum(
-            self._is_fresh(session, rules) for session in sessions if session != at_boundary
-        )
-        for route in coming if rules.reserve_memory else ():
-            if route.stage is Stage.HANDING_OVER:
-                reserved += self.blocks(route.session)
-                fresh += self._is_fresh(route.session, rules)
-            else:  # it counts as ours; the engine has not taken its memory yet
-                free -= self.blocks(route.session)
+        name, sessions = self.instance_id, self.sessions
+        coming = [r for r in migrating if r.migration and r.migration.target_id == name]
+        leaving = [r for r in migrating if r.migration and r.migration.source_id == name]
+        counted, free, reserved = sessions, self._free_blocks(), 0
+        arriving: list[Session] = []
+        if rules.reserve_memory:
+            away = {route.session for route in leaving}
+            counted = [session for session in sessions if session not in away]
+            arriving = [r.session for r in coming if r.stage is Stage.HANDING_OVER]
+            reserved = sum(self.blocks(session) for session in arriving)
+            # Others that come count as ours; the engine has not taken their memory yet.
+            pulling = [r.session for r in coming if r.stage is not Stage.HANDING_OVER]
+            free -= sum(self.blocks(session) for session in pulling)
         if at_boundary in sessions:
             free += self.blocks(at_boundary)
+        queued = [session for session in (*counted, *arriving) if session is not at_boundary]
         return InstanceView(
-            instance_id=self.instance_id,
+            instance_id=name,
             within_slo=all(session.reader.qoe_now(now) >= rules.slo_qoe for session in sessions),
-            kv_footprint_blocks=sum(self.blocks(session) for session in sessions),
-            requests=len(sessions),
-            reasoning=sum(self._is_high(s, rules) for s in sessions if s != at_boundary),
-            fresh_answering=fresh,
+            kv_footprint_blocks=sum(self.blocks(session) for session in counted),
+            requests=len(counted),
+            reasoning=sum(self._is_high(session, rules) for session in queued),
+            fresh_answering=sum(self._is_fresh(session, rules) for session in queued),
             kv_blocks_free=free,
             kv_blocks_reserved=reserved,
-            migrations=len(coming) + leaving,
+            migrations=len(coming) + len(leaving),
         )
 
     def _free_blocks(self) -> int:

@@ -50,6 +50,20 @@ async def test_new_requests_go_where_the_kv_footprint_is_smaller(tmp_path: Path)
         await start(service, workers["a"])
 
 
+async def test_a_conversation_goes_on_where_its_kv_is(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        first, first_id = await start(service, workers["a"])
+        await workers["a"].tokens(first_id, 0, "Hello", finish=Finish(reason="stop"))
+        await ended(first)
+        await start(service, workers["a"])  # now "b" has less
+        follow_up = await generation(service, previous_response_id=first_id)
+        assert follow_up.near == "a"
+        starting = asyncio.create_task(service.start(follow_up, ""))
+        await workers["a"].accept(await workers["a"].next_submit())
+        await starting
+        await start(service, workers["b"])  # one without history
+
+
 async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         starting = asyncio.create_task(service.start(await generation(service), ""))

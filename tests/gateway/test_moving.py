@@ -377,6 +377,30 @@ async def test_few_requests_move_at_once(tmp_path: Path) -> None:
         assert len(b.submits) == len(a.asked_for)
 
 
+@pytest.mark.parametrize("reserve", [True, False])
+async def test_boundaries_that_come_at_once_do_not_all_choose_the_same(
+    tmp_path: Path, reserve: bool
+) -> None:
+    placement = PlacementConfig(boundary="balance", reserve_memory=reserve, max_migrations=0)
+    async with play(tmp_path, "a", "b", placement=placement) as playing:
+        a = playing.actors["a"]
+        a.holding |= {"generate", "hand over"}
+        a.until_place = BOUNDARY
+        playing.cluster.drain("b")  # all begin at "a", with two blocks each
+        sessions = [await playing.start() for _ in range(4)]
+        await until(lambda: all(len(session.token_ids) == BOUNDARY for session in sessions))
+        playing.cluster.undrain("b")
+        a.until_place = BOUNDARY + 1
+        a.wake()
+        await until(lambda: all(len(session.token_ids) > BOUNDARY for session in sessions))
+        # 8 and 0 blocks: the first move makes it 6 and 2, a gap of no more than twice its own.
+        assert len(playing.cluster.router.migrating) == (1 if reserve else 4)
+        playing.release()
+        for session in sessions:
+            await ended(session)
+            assert session.answer_text == ANSWER
+
+
 # ---- failover ---------------------------------------------------------------------------------
 
 
