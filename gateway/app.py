@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 
 from gateway import sse
+from gateway.admin_api import drain_instance, get_instance, list_instances, undrain_instance
 from gateway.chat_api import create_chat_completion
 from gateway.config import PROJECT_ROOT, Config
 from gateway.errors import ApiError, NotFound, Overloaded
@@ -74,6 +75,10 @@ def make_app(service: ResponseService) -> web.Application:
             web.post("/v1/chat/completions", create_chat_completion),
             web.get("/v1/models", _models),
             web.get("/v1/models/{model:.+}", _model),
+            web.get("/admin/instances", list_instances),
+            web.get("/admin/instances/{instance_id}", get_instance),
+            web.post("/admin/instances/{instance_id}/drain", drain_instance),
+            web.post("/admin/instances/{instance_id}/undrain", undrain_instance),
             web.get("/health", _health),
             web.get("/ready", _ready),
             web.get("/metrics", _metrics),
@@ -123,6 +128,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         supervisor = LocalSupervisor(config, service.cluster, socket_dir)
         workers = asyncio.create_task(supervisor.run())
         stack.push_async_callback(_cancelled, workers)
+        service.maintenance.launcher = supervisor
         service.metrics.worker_restarts.set_function(lambda: supervisor.restarts_total)
         await _until_stopped(config, service, stopping, workers, port, announce)
 

@@ -1,4 +1,4 @@
-"""The command line: ``pascal serve``, ``check``, ``load`` and ``bench``.
+"""The command line: ``pascal serve``, ``check``, ``drain``, ``undrain``, ``load`` and ``bench``.
 
 A flag wins over its environment variable, which wins over ``config.toml``. Every key of the file
 can be set as ``PASCAL_<TABLE>_<KEY>`` and with ``--set table.key=value``.
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gateway import admin_cli
 from gateway import config as configuration
 
 # Flags of `serve` and `check`: flag, key, help.
@@ -48,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="validate the configuration and print it resolved")
     for command in (serve, check):
         _add_config_flags(command)
+    drain = commands.add_parser("drain", help="move an instance's requests away, give it no more")
+    admin_cli.add_arguments(drain, drain=True)
+    undrain = commands.add_parser("undrain", help="let a drained instance serve again")
+    admin_cli.add_arguments(undrain, drain=False)
     load = commands.add_parser("load", help="generate load and measure")
     loadgen.add_arguments(load)
     benchmarks = commands.add_parser("bench", help="measure this software itself")
@@ -56,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         which.add_parser("scheduler", help="policies inside an engine: worth and cost")
     )
     args = parser.parse_args(argv)
+    if args.command == "drain":
+        return admin_cli.run_drain(args)
+    if args.command == "undrain":
+        return admin_cli.run_undrain(args)
     if args.command == "load":
         return loadgen.run(args)
     if args.command == "bench":

@@ -1,8 +1,7 @@
-"""The instances as the gateway sees them, and which of their requests belong to whom.
+"""The instances together: they come and go, and say what became of their requests.
 
-Places new requests (`gateway.placement` decides), hands workers' messages to the sessions they
-belong to, and ends the requests of an instance that is lost. It does not start processes
-(`gateway.supervisor`) and does not know clients.
+Hands workers' messages to the sessions they belong to, and to the `Router`, which knows where every
+request is. It does not start processes (`gateway.supervisor`) and does not know clients.
 """
 
 from __future__ import annotations
@@ -10,25 +9,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
 import structlog
 
-from gateway.errors import ApiError, InvalidRequest, Unavailable
-from gateway.limits import user_of
+from gateway.errors import ApiError, InvalidRequest
+from gateway.instance import Instance, Totals, ViewRules
 from gateway.link import WorkerLink
-from gateway.placement import InstanceView, place_new_request
+from gateway.migration import Limits, Stage
+from gateway.placement import Rules
+from gateway.router import Router, closing
 from gateway.session import Session
 from workers.messages import (
     Accepted,
     Cancel,
     Heartbeat,
+    MeetPeer,
+    PeerMet,
     Rejected,
     SetPace,
     Step,
-    StepStats,
-    Submit,
     ToGateway,
     TokenRun,
     Welcome,
@@ -36,159 +37,173 @@ from workers.messages import (
 
 log = structlog.get_logger()
 
-
-_SILENT_S = 3.5  # three heartbeats missed
-
-
-class _NotAccepted(Exception):
-    """The instance was lost before it took the request in."""
+_MEET_AGAIN_S = 10.0  # after a meeting that failed
+_DEFAULT_RULES, _DEFAULT_VIEW, _DEFAULT_LIMITS = Rules(), ViewRules(), Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What engines counted since they started."""
-
-    preemptions: int = 0
-    reloaded_tokens: int = 0
-    recomputed_tokens: int = 0
-
-    def plus(self, stats: StepStats) -> Totals:
-        """With one engine more."""
-        return Totals(
-            self.preemptions + stats.preemptions_total,
-            self.reloaded_tokens + stats.reloaded_tokens_total,
-            self.recomputed_tokens + stats.recomputed_tokens_total,
-        )
-
-
-class Instance:
-    """One engine behind a link."""
-
-    def __init__(self, link: WorkerLink) -> None:
-        self.link = link
-        self.welcome: Welcome = link.welcome
-        self.stats: StepStats | None = None
-        self.since_step_s = 0.0
-        self.sessions: dict[str, Session] = {}
-        # Requests that the worker has not answered yet.
-        self.submitted: dict[str, asyncio.Future[None]] = {}
-
-    @property
-    def instance_id(self) -> str:
-        """Its name."""
-        return self.welcome.instance_id
-
-    def view(self, now: float, slo_qoe: float) -> InstanceView:
-        """What placement sees of it."""
-        block = self.welcome.block_size
-        unfinished = [session for session in self.sessions.values() if session.in_engine]
-        return InstanceView(
-            instance_id=self.instance_id,
-            within_slo=all(session.reader.qoe_now(now) >= slo_qoe for session in unfinished),
-            kv_footprint_blocks=sum(-(-session.kv_tokens // block) for session in unfinished),
-            requests=len(unfinished),
-        )
+def _nobody(how: str, seconds: float) -> None:
+    """Nobody wants to know how requests pass their boundary."""
 
 
 class Cluster:
-    """All instances with an open link.
+    """All instances with an open link, and the requests that they have.
 
-    :param slo_qoe: an answering request below this QoE violates its SLO.
     :param on_progress: called with every session that something happened to.
+    :param on_boundary: see `Router`.
     """
 
-    def __init__(self, *, slo_qoe: float, on_progress: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        *,
+        on_progress: Callable[[Session], None],
+        on_boundary: Callable[[str, float], None] = _nobody,
+        rules: Rules = _DEFAULT_RULES,
+        view_rules: ViewRules = _DEFAULT_VIEW,
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ever_served = False  # whether any instance was ever there
-        self._ended_totals = Totals()  # counted by engines that are gone
-        self._slo_qoe = slo_qoe
+        self.router = Router(
+            self.instances,
+            on_progress=on_progress,
+            on_boundary=on_boundary,
+            rules=rules,
+            view_rules=view_rules,
+            limits=limits,
+        )
         self._on_progress = on_progress
+        self._ended_totals = Totals()  # counted by engines that are gone
         self._changed = asyncio.Event()
+
+    # ---- instances come and go ----------------------------------------------------------------
 
     async def serve(self, link: WorkerLink) -> None:
         """Take an instance in and serve its link until it ends.
 
-        :raises LinkError: when it ends. Its requests have failed by then.
+        :raises LinkError: when it ends. Its requests are on their way to others by then.
         """
         instance = Instance(link)
-        self.instances[instance.instance_id] = instance
-        self.ever_served = True
-        self._changed.set()
-        log.info("instance_joined", instance_id=instance.instance_id, engine=link.welcome.engine)
+        self._join(instance)
         try:
             await link.run(lambda message: self._handle(instance, message))
         finally:
             self._lose(instance)
 
+    @property
+    def can_serve(self) -> bool:
+        """Whether a new request would find an instance."""
+        return bool(self.instances.keys() - self.router.drained)
+
     async def wait_for_instances(self, count: int) -> None:
         """Return once ``count`` instances are there."""
-        while len(self.instances) < count:
+        await self._until(lambda: len(self.instances) >= count)
+
+    def _join(self, instance: Instance) -> None:
+        name = instance.instance_id
+        self.instances[name] = instance
+        self.ever_served = True
+        log.info("instance_joined", instance_id=name, engine=instance.welcome.engine)
+        for other in list(self.instances.values()):
+            if other is not instance:
+                _introduce(instance, other)
+                _introduce(other, instance)
+        self.router.place_waiting()
+        self._drain_further()
+        self._changed.set()
+
+    def _lose(self, instance: Instance) -> None:
+        name = instance.instance_id
+        if self.instances.get(name) is instance:
+            del self.instances[name]
+        if instance.stats is not None:
+            self._ended_totals = self._ended_totals.plus(instance.stats)
+        held = list(instance.routes.values())
+        instance.routes.clear()
+        log.warning("instance_lost", instance_id=name, requests=len(held))
+        why = f"Instance {name} was lost while it served this request."
+        for route in [*held, *(route for route in self.router.migrating if route not in held)]:
+            self.router.go_on(route, route.lost(name, why))
+        self._changed.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self._changed.clear()
             await self._changed.wait()
+
+    # ---- taking instances out of service ------------------------------------------------------
+
+    def drain(self, instance_id: str) -> None:
+        """Give an instance nothing new, and move away what it has, as far as others can take it."""
+        self.router.drained.add(instance_id)
+        log.info("instance_draining", instance_id=instance_id)
+        self._drain_further()
+
+    def undrain(self, instance_id: str) -> None:
+        """Let an instance serve again."""
+        self.router.drained.discard(instance_id)
+        self.router.place_waiting()
+        self._drain_further()
+        self._changed.set()
+
+    async def emptied(self, instance_id: str) -> bool:
+        """Return once a drained instance has no request, or is gone; False if it is undrained."""
+
+        def empty() -> bool:
+            instance = self.instances.get(instance_id)
+            return instance is None or not instance.routes
+
+        await self._until(lambda: empty() or instance_id not in self.router.drained)
+        return instance_id in self.router.drained
+
+    async def gone(self, instance: Instance) -> None:
+        """Return once the link of this instance has ended."""
+        await self._until(lambda: self.instances.get(instance.instance_id) is not instance)
+
+    async def present(self, instance_id: str) -> None:
+        """Return once an instance is there."""
+        await self._until(lambda: instance_id in self.instances)
+
+    def _drain_further(self) -> None:
+        for name in self.router.drained & self.instances.keys():
+            self.router.move_away(self.instances[name])
+        self._changed.set()
+
+    # ---- what the service asks ----------------------------------------------------------------
 
     async def submit(self, session: Session) -> None:
         """Place a request and wait until an instance has accepted it.
 
-        :raises Unavailable: no instance is there (any more).
+        :raises Unavailable: no instance is there, or none came back in time.
         :raises InvalidRequest: the worker found the request wrong.
         """
-        while True:
-            try:
-                await self._submit_to(self._place(), session)
-                return
-            except _NotAccepted:
-                log.info("request_placed_again", request_id=session.response_id)
-
-    def _place(self) -> Instance:
-        """The instance for a new request. Raises `Unavailable` if there is none."""
-        now = time.monotonic()
-        candidates = list(self.instances.values())
-        # One that has fallen silent is probably about to be restarted.
-        heard = [i for i in candidates if now - i.link.last_heard_s < _SILENT_S]
-        chosen = place_new_request([i.view(now, self._slo_qoe) for i in heard or candidates])
-        if chosen is None:
-            raise Unavailable("No instance can serve now.", code="no_instance")
-        return self.instances[chosen]
-
-    async def _submit_to(self, instance: Instance, session: Session) -> None:
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        instance.submitted[session.response_id] = answered
-        instance.sessions[session.response_id] = session
-        generation = session.generation
-        instance.link.send(
-            Submit(
-                request_id=session.response_id,
-                messages=generation.messages,
-                sampling=generation.sampling,
-                pace=session.pace,
-                thinking=generation.thinking,
-                forced_lengths=generation.forced_lengths,
-                user=user_of(session.owner, generation.user) or None,
-            )
-        )
-        log.info(
-            "request_placed",
-            request_id=session.response_id,
-            instance_id=instance.instance_id,
-        )
+        answered = self.router.begin(session)
         try:
             await answered
         except asyncio.CancelledError:
             # The client went away before it knew the response: nobody can ask for it again.
-            instance.link.send(Cancel(request_id=session.response_id))
+            if (route := self.router.routes.get(session.response_id)) is not None:
+                self.router.tell(route, Cancel(request_id=route.wire_id))
+                self.router.end(route)
             raise
-        finally:
-            instance.submitted.pop(session.response_id, None)
 
     def cancel(self, session: Session) -> None:
         """Tell the session's instance to stop it. The instance confirms with the last run."""
-        if (instance := self._instance_of(session)) is not None:
-            instance.link.send(Cancel(request_id=session.response_id))
+        route = self.router.routes.get(session.response_id)
+        if route is not None and not self.router.tell(route, Cancel(request_id=route.wire_id)):
+            session.confirm_cancel(time.monotonic())  # there is nobody to confirm
+            self.router.end(route)
 
     def set_pace(self, session: Session) -> None:
         """Tell the session's instance how its reader reads now."""
-        if (instance := self._instance_of(session)) is not None:
-            instance.link.send(SetPace(request_id=session.response_id, pace=session.pace))
+        if (route := self.router.routes.get(session.response_id)) is not None:
+            self.router.tell(route, SetPace(request_id=route.wire_id, pace=session.pace))
+
+    def close(self) -> None:
+        """Requests that have no instance, or lose it from now on, fail at once."""
+        self.router.closing = True
+        for route in list(self.router.routes.values()):
+            if route.stage is Stage.WAITING or route.session.finished:
+                self.router.fail(route, closing())
 
     def totals(self) -> Totals:
         """Of all engines since the gateway started."""
@@ -198,11 +213,7 @@ class Cluster:
                 totals = totals.plus(instance.stats)
         return totals
 
-    def _instance_of(self, session: Session) -> Instance | None:
-        instance = self.instances.get(session.instance_id or "")
-        if instance is None or session.response_id not in instance.sessions:
-            return None
-        return instance
+    # ---- what workers say ---------------------------------------------------------------------
 
     def _handle(self, instance: Instance, message: ToGateway) -> None:
         match message:
@@ -217,43 +228,84 @@ class Cluster:
                 self._accepted(instance, message)
             case Rejected():
                 self._rejected(instance, message)
+            case PeerMet():
+                self._peer_met(instance, message)
             case Welcome():
                 log.warning("second_welcome_ignored", instance_id=instance.instance_id)
             case _:
                 assert_never(message)
+        if self.router.drained:
+            self._drain_further()
 
     def _run(self, instance: Instance, run: TokenRun) -> None:
-        session = instance.sessions.get(run.request_id)
-        if session is None:
+        route = instance.routes.get(run.request_id)
+        if route is None:
+            return  # of a submission that is over
+        session, finish = route.session, run.finish
+        if run.position != len(session.token_ids) and session.in_engine:
+            why = f"Tokens were lost between gateway and instance {instance.instance_id}."
+            log.error("tokens_lost", request_id=session.response_id, position=run.position)
+            self.router.go_on(route, route.restart(why))
             return
-        if run.finish is not None:
-            del instance.sessions[run.request_id]
+        if finish is not None:
+            del instance.routes[run.request_id]
+            if finish.reason in ("error", "cancelled") and not session.cancelling:
+                run = msgspec.structs.replace(run, finish=None)  # not the end: it goes on elsewhere
+        blocks = route.migration.kv_blocks if route.migration is not None else 0
+        outcome = route.progressed() if run.token_ids else None
         self._guarded(session, lambda: session.tokens(run, time.monotonic()))
-        if session.finished and run.finish is None:  # it failed here: the engine does not know
-            del instance.sessions[run.request_id]
-            instance.link.send(Cancel(request_id=run.request_id))
+        if session.finished or not session.in_engine:
+            # If it failed here, the engine does not know.
+            self.router.tell(route, Cancel(request_id=route.wire_id))
+            self.router.end(route)
+        elif finish is None:
+            self.router.passed_boundary(instance, route, run, outcome, blocks)
+        elif finish.reason == "handed_over":
+            self.router.go_on(route, route.handed_over(finish.ticket))
+        else:
+            why = finish.message or f"Instance {instance.instance_id} gave this request up."
+            self.router.go_on(route, route.restart(why))
 
     def _accepted(self, instance: Instance, message: Accepted) -> None:
-        session = instance.sessions.get(message.request_id)
-        if session is None:
+        route = instance.routes.get(message.request_id)
+        if route is None:
             return
+        session = route.session
+        self.router.accepted(route)
         self._guarded(
             session,
             lambda: session.accepted(
                 instance.instance_id, message.prompt_tokens, message.reasoning
             ),
         )
-        # From now on losing the instance fails the response; see `_lose`.
-        answered = instance.submitted.pop(message.request_id, None)
-        if answered is not None and not answered.done():
-            answered.set_result(None)
+        self.router.answer(session)
 
     def _rejected(self, instance: Instance, message: Rejected) -> None:
-        session = instance.sessions.pop(message.request_id, None)
-        answered = instance.submitted.get(message.request_id)
-        if answered is not None and not answered.done():
-            param = session.generation.public_param(message.param) if session else None
-            answered.set_exception(InvalidRequest(message.message, param=param, code=message.code))
+        route = instance.routes.pop(message.request_id, None)
+        if route is None:
+            return
+        if message.code == "engine_failed":
+            self.router.go_on(route, route.restart(message.message))
+        elif route.migration is not None and route.migration.with_kv:
+            self.router.go_on(route, route.doubted())
+        else:
+            param = route.session.generation.public_param(message.param)
+            error = InvalidRequest(message.message, param=param, code=message.code)
+            self.router.fail(route, error)
+
+    def _peer_met(self, instance: Instance, message: PeerMet) -> None:
+        if message.error is None:
+            instance.readable.add(message.engine_id)
+            self._drain_further()
+            return
+        log.warning("peer_not_met", instance_id=instance.instance_id, reason=message.error)
+        asyncio.get_running_loop().call_later(_MEET_AGAIN_S, self._meet_again, instance, message)
+
+    def _meet_again(self, instance: Instance, met: PeerMet) -> None:
+        for other in self.instances.values():
+            endpoint = other.welcome.endpoint
+            if endpoint is not None and endpoint.engine_id == met.engine_id:
+                _introduce(instance, other)
 
     def _guarded(self, session: Session, action: Callable[[], None]) -> None:
         """A bug that one request meets must not take the others of the instance with it."""
@@ -264,23 +316,8 @@ class Cluster:
             session.fail(ApiError("Internal error.", code="internal_error"), time.monotonic())
         self._on_progress(session)
 
-    def _lose(self, instance: Instance) -> None:
-        del self.instances[instance.instance_id]
-        if instance.stats is not None:
-            self._ended_totals = self._ended_totals.plus(instance.stats)
-        lost = Unavailable(
-            f"Instance {instance.instance_id} was lost while it served this request.",
-            code="instance_lost",
-        )
-        for answered in instance.submitted.values():
-            if not answered.done():
-                answered.set_exception(_NotAccepted())  # it has nothing to lose elsewhere
-        sessions = list(instance.sessions.values())
-        instance.sessions.clear()
-        for session in sessions:
-            if session.response_id not in instance.submitted:
-                session.fail(lost, time.monotonic())
-                self._on_progress(session)
-        log.warning(
-            "instance_lost", instance_id=instance.instance_id, requests_failed=len(sessions)
-        )
+
+def _introduce(reader: Instance, source: Instance) -> None:
+    """Let one instance connect to the KV memory of another, before the first request moves."""
+    if reader.hands_over and source.welcome.endpoint is not None:
+        reader.link.send(MeetPeer(peer=source.welcome.endpoint))

@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.placement import Rules
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
 
@@ -107,6 +109,34 @@ class WorkersConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementConfig:
+    """Which instance serves what, and which requests move; see `gateway.placement.Rules`."""
+
+    new: str = _choice("pascal", "pascal", "round_robin", "least_kv")
+    boundary: str = _choice("balance", "off", "always", "adaptive", "balance")
+    balance_gap: float = _setting(2.0, 0)
+    affinity: float = _setting(1.0, 0)
+    cost_check: bool = True
+    max_migrations: int = _setting(16, 0)
+    max_migrations_per_instance: int = _setting(4, 0)
+    reserve_memory: bool = True  # who is on the way to an instance counts as there
+    migration_timeout_s: float = _setting(10.0, 0.1)  # for each step of a migration
+
+    @property
+    def rules(self) -> Rules:
+        """What decides."""
+        return Rules(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Rules)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Requests that outlive their instance."""
+
+    failover_timeout_s: float = _setting(120.0, 0)  # without any instance: fails after so long
+    max_restarts: int = _setting(3, 0)  # instances that a request may lose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PacingConfig:
     """Targets that hold where a request names none."""
 
@@ -149,6 +179,8 @@ class Config:
     server: ServerConfig = ServerConfig()
     model: ModelConfig = ModelConfig()
     workers: WorkersConfig = WorkersConfig()
+    placement: PlacementConfig = PlacementConfig()
+    cluster: ClusterConfig = ClusterConfig()
     pacing: PacingConfig = PacingConfig()
     session: SessionConfig = SessionConfig()
     limits: LimitsConfig = LimitsConfig()

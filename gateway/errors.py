@@ -3,7 +3,9 @@
     ApiError
     ├── InvalidRequest      400  the body is wrong; ``param`` names the field
     ├── Unauthorized        401
-    ├── NotFound            404  response or model
+    ├── Forbidden           403  what only the gateway's own machine may do
+    ├── NotFound            404  response, model or instance
+    ├── Conflict            409  not possible as things are
     ├── TooLarge            413
     ├── Overloaded          429  carries ``retry_after_s``
     └── Unavailable         503  no instance can serve, or the one that did is gone
@@ -79,10 +81,24 @@ class Unauthorized(ApiError):
         )
 
 
+class Forbidden(ApiError):
+    """Not for whoever asks from there."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
 class NotFound(ApiError):
-    """No such model or response (or it belongs to another user)."""
+    """No such model, instance or response (or it belongs to another user)."""
 
     status = 404
+    type = "invalid_request_error"
+
+
+class Conflict(ApiError):
+    """Things are not such that it could be done."""
+
+    status = 409
     type = "invalid_request_error"
 
 

@@ -35,6 +35,11 @@ def owner_of(request: web.Request) -> str:
 
 async def read_body(request: web.Request) -> dict[str, Any]:
     """The JSON object of a request. Raises `TooLarge` or `InvalidRequest`."""
+    return parse_json_object(await read_bytes(request))
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The body of a request. Raises `TooLarge` or `InvalidRequest`."""
     bound = request.app[SERVICE].config.server.max_message_bytes
     if request.content_length is not None and request.content_length > bound:
         raise TooLarge(request.content_length, bound)
@@ -46,7 +51,7 @@ async def read_body(request: web.Request) -> dict[str, Any]:
                 raise TooLarge(len(data), bound)
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be decoded.", param=None) from error
-    return parse_json_object(bytes(data))
+    return bytes(data)
 
 
 async def create_response(request: web.Request) -> web.StreamResponse:

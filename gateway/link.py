@@ -17,9 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from workers import messages
 from workers.messages import Hello, Step, ToGateway, ToWorker, Welcome
 
+_WELCOME_S = 10.0  # a worker listens only when it can serve, so it answers at once
+_CLOSE_S = 1.0  # for a goodbye; a worker that hangs has none, and is to be replaced soon
 # A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
 # far above either, and bounds what a broken worker can make the gateway buffer.
-_WELCOME_S = 10.0  # a worker listens only when it can serve, so it answers at once
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
@@ -81,7 +82,12 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
     :param address: ``unix:/path`` or ``tcp://host:port``.
     :raises LinkError: if the worker is not there (yet), refuses, or speaks another protocol.
     """
-    options = {"compression": None, "max_size": MAX_FRAME_BYTES, "ping_interval": None}
+    options = {
+        "compression": None,
+        "max_size": MAX_FRAME_BYTES,
+        "ping_interval": None,
+        "close_timeout": _CLOSE_S,
+    }
     try:
         if address.startswith("unix:"):
             socket = await unix_connect(address.removeprefix("unix:"), **options)  # type: ignore[arg-type]

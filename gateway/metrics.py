@@ -7,6 +7,7 @@ responses end. Each gateway has a registry of its own, so that several can live 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from gateway.cluster import Cluster
 from gateway.lifecycle import State
+from gateway.migration import Outcome
 from gateway.session import Session
 
 # A second series per counter and histogram that nobody asked for.
@@ -87,6 +89,13 @@ class Metrics:
         )
         self.worker_restarts = Gauge(
             "pascal_worker_restarts", "Worker processes started again", registry=registry
+        )
+        self.boundary_blocking = Histogram(
+            "pascal_boundary_blocking_seconds",
+            "Phase boundary to the next token from an engine",
+            ["how"],
+            buckets=(0.01, 0.025, *_SECONDS),
+            registry=registry,
         )
         self._ttft = self._histogram("pascal_ttft_seconds", "Submission to first answering token")
         self._ttfat = self._histogram(
@@ -193,6 +202,20 @@ class _ClusterCollector:
         lost.add_metric(["reloaded"], totals.reloaded_tokens)
         lost.add_metric(["recomputed"], totals.recomputed_tokens)
         yield lost
+        router = self._cluster.router
+        for name, text, ended, outcomes in (
+            ("pascal_migrations", "Changes of instance", router.migrations, get_args(Outcome)),
+            ("pascal_failovers", "Losses of an instance", router.failovers, ("resumed", "failed")),
+        ):
+            family = CounterMetricFamily(name, text, labels=["outcome"])
+            for outcome in outcomes:
+                family.add_metric([outcome], ended[outcome])
+            yield family
+        yield GaugeMetricFamily(
+            "pascal_migrations_in_flight",
+            "Requests on their way between instances",
+            value=len(router.migrating),
+        )
         yield GaugeMetricFamily(
             "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
         )

@@ -36,6 +36,7 @@ class Generation:
     max_tokens_param: str  # what it calls the bound on generated tokens
     instructions: str | None = None
     previous_response_id: str | None = None
+    near: str | None = None  # the instance that served the turn before, and may have its KV
     metadata: Mapping[str, str] | None = None
     user: str | None = None
     read_along: bool = True  # False: the client gets nothing before the end

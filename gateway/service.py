@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,8 +21,11 @@ from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.instance import ViewRules
 from gateway.limits import check_admission, user_of
+from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
+from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
@@ -36,7 +40,14 @@ class ResponseService:
     def __init__(self, config: Config, store: ResponseStore) -> None:
         self.config = config
         self.store = store
-        self.cluster = Cluster(slo_qoe=config.pacing.slo_qoe, on_progress=self._progress)
+        self.cluster = Cluster(
+            on_progress=self._progress,
+            on_boundary=self._boundary_passed,
+            rules=config.placement.rules,
+            view_rules=_view_rules(config),
+            limits=_route_limits(config),
+        )
+        self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
@@ -62,10 +73,10 @@ class ResponseService:
     async def prepare(self, body: ResponsesBody, defaults: Targets, owner: str) -> Generation:
         """Check a Responses body against the server's state and find its conversation."""
         self.check_model(body.model)
-        history: tuple[ChatMessage, ...] = ()
-        if body.previous_response_id is not None:
-            history = await self._conversation(body.previous_response_id, owner)
-        return from_responses(body, history, defaults)
+        if body.previous_response_id is None:
+            return from_responses(body, (), defaults)
+        history, near = await self._conversation(body.previous_response_id, owner)
+        return replace(from_responses(body, history, defaults), near=near)
 
     async def start(self, generation: Generation, owner: str) -> Session:
         """Admit, place and start a response; it is running, and logged, when this returns.
@@ -148,7 +159,7 @@ class ResponseService:
     @property
     def ready(self) -> bool:
         """Whether a request sent now would be served."""
-        return bool(self.cluster.instances) and not self.draining
+        return self.cluster.can_serve and not self.draining
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests and wait for the running ones; cancel those that take too long."""
@@ -166,6 +177,7 @@ class ResponseService:
 
     async def close(self) -> None:
         """Wait for what is being stored."""
+        self.maintenance.close()
         if self._background:
             await asyncio.wait(self._background, timeout=5.0)
         for timer in self._timers.values():
@@ -177,6 +189,7 @@ class ResponseService:
         for session in list(self._running.values()):
             session.fail(error, time.monotonic())
             self._progress(session)
+        self.cluster.close()
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -195,6 +208,9 @@ class ResponseService:
             self._timers[session.response_id] = self._call_at(
                 until_s, self.set_pace, session, None, False
             )
+
+    def _boundary_passed(self, how: str, seconds: float) -> None:
+        self.metrics.boundary_blocking.labels(how).observe(seconds)
 
     def _release(self, session: Session, due_s: float) -> None:
         now = time.monotonic()
@@ -273,14 +289,17 @@ class ResponseService:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _conversation(self, response_id: str, owner: str) -> tuple[ChatMessage, ...]:
+    async def _conversation(
+        self, response_id: str, owner: str
+    ) -> tuple[tuple[ChatMessage, ...], str | None]:
+        """The turns up to a response, and the instance that served it."""
         session = self._sessions.get(response_id)
         if session is not None and session.owner == owner:
             if not session.finished:
                 raise InvalidRequest(
                     f"Response '{response_id}' is not finished.", param="previous_response_id"
                 )
-            return _conversation_of(session)
+            return _conversation_of(session), session.instance_id
         stored = await self.store.get(response_id, owner)
         if stored is None:
             raise NotFound(
@@ -288,7 +307,25 @@ class ResponseService:
                 code="previous_response_not_found",
                 param="previous_response_id",
             )
-        return stored.conversation
+        return stored.conversation, stored.response.get("instance")
+
+
+def _view_rules(config: Config) -> ViewRules:
+    workers = config.workers
+    return ViewRules(
+        slo_qoe=config.pacing.slo_qoe,
+        quantum_tokens=workers.quantum_tokens,
+        demotion_tokens=workers.demotion_tokens if workers.policy == "pascal" else None,
+        reserve_memory=config.placement.reserve_memory,
+    )
+
+
+def _route_limits(config: Config) -> Limits:
+    return Limits(
+        migration_timeout_s=config.placement.migration_timeout_s,
+        failover_timeout_s=config.cluster.failover_timeout_s,
+        max_restarts=config.cluster.max_restarts,
+    )
 
 
 def _conversation_of(session: Session) -> tuple[ChatMessage, ...]:

@@ -53,7 +53,11 @@ class Session:
         self.token_ids: list[int] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
+        self.thinking = True  # before the boundary, as far as is known
         self.finish: Finish | None = None
+        self.preemptions = 0  # by all instances that said so
+        self.migrations = 0
+        self.failovers = 0
         self.error: ApiError | None = None
         self.cancelling = False  # the instance was told to stop it and has not confirmed yet
         self.forgotten = False  # its owner deleted it: keep nothing after its end
@@ -68,8 +72,8 @@ class Session:
 
     @property
     def in_engine(self) -> bool:
-        """True while an instance holds memory for it."""
-        return self.state in (State.QUEUED, State.REASONING, State.ANSWERING)
+        """True while tokens are still to come; an instance holds memory for it, or will."""
+        return self.state in (State.QUEUED, State.REASONING, State.MIGRATING, State.ANSWERING)
 
     @property
     def kv_tokens(self) -> int:
@@ -147,9 +151,17 @@ class Session:
     # ---- what the worker says -----------------------------------------------------------------
 
     def accepted(self, instance_id: str, prompt_tokens: int, reasoning: bool) -> None:
-        """An instance has queued the request; the response exists from here on."""
-        self._advance(Event.REASONING_BEGAN if reasoning else Event.ANSWERING_BEGAN)
+        """An instance has queued the request; with the first one the response exists.
+
+        :param reasoning: whether the prompt leads into thinking; part of it may be known already.
+        """
+        first = self.state is State.QUEUED
+        if first:
+            self.thinking = reasoning
+        self._advance(Event.REASONING_BEGAN if self.thinking else Event.ANSWERING_BEGAN)
         self.instance_id = instance_id
+        if not first:
+            return
         self.prompt_tokens = prompt_tokens
         self.log.append("response.created", {"response": self.response_object()})
         self.log.append("response.in_progress", {"response": self.response_object()})
@@ -184,6 +196,11 @@ class Session:
             self._generated(run.finish, now)
         self.release(now)
 
+    def left(self) -> None:
+        """Its instance does not have it any more; it goes on elsewhere, from the token log."""
+        if self.state in (State.REASONING, State.ANSWERING):
+            self._advance(Event.LEFT)
+
     # ---- what the reader and the clock say ----------------------------------------------------
 
     def release(self, now: float) -> None:
@@ -209,6 +226,11 @@ class Session:
         self._cancelled(now)
         return False
 
+    def confirm_cancel(self, now: float) -> None:
+        """No instance has it any more: nothing is left to wait for after `cancel`."""
+        if not self.finished:
+            self._cancelled(now)
+
     def fail(self, error: ApiError, now: float) -> None:
         """Nothing more will come. What the reader has not seen of the answer is sent first."""
         if self.finished:
@@ -228,6 +250,7 @@ class Session:
 
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
+        self.thinking = False
         self.reader.boundary(now)
         self._transcript.close_thoughts("completed", self.reader.figures().reasoning_s)
 
@@ -243,8 +266,11 @@ class Session:
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
+        self.preemptions += finish.preemptions
         if self.cancelling:
             self._cancelled(now)
+        elif finish.reason == "handed_over":
+            self.left()
         elif finish.reason == "error":
             message = finish.message or "The engine failed."
             self.fail(Unavailable(message, code="engine_error"), now)
@@ -297,16 +323,15 @@ class Session:
             "user": generation.user,
             "metadata": dict(generation.metadata or {}),
             "instance": self.instance_id,
-            "phase": "reasoning"
-            if self.reader.boundary_s is None and self._thinks
-            else "answering",
+            "phase": "reasoning" if self.thinking else "answering",
         }
         if self.finished:
             body |= {
                 **self.measurements(),
                 "underruns": self.reader.underruns,
-                "preemptions": self.finish.preemptions if self.finish else 0,
-                "migrations": 0,
+                "preemptions": self.preemptions,
+                "migrations": self.migrations,
+                "failovers": self.failovers,
             }
         return body
 
@@ -321,15 +346,13 @@ class Session:
             },
         }
 
-    @property
-    def _thinks(self) -> bool:
-        return self.state is State.REASONING or self.reasoning_tokens > 0
-
     def usage(self) -> dict[str, Any]:
         """Token counts of the Responses API; all generated tokens, shown or not."""
+        # An instance that a request came to later finds some of its output in the cache, too.
+        cached = min(self.finish.cached_tokens, self.prompt_tokens) if self.finish else 0
         return events.usage(
             self.prompt_tokens,
-            self.finish.cached_tokens if self.finish else 0,
+            cached,
             len(self.token_ids),
             self.reasoning_tokens,
         )

@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class WorkerExited(Exception):
     """The worker process ended by itself."""
 
 
+class _RestartAskedFor(Exception):
+    """Somebody wants a new process in the place of this one."""
+
+
 class CannotServe(Exception):
     """No worker ever came up; the message says why the last one did not."""
 
@@ -53,6 +58,17 @@ class LocalSupervisor:
         self._cluster = cluster
         self._socket_dir = socket_dir
         self._log_dir = Path(config.server.state_dir) / "logs"
+        # Set to have a worker that serves started again.
+        self._again = {_name(i): asyncio.Event() for i in range(config.workers.count)}
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all its instances, also those that are not there now."""
+        return self._again.keys()
+
+    def restart(self, instance_id: str) -> None:
+        """End the process of an instance and start it again; one that only starts is left alone."""
+        self._again[instance_id].set()
 
     async def run(self) -> None:
         """Serve until cancelled; on the way out every process is gone.
@@ -78,16 +94,20 @@ class LocalSupervisor:
             started_s = time.monotonic()
             try:
                 await self._run_once(index)
+            except _RestartAskedFor:
+                log.info("worker_restarting", instance_id=_name(index), in_s=0.0)
+                self.restarts_total += 1
+                continue
             except Exception as error:
                 if not isinstance(error, LinkError | WorkerExited | OSError):
-                    log.exception("worker_handling_failed", instance_id=f"worker-{index}")
-                log.error("worker_failed", instance_id=f"worker-{index}", reason=str(error))
+                    log.exception("worker_handling_failed", instance_id=_name(index))
+                log.error("worker_failed", instance_id=_name(index), reason=str(error))
                 failures += 1
                 if failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
-                    raise CannotServe(f"worker-{index} {error}") from error
+                    raise CannotServe(f"{_name(index)} {error}") from error
             if time.monotonic() - started_s > _STABLE_S:
                 backoff_s = workers.restart_backoff_s
-            log.info("worker_restarting", instance_id=f"worker-{index}", in_s=round(backoff_s, 2))
+            log.info("worker_restarting", instance_id=_name(index), in_s=round(backoff_s, 2))
             await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))
             backoff_s = min(2 * backoff_s, workers.restart_backoff_max_s)
             self.restarts_total += 1
@@ -107,13 +127,19 @@ class LocalSupervisor:
         try:
             link = await self._dial(settings, process, log_path)
             try:
+                again = self._again[settings.instance_id]
+                again.clear()
                 async with asyncio.TaskGroup() as tasks:
                     watch = tasks.create_task(self._watch(link, process, settings.instance_id))
+                    asked = tasks.create_task(_until_asked(again))
                     try:
                         await self._cluster.serve(link)
                     finally:
                         watch.cancel()
+                        asked.cancel()
             except ExceptionGroup as group:
+                if isinstance(group.exceptions[0], _RestartAskedFor):
+                    raise group.exceptions[0] from None
                 await asyncio.sleep(0)  # let the loop notice a process that is gone
                 if process.returncode is not None:
                     raise WorkerExited(f"ended with {process.returncode} while serving") from group
@@ -189,6 +215,15 @@ class LocalSupervisor:
                 raise LinkError(f"the process ended with {code}")
 
 
+async def _until_asked(again: asyncio.Event) -> None:
+    await again.wait()
+    raise _RestartAskedFor
+
+
+def _name(index: int) -> str:
+    return f"worker-{index}"
+
+
 def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
     """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
     workers, model = config.workers, config.model
@@ -197,7 +232,7 @@ def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSetti
         engine = "inprocess" if cpu_build() or workers.emulate else "async"
     emulate = workers.emulate or None
     cores = sorted(os.sched_getaffinity(0))
-    instance_id = f"worker-{index}"
+    instance_id = _name(index)
     return WorkerSettings(
         instance_id=instance_id,
         listen=f"unix:{socket_dir / instance_id}.sock",

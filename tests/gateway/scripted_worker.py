@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +14,18 @@ from websockets.asyncio.server import ServerConnection, unix_serve
 from workers import messages
 from workers.messages import (
     Accepted,
+    Cancel,
+    Endpoint,
     Finish,
+    HandOver,
     Hello,
+    MeetPeer,
+    PeerMet,
     PhaseCounts,
     Step,
     StepStats,
     Submit,
+    Ticket,
     ToGateway,
     TokenRun,
     ToWorker,
@@ -37,11 +44,27 @@ IDLE = StepStats(
     step_s=0.0,
 )
 
+_STARTS = itertools.count()
+
 
 class ScriptedWorker:
-    """The test reads what the gateway sends (`next`) and says what it likes (`say`)."""
+    """The test reads what the gateway sends (`next`) and says what it likes (`say`).
 
-    def __init__(self, instance_id: str, protocol: int) -> None:
+    With ``movable`` its KV can be read by others; it answers `MeetPeer` by itself, with
+    ``meeting_error`` if there is one, and does not show it to the test.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        protocol: int,
+        movable: bool = False,
+        meeting_error: str | None = None,
+        kv_blocks: int = 100,
+    ) -> None:
+        self.engine_id = f"engine of {instance_id}, {next(_STARTS)}"
+        self.met: list[str] = []  # engines that the gateway had it meet
+        self._meeting_error = meeting_error
         self._welcome = Welcome(
             protocol=protocol,
             instance_id=instance_id,
@@ -49,10 +72,11 @@ class ScriptedWorker:
             model="m",
             max_model_len=100,
             block_size=16,
-            kv_blocks_total=100,
+            kv_blocks_total=kv_blocks,
             max_num_seqs=8,
             reasoning=True,
             engine="script",
+            endpoint=Endpoint(engine_id=self.engine_id, host="h", port=1) if movable else None,
         )
         self._received: asyncio.Queue[ToWorker] = asyncio.Queue()
         self._socket: ServerConnection | None = None
@@ -66,17 +90,52 @@ class ScriptedWorker:
         self._sequence = 0
         await self.say(self._welcome)
         async for frame in socket:
-            self._received.put_nowait(messages.decode_to_worker(frame))
+            message = messages.decode_to_worker(frame)
+            if isinstance(message, MeetPeer):
+                self.met.append(message.peer.engine_id)
+                met = PeerMet(engine_id=message.peer.engine_id, error=self._meeting_error)
+                await self.say(met)
+            else:
+                self._received.put_nowait(message)
 
     async def next(self) -> ToWorker:
+        """The gateway's next message, which must come soon."""
+        return await asyncio.wait_for(self.received(), 10)
+
+    async def received(self) -> ToWorker:
         """The gateway's next message."""
-        return await asyncio.wait_for(self._received.get(), 10)
+        return await self._received.get()
 
     async def next_submit(self) -> Submit:
         """The gateway's next message, which must be a new request."""
         message = await self.next()
         assert isinstance(message, Submit)
         return message
+
+    async def next_cancel(self) -> str:
+        """The gateway's next message, which must end a request; its id."""
+        message = await self.next()
+        assert isinstance(message, Cancel)
+        return message.request_id
+
+    async def next_hand_over(self) -> str:
+        """The gateway's next message, which must ask for a request; its id."""
+        message = await self.next()
+        assert isinstance(message, HandOver)
+        return message.request_id
+
+    def unread(self) -> int:
+        """How many messages the test has not looked at."""
+        return self._received.qsize()
+
+    def ticket(self, tokens: int = 20, valid_s: float = 30.0) -> Ticket:
+        """For the KV of a request on this engine."""
+        return Ticket(engine_id=self.engine_id, data="opaque", tokens=tokens, valid_s=valid_s)
+
+    async def hand_over(self, request_id: str, position: int, ticket: Ticket | None) -> None:
+        """Let a request go."""
+        finish = Finish(reason="handed_over", ticket=ticket)
+        await self.tokens(request_id, position, finish=finish)
 
     async def accept(self, submit: Submit, *, reasoning: bool = False) -> None:
         """Take a request in."""
@@ -90,15 +149,21 @@ class ScriptedWorker:
         )
 
     async def tokens(
-        self, request_id: str, position: int, *texts: str, finish: Finish | None = None
+        self,
+        request_id: str,
+        position: int,
+        *texts: str,
+        finish: Finish | None = None,
+        boundary: int | None = None,
     ) -> None:
-        """One step with tokens of one request."""
+        """One step with tokens of one request; the id of each is its place in the output."""
         run = TokenRun(
             request_id=request_id,
             position=position,
-            token_ids=tuple(range(len(texts))),
+            token_ids=tuple(range(position, position + len(texts))),
             texts=texts,
             finish=finish,
+            boundary=boundary,
         )
         await self.say(Step(sequence=self._sequence, runs=(run,), stats=IDLE))
         self._sequence += 1
@@ -120,10 +185,13 @@ class ScriptedWorker:
 
 @asynccontextmanager
 async def scripted_worker(
-    folder: Path, instance_id: str = "worker-0", protocol: int = messages.PROTOCOL
+    folder: Path,
+    instance_id: str = "worker-0",
+    protocol: int = messages.PROTOCOL,
+    **options: Any,
 ) -> AsyncIterator[tuple[ScriptedWorker, str]]:
     """A listening worker and its address."""
-    worker = ScriptedWorker(instance_id, protocol)
-    path = folder / f"{instance_id}.sock"
+    worker = ScriptedWorker(instance_id, protocol, **options)
+    path = folder / f"{instance_id}-{next(_STARTS)}.sock"
     async with unix_serve(worker.handle, str(path), compression=None):
         yield worker, f"unix:{path}"

@@ -14,10 +14,10 @@ from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, web
 
 from gateway import chat_api
 from gateway.app import make_runner
-from gateway.config import LimitsConfig, ServerConfig, SessionConfig
+from gateway.config import ClusterConfig, LimitsConfig, ServerConfig, SessionConfig
 from gateway.service import ResponseService
+from tests.gateway.scripted_service import serving
 from tests.gateway.scripted_worker import ScriptedWorker
-from tests.gateway.test_cluster import serving
 from workers.messages import Cancel, Finish, Submit
 
 STOP = Finish(reason="stop")
@@ -217,9 +217,10 @@ async def test_a_client_that_leaves_ends_what_nobody_can_come_back_to(
         assert await worker.next() == Cancel(request_id=request_id)
 
 
-async def test_a_lost_worker_is_an_error_in_every_form(tmp_path: Path) -> None:
+async def test_without_workers_there_is_an_error_in_every_form(tmp_path: Path) -> None:
     chat = {"messages": [{"role": "user", "content": "hi"}]}
-    async with api(tmp_path) as (client, worker, _):
+    at_once = ClusterConfig(failover_timeout_s=0)
+    async with api(tmp_path, cluster=at_once) as (client, worker, _):
         whole = asyncio.create_task(client.post("/v1/responses", json={"input": "hi"}))
         await accepted(worker)
         completion = asyncio.create_task(client.post("/v1/chat/completions", json=chat))
@@ -232,9 +233,9 @@ async def test_a_lost_worker_is_an_error_in_every_form(tmp_path: Path) -> None:
         await worker.hang_up()
         for answer in (await whole, await completion):
             assert answer.status == 503
-            assert (await answer.json())["error"]["code"] == "instance_lost"
+            assert (await answer.json())["error"]["code"] == "no_instance"
         lines = [line async for line in (await stream).content if line.strip()]
-        assert json.loads(lines[-2].removeprefix(b"data: "))["error"]["code"] == "instance_lost"
+        assert json.loads(lines[-2].removeprefix(b"data: "))["error"]["code"] == "no_instance"
         assert lines[-1] == b"data: [DONE]\n"
 
 

@@ -3,86 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway import link as link_module
-from gateway.bodies import ResponsesBody, parse_body
-from gateway.cluster import Totals
-from gateway.config import Config, LimitsConfig, PacingConfig, SessionConfig
+from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
-from gateway.requests import Generation, default_targets
-from gateway.service import ResponseService
-from gateway.session import Session
-from gateway.store import ResponseStore
-from tests.gateway.scripted_worker import IDLE, ScriptedWorker, scripted_worker
+from tests.gateway.scripted_service import ended, generation, serving, start
+from tests.gateway.scripted_worker import IDLE, scripted_worker
 from workers.messages import Accepted, Cancel, DeviceStats, Finish, Heartbeat, Rejected, SetPace
-
-TARGETS = default_targets(PacingConfig(), {})
-
-
-async def generation(service: ResponseService, **fields: Any) -> Generation:
-    body = parse_body({"input": "hi", "pacing": False, **fields}, ResponsesBody)
-    return await service.prepare(body, TARGETS, fields.get("owner", ""))
-
-
-@asynccontextmanager
-async def serving(
-    folder: Path, *names: str, **tables: Any
-) -> AsyncIterator[tuple[ResponseService, dict[str, ScriptedWorker]]]:
-    """A service over scripted workers, with their links served in the background."""
-    async with AsyncExitStack() as stack:
-        store = ResponseStore(folder / "store.sqlite3")
-        await store.open()
-        stack.push_async_callback(store.close)
-        service = ResponseService(Config(**tables), store)
-        workers = {}
-        for name in names:
-            worker, address = await stack.enter_async_context(scripted_worker(folder, name))
-            workers[name] = worker
-            link = await open_link(address, None)
-            task = asyncio.create_task(_serve(service, link))
-            stack.push_async_callback(_stopped, task)
-            stack.push_async_callback(link.close)
-        await service.cluster.wait_for_instances(len(names))
-        yield service, workers
-        await service.close()
-
-
-async def _serve(service: ResponseService, link: Any) -> None:
-    with pytest.raises(LinkError):
-        await service.cluster.serve(link)
-
-
-async def _stopped(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def start(
-    service: ResponseService, worker: ScriptedWorker, **fields: Any
-) -> tuple[Session, str]:
-    """A response that the worker has accepted."""
-    starting = asyncio.create_task(service.start(await generation(service, **fields), ""))
-    submit = await worker.next_submit()
-    await worker.accept(submit)
-    return await starting, submit.request_id
-
-
-async def ended(session: Session) -> None:
-    async def follow() -> None:
-        with session.log.reader() as reader:
-            async for _ in reader:
-                pass
-
-    await asyncio.wait_for(follow(), 10)
 
 
 async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
@@ -92,7 +26,7 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
         await worker.tokens(request_id, 0, "Hel", "lo", finish=Finish(reason="stop"))
         await ended(session)
         assert session.answer_text == "Hello"
-        assert service.cluster.instances["worker-0"].sessions == {}
+        assert service.cluster.instances["worker-0"].routes == {}
         assert service.cluster.totals() == Totals(3, 40, 5)
         response = await service.response_object(request_id, "")
         assert response["status"] == "completed"
@@ -114,6 +48,20 @@ async def test_new_requests_go_where_the_kv_footprint_is_smaller(tmp_path: Path)
         long = "x" * 4000
         await start(service, workers["b"], input=long)
         await start(service, workers["a"])
+
+
+async def test_a_conversation_goes_on_where_its_kv_is(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        first, first_id = await start(service, workers["a"])
+        await workers["a"].tokens(first_id, 0, "Hello", finish=Finish(reason="stop"))
+        await ended(first)
+        await start(service, workers["a"])  # now "b" has less
+        follow_up = await generation(service, previous_response_id=first_id)
+        assert follow_up.near == "a"
+        starting = asyncio.create_task(service.start(follow_up, ""))
+        await workers["a"].accept(await workers["a"].next_submit())
+        await starting
+        await start(service, workers["b"])  # one without history
 
 
 async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path) -> None:
@@ -146,8 +94,11 @@ async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Pat
             await starting
 
 
-async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:
-    async with serving(tmp_path, "worker-0") as (service, workers):
+AT_ONCE = {"cluster": ClusterConfig(failover_timeout_s=0)}
+
+
+async def test_without_any_instance_requests_fail_after_a_while(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0", **AT_ONCE) as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker)
         await worker.tokens(request_id, 0, "half")
@@ -156,10 +107,12 @@ async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Pa
         await worker.hang_up()
         with pytest.raises(Unavailable) as caught:
             await starting
-        assert caught.value.code == "no_instance"  # it was placed again, in vain
+        assert caught.value.code == "no_instance"
         await ended(session)
         assert session.status == "failed"
         assert session.answer_text == "half"
+        assert session.error is not None
+        assert (session.error.code, session.failovers) == ("no_instance", 0)
         assert not service.ready
         with pytest.raises(Unavailable):
             await service.start(await generation(service), "")
@@ -168,7 +121,7 @@ async def test_a_lost_worker_fails_what_runs_and_refuses_what_waits(tmp_path: Pa
 
 @pytest.mark.parametrize("what", ["gap", "garbage", "foreign"])
 async def test_a_worker_that_breaks_the_protocol_is_dropped(tmp_path: Path, what: str) -> None:
-    async with serving(tmp_path, "worker-0") as (service, workers):
+    async with serving(tmp_path, "worker-0", **AT_ONCE) as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker)
         if what == "gap":
@@ -181,17 +134,25 @@ async def test_a_worker_that_breaks_the_protocol_is_dropped(tmp_path: Path, what
         assert service.cluster.instances == {}
 
 
-async def test_tokens_that_do_not_follow_fail_one_request_only(tmp_path: Path) -> None:
+async def test_tokens_that_do_not_follow_are_generated_again(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         broken, broken_id = await start(service, worker)
         sound, sound_id = await start(service, worker)
+        await worker.tokens(broken_id, 0, "a ")
         await worker.tokens(broken_id, 3, "x")
-        assert await worker.next() == Cancel(request_id=broken_id)
+        assert await worker.next_cancel() == broken_id
+        again = await worker.next_submit()
+        assert again.known_token_ids == (0,)
+        assert again.request_id != broken_id
+        await worker.tokens(broken_id, 4, "late", finish=Finish(reason="cancelled"))
+        await worker.accept(again)
+        await worker.tokens(again.request_id, 1, "b", finish=Finish(reason="stop"))
         await worker.tokens(sound_id, 0, "fine", finish=Finish(reason="stop"))
         await ended(broken)
         await ended(sound)
-        assert (broken.status, sound.status) == ("failed", "completed")
+        assert (broken.answer_text, sound.answer_text) == ("a b", "fine")
+        assert (broken.failovers, sound.failovers) == (1, 0)
 
 
 async def test_cancel_and_pace_reach_the_worker(tmp_path: Path) -> None:
@@ -363,26 +324,28 @@ async def test_a_worker_that_never_welcomes_is_given_up(
             await asyncio.wait_for(open_link(f"unix:{path}", None), 10)
 
 
-async def test_a_link_lost_right_after_acceptance_fails_the_request(tmp_path: Path) -> None:
-    async with serving(tmp_path, "worker-0") as (service, workers):
+async def test_a_link_lost_right_after_acceptance_loses_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
         starting = asyncio.create_task(service.start(await generation(service), ""))
-        submit = await workers["worker-0"].next_submit()
-        instance = service.cluster.instances["worker-0"]
+        submit = await workers["a"].next_submit()
+        instance = service.cluster.instances["a"]
         accepted = Accepted(
             request_id=submit.request_id, prompt_tokens=20, reasoning=False, max_tokens=50
         )
         service.cluster._handle(instance, accepted)  # and before the waiting task runs again:
         service.cluster._lose(instance)
-        service.cluster.instances["worker-0"] = instance  # for the link's own end
         session = await starting
+        again = await workers["b"].next_submit()
+        await workers["b"].accept(again)
+        await workers["b"].tokens(again.request_id, 0, "x", finish=Finish(reason="stop"))
         await ended(session)
-        assert session.status == "failed"
+        assert (session.status, session.instance_id) == ("completed", "b")
 
 
 async def test_the_footprint_counts_whole_blocks(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         await start(service, workers["worker-0"])  # 20 prompt tokens, blocks of 16
-        view = service.cluster.instances["worker-0"].view(0.0, 0.95)
+        view = service.cluster.instances["worker-0"].view(0.0, ViewRules())
         assert (view.kv_footprint_blocks, view.requests) == (2, 1)
 
 

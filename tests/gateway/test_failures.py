@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -23,31 +24,45 @@ from tests.server import ROOT, Server, is_alive
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-async def test_a_killed_worker_fails_its_requests_and_comes_back(tmp_path: Path) -> None:
-    with Server(tmp_path, workers=1) as server:
+# Long enough to be in the engine while a worker is ended and another one starts.
+LASTING: dict[str, Any] = {
+    "temperature": 0,
+    "pacing": {"tpot_s": 0.002},
+    "forced_lengths": {"reasoning_tokens": 30, "answer_tokens": 1800},
+}
+
+
+async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=1, extra=("--dtype=float32",)) as server:
         (pid,) = server.worker_pids()
-        async with connect(server.websocket_url) as socket:
-            await create(socket, **LONG)
+        async with connect(server.websocket_url, max_queue=None) as socket:
+            await create(socket, **LASTING)
+            undisturbed = await receive_until(socket, *TERMINAL)
+            await create(socket, **LASTING)
             await receive_until(socket, "response.output_text.delta")
             os.kill(pid, signal.SIGKILL)
-            ended = await receive_until(socket, *TERMINAL)
-            assert ended["type"] == "response.failed"
-            assert ended["response"]["error"]["code"] == "instance_lost"
-            await create(socket, **SHORT)
-            refused = await receive_until(socket, "error", *TERMINAL)
-            assert (refused["status"], refused["error"]["code"]) == (503, "no_instance")
-            assert server.request("/ready")[0] == 503
+
+            def lost() -> bool:
+                return server.request("/ready")[0] == 503
+
+            await asyncio.to_thread(server.wait_for, lost)
+            async with connect(server.websocket_url) as other:
+                await create(other, **SHORT)
+                refused = await receive_until(other, "error", *TERMINAL)
+                assert (refused["status"], refused["error"]["code"]) == (503, "no_instance")
 
             def ready() -> bool:
                 return server.request("/ready")[0] == 200
 
             await asyncio.to_thread(server.wait_for, ready)
-            await create(socket, **SHORT)
             ended = await receive_until(socket, *TERMINAL)
             assert ended["type"] == "response.completed"
+            assert ended["response"]["failovers"] == 1
+            assert texts_of(ended) == texts_of(undisturbed)
         assert server.worker_pids() != [pid]
         assert server.logged("worker_failed")[0]["reason"].startswith("ended with -9")
         assert server.metric("pascal_worker_restarts") == 1
+        assert server.metric('pascal_failovers_total{outcome="resumed"}') == 1
 
         # The same server, for the end in good order: Ctrl-C, also with a response still running.
         (pid,) = server.worker_pids()
@@ -63,6 +78,38 @@ async def test_a_killed_worker_fails_its_requests_and_comes_back(tmp_path: Path)
             assert socket.close_code == 1001
         assert server.process.wait(60) == 0
         assert not is_alive(pid)
+
+
+async def test_a_rolling_restart_under_a_running_request(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=2, extra=("--dtype=float32",)) as server:
+        pids = server.worker_pids()
+        async with connect(server.websocket_url, max_queue=None) as socket:
+            await create(socket, **LASTING)
+            undisturbed = await receive_until(socket, *TERMINAL)
+            await create(socket, **LASTING)
+            await receive_until(socket, "response.output_text.delta")
+            command = [sys.executable, "-m", "gateway.cli", "drain", "worker-0", "worker-1"]
+            drained = await asyncio.to_thread(
+                subprocess.run,
+                [*command, "--restart", f"--base-url={server.url}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (drained.returncode, drained.stderr) == (0, "")
+            assert drained.stdout.splitlines()[-1] == "worker-1: serving"
+            ended = await receive_until(socket, *TERMINAL)
+        assert ended["type"] == "response.completed"
+        assert ended["response"]["failovers"] == 0
+        assert ended["response"]["migrations"] >= 1
+        assert texts_of(ended) == texts_of(undisturbed)
+        assert not set(pids) & set(server.worker_pids())
+        assert not any(is_alive(pid) for pid in pids)
+
+
+def texts_of(ended: dict[str, Any]) -> list[str]:
+    return [item["content"][0]["text"] for item in ended["response"]["output"]]
 
 
 def test_a_killed_gateway_leaves_no_worker(tmp_path: Path) -> None:

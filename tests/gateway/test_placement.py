@@ -1,40 +1,202 @@
-"""Algorithm 1 against a literal reading of the paper."""
+"""The paper's algorithms against a literal reading of it, and what the rules add."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from __future__ import annotations
 
-from gateway.placement import InstanceView, place_new_request
+import random
+from dataclasses import replace
+from typing import Any
 
-views = st.lists(
-    st.builds(
-        InstanceView,
-        instance_id=st.uuids().map(str),
-        within_slo=st.booleans(),
-        kv_footprint_blocks=st.integers(0, 5),
-        requests=st.integers(0, 3),
-    ),
-    max_size=8,
-    unique_by=lambda view: view.instance_id,
+import pytest
+
+from gateway.placement import (
+    PAPER,
+    InstanceView,
+    MoveCost,
+    Rules,
+    place_at_boundary,
+    place_new_request,
 )
 
+VIEWS = 10_000
 
-@given(views)
-def test_smallest_footprint_among_the_healthy_else_among_all(views: list[InstanceView]) -> None:
-    chosen = place_new_request(views)
-    if not views:
-        assert chosen is None
-        return
-    pool = [view for view in views if view.within_slo]
-    if not pool:
-        pool = views
-    least = min(view.kv_footprint_blocks for view in pool)
-    smallest = [view for view in pool if view.kv_footprint_blocks == least]
-    fewest = min(view.requests for view in smallest)
-    first = next(view for view in smallest if view.requests == fewest)
-    assert chosen == first.instance_id
+
+def random_views(chance: random.Random) -> list[InstanceView]:
+    """Small numbers: ties are the rule."""
+    return [
+        InstanceView(
+            instance_id=f"i{index}",
+            within_slo=chance.random() < 0.5,
+            kv_footprint_blocks=chance.randint(0, 6),
+            requests=chance.randint(0, 3),
+            reasoning=chance.randint(0, 4),
+            fresh_answering=chance.randint(0, 3),
+            kv_blocks_free=chance.randint(0, 5),
+        )
+        for index in range(chance.randint(1, 8))
+    ]
+
+
+# ---- the paper, read literally: t, m, r, a are its letters -----------------------------------
+
+
+def algorithm_1(views: list[InstanceView]) -> set[str]:
+    """All that it may choose; it breaks no ties."""
+    t_true = [v for v in views if v.within_slo is True]
+    among = t_true if len(t_true) > 0 else views
+    least_m = min(v.kv_footprint_blocks for v in among)
+    return {v.instance_id for v in among if v.kv_footprint_blocks == least_m}
+
+
+def algorithm_2(views: list[InstanceView]) -> set[str]:
+    t_true = [v for v in views if v.within_slo is True]
+    if len(t_true) > 0:
+        least_r = min(v.reasoning for v in t_true)
+        return {v.instance_id for v in t_true if v.reasoning == least_r}
+    least_r_a = min(v.reasoning + v.fresh_answering for v in views)
+    return {v.instance_id for v in views if v.reasoning + v.fresh_answering == least_r_a}
+
+
+def stays_by_adaptive(views: list[InstanceView], chosen: str, current: str, kv: int) -> bool:
+    free = {v.instance_id: v.kv_blocks_free for v in views}
+    chosen_lacks_it = free[chosen] < kv
+    current_has_it = free[current] >= kv
+    return chosen_lacks_it and current_has_it
+
+
+def first_by(views: list[InstanceView], allowed: set[str]) -> str:
+    """How we break ties that the paper leaves: footprint, requests, order."""
+    among = [v for v in views if v.instance_id in allowed]
+    return sorted(among, key=lambda v: (v.kv_footprint_blocks, v.requests))[0].instance_id
+
+
+def test_algorithm_1_is_the_papers_on_random_views() -> None:
+    chance = random.Random(1)
+    for _ in range(VIEWS):
+        views = random_views(chance)
+        allowed = algorithm_1(views)
+        assert place_new_request(views) == first_by(views, allowed)
+        assert place_new_request(views) in allowed
+
+
+@pytest.mark.parametrize("boundary", ["always", "adaptive"])
+def test_algorithm_2_and_adaptive_migration_are_the_papers_on_random_views(boundary: str) -> None:
+    chance = random.Random(2)
+    rules = replace(PAPER, boundary=boundary)
+    moved = stayed = 0
+    for _ in range(VIEWS):
+        views = random_views(chance)
+        current = chance.choice(views).instance_id
+        kv = chance.randint(0, 5)
+        allowed = algorithm_2(views)
+        expected = current if current in allowed else first_by(views, allowed)
+        if boundary == "adaptive" and stays_by_adaptive(views, expected, current, kv):
+            stayed += 1
+            expected = current
+        moved += expected != current
+        assert place_at_boundary(views, current, kv, rules) == expected
+    assert moved > VIEWS / 10
+    assert boundary == "always" or stayed > VIEWS / 20
+
+
+def test_balance_is_the_papers_last_section_on_random_views() -> None:
+    chance = random.Random(3)
+    rules = replace(PAPER, boundary="balance")
+    moved = 0
+    for _ in range(VIEWS):
+        views = random_views(chance)
+        current = chance.choice(views)
+        kv = chance.randint(0, 3)
+        least = min(v.kv_footprint_blocks for v in views)
+        gap = current.kv_footprint_blocks - least
+        smallest = {v.instance_id for v in views if v.kv_footprint_blocks == least}
+        worth_it = gap > 2 * kv
+        chosen = place_at_boundary(views, current.instance_id, kv, rules)
+        moved += chosen != current.instance_id
+        assert chosen == (first_by(views, smallest) if worth_it else current.instance_id)
+    assert moved > VIEWS / 10
+
+
+# ---- single cases -----------------------------------------------------------------------------
+
+
+def view(name: str, footprint: int = 0, **fields: Any) -> InstanceView:
+    return InstanceView(
+        name, fields.pop("within_slo", True), footprint, fields.pop("requests", 1), **fields
+    )
+
+
+def test_there_may_be_no_instance() -> None:
+    assert place_new_request([]) is None
 
 
 def test_a_starving_instance_is_avoided_even_if_it_is_emptier() -> None:
-    starving = InstanceView("a", False, 1, 1)
-    healthy = InstanceView("b", True, 100, 9)
+    starving, healthy = view("a", 1, within_slo=False), view("b", 100)
     assert place_new_request([starving, healthy]) == "b"
+    assert place_new_request([starving, healthy], Rules(new="least_kv")) == "a"
+
+
+def test_round_robin_takes_turns() -> None:
+    views = [view("a", 5), view("b"), view("c")]
+    rules = Rules(new="round_robin")
+    chosen = [place_new_request(views, rules, turn=turn) for turn in range(4)]
+    assert chosen == ["a", "b", "c", "a"]
+
+
+def test_a_conversation_stays_with_its_kv_up_to_a_bound() -> None:
+    rules = Rules(affinity=2.0)
+
+    def chosen(near_footprint: int, **fields: Any) -> str | None:
+        views = [view("near", near_footprint, **fields), view("other", 10)]
+        return place_new_request(views, rules, kv_blocks=5, near="near")
+
+    assert chosen(20) == "near"
+    assert chosen(21) == "other"
+    assert chosen(20, within_slo=False) == "other"  # nor if readers starve there
+    assert place_new_request([view("near", 1), view("b")], kv_blocks=5, near="near") == "b"
+
+
+def test_what_is_on_its_way_counts_as_there() -> None:
+    rules = replace(PAPER, boundary="balance")
+    views = [view("a", 30), view("b", 10, kv_blocks_reserved=15), view("c", 20)]
+    assert place_at_boundary(views, "a", 4, rules) == "c"
+    assert place_new_request(views) == "c"
+    adaptive = [
+        view("a", reasoning=5, kv_blocks_free=9),
+        view("b", kv_blocks_free=9, kv_blocks_reserved=6),
+    ]
+    assert place_at_boundary(adaptive, "a", 4) == "a"
+    assert place_at_boundary(adaptive, "a", 3) == "b"
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
+def test_few_migrations_at_once_per_instance_and_in_all(who: str) -> None:
+    def moves(under_way_there: int, under_way: int, **rules: Any) -> bool:
+        views = [
+            view(name, footprint, migrations=under_way_there if name == who else 0)
+            for name, footprint in (("a", 50), ("b", 0))
+        ]
+        boundary = replace(PAPER, boundary="balance", **rules)
+        return place_at_boundary(views, "a", 4, boundary, under_way=under_way) == "b"
+
+    assert moves(1, 1, max_migrations_per_instance=2)
+    assert not moves(2, 2, max_migrations_per_instance=2)
+    assert moves(0, 2, max_migrations=3)
+    assert not moves(0, 3, max_migrations=3)
+    assert moves(9, 9)
+
+
+def test_a_transfer_that_costs_more_than_staying_is_not_made() -> None:
+    views = [view("a", 50), view("b", 0)]
+
+    def moves(move_s: float, stay_s: float) -> bool:
+        cost = MoveCost(move_s, stay_s, unnoticed_s=0.25)
+        return place_at_boundary(views, "a", 4, Rules(), cost=lambda _: cost) == "b"
+
+    assert moves(0.2, 0.0)  # before the reader expects anything
+    assert not moves(0.3, 0.0)
+    assert moves(0.3, 0.4)
+    assert place_at_boundary(views, "a", 4, Rules(), cost=lambda _: None) == "b"
+
+
+def test_off_stays() -> None:
+    assert place_at_boundary([view("a", 99), view("b")], "a", 1, Rules(boundary="off")) == "a"

@@ -63,7 +63,7 @@ async def test_workers_that_never_come_up_end_the_server_with_the_reason(
         server=ServerConfig(state_dir=str(tmp_path)),
         workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=2),
     )
-    supervisor = LocalSupervisor(config, Cluster(slo_qoe=0.95, on_progress=print), tmp_path)
+    supervisor = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
     with pytest.raises(CannotServe, match=r"worker-[01] exited with 1 while starting"):
         await supervisor.run()
     assert supervisor.restarts_total >= 2
@@ -80,7 +80,7 @@ async def test_a_bug_met_by_one_worker_is_a_failure_of_that_worker(
         server=ServerConfig(state_dir=str(tmp_path)),
         workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=1),
     )
-    supervisor = LocalSupervisor(config, Cluster(slo_qoe=0.95, on_progress=print), tmp_path)
+    supervisor = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
     with pytest.raises(CannotServe, match="a bug"):
         await supervisor.run()
     assert supervisor.restarts_total == 2
