@@ -35,7 +35,7 @@ STAMP = VENV / "pascal-setup.json"
 UV_VERSION = "0.13.9"  # installed where no usable uv is on the PATH
 UV_USABLE = ((0, 13), (1, 0))  # from the first, below the second
 EXTRAS = ("cpu", "gpu")
-DISK_GIB = {"cpu": 4, "gpu": 14}  # .venv with its cache: 2.3 for cpu; 4 packed for gpu
+DISK_GIB = {"cpu": 4, "gpu": 14}  # .venv with its cache: 2.5 for cpu; 4 packed for gpu
 
 
 def say(message: str) -> None:

@@ -235,7 +235,7 @@ class InProcessEngine:
         if not self._may_step():
             self._busy_since = None
             self._commands.get()()
-        elif self._scheduler.idle:
+        elif self._scheduler.connector is not None and self._scheduler.idle:
             # It waits for KV of others, or for others to take its own: no use in running hot.
             with contextlib.suppress(queue.Empty):
                 self._commands.get(timeout=_IDLE_S)()

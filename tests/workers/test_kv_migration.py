@@ -382,6 +382,7 @@ async def test_the_engine_that_has_the_kv_dies(
     asked = request(random.Random(13), 40)
     expected = await pair.undisturbed("death", asked)
     known, ticket = await pair.leave("death", asked, 9)
+    assert workers[0].process.poll() is None, workers[0].log.read_text()
     workers[0].kill()
     failed = (await figures(pair.b)).failed_total
     assert await pair.go_on(pair.b, "death-met", asked, known, ticket) == expected
