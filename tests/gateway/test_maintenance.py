@@ -19,8 +19,8 @@ from gateway.config import PlacementConfig, ServerConfig
 from gateway.errors import Forbidden
 from gateway.http_api import SERVICE
 from tests.gateway.actor import ANSWER
+from tests.gateway.play import Play, play
 from tests.gateway.scripted_service import ended, until
-from tests.gateway.test_moving import Play, play
 
 STAY = PlacementConfig(boundary="off")
 

@@ -10,75 +10,17 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ClusterConfig, PlacementConfig
+from gateway.config import PlacementConfig
 from gateway.errors import NotFound
 from gateway.migration import Stage
 from gateway.session import Session
-from tests.gateway.actor import ANSWER, BOUNDARY, LENGTH, THOUGHTS, Actor
-from tests.gateway.scripted_service import Scene, ended, generation, scene, until
+from tests.gateway.actor import ANSWER, BOUNDARY, LENGTH
+from tests.gateway.play import MOVE, Play, check_clean, check_whole, play
+from tests.gateway.scripted_service import ended, generation, scene, until
 from tests.gateway.sessions import events_of
 from workers.messages import Rejected
 
-# Every request moves at its boundary: from "a", where it begins, to "b".
-MOVE = PlacementConfig(boundary="balance", balance_gap=0.0, migration_timeout_s=30.0)
 STAGES = ("handing over", "submitted", "pulling")
-
-
-class Play:
-    """A scene whose workers act."""
-
-    def __init__(self, built: Scene, tasks: asyncio.TaskGroup) -> None:
-        self.scene = built
-        self.service = built.service
-        self.cluster = built.service.cluster
-        self.actors: dict[str, Actor] = {}
-        self._tasks = tasks
-        self._running: list[asyncio.Task[None]] = []
-
-    def act(self, name: str, *holding: str) -> Actor:
-        actor = self.actors[name] = Actor(self.scene.workers[name], set(holding))
-        self._running.append(self._tasks.create_task(actor.run()))
-        return actor
-
-    async def start(self, **fields: Any) -> Session:
-        return await self.service.start(await generation(self.service, **fields), "")
-
-    async def reach(self, session: Session, stage: Stage) -> None:
-        def there() -> bool:
-            route = self.cluster.router.routes.get(session.response_id)
-            return route is not None and route.stage is stage
-
-        await until(there)
-
-    def let_time_run_out(self, session: Session) -> None:
-        route = self.cluster.router.routes[session.response_id]
-        route.deadline_s = 0.0
-        self.cluster.router._arm(route)
-
-    def release(self) -> None:
-        for actor in self.actors.values():
-            actor.release()
-
-    def stop(self) -> None:
-        for task in self._running:
-            task.cancel()
-
-
-@asynccontextmanager
-async def play(
-    folder: Path, *names: str, placement: PlacementConfig = MOVE, **tables: Any
-) -> AsyncIterator[Play]:
-    async with (
-        scene(folder, *names, movable=True, placement=placement, **tables) as built,
-        asyncio.TaskGroup() as tasks,
-    ):
-        playing = Play(built, tasks)
-        for name in names:
-            playing.act(name)
-        try:
-            yield playing
-        finally:
-            playing.stop()
 
 
 @asynccontextmanager
@@ -99,24 +41,6 @@ async def moving(
         await playing.reach(session, Stage[stage.upper().replace(" ", "_")])
         await until(lambda: a.asked_for and (b.submits or stage == "handing over"))
         yield playing, session
-
-
-def check_whole(playing: Play, session: Session) -> None:
-    """Nothing lost, doubled or out of order, on no side; nothing left behind."""
-    assert (session.status, session.reasoning_text) == ("completed", THOUGHTS)
-    assert session.answer_text == ANSWER
-    check_clean(playing, session)
-
-
-def check_clean(playing: Play, session: Session) -> None:
-    events = events_of(session)
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    deltas = [e["delta"] for e in events if e["type"] == "response.output_text.delta"]
-    assert "".join(deltas) == session.answer_text
-    assert [error for actor in playing.actors.values() for error in actor.errors] == []
-    router = playing.cluster.router
-    assert (router.routes, router._timers, router._answers) == ({}, {}, {})
-    assert all(not instance.routes for instance in playing.cluster.instances.values())
 
 
 # ---- the way itself ---------------------------------------------------------------------------
@@ -399,165 +323,3 @@ async def test_boundaries_that_come_at_once_do_not_all_choose_the_same(
         for session in sessions:
             await ended(session)
             assert session.answer_text == ANSWER
-
-
-# ---- failover ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("known", [0, 2, BOUNDARY + 1, LENGTH - 1])
-async def test_a_request_outlives_its_instance(tmp_path: Path, known: int) -> None:
-    placement = PlacementConfig(boundary="off")
-    async with play(tmp_path, "a", "b", placement=placement) as playing:
-        playing.actors["a"].holding |= {"generate"}
-        playing.actors["a"].until_place = known
-        session = await playing.start()
-        await until(lambda: len(session.token_ids) == known)
-        await playing.scene.lose("a")
-        await ended(session)
-        check_whole(playing, session)
-        assert len(playing.actors["b"].submits[0].known_token_ids) == known
-        assert (session.failovers, session.migrations) == (1, 0)
-        assert playing.cluster.router.failovers == {"resumed": 1}
-
-
-async def test_a_request_that_is_only_being_read_is_not_submitted_again(tmp_path: Path) -> None:
-    async with play(tmp_path, "a", "b", placement=PlacementConfig(boundary="off")) as playing:
-        session = await playing.start(pacing={"tpot_s": 0.01})
-        await until(lambda: len(session.token_ids) == LENGTH)
-        assert not session.finished
-        await playing.scene.lose("a")
-        await ended(session)
-        check_whole(playing, session)
-        assert playing.actors["b"].submits == []
-        assert session.failovers == 0
-
-
-async def test_a_request_that_kills_its_instances_is_given_up(tmp_path: Path) -> None:
-    bound = ClusterConfig(max_restarts=2)
-    async with play(tmp_path, "a", "b", "c", "d", cluster=bound) as playing:
-        for actor in playing.actors.values():
-            actor.poisoned = True
-        session = await playing.start()
-        await ended(session)
-        assert session.status == "failed"
-        assert session.error is not None
-        assert session.error.code == "instance_lost"
-        assert "started again 2 times" in session.error.message
-        await until(lambda: len(playing.cluster.instances) == 1)  # one survives
-        assert playing.cluster.router.failovers == {"resumed": 2, "failed": 1}
-        check_clean(playing, session)
-
-
-async def test_a_new_request_waits_out_the_loss_of_its_only_instance(tmp_path: Path) -> None:
-    async with play(tmp_path, "a") as playing:
-        playing.actors["a"].holding |= {"accept"}
-        starting = asyncio.create_task(playing.start())
-        await until(lambda: playing.actors["a"].submits)
-        await playing.scene.lose("a")
-        assert not starting.done()
-        await playing.scene.join("a", movable=True)
-        playing.act("a")
-        session = await starting
-        await ended(session)
-        check_whole(playing, session)
-
-
-async def test_a_client_that_leaves_while_its_request_waits_leaves_nothing(tmp_path: Path) -> None:
-    async with play(tmp_path, "a") as playing:
-        playing.actors["a"].holding |= {"accept"}
-        starting = asyncio.create_task(playing.start())
-        await until(lambda: playing.actors["a"].submits)
-        await playing.scene.lose("a")
-        starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-        assert playing.cluster.router.routes == {}
-        assert playing.cluster.router._timers == {}
-
-
-async def test_the_end_of_the_gateway_leaves_nobody_waiting(tmp_path: Path) -> None:
-    async with play(tmp_path, "a") as playing:
-        playing.actors["a"].holding |= {"generate"}
-        playing.actors["a"].until_place = 2
-        session = await playing.start()
-        await until(lambda: len(session.token_ids) == 2)
-        await playing.scene.lose("a")
-        playing.service.fail_all()
-        await ended(session)
-        assert session.error is not None
-        assert session.error.code == "draining"
-        check_clean(playing, session)
-
-
-# ---- draining ---------------------------------------------------------------------------------
-
-
-async def test_a_drained_instance_gives_everything_away(tmp_path: Path) -> None:
-    placement = PlacementConfig(boundary="off")
-    async with play(tmp_path, "a", "b", placement=placement) as playing:
-        a, b = playing.actors["a"], playing.actors["b"]
-        a.holding |= {"generate"}
-        a.until_place = 2
-        b.holding |= {"generate"}
-        b.until_place = 3
-        sessions = [await playing.start() for _ in range(12)]
-        await until(lambda: all(len(session.token_ids) >= 2 for session in sessions))
-        mine = {s.response_id for s in sessions if s.instance_id == "a"}
-        playing.cluster.drain("a")
-        assert await playing.cluster.emptied("a")
-        assert set(a.asked_for) == mine
-        assert all(submit.ticket for submit in b.submits if submit.known_token_ids)
-        await playing.start()
-        assert playing.actors["b"].submits[-1].known_token_ids == ()
-        playing.release()
-        for session in sessions:
-            await ended(session)
-            assert session.answer_text == ANSWER
-            assert (session.migrations == 1) == (session.response_id in mine)
-
-
-async def test_without_tickets_a_drained_instance_gives_its_requests_to_be_computed(
-    tmp_path: Path,
-) -> None:
-    async with scene(tmp_path, "a", "b") as built, asyncio.TaskGroup() as tasks:
-        playing = Play(built, tasks)
-        playing.act("a", "generate").until_place = 5
-        playing.act("b")
-        session = await playing.start()
-        await until(lambda: len(session.token_ids) == 5)
-        playing.cluster.drain("a")
-        await ended(session)
-        check_whole(playing, session)
-        assert playing.cluster.router.migrations == {"recomputed": 1}
-        playing.stop()
-
-
-async def test_the_only_instance_keeps_its_requests_until_there_is_another(tmp_path: Path) -> None:
-    async with play(tmp_path, "a") as playing:
-        a = playing.actors["a"]
-        a.holding |= {"generate"}
-        a.until_place = 2
-        session = await playing.start()
-        await until(lambda: len(session.token_ids) == 2)
-        playing.cluster.drain("a")
-        assert not playing.service.ready
-        assert (a.asked_for, session.instance_id) == ([], "a")
-        await playing.scene.join("b", movable=True)
-        playing.act("b")
-        await ended(session)
-        check_whole(playing, session)
-        assert session.instance_id == "b"
-
-
-async def test_a_request_that_the_drained_instance_has_not_accepted_leaves_at_once(
-    tmp_path: Path,
-) -> None:
-    async with play(tmp_path, "a", "b") as playing:
-        playing.actors["a"].holding |= {"accept"}
-        starting = asyncio.create_task(playing.start())
-        await until(lambda: playing.actors["a"].submits)
-        playing.cluster.drain("a")
-        session = await starting
-        await ended(session)
-        check_whole(playing, session)
-        assert (session.instance_id, session.migrations, session.failovers) == ("b", 0, 0)

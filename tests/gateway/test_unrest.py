@@ -16,9 +16,9 @@ from gateway.config import ClusterConfig, PlacementConfig
 from gateway.migration import Stage
 from gateway.session import Session
 from tests.gateway.actor import ANSWER, THOUGHTS, Actor
+from tests.gateway.play import Play, check_clean, play
 from tests.gateway.scripted_service import ended, until
 from tests.gateway.sessions import events_of
-from tests.gateway.test_moving import Play, check_clean, play
 
 NAMES = ("a", "b", "c", "d")
 REQUESTS = 120
