@@ -83,9 +83,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int  # of the first round; the others' follow
     rounds: int  # runs of each policy
     running: int = 48  # requests that the oracle has running in the mean
-    warm_steps: int = 200
+    warm_steps: int = 100
     window_steps: int = 900
-    cool_steps: int = 200
+    cool_steps: int = 100
     burst: int = 64  # requests with which the step is measured
 
 

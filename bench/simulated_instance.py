@@ -10,63 +10,28 @@ Knows one instance, no cluster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
 )
-from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
-from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import (
-    OffloadingConnectorWorker,
-)
-from vllm.engine.arg_utils import EngineArgs
-from vllm.sampling_params import SamplingParams
-from vllm.utils.hashing import sha256
-from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-from vllm.v1.kv_offload.factory import OffloadingSpecFactory
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
-from vllm.v1.request import Request
-from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.request import Request, RequestStatus
 
-from bench.simulated_scheduler import Clock, SimulatedScheduler
+from bench.simulated_migration import HELD_S, Held, SimulatedConnector
+from bench.simulated_parts import BOUNDARY_ID, WORD_ID, InstanceSettings, SchedulerFactory
+from bench.simulated_scheduler import Clock
 from bench.timeline import SLO_QOE, TAU_S, Timeline
 from gateway.placement import InstanceView
 from pacer import RunningQoE
-from workers.kv_offload import kv_transfer_config
-from workers.modelled_transfers import ModelledTransfers
-from workers.profile import DeviceProfile
-from workers.scheduler import CONFIG_KEY, REQUEST_KEY
 
-# Scripted tokens: any ids serve, as long as one of them is the boundary.
-_BOUNDARY_ID, _WORD_ID = 5, 100
 _NOTHING: list[int] = []
 
-_FIRST_UNIQUE_ID = 1000
-
-_MAX_MODEL_LEN = 32_768
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceSettings:
-    """What is simulated."""
-
-    profile: DeviceProfile
-    model: str  # folder of any model that vLLM can configure: the KV shape is the profile's
-    policy: str = "fcfs"
-    policy_numbers: Mapping[str, Any] = field(default_factory=dict)
-    kv_blocks: int | None = None  # None: the profile's
-    offload: bool = True
-    resume: str = "auto"  # see `workers.resume_cost.RESUMES`
-    max_num_seqs: int = 1024
-    max_num_batched_tokens: int = 8192
-    exact: bool = False  # skip nothing of vLLM's work, take every step by itself; slower
-    leaps: bool = True  # take steps between which nothing can be decided in one go
+_QUANTUM = 500  # tokens; answering requests within their first are fresh (paper, Algorithm 2)
 
 
 @dataclass(slots=True)
@@ -86,14 +51,25 @@ class InstanceTotals:
 class Live:
     """A request in an instance."""
 
-    __slots__ = ("generated", "measured", "qoe", "request", "timeline")
+    __slots__ = ("generated", "measured", "preemptions", "qoe", "request", "timeline")
 
     def __init__(self, request: Request, timeline: Timeline, measured: bool) -> None:
-        self.request = request
+        self.request = request  # vLLM's record, another one on every instance
         self.timeline = timeline
         self.measured = measured
         self.generated = 0
+        self.preemptions = 0  # on earlier instances
         self.qoe: RunningQoE | None = None  # from the first answering token on
+
+    @property
+    def kv_tokens(self) -> int:
+        """Of its prompt and its output."""
+        return self.timeline.lengths.prompt + self.generated
+
+    @property
+    def reasoning_ahead(self) -> int:
+        """Tokens until its boundary; 0 or less after it."""
+        return self.timeline.lengths.reasoning - self.generated
 
     def within_slo(self, now: float) -> bool:
         """As the gateway's pacer says it."""
@@ -102,13 +78,13 @@ class Live:
     @property
     def tokens_ahead(self) -> int:
         """Until it comes to its answer, or else to its end."""
-        lengths = self.timeline.lengths
-        left = lengths.reasoning - self.generated
-        return left if left > 0 else left + lengths.answer
+        left = self.reasoning_ahead
+        return left if left > 0 else left + self.timeline.lengths.answer
 
     def produced(self, now: float) -> None:
         """One more token."""
-        self.timeline.produced(self.generated, now, self.request.num_preemptions)
+        preemptions = self.preemptions + self.request.num_preemptions
+        self.timeline.produced(self.generated, now, preemptions)
         if self.generated >= self.timeline.lengths.reasoning:
             if self.qoe is None:
                 self.qoe = RunningQoE(tau_s=TAU_S, origin_s=now)
@@ -116,15 +92,30 @@ class Live:
         self.generated += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a step, or a leap, has brought."""
+
+    tokens: dict[float, int]  # how many came when
+    done: list[Live]
+    crossed: list[Live]  # which have come to their answers with its end
+
+
 class SimulatedInstance:
     """One modelled device under a real scheduler."""
 
-    def __init__(self, settings: InstanceSettings, factory: SchedulerFactory, clock: Clock) -> None:
+    def __init__(
+        self, name: str, settings: InstanceSettings, factory: SchedulerFactory, clock: Clock
+    ) -> None:
+        self.name = name
         self.totals = InstanceTotals()
         self.busy = False  # between `begin_step` and `end_step`
+        self.boundary_s = math.inf  # until then none of its requests comes to its answer
         self._factory = factory
+        self._network = factory.network
         self._clock = clock
         self._steps = settings.profile.step
+        self._bytes_per_token = settings.profile.kv.bytes_per_token
         self._live: dict[str, Live] = {}
         self._kv_tokens = 0  # of all its requests, wherever their KV is
         self._transfers, self._worker = factory.offload(clock)
@@ -132,25 +123,108 @@ class SimulatedInstance:
         scheduler.tokens_ahead = lambda request: self._live[request.request_id].tokens_ahead
         if self._transfers is not None:
             scheduler.next_load_s = self._transfers.next_load_s
+        connector = scheduler.connector
+        self._connector = connector if isinstance(connector, SimulatedConnector) else None
+        if self._connector is not None:
+            self._connector.now = clock.read
+        self._coming: list[tuple[float, str, Held]] = []  # KV on its way here, by its end
+        self._held: dict[str, Held] = {}  # of requests that have left
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
     def add(self, name: str, timeline: Timeline, measured: bool) -> None:
         """Queue a request, named as no other."""
-        request = self._factory.request(name, timeline, self._clock.now)
+        request = self._factory.request(name, timeline.lengths, self._clock.now)
         self._live[name] = Live(request, timeline, measured)
         self._kv_tokens += timeline.lengths.prompt
         self._scheduler.add_request(request)
 
-    def view(self, name: str) -> InstanceView:
-        """What placement sees of it; the footprint in tokens."""
-        now = self._clock.now
+    def view(self, at_boundary: Live | None = None) -> InstanceView:
+        """What placement sees of it, as `gateway.instance` says it; the footprint in tokens."""
+        now, block = self._clock.now, self._scheduler.block_size
+        lives = self._live.values()
+        pool = self._scheduler.kv_cache_manager.block_pool
+        others = [live for live in lives if live is not at_boundary]
+        free = pool.get_num_free_blocks() * block
+        if len(others) < len(lives):
+            assert at_boundary is not None
+            free += at_boundary.kv_tokens
         return InstanceView(
-            instance_id=name,
-            within_slo=all(live.within_slo(now) for live in self._live.values()),
+            instance_id=self.name,
+            within_slo=all(live.within_slo(now) for live in lives),
             kv_footprint_blocks=self._kv_tokens,
-            requests=len(self._live),
+            requests=len(lives),
+            reasoning=sum(live.reasoning_ahead > 0 for live in others),
+            fresh_answering=sum(-_QUANTUM < live.reasoning_ahead <= 0 for live in others),
+            kv_blocks_free=free,
+            kv_blocks_reserved=sum(
+                live.kv_tokens for live in others if live.request.request_id in self._expected
+            ),
+            migrations=len(self._expected) + len(self._held),
         )
+
+    # ---- requests that change instances
+
+    def hand_over(self, live: Live) -> Held:
+        """Let a request go; its KV stays until it has been read."""
+        request, connector = live.request, self._connector
+        assert connector is not None
+        name = request.request_id
+        running = request.status is RequestStatus.RUNNING
+        held = Held(
+            self.name,
+            name,
+            request.num_computed_tokens if running else 0,
+            self._clock.now + HELD_S,
+            self._release,
+        )
+        if running:
+            connector.leaving.add(name)
+            self._held[name] = held
+        del self._live[name]
+        self._kv_tokens -= live.kv_tokens
+        self._scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
+        return held
+
+    def receive(self, live: Live, name: str, held: Held) -> None:
+        """Go on with a request from another instance."""
+        live.preemptions += live.request.num_preemptions
+        live.request = self._factory.answering(name, live.request, self._clock.now)
+        self._live[name] = live
+        self._kv_tokens += live.kv_tokens
+        assert self._connector is not None
+        if held.tokens:
+            self._connector.arriving[name] = held
+        self._scheduler.add_request(live.request)
+
+    @property
+    def _expected(self) -> set[str]:
+        arriving = () if self._connector is None else self._connector.arriving
+        return {*arriving, *(name for _, name, _ in self._coming)}
+
+    def _release(self, name: str) -> None:
+        """Its KV has been read, or never will be."""
+        del self._held[name]
+        self._scheduler.give_back(name)
+
+    def _fetch(self, begin_s: float) -> None:
+        """Start the transfers of requests that got their memory in this step."""
+        assert self._connector is not None
+        for name, held, tokens in self._connector.claims:
+            size = tokens * self._bytes_per_token
+            due_s = self._network.transfer(held.source, self.name, size, begin_s)
+            heapq.heappush(self._coming, (due_s, name, held))
+        self._connector.claims.clear()
+        for held in [h for h in self._held.values() if not h.claimed and h.until_s <= begin_s]:
+            self._release(held.request_id)
+
+    def _arrived(self) -> set[str]:
+        names = set()
+        while self._coming and self._coming[0][0] <= self._clock.now:
+            _, name, held = heapq.heappop(self._coming)
+            held.release(held.request_id)
+            names.add(name)
+        return names
 
     def begin_step(self) -> float | None:
         """Schedule a step and start it; :return: its end, or None if there is nothing to do."""
@@ -167,10 +241,14 @@ class SimulatedInstance:
             begin_s = max(now, self._transfers.waited_until_s)
             self._worker.start_kv_transfers(meta)
             self._worker.prepare_store_kv(meta)
+        if self._connector is not None:
+            self._fetch(begin_s)
         if not output.num_scheduled_tokens:
             self._ends = [now]
             self._result = ModelRunnerOutput(req_ids=[], req_id_to_index={})
-            due_s = self._transfers.next_due_s() if self._transfers is not None else None
+            copied_s = self._transfers.next_due_s() if self._transfers is not None else None
+            read_s = self._coming[0][0] if self._coming else None
+            due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
             # A transfer has ended for who asks after its end; with none, the engine looks again.
             return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
         totals = self.totals
@@ -179,35 +257,38 @@ class SimulatedInstance:
         totals.steps += len(ends)
         totals.stall_s += begin_s - now
         totals.busy_s += ends[-1] - now
+        if self._connector is not None:
+            self._look_ahead(ends)
         return ends[-1]
 
-    def end_step(self) -> tuple[dict[float, int], list[Live]]:
-        """Take the tokens of the step.
-
-        :return: how many tokens came when, and the requests that are done.
-        """
+    def end_step(self) -> Ended:
+        """Take the tokens of the step."""
         now = self._clock.now
         if self._worker is not None:
             _, loaded = self._worker.get_finished(set())
+            loaded = {*(loaded or ()), *self._arrived()}
             meta = self._worker.build_connector_worker_meta()
             if loaded or meta:
                 self._result.kv_connector_output = KVConnectorOutput(
                     finished_recving=loaded or None, kv_connector_worker_meta=meta
                 )
         done: list[Live] = []
+        crossed: list[Live] = []
         ends = self._ends
         requests = 0  # that got a token in each step
         for batch in self._scheduler.update_from_output(self._output, self._result).values():
             for output in batch.outputs:
                 if output.new_token_ids:
                     requests += 1
-                    produced = self._live[output.request_id].produced
+                    live = self._live[output.request_id]
                     for end_s in ends:
-                        produced(end_s)
+                        live.produced(end_s)
+                    if not live.reasoning_ahead:
+                        crossed.append(live)
                 if output.finish_reason is not None:
                     live = self._live.pop(output.request_id)
                     live.timeline.finished_s = now
-                    self._kv_tokens -= live.timeline.lengths.prompt + live.generated
+                    self._kv_tokens -= live.kv_tokens
                     done.append(live)
         self._kv_tokens += requests * len(ends)
         self.totals.generated_tokens += requests * len(ends)
@@ -215,14 +296,28 @@ class SimulatedInstance:
             stats = self._scheduler.phase_stats()
             self.totals.recomputed_tokens = stats.recomputed_tokens_total
             self.totals.reloaded_tokens = stats.reloaded_tokens_total
-        return dict.fromkeys(ends, requests), done
+        return Ended(dict.fromkeys(ends, requests), done, crossed)
+
+    def _look_ahead(self, ends: Sequence[float]) -> None:
+        """Bound from below when a request comes to its answer; a step takes the base at least."""
+        steps, end_s = len(ends), ends[-1]
+        running = {request.request_id for request in self._scheduler.running}
+        ahead = min(
+            (
+                live.reasoning_ahead - (steps if name in running else 0)
+                for name, live in self._live.items()
+                if live.reasoning_ahead > 0
+            ),
+            default=math.inf,
+        )
+        self.boundary_s = end_s + max(0.0, ahead) * self._steps.base_s
 
     def _run(self, output: SchedulerOutput) -> float:
         """Script the tokens of a step; :return: seconds that it takes, unless it is a leap."""
         requests, live, totals = self._scheduler.requests, self._live, self.totals
         decodes = decode_kv = prefill = prefill2 = 0
         steps = len(self._scheduler.step_ends) or 1
-        words, thought = [_WORD_ID] * steps, [*[_WORD_ID] * (steps - 1), _BOUNDARY_ID]
+        words, thought = [WORD_ID] * steps, [*[WORD_ID] * (steps - 1), BOUNDARY_ID]
         tokens: list[list[int]] = []
         for request_id, count in output.num_scheduled_tokens.items():
             request = requests[request_id]
@@ -254,122 +349,3 @@ class SimulatedInstance:
 
 _IDLE_STEP_S = 1e-3
 _AFTER_S = 1e-6
-
-
-class SchedulerFactory:
-    """Makes what the instances of one simulation consist of."""
-
-    def __init__(self, settings: InstanceSettings) -> None:
-        self._settings = settings
-        kv = settings.profile.kv
-        self._blocks = settings.kv_blocks or kv.blocks
-        self._config = _vllm_config(settings, self._blocks)
-        init_none_hash(sha256)
-        self._hasher = get_request_block_hasher(kv.block_size, sha256)
-        self._requests = 0
-        self._outputs = StructuredOutputManager(self._config)
-
-    def scheduler(self, clock: Clock) -> SimulatedScheduler:
-        """One instance's scheduler."""
-        size = self._settings.profile.kv.block_size
-        scheduler = SimulatedScheduler(
-            vllm_config=self._config,
-            kv_cache_config=self._kv_config(),
-            structured_output_manager=self._outputs,
-            block_size=size,
-            hash_block_size=size,
-            log_stats=False,
-        )
-        scheduler.clock = clock
-        scheduler.exact = self._settings.exact
-        scheduler.leaps = self._settings.leaps and not self._settings.exact
-        scheduler.step_times = self._settings.profile.step
-        scheduler.next_load_s = lambda: None
-        scheduler.prepare()
-        return scheduler
-
-    def offload(
-        self, clock: Clock
-    ) -> tuple[ModelledTransfers | None, OffloadingConnectorWorker | None]:
-        """The links of one instance and the connector's worker on them; None without offload."""
-        if not self._settings.offload:
-            return None, None
-        profile = self._settings.profile
-        spec = OffloadingSpecFactory.create_spec(
-            build_offloading_config(self._config, self._kv_config())
-        )
-        worker = OffloadingConnectorWorker(spec, self._config, self._kv_config())
-        transfers = ModelledTransfers(
-            block_bytes=profile.kv.block_size * profile.kv.bytes_per_token,
-            bytes_per_s=profile.links.host_bytes_per_s,
-            now=clock.read,
-        )
-        worker.worker = transfers
-        return transfers, worker
-
-    def request(self, name: str, timeline: Timeline, now: float) -> Request:
-        """vLLM's record of a request whose prompt shares nothing with any other's."""
-        self._requests += 1
-        lengths = timeline.lengths
-        told = {"request_id": name, "phase": "reasoning", "pace": {"tau_s": TAU_S}}
-        return Request(
-            request_id=name,
-            # Of integers, not tokens: no model reads them.
-            prompt_token_ids=[
-                _FIRST_UNIQUE_ID + self._requests,
-                *[_WORD_ID] * (lengths.prompt - 1),
-            ],
-            sampling_params=SamplingParams(
-                max_tokens=lengths.reasoning + lengths.answer,
-                ignore_eos=True,
-                detokenize=False,
-                extra_args={REQUEST_KEY: told},
-            ),
-            pooling_params=None,
-            arrival_time=now,
-            block_hasher=self._hasher,
-        )
-
-    def _kv_config(self) -> KVCacheConfig:
-        kv = self._settings.profile.kv
-        spec = FullAttentionSpec(
-            block_size=kv.block_size,
-            num_kv_heads=kv.heads,
-            head_size=kv.head_dim,
-            dtype=torch.bfloat16,
-        )
-        layers = [f"layers.{index}" for index in range(kv.layers)]
-        return KVCacheConfig(
-            num_blocks=self._blocks,
-            kv_cache_tensors=[],
-            kv_cache_groups=[KVCacheGroupSpec(layers, spec)],
-        )
-
-
-def _vllm_config(settings: InstanceSettings, blocks: int) -> VllmConfig:
-    kv = settings.profile.kv
-    most = min(_MAX_MODEL_LEN, (blocks - 1) * kv.block_size)
-    config = EngineArgs(
-        model=settings.model,
-        skip_tokenizer_init=True,
-        enforce_eager=True,
-        hf_overrides={"max_position_embeddings": most},
-        max_model_len=most,
-        block_size=kv.block_size,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        enable_prefix_caching=True,
-    ).create_engine_config()
-    config.cache_config.num_gpu_blocks = blocks
-    config.additional_config = {
-        CONFIG_KEY: {
-            "policy": settings.policy,
-            "think_end_token_id": _BOUNDARY_ID,
-            **settings.policy_numbers,
-        }
-    }
-    if settings.offload:
-        config.kv_transfer_config = kv_transfer_config(
-            int(settings.profile.host.offload_bytes), settings.resume
-        )
-    return config

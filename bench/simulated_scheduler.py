@@ -113,13 +113,13 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """As the plugin's, and look whether the next one may be a leap."""
         self._reviewed_s = self._review_s()
+        preemptions = self._preemptions
         output: SchedulerOutput = super().schedule(*args, **kwargs)
         self._settled = not (
             output.scheduled_new_reqs
             or output.scheduled_cached_reqs.resumed_req_ids
-            or output.preempted_req_ids
+            or self._preemptions != preemptions
             or self.deferred_frees
-            or self._review_s() != self._reviewed_s
             or self._anyone_moving()
         )
         return output
@@ -133,6 +133,11 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         self._settled = False
         self._filled.discard(request.request_id)
         return super()._free_request(request, *args, **kwargs)
+
+    def give_back(self, request_id: str) -> None:
+        """Blocks that were held for another instance are free, as when a worker reports it."""
+        self._settled = False
+        self._free_blocks(self.requests[request_id])
 
     def _anyone_moving(self) -> bool:
         offload = self._offload

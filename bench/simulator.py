@@ -13,18 +13,20 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.arrivals import Arrival
 from bench.simulated_instance import (
-    InstanceSettings,
     InstanceTotals,
-    SchedulerFactory,
+    Live,
     SimulatedInstance,
 )
+from bench.simulated_parts import InstanceSettings, SchedulerFactory
 from bench.simulated_scheduler import Clock
 from bench.timeline import Timeline
-from gateway.placement import place_new_request
+from gateway.placement import PAPER, Rules, place_at_boundary, place_new_request
+
+NO_MIGRATION = replace(PAPER, boundary="off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class ClusterRun:
     totals: list[InstanceTotals]  # from the start to the end of the run
     generated_tokens: int  # in the window
     ended_s: float
+    migrations: int
 
 
 def simulate(
@@ -54,23 +57,31 @@ def simulate(
     arrivals: Iterable[Arrival],
     window: Window,
     progress: Callable[[float], None] = lambda now: None,
+    rules: Rules = NO_MIGRATION,
 ) -> ClusterRun:
     """Run until every request that arrives in the window is finished, while others still arrive.
 
     :param arrivals: in order of time; if they end early, the last requests run under less load.
     :param progress: called now and then with the virtual time, seconds.
+    :param rules: of placement; requests change instances only with ``settings.migration``.
     """
-    return _Cluster(settings, instances, window).run(iter(arrivals), progress)
+    return _Cluster(settings, instances, window, rules).run(iter(arrivals), progress)
 
 
 class _Cluster:
-    def __init__(self, settings: InstanceSettings, instances: int, window: Window) -> None:
+    def __init__(
+        self, settings: InstanceSettings, instances: int, window: Window, rules: Rules
+    ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
         self._instances = {
-            f"instance-{index}": SimulatedInstance(settings, factory, self._clock)
-            for index in range(instances)
+            name: SimulatedInstance(name, settings, factory, self._clock)
+            for name in (f"instance-{index}" for index in range(instances))
         }
+        self._rules = rules
+        self._moving = settings.migration and rules.boundary != "off"
+        self._next_arrival_s = math.inf
+        self._migrations = 0
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
         self._order = itertools.count()  # of events at one moment: the order of their making
@@ -80,13 +91,12 @@ class _Cluster:
 
     def run(self, arrivals: Iterator[Arrival], progress: Callable[[float], None]) -> ClusterRun:
         coming = next(arrivals, None)
-        self._clock.horizon = 0.0
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
                 if coming.at_s >= self._window.to_s and not self._unfinished:
                     break
                 arrival, coming = coming, next(arrivals, None)
-                self._clock.horizon = math.inf if coming is None else coming.at_s
+                self._next_arrival_s = math.inf if coming is None else coming.at_s
                 self._arrive(arrival)
                 progress(self._clock.now)
             elif self._steps:
@@ -100,12 +110,13 @@ class _Cluster:
             totals=[instance.totals for instance in self._instances.values()],
             generated_tokens=self._generated,
             ended_s=self._clock.now,
+            migrations=self._migrations,
         )
 
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
-        views = [instance.view(name) for name, instance in self._instances.items()]
-        chosen = place_new_request(views)
+        views = [instance.view() for instance in self._instances.values()]
+        chosen = place_new_request(views, self._rules)
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)
         measured = arrival.at_s in self._window
@@ -118,15 +129,45 @@ class _Cluster:
             self._begin_step(instance)
 
     def _begin_step(self, instance: SimulatedInstance) -> None:
+        self._clock.horizon = self._next_arrival_s
+        if self._moving:
+            # Whoever comes to its answer elsewhere may come here.
+            others = (other for other in self._instances.values() if other is not instance)
+            boundary_s = min((other.boundary_s for other in others if other.busy), default=math.inf)
+            self._clock.horizon = min(self._next_arrival_s, boundary_s)
         end_s = instance.begin_step()
         if end_s is not None:
             heapq.heappush(self._steps, (end_s, next(self._order), instance))
 
     def _end_step(self) -> None:
         self._clock.now, _, instance = heapq.heappop(self._steps)
-        generated, done = instance.end_step()
-        for at_s, tokens in generated.items():
+        ended = instance.end_step()
+        for at_s, tokens in ended.tokens.items():
             if at_s in self._window:
                 self._generated += tokens
-        self._unfinished -= sum(live.measured for live in done)
+        self._unfinished -= sum(live.measured for live in ended.done)
+        if self._moving:
+            for live in ended.crossed:
+                self._at_boundary(instance, live)
         self._begin_step(instance)
+
+    def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
+        """Decide as the gateway does, and carry it out."""
+        views = [
+            instance.view(live if instance is here else None)
+            for instance in self._instances.values()
+        ]
+        chosen = place_at_boundary(
+            views,
+            here.name,
+            live.kv_tokens,
+            self._rules,
+            under_way=sum(view.migrations for view in views) // 2,
+        )
+        if chosen == here.name:
+            return
+        self._migrations += 1
+        there = self._instances[chosen]
+        there.receive(live, f"request-{next(self._order)}", here.hand_over(live))
+        if not there.busy:
+            self._begin_step(there)

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD
 from bench.policy_figures import ORACLE, PolicyRun
-from bench.simulated_instance import InstanceSettings
+from bench.simulated_parts import InstanceSettings
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import figures
 from workers.profile import load_profile
@@ -49,7 +49,7 @@ class Plan:
 FULL = Plan(4.4, Window(250.0, 400.0), 450.0, (1, 2, 3, 4, 5))
 # The same in little: the instances begin with the requests that such a load would have left there,
 # and the load is above what they can sustain, so that memory is soon short.
-QUICK = Plan(4.8, Window(15.0, 55.0), 60.0, (1, 2, 3, 4, 5), token_s=0.031)
+QUICK = Plan(4.8, Window(10.0, 40.0), 45.0, (1, 2, 3, 4, 5), token_s=0.031)
 
 
 def run_virtual(
@@ -67,7 +67,7 @@ def run_virtual(
     with ProcessPoolExecutor(
         max_workers=min(cores, len(cases)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_without_collector,
+        initializer=without_collector,
     ) as pool:
         for done in as_completed([pool.submit(run_case, *case) for case in cases]):
             runs.append(done.result())
@@ -86,14 +86,15 @@ def run_case(policy: str, seed: int, plan: Plan) -> PolicyRun:
     )
     if policy == ORACLE:
         settings = replace(settings, policy="fcfs", kv_blocks=profile.kv.blocks * _ORACLE_KV)
-    run = simulate(settings, INSTANCES, _arrivals(plan, seed), plan.window)
-    found = _policy_run(policy, seed, plan, run)
+    run = simulate(settings, INSTANCES, arrivals(plan, seed), plan.window)
+    found = policy_run(policy, seed, plan, run)
     del run
     gc.collect()
     return found
 
 
-def _arrivals(plan: Plan, seed: int) -> Iterator[Arrival]:
+def arrivals(plan: Plan, seed: int) -> Iterator[Arrival]:
+    """What comes under a plan."""
     if plan.token_s is not None:
         yield from under_way(plan.rate, ARENA_HARD, plan.token_s, seed)
     for arrival in poisson(plan.rate, ARENA_HARD, seed):
@@ -102,7 +103,8 @@ def _arrivals(plan: Plan, seed: int) -> Iterator[Arrival]:
         yield arrival
 
 
-def _policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRun:
+def policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRun:
+    """The figures of a simulation."""
     return PolicyRun(
         policy=policy,
         seed=seed,
@@ -115,7 +117,7 @@ def _policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRu
     )
 
 
-def _without_collector() -> None:
+def without_collector() -> None:
     """Collect between runs only: within one it takes a third of the time and finds nothing."""
     gc.freeze()
     gc.disable()

@@ -11,7 +11,7 @@ import pytest
 
 from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD, Lengths
-from bench.simulated_instance import InstanceSettings
+from bench.simulated_parts import InstanceSettings
 from bench.simulated_scheduler import SimulatedScheduler
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import TAU_S, figures

@@ -1,0 +1,104 @@
+"""Requests that change instances at the phase boundary, under load: eight modelled H100 instances.
+
+In virtual time, with the gateway's own placement (see `bench.simulator`). Each policy is run under
+each boundary rule and the same arrivals:
+
+    off        requests stay
+    always     Algorithm 2 (paper), wherever it leads
+    adaptive   Algorithm 2, and stay where only the current instance has room
+    balance    to the smallest KV footprint, where the gap is worth it
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.measure import percentile
+from bench.policy_figures import PolicyRun, policy_result
+from bench.simulated_parts import InstanceSettings
+from bench.simulator import NO_MIGRATION, Window, simulate
+from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, policy_run, without_collector
+from workers.profile import load_profile
+
+BOUNDARIES = {
+    "pascal": ("off", "always", "adaptive"),
+    "slack": ("off", "always", "adaptive", "balance"),
+}
+
+# Memory is short at times, but instances sustain the load: the regime of the paper's evaluation.
+FULL = Plan(4.0, Window(60.0, 210.0), 240.0, (1, 2, 3, 4, 5), token_s=0.03)
+QUICK = Plan(4.0, Window(20.0, 60.0), 70.0, (1, 2), token_s=0.03)
+_KV_SHARE = 0.5  # of the device's KV memory
+
+
+@dataclass(frozen=True, slots=True)
+class MovesRun:
+    """One policy under one boundary rule and the arrivals of one seed."""
+
+    boundary: str
+    run: PolicyRun
+    migrations: int
+
+
+def run_moves(
+    plan: Plan, progress: Callable[[MovesRun, int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """Every policy under every boundary rule and every seed's arrivals.
+
+    :param progress: called after each run with it, the number of runs done, and of all.
+    :return: by policy and rule what `bench.policy_figures.policy_result` says, with
+        ``boundary_blocking_p99_s`` (from the boundary to the first answering token) and
+        ``migrations_per_request``.
+    """
+    cases = [
+        (policy, boundary, seed, plan)
+        for seed in plan.seeds
+        for policy, boundaries in BOUNDARIES.items()
+        for boundary in boundaries
+    ]
+    runs: list[MovesRun] = []
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(
+        max_workers=min(cores, len(cases)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=without_collector,
+    ) as pool:
+        for done in as_completed([pool.submit(run_case, *case) for case in cases]):
+            runs.append(done.result())
+            progress(runs[-1], len(runs), len(cases))
+    return {
+        policy: {boundary: _result(runs, policy, boundary) for boundary in boundaries}
+        for policy, boundaries in BOUNDARIES.items()
+    }
+
+
+def run_case(policy: str, boundary: str, seed: int, plan: Plan) -> MovesRun:
+    """One policy under one rule and one seed's arrivals."""
+    profile = load_profile(PROFILE)
+    settings = InstanceSettings(
+        profile=profile,
+        model=str(MODEL),
+        policy=policy,
+        kv_blocks=int(profile.kv.blocks * _KV_SHARE),
+        migration=True,
+    )
+    rules = replace(NO_MIGRATION, boundary=boundary)
+    found = simulate(settings, INSTANCES, arrivals(plan, seed), plan.window, rules=rules)
+    return MovesRun(boundary, policy_run(policy, seed, plan, found), found.migrations)
+
+
+def _result(runs: list[MovesRun], policy: str, boundary: str) -> dict[str, Any]:
+    mine = sorted(
+        (run for run in runs if run.run.policy == policy and run.boundary == boundary),
+        key=lambda run: run.run.seed,
+    )
+    result = policy_result([run.run for run in mine], [])
+    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in mine]
+    result["boundary_blocking_p99_s"] = sum(percentile(w, 99) for w in waits) / len(waits)
+    result["migrations"] = sum(run.migrations for run in mine) / len(mine)
+    return result
