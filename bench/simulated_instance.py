@@ -149,6 +149,8 @@ class SimulatedInstance:
         if len(others) < len(lives):
             assert at_boundary is not None
             free += at_boundary.kv_tokens
+        arriving = () if self._connector is None else self._connector.arriving
+        free -= sum(self._live[name].kv_tokens for name in arriving)  # they have no memory yet
         return InstanceView(
             instance_id=self.name,
             within_slo=all(live.within_slo(now) for live in lives),
@@ -157,10 +159,7 @@ class SimulatedInstance:
             reasoning=sum(live.reasoning_ahead > 0 for live in others),
             fresh_answering=sum(-_QUANTUM < live.reasoning_ahead <= 0 for live in others),
             kv_blocks_free=free,
-            kv_blocks_reserved=sum(
-                live.kv_tokens for live in others if live.request.request_id in self._expected
-            ),
-            migrations=len(self._expected) + len(self._held),
+            migrations=len(arriving) + len(self._coming) + len(self._held),
         )
 
     # ---- requests that change instances
@@ -197,15 +196,10 @@ class SimulatedInstance:
             self._connector.arriving[name] = held
         self._scheduler.add_request(live.request)
 
-    @property
-    def _expected(self) -> set[str]:
-        arriving = () if self._connector is None else self._connector.arriving
-        return {*arriving, *(name for _, name, _ in self._coming)}
-
     def _release(self, name: str) -> None:
         """Its KV has been read, or never will be."""
-        del self._held[name]
-        self._scheduler.give_back(name)
+        if self._held.pop(name, None) is not None:
+            self._scheduler.give_back(name)
 
     def _fetch(self, begin_s: float) -> None:
         """Start the transfers of requests that got their memory in this step."""

@@ -74,10 +74,12 @@ class SimulatedConnector(ResumeConnector):
     ) -> None:
         """The request has memory: what is held for it can come."""
         held = self.arriving.pop(request.request_id, None)
-        if held is not None and num_external_tokens and self.now() < held.until_s:
-            held.claimed = True
-            self.claims.append((request.request_id, held, num_external_tokens))
-            return
+        if held is not None:
+            if num_external_tokens and self.now() < held.until_s:
+                held.claimed = True
+                self.claims.append((request.request_id, held, num_external_tokens))
+                return
+            held.release(held.request_id)
         super().update_state_after_alloc(request, blocks, num_external_tokens)
 
     def request_finished_all_groups(

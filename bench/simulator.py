@@ -65,16 +65,18 @@ def simulate(
     :param progress: called now and then with the virtual time, seconds.
     :param rules: of placement; requests change instances only with ``settings.migration``.
     """
-    return _Cluster(settings, instances, window, rules).run(iter(arrivals), progress)
+    return Cluster(settings, instances, window, rules).run(iter(arrivals), progress)
 
 
-class _Cluster:
+class Cluster:
+    """The instances of one simulation, and what happens to them."""
+
     def __init__(
         self, settings: InstanceSettings, instances: int, window: Window, rules: Rules
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
-        self._instances = {
+        self.instances = {
             name: SimulatedInstance(name, settings, factory, self._clock)
             for name in (f"instance-{index}" for index in range(instances))
         }
@@ -89,7 +91,10 @@ class _Cluster:
         self._unfinished = 0  # of the measured
         self._generated = 0
 
-    def run(self, arrivals: Iterator[Arrival], progress: Callable[[float], None]) -> ClusterRun:
+    def run(
+        self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
+    ) -> ClusterRun:
+        """See `simulate`; once only."""
         coming = next(arrivals, None)
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
@@ -107,7 +112,7 @@ class _Cluster:
                 break
         return ClusterRun(
             timelines=self._measured,
-            totals=[instance.totals for instance in self._instances.values()],
+            totals=[instance.totals for instance in self.instances.values()],
             generated_tokens=self._generated,
             ended_s=self._clock.now,
             migrations=self._migrations,
@@ -115,7 +120,7 @@ class _Cluster:
 
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
-        views = [instance.view() for instance in self._instances.values()]
+        views = [instance.view() for instance in self.instances.values()]
         chosen = place_new_request(views, self._rules)
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)
@@ -123,7 +128,7 @@ class _Cluster:
         if measured:
             self._measured.append(timeline)
             self._unfinished += 1
-        instance = self._instances[chosen]
+        instance = self.instances[chosen]
         instance.add(f"request-{next(self._order)}", timeline, measured)
         if not instance.busy:
             self._begin_step(instance)
@@ -132,7 +137,7 @@ class _Cluster:
         self._clock.horizon = self._next_arrival_s
         if self._moving:
             # Whoever comes to its answer elsewhere may come here.
-            others = (other for other in self._instances.values() if other is not instance)
+            others = (other for other in self.instances.values() if other is not instance)
             boundary_s = min((other.boundary_s for other in others if other.busy), default=math.inf)
             self._clock.horizon = min(self._next_arrival_s, boundary_s)
         end_s = instance.begin_step()
@@ -155,7 +160,7 @@ class _Cluster:
         """Decide as the gateway does, and carry it out."""
         views = [
             instance.view(live if instance is here else None)
-            for instance in self._instances.values()
+            for instance in self.instances.values()
         ]
         chosen = place_at_boundary(
             views,
@@ -167,7 +172,7 @@ class _Cluster:
         if chosen == here.name:
             return
         self._migrations += 1
-        there = self._instances[chosen]
+        there = self.instances[chosen]
         there.receive(live, f"request-{next(self._order)}", here.hand_over(live))
         if not there.busy:
             self._begin_step(there)

@@ -39,7 +39,7 @@ _FLAGS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    from bench import loadgen, scheduler
+    from bench import loadgen, migration, scheduler
 
     parser = argparse.ArgumentParser(
         prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     scheduler.add_arguments(
         which.add_parser("scheduler", help="policies inside an engine: worth and cost")
     )
+    migration.add_arguments(
+        which.add_parser("migration", help="moves to another engine: what they take and are worth")
+    )
     args = parser.parse_args(argv)
     if args.command == "drain":
         return admin_cli.run_drain(args)
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "load":
         return loadgen.run(args)
     if args.command == "bench":
-        return scheduler.run(args)
+        return (scheduler if args.benchmark == "scheduler" else migration).run(args)
     try:
         config = _config_of(args)
     except configuration.ConfigError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.migration import measure
+from bench.hand_over import measure
 from workers.kv_migration import available
 
 pytestmark = [
