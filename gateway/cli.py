@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "load":
         return loadgen.run(args)
     if args.command == "bench":
-        return (scheduler if args.benchmark == "scheduler" else migration).run(args)
+        return scheduler.run(args) if args.benchmark == "scheduler" else migration.run(args)
     try:
         config = _config_of(args)
     except configuration.ConfigError as error:
