@@ -28,6 +28,8 @@ STAY = PlacementConfig(boundary="off")
 class Launcher:
     """Restarts scripted workers."""
 
+    restartable = True
+
     def __init__(self, playing: Play, names: Collection[str]) -> None:
         self.names = names
         self.restarted: list[str] = []
