@@ -34,6 +34,7 @@ from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
 
+_CONNECT_S = 30.0  # a few, where there is a cluster
 _ANSWER_S = 10.0  # an actor that has a machine answers at once
 _STABLE_S = 60.0  # a worker that lived this long is started again after a short pause
 
@@ -133,7 +134,8 @@ class RayLauncher:
         """
         address = self._config.launcher.address
         try:
-            # In a thread: it blocks, and in the main thread it would take SIGTERM for itself.
+            await _check_cluster(address)
+            # In a thread: in the main one it would take SIGTERM for itself.
             await asyncio.to_thread(
                 ray.init,
                 address=address,
@@ -201,6 +203,33 @@ class RayLauncher:
         for actor in self._actors.values():
             ray.kill(actor, no_restart=True)
         ray.shutdown()
+
+
+async def _check_cluster(address: str) -> None:
+    """Join the cluster from another process, and leave it.
+
+    Where nobody answers, Ray tries for many minutes, in which this process would stand still.
+
+    :raises ConnectionError: with what Ray says.
+    """
+    code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, address),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, errors = await asyncio.wait_for(process.communicate(), _CONNECT_S)
+    except TimeoutError as error:
+        raise ConnectionError(f"no answer within {_CONNECT_S:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        lines = errors.decode("utf-8", "replace").strip().splitlines()
+        raise ConnectionError(lines[-1] if lines else f"exit status {process.returncode}")
 
 
 def _first_line(error: Exception) -> str:
