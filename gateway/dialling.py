@@ -48,12 +48,12 @@ class Dialler:
         workers = self._config.workers
         pause_s, last_reason = workers.restart_backoff_s, ""
         while True:
-            begun_s = time.monotonic()
+            served_since_s: float | None = None
             try:
                 place = await locate()
                 link = await open_link(place.address, place.token)
                 try:
-                    begun_s = time.monotonic()
+                    served_since_s = time.monotonic()
                     await self._serve(link)
                 finally:
                     await link.close()
@@ -63,7 +63,7 @@ class Dialler:
                 reason = str(error)
             else:
                 reason = "the link ended"
-            if time.monotonic() - begun_s > pause_s:
+            if served_since_s is not None and time.monotonic() - served_since_s > pause_s:
                 pause_s, last_reason = workers.restart_backoff_s, ""
             if reason != last_reason:  # said once, however often it is tried
                 log.warning("worker_unreachable", worker=label, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket as sockets
@@ -85,7 +86,9 @@ async def test_pauses_double_and_a_reason_is_said_once(
 
     monkeypatch.setattr("gateway.dialling.asyncio.sleep", sleep)
     monkeypatch.setattr("gateway.dialling.random.uniform", lambda *_: 1.0)
-    monkeypatch.setattr("gateway.dialling.time", SimpleNamespace(monotonic=lambda: 0.0))
+    # Each attempt takes longer than any pause, which does not make it a success.
+    clock = itertools.count(0.0, 100.0)
+    monkeypatch.setattr("gateway.dialling.time", SimpleNamespace(monotonic=lambda: next(clock)))
     address = f"unix:{tmp_path}/nobody"
     config = Config(launcher=LauncherConfig(kind="static", addresses=(address,), token=TOKEN))
     with capture_logs() as logs:
