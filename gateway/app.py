@@ -36,9 +36,9 @@ from gateway.http_api import (
     open_socket,
     owner_of,
 )
+from gateway.launcher import Launcher, make_launcher
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
-from gateway.supervisor import LocalSupervisor
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -125,12 +125,12 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         socket_dir = Path(tempfile.mkdtemp(prefix="pascal-"))
         stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)
 
-        supervisor = LocalSupervisor(config, service.cluster, socket_dir)
-        workers = asyncio.create_task(supervisor.run())
+        launcher = make_launcher(config, service.cluster, socket_dir)
+        workers = asyncio.create_task(launcher.run())
         stack.push_async_callback(_cancelled, workers)
-        service.maintenance.launcher = supervisor
-        service.metrics.worker_restarts.set_function(lambda: supervisor.restarts_total)
-        await _until_stopped(config, service, stopping, workers, port, announce)
+        service.maintenance.launcher = launcher
+        service.metrics.worker_restarts.set_function(lambda: launcher.restarts_total)
+        await _until_stopped(launcher, service, stopping, workers, port, announce)
 
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
@@ -143,26 +143,22 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 
 
 async def _until_stopped(
-    config: Config,
+    launcher: Launcher,
     service: ResponseService,
     stopping: asyncio.Event,
     workers: asyncio.Task[None],
     port: int,
     announce: Callable[[str], None],
 ) -> None:
-    count = config.workers.count
-    source = "no model, scripted answers" if config.workers.emulate else config.model_path
-    announce(
-        f"Starting {count} worker{'s' * (count != 1)} with model {config.served_model_name} "
-        f"({source}); logs in {Path(config.server.state_dir) / 'logs'}"
-    )
+    count = launcher.count
+    announce(launcher.describe())
     started_s = time.monotonic()
     stop = asyncio.create_task(stopping.wait())
     for wanted, timeout_s in ((1, None), (count, _STRAGGLER_S)):
         ready = asyncio.create_task(service.cluster.wait_for_instances(wanted))
         await _first_of(stop, workers, ready, timeout_s=timeout_s, cancel=(ready,))
     if service.cluster.instances and not stop.done():
-        host = config.server.host
+        host = service.config.server.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)

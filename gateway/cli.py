@@ -1,4 +1,4 @@
-"""The command line: ``pascal serve``, ``check``, ``drain``, ``undrain``, ``load`` and ``bench``.
+"""The command line: ``pascal serve``, ``worker``, ``check``, ``drain``, ``load`` and so on.
 
 A flag wins over its environment variable, which wins over ``config.toml``. Every key of the file
 can be set as ``PASCAL_<TABLE>_<KEY>`` and with ``--set table.key=value``.
@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway import admin_cli
+from gateway import admin_cli, worker_cli
 from gateway import config as configuration
+from workers.settings import WorkerSettings
 
-# Flags of `serve` and `check`: flag, key, help.
+# Flags of `serve`, `check` and, as far as they concern an engine, `worker`: flag, key, help.
 _FLAGS = (
     ("--host", "server.host", "address to listen on [PASCAL_HOST]"),
     ("--port", "server.port", "port to listen on, 0 for any [PASCAL_PORT]"),
@@ -33,8 +34,11 @@ _FLAGS = (
     ("--gpu-memory-utilization", "workers.gpu_memory_utilization", "share of a GPU's memory"),
     ("--tpot", "pacing.tpot_s", "pace where a request names none, e.g. 100ms"),
     ("--shutdown-timeout", "server.shutdown_timeout_s", "wait for running requests, e.g. 10s"),
+    ("--token-file", "launcher.token_file", "what workers on TCP ask for [PASCAL_LAUNCHER_TOKEN]"),
     ("--log-level", "server.log_level", "debug, info, warning or error"),
 )
+_SECRETS = ("api_keys", "token")
+_NOT_OF_A_WORKER = ("server.", "pacing.", "workers.count")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="validate the configuration and print it resolved")
     for command in (serve, check):
         _add_config_flags(command)
+    worker = commands.add_parser("worker", help="start one worker for a gateway elsewhere")
+    worker_cli.add_arguments(worker)
+    _add_config_flags(worker, without=_NOT_OF_A_WORKER)
     drain = commands.add_parser("drain", help="move an instance's requests away, give it no more")
     admin_cli.add_arguments(drain, drain=True)
     undrain = commands.add_parser("undrain", help="let a drained instance serve again")
@@ -74,19 +81,23 @@ def main(argv: list[str] | None = None) -> int:
         return scheduler.run(args) if args.benchmark == "scheduler" else migration.run(args)
     try:
         config = _config_of(args)
+        if args.command == "worker":
+            return _worker(worker_cli.settings_of(args, config), config)
     except configuration.ConfigError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 2
     return _serve(config) if args.command == "serve" else _check(config)
 
 
-def _add_config_flags(parser: argparse.ArgumentParser) -> None:
+def _add_config_flags(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
     parser.add_argument(
         "--config",
         type=Path,
         help="configuration file [PASCAL_CONFIG]; default: config.toml here, if there is one",
     )
     for flag, key, text in _FLAGS:
+        if key.startswith(without):
+            continue
         parser.add_argument(flag, dest=key, metavar="VALUE", help=f"{text} ({key})")
     parser.add_argument(
         "--set",
@@ -104,7 +115,7 @@ def _config_of(args: argparse.Namespace) -> configuration.Config:
         path = Path(os.environ["PASCAL_CONFIG"])
     if path is None and Path("config.toml").is_file():
         path = Path("config.toml")
-    flags: dict[str, Any] = {key: getattr(args, key) for _, key, _ in _FLAGS}
+    flags: dict[str, Any] = {key: getattr(args, key, None) for _, key, _ in _FLAGS}
     for setting in args.settings:
         key, separator, value = setting.partition("=")
         if not separator:
@@ -114,7 +125,7 @@ def _config_of(args: argparse.Namespace) -> configuration.Config:
 
 
 def _check(config: configuration.Config) -> int:
-    """Print the resolved configuration as TOML, keys of the API left out."""
+    """Print the resolved configuration as TOML, secrets left out."""
     from gateway import preflight
 
     try:
@@ -125,7 +136,7 @@ def _check(config: configuration.Config) -> int:
     for table in configuration.TABLES:
         print(f"[{table}]")
         for key, value in dataclasses.asdict(getattr(config, table)).items():
-            print(f"{key} = {_toml('(hidden)' if key == 'api_keys' and value else value)}")
+            print(f"{key} = {_toml('(hidden)' if key in _SECRETS and value else value)}")
         print()
     print(f"# model loaded from: {config.model_path}")
     print(f"# model name in the API: {config.served_model_name}")
@@ -141,6 +152,17 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)
+
+
+def _worker(settings: WorkerSettings, config: configuration.Config) -> int:
+    from gateway import preflight
+
+    try:
+        preflight.check_engine(config)
+    except preflight.PreflightError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    return worker_cli.run(settings)
 
 
 def _serve(config: configuration.Config) -> int:

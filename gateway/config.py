@@ -12,8 +12,9 @@ import difflib
 import os
 import re
 import tomllib
+import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,20 @@ class WorkersConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LauncherConfig:
+    """Who runs the workers; see `gateway.launcher`."""
+
+    kind: str = _choice("local", "local", "static", "ray")
+    addresses: tuple[str, ...] = ()  # static: where the workers listen
+    token: str = field(default="", repr=False)  # static: what workers on TCP ask for
+    token_file: str = ""  # a file that holds it
+    address: str = "auto"  # ray: the cluster
+    namespace: str = "pascal"  # ray: in which the actors have their names
+    cpus: float = _setting(1.0, 0)  # ray: of one worker
+    gpus: int = _setting(-1, -1)  # ray: of one worker; -1: as many as its engine needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementConfig:
     """Which instance serves what, and which requests move; see `gateway.placement.Rules`."""
 
@@ -179,6 +194,7 @@ class Config:
     server: ServerConfig = ServerConfig()
     model: ModelConfig = ModelConfig()
     workers: WorkersConfig = WorkersConfig()
+    launcher: LauncherConfig = LauncherConfig()
     placement: PlacementConfig = PlacementConfig()
     cluster: ClusterConfig = ClusterConfig()
     pacing: PacingConfig = PacingConfig()
@@ -204,6 +220,12 @@ class Config:
             return "tiny-reasoner"
         path = Path(self.model.name)
         return path.resolve().name if path.is_dir() else self.model.name
+
+    @property
+    def model_line(self) -> str:
+        """The model's name and where it comes from, for people."""
+        source = "no model, scripted answers" if self.workers.emulate else self.model_path
+        return f"model {self.served_model_name} ({source})"
 
     @property
     def store_path(self) -> Path:
@@ -245,7 +267,60 @@ def load(
             f"workers.low_water_s ({config.workers.low_water_s})"
         )
     _check_emulation(config)
-    return config
+    _check_addresses(config.launcher)
+    return replace(config, launcher=_with_token(config.launcher))
+
+
+def _check_addresses(launcher: LauncherConfig) -> None:
+    key = "launcher.addresses"
+    if launcher.kind != "static":
+        if launcher.addresses:
+            raise ConfigError(f"{key}: only with launcher.kind = 'static'")
+        return
+    if not launcher.addresses:
+        raise ConfigError(f"{key}: launcher.kind = 'static' needs the address of each worker")
+    for address in launcher.addresses:
+        if not is_worker_address(address):
+            raise ConfigError(
+                f"{key}: {address!r} is none of ws://host:port, wss://host:port, tcp://host:port, "
+                "unix:/path"
+            )
+        if launcher.addresses.count(address) > 1:
+            raise ConfigError(f"{key}: {address!r} is there twice")
+    if not (launcher.token or launcher.token_file or _only_here(launcher.addresses)):
+        raise ConfigError(
+            "launcher.token: workers on TCP ask for one; set launcher.token_file, or "
+            "PASCAL_LAUNCHER_TOKEN in the environment"
+        )
+
+
+def _only_here(addresses: tuple[str, ...]) -> bool:
+    return all(address.startswith("unix:") for address in addresses)
+
+
+def is_worker_address(address: str) -> bool:
+    """Whether this is an address that a gateway can dial."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        return bool(rest)
+    try:
+        parts = urllib.parse.urlsplit(address)
+        return scheme in ("ws", "wss", "tcp") and bool(parts.hostname and parts.port)
+    except ValueError:  # the port is no number, or none that exists
+        return False
+
+
+def _with_token(launcher: LauncherConfig) -> LauncherConfig:
+    if launcher.token or not launcher.token_file:
+        return launcher
+    try:
+        token = Path(launcher.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise ConfigError(f"launcher.token_file: {launcher.token_file}: {reason}") from error
+    if not token:
+        raise ConfigError(f"launcher.token_file: {launcher.token_file} is empty")
+    return replace(launcher, token=token)
 
 
 def _check_emulation(config: Config) -> None:

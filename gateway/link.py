@@ -79,7 +79,8 @@ class WorkerLink:
 async def open_link(address: str, token: str | None) -> WorkerLink:
     """Dial a worker and shake hands.
 
-    :param address: ``unix:/path`` or ``tcp://host:port``.
+    :param address: ``unix:/path``, ``tcp://host:port``, ``ws://host:port``, or
+        ``wss://host:port`` where a proxy ends TLS.
     :raises LinkError: if the worker is not there (yet), refuses, or speaks another protocol.
     """
     options = {
@@ -93,7 +94,8 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
             socket = await unix_connect(address.removeprefix("unix:"), **options)  # type: ignore[arg-type]
         else:
             uri = address.replace("tcp://", "ws://", 1)
-            socket = await connect(uri, **options)  # type: ignore[arg-type]
+            # No proxy: that of the environment is for the outside world.
+            socket = await connect(uri, proxy=None, **options)  # type: ignore[arg-type]
     except (OSError, InvalidHandshake, TimeoutError) as error:
         raise LinkError(f"cannot connect to {address}: {error}") from error
     try:

@@ -18,8 +18,12 @@ from gateway.errors import Conflict, NotFound
 log = structlog.get_logger()
 
 
-class Launcher(Protocol):
-    """Who keeps the workers running."""
+class Restarts(Protocol):
+    """Whoever can start instances again; see `gateway.launcher`."""
+
+    @property
+    def restartable(self) -> bool:
+        """Whether `restart` may be called."""
 
     @property
     def names(self) -> Collection[str]:
@@ -33,7 +37,7 @@ class Maintenance:
     """Drains instances, and restarts those that are to be."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.launcher: Launcher | None = None
+        self.launcher: Restarts | None = None
         self._cluster = cluster
         self._restarts: dict[str, asyncio.Task[None]] = {}  # asked for, until it is back
 
@@ -44,7 +48,9 @@ class Maintenance:
         :raises Conflict: nobody here can restart it.
         """
         self._check(instance_id)
-        if restart and (self.launcher is None or instance_id not in self.launcher.names):
+        launcher = self.launcher
+        can = launcher is not None and launcher.restartable and instance_id in launcher.names
+        if restart and not can:
             raise Conflict(
                 f"Instance '{instance_id}' was not started by this gateway, so it cannot be "
                 "restarted from here.",

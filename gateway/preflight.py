@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import socket
 from pathlib import Path
 
@@ -22,10 +23,20 @@ class PreflightError(Exception):
 
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
+    if config.launcher.kind == "local":  # else model and memory are on other machines
+        check_engine(config)
+        _check_memory(config)
+    if config.launcher.kind == "ray" and importlib.util.find_spec("ray") is None:
+        raise PreflightError(
+            "launcher.kind: 'ray' needs the package of that name: pip install 'pascal-serve[ray]'."
+        )
+    _check_port(config.server.host, config.server.port)
+
+
+def check_engine(config: Config) -> None:
+    """Raise `PreflightError` if there is no such model or device profile here."""
     _check_model(config)
     check_profile(config)
-    _check_memory(config)
-    _check_port(config.server.host, config.server.port)
 
 
 def _check_port(host: str, port: int) -> None:

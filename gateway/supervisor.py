@@ -52,7 +52,10 @@ class CannotServe(Exception):
 class LocalSupervisor:
     """Keeps ``config.workers.count`` workers running until cancelled."""
 
+    restartable = True
+
     def __init__(self, config: Config, cluster: Cluster, socket_dir: Path) -> None:
+        self.count = config.workers.count
         self.restarts_total = 0
         self._config = config
         self._cluster = cluster
@@ -69,6 +72,12 @@ class LocalSupervisor:
     def restart(self, instance_id: str) -> None:
         """End the process of an instance and start it again; one that only starts is left alone."""
         self._again[instance_id].set()
+
+    def describe(self) -> str:
+        """What is being started, in one line for people."""
+        plural = "s" * (self.count != 1)
+        what = f"{self.count} worker{plural} with {self._config.model_line}"
+        return f"Starting {what}; logs in {self._log_dir}"
 
     async def run(self) -> None:
         """Serve until cancelled; on the way out every process is gone.
@@ -114,7 +123,7 @@ class LocalSupervisor:
 
     async def _run_once(self, index: int) -> None:
         """One life of one worker process."""
-        settings = worker_settings(self._config, index, self._socket_dir)
+        settings = local_settings(self._config, index, self._socket_dir)
         log_path = self._log_dir / f"{settings.instance_id}.log"
         read_end, write_end = os.pipe()
         try:
@@ -204,15 +213,20 @@ class LocalSupervisor:
             try:
                 code = await asyncio.wait_for(process.wait(), timeout=1.0)
             except TimeoutError:
-                silent_s = time.monotonic() - link.last_heard_s
-                instance = self._cluster.instances.get(instance_id)
-                stuck_s = instance.since_step_s if instance else 0.0
-                if silent_s > timeout_s:
-                    raise LinkError(f"no heartbeat for {silent_s:.0f} s") from None
-                if stuck_s > 4 * timeout_s:
-                    raise LinkError(f"no engine step for {stuck_s:.0f} s") from None
+                check_alive(link, self._cluster, instance_id, timeout_s)
             else:
                 raise LinkError(f"the process ended with {code}")
+
+
+def check_alive(link: WorkerLink, cluster: Cluster, instance_id: str, timeout_s: float) -> None:
+    """:raises LinkError: for a worker that has fallen silent, or whose engine makes no step."""
+    silent_s = time.monotonic() - link.last_heard_s
+    instance = cluster.instances.get(instance_id)
+    stuck_s = instance.since_step_s if instance else 0.0
+    if silent_s > timeout_s:
+        raise LinkError(f"no heartbeat for {silent_s:.0f} s")
+    if stuck_s > 4 * timeout_s:
+        raise LinkError(f"no engine step for {stuck_s:.0f} s")
 
 
 async def _until_asked(again: asyncio.Event) -> None:
@@ -224,22 +238,28 @@ def _name(index: int) -> str:
     return f"worker-{index}"
 
 
-def worker_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
+def local_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
     """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
+    settings = worker_settings(config, _name(index), f"unix:{socket_dir / _name(index)}.sock")
+    # An emulated device leaves its core idle most of the time: the system shares them better.
+    if settings.engine == "async" or settings.emulate:
+        return settings
+    cores = sorted(os.sched_getaffinity(0))
+    return msgspec.structs.replace(settings, cpu_cores=(cores[index % len(cores)],))
+
+
+def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSettings:
+    """What a worker is told, whoever starts it."""
     workers, model = config.workers, config.model
     engine = workers.engine
     if engine == "auto":
         engine = "inprocess" if cpu_build() or workers.emulate else "async"
     emulate = workers.emulate or None
-    cores = sorted(os.sched_getaffinity(0))
-    instance_id = _name(index)
     return WorkerSettings(
         instance_id=instance_id,
-        listen=f"unix:{socket_dir / instance_id}.sock",
+        listen=listen,
         model=config.model_path,
         served_model_name=config.served_model_name,
-        # An emulated device leaves its core idle most of the time: the system shares them better.
-        cpu_cores=(cores[index % len(cores)],) if engine == "inprocess" and not emulate else (),
         engine="inprocess" if engine == "inprocess" else "async",
         emulate=emulate,
         policy=workers.policy,

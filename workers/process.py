@@ -1,4 +1,4 @@
-"""The worker process: ``python -m workers.process --settings JSON``.
+"""The worker process: ``python -m workers.process --settings JSON``, or ``-`` to read it.
 
 Decides the process's surroundings: cores, environment, logging, signals, its life and death. The
 order matters: cores and environment are set before torch and vLLM are imported, and the worker
@@ -6,8 +6,10 @@ listens only when its engine can serve, so that a connection means readiness.
 
 How it ends:
     SIGTERM                     requests are cancelled, the connection is closed, exit 0
-    SIGINT                      ignored: the gateway decides, and Ctrl-C reaches us both
+    SIGINT                      the same; ignored with a launcher's pipe: the launcher decides, and
+                                Ctrl-C reaches us both
     the launcher's pipe closes  the launcher is dead: kill everything at once
+    the gateway goes away       requests are cancelled, and it waits for the next one
     the engine fails            every request is told, exit 1
 """
 
@@ -35,10 +37,13 @@ _LAST_WORDS_S = 1.0  # for the gateway to read that the engine failed
 def main() -> None:
     """Parse the arguments and run until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
-    parser.add_argument("--settings", required=True, help="WorkerSettings as JSON")
+    parser.add_argument(
+        "--settings", required=True, help="WorkerSettings as JSON; -: from standard input"
+    )
     arguments = parser.parse_args()
+    text = sys.stdin.read() if arguments.settings == "-" else arguments.settings
     try:
-        settings = msgspec.json.decode(arguments.settings, type=WorkerSettings)
+        settings = msgspec.json.decode(text, type=WorkerSettings)
     except msgspec.MsgspecError as error:
         parser.error(f"--settings: {error}")
     if settings.listen.startswith("tcp:") and not settings.token:
@@ -59,8 +64,11 @@ def prepare(settings: WorkerSettings) -> None:
     """Set up this process; must run before torch or vllm is imported."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)  # so that the engine's own processes can be killed with this one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: kill_all())  # until the engine is loaded
+    if settings.parent_fd is None:
+        signal.signal(signal.SIGINT, lambda *_: kill_all())
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.instance_id)
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
@@ -165,6 +173,8 @@ async def run(settings: WorkerSettings) -> int:
         stop.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if settings.parent_fd is None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with asyncio.TaskGroup() as tasks:
         service = Service(engine, renderer, tasks, failed)
         engine.start(service)

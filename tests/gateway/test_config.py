@@ -49,6 +49,47 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) 
     assert named in str(caught.value)
 
 
+STATIC = "[launcher]\nkind = 'static'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[launcher]\nkind = 'slurm'", "launcher.kind: 'slurm' is none of local, static, ray"),
+        ("[launcher]\naddresses = ['unix:/a']", "launcher.addresses: only with launcher.kind"),
+        (STATIC, "launcher.addresses: launcher.kind = 'static' needs"),
+        (STATIC + "addresses = ['a:9000']", "launcher.addresses: 'a:9000' is none of ws://"),
+        (STATIC + "addresses = ['ws://a']", "launcher.addresses: 'ws://a' is none of"),
+        (STATIC + "addresses = ['ws://a:x']", "launcher.addresses: 'ws://a:x' is none of"),
+        (STATIC + "addresses = ['unix:']", "launcher.addresses: 'unix:' is none of"),
+        (STATIC + "addresses = ['unix:/a', 'unix:/a']", "launcher.addresses: 'unix:/a' is there"),
+        (STATIC + "addresses = ['ws://a:1']", "launcher.token: workers on TCP ask for one"),
+        ("[launcher]\ntoken_file = '/nowhere/token'", "launcher.token_file: /nowhere/token: No"),
+        ("[launcher]\ngpus = -2", "launcher.gpus: -2 is out of range"),
+    ],
+)
+def test_a_wrong_launcher_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), environment={})
+    assert named in str(caught.value)
+
+
+def test_the_token_of_static_workers_comes_from_a_file_or_a_variable(tmp_path: Path) -> None:
+    path = write(tmp_path, STATIC + "addresses = ['ws://a:1', 'wss://b:2', 'unix:/c']")
+    secret = tmp_path / "secret"
+    secret.write_text("of the file\n")
+    config = load(path, environment={}, flags={"launcher.token_file": str(secret)})
+    assert config.launcher.token == "of the file"
+    assert "of the file" not in repr(config)
+    environment = {"PASCAL_LAUNCHER_TOKEN": "t", "PASCAL_LAUNCHER_TOKEN_FILE": str(secret)}
+    assert load(path, environment=environment).launcher.token == "t"
+    secret.write_text("\n")
+    with pytest.raises(ConfigError, match=r"launcher\.token_file: .* is empty"):
+        load(path, environment={}, flags={"launcher.token_file": str(secret)})
+    local = load(write(tmp_path, STATIC + "addresses = ['unix:/c']"), environment={})
+    assert local.launcher.token == ""
+
+
 @pytest.mark.parametrize(
     "key", ["model.name=other", "workers.engine=async", "workers.tensor_parallel_size=2"]
 )

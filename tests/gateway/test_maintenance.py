@@ -28,6 +28,8 @@ STAY = PlacementConfig(boundary="off")
 class Launcher:
     """Restarts scripted workers."""
 
+    restartable = True
+
     def __init__(self, playing: Play, names: Collection[str]) -> None:
         self.names = names
         self.restarted: list[str] = []
@@ -137,6 +139,9 @@ async def test_what_cannot_be_drained_is_said(
         assert capsys.readouterr().err == message
         launcher.names = ("a",)
         assert await command("drain", "b", "--restart", f"--base-url={url}") == 1
+        assert "cannot be restarted from here" in capsys.readouterr().err
+        launcher.restartable = False
+        assert await command("drain", "a", "--restart", f"--base-url={url}") == 1
         assert "cannot be restarted from here" in capsys.readouterr().err
         assert playing.cluster.router.drained == set()
         async with client.post("/admin/instances/a/drain", json={"now": True}) as answer:

@@ -13,13 +13,13 @@ import pytest
 
 from gateway.cluster import Cluster
 from gateway.config import Config, ServerConfig, WorkersConfig
-from gateway.supervisor import CannotServe, LocalSupervisor, worker_settings
+from gateway.supervisor import CannotServe, LocalSupervisor, local_settings
 
 
 def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     settings = [
-        worker_settings(Config(workers=WorkersConfig(engine="inprocess")), index, tmp_path)
+        local_settings(Config(workers=WorkersConfig(engine="inprocess")), index, tmp_path)
         for index in range(len(cores) + 1)
     ]
     assert [one.cpu_cores for one in settings] == [(core,) for core in [*cores, cores[0]]]
@@ -28,17 +28,17 @@ def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: P
 
 def test_gpu_workers_are_not_pinned(tmp_path: Path) -> None:
     config = Config(workers=WorkersConfig(engine="async", tensor_parallel_size=2))
-    settings = worker_settings(config, 1, tmp_path)
+    settings = local_settings(config, 1, tmp_path)
     assert settings.cpu_cores == ()
     assert settings.tensor_parallel_size == 2
     assert not settings.enforce_eager
 
 
 def test_emulated_workers_run_their_engine_in_process_and_share_the_cores(tmp_path: Path) -> None:
-    settings = worker_settings(Config(workers=WorkersConfig(emulate="h100-qwen32b")), 1, tmp_path)
+    settings = local_settings(Config(workers=WorkersConfig(emulate="h100-qwen32b")), 1, tmp_path)
     assert (settings.engine, settings.emulate) == ("inprocess", "h100-qwen32b")
     assert settings.cpu_cores == ()
-    assert worker_settings(Config(), 0, tmp_path).emulate is None
+    assert local_settings(Config(), 0, tmp_path).emulate is None
 
 
 def test_workers_are_told_their_policy_and_its_numbers(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_workers_are_told_their_policy_and_its_numbers(tmp_path: Path) -> None:
         "low_water_s": 0.5,
         "high_water_s": 9.0,
     }
-    settings = worker_settings(Config(workers=replace(WorkersConfig(), **policy)), 0, tmp_path)
+    settings = local_settings(Config(workers=replace(WorkersConfig(), **policy)), 0, tmp_path)
     assert {name: getattr(settings, name) for name in policy} == policy
 
 

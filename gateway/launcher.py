@@ -1,0 +1,52 @@
+"""Who runs the workers: one interface, and the choice of ``launcher.kind``.
+
+local     `gateway.supervisor`: processes of this gateway, on this machine
+static    `gateway.static_launcher`: workers that run elsewhere, by address
+ray       `gateway.ray_launcher`: actors of a Ray cluster
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from gateway.cluster import Cluster
+from gateway.config import Config
+from gateway.maintenance import Restarts
+from gateway.static_launcher import StaticLauncher
+from gateway.supervisor import LocalSupervisor
+
+
+class Launcher(Restarts, Protocol):
+    """Brings workers to the cluster, and brings them back."""
+
+    @property
+    def count(self) -> int:
+        """Instances that there are to be."""
+
+    @property
+    def restarts_total(self) -> int:
+        """Of worker processes, as far as it starts them or sees it."""
+
+    def describe(self) -> str:
+        """What `run` sets out to do, in one line for people."""
+
+    async def run(self) -> None:
+        """Keep the workers connected until cancelled.
+
+        :raises gateway.supervisor.CannotServe: there is no hope for any.
+        """
+
+
+def make_launcher(config: Config, cluster: Cluster, socket_dir: Path) -> Launcher:
+    """The one that is configured.
+
+    :param socket_dir: for sockets of workers on this machine.
+    """
+    if config.launcher.kind == "static":
+        return StaticLauncher(config, cluster)
+    if config.launcher.kind == "ray":
+        from gateway.ray_launcher import RayLauncher  # ray may not be installed
+
+        return RayLauncher(config, cluster)
+    return LocalSupervisor(config, cluster, socket_dir)

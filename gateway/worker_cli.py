@@ -1,0 +1,55 @@
+"""``pascal worker``: one worker for a gateway elsewhere (``launcher.kind = "static"``)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import urllib.parse
+from typing import NoReturn
+
+import msgspec
+
+from gateway.config import Config, ConfigError, is_worker_address
+from gateway.supervisor import worker_settings
+from workers.settings import WorkerSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its own flags, beside those of the configuration."""
+    parser.add_argument(
+        "--listen", required=True, help="tcp://host:port, of all interfaces 0.0.0.0, or unix:/path"
+    )
+    parser.add_argument("--id", help="its name among all workers; default: host name and port")
+
+
+def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
+    """What it is started with. Raises `ConfigError`."""
+    scheme = args.listen.partition(":")[0]
+    if scheme not in ("tcp", "unix") or not is_worker_address(args.listen):
+        raise ConfigError(f"--listen {args.listen}: neither tcp://host:port nor unix:/path")
+    token = config.launcher.token or None
+    if scheme == "tcp" and token is None:
+        raise ConfigError(
+            "launcher.token: needed for a worker on TCP; use --token-file, or "
+            "PASCAL_LAUNCHER_TOKEN in the environment"
+        )
+    instance_id = args.id or _default_id(args.listen)
+    return msgspec.structs.replace(worker_settings(config, instance_id, args.listen), token=token)
+
+
+def run(settings: WorkerSettings) -> NoReturn:
+    """Become the worker process. Its settings go through a pipe: others can read arguments."""
+    data = msgspec.json.encode(settings)
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "wb") as pipe:
+        pipe.write(data)  # some hundred bytes: they fit into the pipe
+    os.dup2(read_end, 0)
+    os.execv(sys.executable, [sys.executable, "-m", "workers.process", "--settings", "-"])
+
+
+def _default_id(listen: str) -> str:
+    if listen.startswith("unix:"):
+        return f"{socket.gethostname()}-{os.path.basename(listen).removesuffix('.sock')}"
+    return f"{socket.gethostname()}-{urllib.parse.urlsplit(listen).port}"
