@@ -36,7 +36,10 @@ def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
             "PASCAL_LAUNCHER_TOKEN in the environment"
         )
     instance_id = args.id or _default_id(args.listen)
-    return msgspec.structs.replace(worker_settings(config, instance_id, args.listen), token=token)
+    settings = worker_settings(config, instance_id, args.listen)
+    # How many others there are is the gateway's business, not in this configuration.
+    migration = config.workers.kv_migration
+    return msgspec.structs.replace(settings, token=token, kv_migration=migration)
 
 
 def run(settings: WorkerSettings) -> NoReturn:

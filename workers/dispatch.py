@@ -224,7 +224,7 @@ class Dispatcher:
         views = [self._view(request, True) for request in running]
         views += [self._waiting_view(request) for request in waiting]
         views += [self._view(request, False, loading=True) for request in loading]
-        self.review_at = now + min(self._settings.review_s, self._settings.low_water_s / 4)
+        self.review_at = now + self._pause_s(len(views))
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
@@ -245,6 +245,11 @@ class Dispatcher:
             request.next_decode_eligible_step = max(
                 request.next_decode_eligible_step, scheduler.current_step + 2
             )
+
+    def _pause_s(self, requests: int) -> float:
+        settings = self._settings
+        pause_s = max(settings.review_s, requests * settings.review_s_per_request)
+        return min(pause_s, settings.low_water_s / 4)
 
     def after_step(self) -> None:
         """Queue who was preempted; call after `schedule`."""

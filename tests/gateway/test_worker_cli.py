@@ -26,6 +26,9 @@ def test_a_worker_is_called_by_host_and_port_unless_it_has_a_name() -> None:
     assert (worker.listen, worker.token) == ("tcp://0.0.0.0:9000", "t")
     assert (worker.policy, worker.parent_fd, worker.cpu_cores) == ("pascal", None, ())
     assert settings("tcp://0.0.0.0:9000", "left", **flags).instance_id == "left"
+    # That it is the only one in its own configuration says nothing about the gateway's others.
+    assert settings("unix:/run/a.sock", **{"workers.count": "1"}).kv_migration
+    assert not settings("unix:/run/a.sock", **{"workers.kv_migration": "false"}).kv_migration
     assert settings("unix:/run/a.sock").instance_id == f"{socket.gethostname()}-a"
 
 

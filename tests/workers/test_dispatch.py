@@ -62,6 +62,13 @@ def test_the_boundary_is_decided_upon_at_once() -> None:
     assert case.dispatcher.review_at == 102.0
 
 
+def test_the_next_decision_comes_later_for_many_but_before_readers_are_in_danger() -> None:
+    pause_s = Case("slack").dispatcher._pause_s
+    assert pause_s(1) == pause_s(600) == 0.25
+    assert pause_s(1000) == pytest.approx(0.4)
+    assert pause_s(10_000) == 0.5  # a quarter of the low-water mark
+
+
 def test_arrivals_and_other_paces_are_decided_upon_at_once() -> None:
     case = Case("slack")
     case.dispatcher.review_at = 105.0
