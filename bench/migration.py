@@ -9,7 +9,6 @@ Two parts, each of which can be run alone with ``--only``:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.errors import BenchmarkError
+from bench.outputs import prepare_json, write_json
 
 PARTS = ("engines", "loaded")
 _CONTEXTS = (256, 1024, 4096)  # tokens
@@ -38,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the parts; :return: the exit status."""
-    if args.json is not None and not args.json.resolve().parent.is_dir():
-        print(f"pascal: --json {args.json}: there is no such folder", file=sys.stderr)
+    try:
+        results = prepare_json(args.json, keep=bool(args.only))
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
         return 2
     console = Console()
     if not console.is_terminal:
@@ -48,17 +50,13 @@ def run(args: argparse.Namespace) -> int:
         "engines": _engines,
         "loaded": _loaded,
     }
-    results: dict[str, Any] = {}
-    if args.only and args.json is not None and args.json.exists():
-        results = json.loads(args.json.read_text(encoding="utf-8"))  # of the other part
     for part in dict.fromkeys(args.only or PARTS):
         try:
             results |= parts[part](args.quick, console)
         except BenchmarkError as error:
             print(f"pascal: {part}: {error}", file=sys.stderr)
             return 1
-        if args.json is not None:
-            args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, results)
     return 0
 
 

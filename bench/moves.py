@@ -11,10 +11,7 @@ each boundary rule and the same arrivals:
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +19,7 @@ from bench.measure import percentile
 from bench.policy_figures import PolicyRun, policy_result
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import NO_MIGRATION, Window, simulate
-from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, policy_run, without_collector
+from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, in_parallel, policy_run
 from workers.profile import load_profile
 
 BOUNDARIES = {
@@ -62,15 +59,9 @@ def run_moves(
         for boundary in boundaries
     ]
     runs: list[MovesRun] = []
-    cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(
-        max_workers=min(cores, len(cases)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=without_collector,
-    ) as pool:
-        for done in as_completed([pool.submit(run_case, *case) for case in cases]):
-            runs.append(done.result())
-            progress(runs[-1], len(runs), len(cases))
+    for run in in_parallel(run_case, cases):
+        runs.append(run)
+        progress(run, len(runs), len(cases))
     return {
         policy: {boundary: _result(runs, policy, boundary) for boundary in boundaries}
         for policy, boundaries in BOUNDARIES.items()

@@ -14,7 +14,6 @@ The JSON is written anew after every part, so an interrupted run keeps what it h
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.errors import BenchmarkError
+from bench.outputs import prepare_folder, prepare_json, write_json
 from bench.policy_figures import ORACLE, PolicyRun, policy_result
 
 _FILE_COLUMNS = 140  # where there is no terminal: room for the tables
@@ -49,15 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the parts; :return: the exit status."""
-    if problem := _unwritable(args):
-        print(f"pascal: {problem}", file=sys.stderr)
+    try:
+        results = prepare_json(args.json, keep=bool(args.only))
+        prepare_folder(args.plots)
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
         return 2
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_COLUMNS)
-    results: dict[str, Any] = {}
-    if args.only and args.json is not None and args.json.exists():
-        results = json.loads(args.json.read_text(encoding="utf-8"))  # of the other parts
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "virtual": _virtual,
         "cpu": _cpu,
@@ -71,27 +71,10 @@ def run(args: argparse.Namespace) -> int:
         except BenchmarkError as error:
             print(f"pascal: {part}: {error}", file=sys.stderr)
             return 1
-        if args.json is not None:
-            args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, results)
         if args.plots is not None:
             _plot(part, results, args.plots)
     return 0
-
-
-def _unwritable(args: argparse.Namespace) -> str | None:
-    """What is wrong with the paths, said before minutes are spent."""
-    if args.json is not None and not args.json.resolve().parent.is_dir():
-        return f"--json {args.json}: there is no folder {args.json.resolve().parent}"
-    if args.json is not None and args.json.is_dir():
-        return f"--json {args.json} is a folder"
-    if args.plots is not None and args.plots.exists() and not args.plots.is_dir():
-        return f"--plots {args.plots} is a file"
-    if args.only and args.json is not None and args.json.exists():
-        try:
-            json.loads(args.json.read_text(encoding="utf-8"))
-        except ValueError:
-            return f"--json {args.json}: other parts' figures are to be kept, but it is no JSON"
-    return None
 
 
 def _virtual(quick: bool, console: Console) -> dict[str, Any]:

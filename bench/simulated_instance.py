@@ -137,7 +137,16 @@ class SimulatedInstance:
         request = self._factory.request(name, timeline.lengths, self._clock.now)
         self._live[name] = Live(request, timeline, measured)
         self._kv_tokens += timeline.lengths.prompt
+        soonest_s = self._clock.now + timeline.lengths.reasoning * self._steps.base_s
+        self.boundary_s = min(self.boundary_s, soonest_s)
         self._scheduler.add_request(request)
+
+    def final_totals(self) -> InstanceTotals:
+        """What it did until now, with what the scheduler counts."""
+        stats = self._scheduler.phase_stats()
+        self.totals.recomputed_tokens = stats.recomputed_tokens_total
+        self.totals.reloaded_tokens = stats.reloaded_tokens_total
+        return self.totals
 
     def view(self, at_boundary: Live | None = None) -> InstanceView:
         """What placement sees of it, as `gateway.instance` says it; the footprint in tokens."""
@@ -286,10 +295,6 @@ class SimulatedInstance:
                     done.append(live)
         self._kv_tokens += requests * len(ends)
         self.totals.generated_tokens += requests * len(ends)
-        if done:
-            stats = self._scheduler.phase_stats()
-            self.totals.recomputed_tokens = stats.recomputed_tokens_total
-            self.totals.reloaded_tokens = stats.reloaded_tokens_total
         return Ended(dict.fromkeys(ends, requests), done, crossed)
 
     def _look_ahead(self, ends: Sequence[float]) -> None:

@@ -119,6 +119,8 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             output.scheduled_new_reqs
             or output.scheduled_cached_reqs.resumed_req_ids
             or self._preemptions != preemptions
+            # With no token left vLLM tried nobody.
+            or output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
             or self.deferred_frees
             or self._anyone_moving()
         )

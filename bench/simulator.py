@@ -112,7 +112,7 @@ class Cluster:
                 break
         return ClusterRun(
             timelines=self._measured,
-            totals=[instance.totals for instance in self.instances.values()],
+            totals=[instance.final_totals() for instance in self.instances.values()],
             generated_tokens=self._generated,
             ended_s=self._clock.now,
             migrations=self._migrations,

@@ -10,18 +10,23 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bench.arrivals import Arrival, poisson, under_way
+from bench.errors import BenchmarkError
 from bench.lengths import ARENA_HARD
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import figures
 from workers.profile import load_profile
+
+_Result = TypeVar("_Result")
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "tiny-reasoner"
 PROFILE = "h100-qwen32b"
@@ -63,16 +68,32 @@ def run_virtual(
     """
     cases = [(policy, seed, plan) for seed in plan.seeds for policy in policies]
     runs: list[PolicyRun] = []
+    for run in in_parallel(run_case, cases):
+        runs.append(run)
+        progress(run, len(runs), len(cases))
+    return sorted(runs, key=lambda run: (policies.index(run.policy), run.seed))
+
+
+def in_parallel(
+    function: Callable[..., _Result], cases: Sequence[tuple[Any, ...]]
+) -> Iterator[_Result]:
+    """What ``function`` returns for each case, as they are done, in a process per core.
+
+    :raises BenchmarkError: if a process died.
+    """
     cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         max_workers=min(cores, len(cases)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=without_collector,
-    ) as pool:
-        for done in as_completed([pool.submit(run_case, *case) for case in cases]):
-            runs.append(done.result())
-            progress(runs[-1], len(runs), len(cases))
-    return sorted(runs, key=lambda run: (policies.index(run.policy), run.seed))
+        initializer=_without_collector,
+    )
+    try:
+        for done in as_completed([pool.submit(function, *case) for case in cases]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise BenchmarkError("a process died, perhaps for lack of memory") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_case(policy: str, seed: int, plan: Plan) -> PolicyRun:
@@ -117,7 +138,7 @@ def policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRun
     )
 
 
-def without_collector() -> None:
+def _without_collector() -> None:
     """Collect between runs only: within one it takes a third of the time and finds nothing."""
     gc.freeze()
     gc.disable()

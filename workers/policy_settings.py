@@ -53,7 +53,9 @@ class PolicySettings:
 
     # A decision is followed by the next one so much later, but at the latest after a quarter of the
     # low-water mark, and at once when a request arrives or comes to its answer, or a reader reads
-    # otherwise. In between nothing changes but who is in danger, and that the low-water mark bears.
+    # otherwise. In between ranks are those of the last decision: a reader may come into danger,
+    # which the low-water mark bears, a quantum may end some tokens later, and if memory gets short
+    # vLLM itself evicts who ranks last.
     review_s: float = 0.25
     # With many requests it is later: a decision takes some 10 us for each, and so never more than a
     # few hundredths of the time.

@@ -16,6 +16,7 @@ from bench.simulated_scheduler import SimulatedScheduler
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import TAU_S, figures
 from bench.virtual import MODEL
+from workers.dispatch import Dispatcher
 from workers.policy_settings import POLICIES
 from workers.profile import load_profile
 
@@ -158,3 +159,18 @@ def test_a_steady_state_holds_what_little_s_law_says() -> None:
     assert statistics.fmean(
         arrival.lengths.reasoning + arrival.lengths.answer for arrival in found
     ) == pytest.approx(left, rel=0.15)
+
+
+@pytest.mark.parametrize("policy", ["rr", "pascal", "slack"])
+def test_tokens_that_are_counted_late_are_counted_right(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = pressed(policy, offload=False, leaps=False)
+    monkeypatch.setattr(Dispatcher, "_quiet_tokens", lambda *_: 0)
+    assert pressed(policy, offload=False, leaps=False) == late
+
+
+def test_the_oldest_of_a_steady_state_come_first() -> None:
+    found = list(under_way(40.0, ARENA_HARD, 0.03, 1))
+    done = [arrival.lengths.prompt for arrival in found]  # prompts are short, at most 4000
+    assert statistics.fmean(done[: len(done) // 4]) > 2 * statistics.fmean(done[-len(done) // 4 :])
