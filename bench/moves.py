@@ -50,7 +50,7 @@ def run_moves(
     :param progress: called after each run with it, the number of runs done, and of all.
     :return: by policy and rule what `bench.policy_figures.policy_result` says, with
         ``boundary_blocking_p99_s`` (from the boundary to the first answering token) and
-        ``migrations_per_request``.
+        ``migrations`` of a run.
     """
     cases = [
         (policy, boundary, seed, plan)

@@ -150,7 +150,9 @@ class Cluster:
 
         def empty() -> bool:
             instance = self.instances.get(instance_id)
-            return instance is None or not instance.routes
+            if instance is None:
+                return True
+            return not instance.routes and not self.router.reading_from(instance_id)
 
         await self._until(lambda: empty() or instance_id not in self.router.drained)
         return instance_id in self.router.drained

@@ -132,6 +132,8 @@ class Route:
         """Its holder is told to let it go."""
         assert self.stage is Stage.RUNNING
         assert self.holder is not None
+        if self.migration is not None:
+            self._end_migration("recomputed")  # it arrived, and leaves before its first token
         self.migration = Migration(self.holder, target_id, kv_blocks, now)
         self._enter(Stage.HANDING_OVER, self._soon(now))
 

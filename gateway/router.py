@@ -20,7 +20,7 @@ from gateway.limits import user_of
 from gateway.migration import GiveUp, Limits, Outcome, Route, Stage, Step
 from gateway.placement import InstanceView, MoveCost, Rules, place_at_boundary, place_new_request
 from gateway.session import Session
-from workers.messages import Cancel, HandOver, Submit, Ticket, TokenRun, ToWorker
+from workers.messages import Cancel, HandOver, Sampling, Submit, Ticket, TokenRun, ToWorker
 
 log = structlog.get_logger()
 
@@ -66,6 +66,14 @@ class Router:
     def migrating(self) -> list[Route]:
         """Requests on their way between two instances."""
         return [route for route in self.routes.values() if route.migration is not None]
+
+    def reading_from(self, instance_id: str) -> bool:
+        """Whether KV in an instance's memory is still to be read, or being read."""
+        return any(
+            m.source_id == instance_id and (m.with_kv or m.ticket is not None)
+            for route in self.migrating
+            if (m := route.migration) is not None
+        )
 
     # ---- a request's beginning and end --------------------------------------------------------
 
@@ -149,21 +157,25 @@ class Router:
             self.fail(route, closing())
         else:
             named = next((i for i in self._usable() if i.instance_id == step.prefer), None)
-            self._submit_or_wait(route, named or self._choose(session, step.avoid))
+            self._submit_or_wait(route, named or self._choose(session, step.avoid, begun=True))
 
     def place_waiting(self) -> None:
         """Instances may be there again for requests that wait for one."""
         for route in list(self.routes.values()):
             if route.stage is Stage.WAITING:
-                self._submit_or_wait(route, self._choose(route.session))
+                self._submit_or_wait(route, self._choose(route.session, begun=True))
 
     def move_away(self, instance: Instance) -> None:
         """Let the requests of an instance leave it, as many at once as may migrate."""
-        others = [other for other in self._usable() if other is not instance]
+        now = time.monotonic()
+        others = [
+            other
+            for other in self._usable()
+            if other is not instance and now - other.link.last_heard_s < _SILENT_S
+        ]
         if not others:
             return
         readers = [other for other in others if other.can_read(instance)]
-        now = time.monotonic()
         for route in list(instance.routes.values()):
             fresh = route.stage is Stage.SUBMITTED and route.migration is None
             if route.session.cancelling or not (fresh or route.stage is Stage.RUNNING):
@@ -171,7 +183,8 @@ class Router:
             if fresh or not readers:
                 self.go_on(route, route.withdraw(instance.blocks(route.session), now))
             elif self._room_to_migrate(instance):
-                target_id = place_new_request(self._views(readers), self._rules)
+                target_id = place_new_request(self._views(readers), self._rules, turn=self._placed)
+                self._placed += 1
                 assert target_id is not None
                 self._hand_over(instance, route, target_id)
 
@@ -203,6 +216,8 @@ class Router:
     def _decide_at_boundary(self, instance: Instance, route: Route, now: float) -> None:
         session = route.session
         if self._rules.boundary == "off" or route.stage is not Stage.RUNNING or session.cancelling:
+            return
+        if _counts_its_output(session.generation.sampling):
             return
         readers = [other for other in self._usable() if other.can_read(instance)]
         if not readers or instance.instance_id in self.drained:
@@ -288,9 +303,12 @@ class Router:
         there = any(endpoint and endpoint.engine_id == ticket.engine_id for endpoint in known)
         return ticket if there else None
 
-    def _choose(self, session: Session, avoid: str | None = None) -> Instance | None:
+    def _choose(
+        self, session: Session, avoid: str | None = None, *, begun: bool = False
+    ) -> Instance | None:
         """The instance for a request that begins, or begins again. None if there is none."""
-        usable = self._usable()
+        # One that is being drained is better than none for a request that has begun.
+        usable = self._usable() or (list(self._instances.values()) if begun else [])
         candidates = [i for i in usable if i.instance_id != avoid] or usable
         if not candidates:
             return None
@@ -346,3 +364,10 @@ class Router:
 def closing() -> Unavailable:
     """The error of requests that the end of the gateway ends."""
     return Unavailable("The server is shutting down.", code="draining")
+
+
+def _counts_its_output(sampling: Sampling) -> bool:
+    """Whether vLLM would sample otherwise on another engine: what is known there is a prompt."""
+    return bool(
+        sampling.seed is not None or sampling.presence_penalty or sampling.frequency_penalty
+    )

@@ -30,6 +30,7 @@ from workers.settings import WorkerSettings
 log = structlog.get_logger()
 
 _DIAL_INTERVAL_S = 0.1
+_REAPED_S = 0.2
 _HOPELESS_STARTS = 3  # failures of one worker after which a gateway that never served gives up
 _STABLE_S = 60.0  # an instance that served this long has its failures forgiven
 _WORKER_NICENESS = (
@@ -149,7 +150,8 @@ class LocalSupervisor:
             except ExceptionGroup as group:
                 if isinstance(group.exceptions[0], _RestartAskedFor):
                     raise group.exceptions[0] from None
-                await asyncio.sleep(0)  # let the loop notice a process that is gone
+                with contextlib.suppress(TimeoutError):  # a link ends before its process is reaped
+                    await asyncio.wait_for(process.wait(), _REAPED_S)
                 if process.returncode is not None:
                     raise WorkerExited(f"ended with {process.returncode} while serving") from group
                 raise group.exceptions[0] from group

@@ -47,10 +47,11 @@ class ClaimDesk:
         """
         while not stop.is_set():
             try:
-                identity, _, message = self._socket.recv_multipart()
+                parts = self._socket.recv_multipart()
             except zmq.Again:
                 continue
             try:
+                identity, _, message = parts
                 answer = self._answer(handshakes, *msgspec.msgpack.decode(message))
             except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
                 _log.warning("side_channel_message_refused", reason=str(error))

@@ -46,6 +46,18 @@ async def moving(
 # ---- the way itself ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("field", ["seed", "presence_penalty", "frequency_penalty"])
+async def test_a_request_that_would_be_sampled_otherwise_elsewhere_stays(
+    tmp_path: Path, field: str
+) -> None:
+    async with play(tmp_path, "a", "b") as playing:
+        session = await playing.start(**{field: 1})
+        await ended(session)
+        check_whole(playing, session)
+        assert not playing.actors["a"].asked_for
+        assert session.migrations == 0
+
+
 async def test_a_request_moves_with_its_kv_at_the_boundary(tmp_path: Path) -> None:
     async with play(tmp_path, "a", "b") as playing:
         playing.actors["a"].until_place = LENGTH - 2  # some answer comes before it is let go

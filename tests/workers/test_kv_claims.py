@@ -55,6 +55,8 @@ def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> N
     channel.connect(f"tcp://{HOST}:{port}")
     for message in (b"nonsense", msgspec.msgpack.encode((GET_META_MSG, 7, 7)), b""):
         channel.send_multipart([b"", message])
+    for parts in ([b"one"], [b"", b"two", b"three"]):
+        channel.send_multipart(parts)
     channel.send_multipart([b"", msgspec.msgpack.encode((GET_META_MSG, 0, 0))])
     _, answer, clock = channel.recv_multipart()
     assert answer == b"who I am"
