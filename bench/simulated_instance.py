@@ -149,7 +149,10 @@ class SimulatedInstance:
         return self.totals
 
     def view(self, at_boundary: Live | None = None) -> InstanceView:
-        """What placement sees of it, as `gateway.instance` says it; the footprint in tokens."""
+        """What placement sees of it, memory in tokens.
+
+        As `gateway.instance` says it, but reasoning is never demoted here.
+        """
         now, block = self._clock.now, self._scheduler.block_size
         lives = self._live.values()
         pool = self._scheduler.kv_cache_manager.block_pool

@@ -45,7 +45,7 @@ class _DraftingScheduler(Scheduler):  # type: ignore[misc]
 
     def plan_steps(self) -> int:
         """How many steps the next one stands for."""
-        raise NotImplementedError
+        return 1
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step, or several as one."""
