@@ -108,6 +108,7 @@ class Dispatcher:
         self._arrivals = 0
         self._tickets = 0
         self.review_at = 0.0  # before it nothing is decided
+        self._review_at_least = 0.0  # nor, whatever happens, before this
         self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
         self._offload = part_of(scheduler.connector, ResumeConnector)
@@ -126,7 +127,7 @@ class Dispatcher:
         """A request is about to be queued."""
         phase = state.tracker.phase
         self._arrivals += 1
-        self.review_at = now
+        self._review_soon(now)
         state.turn = Turn(
             arrival=self._arrivals,
             user=user,
@@ -161,7 +162,7 @@ class Dispatcher:
         tracker = state.tracker
         if crossed:
             # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
-            self.review_at = now
+            self._review_soon(now)
             turn.boundary_at = now
             turn.quanta = 0
         if turn.clock is None and tracker.answering_tokens:
@@ -191,7 +192,7 @@ class Dispatcher:
         if state.turn is None:
             return
         state.turn.view = None
-        self.review_at = now
+        self._review_soon(now)
         clock = state.turn.clock
         if clock is None:
             return
@@ -224,7 +225,7 @@ class Dispatcher:
         views = [self._view(request, True) for request in running]
         views += [self._waiting_view(request) for request in waiting]
         views += [self._view(request, False, loading=True) for request in loading]
-        self.review_at = now + self._pause_s(len(views))
+        self._plan_review(len(views), now)
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
@@ -246,10 +247,16 @@ class Dispatcher:
                 request.next_decode_eligible_step, scheduler.current_step + 2
             )
 
-    def _pause_s(self, requests: int) -> float:
+    def _review_soon(self, now: float) -> None:
+        """Something has happened that the last decision did not know."""
+        self.review_at = min(self.review_at, max(now, self._review_at_least))
+
+    def _plan_review(self, requests: int, now: float) -> None:
+        """A decision on so many is being made."""
         settings = self._settings
         pause_s = max(settings.review_s, requests * settings.review_s_per_request)
-        return min(pause_s, settings.low_water_s / 4)
+        self.review_at = now + min(pause_s, settings.low_water_s / 4)
+        self._review_at_least = now + requests * settings.review_least_s_per_request
 
     def after_step(self) -> None:
         """Queue who was preempted; call after `schedule`."""

@@ -60,6 +60,9 @@ class PolicySettings:
     # With many requests it is later: a decision takes some 10 us for each, and so never more than a
     # few hundredths of the time.
     review_s_per_request: float = 0.0004
+    # For the same reason "at once" is not before so much for each request has passed: for fewer
+    # than 125 requests no longer than an engine step.
+    review_least_s_per_request: float = 0.0002
 
     # What recomputing one token of lost KV takes. 0.08 ms for a 32B model on an H100 (paper,
     # prefill); a small model on a CPU core is about as fast.
@@ -111,6 +114,7 @@ _LEAST: dict[str, float] = {
     "max_preemptions": 0,
     "review_s": 0,
     "review_s_per_request": 0,
+    "review_least_s_per_request": 0,
     "resume_s_per_token": 0,
     "tau_s": 0.001,
     "ttfat_s": 0,

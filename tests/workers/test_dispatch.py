@@ -63,10 +63,27 @@ def test_the_boundary_is_decided_upon_at_once() -> None:
 
 
 def test_the_next_decision_comes_later_for_many_but_before_readers_are_in_danger() -> None:
-    pause_s = Case("slack").dispatcher._pause_s
+    dispatcher = Case("slack").dispatcher
+
+    def pause_s(requests: int) -> float:
+        dispatcher._plan_review(requests, 100.0)
+        return dispatcher.review_at - 100.0
+
     assert pause_s(1) == pause_s(600) == 0.25
     assert pause_s(1000) == pytest.approx(0.4)
     assert pause_s(10_000) == 0.5  # a quarter of the low-water mark
+
+
+def test_what_happens_among_many_is_decided_upon_a_little_later() -> None:
+    case = Case("slack")
+    case.dispatcher._plan_review(1000, 100.0)
+    case.produce(END, now=100.01)
+    assert case.dispatcher.review_at == pytest.approx(100.2)
+    case.dispatcher.paced(case.state, Pace(tau_s=0.2), 100.3)
+    assert case.dispatcher.review_at == pytest.approx(100.2)  # it is due
+    case.dispatcher._plan_review(10_000, 101.0)
+    case.dispatcher.paced(case.state, Pace(tau_s=0.1), 101.1)
+    assert case.dispatcher.review_at == 101.5  # never later than planned
 
 
 def test_arrivals_and_other_paces_are_decided_upon_at_once() -> None:
