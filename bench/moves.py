@@ -3,10 +3,11 @@
 In virtual time, with the gateway's own placement (see `bench.simulator`). Each policy is run under
 each boundary rule and the same arrivals:
 
-    off        requests stay
-    always     Algorithm 2 (paper), wherever it leads
-    adaptive   Algorithm 2, and stay where only the current instance has room
-    balance    to the smallest KV footprint, where the gap is worth it
+    off             requests stay
+    always          Algorithm 2 (paper), wherever it leads
+    adaptive_paper  Algorithm 2, and stay where only the current instance has room (paper)
+    adaptive        Algorithm 2 among instances with room to spare (``headroom`` of the rules)
+    balance         to the smallest KV footprint, where the gap is worth it
 """
 
 from __future__ import annotations
@@ -20,17 +21,25 @@ from bench.policy_figures import PolicyRun, policy_result
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import NO_MIGRATION, Window, simulate
 from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, in_parallel, policy_run
+from gateway.placement import PAPER, Rules
 from workers.profile import load_profile
 
+RULES = {
+    "off": NO_MIGRATION,
+    "always": replace(NO_MIGRATION, boundary="always"),
+    "adaptive_paper": PAPER,
+    "adaptive": replace(PAPER, headroom=Rules().headroom),
+    "balance": replace(NO_MIGRATION, boundary="balance"),
+}
 BOUNDARIES = {
-    "pascal": ("off", "always", "adaptive"),
+    "pascal": ("off", "always", "adaptive_paper", "adaptive"),
     "slack": ("off", "always", "adaptive", "balance"),
 }
 
-# Memory is short at times, but instances sustain the load: the regime of the paper's evaluation.
-FULL = Plan(4.0, Window(60.0, 210.0), 240.0, (1, 2, 3, 4, 5), token_s=0.03)
-QUICK = Plan(4.0, Window(20.0, 60.0), 70.0, (1, 2), token_s=0.03)
-_KV_SHARE = 0.5  # of the device's KV memory
+# Memory is full on some instances at some times, not everywhere: the regime in which it matters
+# where a request is. Instances begin with the population of a steady state.
+FULL = Plan(6.8, Window(20.0, 80.0), 90.0, (1, 2, 3, 4, 5), token_s=0.033)
+QUICK = Plan(6.8, Window(15.0, 30.0), 35.0, (1, 2), token_s=0.033)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +84,9 @@ def run_case(policy: str, boundary: str, seed: int, plan: Plan) -> MovesRun:
         profile=profile,
         model=str(MODEL),
         policy=policy,
-        kv_blocks=int(profile.kv.blocks * _KV_SHARE),
         migration=True,
     )
-    rules = replace(NO_MIGRATION, boundary=boundary)
-    found = simulate(settings, INSTANCES, arrivals(plan, seed), plan.window, rules=rules)
+    found = simulate(settings, INSTANCES, arrivals(plan, seed), plan.window, rules=RULES[boundary])
     return MovesRun(boundary, policy_run(policy, seed, plan, found), found.migrations)
 
 

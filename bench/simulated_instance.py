@@ -171,6 +171,7 @@ class SimulatedInstance:
             reasoning=sum(live.reasoning_ahead > 0 for live in others),
             fresh_answering=sum(-_QUANTUM < live.reasoning_ahead <= 0 for live in others),
             kv_blocks_free=free,
+            kv_blocks_total=pool.num_gpu_blocks * block,
             migrations=len(arriving) + len(self._coming) + len(self._held),
         )
 

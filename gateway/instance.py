@@ -114,6 +114,7 @@ class Instance:
             reasoning=sum(self._is_high(session, rules) for session in queued),
             fresh_answering=sum(self._is_fresh(session, rules) for session in queued),
             kv_blocks_free=free,
+            kv_blocks_total=self.welcome.kv_blocks_total,
             kv_blocks_reserved=reserved,
             migrations=len(coming) + len(leaving),
         )

@@ -27,6 +27,7 @@ class InstanceView:
     reasoning: int = 0  # r_i: requests in its high-priority queue
     fresh_answering: int = 0  # a_i: answering requests within their first quantum
     kv_blocks_free: int = 0  # on the device
+    kv_blocks_total: int = 0  # likewise
     kv_blocks_reserved: int = 0  # for requests that are on their way to it
     migrations: int = 0  # under way, from it and to it
 
@@ -41,6 +42,7 @@ class Rules:
     new: str = "pascal"  # or "round_robin", "least_kv"
     boundary: str = "balance"  # or "off", "always", "adaptive"
     balance_gap: float = 2.0  # footprints must differ by more than this many times its own KV
+    headroom: float = 0.1  # adaptive: share of its memory that a candidate has free beside the KV
     affinity: float = 1.0  # and by at most this many, for a conversation to stay where its KV is
     cost_check: bool = True  # do not move where that takes the reader longer than staying
     max_migrations: int = 16  # under way at once
@@ -49,6 +51,7 @@ class Rules:
 
 PAPER = Rules(
     boundary="adaptive",
+    headroom=0,
     affinity=0,
     cost_check=False,
     max_migrations=0,
@@ -113,8 +116,11 @@ def place_at_boundary(
     """
     here = next(view for view in instances if view.instance_id == current)
     match rules.boundary:
-        case "always" | "adaptive":
+        case "always":
             chosen = _algorithm_2(instances, current)
+        case "adaptive":
+            candidates = _roomy(instances, kv_blocks, rules.headroom)
+            chosen = _algorithm_2(candidates, current) if candidates else _roomiest(instances, here)
         case "balance":
             chosen = _balanced(instances, here, rules.balance_gap * kv_blocks)
         case _:
@@ -142,6 +148,24 @@ def _algorithm_2(instances: Sequence[InstanceView], current: str) -> InstanceVie
         return queued, view.instance_id != current, _by_footprint(view)
 
     return min(healthy or instances, key=rank)
+
+
+def _roomy(
+    instances: Sequence[InstanceView], kv_blocks: int, headroom: float
+) -> Sequence[InstanceView]:
+    """Instances that have room for the request and for what will grow beside it.
+
+    Room for the request alone does not last: whoever is there grows too, and where memory runs out
+    the newest of the low queue goes first. The current instance is no better than the others: what
+    the request holds there is the first that its high queue takes.
+    """
+    if not headroom:
+        return instances
+    return [v for v in instances if _free(v) >= kv_blocks + headroom * v.kv_blocks_total]
+
+
+def _roomiest(instances: Sequence[InstanceView], here: InstanceView) -> InstanceView:
+    return max(instances, key=lambda view: (_free(view), view is here))
 
 
 def _balanced(

@@ -20,7 +20,7 @@ from gateway.placement import (
 VIEWS = 10_000
 
 
-def random_views(chance: random.Random) -> list[InstanceView]:
+def random_views(chance: random.Random, reserved: bool = False) -> list[InstanceView]:
     """Small numbers: ties are the rule."""
     return [
         InstanceView(
@@ -31,6 +31,8 @@ def random_views(chance: random.Random) -> list[InstanceView]:
             reasoning=chance.randint(0, 4),
             fresh_answering=chance.randint(0, 3),
             kv_blocks_free=chance.randint(0, 5),
+            kv_blocks_reserved=reserved and chance.randint(0, 2),
+            kv_blocks_total=8,
         )
         for index in range(chance.randint(1, 8))
     ]
@@ -96,6 +98,36 @@ def test_algorithm_2_and_adaptive_migration_are_the_papers_on_random_views(bound
         assert place_at_boundary(views, current, kv, rules) == expected
     assert moved > VIEWS / 10
     assert boundary == "always" or stayed > VIEWS / 20
+
+
+def test_headroom_leaves_algorithm_2_the_instances_with_room_on_random_views() -> None:
+    chance = random.Random(4)
+    rules = replace(PAPER, headroom=0.25)
+    moved_for_room = nowhere = 0
+    for _ in range(VIEWS):
+        views = random_views(chance, reserved=True)
+        current = chance.choice(views).instance_id
+        kv = chance.randint(0, 3)
+        free = {v.instance_id: v.kv_blocks_free - v.kv_blocks_reserved for v in views}
+        roomy = [v for v in views if free[v.instance_id] >= kv + 2]  # a quarter of 8 blocks
+        if roomy:
+            allowed = algorithm_2(roomy)
+            by_footprint = sorted(
+                (v.kv_footprint_blocks + v.kv_blocks_reserved, v.requests, index)
+                for index, v in enumerate(views)
+                if v.instance_id in allowed
+            )
+            expected = current if current in allowed else views[by_footprint[0][2]].instance_id
+        else:
+            nowhere += 1
+            most = max(free.values())
+            expected = current if free[current] == most else max(free, key=lambda i: free[i])
+            if free[expected] < kv <= free[current]:
+                expected = current
+        moved_for_room += expected != current and current in algorithm_2(views)
+        assert place_at_boundary(views, current, kv, rules) == expected
+    assert moved_for_room > VIEWS / 10
+    assert nowhere > VIEWS / 20
 
 
 def test_balance_is_the_papers_last_section_on_random_views() -> None:
