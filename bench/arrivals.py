@@ -37,7 +37,7 @@ def gamma(
 ) -> Iterator[Arrival]:
     """Arrivals without end whose gaps are gamma-distributed, as ``vllm bench serve`` draws them.
 
-    :param rate: per second, in the mean.
+    :param rate: per second, in the mean; inf: all at once.
     :param burstiness: shape of the gaps: 1 is `poisson`, the same arrivals for the same seed; less
         comes in bursts, more is steadier, inf is regular.
     :raises ValueError: unless both are above 0; at once.
@@ -54,8 +54,8 @@ def _gamma(
 ) -> Iterator[Arrival]:
     at_s = 0.0
     while True:
-        if math.isinf(burstiness):
-            at_s += 1 / rate
+        if math.isinf(burstiness) or math.isinf(rate):
+            at_s += 1 / rate  # what the law of gaps has no room for
         else:
             at_s += chance.gammavariate(burstiness, 1 / (rate * burstiness))
         yield Arrival(at_s, lengths.draw(chance))

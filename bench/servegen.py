@@ -63,7 +63,9 @@ def read_clients(path: Path, lengths: LengthSource | None = None) -> ClientMixtu
     if path.is_dir():
         return _folder(path)
     if lengths is None:
-        raise TraceError("is a table of clients, which has no lengths", path)
+        if is_table(path):
+            raise TraceError("is a table of clients, which has no lengths", path)
+        raise TraceError("is neither a folder nor a table of clients", path)
     return _table(path, lambda _, __: lengths)
 
 

@@ -30,6 +30,7 @@ from bench.splits import CHOICES, Split, split_named
 PROGRESS_EVERY = 10_000  # lines
 
 _MOST_S = 1e10  # 300 years: what is above it is in another unit
+_LEAST_SPAN_S = 1e-9  # no format is finer; much below, a rate would overflow
 _NANOSECONDS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -135,9 +136,9 @@ def replay(
 
 
 def mean_rate(trace: Sequence[Arrival]) -> float | None:
-    """Arrivals per second; None if they span no time."""
+    """Arrivals per second; None if they span no time to speak of."""
     span_s = trace[-1].at_s if trace else 0.0
-    return (len(trace) - 1) / span_s if span_s > 0 else None
+    return (len(trace) - 1) / span_s if span_s > _LEAST_SPAN_S else None
 
 
 def _turned(trace: Sequence[Arrival], begin: int, pace: float) -> Iterator[Arrival]:

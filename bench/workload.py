@@ -29,7 +29,7 @@ from bench.lengths import (
 )
 from bench.quantiles import TABLES, read_quantiles
 from bench.servegen import deepseek_r1, is_table, read_clients
-from bench.splits import r1_shares
+from bench.splits import r1_shares, split_named
 from bench.traces import load_trace, mean_rate, replay
 
 
@@ -135,6 +135,8 @@ def workload_of(
     :raises TraceError: if the file cannot be read; names file, line and column.
     :raises SplitError: if there is no such split.
     """
+    if split is not None:
+        split_named(split)  # a mistake is one, needed or not
     path = Path(source)
     if source in NAMES or not path.exists():
         return named(source)

@@ -126,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _described(args: argparse.Namespace) -> tuple[Workload, Figures]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(f"reading {args.source}")
 
         def read(lines: int) -> None:
