@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.measure import percentile
+from bench.parallel import in_parallel
 from bench.policy_figures import PolicyRun, policy_result
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import NO_MIGRATION, Window, simulate
-from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, in_parallel, policy_run
+from bench.virtual import INSTANCES, MODEL, PROFILE, Plan, arrivals, policy_run
 from gateway.placement import PAPER, Rules
 from workers.profile import load_profile
 

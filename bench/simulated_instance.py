@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
@@ -25,13 +25,15 @@ from vllm.v1.request import Request, RequestStatus
 from bench.simulated_migration import HELD_S, Held, SimulatedConnector
 from bench.simulated_parts import BOUNDARY_ID, WORD_ID, InstanceSettings, SchedulerFactory
 from bench.simulated_scheduler import Clock
+from bench.simulated_view import Move, view_of
 from bench.timeline import SLO_QOE, TAU_S, Timeline
+from gateway.instance import ViewRules
 from gateway.placement import InstanceView
 from pacer import RunningQoE
 
 _NOTHING: list[int] = []
 
-_QUANTUM = 500  # tokens; answering requests within their first are fresh (paper, Algorithm 2)
+_DEFAULT_VIEW = ViewRules()
 
 
 @dataclass(slots=True)
@@ -117,7 +119,6 @@ class SimulatedInstance:
         self._steps = settings.profile.step
         self._bytes_per_token = settings.profile.kv.bytes_per_token
         self._live: dict[str, Live] = {}
-        self._kv_tokens = 0  # of all its requests, wherever their KV is
         self._transfers, self._worker = factory.offload(clock)
         scheduler = self._scheduler = factory.scheduler(clock)
         scheduler.tokens_ahead = lambda request: self._live[request.request_id].tokens_ahead
@@ -129,17 +130,35 @@ class SimulatedInstance:
             self._connector.now = clock.read
         self._coming: list[tuple[float, str, Held]] = []  # KV on its way here, by its end
         self._held: dict[str, Held] = {}  # of requests that have left
+        self._told_free_blocks = self._free_blocks()  # by its last step
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
-    def add(self, name: str, timeline: Timeline, measured: bool) -> None:
+    def add(self, name: str, timeline: Timeline, measured: bool) -> Live:
         """Queue a request, named as no other."""
         request = self._factory.request(name, timeline.lengths, self._clock.now)
-        self._live[name] = Live(request, timeline, measured)
-        self._kv_tokens += timeline.lengths.prompt
+        live = self._live[name] = Live(request, timeline, measured)
         soonest_s = self._clock.now + timeline.lengths.reasoning * self._steps.base_s
         self.boundary_s = min(self.boundary_s, soonest_s)
         self._scheduler.add_request(request)
+        return live
+
+    @property
+    def lives(self) -> Collection[Live]:
+        """Its requests, with those that come from elsewhere."""
+        return self._live.values()
+
+    @property
+    def scheduled(self) -> SchedulerOutput:
+        """What its last step was to do."""
+        return self._output
+
+    @property
+    def kv_blocks(self) -> tuple[int, int]:
+        """In use now, and in all."""
+        pool = self._scheduler.kv_cache_manager.block_pool
+        total = pool.num_gpu_blocks - 1
+        return total - pool.get_num_free_blocks(), total
 
     def final_totals(self) -> InstanceTotals:
         """What it did until now, with what the scheduler counts."""
@@ -148,32 +167,32 @@ class SimulatedInstance:
         self.totals.reloaded_tokens = stats.reloaded_tokens_total
         return self.totals
 
-    def view(self, at_boundary: Live | None = None) -> InstanceView:
-        """What placement sees of it, memory in tokens.
-
-        As `gateway.instance` says it, but reasoning is never demoted here.
-        """
-        now, block = self._clock.now, self._scheduler.block_size
-        lives = self._live.values()
-        pool = self._scheduler.kv_cache_manager.block_pool
-        others = [live for live in lives if live is not at_boundary]
-        free = pool.get_num_free_blocks() * block
-        if len(others) < len(lives):
-            assert at_boundary is not None
-            free += at_boundary.kv_tokens
-        arriving = () if self._connector is None else self._connector.arriving
-        free -= sum(self._live[name].kv_tokens for name in arriving)  # they have no memory yet
-        return InstanceView(
-            instance_id=self.name,
-            within_slo=all(live.within_slo(now) for live in lives),
-            kv_footprint_blocks=self._kv_tokens,
-            requests=len(lives),
-            reasoning=sum(live.reasoning_ahead > 0 for live in others),
-            fresh_answering=sum(-_QUANTUM < live.reasoning_ahead <= 0 for live in others),
-            kv_blocks_free=free,
-            kv_blocks_total=pool.num_gpu_blocks * block,
-            migrations=len(arriving) + len(self._coming) + len(self._held),
+    def view(
+        self,
+        rules: ViewRules = _DEFAULT_VIEW,
+        moves: Sequence[Move] = (),
+        at_boundary: Live | None = None,
+    ) -> InstanceView:
+        """What placement sees of it; see `bench.simulated_view`."""
+        return view_of(
+            self.name,
+            self._live.values(),
+            block_size=self._scheduler.block_size,
+            free_blocks=self.told_free_blocks,
+            total_blocks=self._scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
+            now=self._clock.now,
+            rules=rules,
+            moves=moves,
+            at_boundary=at_boundary,
         )
+
+    @property
+    def told_free_blocks(self) -> int:
+        """As its last step said, or if it is idle what its heartbeat says."""
+        return self._told_free_blocks if self.busy else self._free_blocks()
+
+    def _free_blocks(self) -> int:
+        return int(self._scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     # ---- requests that change instances
 
@@ -194,7 +213,6 @@ class SimulatedInstance:
             connector.leaving.add(name)
             self._held[name] = held
         del self._live[name]
-        self._kv_tokens -= live.kv_tokens
         self._scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
         return held
 
@@ -203,7 +221,6 @@ class SimulatedInstance:
         live.preemptions += live.request.num_preemptions
         live.request = self._factory.answering(name, live.request, self._clock.now)
         self._live[name] = live
-        self._kv_tokens += live.kv_tokens
         assert self._connector is not None
         if held.tokens:
             self._connector.arriving[name] = held
@@ -236,6 +253,7 @@ class SimulatedInstance:
     def begin_step(self) -> float | None:
         """Schedule a step and start it; :return: its end, or None if there is nothing to do."""
         now = self._clock.now
+        self._told_free_blocks = self.told_free_blocks
         self.busy = self._scheduler.has_requests()
         if not self.busy:
             return None
@@ -263,7 +281,10 @@ class SimulatedInstance:
         ends = self._ends = self._scheduler.step_ends or [begin_s + step_s]
         totals.steps += len(ends)
         totals.stall_s += begin_s - now
-        totals.busy_s += ends[-1] - now
+        began_s = now
+        for ended_s in ends:  # one by one: the sum is that of single steps to the last bit
+            totals.busy_s += ended_s - began_s
+            began_s = ended_s
         if self._connector is not None:
             self._look_ahead(ends)
         return ends[-1]
@@ -295,10 +316,9 @@ class SimulatedInstance:
                 if output.finish_reason is not None:
                     live = self._live.pop(output.request_id)
                     live.timeline.finished_s = now
-                    self._kv_tokens -= live.kv_tokens
                     done.append(live)
-        self._kv_tokens += requests * len(ends)
         self.totals.generated_tokens += requests * len(ends)
+        self._told_free_blocks = self._free_blocks()
         return Ended(dict.fromkeys(ends, requests), done, crossed)
 
     def _look_ahead(self, ends: Sequence[float]) -> None:

@@ -4,7 +4,8 @@ vLLM's scheduler with our plugin decides inside an instance (`bench.simulated_in
 gateway's placement between them, the pacer's QoE says how readers fare. Nothing is re-implemented,
 so nothing can drift.
 
-Deterministic: the same settings and arrivals give the same result.
+Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
+such as `bench.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from bench.arrivals import Arrival
-from bench.simulated_instance import (
-    InstanceTotals,
-    Live,
-    SimulatedInstance,
-)
+from bench.simulated_instance import Ended, InstanceTotals, Live, SimulatedInstance
 from bench.simulated_parts import InstanceSettings, SchedulerFactory
 from bench.simulated_scheduler import Clock
-from bench.timeline import Timeline
-from gateway.placement import PAPER, Rules, place_at_boundary, place_new_request
+from bench.simulated_view import Move, view_rules
+from bench.timeline import TTFAT_S, Timeline
+from gateway.boundary import BoundaryTimes
+from gateway.placement import (
+    PAPER,
+    InstanceView,
+    MoveCost,
+    Rules,
+    place_at_boundary,
+    place_new_request,
+)
+from workers.policy_settings import PolicySettings
 
 NO_MIGRATION = replace(PAPER, boundary="off")
 
@@ -51,6 +58,31 @@ class ClusterRun:
     migrations: int
 
 
+class Watch:
+    """Is told what happens in a simulation, in the order of virtual time; by itself ignores it."""
+
+    def arrived(self, now: float, instance: SimulatedInstance, live: Live) -> None:
+        """A new request was placed."""
+
+    def step_began(self, now: float, instance: SimulatedInstance) -> None:
+        """`SimulatedInstance.scheduled` says what is in the step, or in the leap."""
+
+    def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
+        """Its tokens are counted; nothing was decided upon them yet."""
+
+    def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
+        """A request at its boundary stays, or is to go."""
+
+    def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
+        """It is on its way, queued there."""
+
+    def closed(self, now: float) -> None:
+        """The simulation is over; what is not finished never will be."""
+
+
+_NOBODY = Watch()
+
+
 def simulate(
     settings: InstanceSettings,
     instances: int,
@@ -58,6 +90,7 @@ def simulate(
     window: Window,
     progress: Callable[[float], None] = lambda now: None,
     rules: Rules = NO_MIGRATION,
+    watch: Watch = _NOBODY,
 ) -> ClusterRun:
     """Run until every request that arrives in the window is finished, while others still arrive.
 
@@ -65,14 +98,19 @@ def simulate(
     :param progress: called now and then with the virtual time, seconds.
     :param rules: of placement; requests change instances only with ``settings.migration``.
     """
-    return Cluster(settings, instances, window, rules).run(iter(arrivals), progress)
+    return Cluster(settings, instances, window, rules, watch).run(iter(arrivals), progress)
 
 
 class Cluster:
     """The instances of one simulation, and what happens to them."""
 
     def __init__(
-        self, settings: InstanceSettings, instances: int, window: Window, rules: Rules
+        self,
+        settings: InstanceSettings,
+        instances: int,
+        window: Window,
+        rules: Rules,
+        watch: Watch = _NOBODY,
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
@@ -81,9 +119,17 @@ class Cluster:
             for name in (f"instance-{index}" for index in range(instances))
         }
         self._rules = rules
+        numbers = PolicySettings.of({"policy": settings.policy, **settings.policy_numbers})
+        self._view_rules = view_rules(numbers)
+        self._block_size = settings.profile.kv.block_size
+        self._watch = watch
         self._moving = settings.migration and rules.boundary != "off"
         self._next_arrival_s = math.inf
         self._migrations = 0
+        self._placed = 0  # for taking turns
+        self._moves: list[Move] = []  # under way
+        self._staying: list[tuple[Live, SimulatedInstance]] = []  # until the first token
+        self._boundary_times = BoundaryTimes()
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
         self._order = itertools.count()  # of events at one moment: the order of their making
@@ -110,6 +156,7 @@ class Cluster:
                     break
             else:
                 break
+        self._watch.closed(self._clock.now)
         return ClusterRun(
             timelines=self._measured,
             totals=[instance.final_totals() for instance in self.instances.values()],
@@ -120,8 +167,8 @@ class Cluster:
 
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
-        views = [instance.view() for instance in self.instances.values()]
-        chosen = place_new_request(views, self._rules)
+        chosen = place_new_request(self._views(), self._rules, turn=self._placed)
+        self._placed += 1
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)
         measured = arrival.at_s in self._window
@@ -129,7 +176,8 @@ class Cluster:
             self._measured.append(timeline)
             self._unfinished += 1
         instance = self.instances[chosen]
-        instance.add(f"request-{next(self._order)}", timeline, measured)
+        live = instance.add(f"request-{next(self._order)}", timeline, measured)
+        self._watch.arrived(self._clock.now, instance, live)
         if not instance.busy:
             self._begin_step(instance)
 
@@ -142,6 +190,7 @@ class Cluster:
             self._clock.horizon = min(self._next_arrival_s, boundary_s)
         end_s = instance.begin_step()
         if end_s is not None:
+            self._watch.step_began(self._clock.now, instance)
             heapq.heappush(self._steps, (end_s, next(self._order), instance))
 
     def _end_step(self) -> None:
@@ -151,28 +200,66 @@ class Cluster:
             if at_s in self._window:
                 self._generated += tokens
         self._unfinished -= sum(live.measured for live in ended.done)
+        self._watch.step_ended(self._clock.now, instance, ended)
         if self._moving:
-            for live in ended.crossed:
+            self._note_first_tokens(instance)
+        for live in ended.crossed:
+            if self._moving:
                 self._at_boundary(instance, live)
+            else:
+                self._watch.decided(self._clock.now, instance, live, instance.name)
         self._begin_step(instance)
 
     def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
         """Decide as the gateway does, and carry it out."""
-        views = [
-            instance.view(live if instance is here else None)
-            for instance in self.instances.values()
-        ]
+        now = self._clock.now
+        kv_blocks = -(-live.kv_tokens // self._block_size)
+
+        def cost(_: str) -> MoveCost | None:
+            return self._boundary_times.cost(here.name, kv_blocks, TTFAT_S, now)
+
         chosen = place_at_boundary(
-            views,
+            self._views(live),
             here.name,
-            live.kv_tokens,
+            kv_blocks,
             self._rules,
-            under_way=sum(view.migrations for view in views) // 2,
+            under_way=len(self._moves),
+            cost=cost,
         )
+        self._watch.decided(now, here, live, chosen)
         if chosen == here.name:
+            if self._rules.cost_check:
+                self._staying.append((live, here))
             return
         self._migrations += 1
-        there = self.instances[chosen]
-        there.receive(live, f"request-{next(self._order)}", here.hand_over(live))
+        there, held = self.instances[chosen], here.hand_over(live)
+        move = Move(live, here.name, chosen, live.generated, kv_blocks, now, held)
+        self._moves.append(move)
+        there.receive(live, f"request-{next(self._order)}", held)
+        self._watch.moved(now, there, move)
         if not there.busy:
             self._begin_step(there)
+
+    def _views(self, at_boundary: Live | None = None) -> list[InstanceView]:
+        return [
+            instance.view(self._view_rules, self._moves, at_boundary)
+            for instance in self.instances.values()
+        ]
+
+    def _note_first_tokens(self, instance: SimulatedInstance) -> None:
+        """Who has come to his first answering token has arrived, and tells what it took."""
+        for move in [move for move in self._moves if move.target == instance.name]:
+            if move.live.generated > move.generated:
+                self._moves.remove(move)
+                answered_s = move.live.timeline.answer_s[0]
+                if move.held.claimed:
+                    seconds = answered_s - move.boundary_s
+                    self._boundary_times.moved(move.kv_blocks, seconds, answered_s)
+        left = []
+        for live, here in self._staying:
+            boundary_s, answer_s = live.timeline.boundary_s, live.timeline.answer_s
+            if not answer_s:
+                left.append((live, here))
+            elif boundary_s is not None:
+                self._boundary_times.stayed(here.name, answer_s[0] - boundary_s, answer_s[0])
+        self._staying = left

@@ -8,25 +8,18 @@ equal, above it nobody can keep every reader fed for long.
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from bench.arrivals import Arrival, poisson, under_way
-from bench.errors import BenchmarkError
 from bench.lengths import ARENA_HARD
+from bench.parallel import in_parallel
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import figures
 from workers.profile import load_profile
-
-_Result = TypeVar("_Result")
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "tiny-reasoner"
 PROFILE = "h100-qwen32b"
@@ -74,28 +67,6 @@ def run_virtual(
     return sorted(runs, key=lambda run: (policies.index(run.policy), run.seed))
 
 
-def in_parallel(
-    function: Callable[..., _Result], cases: Sequence[tuple[Any, ...]]
-) -> Iterator[_Result]:
-    """What ``function`` returns for each case, as they are done, in a process per core.
-
-    :raises BenchmarkError: if a process died.
-    """
-    cores = len(os.sched_getaffinity(0))
-    pool = ProcessPoolExecutor(
-        max_workers=min(cores, len(cases)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_without_collector,
-    )
-    try:
-        for done in as_completed([pool.submit(function, *case) for case in cases]):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise BenchmarkError("a process died, perhaps for lack of memory") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def run_case(policy: str, seed: int, plan: Plan) -> PolicyRun:
     """One policy under one seed's arrivals."""
     profile = load_profile(PROFILE)
@@ -136,9 +107,3 @@ def policy_run(policy: str, seed: int, plan: Plan, run: ClusterRun) -> PolicyRun
         reloaded_tokens=sum(total.reloaded_tokens for total in run.totals),
         kv_peak_blocks=max(total.kv_peak_blocks for total in run.totals),
     )
-
-
-def _without_collector() -> None:
-    """Collect between runs only: within one it takes a third of the time and finds nothing."""
-    gc.freeze()
-    gc.disable()

@@ -43,7 +43,7 @@ _NOT_OF_A_WORKER = ("server.", "pacing.", "workers.count")
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    from bench import loadgen, migration, scheduler
+    from bench import loadgen, migration, scheduler, simulate
 
     parser = argparse.ArgumentParser(
         prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     admin_cli.add_arguments(undrain, drain=False)
     load = commands.add_parser("load", help="generate load and measure")
     loadgen.add_arguments(load)
+    simulate.add_arguments(commands.add_parser("simulate", help="a cluster in virtual time"))
     benchmarks = commands.add_parser("bench", help="measure this software itself")
     which = benchmarks.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     scheduler.add_arguments(
@@ -77,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         return admin_cli.run_undrain(args)
     if args.command == "load":
         return loadgen.run(args)
+    if args.command == "simulate":
+        return simulate.run(args)
     if args.command == "bench":
         return scheduler.run(args) if args.benchmark == "scheduler" else migration.run(args)
     try:

@@ -221,8 +221,11 @@ class Cluster:
         match message:
             case Step():
                 instance.stats = message.stats
-                for run in message.runs:
-                    self._run(instance, run)
+                # Decided once all of the step is known, as its statistics are.
+                passed = [self._run(instance, run) for run in message.runs]
+                for decide in passed:
+                    if decide is not None:
+                        decide()
             case Heartbeat():
                 instance.stats = message.stats
                 instance.since_step_s = message.since_step_s
@@ -239,16 +242,17 @@ class Cluster:
         if self.router.drained:
             self._drain_further()
 
-    def _run(self, instance: Instance, run: TokenRun) -> None:
+    def _run(self, instance: Instance, run: TokenRun) -> Callable[[], None] | None:
+        """Take in what a step brought one request; :return: what is to be decided after it."""
         route = instance.routes.get(run.request_id)
         if route is None:
-            return  # of a submission that is over
+            return None  # of a submission that is over
         session, finish = route.session, run.finish
         if run.position != len(session.token_ids) and session.in_engine:
             why = f"Tokens were lost between gateway and instance {instance.instance_id}."
             log.error("tokens_lost", request_id=session.response_id, position=run.position)
             self.router.go_on(route, route.restart(why))
-            return
+            return None
         if finish is not None:
             del instance.routes[run.request_id]
             if finish.reason in ("error", "cancelled") and not session.cancelling:
@@ -261,12 +265,13 @@ class Cluster:
             self.router.tell(route, Cancel(request_id=route.wire_id))
             self.router.end(route)
         elif finish is None:
-            self.router.passed_boundary(instance, route, run, outcome, blocks)
+            return lambda: self.router.passed_boundary(instance, route, run, outcome, blocks)
         elif finish.reason == "handed_over":
             self.router.go_on(route, route.handed_over(finish.ticket))
         else:
             why = finish.message or f"Instance {instance.instance_id} gave this request up."
             self.router.go_on(route, route.restart(why))
+        return None
 
     def _accepted(self, instance: Instance, message: Accepted) -> None:
         route = instance.routes.get(message.request_id)

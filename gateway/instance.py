@@ -110,7 +110,7 @@ class Instance:
             instance_id=name,
             within_slo=all(session.reader.qoe_now(now) >= rules.slo_qoe for session in sessions),
             kv_footprint_blocks=sum(self.blocks(session) for session in counted),
-            requests=len(counted),
+            requests=len(counted) + len(arriving),
             reasoning=sum(self._is_high(session, rules) for session in queued),
             fresh_answering=sum(self._is_fresh(session, rules) for session in queued),
             kv_blocks_free=free,

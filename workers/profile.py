@@ -1,7 +1,10 @@
-"""How long a device takes: the numbers that emulation and simulation put in the place of a GPU.
+"""Device profiles: TOML files that say how long a model on a device takes.
 
-A profile is a TOML file; those in ``workers/profiles`` are known by their name. Knows no engine and
-no clock. All times are seconds, all sizes tokens or bytes.
+Two kinds. One holds the numbers themselves, such as a fit to measurements (``[step]``, ``[kv]``,
+``[links]``, ``[host]``: `workers.device`). The other holds the shape of a model and the data sheet
+of a device (``[model]``, ``[device]``, ``[host]``), from which a roofline computes them
+(`workers.roofline`). Those in ``workers/profiles`` are known by their name. Knows no engine and no
+clock.
 """
 
 from __future__ import annotations
@@ -9,103 +12,62 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 import msgspec
 
+from workers.device import DeviceProfile, Host, KvShape, Links, StepTimes
+from workers.roofline import Roofline, RooflineError
+
+__all__ = [
+    "DeviceProfile",
+    "Host",
+    "KvShape",
+    "Links",
+    "ProfileError",
+    "StepTimes",
+    "load_profile",
+]
+
 _SHIPPED = Path(__file__).parent / "profiles"
+
+_Table = TypeVar("_Table", DeviceProfile, Roofline)
 
 
 class ProfileError(Exception):
     """There is no such profile, or it is wrong; the message names the file and the key."""
 
 
-class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Duration of an engine step as a function of what is in it."""
-
-    base_s: float
-    per_request_s: float
-    per_kv_token_s: float
-    prefill_base_s: float
-    prefill_per_token_s: float
-    prefill_per_token2_s: float
-
-    def seconds(
-        self, decodes: int, decode_kv_tokens: int, prefill_tokens: int, prefill_tokens2: int
-    ) -> float:
-        """One step.
-
-        Below some hundred tokens the matrix products wait for the weights, above for arithmetic,
-        so the larger of the two counts; attention comes on top.
-
-        :param decodes: requests that generate one token each.
-        :param decode_kv_tokens: KV tokens that these read.
-        :param prefill_tokens: prompt tokens, or lost KV, computed in this step.
-        :param prefill_tokens2: sum over those requests of n * (2 * c + n): n new tokens after c.
-        """
-        matrices_s = self.base_s
-        if prefill_tokens:
-            tokens = prefill_tokens + decodes
-            matrices_s = max(self.base_s, self.prefill_base_s + self.prefill_per_token_s * tokens)
-        return (
-            matrices_s
-            + self.per_request_s * decodes
-            + self.per_kv_token_s * decode_kv_tokens
-            + self.prefill_per_token2_s * prefill_tokens2
-        )
-
-
-class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """KV memory of one instance."""
-
-    layers: int
-    heads: int
-    head_dim: int
-    dtype_bytes: Literal[1, 2, 4]
-    tokens: int
-    block_size: int
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Keys and values of all layers."""
-        return 2 * self.layers * self.heads * self.head_dim * self.dtype_bytes
-
-    @property
-    def blocks(self) -> int:
-        """Whole blocks of the memory."""
-        return self.tokens // self.block_size
-
-
-class Links(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Payload rates, each direction."""
-
-    host_bytes_per_s: float
-    network_bytes_per_s: float
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The machine around the device."""
-
-    offload_bytes: float
-
-
-class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One instance: a model on a device."""
-
-    step: StepTimes
-    kv: KvShape
-    links: Links
-    host: Host
-
-
-def load_profile(name: str) -> DeviceProfile:
+def load_profile(name: str, tensor_parallel_size: int | None = None) -> DeviceProfile:
     """A shipped profile by its name, or any by the path of its file.
 
-    :raises ProfileError: if it cannot be read.
+    :param tensor_parallel_size: devices that share the model; None: as the file says.
+    :raises ProfileError: if it cannot be read, or its times are not computed and so hold for the
+        devices that they were measured on alone.
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    values = _read(path, name)
+    if "model" in values or "device" in values:
+        roofline = _as(Roofline, values, path)
+        if tensor_parallel_size is not None:
+            parallel = msgspec.structs.replace(roofline.parallel, devices=tensor_parallel_size)
+            roofline = msgspec.structs.replace(roofline, parallel=parallel)
+            _check_numbers(roofline, path, "")
+        try:
+            return roofline.profile()
+        except RooflineError as error:
+            raise ProfileError(f"{path}: {error}") from error
+    if tensor_parallel_size not in (None, 1):
+        raise ProfileError(
+            f"{path}: its step times hold for the devices that they were measured on; for "
+            f"tensor parallelism of {tensor_parallel_size} take a profile with [model] and [device]"
+        )
+    return _as(DeviceProfile, values, path)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        profile = msgspec.toml.decode(path.read_bytes(), type=DeviceProfile)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         known = sorted(file.stem for file in _SHIPPED.glob("*.toml"))
         close = difflib.get_close_matches(name, known, n=1)
@@ -113,16 +75,27 @@ def load_profile(name: str) -> DeviceProfile:
         raise ProfileError(f"no device profile {name!r}; {hint}") from error
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}") from error
-    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: {error}") from error
-    _check_positive(profile, path, "")
-    return profile
 
 
-def _check_positive(part: msgspec.Struct, path: Path, prefix: str) -> None:
+def _as(kind: type[_Table], values: dict[str, Any], path: Path) -> _Table:
+    try:
+        found = msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ProfileError(f"{path}: {error}") from error
+    _check_numbers(found, path, "")
+    return found
+
+
+def _check_numbers(part: msgspec.Struct, path: Path, prefix: str) -> None:
+    """Every number is above 0, unless its table says that it can be 0."""
+    may_be_0 = getattr(part, "MAY_BE_0", ())
     for name in part.__struct_fields__:
         value = getattr(part, name)
         if isinstance(value, msgspec.Struct):
-            _check_positive(value, path, f"{prefix}{name}.")
+            _check_numbers(value, path, f"{prefix}{name}.")
+        elif isinstance(value, bool) or (value == 0 and name in may_be_0):
+            continue
         elif not 0 < value < float("inf"):
             raise ProfileError(f"{path}: {prefix}{name} must be above 0, not {value}")

@@ -56,7 +56,7 @@ def test_requests_that_move_get_every_token_once_and_leave_nothing(
     for instance in cluster.instances.values():
         view = instance.view()
         assert (view.requests, view.kv_footprint_blocks, view.migrations) == (0, 0, 0)
-        assert view.kv_blocks_free == 119 * 16
+        assert view.kv_blocks_free == 119
 
 
 def test_without_a_rule_nothing_is_different() -> None:
