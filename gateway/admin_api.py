@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 from aiohttp import web
 
+from gateway.auth import is_local
 from gateway.bodies import parse_json_object
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.http_api import SERVICE, json_response, owner_of, read_bytes
@@ -51,18 +50,10 @@ def _allowed(request: web.Request) -> Maintenance:
     """With keys, who has one; without, only this machine: the API itself is open to all then."""
     owner_of(request)
     service = request.app[SERVICE]
-    if not service.config.server.api_keys and not _is_local(request.remote):
+    if not service.config.server.api_keys and not is_local(request.remote, request.headers):
         raise Forbidden(
-            "Without API keys, instances are managed from the gateway's own machine only.",
+            "Without API keys, instances are managed from the gateway's own machine only: by its "
+            "loopback address, and not through a proxy.",
             code="local_only",
         )
     return service.maintenance
-
-
-def _is_local(remote: str | None) -> bool:
-    try:
-        address = ipaddress.ip_address(remote or "")
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

@@ -1,15 +1,20 @@
-"""Who may use the gateway: API keys, and web origins.
+"""Who may use the gateway: API keys, web origins, and who is on its own machine.
 
 Without configured keys everybody on the listening address may, as in vLLM's own server; the default
 address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
 that a foreign page cannot use a gateway on the visitor's own machine. Pages of `allowed_origins`
 may open WebSockets; CORS headers, which `fetch` would need, are not sent.
+
+A reverse proxy on the same machine makes the whole world local. So a request is only taken for one
+from here if nothing about it speaks of a proxy; one that says nothing of itself cannot be noticed
+(`docs/deploy.md`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -20,6 +25,12 @@ from gateway.errors import ApiError, Unauthorized
 SUBPROTOCOL = "responses"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."
+# What proxies say of whom they speak for: RFC 7239 (Forwarded), RFC 9110 7.6.3 (Via), and what is
+# in use besides.
+_OF_PROXIES = frozenset(
+    "forwarded via x-real-ip x-client-ip true-client-ip cf-connecting-ip fastly-client-ip".split()
+)
+_OF_PROXIES_PREFIX = "x-forwarded"  # -for, -host, -proto, -port, -server, ...
 
 
 class ForbiddenOrigin(ApiError):
@@ -49,6 +60,31 @@ def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
     if not known:
         raise Unauthorized()
     return hashlib.sha256(known[0].encode()).hexdigest()[:16]
+
+
+def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a program on this machine, for all that can be known.
+
+    :param remote: the address of the connection's other end, which may be a proxy.
+    """
+    try:
+        address = ipaddress.ip_address(remote or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    if not (mapped or address).is_loopback or any(map(_is_of_proxies, headers)):
+        return False
+    try:
+        # A proxy that adds nothing may at least pass on the name that was asked for.
+        hostname = urlsplit(f"//{headers.get('Host', '')}").hostname
+    except ValueError:
+        return False
+    return hostname in _LOOPBACK
+
+
+def _is_of_proxies(header: str) -> bool:
+    name = header.lower()
+    return name in _OF_PROXIES or name.startswith(_OF_PROXIES_PREFIX)
 
 
 def _offered_key(headers: Mapping[str, str]) -> str:

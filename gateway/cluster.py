@@ -17,7 +17,7 @@ import structlog
 from gateway.errors import ApiError, InvalidRequest
 from gateway.instance import Instance, Totals, ViewRules
 from gateway.link import WorkerLink
-from gateway.migration import Limits, Stage
+from gateway.migration import Limits, Outcome, Route, Stage
 from gateway.placement import Rules
 from gateway.router import Router, closing
 from gateway.session import Session
@@ -258,7 +258,7 @@ class Cluster:
             if finish.reason in ("error", "cancelled") and not session.cancelling:
                 run = msgspec.structs.replace(run, finish=None)  # not the end: it goes on elsewhere
         blocks = route.migration.kv_blocks if route.migration is not None else 0
-        outcome = route.progressed() if run.token_ids else None
+        outcome = self._progressed(instance, route, run)
         self._guarded(session, lambda: session.tokens(run, time.monotonic()))
         if session.finished or not session.in_engine:
             # If it failed here, the engine does not know.
@@ -272,6 +272,21 @@ class Cluster:
             why = finish.message or f"Instance {instance.instance_id} gave this request up."
             self.router.go_on(route, route.restart(why))
         return None
+
+    def _progressed(self, instance: Instance, route: Route, run: TokenRun) -> Outcome | None:
+        migration = route.migration
+        outcome = route.progressed(run.kv_tokens) if run.token_ids else None
+        if outcome is not None and migration is not None:
+            log.info(
+                "migration_finished",
+                request_id=route.session.response_id,
+                instance_id=instance.instance_id,
+                source_id=migration.source_id,
+                outcome=outcome,
+                kv_tokens=run.kv_tokens or 0,
+                seconds=round(time.monotonic() - migration.begun_s, 3),
+            )
+        return outcome
 
     def _accepted(self, instance: Instance, message: Accepted) -> None:
         route = instance.routes.get(message.request_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -416,6 +417,9 @@ def _checked(name: str, value: Any, metadata: Mapping[str, Any]) -> Any:
     choices = metadata.get("choices")
     if choices and value not in choices:
         raise ConfigError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    # A bound would let infinity through; a timer that never ends is nobody's wish.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: {value} is not a finite number")
     low, high = metadata.get("low"), metadata.get("high")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"

@@ -164,6 +164,11 @@ class _ClusterCollector:
         total = GaugeMetricFamily(
             "pascal_kv_blocks_total", "KV blocks there are", labels=["instance"]
         )
+        held = GaugeMetricFamily(
+            "pascal_kv_blocks_held",
+            "KV blocks of requests that have left and were not read yet",
+            labels=["instance"],
+        )
         steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=["instance"])
         device = [
             CounterMetricFamily(f"pascal_emulated_{name}", text, labels=["instance"])
@@ -178,6 +183,8 @@ class _ClusterCollector:
                 waiting.add_metric([instance_id, phase], counts.waiting)
                 blocks.add_metric([instance_id, phase], counts.kv_blocks)
             total.add_metric([instance_id], stats.kv_blocks_total)
+            if stats.migration is not None:
+                held.add_metric([instance_id], stats.migration.held_blocks)
             steps.add_metric([instance_id], stats.steps_total)
             if (own := stats.device) is not None:
                 values = (
@@ -190,7 +197,7 @@ class _ClusterCollector:
                 )
                 for family, value in zip(device, values, strict=True):
                     family.add_metric([instance_id], value)
-        yield from (running, waiting, blocks, total, steps)
+        yield from (running, waiting, blocks, total, held, steps)
         yield from (family for family in device if family.samples)
         totals = self._cluster.totals()
         yield CounterMetricFamily(

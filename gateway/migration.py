@@ -63,7 +63,7 @@ class Migration:
     kv_blocks: int  # in blocks of the source
     begun_s: float
     ticket: Ticket | None = None  # not used yet: it can be used once
-    with_kv: bool = False  # the ticket was used and there was no doubt since
+    with_kv: bool = False  # submitted with the ticket, and there was no doubt since
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +164,14 @@ class Route:
         else:
             self._enter(Stage.RUNNING, None)
 
-    def progressed(self) -> Outcome | None:
-        """Tokens came; the outcome of the migration that they end."""
+    def progressed(self, kv_tokens: int | None) -> Outcome | None:
+        """Tokens came; the outcome of the migration that they end.
+
+        :param kv_tokens: what the holder says of the ticket, see `workers.messages.TokenRun`.
+        """
         if self.migration is None or self.stage is Stage.HANDING_OVER:
             return None
-        outcome: Outcome = "moved" if self.migration.with_kv else "recomputed"
+        outcome: Outcome = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
         self._enter(Stage.RUNNING, None)
         self.session.migrations += 1
         self._end_migration(outcome)

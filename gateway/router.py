@@ -166,7 +166,10 @@ class Router:
                 self._submit_or_wait(route, self._choose(route.session, begun=True))
 
     def move_away(self, instance: Instance) -> None:
-        """Let the requests of an instance leave it, as many at once as may migrate."""
+        """Let the requests of an instance leave it, as many at once as may migrate.
+
+        What is on its way without KV is bound by nothing: it is an ordinary new request there.
+        """
         now = time.monotonic()
         others = [
             other
@@ -183,9 +186,11 @@ class Router:
             if fresh or not readers:
                 self.go_on(route, route.withdraw(instance.blocks(route.session), now))
             elif self._room_to_migrate(instance):
-                target_id = place_new_request(self._views(readers), self._rules, turn=self._placed)
+                open_ = [reader for reader in readers if self._room_to_migrate(reader)]
+                target_id = place_new_request(self._views(open_), self._rules, turn=self._placed)
+                if target_id is None:
+                    continue  # all take in as many as they may; each that arrives makes room
                 self._placed += 1
-                assert target_id is not None
                 self._hand_over(instance, route, target_id)
 
     def passed_boundary(
@@ -252,10 +257,9 @@ class Router:
 
     def _room_to_migrate(self, instance: Instance) -> bool:
         in_all, each = self._rules.max_migrations, self._rules.max_migrations_per_instance
-        view = instance.view(0.0, self._view_rules, self.migrating)
-        return not (in_all and len(self.migrating) >= in_all) and not (
-            each and view.migrations >= each
-        )
+        under_way = [route.migration for route in self.migrating if route.migration is not None]
+        own = [m for m in under_way if instance.instance_id in (m.source_id, m.target_id)]
+        return not (in_all and len(under_way) >= in_all) and not (each and len(own) >= each)
 
     def _submit_or_wait(self, route: Route, instance: Instance | None) -> None:
         if instance is not None:

@@ -27,6 +27,7 @@ from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, Schedule
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.hand_over import ticket_of
 from workers.inprocess import WARM_UP_DECODE, finish_of, until_known, warm_up_rounds
+from workers.kv_migration import kv_tokens_of
 from workers.messages import Endpoint, Pace, PhaseCounts, StepStats
 from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
@@ -275,6 +276,7 @@ class AsyncEngine:
                     cached_tokens=output.num_cached_tokens or 0,
                     preemptions=_preemptions(output),
                     ticket=ticket_of(output.kv_transfer_params),
+                    kv_tokens=kv_tokens_of(output.kv_transfer_params),
                 )
             )
         return outputs

@@ -55,6 +55,7 @@ class EngineOutput:
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     preemptions: int = 0
     ticket: Ticket | None = None  # with finish "handed_over"
+    kv_tokens: int | None = None  # as in `workers.messages.TokenRun`
 
 
 @dataclass(frozen=True, slots=True)

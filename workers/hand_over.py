@@ -27,7 +27,7 @@ _TICKET_KEY = "ticket"  # in its kv_transfer_params
 
 def ticket_of(kv_transfer_params: dict[str, Any] | None) -> Ticket | None:
     """The ticket in the output of a request that was handed over."""
-    if not kv_transfer_params:
+    if not kv_transfer_params or _TICKET_KEY not in kv_transfer_params:
         return None
     return Ticket(**kv_transfer_params[_TICKET_KEY])
 

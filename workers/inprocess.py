@@ -31,6 +31,7 @@ from vllm.v1.request import Request
 from workers.emulator import EmulatedExecutor
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.hand_over import HANDED_OVER, ticket_of
+from workers.kv_migration import kv_tokens_of
 from workers.kv_offload import offloads
 from workers.messages import Endpoint, FinishReason, Pace, StepStats
 from workers.resume_cost import ENOUGH_SAMPLES
@@ -273,6 +274,7 @@ class InProcessEngine:
             cached_tokens=output.num_cached_tokens or 0,
             preemptions=live.request.num_preemptions,
             ticket=ticket_of(output.kv_transfer_params),
+            kv_tokens=kv_tokens_of(output.kv_transfer_params),
         )
 
     def _add(self, request: EngineRequest, params: SamplingParams) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib.util
 import time
 import uuid
+from collections.abc import Iterable
 from threading import Event
 from typing import Any
 
@@ -35,6 +36,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import NixlBase
 from vllm.platforms import current_platform
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
@@ -47,6 +49,7 @@ from workers.tickets import TicketBook, TicketData, decode, encode
 _log = structlog.get_logger()
 
 _HOST_KEY = "side_channel_host"  # in kv_connector_extra_config
+_KV_TOKENS_KEY = "kv_tokens"  # in the kv_transfer_params of an output
 
 
 def available() -> bool:
@@ -97,6 +100,11 @@ def pull_params(ticket: Ticket) -> dict[str, Any] | None:
     }
 
 
+def kv_tokens_of(kv_transfer_params: dict[str, Any] | None) -> int | None:
+    """What the ticket of a request was good for, if this is the output that says so."""
+    return None if not kv_transfer_params else kv_transfer_params.get(_KV_TOKENS_KEY)
+
+
 class MigrationScheduler(NixlPullConnectorScheduler):
     """The scheduler's side. The side channel answers in a thread of its own."""
 
@@ -114,6 +122,9 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         self._tickets: dict[str, Ticket] = {}  # made and not yet taken
         self._released: set[str] = set()
         self._reading: dict[str, tuple[float, int]] = {}  # requests: since when, how many tokens
+        # Requests whose ticket was used or found of no use, until their first tokens say so: how
+        # many tokens have their KV by it.
+        self._settled: dict[str, int] = {}
         self._read_requests = 0
         self._read_tokens = 0
         self._read_s = 0.0
@@ -151,6 +162,20 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         """The ticket of a request that has left; None if there is nothing to read."""
         return self._tickets.pop(request_id, None)
 
+    def tell_settled(self, outputs: Iterable[EngineCoreOutput]) -> None:
+        """Add what became of its ticket to the first tokens of each request that had one."""
+        if not self._settled:
+            return
+        for output in outputs:
+            if output.new_token_ids:
+                kv_tokens = self._settled.pop(output.request_id, None)
+                if kv_tokens is not None:
+                    output.kv_transfer_params = {_KV_TOKENS_KEY: kv_tokens}
+
+    def forget(self, request_id: str) -> None:
+        """A request has ended."""
+        self._settled.pop(request_id, None)
+
     # ---- vLLM's override points
 
     def on_new_request(self, request: Request) -> None:
@@ -169,6 +194,7 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         if time.monotonic() > params["deadline"] or params["block_size"] != self.block_size:
             params["do_remote_prefill"] = False
             self._failed += 1
+            self._settled[request.request_id] = 0
             return 0, False
         missing = self._readable(request) - num_computed_tokens
         return (missing, True) if missing > 0 else (0, False)
@@ -187,6 +213,8 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         # vLLM pairs the blocks of the two engines from the end: the lists must end alike.
         count = -(-self._readable(request) // self.block_size)
         params["remote_block_ids"] = [list(ids[:count]) for ids in params["remote_block_ids"]]
+        # Until it is known to be otherwise: what the prefix cache has is as good as read.
+        self._settled[request.request_id] = self._readable(request)
         if num_external_tokens:
             self._reading[request.request_id] = (time.monotonic(), num_external_tokens)
         super().update_state_after_alloc(request, blocks, num_external_tokens)
@@ -239,6 +267,8 @@ class MigrationScheduler(NixlPullConnectorScheduler):
             since, tokens = self._reading.pop(request_id, (0.0, 0))
             if request_id in failed:
                 self._failed += 1
+                if request_id in self._settled:
+                    self._settled[request_id] = 0
             elif tokens:
                 self._read_requests += 1
                 self._read_tokens += tokens

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 2  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 3  # raised with every incompatible change; both ends refuse another one
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error", "handed_over"]
 
@@ -176,6 +176,10 @@ class TokenRun(Value):
     texts: tuple[str, ...]
     boundary: int | None = None  # index in token_ids of the end-of-thinking token, if it is here
     finish: Finish | None = None
+    # In the first run with tokens of a request that came with a ticket for another engine's KV:
+    # how many tokens' KV it got by that, its own prefix cache included; 0: the ticket was of no
+    # use, and all was computed but for what the prefix cache had.
+    kv_tokens: int | None = None
 
 
 # ---- gateway to worker ------------------------------------------------------------------------

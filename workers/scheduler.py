@@ -169,6 +169,9 @@ class _PhaseMixin(Scheduler):
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
         """Follow what requests got, and put the figures into the statistics."""
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
+        if self.migration is not None:
+            for batch in outputs.values():  # before any of them leaves and is forgotten
+                self.migration.tell_settled(batch.outputs)
         now = self.now() if self._dispatcher is not None or self._step_times else 0.0
         if self._step_times and args[0].num_scheduled_tokens:
             self._learn_step(now)
@@ -327,6 +330,8 @@ class _PhaseMixin(Scheduler):
             self._lost_kv.discard(request_id)
             if state.own_id is not None:
                 self._own_ids.pop(state.own_id, None)
+            if self.migration is not None:
+                self.migration.forget(request_id)
 
     def _count_recomputed(self, scheduled: Mapping[str, int]) -> None:
         """Requests that lost their KV run again: what they have not got back, they compute."""

@@ -47,12 +47,15 @@ class RequestStream:
         self._forced_total = forced_total
         detokenizer.push(known_token_ids)  # only for the state it leaves
         self._cached_tokens = 0
+        self._kv_tokens: int | None = None  # to be said with the next tokens
 
     def advance(self, output: EngineOutput) -> StreamUpdate:
         """Take what the engine produced for this request in a step."""
         if self.finished:
             return StreamUpdate(None)
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
+        if output.kv_tokens is not None:
+            self._kv_tokens = output.kv_tokens
         reason = output.finish
         # What is still held when a request leaves is given out where it goes on.
         last = reason not in (None, "handed_over")
@@ -74,6 +77,9 @@ class RequestStream:
             )
         elif not token_ids:
             return StreamUpdate(None)
+        kv_tokens = None
+        if token_ids:
+            kv_tokens, self._kv_tokens = self._kv_tokens, None
         return StreamUpdate(
             TokenRun(
                 request_id=self.request_id,
@@ -82,6 +88,7 @@ class RequestStream:
                 texts=pieces.texts,
                 boundary=pieces.boundary,
                 finish=finish,
+                kv_tokens=kv_tokens,
             ),
             cancel,
         )

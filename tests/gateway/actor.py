@@ -36,6 +36,7 @@ class Actor:
         self.cancelled: list[str] = []
         self.asked_for: list[str] = []  # by `HandOver`
         self.ticket_valid_s: float | None = 30.0  # None: hand over without a ticket
+        self.refuses_tickets = False  # accepts the request, and computes
         self.errors: list[str] = []
         self.poisoned = False  # dies of every request that it accepts
         self._places: dict[str, int] = {}  # of the next token, per running request
@@ -124,6 +125,20 @@ class Actor:
         self._places[name] = place + 1
         if finish is not None:
             del self._places[name]
-        await self.worker.tokens(name, place, text_of(place), finish=finish, boundary=boundary)
+        await self.worker.tokens(
+            name,
+            place,
+            text_of(place),
+            finish=finish,
+            boundary=boundary,
+            kv_tokens=self._kv_tokens(name, place),
+        )
         await asyncio.sleep(0)  # others have something to say, too
         return True
+
+    def _kv_tokens(self, name: str, place: int) -> int | None:
+        """What the first tokens say of the ticket that the request came with."""
+        submit = next(s for s in self.submits if s.request_id == name)
+        if submit.ticket is None or place != len(submit.known_token_ids):
+            return None
+        return 0 if self.refuses_tickets else submit.ticket.tokens

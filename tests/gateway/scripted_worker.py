@@ -155,6 +155,7 @@ class ScriptedWorker:
         *texts: str,
         finish: Finish | None = None,
         boundary: int | None = None,
+        kv_tokens: int | None = None,
     ) -> None:
         """One step with tokens of one request; the id of each is its place in the output."""
         run = TokenRun(
@@ -164,6 +165,7 @@ class ScriptedWorker:
             texts=texts,
             finish=finish,
             boundary=boundary,
+            kv_tokens=kv_tokens,
         )
         await self.say(Step(sequence=self._sequence, runs=(run,), stats=IDLE))
         self._sequence += 1

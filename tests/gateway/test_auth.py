@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.auth import ForbiddenOrigin, authenticate
+from gateway.auth import ForbiddenOrigin, authenticate, is_local
 from gateway.config import ServerConfig
 from gateway.errors import Unauthorized
 
@@ -60,6 +60,33 @@ def test_headers_that_are_no_text_are_refused_like_others() -> None:
         with pytest.raises(ForbiddenOrigin) as caught:
             authenticate(ServerConfig(), {"Origin": origin, "Host": "localhost"})
         caught.value.message.encode()  # it can be sent
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST:1"])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])
+def test_a_program_on_this_machine_is_local(peer: str, host: str) -> None:
+    assert is_local(peer, {"Host": host, "User-Agent": "curl"})
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.7", "::ffff:10.0.0.7", "2001:db8::1", "", "unix:", None])
+def test_another_machine_is_not(peer: str | None) -> None:
+    assert not is_local(peer, {"Host": "localhost"})
+
+
+@pytest.mark.parametrize(
+    "header",
+    """Forwarded Via X-Real-IP X-Forwarded-For X-FORWARDED-HOST x-forwarded-proto X-Forwarded
+    X-Client-IP True-Client-IP CF-Connecting-IP Fastly-Client-IP""".split(),
+)
+def test_who_comes_through_a_proxy_on_this_machine_is_not_local(header: str) -> None:
+    for value in ("203.0.113.9", "127.0.0.1", ""):
+        assert not is_local("127.0.0.1", {"Host": "localhost", header: value})
+
+
+@pytest.mark.parametrize("host", ["chat.example", "chat.example:8080", "", "[::1", "10.0.0.7"])
+def test_nor_is_who_asks_for_another_name(host: str) -> None:
+    assert not is_local("127.0.0.1", {"Host": host})
+    assert not is_local("127.0.0.1", {})
 
 
 def test_keys_are_in_no_representation() -> None:

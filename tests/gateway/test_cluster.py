@@ -16,7 +16,16 @@ from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
 from tests.gateway.scripted_service import ended, generation, serving, start
 from tests.gateway.scripted_worker import IDLE, scripted_worker
-from workers.messages import Accepted, Cancel, DeviceStats, Finish, Heartbeat, Rejected, SetPace
+from workers.messages import (
+    Accepted,
+    Cancel,
+    DeviceStats,
+    Finish,
+    Heartbeat,
+    MigrationStats,
+    Rejected,
+    SetPace,
+)
 
 
 async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
@@ -279,7 +288,26 @@ async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
         await start(service, workers["worker-0"])  # comes after it on the link
         instance = service.cluster.instances["worker-0"]
         assert (instance.since_step_s, instance.stats) == (4.5, IDLE)
-        assert b'pascal_kv_blocks_total{instance="worker-0"} 100.0' in service.metrics.render()
+        metrics = service.metrics.render().decode()
+        assert 'pascal_kv_blocks_total{instance="worker-0"} 100.0' in metrics
+        assert "pascal_kv_blocks_held{" not in metrics  # its KV cannot move
+
+
+async def test_memory_that_waits_for_its_reader_is_a_metric(tmp_path: Path) -> None:
+    migration = MigrationStats(
+        held_blocks=7,
+        tickets_total=3,
+        expired_total=0,
+        read_requests_total=0,
+        read_tokens_total=0,
+        read_s_total=0.0,
+        failed_total=0,
+    )
+    stats = msgspec.structs.replace(IDLE, migration=migration)
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        await workers["worker-0"].say(Heartbeat(since_step_s=0.0, stats=stats))
+        await start(service, workers["worker-0"])  # comes after it on the link
+        assert b'pascal_kv_blocks_held{instance="worker-0"} 7.0' in service.metrics.render()
 
 
 async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Path) -> None:

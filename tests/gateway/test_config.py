@@ -1,10 +1,11 @@
 """Configuration: precedence, and errors that name the key."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from gateway.config import PROJECT_ROOT, Config, ConfigError, load
+from gateway.config import PROJECT_ROOT, TABLES, Config, ConfigError, load
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -38,7 +39,7 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
         ("[workers]\nquantum_tokens = 0", "workers.quantum_tokens"),
         ("[workers]\nhigh_water_s = 2.0", "workers.high_water_s: 2.0 must be above workers.low"),
         ("[pacing]\ntpot_s = true", "pacing.tpot_s"),
-        ("[pacing]\ntpot_s = nan", "pacing.tpot_s"),
+        ("[pacing]\ntpot_s = nan", "pacing.tpot_s: nan is not a finite number"),
         ("server = 3", "server must be a table"),
         ("[server", "config.toml"),
     ],
@@ -47,6 +48,35 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) 
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, text), environment={})
     assert named in str(caught.value)
+
+
+def float_settings() -> list[str]:
+    """Seconds and all other numbers that are no integers, as ``table.key``."""
+    found = [
+        f"{table}.{spec.name}"
+        for table, values in TABLES.items()
+        for spec in dataclasses.fields(type(values.default))  # type: ignore[arg-type]
+        if spec.type == "float"
+    ]
+    assert len([key for key in found if key.endswith("_s")]) >= 10
+    return found
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_numbers_without_an_end_are_refused_wherever_they_come_from(
+    tmp_path: Path, value: str
+) -> None:
+    for key in float_settings():
+        table, _, name = key.partition(".")
+        refused = rf"{key}: {value} is not a finite number"
+        with pytest.raises(ConfigError, match=refused):
+            load(write(tmp_path, f"[{table}]\n{name} = {value}\n"), environment={})
+        with pytest.raises(ConfigError, match=refused):
+            load(environment={f"PASCAL_{table}_{name}".upper(): value})
+        with pytest.raises(ConfigError, match=refused):
+            load(environment={}, flags={key: value})
+    with pytest.raises(ConfigError, match=r"session.ttl_s: inf is not a finite number"):
+        load(environment={}, flags={"session.ttl_s": f"{'9' * 400}h"})
 
 
 STATIC = "[launcher]\nkind = 'static'\n"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from gateway.config import ClusterConfig, PlacementConfig
 from gateway.migration import Stage
@@ -60,6 +63,38 @@ async def test_round_robin_spreads_what_is_moved_away(tmp_path: Path) -> None:
         for session in sessions:
             await ended(session)
         assert Counter(session.instance_id for session in sessions) == {"b": 6, "c": 6}
+
+
+async def test_no_instance_takes_in_more_than_it_may_while_others_are_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = PlacementConfig(boundary="off", max_migrations=0, max_migrations_per_instance=1)
+    async with play(tmp_path, "a", "b", "c", placement=few) as playing:
+        router = playing.cluster.router
+        for name in "ab":
+            playing.actors[name].holding |= {"generate"}
+            playing.actors[name].until_place = 2
+        playing.cluster.drain("c")
+        sessions = [await playing.start() for _ in range(4)]  # two at each of the others
+        await until(lambda: all(len(session.token_ids) == 2 for session in sessions))
+        playing.cluster.undrain("c")
+        under_way: list[int] = []
+        hand_over = router._hand_over
+
+        def noted(*args: Any) -> None:
+            hand_over(*args)
+            under_way.append(len(router.migrating))
+
+        monkeypatch.setattr(router, "_hand_over", noted)
+        router.drained |= {"a", "b"}
+        playing.cluster.drain("a")
+        await until(lambda: all(session.instance_id == "c" for session in sessions))
+        playing.release()
+        for session in sessions:
+            await ended(session)
+            assert session.migrations == 1
+        assert under_way == [1, 1, 1, 1]  # one after the other, though they leave two instances
+        assert router.migrations == {"moved": 4}
 
 
 async def test_a_restart_waits_until_kv_has_been_read(tmp_path: Path) -> None:

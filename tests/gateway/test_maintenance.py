@@ -171,12 +171,33 @@ async def test_draining_asks_for_the_key(
 async def test_without_keys_only_the_own_machine_may(
     tmp_path: Path, peer: str, allowed: bool
 ) -> None:
+    headers = {"Host": "127.0.0.1:8080"}
     async with play(tmp_path, "a", placement=STAY) as playing:
         app = make_app(playing.service)
         assert app[SERVICE] is playing.service
-        request = make_mocked_request("GET", "/admin/instances", app=app).clone(remote=peer)
+        asked = make_mocked_request("GET", "/admin/instances", headers, app=app)
+        request = asked.clone(remote=peer)
         if allowed:
             assert (await admin_api.list_instances(request)).status == 200
         else:
             with pytest.raises(Forbidden):
                 await admin_api.list_instances(request)
+
+
+async def test_without_keys_nobody_may_through_a_proxy_on_the_same_machine(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (playing, _, _url, client):
+        for headers in ({"X-Forwarded-For": "203.0.113.9"}, {"Host": "chat.example"}):
+            async with client.post("/admin/instances/a/drain", headers=headers) as answer:
+                assert answer.status == 403
+                assert (await answer.json())["error"]["code"] == "local_only"
+        assert playing.cluster.router.drained == set()
+
+
+async def test_with_a_key_everybody_may_who_has_it(tmp_path: Path) -> None:
+    server = ServerConfig(api_keys=("secret",))
+    headers = {"X-Forwarded-For": "203.0.113.9", "Authorization": "Bearer secret"}
+    async with (
+        gateway(tmp_path, server=server) as (_playing, _, _url, client),
+        client.get("/admin/instances", headers=headers) as answer,
+    ):
+        assert answer.status == 200

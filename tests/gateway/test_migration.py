@@ -35,15 +35,33 @@ def moving(now: float = 0.0) -> Route:
 def test_a_move_from_stage_to_stage_with_its_deadlines() -> None:
     route = moving(now=100.0)
     assert (route.stage, route.holder, route.deadline_s) == (Stage.HANDING_OVER, "a", 105.0)
-    assert route.progressed() is None  # the source still generates
+    assert route.progressed(None) is None  # the source still generates
     assert route.handed_over(TICKET) == Resubmit(prefer="b", avoid="a")
     route.submitted("b", 101.0, with_ticket=True)
     assert (route.stage, route.holder, route.deadline_s) == (Stage.SUBMITTED, "b", 106.0)
     route.accepted(102.0)
     assert (route.stage, route.deadline_s) == (Stage.PULLING, 107.0)
-    assert route.progressed() == "moved"
+    assert route.progressed(20) == "moved"
     assert (route.stage, route.deadline_s, route.migration) == (Stage.RUNNING, None, None)
     assert route.session.migrations == 1
+
+
+@pytest.mark.parametrize("kv_tokens", [0, None])
+def test_a_ticket_that_its_target_could_not_use_is_no_move(kv_tokens: int | None) -> None:
+    route = moving()
+    route.handed_over(TICKET)
+    route.submitted("b", 0.0, with_ticket=True)
+    route.accepted(0.0)
+    assert route.progressed(kv_tokens) == "recomputed"
+    assert route.session.migrations == 1  # it has changed instances all the same
+
+
+def test_what_is_said_of_a_ticket_after_a_doubt_does_not_count() -> None:
+    route = moving()
+    route.handed_over(TICKET)
+    route.submitted("b", 0.0, with_ticket=True)
+    assert route.expired(5.0) == Resubmit(prefer="b")
+    assert route.progressed(20) == "recomputed"
 
 
 def test_each_submission_has_an_id_of_its_own() -> None:
@@ -84,7 +102,7 @@ def test_time_up_in_a_move_is_the_same_again_without_ticket(stage: str) -> None:
     assert route.deadline_s is None  # from here on the instance's heartbeat is what counts
     route.accepted(5.1)
     assert route.stage is Stage.RUNNING
-    assert route.progressed() == "recomputed"
+    assert route.progressed(None) == "recomputed"
 
 
 def test_waiting_ends_with_an_instance_or_in_time() -> None:
@@ -121,7 +139,7 @@ def test_a_source_that_is_lost_after_its_kv_was_read_does_not_matter() -> None:
     route.handed_over(TICKET)
     route.submitted("b", 0.0, with_ticket=True)
     route.accepted(0.0)
-    route.progressed()
+    route.progressed(20)
     assert route.lost("a", "gone") is None
 
 

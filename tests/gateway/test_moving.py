@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.config import PlacementConfig
 from gateway.errors import NotFound
@@ -289,6 +290,24 @@ async def test_a_target_that_refuses_the_ticket_computes(tmp_path: Path) -> None
         playing.release()
         await ended(session)
         check_whole(playing, session)
+
+
+async def test_a_claim_that_is_refused_inside_the_target_is_no_move(tmp_path: Path) -> None:
+    async with moving(tmp_path, "pulling") as (playing, session):
+        playing.actors["b"].refuses_tickets = True
+        with capture_logs() as logs:
+            playing.release()
+            await ended(session)
+        check_whole(playing, session)
+        assert playing.actors["b"].submits[0].ticket is not None
+        assert playing.cluster.router.migrations == {"recomputed": 1}
+        metrics = playing.service.metrics.render().decode()
+        assert 'pascal_migrations_total{outcome="recomputed"} 1.0' in metrics
+        assert 'pascal_migrations_total{outcome="moved"} 0.0' in metrics
+        assert 'pascal_boundary_blocking_seconds_count{how="recomputed"} 1.0' in metrics
+        (finished,) = [line for line in logs if line["event"] == "migration_finished"]
+        assert (finished["outcome"], finished["kv_tokens"]) == ("recomputed", 0)
+        assert (finished["source_id"], finished["instance_id"]) == ("a", "b")
 
 
 async def test_few_requests_move_at_once(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ class Output:
         self.texts: list[str] = []
         self.boundary: int | None = None
         self.finish: Finish | None = None
+        self.kv_tokens: int | None = None
 
     def add(self, run: TokenRun, first: int) -> None:
         assert self.finish is None, "a run after the finish"
@@ -141,6 +142,10 @@ class Output:
         if run.boundary is not None:
             assert self.boundary is None
             self.boundary = len(self.token_ids) + run.boundary
+        if run.kv_tokens is not None:
+            assert not self.token_ids, "what became of the ticket comes with the first tokens"
+            assert run.token_ids
+            self.kv_tokens = run.kv_tokens
         self.token_ids += run.token_ids
         self.texts += run.texts
         self.finish = run.finish

@@ -19,7 +19,7 @@ from tests.workers.test_offload_pipeline import config
 from tests.workers.test_pipeline import BLOCK, Pipeline, run_and_check
 from workers import tickets
 from workers.hand_over import HANDED_OVER, ticket_of
-from workers.kv_migration import kv_transfer_config, pull_params
+from workers.kv_migration import kv_tokens_of, kv_transfer_config, pull_params
 from workers.messages import Ticket
 from workers.policy import Decision, RequestView
 from workers.policy_settings import POLICIES
@@ -47,6 +47,8 @@ class MovingPipeline(Pipeline):
         self.records: dict[str, Request] = {}
         self.running_when_told: set[str] = set()
         self.left: dict[str, Ticket | None] = {}
+        self.came: dict[str, int] = {}  # with a ticket for so many tokens
+        self.told: dict[str, int] = {}  # what the first tokens said of the ticket
         self.read: set[str] = set()  # KV of so many came from elsewhere
         self.failed: set[str] = set()
         self._reads: set[str] = set()  # on their way
@@ -56,6 +58,7 @@ class MovingPipeline(Pipeline):
         if self.luck.random() < 0.5:
             return {}
         tokens = self.prompt[name] - self.luck.choice([0, 1, 5])
+        self.came[name] = tokens
         data = tickets.TicketData(
             request_id=f"there-{name}",
             host="127.0.0.1",
@@ -106,9 +109,7 @@ class MovingPipeline(Pipeline):
         )
 
     def readable(self, name: str) -> int:
-        params = self.records[name].kv_transfer_params
-        assert params is not None
-        return min(self.prompt[name], int(params["remote_num_tokens"]))
+        return min(self.prompt[name], self.came[name])
 
     def update(self) -> None:
         output, result = self.in_flight.popleft()
@@ -116,6 +117,10 @@ class MovingPipeline(Pipeline):
             for last in batch.outputs:
                 name = last.request_id
                 assert name not in self.left, "an output after the last one"
+                if (kv_tokens := kv_tokens_of(last.kv_transfer_params)) is not None:
+                    assert last.new_token_ids
+                    assert not self.got[name]
+                    self.told[name] = kv_tokens
                 self.got[name] += last.new_token_ids
                 if last.stop_reason == HANDED_OVER:
                     self.leave(name, ticket_of(last.kv_transfer_params))
@@ -130,6 +135,15 @@ class MovingPipeline(Pipeline):
             assert ticket.tokens == self.prompt[name] + len(self.got[name]) - 1
             (blocks,) = tickets.decode(ticket.data).block_ids
             assert len(blocks) == -(-ticket.tokens // BLOCK)
+
+    def check_told(self) -> None:
+        """Who came with a ticket and got tokens has said what the ticket was good for."""
+        assert self.told.keys() == {name for name in self.came if self.got[name]}
+        for name, kv_tokens in self.told.items():
+            assert kv_tokens == (0 if name in self.failed else self.readable(name)), name
+        migration = self.scheduler.migration
+        assert migration is not None
+        assert migration._settled == {}
 
     def held_by_aborted(self) -> int:
         get_blocks = self.scheduler.kv_cache_manager.coordinator.get_blocks
@@ -174,6 +188,7 @@ def test_who_leaves_takes_every_token_along_and_leaks_no_block(
         assert stats.held_blocks == 0
         assert stats.read_requests_total == len(pipeline.read)
         assert stats.failed_total == len(pipeline.failed)
+        pipeline.check_told()
         with_ticket += len(given)
         read += stats.read_requests_total
         failed += stats.failed_total

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ import zmq
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl import NixlPullConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import GET_META_MSG
 
+from workers import kv_claims
 from workers.kv_claims import ClaimClient, ClaimDesk
 from workers.kv_reader import MigrationWorker, _fits
 from workers.tickets import TicketBook
@@ -28,13 +31,22 @@ def book() -> TicketBook:
 
 @pytest.fixture
 def port(book: TicketBook) -> Iterator[int]:
+    with serving(book) as port:
+        yield port
+
+
+@contextmanager
+def serving(book: TicketBook) -> Iterator[int]:
+    """A desk that answers; its port."""
     desk = ClaimDesk(HOST, book)
     stop = threading.Event()
     thread = threading.Thread(target=desk.serve, args=({(0, 0): b"who I am"}, stop))
     thread.start()
-    yield desk.port
-    stop.set()
-    thread.join()
+    try:
+        yield desk.port
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_claim_is_answered_with_the_time_that_is_left(book: TicketBook, port: int) -> None:
@@ -48,6 +60,33 @@ def test_a_claim_is_answered_with_the_time_that_is_left(book: TicketBook, port: 
     assert before + 99.0 < until <= time.monotonic() + 100.0
     assert client.claim(HOST, port, "t", "c") is None
     assert client.claim(HOST, port, "unknown", "c") is None
+
+
+class SlowWay(TicketBook):
+    """Between asking and being answered time passes, before the answer is made and after it."""
+
+    def __init__(self) -> None:
+        super().__init__(100.0)
+        self.now_s = 1000.0
+
+    def claim(self, ticket: str, reader: str, now: float) -> float | None:
+        left_s = super().claim(ticket, reader, now + 20.0)
+        self.now_s += 50.0
+        return left_s
+
+
+def test_a_claim_is_counted_from_the_question_however_late_the_answer_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = SlowWay()
+    clock = SimpleNamespace(monotonic=lambda: way.now_s, perf_counter=lambda: way.now_s)
+    monkeypatch.setattr(kv_claims, "time", clock)
+    way.give("t", 1, 1100.0)  # the memory is held until then, by this one clock
+    with serving(way) as port:
+        until = ClaimClient().claim(HOST, port, "t", "b")
+    # 80 s were left when the answer was made. From the answer on they would end at 1130, when the
+    # memory has long been somebody else's.
+    assert until == 1080.0
 
 
 def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> None:

@@ -200,6 +200,7 @@ async def test_two_hundred_moves_change_no_token(pair: Pair) -> None:
         assert ticket.tokens == prompt + len(first.token_ids) - 1
         whole = await pair.go_on(pair.b, f"{name}-rest", asked, first.token_ids, ticket)
         assert whole == expected, (number, ticket.tokens % BLOCK, cached)
+        assert pair.b.outputs[f"{name}-rest"].kv_tokens == ticket.tokens
         residues.add(ticket.tokens % BLOCK)
         moves += 1
         with_cached_prompt += cached
@@ -263,6 +264,8 @@ async def test_a_ticket_that_is_no_good_means_recompute(pair: Pair, spoil: str) 
     after = await figures(pair.b)
     assert after.read_requests_total == before.read_requests_total
     assert after.failed_total == before.failed_total + (spoil != "unreadable")
+    # A ticket that is none is not spoken of.
+    assert pair.b.outputs[f"{spoil}-rest"].kv_tokens == (None if spoil == "unreadable" else 0)
 
 
 async def test_a_ticket_is_read_by_one_of_two_who_come_at_once(pair: Pair) -> None:
@@ -277,6 +280,8 @@ async def test_a_ticket_is_read_by_one_of_two_who_come_at_once(pair: Pair) -> No
     after = await figures(pair.b)
     assert after.read_requests_total - before.read_requests_total == 1
     assert after.failed_total - before.failed_total == 1
+    told = [pair.b.outputs[f"twice-{i}"].kv_tokens for i in range(2)]
+    assert sorted(told, key=str) == [0, ticket.tokens]
 
 
 async def test_a_request_that_comes_back_uses_its_own_ticket(pair: Pair) -> None:
@@ -373,6 +378,7 @@ async def test_memory_comes_back_when_nobody_reads(pair: Pair) -> None:
     failed = (await figures(pair.b)).failed_total
     assert await pair.go_on(pair.b, "late-rest", asked, known, ticket) == expected
     assert (await figures(pair.b)).failed_total == failed + 1
+    assert pair.b.outputs["late-rest"].kv_tokens == 0
 
 
 async def test_the_engine_that_has_the_kv_dies(
@@ -391,4 +397,6 @@ async def test_the_engine_that_has_the_kv_dies(
     async with await silent_server() as server:
         hangs = changed(never_met, port=server.sockets[0].getsockname()[1])
         assert await pair.go_on(pair.b, "death-hangs", asked, known, hangs) == expected
+    for name in ("met", "unmet", "hangs"):
+        assert pair.b.outputs[f"death-{name}"].kv_tokens == 0
     assert (await figures(pair.b)).failed_total == failed + 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from vllm.v1.core.sched.output import SchedulerOutput
 
@@ -123,6 +124,14 @@ async def test_engine_in_processes_of_its_own(tmp_path: Path) -> None:
             ticket = first.finish.ticket
             await gateway.submit("g", forced_lengths=lengths, known_token_ids=known, ticket=ticket)
             assert [*known, *(await gateway.finished("g")).token_ids] == whole
+            # It comes with a ticket that is of no use, which its first tokens say.
+            if ticket is not None:
+                late = msgspec.structs.replace(ticket, engine_id="another one", valid_s=0.0)
+                await gateway.submit(
+                    "h", forced_lengths=lengths, known_token_ids=known, ticket=late
+                )
+                assert [*known, *(await gateway.finished("h")).token_ids] == whole
+                assert gateway.outputs["h"].kv_tokens == 0
             while (await gateway.idle_stats()).kv_blocks_used:
                 pass
             # What vLLM itself refuses.

@@ -290,6 +290,21 @@ async def test_ticket_of_a_request_that_comes_reaches_the_engine(
     assert request.ticket == TICKET
 
 
+async def test_what_became_of_the_ticket_reaches_the_gateway_with_the_first_tokens(
+    bench: Bench, renderer: ChatRenderer
+) -> None:
+    first, second, third = ids(renderer, "abc def ghi")[:3]
+    await bench.running(ticket=TICKET)
+    bench.step(EngineOutput("a", (), kv_tokens=7))  # as where a stop string holds tokens back
+    bench.step(EngineOutput("a", (first,)))
+    bench.step(EngineOutput("a", (second,)))
+    (step,) = bench.sent()  # one frame, as the link takes them late
+    bench.step(EngineOutput("a", (third,)))
+    (later,) = bench.sent()
+    assert [(r.token_ids, r.kv_tokens) for r in step.runs] == [((first, second), 7)]
+    assert [(r.token_ids, r.kv_tokens) for r in later.runs] == [((third,), None)]
+
+
 async def test_text_held_back_when_a_request_leaves_is_given_out_where_it_goes_on(
     bench: Bench, renderer: ChatRenderer
 ) -> None:
