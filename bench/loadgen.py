@@ -4,7 +4,7 @@ Requests arrive by a Poisson process (or a gamma process, `--burstiness`) whethe
 ones were answered: the arrivals are drawn before the run and kept as well as the event loop allows.
 How well is measured too (`lateness_s`, `loop_lag_s`), for a late generator measures itself.
 
-A run: plan (`bench.workload`), drive (`LoadRun`), measure (`bench.measure`), report
+A run: plan (`bench.load_plan`), drive (`LoadRun`), measure (`bench.measure`), report
 (`bench.report`). Ctrl-C ends it early: what is in flight is cancelled on the server and counted as
 interrupted, and what was measured is reported.
 """
@@ -32,7 +32,7 @@ from bench.options import OptionError, Options, add_arguments, options_from
 from bench.prompts import PromptError
 from bench.record import ResponseRecord
 from bench.report import Progress, print_report
-from bench.workload import Planned, plan_requests, request_body
+from bench.load_plan import Planned, plan_requests, request_body
 
 __all__ = ["add_arguments", "main", "run"]
 

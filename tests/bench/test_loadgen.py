@@ -15,7 +15,7 @@ import pytest
 
 from bench.loadgen import LoadRun, main
 from bench.measure import run_result
-from bench.workload import plan_requests
+from bench.load_plan import plan_requests
 from tests.bench.flags import options
 from tests.bench.scripted import Reply, ScriptedServer, good, stalls
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.prompts import PromptError, file_prompts, problem_prompts
-from bench.workload import arrival_times, plan_requests, request_body
+from bench.load_plan import arrival_times, plan_requests, request_body
 from tests.bench.flags import options
 
 
