@@ -27,6 +27,7 @@ class Arrival:
 
     at_s: float
     lengths: Lengths
+    client: str | None = None
 
 
 def poisson(rate: float, lengths: LengthSource, seed: int | str) -> Iterator[Arrival]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from bench.loadgen import LoadRun, main
+from bench.load_plan import plan_requests, warmup_plan
+from bench.load_run import LoadRun
+from bench.loadgen import main, result_of
 from bench.measure import run_result
-from bench.load_plan import plan_requests
 from tests.bench.flags import options
 from tests.bench.scripted import Reply, ScriptedServer, good, stalls
 
@@ -27,8 +28,8 @@ SLOW_READER = ("--tpot", "10")  # for whom nothing is late, however busy this ma
 async def figures(server: ScriptedServer, *flags: str) -> dict[str, Any]:
     chosen = options("--base-url", server.base_url, *flags)
     load = LoadRun(chosen, "scripted")
-    await load.drive(plan_requests(chosen))
-    return run_result(load.results(), loop_lag_s=load.loop_lag_s)
+    await load.drive(plan_requests(chosen), warmup_plan(chosen))
+    return result_of(load, chosen)
 
 
 async def refuses(reply: Reply) -> None:
@@ -239,10 +240,10 @@ async def test_ctrl_c_prints_what_was_measured() -> None:
         ("--bogus 1", 2, "unrecognized arguments: --bogus 1"),
         ("--families astrology", 2, "unknown family 'astrology'; there are "),
         ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
-        ("--save-result --result-dir /dev/null/x", 2, "[Errno 20] Not a directory: '/dev/null/x'"),
+        ("--save-result --result-dir /dev/null/x", 2, "--result-dir /dev/null/x/.write"),
         ("--answer-len 5", 2, "--reasoning-len and --answer-len go together"),
         ("--base-url http://127.0.0.1:9", 1, "http://127.0.0.1:9/v1/models: "),
-        ("--base-url http://127.0.0.1:9 --model m", 1, "ws://127.0.0.1:9/v1/responses: "),
+        ("--base-url http://127.0.0.1:9 --model m", 1, "http://127.0.0.1:9/v1/models: "),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from bench.options import Length, OptionError
+from bench.draws import Length
+from bench.options import OptionError
 from tests.bench.flags import options
 
 
