@@ -24,7 +24,7 @@ p { margin: .4rem 0; } .quiet { color: #667; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom-color: #888; }
-td.text { text-align: left; overflow-wrap: anywhere; }
+td.text, th.text { text-align: left; overflow-wrap: anywhere; }
 .tiles { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
 .tile { border: 1px solid #8886; border-radius: .5rem; padding: .5rem .9rem; min-width: 7rem; }
 .tile b { display: block; font-size: 1.25rem; }
@@ -39,6 +39,8 @@ figcaption { color: #667; font-size: .9rem; }
   h2 { break-after: avoid; } tr { break-inside: avoid; } }
 """
 _CSP: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+_UNSET: Final[tuple[Any, ...]] = (None, [], (), {})
 
 # Figures of the table: label, key of the result, factor, digits.
 FIGURES: Final = (
@@ -82,7 +84,7 @@ def report_page(result: Mapping[str, Any]) -> str:
         "<h2>Flags</h2>",
         table(
             ("flag", "value"),
-            [(name, _flag(value)) for name, value in config.items() if value not in (None, [])],
+            [(name, _flag(value)) for name, value in config.items() if value not in _UNSET],
             text=True,
         ),
     )

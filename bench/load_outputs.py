@@ -32,16 +32,16 @@ def prepare_outputs(options: Options) -> None:
     """
     if options.save_result:
         if options.result_filename is not None:
-            _prepare("--result-filename", options.result_dir / options.result_filename)
+            prepare_file("--result-filename", options.result_dir / options.result_filename)
         else:
             probe = options.result_dir / f".write-test-{datetime.now().astimezone():%f}"
-            _prepare("--result-dir", probe)
+            prepare_file("--result-dir", probe)
     for flag, path in (("--csv", options.csv), ("--html", options.html)):
         if path is not None:
-            _prepare(flag, path)
+            prepare_file(flag, path)
 
 
-def _prepare(flag: str, path: Path) -> None:
+def prepare_file(flag: str, path: Path) -> None:
     """Open for writing, and leave no empty file behind: the run may end without a result."""
     there = path.exists()
     try:

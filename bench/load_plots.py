@@ -16,6 +16,8 @@ from typing import Any, Final, TypeAlias
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.measure import SLO_QOE, percentile
 
@@ -28,6 +30,10 @@ COLOURS: Final = ("#3b82c4", "#d9822b", "#2f9e6e", "#c2456b", "#8a63c9", "#7f8b3
 _INK: Final = "#010203"  # stands for the colour of the text around; replaced in the SVG
 _FADED: Final = "#8a9099"
 _THOUGHT, _ANSWER, _WAIT, _READ = "#8a63c9", "#2f9e6e", "#d9822b", "#8cc9ab"
+_ORDER: Final = (
+    "held back", "prefill", "reasoning", "to the answer", "answering", "only being read",
+    "failed", "interrupted",
+)  # fmt: skip
 _MOST_POINTS: Final = 400  # of a curve: more cannot be seen
 _MOST_ROWS: Final = 48  # of the timeline
 _STYLE: Final[Any] = {  # keys of matplotlib's rcParams
@@ -64,7 +70,7 @@ def ttft_by_reasoning(result: Result) -> str | None:
         shown = _thinned(points)
         axes.scatter(
             [length for length, _ in shown], [value for _, value in shown],
-            s=9, color=COLOURS[0], alpha=0.5, linewidths=0, label="one request",
+            s=20, color=COLOURS[0], alpha=0.6, linewidths=0, label="one request",
         )  # fmt: skip
         bins = _binned(points)
         if len(bins) > 1:
@@ -169,6 +175,10 @@ def token_gaps(results: Results) -> str | None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))  # the default is markup
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("time between two deltas (s)")
         axes.set_ylabel("deltas")
         if len(by_name) > 1:
@@ -219,27 +229,26 @@ def timeline(result: Result) -> str | None:
     if not rows:
         return None
     rows = _thinned(sorted(rows, key=lambda r: r["scheduled_s"]), _MOST_ROWS)
-    seen: set[str] = set()
 
     def draw(axes: Axes) -> None:
+        shown: dict[str, str] = {}
         for row, request in enumerate(rows):
             for label, colour, start_s, end_s in phases(request):
-                axes.barh(
-                    row, end_s - start_s, left=start_s, height=0.8, color=colour, linewidth=0,
-                    label=None if label in seen else label,
-                )  # fmt: skip
-                seen.add(label)
-        axes.invert_yaxis()
-        axes.set_yticks(
-            range(len(rows)), [str(r["index"]) for r in rows], fontsize=6 if len(rows) > 24 else 8
-        )
+                axes.barh(row, end_s - start_s, left=start_s, height=0.8, color=colour, linewidth=0)
+                shown[label] = colour
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        size = 6 if len(rows) > 24 else 8
+        axes.set_yticks(range(len(rows)), [str(r["index"]) for r in rows], fontsize=size)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("seconds from the start of the run")
         axes.set_ylabel("request")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0), ncols=5,
-                    borderaxespad=-1.6)  # fmt: skip
+        order = sorted(shown, key=_ORDER.index)
+        axes.legend(
+            handles=[Patch(color=shown[label], label=label) for label in order],
+            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(order),
+        )  # fmt: skip
 
-    return _svg("timeline", draw, height=1.4 + 0.105 * max(12, len(rows)), width=10.0)
+    return _svg("timeline", draw, height=1.2 + 0.12 * max(12, len(rows)), width=10.0)
 
 
 def phases(request: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
@@ -297,6 +306,10 @@ def by_turn(result: Result) -> str | None:
         axes.set_ylabel("prompt tokens, mean")
 
     return _svg("turns", draw_ttft, draw_prompts)
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    return f"{value:g}"
 
 
 def _sound(result: Result) -> Iterable[Mapping[str, Any]]:
@@ -371,7 +384,7 @@ def _svg(
     rows = -(-len(draw) // columns)
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure = Figure(
-            figsize=(width or 5.0 * columns + (1.0 if columns == 1 else 0.0), height * rows),
+            figsize=(width or (8.0 if columns == 1 else 5.0 * columns), height * rows),
             layout="constrained",
         )
         for number, function in enumerate(draw):

@@ -27,7 +27,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import load_flags
+from bench import compare, load_flags
 from bench.curves import reader_curves
 from bench.load_outputs import prepare_outputs, write_outputs
 from bench.load_plan import Planned, plan_requests, warmup_plan
@@ -43,8 +43,12 @@ __all__ = ["add_arguments", "main", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags of ``pascal load``."""
+    """Add all flags of ``pascal load``, and its command ``compare``."""
     load_flags.add_arguments(parser)
+    commands = parser.add_subparsers(
+        dest="load_command", required=False, metavar="compare", prog=parser.prog
+    )
+    compare.add_arguments(commands.add_parser("compare", help="results of runs side by side"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     :returns: the exit code: 0, 1 if any request failed or the server cannot be used, 2 for flags
         that cannot be used, 130 after Ctrl-C.
     """
+    if args.load_command == "compare":
+        return compare.run(args)
     errors = Console(stderr=True)
     try:
         options = options_from(args)

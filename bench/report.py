@@ -128,7 +128,7 @@ def _table(result: Mapping[str, Any], options: Options) -> Table:
 
 def _turns(by_turn: list[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("turn", "requests", "tokens in", "TTFT p50", "p99", "TPOT p50", "QoE mean"):
+    for name in ("turn", "requests", "tokens in", "TTFT p50 (ms)", "p99", "TPOT p50 (ms)", "QoE"):
         table.add_column(name, justify="right")
     for figures in by_turn:
         table.add_row(
