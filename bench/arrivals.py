@@ -1,24 +1,17 @@
-"""When requests come, and how long they are. Pure but for the seeds."""
+"""When requests come, and how long they are. Pure but for the seeds.
+
+It must not know what a workload is called, nor where lengths come from.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from bench.lengths import Lengths
-
-
-class LengthSource(Protocol):
-    """Where lengths come from, such as `bench.lengths.LengthModel`."""
-
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-
-    @property
-    def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+from bench.lengths import LengthSource as LengthSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +20,7 @@ class Arrival:
 
     at_s: float
     lengths: Lengths
-    client: str | None = None
+    client: str | None = None  # who sends it, where that is known
 
 
 def poisson(rate: float, lengths: LengthSource, seed: int | str) -> Iterator[Arrival]:
@@ -36,6 +29,35 @@ def poisson(rate: float, lengths: LengthSource, seed: int | str) -> Iterator[Arr
     at_s = 0.0
     while True:
         at_s += chance.expovariate(rate)
+        yield Arrival(at_s, lengths.draw(chance))
+
+
+def gamma(
+    rate: float, burstiness: float, lengths: LengthSource, seed: int | str
+) -> Iterator[Arrival]:
+    """Arrivals without end whose gaps are gamma-distributed, as ``vllm bench serve`` draws them.
+
+    :param rate: per second, in the mean.
+    :param burstiness: shape of the gaps: 1 is `poisson`, the same arrivals for the same seed; less
+        comes in bursts, more is steadier, inf is regular.
+    :raises ValueError: unless both are above 0; at once.
+    """
+    if not (rate > 0 and burstiness > 0):
+        raise ValueError(f"rate {rate} and burstiness {burstiness} must be above 0")
+    if burstiness == 1:
+        return poisson(rate, lengths, seed)
+    return _gamma(rate, burstiness, lengths, random.Random(seed))
+
+
+def _gamma(
+    rate: float, burstiness: float, lengths: LengthSource, chance: random.Random
+) -> Iterator[Arrival]:
+    at_s = 0.0
+    while True:
+        if math.isinf(burstiness):
+            at_s += 1 / rate
+        else:
+            at_s += chance.gammavariate(burstiness, 1 / (rate * burstiness))
         yield Arrival(at_s, lengths.draw(chance))
 
 
