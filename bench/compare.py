@@ -6,7 +6,6 @@ the runs were configured differently: figures of different loads are not compara
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,24 +78,20 @@ class Row:
         return cells
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
-    parser.add_argument(
-        "--html", dest="comparison_html", type=Path, metavar="FILE", help="write it with plots, too"
-    )
+def run(paths: Sequence[Path], html: Path | None) -> int:
+    """Print the comparison, and write it to ``html`` if that is given.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Compare; returns the exit status: 0, or 2 for files that cannot be used."""
-    html: Path | None = args.comparison_html
+    :returns: the exit status: 0, or 2 for files that cannot be used.
+    """
     try:
         if html is not None:
-            if any(html.resolve() == path.resolve() for path in args.results):
+            if any(html.resolve() == path.resolve() for path in paths):
                 raise OptionError(f"--html {html}: it is one of the results")
             prepare_file("--html", html)
-        results = read_results(args.results)
-    except (ComparisonError, OptionError) as error:
+        results = read_results(paths)
+        if html is not None:
+            html.write_text(comparison_page(results), encoding="utf-8")
+    except (ComparisonError, OptionError, OSError) as error:
         print(f"pascal load compare: error: {error}", file=sys.stderr)
         return 2
     console = Console()
@@ -104,11 +99,6 @@ def run(args: argparse.Namespace) -> int:
     for line in warnings(results):
         console.out(line)
     if html is not None:
-        try:
-            html.write_text(comparison_page(results), encoding="utf-8")
-        except OSError as error:
-            print(f"pascal load compare: error: --html {html}: {error.strerror}", file=sys.stderr)
-            return 2
         console.out(f"result: {html}")
     return 0
 

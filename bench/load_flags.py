@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from bench.draws import Length, Pause, duration_s
 from bench.measure import GOODPUT_METRICS, METRICS
 from bench.options import API_KEY_VARIABLE, APIS
+from bench.splits import CHOICES
+from bench.workload import NAMES
 
 T = TypeVar("T")
 
@@ -25,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal load``."""
     parser.usage = "%(prog)s [flags]"  # all of them before every error would bury it
     add = parser.add_argument
+    add(
+        "words",
+        nargs="*",
+        metavar="compare RESULT.json",
+        help="instead of a run: put the results of earlier ones side by side (with --html, too)",
+    )
     add(
         "--base-url",
         default="http://127.0.0.1:8080",
@@ -72,8 +80,8 @@ def _add_load(add: Callable[..., Any]) -> None:
         "--request-rate",
         type=_reads(_positive),
         metavar="RATE",
-        help="arrivals per second, open loop; inf: all at once (default 2; with --trace its own "
-        "times, or scaled to this rate)",
+        help="arrivals per second, open loop; inf: all at once (default 2; a trace is scaled to "
+        "it, default its own)",
     )
     add(
         "--burstiness",
@@ -124,7 +132,7 @@ def _add_sources(add: Callable[..., Any]) -> None:
     add(
         "--workload",
         metavar="NAME",
-        help="lengths and arrivals of a named workload, such as arena-hard",
+        help=f"lengths and arrivals of a workload: {', '.join(NAMES)}",
     )
     add(
         "--trace",
@@ -136,7 +144,12 @@ def _add_sources(add: Callable[..., Any]) -> None:
         "--trace-format",
         default="auto",
         metavar="FORMAT",
-        help="of the trace (default %(default)s: told by its first lines)",
+        help="azure, burstgpt, mooncake or plain (default %(default)s: told by its columns)",
+    )
+    add(
+        "--trace-split",
+        metavar="SPLIT",
+        help=f"what of the output is reasoning, where a trace does not say: {CHOICES}",
     )
     add(
         "--turns",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 from bench.arrivals import Arrival
 from bench.draws import Length
+from bench.filler import Fit, filler
 from bench.lengths import Lengths
 from bench.options import NUM_PROMPTS, REQUEST_RATE, Options
-from bench.prompts import Prompt, file_prompts, problem_prompts
+from bench.prompts import ChatMessage, Prompt, file_prompts, problem_prompts
 from bench.record import ForcedLengths
 
 
@@ -80,7 +81,9 @@ def plan_requests(
         lengths = _forced(options, chances["lengths"])
     else:
         lengths = _given(arrivals, turns, further)
-    prompts = iter(_prompts(options, sum(turns), chances["prompts"]))
+    prompts: Iterator[Prompt] = repeat(_EMPTY)
+    if arrivals is None:
+        prompts = iter(_prompts(options, sum(turns), chances["prompts"]))
     plan: list[Planned] = []
     for conversation, (at_s, client) in enumerate(zip(times, clients, strict=True)):
         for turn in range(turns[conversation]):
@@ -100,12 +103,18 @@ def plan_requests(
     return plan
 
 
-def warmup_plan(options: Options) -> list[Planned]:
+def warmup_plan(options: Options, arrivals: Sequence[Arrival] | None = None) -> list[Planned]:
     """What is sent before the run: questions of its own, so that no cache knows those of the run.
 
     :raises PromptError: if the prompts cannot be had.
     """
     count = options.num_warmups
+    if arrivals:
+        sizes = [_sized(arrivals[i % len(arrivals)].lengths) for i in range(count)]
+        return [
+            Planned(i, 0.0, _EMPTY, forced, tokens, conversation=i)
+            for i, (tokens, forced) in enumerate(sizes)
+        ]
     asked = _prompts(options, count, random.Random(f"{options.seed}/warm-up"))
     forced = _forced(options, random.Random(f"{options.seed}/warm-up"))
     return [
@@ -113,6 +122,22 @@ def warmup_plan(options: Options) -> list[Planned]:
     ]
 
 
+def filled(plan: Sequence[Planned], fit: Fit, chance: random.Random) -> list[Planned]:
+    """The same with prompts as long as they are to be."""
+    return [
+        planned
+        if planned.prompt_tokens is None
+        else replace(planned, prompt=text_prompt(filler(fit.words(planned.prompt_tokens), chance)))
+        for planned in plan
+    ]
+
+
+def text_prompt(text: str) -> Prompt:
+    """What a user says, with no right answer."""
+    return Prompt((ChatMessage("user", text),))
+
+
+_EMPTY = text_prompt("")  # until it is filled
 _Sized = tuple[int | None, ForcedLengths | None]
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from bench.conversations import Conversation, next_due_s
-from bench.load_plan import Planned
+from bench.filler import LONG_WORDS, SHORT_WORDS, Fit, filler
+from bench.load_plan import Planned, filled, text_prompt
 from bench.measure import Arrival, RequestResult, measure
 from bench.options import Options
 from bench.pool import WebSockets
-from bench.record import ResponseRecord
+from bench.record import ForcedLengths, ResponseRecord
 from bench.report import Progress
 from bench.sse_client import EventStreams
 from bench.transport import Clock, ServerError, Transport
@@ -85,6 +87,11 @@ class LoadRun:
         self._transport = transport_of(self._options, self._clock)
         try:
             await self._transport.open()
+            if any(planned.prompt_tokens is not None for planned in (*plan, *warmups)):
+                fit = await self._calibrate()
+                chances = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
+                warmups = filled(warmups, fit, next(chances))
+                plan = filled(plan, fit, next(chances))
             await self._warm_up(warmups)
             await self._drive(plan)
         finally:
@@ -124,6 +131,25 @@ class LoadRun:
             await asyncio.wait([probe])
             elapsed_s = self._clock() - self._start_s
             self.cpu_share = (time.process_time() - cpu_s) / elapsed_s if elapsed_s > 0 else None
+
+    async def _calibrate(self) -> Fit:
+        """Let the server count the tokens of two prompts; see `bench.filler`."""
+        counted = []
+        forced = ForcedLengths(reasoning_tokens=2, answer_tokens=1)
+        for words in (SHORT_WORDS, LONG_WORDS):
+            prompt = text_prompt(filler(words, random.Random(words)))
+            entry = self._entry(Planned(0, 0.0, prompt, forced), self._clock())
+            await self._request(entry, Conversation(self._options, self._model), f"fit-{words}")
+            usage = entry.record.final.usage if entry.record.final else None
+            if usage is None:
+                raise ServerError(
+                    f"prompts cannot be filled: {entry.record.failure or 'no usage is reported'}"
+                )
+            counted.append(usage.input_tokens)
+        try:
+            return Fit.of(*counted)
+        except ValueError as error:
+            raise ServerError(f"prompts cannot be filled: the server counted {error}") from error
 
     async def _warm_up(self, warmups: Sequence[Planned]) -> None:
         if not warmups:

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -29,9 +30,11 @@ from rich.console import Console
 
 from bench import compare, load_flags
 from bench.curves import reader_curves
+from bench.errors import BenchmarkError
 from bench.load_outputs import prepare_outputs, write_outputs
 from bench.load_plan import Planned, plan_requests, warmup_plan
 from bench.load_run import LoadRun
+from bench.load_sources import arrivals_of, further_lengths, source_of
 from bench.measure import run_result
 from bench.options import OptionError, Options, options_from
 from bench.prompts import PromptError
@@ -39,16 +42,14 @@ from bench.report import Progress, print_report
 from bench.server_facts import served_model, wait_ready
 from bench.transport import ServerError
 
+_COMPARE = ("words", "html")  # what `compare` takes
+
 __all__ = ["add_arguments", "main", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags of ``pascal load``, and its command ``compare``."""
+    """Add all flags of ``pascal load``."""
     load_flags.add_arguments(parser)
-    commands = parser.add_subparsers(
-        dest="load_command", required=False, metavar="compare", prog=parser.prog
-    )
-    compare.add_arguments(commands.add_parser("compare", help="results of runs side by side"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,19 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def plan_of(options: Options) -> Plan:
+    """Everything that the flags ask to be sent.
+
+    :raises OptionError, PromptError, BenchmarkError: if it cannot be had.
+    """
+    workload = source_of(options)
+    if workload is None:
+        return Plan(plan_requests(options), warmup_plan(options))
+    arrivals = arrivals_of(workload, options)
+    further = further_lengths(workload, options) if options.turns is not None else None
+    return Plan(plan_requests(options, arrivals, further), warmup_plan(options, arrivals))
 
 
 def _allow_sockets(count: int) -> None:
@@ -108,14 +122,15 @@ def run(args: argparse.Namespace) -> int:
     :returns: the exit code: 0, 1 if any request failed or the server cannot be used, 2 for flags
         that cannot be used, 130 after Ctrl-C.
     """
-    if args.load_command == "compare":
-        return compare.run(args)
+    if args.words:
+        return _compare(args)
     errors = Console(stderr=True)
     try:
         options = options_from(args)
-        plan = Plan(plan_requests(options), warmup_plan(options))
         prepare_outputs(options)
-    except (OptionError, PromptError) as error:
+        with errors.status("planning"):
+            plan = plan_of(options)
+    except (OptionError, PromptError, BenchmarkError) as error:
         return _refuse(error, 2)
     try:
         options, model = _meet(options)
@@ -128,16 +143,35 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(error, 1)
     except KeyboardInterrupt:  # before the load began, or a second one
         return 130
-    print_report(result, options, Console())
     try:
-        written = write_outputs(options, result)
+        written = write_outputs(options, result)  # before the report: its pipe may be closed
     except OSError as error:
+        print_report(result, options, Console())
         return _refuse(f"{error.filename}: {error.strerror}", 1)
+    print_report(result, options, Console())
     for path in written:
         print(f"result: {path}")
     if interrupted:
         return 130
     return 1 if result["failed"] else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """``pascal load compare``: of all flags only ``--html`` has a use then."""
+    command, *results = args.words
+    parser = argparse.ArgumentParser()
+    load_flags.add_arguments(parser)
+    unset = vars(parser.parse_args([]))
+    useless = any(
+        getattr(args, name) != value for name, value in unset.items() if name not in _COMPARE
+    )
+    if command != "compare":
+        return _refuse(f"unrecognized arguments: {' '.join(args.words)}", 2)
+    if useless:
+        return _refuse("compare takes no flag but --html", 2)
+    if not results:
+        return _refuse("compare needs at least one RESULT.json", 2)
+    return compare.run([Path(name) for name in results], args.html)
 
 
 def _refuse(error: object, status: int) -> int:

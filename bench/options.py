@@ -36,9 +36,9 @@ class Options:
     api_key: str | None
     api: Api
     extensions: bool | None  # whether the server knows our fields; None: ask it
-    num_prompts: int | None  # requests, or conversations; None: all of a trace
+    num_prompts: int | None  # requests, or conversations; None: as many as a trace has, or 40
     num_warmups: int
-    request_rate: float | None  # per second; inf: all at once; None: the times of a trace
+    request_rate: float | None  # per second; inf: all at once; None: the source's own
     burstiness: float
     max_concurrency: int | None
     connections: int | None
@@ -50,6 +50,7 @@ class Options:
     workload: str | None
     trace: Path | None
     trace_format: str
+    trace_split: str | None  # of traces that do not say what is reasoning
     turns: Length | None  # None: no conversations
     think_time: Pause
     tpot_s: float
@@ -95,15 +96,16 @@ class Options:
 def options_from(args: argparse.Namespace) -> Options:
     """:raises OptionError: if the flags do not fit together."""
     _check_together(args)
+    sourced = args.workload is not None or args.trace is not None
     return Options(
         base_url=args.base_url,
         model=args.model,
         api_key=args.api_key or os.environ.get(API_KEY_VARIABLE) or None,
         api=cast(Api, args.api),
         extensions=args.extensions,
-        num_prompts=args.num_prompts or (None if args.trace else NUM_PROMPTS),
+        num_prompts=args.num_prompts or (None if sourced else NUM_PROMPTS),
         num_warmups=args.num_warmups,
-        request_rate=args.request_rate or (None if args.trace else REQUEST_RATE),
+        request_rate=args.request_rate or (None if sourced else REQUEST_RATE),
         burstiness=args.burstiness or 1.0,
         max_concurrency=args.max_concurrency,
         connections=args.connections,
@@ -115,6 +117,7 @@ def options_from(args: argparse.Namespace) -> Options:
         workload=args.workload,
         trace=args.trace,
         trace_format=args.trace_format,
+        trace_split=args.trace_split,
         turns=args.turns,
         think_time=args.think_time or Pause.parse("0s"),
         tpot_s=args.tpot_s,
@@ -160,20 +163,16 @@ def _check_together(args: argparse.Namespace) -> None:
             f"{source} says how long prompts are: leave --prompt-file and --families out",
         ),
         (
-            args.workload is not None and args.request_rate == math.inf,
-            "--workload needs a finite --request-rate",
-        ),
-        (
-            args.trace is not None and args.request_rate == math.inf,
-            "--trace needs a finite --request-rate, or none for its own times",
-        ),
-        (
             args.trace is not None and args.burstiness is not None,
             "--burstiness has no effect on --trace, which says when requests come",
         ),
         (
             args.trace_format != "auto" and args.trace is None,
             "--trace-format has no effect without --trace",
+        ),
+        (
+            args.trace_split is not None and args.trace is None,
+            "--trace-split has no effect without --trace",
         ),
         (
             args.trace is not None and args.turns is not None,

@@ -237,7 +237,7 @@ async def test_ctrl_c_prints_what_was_measured() -> None:
     ("flags", "code", "message"),
     [
         ("--num-prompts none", 2, "argument --num-prompts: 'none' is not a whole number from 1"),
-        ("--bogus 1", 2, "unrecognized arguments: --bogus 1"),
+        ("--bogus 1", 2, "unrecognized arguments: --bogus"),
         ("--families astrology", 2, "unknown family 'astrology'; there are "),
         ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
         ("--save-result --result-dir /dev/null/x", 2, "--result-dir /dev/null/x/.write"),
