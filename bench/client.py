@@ -79,6 +79,7 @@ class Connection:
                 compression=None,  # frames are tiny
                 max_size=None,  # a final object carries a whole answer
                 ping_interval=None,  # a slow server is to be measured, not cut off
+                open_timeout=None,  # nor here: the caller has a limit of its own
                 proxy=None,  # its delay would be measured too
             )
         except InvalidStatus as error:

@@ -50,11 +50,6 @@ def arrivals_of(workload: Workload, options: Options) -> list[Arrival]:
 
 
 def further_lengths(workload: Workload, options: Options) -> Iterator[Lengths]:
-    """Lengths of the later turns of conversations, without end.
-
-    :raises OptionError: if the workload holds certain requests and no others.
-    """
-    if workload.finite:
-        raise OptionError(f"--turns has no effect on {workload.name}, which says what is asked")
+    """Lengths of the later turns of conversations, without end."""
     rate = REQUEST_RATE if workload.rate is None else None  # any will do: times are not used
     return (a.lengths for a in workload.arrivals(rate, f"{options.seed}/turns"))

@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.client import Connection
+from bench.client import Connection, Stream
 from bench.record import ResponseRecord
-from bench.transport import Clock
+from bench.transport import Clock, ServerError
+
+_OPEN_TIMEOUT_S = 30.0
 
 
 class _Slot:
@@ -99,6 +101,7 @@ class WebSockets:
         self, url: str, *, api_key: str | None, limit: int | None, clock: Clock = time.monotonic
     ) -> None:
         """:param limit: most sockets; None: one for every request in flight."""
+        self._url = url
         self._clock = clock
         self._pool = ConnectionPool(
             lambda: Connection.open(url, api_key=api_key, clock=clock), limit
@@ -106,25 +109,30 @@ class WebSockets:
 
     async def open(self) -> None:
         """Connect once. Raises `ServerError`."""
-        async with self._pool.connection():
-            pass
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT_S), self._pool.connection():
+                pass
+        except TimeoutError as error:
+            raise ServerError(f"{self._url}: no answer within {_OPEN_TIMEOUT_S:g} s") from error
 
     async def exchange(
         self, name: str, body: Mapping[str, Any], record: ResponseRecord, timeout_s: float
     ) -> None:
         """Send one request and wait for its end; see `bench.transport.Transport`."""
-        async with self._pool.connection() as connection:
-            stream = await connection.create(name, body, record)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await stream.wait()
-            except TimeoutError:
-                record.abandon(f"timed out after {timeout_s:g} s", self._clock())
+        stream: Stream | None = None
+        try:
+            async with asyncio.timeout(timeout_s), self._pool.connection() as connection:
+                stream = await connection.create(name, body, record)
+                await stream.wait()
+        except TimeoutError:
+            record.abandon(f"timed out after {timeout_s:g} s", self._clock())
+            if stream is not None:
                 await stream.cancel()
-            except asyncio.CancelledError:
-                record.interrupt(self._clock())
+        except asyncio.CancelledError:
+            record.interrupt(self._clock())
+            if stream is not None:
                 await stream.cancel()
-                raise
+            raise
 
     async def close(self) -> None:
         """Close all sockets, politely."""

@@ -24,6 +24,7 @@ LABELS: Final[Mapping[str, str]] = {
     "qoe": "QoE",
 }
 _ERRORS_SHOWN = 10
+BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was not let run
 
 
 class Progress:
@@ -172,9 +173,14 @@ def generator_lines(result: Mapping[str, Any]) -> list[str]:
         + (f", {share:.0%} of a core" if share is not None else "")
     ]
     if result["generator"]["kept_up"] is False:
+        busy = share is not None and share < BUSY_SHARE
+        why = (
+            "other work on this machine keeps it waiting, so leave it a core"
+            if busy
+            else "offer less load, or share sockets (--connections)"
+        )
         lines.append(
             f"warning: this generator cannot keep up: that is more than {LATE_S * 1000:g} ms, and "
-            "the figures contain its own delay; give it a core of its own, share sockets "
-            "(--connections), or offer less load"
+            f"the figures contain its own delay; {why}"
         )
     return lines
