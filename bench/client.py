@@ -1,22 +1,16 @@
 """The load generator's end of the Responses API in WebSocket mode.
 
 `Connection` is one socket that any number of response streams share, told apart by ``stream_id``.
-`ConnectionPool` hands out connections and replaces lost ones. None of them decides what to send or
-judges what comes: every event goes to its `bench.record.ResponseRecord`, stamped when it was read
-off the socket. A lost connection ends its streams, a new one serves later requests.
-
-The functions at the end ask over HTTP what has to be known before a run; they block.
+It neither decides what to send nor judges what comes: every event goes to its
+`bench.record.ResponseRecord`, stamped when it was read off the socket. A lost connection ends its
+streams. Who shares which socket is `bench.pool`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -24,13 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from bench.record import ResponseRecord, decode
-
-# A stamp must not depend on the event loop's cached time.
-Clock = Callable[[], float]
-
-
-class ServerError(Exception):
-    """The server cannot be used; the message names the address and the reason."""
+from bench.transport import Clock, ServerError
 
 
 class _InvalidEvent(Exception):
@@ -91,6 +79,7 @@ class Connection:
                 compression=None,  # frames are tiny
                 max_size=None,  # a final object carries a whole answer
                 ping_interval=None,  # a slow server is to be measured, not cut off
+                open_timeout=None,  # nor here: the caller has a limit of its own
                 proxy=None,  # its delay would be measured too
             )
         except InvalidStatus as error:
@@ -165,106 +154,3 @@ class Connection:
     def _lose(self, stream: Stream) -> None:
         stream.record.abandon(self._lost or "connection closed", self._clock())
         stream.settle()
-
-
-class _Slot:
-    """Room for one connection and those who use it."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.connection: Connection | None = None
-        self.lock = asyncio.Lock()  # held while it is opened
-
-
-class ConnectionPool:
-    """Connections for streams: the one with the fewest users, or a new one while none is idle.
-
-    ``limit`` bounds how many sockets are open; with None every stream in flight has its own.
-    `close` must be called.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], limit: int | None) -> None:
-        self._connect = connect
-        self._limit = limit
-        self._slots: list[_Slot] = []
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection to use within the context; one that was lost before is opened again.
-
-        :raises ServerError: if that fails.
-        """
-        slot = self._pick()
-        slot.users += 1
-        try:
-            async with slot.lock:
-                if slot.connection is not None and slot.connection.closed:
-                    lost, slot.connection = slot.connection, None
-                    await lost.close()
-                if slot.connection is None:
-                    slot.connection = await self._connect()
-                connection = slot.connection
-            yield connection
-        finally:
-            slot.users -= 1
-
-    async def close(self) -> None:
-        """Close all sockets, politely."""
-        slots, self._slots = self._slots, []
-        await asyncio.gather(*(slot.connection.close() for slot in slots if slot.connection))
-
-    def _pick(self) -> _Slot:
-        least = min(self._slots, key=lambda slot: slot.users, default=None)
-        if least is None or (least.users > 0 and len(self._slots) != self._limit):
-            least = _Slot()
-            self._slots.append(least)
-        return least
-
-
-def get_json(base_url: str, path: str, api_key: str | None, timeout_s: float = 10.0) -> Any:
-    """Body of a GET on the server.
-
-    :raises ServerError: if it does not answer, or not with 200 and JSON.
-    """
-    request = urllib.request.Request(base_url + path)
-    if api_key:
-        request.add_header("Authorization", f"Bearer {api_key}")
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=timeout_s) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        raise ServerError(f"{request.full_url}: HTTP {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:  # URLError is an OSError
-        raise ServerError(f"{request.full_url}: {getattr(error, 'reason', error)}") from error
-
-
-def wait_ready(base_url: str, api_key: str | None, timeout_s: float) -> None:
-    """Ask ``/ready`` until the server can serve.
-
-    :raises ServerError: with the last reason, after ``timeout_s``.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            get_json(base_url, "/ready", api_key)
-            return
-        except ServerError as error:
-            if time.monotonic() >= deadline_s:
-                raise ServerError(f"not ready: {error}") from error
-        time.sleep(0.25)
-
-
-def first_model(base_url: str, api_key: str | None) -> str:
-    """The first model that the server lists.
-
-    :raises ServerError: if it lists none.
-    """
-    listed = get_json(base_url, "/v1/models", api_key)
-    try:
-        return str(listed["data"][0]["id"])
-    except (LookupError, TypeError) as error:
-        raise ServerError(f"{base_url}/v1/models lists no model") from error

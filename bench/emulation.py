@@ -34,8 +34,10 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from bench.client import Connection, ServerError, first_model, get_json
+from bench.client import Connection
 from bench.record import ResponseRecord
+from bench.server_facts import get_json, served_model
+from bench.transport import ServerError
 
 _STREAMS_PER_CONNECTION = 40
 _REASONING = (800, 1100)  # tokens, uniform; means as of Arena-Hard
@@ -95,7 +97,7 @@ async def measure(options: Options) -> Figures:
         began_s = time.monotonic()
         await _until_instances(base_url, options.workers, process)
         ready_s = time.monotonic() - began_s
-        model = await asyncio.to_thread(first_model, base_url, None)
+        model = (await asyncio.to_thread(served_model, base_url, None)).model
         try:
             async with _load(options, base_url, model):
                 await _until_loaded(base_url, options)

@@ -1,12 +1,13 @@
-"""``pascal load``: an open-loop load generator for the Responses API over WebSocket.
+"""``pascal load``: an open-loop load generator for the Responses API and for chat completions.
 
-Requests arrive by a Poisson process (or a gamma process, `--burstiness`) whether or not earlier
-ones were answered: the arrivals are drawn before the run and kept as well as the event loop allows.
-How well is measured too (`lateness_s`, `loop_lag_s`), for a late generator measures itself.
+Requests arrive by a Poisson process (or a gamma process, `--burstiness`, or as a workload or a
+trace has it) whether or not earlier ones were answered: the arrivals are drawn before the run and
+kept as well as the event loop allows. How well is measured too (`lateness_s`, `loop_lag_s`), for a
+late generator measures itself.
 
-A run: plan (`bench.load_plan`), drive (`LoadRun`), measure (`bench.measure`), report
-(`bench.report`). Ctrl-C ends it early: what is in flight is cancelled on the server and counted as
-interrupted, and what was measured is reported.
+A run: plan (`bench.load_plan`), drive (`bench.load_run`), measure (`bench.measure`), report
+(`bench.report`, `bench.load_outputs`). Ctrl-C ends it early: what is in flight is cancelled on the
+server and counted as interrupted, and what was measured is reported and written.
 """
 
 from __future__ import annotations
@@ -15,150 +16,48 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
+import resource
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from rich.console import Console
 
-from bench.client import Clock, Connection, ConnectionPool, ServerError, first_model, wait_ready
-from bench.load_plan import Planned, plan_requests, request_body
-from bench.measure import Arrival, RequestResult, measure, run_result
-from bench.options import OptionError, Options, add_arguments, options_from
+from bench import compare, load_flags
+from bench.curves import reader_curves
+from bench.errors import BenchmarkError
+from bench.load_outputs import prepare_outputs, write_outputs
+from bench.load_plan import Planned, plan_requests, warmup_plan
+from bench.load_run import LoadRun
+from bench.load_sources import arrivals_of, further_lengths, source_of
+from bench.measure import run_result
+from bench.options import OptionError, Options, options_from
 from bench.prompts import PromptError
-from bench.record import ResponseRecord
 from bench.report import Progress, print_report
+from bench.server_facts import served_model, wait_ready
+from bench.transport import ServerError
+
+_COMPARE = ("words", "html")  # what `compare` takes
 
 __all__ = ["add_arguments", "main", "run"]
 
-LAG_PROBE_S = 0.02  # between two looks at the event loop's lag
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal load``."""
+    load_flags.add_arguments(parser)
 
 
-class LoadRun:
-    """Drives one plan. `drive` returns when every request has ended; `results` may be read then.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run sends."""
 
-    Cancelling `drive` interrupts the run: requests in flight are cancelled on the server, those
-    that were not yet due leave no result.
-    """
-
-    def __init__(
-        self,
-        options: Options,
-        model: str,
-        *,
-        progress: Progress | None = None,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self.loop_lag_s: list[float] = []
-        self._options = options
-        self._model = model
-        self._progress = progress
-        self._clock = clock
-        self._start_s = clock()
-        self._entries: list[tuple[Planned, Arrival, ResponseRecord]] = []  # those that were due
-        self._room: contextlib.AbstractAsyncContextManager[None] = (
-            asyncio.Semaphore(options.max_concurrency)
-            if options.max_concurrency
-            else contextlib.nullcontext()
-        )
-        self._pool = ConnectionPool(self._connect, options.connections)
-
-    async def drive(self, plan: Sequence[Planned]) -> None:
-        """Send the plan and wait for all answers.
-
-        :raises ServerError: if not even the first connection can be made.
-        """
-        try:
-            async with self._pool.connection():
-                pass  # a server that is not there, or wants a key, is found before the load
-            self._start_s = self._clock()
-            probe = asyncio.create_task(self._probe_lag(), name="lag-probe")
-            try:
-                async with asyncio.TaskGroup() as requests:
-                    for planned in plan:
-                        due_s = self._start_s + planned.at_s
-                        await asyncio.sleep(max(0.0, due_s - self._clock()))
-                        requests.create_task(self._request(planned, due_s))
-            finally:
-                probe.cancel()
-                await asyncio.wait([probe])
-        finally:
-            await self._pool.close()
-
-    def results(self) -> list[RequestResult]:
-        """The figures of every request that was due, in order."""
-        options = self._options
-        return [
-            measure(
-                record,
-                arrival,
-                tau_s=options.tpot_s,
-                correct=(
-                    planned.prompt.judge(record.answer_text)
-                    if record.outcome == "completed" and planned.forced is None
-                    else None  # forced lengths cut or pad what the model says
-                ),
-            )
-            for planned, arrival, record in self._entries
-        ]
-
-    async def _connect(self) -> Connection:
-        return await Connection.open(
-            self._options.ws_url, api_key=self._options.api_key, clock=self._clock
-        )
-
-    async def _request(self, planned: Planned, due_s: float) -> None:
-        record = ResponseRecord(planned.forced)
-        arrival = Arrival(
-            index=planned.index,
-            start_s=self._start_s,
-            due_s=due_s,
-            turned_s=self._clock(),
-            family=planned.prompt.family,
-        )
-        self._entries.append((planned, arrival, record))
-        if self._progress is not None:
-            self._progress.began()
-        try:
-            async with self._room, self._pool.connection() as connection:
-                await self._exchange(connection, planned, record)
-        except ServerError as error:
-            record.abandon(str(error), self._clock())
-        except asyncio.CancelledError:
-            record.interrupt(self._clock())
-            raise
-        finally:
-            if self._progress is not None:
-                self._progress.ended(record.outcome)
-
-    async def _exchange(
-        self, connection: Connection, planned: Planned, record: ResponseRecord
-    ) -> None:
-        stream = await connection.create(
-            f"load-{planned.index}", request_body(self._options, self._model, planned), record
-        )
-        try:
-            async with asyncio.timeout(self._options.timeout_s):
-                await stream.wait()
-        except TimeoutError:
-            record.abandon(f"timed out after {self._options.timeout_s:g} s", self._clock())
-            await stream.cancel()
-        except asyncio.CancelledError:
-            record.interrupt(self._clock())
-            await stream.cancel()
-            raise
-
-    async def _probe_lag(self) -> None:
-        """How much later than asked the event loop wakes its tasks."""
-        while True:
-            due_s = self._clock() + LAG_PROBE_S
-            await asyncio.sleep(LAG_PROBE_S)
-            self.loop_lag_s.append(max(0.0, self._clock() - due_s))
+    requests: list[Planned]
+    warmups: list[Planned]
 
 
 @contextlib.contextmanager
@@ -176,10 +75,32 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-async def _drive_until_interrupt(load: LoadRun, plan: Sequence[Planned]) -> bool:
+def plan_of(options: Options) -> Plan:
+    """Everything that the flags ask to be sent.
+
+    :raises OptionError, PromptError, BenchmarkError: if it cannot be had.
+    """
+    workload = source_of(options)
+    if workload is None:
+        return Plan(plan_requests(options), warmup_plan(options))
+    arrivals = arrivals_of(workload, options)
+    further = further_lengths(workload, options) if options.turns is not None else None
+    return Plan(plan_requests(options, arrivals, further), warmup_plan(options, arrivals))
+
+
+def _allow_sockets(count: int) -> None:
+    """Raise this process's limit of open files so that ``count`` sockets fit, if it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256  # for everything that is no socket
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+async def _drive_until_interrupt(load: LoadRun, plan: Plan) -> bool:
     """Drive the plan; True if the first Ctrl-C ended it. A second one is not held back."""
     loop = asyncio.get_running_loop()
-    driving = asyncio.create_task(load.drive(plan), name="load-run")
+    driving = asyncio.create_task(load.drive(plan.requests, plan.warmups), name="load-run")
 
     def interrupt() -> None:
         loop.remove_signal_handler(signal.SIGINT)
@@ -195,74 +116,118 @@ async def _drive_until_interrupt(load: LoadRun, plan: Sequence[Planned]) -> bool
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def result_path(options: Options, model: str, started: datetime) -> Path:
-    """Where the result goes."""
-    name = options.result_filename
-    if name is None:
-        base = model.rstrip("/").rsplit("/", 1)[-1]
-        name = f"load-{options.request_rate:g}qps-{base}-{started:%Y%m%d-%H%M%S}.json"
-    return options.result_dir / name
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the load described by the flags of `add_arguments`.
 
     :returns: the exit code: 0, 1 if any request failed or the server cannot be used, 2 for flags
         that cannot be used, 130 after Ctrl-C.
     """
+    if args.words:
+        return _compare(args)
     errors = Console(stderr=True)
     try:
         options = options_from(args)
-        plan = plan_requests(options)
-        if options.save_result:
-            options.result_dir.mkdir(parents=True, exist_ok=True)
-    except (OptionError, PromptError, OSError) as error:
-        print(f"pascal load: error: {error}", file=sys.stderr)
-        return 2
+        prepare_outputs(options)
+        with errors.status("planning"):
+            plan = plan_of(options)
+    except (OptionError, PromptError, BenchmarkError) as error:
+        return _refuse(error, 2)
     try:
-        if options.ready_check_timeout_s:
-            wait_ready(options.base_url, options.api_key, options.ready_check_timeout_s)
-        model = options.model or first_model(options.base_url, options.api_key)
-        with Progress(errors, len(plan)) as progress:
-            result, interrupted = asyncio.run(_run_plan(options, model, plan, progress))
+        options, model = _meet(options)
+        _allow_sockets(len(plan.requests))
+        with Progress(errors, len(plan.requests)) as progress:
+            result, interrupted = uvloop.run(_run_plan(options, model, plan, progress))
+    except OptionError as error:
+        return _refuse(error, 2)
     except ServerError as error:
-        print(f"pascal load: error: {error}", file=sys.stderr)
-        return 1
+        return _refuse(error, 1)
     except KeyboardInterrupt:  # before the load began, or a second one
         return 130
+    try:
+        written = write_outputs(options, result)  # before the report: its pipe may be closed
+    except OSError as error:
+        print_report(result, options, Console())
+        return _refuse(f"{error.filename}: {error.strerror}", 1)
     print_report(result, options, Console())
-    if options.save_result:
-        path = result_path(options, model, datetime.fromisoformat(result["date"]))
-        try:
-            path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
-        except OSError as error:
-            print(f"pascal load: error: {path}: {error.strerror}", file=sys.stderr)
-            return 1
+    for path in written:
         print(f"result: {path}")
     if interrupted:
         return 130
     return 1 if result["failed"] else 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    """``pascal load compare``: of all flags only ``--html`` has a use then."""
+    command, *results = args.words
+    parser = argparse.ArgumentParser()
+    load_flags.add_arguments(parser)
+    unset = vars(parser.parse_args([]))
+    useless = any(
+        getattr(args, name) != value for name, value in unset.items() if name not in _COMPARE
+    )
+    if command != "compare":
+        return _refuse(f"unrecognized arguments: {' '.join(args.words)}", 2)
+    if useless:
+        return _refuse("compare takes no flag but --html", 2)
+    if not results:
+        return _refuse("compare needs at least one RESULT.json", 2)
+    return compare.run([Path(name) for name in results], args.html)
+
+
+def _refuse(error: object, status: int) -> int:
+    print(f"pascal load: error: {error}", file=sys.stderr)
+    return status
+
+
+def _meet(options: Options) -> tuple[Options, str]:
+    """Wait for the server, and settle what depends on what it is.
+
+    :returns: the options, and the model's name.
+    :raises ServerError: if it cannot be used.
+    :raises OptionError: if it cannot do what the flags ask for.
+    """
+    if options.ready_check_timeout_s:
+        wait_ready(options.base_url, options.api_key, options.ready_check_timeout_s)
+    served = served_model(options.base_url, options.api_key, options.model)
+    if options.extensions is not None:
+        return options, served.model
+    if not served.ours and options.forces_lengths:
+        raise OptionError(
+            f"{options.base_url} is no pascal-serve (its model is owned by {served.owner!r}), so "
+            "lengths cannot be forced on it; --extensions if it is one after all"
+        )
+    return replace(options, extensions=served.ours), served.model
+
+
 async def _run_plan(
-    options: Options, model: str, plan: Sequence[Planned], progress: Progress
+    options: Options, model: str, plan: Plan, progress: Progress
 ) -> tuple[dict[str, Any], bool]:
     started = datetime.now().astimezone()
     load = LoadRun(options, model, progress=progress)
     with _no_collection():
         interrupted = await _drive_until_interrupt(load, plan)
-    figures = run_result(
-        load.results(),
-        loop_lag_s=load.loop_lag_s,
-        percentiles=options.metric_percentiles,
-        goodput=options.goodput,
-    )
     head = {
         "date": started.isoformat(timespec="seconds"),
         "model": model,
         "config": options.config(),
+        "turns_not_sent": load.turns_not_sent,
     }
-    return head | figures, interrupted
+    return head | result_of(load, options), interrupted
+
+
+def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
+    """The figures of a run that is over, ready for JSON."""
+    results = load.results()
+    records = {entry.planned.index: entry.record for entry in load.entries}
+    figures = run_result(
+        results,
+        loop_lag_s=load.loop_lag_s,
+        percentiles=options.metric_percentiles,
+        goodput=options.goodput,
+        cpu_share=load.cpu_share,
+    )
+    curves = reader_curves([(r, records[r.index]) for r in results], options.tpot_s)
+    return figures | {"curves": curves}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -58,6 +58,9 @@ class RequestResult:
     """Everything measured of one request. Times are in seconds, offsets count from the start."""
 
     index: int
+    conversation: int
+    turn: int  # of its conversation, from 0
+    client: str | None  # who sent it, in a trace
     response_id: str | None
     instance: str | None
     family: str | None  # of the problem; None for a prompt of a file
@@ -70,6 +73,7 @@ class RequestResult:
     queued_s: float | None  # from then until it was sent: --max-concurrency, opening of a socket
     sent_s: float | None  # offset; None if it never was
     ended_s: float | None  # offset
+    first_token_s: float | None  # request sent to first delta, of thinking or answer
     ttft_s: float | None
     ttfat_s: float | None
     tpot_s: float | None
@@ -101,6 +105,9 @@ class Arrival:
     due_s: float
     turned_s: float  # when the generator turned to it
     family: str | None = None
+    conversation: int = 0
+    turn: int = 0
+    client: str | None = None
 
 
 def measure(
@@ -116,6 +123,9 @@ def measure(
     reasoning_tokens = usage.output_tokens_details.reasoning_tokens if usage else 0
     return RequestResult(
         index=arrival.index,
+        conversation=arrival.conversation,
+        turn=arrival.turn,
+        client=arrival.client,
         response_id=record.response_id,
         instance=final.instance if final else None,
         family=arrival.family,
@@ -128,6 +138,7 @@ def measure(
         queued_s=_between(arrival.turned_s, record.sent_s),
         sent_s=_between(arrival.start_s, record.sent_s),
         ended_s=_between(arrival.start_s, record.ended_s),
+        first_token_s=_between(record.sent_s, record.first_token_s),
         ttft_s=_between(record.sent_s, first_s),
         ttfat_s=_between(record.reasoning_end_s, first_s),
         tpot_s=_tpot_s(record),
@@ -223,11 +234,14 @@ def run_result(
     loop_lag_s: Sequence[float] = (),
     percentiles: Sequence[float] = PERCENTILES,
     goodput: Mapping[str, float] | None = None,
+    cpu_share: float | None = None,
 ) -> dict[str, Any]:
     """The figures of a run, ready for JSON (see the module docstring), with all its requests.
 
     `duration_s` runs from the first request sent to the last end. `throughput_tok_s` counts all
     output tokens of the usages that arrived, also those of incomplete and failed responses.
+
+    :param cpu_share: of one core, what the generator itself used.
     """
     outcomes = Counter(result.outcome for result in results)
     measured = [result for result in results if result.measured]
@@ -275,8 +289,45 @@ def run_result(
         "accuracy": sum(judged) / len(judged) if judged else None,
         "lateness_s": summarize((result.lateness_s for result in results), percentiles),
         "loop_lag_s": summarize(loop_lag_s, percentiles),
+        "generator": _generator(results, loop_lag_s, cpu_share),
+        "by_turn": _by_turn(results, percentiles),
         "requests": [_request_json(result) for result in results],
     }
+
+
+def _generator(
+    results: Sequence[RequestResult], loop_lag_s: Sequence[float], cpu_share: float | None
+) -> dict[str, Any]:
+    """Whether the generator itself was on time; null where there was nothing to be late for."""
+    late_s = [
+        summary["p99"]
+        for summary in (summarize(result.lateness_s for result in results), summarize(loop_lag_s))
+        if summary["p99"] is not None
+    ]
+    return {"kept_up": max(late_s) <= LATE_S if late_s else None, "cpu_share": cpu_share}
+
+
+def _by_turn(
+    results: Sequence[RequestResult], percentiles: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The figures of the first turns, the second turns and so on; empty without conversations."""
+    turns = sorted({result.turn for result in results})
+    if len(turns) < 2:
+        return []
+    return [
+        {
+            "turn": turn,
+            "requests": sum(result.turn == turn for result in results),
+            **{
+                name: summarize(
+                    (getattr(r, name) for r in results if r.turn == turn and r.measured),
+                    percentiles,
+                )
+                for name in ("input_tokens", "ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
+            },
+        }
+        for turn in turns
+    ]
 
 
 def _counted(reasons: Iterable[str | None]) -> dict[str, int]:

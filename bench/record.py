@@ -136,6 +136,7 @@ class Event(msgspec.Struct, frozen=True):
     stream_id: str | None = None
     delta: str = ""
     tokens: Annotated[int, msgspec.Meta(ge=1)] = 1  # how many tokens the delta completes
+    buffered_tokens: int | None = None  # generated, and not yet released to the reader
     item: Item | None = None
     response: ResponseObject | None = None
     status: int | None = None  # of an error
@@ -162,6 +163,7 @@ class AnswerDelta(msgspec.Struct, frozen=True):
 
     received_s: float
     tokens: int
+    buffered: int | None = None  # tokens that the server still held back then; None: it did not say
 
 
 class ResponseRecord:
@@ -176,6 +178,7 @@ class ResponseRecord:
         self.sent_s: float | None = None  # when the request was written to the socket
         self.forced = forced
         self.response_id: str | None = None
+        self.first_token_s: float | None = None  # the first delta, of thinking or answer
         self.reasoning_end_s: float | None = None  # the reasoning item was done
         self.answer: list[AnswerDelta] = []
         self.ended_s: float | None = None  # the terminal event, or when it was abandoned
@@ -213,6 +216,11 @@ class ResponseRecord:
                 return "failed"
 
     @property
+    def sound(self) -> bool:
+        """Whether it came to an end that a sound system may produce."""
+        return self.outcome in ("completed", "incomplete")
+
+    @property
     def incomplete_reason(self) -> str | None:
         """Why the server says that it is incomplete; None if it does not."""
         details = self.final.incomplete_details if self.final else None
@@ -222,7 +230,7 @@ class ResponseRecord:
         """Account for the next event of this response."""
         if self.ended:
             if self._terminal is not None:
-                self._fail(f"{event.type} came after the terminal event {self._terminal}")
+                self.fail(f"{event.type} came after the terminal event {self._terminal}")
             return  # events of a response that was given up
         if event.type == "error":
             self.abandon(f"error {event.status}: {event.error or 'no message'}", received_s)
@@ -232,12 +240,16 @@ class ResponseRecord:
             self.response_id = event.response.id
         match event.type:
             case "response.output_text.delta":
-                self.answer.append(AnswerDelta(received_s, event.tokens))
+                self.answer.append(AnswerDelta(received_s, event.tokens, event.buffered_tokens))
                 self._answer_text.append(event.delta)
+                if self.first_token_s is None:
+                    self.first_token_s = received_s
             case "response.reasoning_text.delta":
                 self._reasoning_text.append(event.delta)
+                if self.first_token_s is None:
+                    self.first_token_s = received_s
                 if self.answer:
-                    self._fail("thinking came after the answer had begun")
+                    self.fail("thinking came after the answer had begun")
             case "response.output_item.done":
                 if event.item is not None and event.item.type == "reasoning":
                     self.reasoning_end_s = received_s
@@ -247,7 +259,7 @@ class ResponseRecord:
     def abandon(self, reason: str, now: float) -> None:
         """End it as failed: refused, timed out, connection lost. Ignored after its end."""
         if not self.ended:
-            self._fail(reason)
+            self.fail(reason)
             self.ended_s = now
 
     def interrupt(self, now: float) -> None:
@@ -256,14 +268,15 @@ class ResponseRecord:
             self.interrupted = True
             self.ended_s = now
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Note what it broke; the first reason stays."""
         if self.failure is None:
             self.failure = reason
 
     def _check_sequence(self, event: Event) -> None:
         number = event.sequence_number
         if number != self._next_sequence:
-            self._fail(
+            self.fail(
                 f"{event.type} has sequence_number {number} where {self._next_sequence} was due"
             )
         self._next_sequence = (self._next_sequence if number is None else number) + 1
@@ -273,17 +286,17 @@ class ResponseRecord:
         self._terminal = event.type
         self.final = event.response
         if self.final is None:
-            self._fail(f"{event.type} carries no response object")
+            self.fail(f"{event.type} carries no response object")
             return
         if event.type != f"response.{self.final.status}":
-            self._fail(f"{event.type} carries a response with status {self.final.status!r}")
+            self.fail(f"{event.type} carries a response with status {self.final.status!r}")
         if event.type == "response.failed":
-            self._fail(f"response failed: {self.final.error or 'no message'}")
+            self.fail(f"response failed: {self.final.error or 'no message'}")
             return
         if event.type == "response.incomplete":
             reason = self.incomplete_reason
             if reason not in EXPECTED_INCOMPLETE:
-                self._fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
+                self.fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
         self._check_text("thinking", self._reasoning_text, self.final.text("reasoning"))
         self._check_text("answer", self._answer_text, self.final.text("message"))
         self._check_lengths()
@@ -295,7 +308,7 @@ class ResponseRecord:
                 (i for i, (a, b) in enumerate(zip(joined, final, strict=False)) if a != b),
                 min(len(joined), len(final)),
             )
-            self._fail(
+            self.fail(
                 f"the deltas of the {what} ({len(joined)} characters) differ from the final text "
                 f"({len(final)} characters) at character {where}"
             )
@@ -305,14 +318,14 @@ class ResponseRecord:
             return
         usage = self.final.usage if self.final is not None else None
         if usage is None:
-            self._fail("no usage to check the forced lengths against")
+            self.fail("no usage to check the forced lengths against")
             return
         reasoning = usage.output_tokens_details.reasoning_tokens
         got = ForcedLengths(
             reasoning_tokens=reasoning, answer_tokens=usage.output_tokens - reasoning
         )
         if got != self.forced:
-            self._fail(
+            self.fail(
                 f"lengths {got.reasoning_tokens} + {got.answer_tokens} tokens where "
                 f"{self.forced.reasoning_tokens} + {self.forced.answer_tokens} were forced"
             )

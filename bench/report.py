@@ -15,7 +15,7 @@ from bench.measure import LATE_S, METRICS, SLO_QOE, percentile_key
 from bench.options import Options
 from bench.record import Outcome
 
-_LABELS: Final[Mapping[str, str]] = {
+LABELS: Final[Mapping[str, str]] = {
     "ttft": "TTFT (ms)",
     "ttfat": "TTFAT (ms)",
     "tpot": "TPOT (ms)",
@@ -24,6 +24,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "qoe": "QoE",
 }
 _ERRORS_SHOWN = 10
+BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was not let run
 
 
 class Progress:
@@ -31,6 +32,7 @@ class Progress:
 
     def __init__(self, console: Console, total: int) -> None:
         self._counts: Counter[str] = Counter()
+        self._total = total
         self._bar = progress.Progress(
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
@@ -38,6 +40,7 @@ class Progress:
             progress.TimeElapsedColumn(),
             console=console,
             transient=True,
+            refresh_per_second=4,  # drawing takes time from the event loop
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=total)
@@ -53,6 +56,15 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Say what goes on before the first request."""
+        self._bar.update(self._task, description=text)
+
+    def dropped(self, count: int) -> None:
+        """So many requests will not be sent."""
+        self._total -= count
+        self._bar.update(self._task, total=self._total)
 
     def began(self) -> None:
         """A request is on its way."""
@@ -87,6 +99,10 @@ def print_report(result: Mapping[str, Any], options: Options, console: Console) 
     if result["accuracy"] is not None:
         say(f"accuracy: {result['accuracy']:.1%} of the completed problems answered correctly")
     console.print(_table(result, options))
+    if result["by_turn"]:
+        console.print(_turns(result["by_turn"]))
+    if result.get("turns_not_sent"):
+        say(f"turns not sent, because one before them failed: {result['turns_not_sent']}")
     _say_comparison(result, say)
     for reason, count in result["incomplete_reasons"].items():
         say(f"incomplete ({count}): {reason}")
@@ -103,11 +119,28 @@ def _table(result: Mapping[str, Any], options: Options) -> Table:
     for key in keys:
         table.add_column(key, justify="right")
     for name in options.percentile_metrics:
-        table.add_row(_LABELS[name], *_cells(result[METRICS[name]], keys, name))
+        table.add_row(LABELS[name], *_cells(result[METRICS[name]], keys, name))
         if name == "tpot":
             table.add_row("  raw, of the engine", *_cells(result["tpot_raw_s"], keys, name))
         elif name == "qoe":
             table.add_row("  of the server", *_cells(result["server_qoe"], keys, name))
+    return table
+
+
+def _turns(by_turn: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("turn", "requests", "tokens in", "TTFT p50 (ms)", "p99", "TPOT p50 (ms)", "QoE"):
+        table.add_column(name, justify="right")
+    for figures in by_turn:
+        table.add_row(
+            str(figures["turn"] + 1),
+            str(figures["requests"]),
+            _number(figures["input_tokens"]["mean"], digits=0),
+            _number(figures["ttft_s"]["p50"], scale=1000),
+            _number(figures["ttft_s"]["p99"], scale=1000),
+            _number(figures["tpot_s"]["p50"], scale=1000),
+            _number(figures["qoe"]["mean"], digits=4),
+        )
     return table
 
 
@@ -126,13 +159,28 @@ def _say_comparison(result: Mapping[str, Any], say: Any) -> None:
     if difference is not None:
         say(f"QoE here and by the server differ by at most {difference:.4f}")
     say(f"QoE below {SLO_QOE}: {result['slo_violations']} requests")
+    for line in generator_lines(result):
+        say(line)
+
+
+def generator_lines(result: Mapping[str, Any]) -> list[str]:
+    """What the generator says about itself: how late it was, and whether that matters."""
     late_s, lag_s = result["lateness_s"]["p99"], result["loop_lag_s"]["p99"]
-    say(
+    share = result["generator"]["cpu_share"]
+    lines = [
         f"this generator: sends late by {_number(late_s, scale=1000)} ms, event loop late by "
         f"{_number(lag_s, scale=1000)} ms (p99)"
-    )
-    if max(late_s or 0.0, lag_s or 0.0) > LATE_S:
-        say(
-            f"warning: that is more than {LATE_S * 1000:g} ms; the figures contain the "
-            "generator's own delay"
+        + (f", {share:.0%} of a core" if share is not None else "")
+    ]
+    if result["generator"]["kept_up"] is False:
+        busy = share is not None and share < BUSY_SHARE
+        why = (
+            "other work on this machine keeps it waiting, so leave it a core"
+            if busy
+            else "offer less load, or share sockets (--connections)"
         )
+        lines.append(
+            f"warning: this generator cannot keep up: that is more than {LATE_S * 1000:g} ms, and "
+            f"the figures contain its own delay; {why}"
+        )
+    return lines

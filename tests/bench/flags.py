@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bench.options import Options, add_arguments, options_from
+from bench.load_flags import add_arguments
+from bench.options import Options, options_from
 
 
 def options(*flags: str) -> Options:

@@ -112,6 +112,7 @@ class ScriptedServer:
         self.authorization: list[str | None] = []
         self.status = HTTPStatus.OK  # of HTTP routes and handshakes
         self.base_url = ""
+        self.owner = "pascal-serve"
 
     @property
     def ws_url(self) -> str:
@@ -130,7 +131,8 @@ class ScriptedServer:
             return connection.respond(self.status, "{}")
         if request.path == "/v1/responses":
             return None
-        listed = {"/v1/models": {"data": [{"id": "scripted"}]}, "/ready": {"status": "ready"}}
+        model = {"id": "scripted", "owned_by": self.owner}
+        listed = {"/v1/models": {"data": [model]}, "/ready": {"status": "ready"}}
         return connection.respond(HTTPStatus.OK, json.dumps(listed[request.path]))
 
     async def _serve(self, socket: ServerConnection) -> None:

@@ -9,8 +9,11 @@ from http import HTTPStatus
 
 import pytest
 
-from bench.client import Connection, ConnectionPool, ServerError, first_model, wait_ready
+from bench.client import Connection
+from bench.pool import ConnectionPool
 from bench.record import ResponseRecord
+from bench.server_facts import served_model, wait_ready
+from bench.transport import ServerError
 from tests.bench.scripted import ANSWER, REASONING, Reply, Script, ScriptedServer, good, stalls
 
 
@@ -223,7 +226,8 @@ async def test_the_key_travels_as_bearer() -> None:
         await (await Connection.open(server.ws_url, api_key="k-1")).close()
         await (await Connection.open(server.ws_url)).close()
         assert server.authorization == ["Bearer k-1", None]
-        assert await asyncio.to_thread(first_model, server.base_url, "k-2") == "scripted"
+        served = await asyncio.to_thread(served_model, server.base_url, "k-2")
+        assert (served.model, served.ours) == ("scripted", True)
         assert server.authorization[-1] == "Bearer k-2"
 
 
@@ -234,9 +238,9 @@ async def test_asking_over_http() -> None:
         with pytest.raises(ServerError, match=r"not ready: .*/ready: HTTP 503"):
             await asyncio.to_thread(wait_ready, server.base_url, None, 0.0)
         with pytest.raises(ServerError, match="/v1/models: HTTP 503"):
-            await asyncio.to_thread(first_model, server.base_url, None)
+            await asyncio.to_thread(served_model, server.base_url, None)
     with pytest.raises(ServerError, match="Connection refused"):
-        await asyncio.to_thread(first_model, server.base_url, None)
+        await asyncio.to_thread(served_model, server.base_url, None)
 
 
 @asynccontextmanager

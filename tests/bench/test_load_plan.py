@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.load_plan import arrival_times, plan_requests, request_body
+from bench.conversations import Conversation
+from bench.load_plan import arrival_times, plan_requests
 from bench.prompts import PromptError, file_prompts, problem_prompts
 from tests.bench.flags import options
 
@@ -71,14 +72,14 @@ def test_the_body_of_a_request() -> None:
     plain = options("--num-prompts", "1", "--tpot", "0.05", "--families", "addition")
     planned = plan_requests(plain)[0]
     assert planned.prompt.problem is not None
-    assert request_body(plain, "m", planned) == {
+    assert Conversation(plain, "m").body(planned) == {
         "model": "m",
         "input": [{"role": "user", "content": planned.prompt.problem.question}],
         "pacing": {"tpot_s": 0.05},
     }
     full = options("--num-prompts=1", "--no-pacing", "--max-tokens=99", "--reasoning-len=5",
                    "--answer-len=6")  # fmt: skip
-    body = request_body(full, "m", plan_requests(full)[0])
+    body = Conversation(full, "m").body(plan_requests(full)[0])
     assert body["pacing"] is False
     assert body["max_output_tokens"] == 99
     assert body["forced_lengths"] == {"reasoning_tokens": 5, "answer_tokens": 6}

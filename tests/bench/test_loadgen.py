@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from bench.load_plan import plan_requests
-from bench.loadgen import LoadRun, main
+from bench.load_plan import plan_requests, warmup_plan
+from bench.load_run import LoadRun
+from bench.loadgen import main, plan_of, result_of
 from bench.measure import run_result
 from tests.bench.flags import options
 from tests.bench.scripted import Reply, ScriptedServer, good, stalls
@@ -27,8 +28,8 @@ SLOW_READER = ("--tpot", "10")  # for whom nothing is late, however busy this ma
 async def figures(server: ScriptedServer, *flags: str) -> dict[str, Any]:
     chosen = options("--base-url", server.base_url, *flags)
     load = LoadRun(chosen, "scripted")
-    await load.drive(plan_requests(chosen))
-    return run_result(load.results(), loop_lag_s=load.loop_lag_s)
+    await load.drive(plan_requests(chosen), warmup_plan(chosen))
+    return result_of(load, chosen)
 
 
 async def refuses(reply: Reply) -> None:
@@ -220,9 +221,13 @@ async def test_the_command_fails_when_a_request_does() -> None:
     assert "failed (2): error 429: overloaded: no room" in out
 
 
-async def test_ctrl_c_prints_what_was_measured() -> None:
+async def test_ctrl_c_reports_and_writes_what_was_measured(tmp_path: Path) -> None:
     async with ScriptedServer(good, stalls).running() as server:
-        process = await command("--base-url", server.base_url, "--num-prompts=3", *AT_ONCE)
+        process = await command(
+            "--base-url", server.base_url, "--num-prompts=3", *AT_ONCE,
+            "--csv", str(tmp_path / "r.csv"), "--html", str(tmp_path / "r.html"),
+            "--save-result", "--result-dir", str(tmp_path), "--result-filename", "r.json",
+        )  # fmt: skip
         for _ in range(2):
             await server.stalled.get()
         process.send_signal(signal.SIGINT)
@@ -230,19 +235,90 @@ async def test_ctrl_c_prints_what_was_measured() -> None:
         assert server.cancelled.qsize() == 2
     assert (process.returncode, err) == (130, "")
     assert "requests: 1 completed, 0 failed, 0 incomplete, 2 interrupted" in out
+    assert json.loads((tmp_path / "r.json").read_text())["interrupted"] == 2
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 4
+    assert "</html>" in (tmp_path / "r.html").read_text()
+
+
+async def test_lengths_are_not_forced_on_another_server() -> None:
+    async with ScriptedServer().running() as server:
+        server.owner = "somebody"
+        lengths = ("--reasoning-len=4", "--answer-len=3")
+        process = await command("--base-url", server.base_url, "--num-prompts=1", *lengths)
+        _, err = (text.decode() for text in await process.communicate())
+        assert process.returncode == 2
+        assert "is no pascal-serve (its model is owned by 'somebody')" in err
+        assert err.count("\n") == 1
+        assert server.requests == []
+        sent = await command("--base-url", server.base_url, "--num-prompts=1", *AT_ONCE)
+        await sent.communicate()
+    assert sent.returncode == 0
+    assert "pacing" not in server.requests[0]
+
+
+async def test_a_trace_is_replayed_with_prompts_of_about_its_lengths(tmp_path: Path) -> None:
+    async def counts(reply: Reply) -> None:
+        words = len(reply.body["input"][0]["content"].split())
+        await reply.begin()
+        await reply.think()
+        await reply.answer()
+        tokens = {"input_tokens": 9 + 2 * words, "output_tokens": 7}
+        usage = tokens | {"output_tokens_details": {"reasoning_tokens": 4}}
+        await reply.end(usage=usage)
+
+    trace = tmp_path / "trace.csv"
+    rows = ("t_s,prompt_tokens,reasoning_tokens,answer_tokens", "0,109,4,3", "0.2,1009,4,3")
+    trace.write_text("\n".join(rows))
+    async with ScriptedServer(counts).running() as server:
+        chosen = options("--base-url", server.base_url, "--trace", str(trace), "--num-warmups=1")
+        plan = plan_of(chosen)
+        load = LoadRun(chosen, "scripted")
+        await load.drive(plan.requests, plan.warmups)
+        run = result_of(load, chosen)
+    assert (run["completed"], run["failed"]) == (2, 0)
+    assert [request["input_tokens"] for request in run["requests"]] == [109, 1009]
+    assert [request["scheduled_s"] for request in run["requests"]] == pytest.approx([0.0, 0.2])
+    assert len(server.requests) == 5  # two to learn from, a warm-up, the trace
+    assert len({body["input"][0]["content"][:40] for body in server.requests}) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--workload arena", "unknown workload 'arena'; did you mean arena-hard?"),
+        ("--trace {tmp}", "{tmp}: does not say what is reasoning; choose a split"),
+        ("--trace {tmp} --trace-split 4:1 --num-prompts 9", "--num-prompts 9: "),
+    ],
+)
+def test_what_cannot_be_planned(
+    flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("t_s,prompt_tokens,output_tokens\n0,5,5\n")
+    assert main(flags.format(tmp=path).split()) == 2
+    assert capsys.readouterr().err.startswith(f"pascal load: error: {message.format(tmp=path)}")
+
+
+def test_a_workload_says_how_long_conversations_are() -> None:
+    chosen = options("--workload=arena-hard", "--num-prompts=5", "--turns=2", "--request-rate=9")
+    plan = plan_of(chosen)
+    assert plan == plan_of(chosen)
+    assert len(plan.requests) == 10
+    lengths = {(p.prompt_tokens, p.forced) for p in plan.requests}
+    assert len(lengths) == 10
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
         ("--num-prompts none", 2, "argument --num-prompts: 'none' is not a whole number from 1"),
-        ("--bogus 1", 2, "unrecognized arguments: --bogus 1"),
+        ("--bogus 1", 2, "unrecognized arguments: --bogus"),
         ("--families astrology", 2, "unknown family 'astrology'; there are "),
         ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
-        ("--save-result --result-dir /dev/null/x", 2, "[Errno 20] Not a directory: '/dev/null/x'"),
+        ("--save-result --result-dir /dev/null/x", 2, "--result-dir /dev/null/x/.write"),
         ("--answer-len 5", 2, "--reasoning-len and --answer-len go together"),
         ("--base-url http://127.0.0.1:9", 1, "http://127.0.0.1:9/v1/models: "),
-        ("--base-url http://127.0.0.1:9 --model m", 1, "ws://127.0.0.1:9/v1/responses: "),
+        ("--base-url http://127.0.0.1:9 --model m", 1, "http://127.0.0.1:9/v1/models: "),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-import random
-import statistics
 
 import pytest
 
-from bench.options import Length, OptionError
+from bench.options import OptionError
 from tests.bench.flags import options
 
 
@@ -75,6 +73,10 @@ def test_goodput_as_in_vllm() -> None:
         ("--reasoning-len 5-", "'5-' is neither N, nor LOW-HIGH, nor MEAN:SD"),
         ("--reasoning-len 9-5", "'9-5' ends before it begins"),
         ("--answer-len 0", "'0' is below one token"),
+        ("--turns 0", "'0' is below one turn"),
+        ("--think-time soon", "'soon' is not a duration"),
+        ("--num-warmups=-1", "'-1' is not a whole number from 1"),
+        ("--api grpc", "invalid choice: 'grpc'"),
     ],
 )
 def test_a_bad_flag_is_named(flags: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,18 +95,18 @@ def test_a_bad_flag_is_named(flags: str, message: str, capsys: pytest.CaptureFix
         ("--answer-len 5", "--reasoning-len and --answer-len go together"),
         ("--prompt-file x --families sums", "--families has no effect on --prompt-file"),
         ("--timeout 0s", "--timeout must be above 0"),
+        ("--workload arena-hard --trace x", "--workload and --trace both say when"),
+        ("--workload arena-hard --reasoning-len 5 --answer-len 5", "--workload brings its own"),
+        ("--trace x --families addition", "--trace says how long prompts are"),
+        ("--trace x --burstiness 2", "--burstiness has no effect on --trace"),
+        ("--trace x --turns 2", "--turns has no effect on --trace"),
+        ("--trace-format azure", "--trace-format has no effect without --trace"),
+        ("--trace-split none", "--trace-split has no effect without --trace"),
+        ("--think-time 2s", "--think-time has no effect without --turns"),
+        ("--connections 2 --api chat-sse", "it has no effect on --api chat-sse"),
+        ("--no-extensions --reasoning-len 5 --answer-len 5", "lengths are forced .--reasoning-len"),
     ],
 )
 def test_flags_that_do_not_fit_together(flags: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         options(*flags.split())
-
-
-def test_lengths() -> None:
-    rng = random.Random(5)
-    assert Length.parse("80").draw(rng) == 80
-    assert {Length.parse("3-5").draw(rng) for _ in range(200)} == {3, 4, 5}
-    normal = [Length.parse("100:20").draw(rng) for _ in range(5000)]
-    assert statistics.fmean(normal) == pytest.approx(100, abs=1.5)
-    assert statistics.pstdev(normal) == pytest.approx(20, abs=1.5)
-    assert min(Length.parse("2:50").draw(rng) for _ in range(200)) == 1

@@ -51,7 +51,7 @@ def test_rows_and_columns_are_chosen() -> None:
 
 def test_a_late_generator_warns() -> None:
     # Every request of these results was turned to 250 ms late.
-    assert "warning: that is more than 10 ms" in printed()
+    assert "warning: this generator cannot keep up: that is more than 10 ms" in printed()
 
 
 def test_nothing_measured_is_a_dash() -> None:
