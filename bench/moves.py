@@ -39,7 +39,7 @@ BOUNDARIES = {
 
 # Memory is full on some instances at some times, not everywhere: the regime in which it matters
 # where a request is. Instances begin with the population of a steady state.
-FULL = Plan(6.8, Window(20.0, 80.0), 90.0, (1, 2, 3, 4, 5), token_s=0.033)
+FULL = Plan(6.8, Window(20.0, 60.0), 65.0, (1, 2, 3, 4, 5), token_s=0.033)
 QUICK = Plan(6.8, Window(15.0, 30.0), 35.0, (1, 2), token_s=0.033)
 
 
