@@ -32,6 +32,8 @@ from bench.servegen import deepseek_r1, is_table, read_clients
 from bench.splits import r1_shares, split_named
 from bench.traces import load_trace, mean_rate, replay
 
+LEAST_RATE = 1e-9  # a request in 30 years: below, times lose their meaning
+
 
 class WorkloadError(BenchmarkError):
     """There is no such workload, or it cannot be had like that; the message is for people."""
@@ -69,8 +71,8 @@ class Workload:
         """
         if rate is None and self.rate is None:
             raise WorkloadError(f"workload {self.name} has no rate of its own: give one")
-        if rate is not None and not rate > 0:
-            raise WorkloadError(f"rate {rate} is not above 0")
+        if rate is not None and not rate >= LEAST_RATE:
+            raise WorkloadError(f"rate {rate:g} is not {LEAST_RATE:g} per second or more")
         if not burstiness > 0:
             raise WorkloadError(f"burstiness {burstiness} is not above 0")
         if burstiness != 1 and (self.clients or self.trace):

@@ -169,8 +169,8 @@ def test_a_trace_as_a_workload() -> None:
     ("workload", "rate", "burstiness", "message"),
     [
         (named("alpacaeval"), None, 1.0, "alpacaeval has no rate of its own"),
-        (named("alpacaeval"), 0.0, 1.0, "rate 0.0 is not above 0"),
-        (named("servegen-r1"), nan, 1.0, "rate nan is not above 0"),
+        (named("alpacaeval"), 0.0, 1.0, "rate 0 is not 1e-09 per second or more"),
+        (named("servegen-r1"), nan, 1.0, "rate nan is not 1e-09 per second"),
         (named("alpacaeval"), 1.0, 0.0, "burstiness 0.0 is not above 0"),
         (named("servegen-r1"), 1.0, 0.5, "servegen-r1 has bursts of its own: burstiness 0.5"),
         (of_trace("t", TRACE, ""), 1.0, 2.0, "t has bursts of its own"),
