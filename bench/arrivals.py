@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from bench.lengths import Lengths
 from bench.lengths import LengthSource as LengthSource
 
+# Below, nearly all gaps are 0 and the others overflow.
+LEAST_BURSTINESS = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -40,10 +43,11 @@ def gamma(
     :param rate: per second, in the mean; inf: all at once.
     :param burstiness: shape of the gaps: 1 is `poisson`, the same arrivals for the same seed; less
         comes in bursts, more is steadier, inf is regular.
-    :raises ValueError: unless both are above 0; at once.
+    :raises ValueError: if the rate is not above 0, or burstiness below `LEAST_BURSTINESS`; at once.
     """
-    if not (rate > 0 and burstiness > 0):
-        raise ValueError(f"rate {rate} and burstiness {burstiness} must be above 0")
+    if not (rate > 0 and burstiness >= LEAST_BURSTINESS):
+        least = f"rate must be above 0 and burstiness {LEAST_BURSTINESS:g} or more"
+        raise ValueError(f"{least}: {rate:g} and {burstiness:g}")
     if burstiness == 1:
         return poisson(rate, lengths, seed)
     return _gamma(rate, burstiness, lengths, random.Random(seed))

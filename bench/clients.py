@@ -129,11 +129,15 @@ class ClientMixture:
         return heapq.merge(*streams, key=lambda arrival: arrival.at_s)
 
     def _requests(self, client: Client, scale: float, chance: random.Random) -> Iterator[Arrival]:
-        now = self.start_s
+        span_s = self.end_s - self.start_s
         turn_s = 0.0  # start of this turn of the span, from time 0
+        sent = sum((end_s - w.start_s) * w.rate for w, end_s in _spans(client, self.end_s)) * scale
         active = next(window for window in client.windows if window.rate > 0)
         left = active.rest(chance)  # of the gap to the next request, in mean gaps
         while True:
+            # Gaps of a law with a long tail outlast thousands of turns: not one by one.
+            turns, left = divmod(left, sent)
+            turn_s += turns * span_s
             for window, until_s in _spans(client, self.end_s):
                 now = window.start_s
                 rate = window.rate * scale
@@ -143,7 +147,7 @@ class ClientMixture:
                     yield Arrival(at_s, window.lengths.draw(chance), client.name)
                     left = window.gap(chance)
                 left -= (until_s - now) * rate
-            turn_s += self.end_s - self.start_s
+            turn_s += span_s
 
     def between(self, start_s: float, end_s: float) -> ClientMixture:
         """The same clients over a part of the span.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.arrivals import Arrival, LengthSource, gamma
+from bench.arrivals import LEAST_BURSTINESS, Arrival, LengthSource, gamma
 from bench.clients import ClientMixture
 from bench.errors import BenchmarkError
 from bench.lengths import (
@@ -31,6 +31,8 @@ from bench.quantiles import TABLES, read_quantiles
 from bench.servegen import deepseek_r1, is_table, read_clients
 from bench.splits import r1_shares, split_named
 from bench.traces import load_trace, mean_rate, replay
+
+LEAST_RATE = 1e-9  # a request in 30 years: below, times lose their meaning
 
 
 class WorkloadError(BenchmarkError):
@@ -69,10 +71,10 @@ class Workload:
         """
         if rate is None and self.rate is None:
             raise WorkloadError(f"workload {self.name} has no rate of its own: give one")
-        if rate is not None and not rate > 0:
-            raise WorkloadError(f"rate {rate} is not above 0")
-        if not burstiness > 0:
-            raise WorkloadError(f"burstiness {burstiness} is not above 0")
+        if rate is not None and not rate >= LEAST_RATE:
+            raise WorkloadError(f"rate {rate:g} is not {LEAST_RATE:g} per second or more")
+        if not burstiness >= LEAST_BURSTINESS:
+            raise WorkloadError(f"burstiness {burstiness:g} is not {LEAST_BURSTINESS:g} or more")
         if burstiness != 1 and (self.clients or self.trace):
             raise WorkloadError(
                 f"workload {self.name} has bursts of its own: burstiness {burstiness:g} has no use"
@@ -111,10 +113,14 @@ def named(name: str) -> Workload:
     """
     make = _NAMED.get(name)
     if make is None:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        near = f"did you mean {close[0]}? There are" if close else "there are"
-        raise WorkloadError(f"unknown workload {name!r}; {near} {', '.join(NAMES)}")
+        raise WorkloadError(_unknown(name))
     return make()
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    near = f"did you mean {close[0]}? There are" if close else "there are"
+    return f"unknown workload {name!r}; {near} {', '.join(NAMES)}"
 
 
 def workload_of(
@@ -138,8 +144,10 @@ def workload_of(
     if split is not None:
         split_named(split)  # a mistake is one, needed or not
     path = Path(source)
-    if source in NAMES or not path.exists():
+    if source in NAMES:
         return named(source)
+    if not path.exists():
+        raise WorkloadError(f"{_unknown(source)}; nor is there such a file")
     if path.is_dir():
         return of_clients(path.name, read_clients(path), f"ServeGen's clients of {path}")
     if format == "auto" and is_table(path):

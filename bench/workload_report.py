@@ -13,6 +13,7 @@ import argparse
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -90,12 +91,11 @@ def _dispersion(times: Sequence[float], width_s: float) -> float | None:
     intervals = int(times[-1] / width_s)
     if intervals < 2:
         return None
-    counts = [0] * intervals
-    for time_s in times:
-        index = int(time_s / width_s)
-        if index < intervals:
-            counts[index] += 1
-    return statistics.pvariance(counts) / statistics.fmean(counts)
+    # By those that are not empty: a rare workload has more intervals than memory has room for.
+    counts = Counter(int(time_s / width_s) for time_s in times)
+    del counts[intervals]
+    mean = counts.total() / intervals
+    return sum(count * count for count in counts.values()) / intervals / mean - mean
 
 
 def _length_figures(tokens: list[int]) -> LengthFigures:

@@ -94,5 +94,5 @@ def test_limits() -> None:
     ("rate", "burstiness"), [(0.0, 1.0), (-1.0, 2.0), (math.nan, 2.0), (1.0, 0.0), (1.0, math.nan)]
 )
 def test_nonsense_is_refused_before_anything_is_drawn(rate: float, burstiness: float) -> None:
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="rate must be above 0 and burstiness"):
         gamma(rate, burstiness, ARENA_HARD, 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.arrivals import Arrival
-from bench.clients import Client, ClientMixture, Family, Window
+from bench.clients import LEAST_SHAPE, Client, ClientMixture, Family, Window
 from bench.lengths import Lengths, SharedLengths
 from bench.quantiles import Quantiles
 
@@ -121,6 +121,18 @@ def test_no_client_begins_with_a_burst_or_with_a_lull(family: Family, shape: flo
     many = tuple(steady(str(number), 0.1, shape, family) for number in range(4000))
     found = until(ClientMixture(many, 0.0, 600.0), 1.0, 4)
     assert len(found) == pytest.approx(400, rel=0.25)
+
+
+def test_a_gap_of_many_turns_is_not_waited_for() -> None:
+    """The law with the longest tail that is allowed: its gaps outlast the age of the universe."""
+    window = Window(0.0, 1.0, "Weibull", LEAST_SHAPE, exactly(1))
+    silent = Window(10.0, 0.0, "Gamma", 1.0, exactly(1))
+    mixture = ClientMixture((Client("a", (window, silent)),), 0.0, 20.0)
+    times = [next(mixture.arrivals(None, seed)).at_s for seed in range(20)]
+    assert max(times) > 1e20
+    rare = ClientMixture((steady("b", 1.0, 1.0),), 0.0, 600.0)
+    found = [arrival.at_s for arrival in islice(rare.arrivals(1e-9, 1), 2000)]
+    assert found[-1] == pytest.approx(2000 / 1e-9, rel=0.1)
 
 
 def test_a_client_s_requests_do_not_depend_on_who_else_there_is() -> None:

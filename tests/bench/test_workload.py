@@ -169,9 +169,9 @@ def test_a_trace_as_a_workload() -> None:
     ("workload", "rate", "burstiness", "message"),
     [
         (named("alpacaeval"), None, 1.0, "alpacaeval has no rate of its own"),
-        (named("alpacaeval"), 0.0, 1.0, "rate 0.0 is not above 0"),
-        (named("servegen-r1"), nan, 1.0, "rate nan is not above 0"),
-        (named("alpacaeval"), 1.0, 0.0, "burstiness 0.0 is not above 0"),
+        (named("alpacaeval"), 0.0, 1.0, "rate 0 is not 1e-09 per second or more"),
+        (named("servegen-r1"), nan, 1.0, "rate nan is not 1e-09 per second"),
+        (named("alpacaeval"), 1.0, 0.0, "burstiness 0 is not 0.001 or more"),
         (named("servegen-r1"), 1.0, 0.5, "servegen-r1 has bursts of its own: burstiness 0.5"),
         (of_trace("t", TRACE, ""), 1.0, 2.0, "t has bursts of its own"),
         (of_trace("t", TRACE[:1] * 3, ""), 1.0, 1.0, "t: all requests of the trace come at once"),
@@ -187,7 +187,7 @@ def test_what_cannot_be_had_is_said_at_once(
 def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"'arenahard'; did you mean arena-hard\?"):
         named("arenahard")
-    with pytest.raises(WorkloadError, match="'zzz'; there are alpacaeval, arena-hard"):
+    with pytest.raises(WorkloadError, match=r"'zzz'; there are alpaca.*; nor is there such"):
         workload_of("zzz")
     with pytest.raises(WorkloadError, match="t has no requests"):
         of_trace("t", [], "")
@@ -236,6 +236,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     trace.write_text("t_s,prompt_tokens,reasoning_tokens,answer_tokens\n0,1,2,3\n4,5,6,7\n")
     assert main([str(trace)]) == 0
     assert "2 requests over 4.0 s, 0.25 per second" in capsys.readouterr().out
+    assert main(["arena-hard", "--rate", "1e-9", "--count", "20", "--burstiness", "0.001"]) == 0
+    capsys.readouterr()
     assert main(["servegen-r1", "--between", "79200-79800", "--count", "100"]) == 0
     assert "79200-79800 s" in capsys.readouterr().out
     for argv, message in (
