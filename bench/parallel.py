@@ -1,7 +1,7 @@
 """Cases of a benchmark in a process per core, with word of how far each is.
 
 Knows nothing of what the cases are. Ctrl-C, or any other end before the last case, ends the
-processes at once.
+processes at once; so does the death of the process that started them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -73,8 +74,17 @@ def report(case: int, share: float) -> None:
 def _begin(shares: SynchronizedArray[float]) -> None:
     global _shares
     _shares = shares
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # The interrupt of a terminal reaches all processes: the one that started these ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Collect between cases only: within one it takes a third of the time and finds nothing.
     gc.freeze()
     gc.disable()
+
+
+def _end_with_parent() -> None:
+    """Nobody waits for a case whose parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
