@@ -52,7 +52,7 @@ def reader_curves(
 
 def _curve(record: ResponseRecord) -> dict[str, Any]:
     first_s = record.answer[0].received_s
-    released = 0
+    released, most = 0, 0
     at_s: list[float] = []
     tokens: list[int] = []
     generated: list[int | None] = []
@@ -60,5 +60,7 @@ def _curve(record: ResponseRecord) -> dict[str, Any]:
         released += delta.tokens
         at_s.append(round(delta.received_s - first_s, 6))
         tokens.append(released)
-        generated.append(None if delta.buffered is None else released + delta.buffered)
+        # Of deltas that arrive together, the later ones say less: they were sent one by one.
+        most = max(most, released + (delta.buffered or 0))
+        generated.append(None if delta.buffered is None else most)
     return {"at_s": at_s, "released": tokens, "generated": generated}

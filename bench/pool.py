@@ -11,7 +11,7 @@ import heapq
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from bench.client import Connection, Stream
@@ -102,16 +102,22 @@ class WebSockets:
     ) -> None:
         """:param limit: most sockets; None: one for every request in flight."""
         self._url = url
+        self._limit = limit
         self._clock = clock
         self._pool = ConnectionPool(
             lambda: Connection.open(url, api_key=api_key, clock=clock), limit
         )
 
     async def open(self) -> None:
-        """Connect once. Raises `ServerError`."""
+        """Connect once, or open all the sockets that are to be shared. Raises `ServerError`.
+
+        On a server under load a handshake may take longer than a request: those who share a socket
+        must not wait for it.
+        """
         try:
-            async with asyncio.timeout(_OPEN_TIMEOUT_S), self._pool.connection():
-                pass
+            async with asyncio.timeout(_OPEN_TIMEOUT_S), AsyncExitStack() as opened:
+                for _ in range(self._limit or 1):
+                    await opened.enter_async_context(self._pool.connection())
         except TimeoutError as error:
             raise ServerError(f"{self._url}: no answer within {_OPEN_TIMEOUT_S:g} s") from error
 

@@ -126,6 +126,13 @@ async def test_without_a_bound_the_loop_is_open() -> None:
     assert server.most_open_connections == 12
 
 
+async def test_shared_sockets_are_open_before_the_load() -> None:
+    async with ScriptedServer().running() as server:
+        run = await figures(server, "--num-prompts=1", "--connections=4", *AT_ONCE)
+    assert run["completed"] == 1
+    assert server.most_open_connections == server.connections == 4
+
+
 async def test_sockets_are_shared_on_demand() -> None:
     arrived = asyncio.Barrier(12)
 
