@@ -320,6 +320,7 @@ def _simulate(
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TORCH_LOGS", "-torch._library.triton")  # that there is no GPU
     # Of hashes of KV blocks; nothing is to depend on them, and so nothing does.
     os.environ.setdefault("PYTHONHASHSEED", "0")
     from bench.simulated_case import run_case

@@ -26,6 +26,7 @@ from workers.profile import load_profile
 BOUNDARIES = ("off", "always", "adaptive", "balance")
 LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
 _PLACEMENT = "placement."
+_HOPELESS = 1000  # requests that are refused for each that is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +148,18 @@ def load_of(settings: Settings, workload: Workload, device: DeviceProfile, case:
         inside = from_s <= arrival.at_s < to_s
         if lengths.prompt + lengths.reasoning + lengths.answer > longest:
             refused += inside
+            if math.isinf(to_s) and refused > _HOPELESS * (measured + 1):
+                break  # endless arrivals, hardly any of which an instance can hold
             continue
         if inside and measured == settings.num_requests:
             to_s = arrival.at_s
             inside = False
         measured += inside
         arrivals.append(arrival)
-    if not measured:
+    if not measured or (math.isinf(to_s) and refused > _HOPELESS * (measured + 1)):
         problem = (
-            f"all {refused} requests are longer than the {longest} tokens that an instance can hold"
+            f"{refused} of {refused + measured} requests are longer than the {longest} tokens that "
+            "an instance can hold"
             if refused
             else f"no request comes between {from_s:g} s and {to_s:g} s"
         )
