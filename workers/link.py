@@ -43,15 +43,17 @@ _log = structlog.get_logger()
 
 _MAX_FRAME = 32 * 2**20  # bytes: a submit of 16 MB, escaped
 _HELLO_TIMEOUT_S = 10.0
-_HEARTBEAT_S = 1.0
 _CLOSE_S = 2.0  # for the gateway to answer a close frame
 
 
 class Link:
     """Serves the gateway that is connected."""
 
-    def __init__(self, service: Service, welcome: Welcome, token: str | None) -> None:
+    def __init__(
+        self, service: Service, welcome: Welcome, token: str | None, heartbeat_s: float
+    ) -> None:
         self._service = service
+        self._heartbeat_s = heartbeat_s
         self._welcome = welcome
         self._token = token
         self._current: ServerConnection | None = None  # the gateway's, from its hello on
@@ -157,7 +159,7 @@ class Link:
     async def _beat(self) -> None:
         while True:
             self._service.heartbeat()
-            await asyncio.sleep(_HEARTBEAT_S)
+            await asyncio.sleep(self._heartbeat_s)
 
 
 async def _refuse(connection: ServerConnection, code: CloseCode, reason: str) -> None:

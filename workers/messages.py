@@ -283,7 +283,7 @@ class Step(Message, tag="step"):
 
 
 class Heartbeat(Message, tag="heartbeat"):
-    """Sent every second, also when there is nothing to do."""
+    """Sent every second (`WorkerSettings.heartbeat_s`), also when there is nothing to do."""
 
     since_step_s: float  # since the engine last finished a step, or became busy; 0 when idle
     stats: StepStats

@@ -178,7 +178,8 @@ async def run(settings: WorkerSettings) -> int:
     async with asyncio.TaskGroup() as tasks:
         service = Service(engine, renderer, tasks, failed)
         engine.start(service)
-        async with listening(settings.listen, Link(service, welcome, settings.token)):
+        link = Link(service, welcome, settings.token, settings.heartbeat_s)
+        async with listening(settings.listen, link):
             _log.info("worker_started", engine=facts.name, kv_blocks=facts.kv_blocks_total)
             await stop.wait()
             if failures:

@@ -21,6 +21,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     served_model_name: str
     token: str | None = None  # what `Hello` must carry; required for TCP
     parent_fd: int | None = None
+    heartbeat_s: float = 1.0  # between two; the gateway takes three and a half for a long silence
     cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
     engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
     emulate: str | None = (

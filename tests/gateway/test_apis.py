@@ -376,6 +376,35 @@ async def test_bodies_beyond_the_bound_and_bodies_that_are_none(tmp_path: Path) 
         assert "GET" in answer.headers["Allow"]
 
 
+async def test_api_keys_are_asked_for_everywhere_and_separate_owners(tmp_path: Path) -> None:
+    async with api(tmp_path, server=ServerConfig(api_keys=("alice", "bob"))) as (client, worker, _):
+        assert (await client.get("/health")).status == 200
+        for path in ("/v1/models", "/v1/responses/resp_x"):
+            answer = await client.get(path)
+            assert answer.status == 401
+            assert (await answer.json())["error"]["code"] == "invalid_api_key"
+        answer = await client.post(
+            "/v1/chat/completions", json={"messages": []}, headers=key("eve")
+        )
+        assert answer.status == 401
+        body = {"input": "hi", **UNPACED}
+        asking = asyncio.create_task(client.post("/v1/responses", json=body, headers=key("alice")))
+        await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
+        response = await (await asking).json()
+        path = f"/v1/responses/{response['id']}"
+        assert (await client.get(path, headers=key("alice"))).status == 200
+        assert (await client.get(path, headers=key("bob"))).status == 404
+        protocols = ["responses", "openai-insecure-api-key.bob"]
+        async with client.ws_connect("/v1/responses", protocols=protocols) as socket:
+            assert socket.protocol == "responses"
+            resume = {"type": "response.resume", "response_id": response["id"]}
+            await socket.send_json(resume)
+            assert (await receive(socket, "error"))["error"]["code"] == "response_not_found"
+            await create(socket)
+            await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
+            assert await receive(socket, "response.completed")
+
+
 async def test_hostile_headers_are_refused_in_form(tmp_path: Path) -> None:
     async with api(tmp_path, server=ServerConfig(api_keys=("alice",))) as (client, _, _service):
         port = client._base_url.port if client._base_url else 0

@@ -69,6 +69,7 @@ class WorkerProcess:
             "max_num_seqs": 16,
             "kv_blocks": 49,  # one of them is vLLM's null block
             "block_size": 32,
+            "heartbeat_s": 0.1,  # the tests wait for what they say
         }
         self.settings = WorkerSettings(**(values | settings))
         self.log = directory / "worker.log"

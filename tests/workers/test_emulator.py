@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from tests.workers.harness import Gateway, Output, WorkerProcess
+from tests.workers.harness import START_TIMEOUT_S, Gateway, Output, WorkerProcess
 from workers.messages import DeviceStats, ForcedLengths, Sampling
 from workers.phase import ThinkMarkers
 from workers.profile import DeviceProfile, load_profile
@@ -59,26 +59,51 @@ def profile(profile_path: Path) -> DeviceProfile:
     return load_profile(str(profile_path))
 
 
+STOCK_CONNECTOR = {
+    "kv_connector": "OffloadingConnector",
+    "kv_role": "kv_both",
+    "kv_connector_extra_config": {"cpu_bytes_to_use": 2**33, "offload_prompt_only": False},
+}
+WORKERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ours": {"kv_offload_gib": 0.1, "kv_resume": "reload"},
+    "stock": {"engine_args": {"kv_transfer_config": STOCK_CONNECTOR}},
+    "refused": {"max_model_len": 2000},
+}
+
+
 @pytest.fixture(scope="module")
-def worker(profile_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """Its KV memory is so small that a few requests preempt each other."""
-    running = WorkerProcess(
-        tmp_path_factory.mktemp("emulated"),
-        emulate=str(profile_path),
-        kv_blocks=None,
-        block_size=None,
-    )
+def workers(
+    profile_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, WorkerProcess]]:
+    """All that the tests need, started together; while one is measured none is starting.
+
+    Their KV memory is so small that a few requests preempt each other.
+    """
+    running = {
+        name: WorkerProcess(
+            tmp_path_factory.mktemp(name),
+            **{"emulate": str(profile_path), "kv_blocks": None, "block_size": None, **settings},
+        )
+        for name, settings in WORKERS.items()
+    }
     try:
-        asyncio.run(running.started())
+        for name, worker in running.items():
+            if name == "refused":
+                worker.process.wait(START_TIMEOUT_S)
+            else:
+                asyncio.run(worker.started())
         yield running
-        assert running.terminate() == 0, running.log.read_text()
+        for name, worker in running.items():
+            assert name == "refused" or worker.terminate() == 0, worker.log.read_text()
     finally:
-        running.kill()
+        for worker in running.values():
+            worker.kill()
 
 
 @pytest.fixture
-async def gateway(worker: WorkerProcess) -> AsyncIterator[Gateway]:
-    async with Gateway(worker.path) as connected:
+async def gateway(workers: dict[str, WorkerProcess]) -> AsyncIterator[Gateway]:
+    async with Gateway(workers["plain"].path) as connected:
         yield connected
 
 
@@ -229,57 +254,30 @@ async def test_answers_at_once_where_thinking_is_switched_off(gateway: Gateway) 
     assert len(output.token_ids) == 30
 
 
-STOCK_CONNECTOR = {
-    "kv_connector": "OffloadingConnector",
-    "kv_role": "kv_both",
-    "kv_connector_extra_config": {"cpu_bytes_to_use": 2**33, "offload_prompt_only": False},
-}
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"kv_offload_gib": 0.1, "kv_resume": "reload"}, id="ours"),
-        pytest.param({"engine_args": {"kv_transfer_config": STOCK_CONNECTOR}}, id="stock"),
-    ],
-)
+@pytest.mark.parametrize("connector", ["ours", "stock"])
 async def test_kv_of_preempted_requests_goes_to_the_host_and_comes_back(
-    profile_path: Path, tmp_path: Path, words: Words, settings: dict[str, Any]
+    workers: dict[str, WorkerProcess], words: Words, connector: str
 ) -> None:
-    worker = WorkerProcess(
-        tmp_path, emulate=str(profile_path), kv_blocks=None, block_size=None, **settings
-    )
-    try:
-        await worker.started()
-        async with Gateway(worker.path) as gateway:
-            lengths = {f"r{i}": (150 + 13 * i, 120 - 5 * i) for i in range(14)}
-            for request_id, (reasoning, answer) in lengths.items():
-                await gateway.force(request_id, reasoning, answer)
-            for request_id, (reasoning, answer) in lengths.items():
-                output = await gateway.finished(request_id)
-                assert output.token_ids == expected(words, reasoning, answer)
-            await gateway.force("last", 20, 5)  # steps in which the last stores are done
-            await gateway.finished("last")
-            stats = await gateway.idle_stats()
-            assert stats.preemptions_total > 0
-            assert stats.device is not None
-            assert stats.device.loaded_blocks > 0
-            assert stats.device.stored_blocks > BLOCKS  # generated tokens too
-        assert worker.terminate() == 0
-    finally:
-        worker.kill()
+    async with Gateway(workers[connector].path) as gateway:
+        lengths = {f"r{i}": (150 + 13 * i, 120 - 5 * i) for i in range(14)}
+        for request_id, (reasoning, answer) in lengths.items():
+            await gateway.force(request_id, reasoning, answer)
+        for request_id, (reasoning, answer) in lengths.items():
+            output = await gateway.finished(request_id)
+            assert output.token_ids == expected(words, reasoning, answer)
+        await gateway.force("last", 20, 5)  # steps in which the last stores are done
+        await gateway.finished("last")
+        stats = await gateway.idle_stats()
+        assert stats.preemptions_total > 0
+        assert stats.device is not None
+        assert stats.device.loaded_blocks > 0
+        assert stats.device.stored_blocks > BLOCKS  # generated tokens too
 
 
-async def test_requests_longer_than_the_emulated_memory_are_refused_at_the_start(
-    profile_path: Path, tmp_path: Path
+def test_requests_longer_than_the_emulated_memory_are_refused_at_the_start(
+    workers: dict[str, WorkerProcess],
 ) -> None:
-    worker = WorkerProcess(
-        tmp_path, emulate=str(profile_path), kv_blocks=None, block_size=None, max_model_len=2000
+    assert workers["refused"].process.poll() == 1
+    assert "2000 tokens do not fit into the emulated KV memory of 1536" in (
+        workers["refused"].log.read_text()
     )
-    try:
-        assert worker.process.wait(120) == 1
-        assert "2000 tokens do not fit into the emulated KV memory of 1536" in (
-            worker.log.read_text()
-        )
-    finally:
-        worker.kill()
