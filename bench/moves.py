@@ -30,7 +30,7 @@ RULES = {
     "always": replace(NO_MIGRATION, boundary="always"),
     "adaptive_paper": PAPER,
     "adaptive": replace(PAPER, headroom=Rules().headroom),
-    "balance": replace(NO_MIGRATION, boundary="balance"),
+    "balance": replace(PAPER, boundary="balance", headroom=Rules().headroom),
 }
 BOUNDARIES = {
     "pascal": ("off", "always", "adaptive_paper", "adaptive"),
@@ -39,8 +39,8 @@ BOUNDARIES = {
 
 # Memory is full on some instances at some times, not everywhere: the regime in which it matters
 # where a request is. Instances begin with the population of a steady state.
-FULL = Plan(6.8, Window(20.0, 60.0), 65.0, (1, 2, 3, 4, 5), token_s=0.033)
-QUICK = Plan(6.8, Window(15.0, 30.0), 35.0, (1, 2), token_s=0.033)
+FULL = Plan(6.5, Window(20.0, 60.0), 65.0, (1, 2, 3, 4, 5), token_s=0.033)
+QUICK = Plan(6.5, Window(15.0, 30.0), 35.0, (1, 2), token_s=0.033)
 
 
 @dataclass(frozen=True, slots=True)

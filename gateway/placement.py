@@ -42,7 +42,9 @@ class Rules:
     new: str = "pascal"  # or "round_robin", "least_kv"
     boundary: str = "balance"  # or "off", "always", "adaptive"
     balance_gap: float = 2.0  # footprints must differ by more than this many times its own KV
-    headroom: float = 0.1  # adaptive: share of its memory that a candidate has free beside the KV
+    # Share of an instance's memory. adaptive: what a candidate has free beside the KV; balance:
+    # what footprints must differ by at least.
+    headroom: float = 0.1
     affinity: float = 1.0  # and by at most this many, for a conversation to stay where its KV is
     cost_check: bool = True  # do not move where that takes the reader longer than staying
     max_migrations: int = 16  # under way at once
@@ -122,7 +124,8 @@ def place_at_boundary(
             candidates = _roomy(instances, kv_blocks, rules.headroom)
             chosen = _algorithm_2(candidates, current) if candidates else _roomiest(instances, here)
         case "balance":
-            chosen = _balanced(instances, here, rules.balance_gap * kv_blocks)
+            gap = max(rules.balance_gap * kv_blocks, rules.headroom * here.kv_blocks_total)
+            chosen = _balanced(instances, here, gap)
         case _:
             return current
     if chosen.instance_id == current or not _may_move(here, chosen, under_way, rules):

@@ -360,6 +360,7 @@ CASES = st.builds(
         new=st.sampled_from(["pascal", "pascal", "round_robin", "least_kv"]),
         boundary=st.sampled_from(["balance", "always", "adaptive", "off"]),
         balance_gap=st.sampled_from([0.1, 0.5, 1.0]),
+        headroom=st.sampled_from([0.0, 0.02, 0.2]),
         cost_check=st.booleans(),
         max_migrations=st.sampled_from([0, 2, 16]),
         max_migrations_per_instance=st.sampled_from([0, 1, 4]),

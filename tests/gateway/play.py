@@ -16,7 +16,7 @@ from tests.gateway.scripted_service import Scene, generation, scene, until
 from tests.gateway.sessions import events_of
 
 # Every request moves at its boundary: from "a", where it begins, to "b".
-MOVE = PlacementConfig(boundary="balance", balance_gap=0.0, migration_timeout_s=30.0)
+MOVE = PlacementConfig(boundary="balance", balance_gap=0.0, headroom=0.0, migration_timeout_s=30.0)
 
 
 class Play:

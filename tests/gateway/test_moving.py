@@ -312,7 +312,11 @@ async def test_a_claim_that_is_refused_inside_the_target_is_no_move(tmp_path: Pa
 
 async def test_few_requests_move_at_once(tmp_path: Path) -> None:
     placement = PlacementConfig(
-        boundary="balance", balance_gap=0.0, max_migrations_per_instance=1, reserve_memory=False
+        boundary="balance",
+        balance_gap=0.0,
+        headroom=0.0,
+        max_migrations_per_instance=1,
+        reserve_memory=False,
     )
     async with play(tmp_path, "a", "b", placement=placement) as playing:
         a, b = playing.actors["a"], playing.actors["b"]
@@ -336,7 +340,9 @@ async def test_few_requests_move_at_once(tmp_path: Path) -> None:
 async def test_boundaries_that_come_at_once_do_not_all_choose_the_same(
     tmp_path: Path, reserve: bool
 ) -> None:
-    placement = PlacementConfig(boundary="balance", reserve_memory=reserve, max_migrations=0)
+    placement = PlacementConfig(
+        boundary="balance", headroom=0.0, reserve_memory=reserve, max_migrations=0
+    )
     async with play(tmp_path, "a", "b", placement=placement) as playing:
         a = playing.actors["a"]
         a.holding |= {"generate", "hand over"}

@@ -200,6 +200,19 @@ def test_what_is_on_its_way_counts_as_there() -> None:
     assert place_at_boundary(adaptive, "a", 3) == "b"
 
 
+def test_small_differences_of_footprints_are_none_to_balance() -> None:
+    rules = replace(PAPER, boundary="balance", headroom=0.1)
+
+    def moves(gap: int, kv: int) -> bool:
+        views = [view("a", 200 + gap, kv_blocks_total=500), view("b", 200, kv_blocks_total=500)]
+        return place_at_boundary(views, "a", kv, rules) == "b"
+
+    assert not moves(50, 1)  # a tenth of the memory
+    assert moves(51, 1)
+    assert not moves(80, 40)  # twice its own KV
+    assert moves(81, 40)
+
+
 @pytest.mark.parametrize("who", ["a", "b"])
 def test_few_migrations_at_once_per_instance_and_in_all(who: str) -> None:
     def moves(under_way_there: int, under_way: int, **rules: Any) -> bool:

@@ -31,7 +31,7 @@ async def test_whatever_happens_every_reader_gets_every_token_once(
 ) -> None:
     chance = random.Random(seed)
     placement = PlacementConfig(
-        boundary="balance", balance_gap=0.0, cost_check=False, migration_timeout_s=0.1
+        boundary="balance", balance_gap=0.0, headroom=0.0, cost_check=False, migration_timeout_s=0.1
     )
     cluster = ClusterConfig(max_restarts=1000)
     async with play(tmp_path, *NAMES, placement=placement, cluster=cluster) as playing:
