@@ -18,15 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.measure import percentile
+from bench.paper_cases import WORKLOADS
 from bench.paper_outcome import PaperRun
-from bench.paper_plan import Label, Scope
+from bench.paper_plan import SWEPT, Label, Scope
 from bench.policy_figures import BIN_TOKENS, ORACLE, policy_result
 from bench.spans import Split
 from bench.timeline import SLO_QOE, TAU_S, TTFAT_S, RequestFigures
 
 Runs = Mapping[Label, Sequence[PaperRun]]
-_WORST_OF = ("alpacaeval", "arena-hard")
-_ABLATED = "arena-hard"  # the headlines of the ablations
+_ABLATED = SWEPT  # the headlines of the ablations
 
 
 def result_of(runs: Sequence[PaperRun], oracle: Sequence[PaperRun] = ()) -> dict[str, Any]:
@@ -41,7 +41,34 @@ def result_of(runs: Sequence[PaperRun], oracle: Sequence[PaperRun] = ()) -> dict
     return result
 
 
-def by_last(runs: Runs) -> dict[str, Any]:
+def results_of(scope: Scope, found: Mapping[str, Runs]) -> dict[str, Any]:
+    """Everything that the command tells.
+
+    At the top the workloads, each by load and policy; ``headlines``, the paper's, where the
+    sections that they come from were run; ``scope``, which says ``quick`` if it was; and under
+    ``experiments`` everything else, by section.
+
+    :param found: the runs of each section that was asked for.
+    """
+    results: dict[str, Any] = {"scope": scope.name}
+    for section in ("evaluation", "mixes"):
+        results |= by_label(found.get(section, {}))
+    if "evaluation" in found and "ablations" in found:
+        results["headlines"] = headlines(scope, found["evaluation"], found["ablations"])
+    experiments: dict[str, Any] = {
+        name: by_label(runs) for name, runs in found.items() if name not in ("evaluation", "mixes")
+    }
+    if "evaluation" in found:
+        experiments["reductions"] = _reductions(scope, found["evaluation"])
+    if "load" in found:
+        experiments["load_reductions"] = _load_reductions(scope, found["load"])
+    if "characterisation" in found:
+        experiments["inflation"] = inflation(scope, found["characterisation"])
+    results["experiments"] = experiments
+    return results
+
+
+def by_label(runs: Runs) -> dict[str, Any]:
     """A result for each label, nested by its parts; ratios where there is an oracle beside it."""
     found: dict[str, Any] = {}
     for label, of_seeds in runs.items():
@@ -54,23 +81,23 @@ def by_last(runs: Runs) -> dict[str, Any]:
 
 def headlines(scope: Scope, evaluation: Runs, ablations: Runs) -> dict[str, Any]:
     """The paper's, from our runs; of all but the reductions the worst of both workloads."""
-    high = {w: {p: evaluation[w, "high", p] for p in ("fcfs", "rr", "pascal")} for w in _WORST_OF}
+    high = {w: {p: evaluation[w, "high", p] for p in ("fcfs", "rr", "pascal")} for w in WORKLOADS}
     return {
-        "fcfs_reduction": {w: _best_reduction(scope, evaluation, w, "fcfs") for w in _WORST_OF},
-        "rr_reduction": {w: _best_reduction(scope, evaluation, w, "rr") for w in _WORST_OF},
-        "slo_violations_pascal": max(violations(high[w]["pascal"]) for w in _WORST_OF),
-        "throughput_ratio": min(_throughput(high[w]) for w in _WORST_OF),
+        "fcfs_reduction": {w: _best_reduction(scope, evaluation, w, "fcfs") for w in WORKLOADS},
+        "rr_reduction": {w: _best_reduction(scope, evaluation, w, "rr") for w in WORKLOADS},
+        "slo_violations_pascal": max(violations(high[w]["pascal"]) for w in WORKLOADS),
+        "throughput_ratio": min(_throughput(high[w]) for w in WORKLOADS),
         "no_migration_blocking_p99_s": result_of(ablations[_ABLATED, "no_migration"])[
             "boundary_blocking_p99_s"
         ],
         "non_adaptive_slo_violations": violations(ablations[_ABLATED, "non_adaptive"]),
         "worst_request_s": {
-            other: max(_worst(high[w]["pascal"], high[w][other]) for w in _WORST_OF)
+            other: max(_worst(high[w]["pascal"], high[w][other]) for w in WORKLOADS)
             for other in ("fcfs", "rr")
         },
         "transfers_p99_s": {
             w: _quantiles([s for run in high[w]["pascal"] for s in run.transfers_s])["p99"]
-            for w in _WORST_OF
+            for w in WORKLOADS
         },
         "non_adaptive_e2e": {
             name: _e2e(ablations[_ABLATED, "non_adaptive"], percent)
@@ -119,6 +146,34 @@ def reductions(
 def bin_name(first: int) -> str:
     """Such as ``0-511``."""
     return f"{first}-{first + BIN_TOKENS - 1}"
+
+
+def _reductions(scope: Scope, runs: Runs) -> dict[str, Any]:
+    """By workload, load and other policy: `reductions`."""
+    found: dict[str, Any] = {}
+    for workload, load, policy in runs:
+        if policy == "pascal":
+            found.setdefault(workload, {})[load] = {
+                other: reductions(
+                    scope, runs[workload, load, "pascal"], runs[workload, load, other]
+                )
+                for other in ("fcfs", "rr")
+            }
+    return found
+
+
+def _load_reductions(scope: Scope, runs: Runs) -> dict[str, dict[str, float | None]]:
+    """By other policy and utilisation: the best bin's."""
+    loads = [load for policy, load in runs if policy == "pascal"]
+    return {
+        other: {
+            load: max(
+                reductions(scope, runs["pascal", load], runs[other, load]).values(), default=None
+            )
+            for load in loads
+        }
+        for other in ("fcfs", "rr")
+    }
 
 
 def _best_reduction(scope: Scope, runs: Runs, workload: str, other: str) -> float | None:

@@ -32,14 +32,22 @@ _SOURCES = (
     "bench/paper_runs.py",
     "bench/quantiles.py",
     "bench/servegen.py",
-    "bench/simulat*.py",
+    "bench/simulated_*.py",
+    "bench/simulator.py",
     "bench/span*.py",
     "bench/tables/*.csv",
     "bench/timeline.py",
     "bench/workload.py",
+    "gateway/boundary.py",
     "gateway/placement.py",
     "pacer/*.py",
-    "workers/*.py",
+    "workers/dispatch.py",
+    "workers/kv_offload.py",
+    "workers/modelled_transfers.py",
+    "workers/phase.py",
+    "workers/policy*.py",
+    "workers/resume_cost.py",
+    "workers/scheduler.py",
 )
 
 
@@ -75,6 +83,13 @@ class Store:
             raise BenchmarkError(f"{path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise BenchmarkError(f"{path}: no finished run; remove it to run it again") from error
+
+    def get(self, case: Case) -> PaperRun:
+        """As `load`, of a case that has been run."""
+        found = self.load(case)
+        if found is None:
+            raise BenchmarkError(f"{self.path(case)}: it was there and is gone")
+        return found
 
     def save(self, case: Case, run: PaperRun) -> None:
         """Keep the run of a case."""
