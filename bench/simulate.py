@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from bench import simulate_run
+from bench import paper, simulate_run
 
 
 class _Subcommand(Protocol):
@@ -20,6 +20,7 @@ class _Subcommand(Protocol):
 
 _SUBCOMMANDS: dict[str, tuple[_Subcommand, str]] = {
     "run": (simulate_run, "how a cluster would fare: how many GPUs, which policy, which settings"),
+    "paper": (paper, "the paper's evaluation again, with figures and what differs"),
 }
 
 

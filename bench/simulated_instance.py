@@ -194,6 +194,11 @@ class SimulatedInstance:
     def _free_blocks(self) -> int:
         return int(self._scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
+    def computing(self) -> list[Timeline]:
+        """Of the requests that the step computes for which has begun last."""
+        live = self._live
+        return [live[request.request_id].timeline for request in self._scheduler.running]
+
     # ---- requests that change instances
 
     def hand_over(self, live: Live) -> Held:

@@ -39,12 +39,14 @@ class Network:
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
         self._free_at_s: dict[str, float] = {}
+        self.taken_s: list[float] = []  # by each transfer, with its wait for the links
 
     def transfer(self, source: str, target: str, size: int, now: float) -> float:
         """Begin as soon as both links are free; :return: when it ends."""
         free_s = self._free_at_s
         begin_s = max(now, free_s.get(source, 0.0), free_s.get(target, 0.0))
         free_s[source] = free_s[target] = begin_s + size / self._bytes_per_s
+        self.taken_s.append(free_s[source] - now)
         return free_s[source]
 
 

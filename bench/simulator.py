@@ -114,6 +114,7 @@ class Cluster:
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
+        self.network = factory.network
         self.instances = {
             name: SimulatedInstance(name, settings, factory, self._clock)
             for name in (f"instance-{index}" for index in range(instances))
