@@ -121,8 +121,7 @@ def place_at_boundary(
         case "always":
             chosen = _algorithm_2(instances, current)
         case "adaptive":
-            candidates = _roomy(instances, kv_blocks, rules.headroom)
-            chosen = _algorithm_2(candidates, current) if candidates else _roomiest(instances, here)
+            chosen = _adaptive(instances, here, kv_blocks, rules.headroom)
         case "balance":
             gap = max(rules.balance_gap * kv_blocks, rules.headroom * here.kv_blocks_total)
             chosen = _balanced(instances, here, gap)
@@ -153,22 +152,27 @@ def _algorithm_2(instances: Sequence[InstanceView], current: str) -> InstanceVie
     return min(healthy or instances, key=rank)
 
 
-def _roomy(
-    instances: Sequence[InstanceView], kv_blocks: int, headroom: float
-) -> Sequence[InstanceView]:
-    """Instances that have room for the request and for what will grow beside it.
+def _adaptive(
+    instances: Sequence[InstanceView], here: InstanceView, kv_blocks: int, headroom: float
+) -> InstanceView:
+    """Algorithm 2 among instances with room for the request and for what grows beside it.
 
-    Room for the request alone does not last: whoever is there grows too, and where memory runs out
-    the newest of the low queue goes first. The current instance is no better than the others: what
-    the request holds there is the first that its high queue takes.
+    Where none has it, the one with the most room. Room for the request alone does not last: whoever
+    is there grows too, and where memory runs out the newest of the low queue goes first. Memory
+    that is free is no room if requests of that instance wait for it. And the current instance is
+    no better than the others: what the request holds there is the first that its high queue takes.
     """
     if not headroom:
-        return instances
-    return [v for v in instances if _free(v) >= kv_blocks + headroom * v.kv_blocks_total]
+        return _algorithm_2(instances, here.instance_id)
 
+    def room(view: InstanceView) -> int:
+        own = kv_blocks if view is here else 0
+        return min(_free(view), view.kv_blocks_total - _footprint(view) + own)
 
-def _roomiest(instances: Sequence[InstanceView], here: InstanceView) -> InstanceView:
-    return max(instances, key=lambda view: (_free(view), view is here))
+    roomy = [v for v in instances if room(v) >= kv_blocks + headroom * v.kv_blocks_total]
+    if roomy:
+        return _algorithm_2(roomy, here.instance_id)
+    return max(instances, key=lambda view: (room(view), view is here))
 
 
 def _balanced(
