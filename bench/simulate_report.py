@@ -8,18 +8,15 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from rich.table import Table
 
 from bench.measure import percentile
 from bench.policy_figures import ORACLE, policy_result
-from bench.simulation import Load, Settings, Variant, labels
+from bench.simulation import CaseRun, Load, Settings, Variant, labels
 from workers.device import DeviceProfile
-
-if TYPE_CHECKING:
-    from bench.simulated_case import CaseRun
 
 
 def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, Any]:

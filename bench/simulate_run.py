@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,6 +25,7 @@ from bench.simulate_report import config_of, results_of, table_of, title_of
 from bench.simulation import (
     BOUNDARIES,
     Case,
+    CaseRun,
     Load,
     Settings,
     Variant,
@@ -36,9 +37,6 @@ from bench.simulation import (
 )
 from workers.device import DeviceProfile
 from workers.profile import ProfileError
-
-if TYPE_CHECKING:
-    from bench.simulated_case import CaseRun
 
 _FILE_COLUMNS = 160  # where there is no terminal: room for the table
 _INTERRUPTED = 130
@@ -316,15 +314,13 @@ def _traces(
 def _simulate(
     console: Console, settings: Settings, cases: Sequence[Case], traces: Sequence[Path | None]
 ) -> list[CaseRun]:
-    # Read when vLLM is imported, here and in the processes that are started.
+    # Read when vLLM is imported, in the processes that are started.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TORCH_LOGS", "-torch._library.triton")  # that there is no GPU
     # Of hashes of KV blocks; nothing is to depend on them, and so nothing does.
     os.environ.setdefault("PYTHONHASHSEED", "0")
-    from bench.simulated_case import run_case
-
     work = [
         (index, case, settings, trace)
         for index, (case, trace) in enumerate(zip(cases, traces, strict=True))
@@ -338,5 +334,14 @@ def _simulate(
         transient=True,
     ) as progress:
         task = progress.add_task("virtual time", total=len(cases))
-        runs = list(in_parallel(run_case, work, lambda done: progress.update(task, completed=done)))
+        runs = list(
+            in_parallel(_run_case, work, lambda done: progress.update(task, completed=done))
+        )
     return sorted(runs, key=lambda run: cases.index(run.case))
+
+
+def _run_case(index: int, case: Case, settings: Settings, trace: Path | None) -> CaseRun:
+    """In a process of its own: an engine is imported there only."""
+    from bench.simulated_case import run_case
+
+    return run_case(index, case, settings, trace)

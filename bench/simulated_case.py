@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import gc
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bench.chrome_trace import ChromeTrace
 from bench.parallel import report
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.simulated_parts import InstanceSettings
-from bench.simulation import Case, Settings, load_of
+from bench.simulation import Case, CaseRun, Settings, load_of
 from bench.simulator import ClusterRun, Watch, Window, simulate
 from bench.timeline import figures
 from bench.virtual import MODEL
 from workers.device import DeviceProfile
 
 _ORACLE_KV = 8  # times the device's memory: never full
-
-
-@dataclass(frozen=True, slots=True)
-class CaseRun:
-    """The outcome of one case."""
-
-    case: Case
-    run: PolicyRun
-    refused: int  # requests that no instance could hold
-    migrations: int
-    busy_share: float  # of the instances' time, in which they computed
-    kv_peak_share: float  # of the fullest instance's blocks
-    ended_s: float  # virtual time
 
 
 def run_case(index: int, case: Case, settings: Settings, trace: Path | None) -> CaseRun:

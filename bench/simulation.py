@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.arrivals import Arrival
 from bench.errors import BenchmarkError
-from bench.policy_figures import ORACLE
+from bench.policy_figures import ORACLE, PolicyRun
 from bench.workload import Workload, workload_of
 from gateway.placement import Rules
 from workers.device import DeviceProfile
@@ -98,6 +98,19 @@ class Load:
     to_s: float  # and until then
     measured: int
     refused: int  # of those that would be: no instance can hold them
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRun:
+    """The outcome of one case."""
+
+    case: Case
+    run: PolicyRun
+    refused: int  # requests that no instance could hold
+    migrations: int
+    busy_share: float  # of the instances' time, in which they computed
+    kv_peak_share: float  # of the fullest instance's blocks
+    ended_s: float  # virtual time
 
 
 def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:

@@ -430,3 +430,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 @given(case=CASES)
 def test_the_gateway_decides_as_the_simulation_did(case: Case, clock: Time) -> None:
     asyncio.run(replayed(case, recorded(case), clock))
+
+
+def test_requests_stay_and_move(clock: Time) -> None:
+    """Else the test above would show nothing."""
+    rules = Rules(boundary="always", cost_check=False, max_migrations_per_instance=2)
+    case = Case(1, 3, "pascal", 100, 0.2, True, rules)
+    stayed, moved = asyncio.run(replayed(case, recorded(case), clock))
+    assert min(stayed, moved) > 3

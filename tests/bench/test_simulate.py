@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import simulate_run
 from bench.policy_figures import ORACLE
-from bench.simulation import Case, Settings, Variant, labels, load_of, numbers_of, variants
+from bench.simulation import Case, CaseRun, Settings, Variant, labels, load_of, numbers_of, variants
 from bench.workload import named
 from gateway import cli
 
-LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1".split()
+LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1"
 
 
 @pytest.mark.parametrize(
@@ -136,29 +138,39 @@ def test_numbers_go_to_the_policy_or_to_placement() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
-    """With other hash seeds, too: nothing may depend on the order of a set."""
-    written = []
-    for number in (1, 2):
-        file, trace = tmp_path / f"{number}.json", tmp_path / f"trace{number}.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway.cli", "simulate", "run", *LITTLE, "--instances", "2",
-             "--boundary", "balance", "--json", str(file), "--chrome-trace", str(trace)],
-            env={**os.environ, "PYTHONHASHSEED": str(number)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "slack" in done.stdout
-        written.append((file.read_bytes(), trace.read_bytes()))
-    assert written[0] == written[1]
-    figures = json.loads(written[0][0])
+def test_the_same_command_writes_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here and in processes of its own, whose hashes are others: no order of a set shows."""
+
+    def arguments(number: int) -> list[str]:
+        files = f"--json {tmp_path}/{number}.json --chrome-trace {tmp_path}/trace{number}.json"
+        return f"simulate run {LITTLE} --instances 2 --boundary balance {files}".split()
+
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    assert cli.main(arguments(1)) == 0
+    monkeypatch.setattr(simulate_run, "in_parallel", in_this_process)
+    assert cli.main(arguments(2)) == 0
+    assert "slack" in capsys.readouterr().out
+    for name in ("{}.json", "trace{}.json"):
+        one, two = ((tmp_path / name.format(number)).read_bytes() for number in (1, 2))
+        assert one == two
+    figures = json.loads((tmp_path / "1.json").read_text())
     result = figures["results"]["slack"]
     assert result["completed"] > 5
     assert result["instances"] == 2
     for name in ("ttft_s", "tpot_s", "slo_violations", "migrations", "kv_peak_share", "intervals"):
         assert name in result
     assert figures["config"]["device"]["kv"]["tokens"] == 90_000
-    assert len(json.loads(written[0][1])) > 20
+    assert len(json.loads((tmp_path / "trace1.json").read_text())) > 20
+
+
+def in_this_process(
+    function: Callable[..., CaseRun], cases: Sequence[tuple[Any, ...]], progress: object
+) -> Iterator[CaseRun]:
+    """As `bench.parallel.in_parallel`."""
+    for case in cases:
+        yield function(*case)
 
 
 def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) -> None:
@@ -167,9 +179,10 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) ->
         [sys.executable, "-m", "gateway.cli", "simulate", "run", "--rate", "20",
          "--num-requests", "500", "--json", str(file),
          "--chrome-trace", str(tmp_path / "trace.json")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not (tmp_path / "trace.json").exists() or not (tmp_path / "trace.json").stat().st_size:
+    trace = tmp_path / "trace.json"
+    while not trace.exists() or not trace.stat().st_size:
         assert running.poll() is None, running.communicate()
         time.sleep(0.05)  # until the simulation is under way
     running.send_signal(signal.SIGINT)
@@ -177,5 +190,5 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) ->
     assert running.returncode == 130
     assert "pascal: interrupted" in error
     assert "Traceback" not in output + error
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)  # nobody of its session is left
+    assert not file.read_text()
+    assert not trace.read_text().endswith("]\n")  # it did not go on to its end
