@@ -49,7 +49,11 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             )
-        found = self.wait_for(lambda: re.search(r"Chat +(http://\S+)/\n", self.output()))
+        try:
+            found = self.wait_for(lambda: re.search(r"Chat +(http://\S+)/\n", self.output()))
+        except BaseException:
+            self.__exit__()  # nobody else would: it has a session of its own
+            raise
         self.url = found[1]
         return self
 

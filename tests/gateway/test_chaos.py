@@ -17,7 +17,8 @@ from tests.server import ROOT
 @pytest.mark.engine
 @pytest.mark.slow
 def test_every_reader_gets_the_undisturbed_text_and_nothing_is_left_behind() -> None:
-    arguments = ["--faults=5", "--requests=40", "--questions=10", "--heartbeat-timeout=3"]
+    asked = ["--faults=5", "--requests=25", "--questions=6"]
+    arguments = [*asked, "--heartbeat-timeout=3", "--stop=6"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments],
         cwd=ROOT,
@@ -28,7 +29,7 @@ def test_every_reader_gets_the_undisturbed_text_and_nothing_is_left_behind() -> 
     assert done.stdout, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["wrong"] == []
-    assert (found["done"], sum(found["faults"].values())) == (40, 5)
+    assert (found["done"], sum(found["faults"].values())) == (25, 5)
     assert (found["leaked_blocks"], found["orphans"]) == (0, 0)
     assert found["failovers"] > 0  # else the faults hit nobody
     assert done.returncode == 0

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket as sockets
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.typing import Subprotocol
 
 from gateway import cli
 from tests.gateway.test_serving import LONG, SHORT, TERMINAL, create, receive_until
@@ -33,7 +32,9 @@ LASTING: dict[str, Any] = {
 
 
 async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) -> None:
-    with Server(tmp_path, workers=1, extra=("--dtype=float32",)) as server:
+    # On a busy machine a worker needs minutes to start.
+    patient = ("--dtype=float32", "--set=cluster.failover_timeout_s=600")
+    with Server(tmp_path, workers=1, extra=patient) as server:
         (pid,) = server.worker_pids()
         async with connect(server.websocket_url, max_queue=None) as socket:
             await create(socket, **LASTING)
@@ -80,7 +81,9 @@ async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) 
         assert not is_alive(pid)
 
 
-async def test_a_rolling_restart_under_a_running_request(tmp_path: Path) -> None:
+async def test_a_rolling_restart_under_a_running_request_and_the_death_of_the_gateway(
+    tmp_path: Path,
+) -> None:
     with Server(tmp_path, workers=2, extra=("--dtype=float32",)) as server:
         pids = server.worker_pids()
         async with connect(server.websocket_url, max_queue=None) as socket:
@@ -104,24 +107,24 @@ async def test_a_rolling_restart_under_a_running_request(tmp_path: Path) -> None
         assert ended["response"]["failovers"] == 0
         assert ended["response"]["migrations"] >= 1
         assert texts_of(ended) == texts_of(undisturbed)
-        assert not set(pids) & set(server.worker_pids())
+        restarted = server.worker_pids()
+        assert not set(pids) & set(restarted)
         assert not any(is_alive(pid) for pid in pids)
+        if find_spec("nixl") is not None:  # else it was computed again
+            assert server.metric('pascal_migrations_total{outcome="moved"}') >= 1
+
+        # The same server, for the other end: a gateway that is killed leaves no worker.
+        assert all(is_alive(pid) for pid in restarted)
+        server.process.kill()
+        server.process.wait()
+        deadline_s = time.monotonic() + 60
+        while any(is_alive(pid) for pid in restarted):
+            assert time.monotonic() < deadline_s, "a worker outlived its gateway"
+            await asyncio.sleep(0.05)
 
 
 def texts_of(ended: dict[str, Any]) -> list[str]:
     return [item["content"][0]["text"] for item in ended["response"]["output"]]
-
-
-def test_a_killed_gateway_leaves_no_worker(tmp_path: Path) -> None:
-    with Server(tmp_path, workers=2) as server:
-        pids = server.worker_pids()
-        assert all(is_alive(pid) for pid in pids)
-        server.process.kill()
-        server.process.wait()
-        deadline_s = time.monotonic() + 60
-        while any(is_alive(pid) for pid in pids):
-            assert time.monotonic() < deadline_s, "a worker outlived its gateway"
-            time.sleep(0.05)
 
 
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -190,27 +193,3 @@ def test_check_names_a_device_profile_that_does_not_exist(
 ) -> None:
     assert cli.main(["check", "--emulate", "h100-qwen32"]) == 2
     assert "did you mean 'h100-qwen32b'?" in capsys.readouterr().err
-
-
-async def test_api_keys_are_asked_for_everywhere_and_separate_owners(tmp_path: Path) -> None:
-    with Server(tmp_path, workers=1, extra=("--set=server.api_keys=alice,bob",)) as server:
-        assert server.request("/health")[0] == 200
-        for path in ("/v1/models", "/v1/responses/resp_x"):
-            status, document = server.request(path)
-            assert (status, document["error"]["code"]) == (401, "invalid_api_key")
-        wrong = {"Authorization": "Bearer eve"}
-        assert server.request("/v1/chat/completions", {"messages": []}, wrong)[0] == 401
-        alice = {"Authorization": "Bearer alice"}
-        status, response = server.request("/v1/responses", {"input": "2 + 2", **SHORT}, alice)
-        assert status == 200
-        path = f"/v1/responses/{response['id']}"
-        assert server.request(path, headers=alice)[0] == 200
-        assert server.request(path, headers={"Authorization": "Bearer bob"})[0] == 404
-        protocols = [Subprotocol("responses"), Subprotocol("openai-insecure-api-key.bob")]
-        async with connect(server.websocket_url, subprotocols=protocols) as socket:
-            assert socket.subprotocol == "responses"
-            event = {"type": "response.resume", "response_id": response["id"]}
-            await socket.send(json.dumps(event))
-            assert (await receive_until(socket, "error"))["error"]["code"] == "response_not_found"
-            await create(socket, **SHORT)
-            assert (await receive_until(socket, *TERMINAL))["type"] == "response.completed"
