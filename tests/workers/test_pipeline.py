@@ -328,5 +328,5 @@ def test_streams_are_exact_and_figures_are_those_of_a_recount(
 def test_no_abort_two_steps_deep_spoils_a_stream_or_leaks_a_block(
     config: VllmConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    for seed in range(10):
+    for seed in range(20):
         run_and_check(Pipeline(PhaseAsyncScheduler, config, seed, policy), monkeypatch, abort=True)
