@@ -94,7 +94,7 @@ def figure_5(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     middle = (len(results) - 1) * width / 2
     axes_of[-1].set_xticks([place + middle for place in range(len(targets))], targets.values())
     axes_of[-1].set_title("requests within the target, %", fontsize="medium")
-    axes_of[-1].legend(fontsize="small")
+    axes_of[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
 
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.errors import BenchmarkError
 from bench.outputs import prepare_json, write_json
-from bench.paper_cases import Case
+from bench.paper_cases import POLICIES, Case
 from bench.paper_outcome import PaperRun
 from bench.paper_plan import (
     FULL,
@@ -119,11 +119,12 @@ def _simulated(
     if "characterisation" in wanted:
         plan["characterisation"] = characterised(scope)
     with _progress(console) as progress:
-        runner = _Runner(store, console, progress, scope.name)
+        oracle = plan.get("characterisation", {}).get((ORACLE,), [])
+        total = len(in_order(plan)) + len(oracle) * (len(POLICIES) - 1)
+        runner = _Runner(store, console, progress, scope.name, total)
         runner.run(in_order(plan))
-        if "characterisation" in wanted:
-            # What the oracle took says what the others get.
-            oracle = plan["characterisation"][(ORACLE,)]
+        if oracle:
+            # What it took says what the others get.
             rest = capped({case: store.get(case).run.kv_peak_blocks for case in oracle})
             runner.run(in_order({"characterisation": rest}))
             plan["characterisation"] |= rest
@@ -137,19 +138,20 @@ def _runs(section: Section, store: Store) -> dict[Label, list[PaperRun]]:
 class _Runner:
     """Runs what the store lacks, a process per core, and shows how far it is."""
 
-    def __init__(self, store: Store, console: Console, progress: Progress, scope: str) -> None:
+    def __init__(
+        self, store: Store, console: Console, progress: Progress, scope: str, total: int
+    ) -> None:
         self._store = store
         self._console = console
         self._progress = progress
-        self._task = progress.add_task(f"virtual time ({scope})", total=0)
-        self._total = self._done = 0
+        self._task = progress.add_task(f"virtual time ({scope})", total=total)
+        self._total, self._done = total, 0  # cases
 
     def run(self, cases: Sequence[Case]) -> None:
         """Some more cases; those whose runs are there count as done."""
         from bench.paper_runs import keep_case
 
         missing = [case for case in cases if self._store.load(case) is None]
-        self._total += len(cases)
         self._done += len(cases) - len(missing)
         if len(missing) < len(cases):
             kept = len(cases) - len(missing)
@@ -165,7 +167,7 @@ class _Runner:
                 self._console.print(f"virtual time: {self._done} of {self._total} ({case.text})")
 
     def _show(self, done: float) -> None:
-        self._progress.update(self._task, completed=done, total=self._total)
+        self._progress.update(self._task, completed=done)
 
 
 def _tell(

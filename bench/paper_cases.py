@@ -61,7 +61,8 @@ class Case:
     def text(self) -> str:
         """For people who wait for it."""
         own = "".join(f" {name}={value:g}" for name, value in self.numbers)
-        cluster = f"{self.instances} instances, {self.rate:g}/s"
+        plural = "s" if self.instances > 1 else ""
+        cluster = f"{self.instances} instance{plural}, {self.rate:g}/s"
         return f"{self.workload}, {cluster}, {self.policy} {self.boundary}{own}, seed {self.seed}"
 
 

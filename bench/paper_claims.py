@@ -17,7 +17,7 @@ from workers.profile import load_profile
 Results = Mapping[str, Any]
 
 _NONE = "-"
-_RATES = "the paper's arrival rates are not published, ours are shares of the KV memory; see `load`"
+_RATES = "the paper's rates are not published; the sweep of the load below shows what they decide"
 _MOVED_TOKENS = 2048
 
 
@@ -151,7 +151,7 @@ _LINES = (
         _headline("rr_reduction", "alpacaeval"),
         _whole,
         "RR here resumes from host memory and keeps what it has until another needs it: it loses "
-        "less. " + _RATES,
+        "less; " + _RATES,
     ),
     _Line(
         "tail TTFT below RR, Arena-Hard",
@@ -186,14 +186,14 @@ _LINES = (
         "0.69%",
         _headline("slo_violations_pascal"),
         percent,
-        "the worse workload at high load; they set in at a certain load: `load` shows where",
+        "the worse workload at high load; they set in at a certain load, which the sweep shows",
     ),
     _Line(
         "SLO violations, NonAdaptive",
         "7.45%",
         _headline("non_adaptive_slo_violations"),
         percent,
-        "Arena-Hard, high load. " + _RATES,
+        "Arena-Hard, high load; " + _RATES,
     ),
     _Line(
         "end to end, NonAdaptive above PASCAL: median",
@@ -214,7 +214,7 @@ _LINES = (
         "27.39 s",
         _headline("no_migration_blocking_p99_s"),
         _seconds,
-        "how long an answering request waits depends on how much too much there is: `load`",
+        "how long one waits depends on how much too much there is, as the sweep shows",
     ),
     _Line(
         "KV migration, p99, AlpacaEval2.0",

@@ -77,8 +77,7 @@ def moves(results: Results, workload: str, path: Path) -> None:
         axes.bar_label(bars, fmt="%.3g", fontsize="small", padding=2)
         axes.margins(x=0.25)
         axes.set_title(title, fontsize="medium")
-        axes.invert_yaxis()
-    figure.axes[0].yaxis.set_inverted(True)
+    figure.axes[0].invert_yaxis()  # they share it
     save(figure, path)
 
 
@@ -105,6 +104,7 @@ def sweeps(results: Results, path: Path) -> None:
                 )
         panels[1][column].set_xlabel(title)
         panels[0][column].legend(fontsize="small")
+        panels[1][column].set_ylim(bottom=0)
     panels[0][0].set_ylabel("p99 TTFT, s")
     panels[1][0].set_ylabel("QoE below 0.95, %")
     save(figure, path)
@@ -123,6 +123,7 @@ def instances(results: Results, path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xlabel("instances")
         axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
     panels[0].legend(fontsize="small")
     save(figure, path)
 

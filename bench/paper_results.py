@@ -134,12 +134,12 @@ def violations(runs: Sequence[PaperRun]) -> float:
 def reductions(
     scope: Scope, pascal: Sequence[PaperRun], other: Sequence[PaperRun]
 ) -> dict[str, float]:
-    """By how much the p99 TTFT is below another policy's, by bin with enough requests."""
+    """By how much the p99 TTFT is below another policy's, by bin with enough requests a run."""
     mine, its = (policy_result([run.run for run in runs], []) for runs in (pascal, other))
     return {
         name: 1 - mine["ttft_p99_by_bin"][name] / its["ttft_p99_by_bin"][name]
         for name, count in mine["requests_by_bin"].items()
-        if count >= scope.least_requests
+        if count >= scope.least_requests * len(pascal)
     }
 
 
