@@ -100,6 +100,7 @@ class WorkersConfig:
     kv_offload_gib: float = _setting(0.0, 0)  # host memory of one engine for preempted KV; 0: none
     kv_migration: bool = True  # requests move between engines with their KV
     kv_resume: str = _choice("auto", "auto", "reload", "recompute")  # auto: whichever is cheaper
+    step_log_dir: str = ""  # a file of engine steps for each worker; empty: none
     enforce_eager: bool = False  # no compilation (always so on CPU: it starts a minute earlier)
     gpu_memory_utilization: float = _setting(0.9, 0.05, 1.0)
     tensor_parallel_size: int = _setting(1, 1)

@@ -37,6 +37,8 @@ def check_engine(config: Config) -> None:
     """Raise `PreflightError` if there is no such model or device profile here."""
     _check_model(config)
     check_profile(config)
+    if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
+        raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
 
 
 def _check_port(host: str, port: int) -> None:

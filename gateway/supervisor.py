@@ -278,12 +278,17 @@ def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSett
         block_size=workers.block_size or None,
         kv_offload_gib=workers.kv_offload_gib,
         kv_resume=workers.kv_resume,
+        step_log=_step_log(workers.step_log_dir, instance_id),
         # One engine alone has nobody to read from.
         kv_migration=workers.kv_migration and workers.count > 1,
         enforce_eager=workers.enforce_eager or engine == "inprocess",
         gpu_memory_utilization=workers.gpu_memory_utilization,
         tensor_parallel_size=workers.tensor_parallel_size,
     )
+
+
+def _step_log(folder: str, instance_id: str) -> str | None:
+    return str(Path(folder).resolve() / f"{instance_id}.steps") if folder else None
 
 
 def cpu_build() -> bool:

@@ -6,13 +6,48 @@ are seconds, all sizes tokens or bytes.
 
 from __future__ import annotations
 
+import bisect
 from typing import Literal
 
 import msgspec
 
 
+class BatchTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a step takes by the size of its batch, where that is no line: see `StepTimes.table`."""
+
+    decodes: tuple[int, ...]  # requests that generate a token each; rising
+    seconds: tuple[float, ...]  # of each of these, without their KV
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be interpolated."""
+        if len(self.decodes) != len(self.seconds) or not self.decodes:
+            raise ValueError("decodes and seconds must be of the same length, and not empty")
+        if any(b <= a for a, b in zip(self.decodes, self.decodes[1:], strict=False)):
+            raise ValueError("decodes must rise")
+
+    def at(self, decodes: int, beyond_s: float) -> float:
+        """Interpolate; below the first size as there.
+
+        :param beyond_s: for each request more than in the last.
+        """
+        sizes, seconds = self.decodes, self.seconds
+        if decodes >= sizes[-1]:
+            return seconds[-1] + beyond_s * (decodes - sizes[-1])
+        index = bisect.bisect_right(sizes, decodes)
+        if not index:
+            return seconds[0]
+        low, high = sizes[index - 1], sizes[index]
+        part = (decodes - low) / (high - low)
+        return seconds[index - 1] * (1.0 - part) + seconds[index] * part
+
+
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Duration of an engine step as a function of what is in it."""
+    """Duration of an engine step as a function of what is in it.
+
+    With a ``table``, as of a device that was measured (`pascal simulate calibrate`), it gives what
+    the batch takes; ``prefill_base_s`` then comes on top of it in a step with prefill, and
+    ``per_request_s`` counts beyond its end alone. No step takes less than ``base_s``.
+    """
 
     base_s: float
     per_request_s: float
@@ -20,6 +55,7 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     prefill_base_s: float
     prefill_per_token_s: float
     prefill_per_token2_s: float
+    table: BatchTable | None = None
 
     def seconds(
         self, decodes: int, decode_kv_tokens: int, prefill_tokens: int, prefill_tokens2: int
@@ -35,6 +71,16 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         :param prefill_tokens: prompt tokens, or lost KV, computed in this step.
         :param prefill_tokens2: sum over those requests of n * (2 * c + n): n new tokens after c.
         """
+        if self.table is not None:
+            prefill_s = 0.0
+            if prefill_tokens:
+                prefill_s = self.prefill_base_s + self.prefill_per_token_s * prefill_tokens
+            return (
+                self.table.at(decodes, self.per_request_s)
+                + self.per_kv_token_s * decode_kv_tokens
+                + prefill_s
+                + self.prefill_per_token2_s * prefill_tokens2
+            )
         tokens = prefill_tokens + decodes
         matrices_s = max(self.base_s, self.prefill_base_s + self.prefill_per_token_s * tokens)
         return (

@@ -17,7 +17,7 @@ from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.network_utils import get_ip
 
-from workers import emulator, kv_migration, kv_offload
+from workers import emulator, kv_migration, kv_offload, step_log
 from workers.chat import Tokenizer
 from workers.kv_transfer import combined
 from workers.phase import ThinkMarkers
@@ -69,6 +69,8 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
     own = policy | _token_ids(config) | given.get(CONFIG_KEY, {})
     policy_settings(own)
     config.additional_config = given | {CONFIG_KEY: own}
+    if settings.step_log is not None:
+        config.additional_config[step_log.CONFIG_KEY] = settings.step_log
     return config
 
 

@@ -95,7 +95,10 @@ def _check_numbers(part: msgspec.Struct, path: Path, prefix: str) -> None:
         value = getattr(part, name)
         if isinstance(value, msgspec.Struct):
             _check_numbers(value, path, f"{prefix}{name}.")
-        elif isinstance(value, bool) or (value == 0 and name in may_be_0):
+        elif value is None or isinstance(value, bool) or (value == 0 and name in may_be_0):
             continue
+        elif isinstance(value, tuple):
+            if not all(0 < one < float("inf") for one in value):
+                raise ProfileError(f"{path}: {prefix}{name} must all be above 0")
         elif not 0 < value < float("inf"):
             raise ProfileError(f"{path}: {prefix}{name} must be above 0, not {value}")

@@ -47,6 +47,7 @@ from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.phase_stats import PhaseStats
 from workers.policy_settings import PolicySettings
+from workers.step_log import StepLog
 from workers.utilities import serve_utilities
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
@@ -127,6 +128,7 @@ class _PhaseMixin(Scheduler):
         migration = part_of(self.connector, MigrationConnector)
         self.migration = None if migration is None else migration.connector_scheduler
         self._hand_over = HandOver(self, self.migration)
+        self._step_log = StepLog.of(self.vllm_config, self.kv_cache_config)
         self.idle = False  # the last step computed nothing
         self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
         self.use_policy(settings)
@@ -142,6 +144,8 @@ class _PhaseMixin(Scheduler):
         """Begin to follow a request."""
         if request.request_id not in self._phase_states:
             self._track(request)
+        if self._step_log is not None:
+            self._step_log.arrived(idle=not self.has_unfinished_requests())
         super().add_request(request)
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
@@ -152,6 +156,8 @@ class _PhaseMixin(Scheduler):
             self._dispatcher.before_step(self.now())
         output: SchedulerOutput = super().schedule(*args, **kwargs)
         self.idle = not output.num_scheduled_tokens
+        if self._step_log is not None:
+            self._step_log.scheduled(output.num_scheduled_tokens, self.requests)
         if self._dispatcher is not None:
             self._dispatcher.after_step()
         if self._lost_kv:
@@ -184,6 +190,8 @@ class _PhaseMixin(Scheduler):
                 batch.scheduler_stats.num_kv_fetch_reqs_by_stage.update(
                     self.phase_stats().to_integers()
                 )
+        if self._step_log is not None:
+            self._step_log.ended(more=self.has_unfinished_requests())
         return outputs
 
     def finish_requests(self, *args: Any, **kwargs: Any) -> list[Request]:

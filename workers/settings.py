@@ -48,4 +48,5 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # must make room first; all this time the memory is missing here.
     kv_held_s: float = 15.0
     kv_resume: str = "auto"  # see `workers.resume_cost.RESUMES`
+    step_log: str | None = None  # a file for what every step held and took: `workers.step_log`
     engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs

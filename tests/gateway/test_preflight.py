@@ -9,6 +9,7 @@ import pytest
 
 from gateway import preflight
 from gateway.config import Config, ServerConfig, WorkersConfig
+from gateway.supervisor import worker_settings
 
 ANY_PORT = ServerConfig(port=0)
 
@@ -34,3 +35,13 @@ def test_emulated_memory_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(preflight.PreflightError, match="Too little memory"):
         preflight.check(Config(server=ANY_PORT, workers=workers))
     preflight.check(Config(server=ANY_PORT, workers=replace(workers, emulate="h100-qwen32b")))
+
+
+def test_a_folder_for_step_logs_must_exist_and_each_worker_gets_a_file(tmp_path: Path) -> None:
+    config = Config(server=ANY_PORT, workers=WorkersConfig(step_log_dir=str(tmp_path / "none")))
+    with pytest.raises(preflight.PreflightError, match=r"workers\.step_log_dir: .*none"):
+        preflight.check(config)
+    config = replace(config, workers=WorkersConfig(step_log_dir=str(tmp_path)))
+    preflight.check(config)
+    assert worker_settings(config, "worker-1", "").step_log == str(tmp_path / "worker-1.steps")
+    assert worker_settings(Config(), "worker-1", "").step_log is None
