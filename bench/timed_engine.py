@@ -1,4 +1,4 @@
-"""A real engine in this process, under requests that arrive in real time.
+"""A real engine in this process, under requests that arrive in real time, or its processor's.
 
 Steps vLLM's `LLMEngine` itself and stamps every token at the end of the step that made it. The
 policy is exchanged between runs. What arrives when is decided by `bench.engines`. Import only in a
@@ -15,7 +15,6 @@ os.environ |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,12 +26,13 @@ from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.request import Request
 
+from bench.engine_clock import EngineClock, WallClock
 from bench.timeline import Timeline
 from workers.inprocess import WARM_UP_DECODE, warm_up_rounds
 from workers.load import vllm_config
 from workers.phase import Phase
 from workers.policy_settings import PolicySettings
-from workers.scheduler import REQUEST_KEY, PhaseScheduler, phase_config
+from workers.scheduler import REQUEST_KEY, PhaseAsyncScheduler, PhaseScheduler, phase_config
 from workers.settings import WorkerSettings
 
 _WORDS = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
@@ -72,14 +72,19 @@ class _Live:
 class TimedEngine:
     """One engine, for run after run."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        """Load the model and warm up; takes seconds."""
+    def __init__(self, settings: WorkerSettings, clock: EngineClock | None = None) -> None:
+        """Load the model and warm up; takes seconds.
+
+        :param clock: on which requests arrive and tokens are stamped; None: that on the wall.
+        """
+        self._clock = WallClock() if clock is None else clock
         config = vllm_config(settings)
         self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         client = self._llm.engine_core
         assert isinstance(client, InprocClient)
         scheduler = client.engine_core.scheduler
-        assert isinstance(scheduler, PhaseScheduler)
+        assert isinstance(scheduler, PhaseScheduler | PhaseAsyncScheduler)
+        scheduler.now = self._clock.now  # type: ignore[method-assign]  # it decides by the same
         self._scheduler = scheduler
         self._pool = scheduler.kv_cache_manager.block_pool
         self._withheld: list[KVCacheBlock] = []
@@ -115,16 +120,16 @@ class TimedEngine:
         self._scheduler.use_policy(policy)
         before = self._scheduler.phase_stats()
         run = EngineRun()
-        coming, began = 0, time.monotonic()
+        coming, began = 0, self._clock.now()
         while any(timeline.finished_s is None for timeline in measured):
-            now = time.monotonic() - began
+            now = self._clock.now() - began
             while coming < len(requests) and requests[coming].arrival_s <= now:
                 self._add(requests[coming], policy.tau_s)
                 coming += 1
             if self._live:
                 self._step(run, began)
             elif coming < len(requests):
-                time.sleep(max(0.0, requests[coming].arrival_s - now))
+                self._clock.wait(began + requests[coming].arrival_s)
             if coming == len(requests) and len(self._live) < least_running:
                 break
         self._llm.abort_request([live.record.request_id for live in self._live.values()], True)
@@ -160,9 +165,9 @@ class TimedEngine:
         self._live[name] = _Live(self._scheduler.requests[internal_id], timeline)
 
     def _step(self, run: EngineRun, began: float) -> None:
-        before = time.monotonic()
+        before = self._clock.now()
         outputs = self._llm.step()
-        after = time.monotonic()
+        after = self._clock.now()
         now = after - began
         prefill = False
         for output in outputs:

@@ -1,0 +1,208 @@
+"""What is replayed to compare a real engine with its model, and how far apart the two came. Pure.
+
+The three figures are those that the paper compares its simulator with hardware by (there: 1.62% end
+to end, 12.6% mean TTFT, 6.49% TPOT):
+
+    e2e        mean over requests of |simulated - real| / real, of the time from arrival to the last
+               token
+    ttft_mean  mean over traces of |simulated - real| / real, of the trace's mean TTFT
+    tpot       the same, of the trace's mean TPOT
+
+TTFT is to the first answering token, TPOT from there on per token, both as the engine makes them. A
+trace may have been replayed several times: then a request's real figure is the mean of them, as a
+fit adds up to the mean of its steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.arrivals import poisson
+from bench.engine_clock import Share
+from bench.lengths import ARENA_HARD, Lengths
+from bench.replay import Served, Trace
+from workers.device import StepTimes
+
+# A fifth of Arena-Hard's, without the longest, which would run alone at the end of every trace.
+SCALE: Final = 5
+MOST: Final = Lengths(prompt=160, reasoning=400, answer=250)
+_LEAST: Final = Lengths(prompt=8, reasoning=8, answer=8)
+
+NUMBERS: Final[dict[str, Any]] = {"quantum_tokens": 500 // SCALE, "demotion_tokens": 5000 // SCALE}
+
+_DRAWN: Final = 5000  # requests from which means are taken
+_ROOM_BLOCKS: Final = 4  # beyond the longest request
+
+THRESHOLDS: Final = {"e2e": 0.016, "ttft_mean": 0.12, "tpot": 0.06}
+
+
+class ShortLengths:
+    """Lengths of `ARENA_HARD`, a fifth of them."""
+
+    longest_output = MOST.reasoning + MOST.answer
+
+    def draw(self, chance: random.Random) -> Lengths:
+        """One request."""
+        drawn = ARENA_HARD.draw(chance)
+
+        def fitted(name: str) -> int:
+            least, most = getattr(_LEAST, name), getattr(MOST, name)
+            return int(max(least, min(most, round(getattr(drawn, name) / SCALE))))
+
+        return Lengths(fitted("prompt"), fitted("reasoning"), fitted("answer"))
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """A kind of trace."""
+
+    name: str
+    running: int  # requests that run in the mean, if memory suffices
+    memory: float | None  # share of the KV that they would take; None: enough for all
+
+
+CALM: Final = Regime("calm", 6, None)
+PRESSED: Final = Regime("pressed", 10, 0.6)
+# What is fitted to: other rates on both sides of those that are judged, and other seeds.
+CALIBRATION: Final = (Regime("calibration, calm", 9, None), Regime("calibration, pressed", 14, 0.5))
+JUDGED: Final = (CALM, PRESSED)
+
+
+def burst(policy: str, kv_blocks: int, seed: int | str) -> Trace:
+    """Requests that all come at once: it tells roughly what a step takes."""
+    chance = random.Random(f"burst {seed}")
+    drawn = [ShortLengths().draw(chance) for _ in range(16)]
+    requests = tuple((0.0, one.prompt, one.reasoning, one.answer) for one in drawn)
+    return Trace(
+        name="burst", requests=requests, policy=policy, numbers=NUMBERS, kv_blocks=kv_blocks
+    )
+
+
+def trace_of(
+    regime: Regime,
+    times: StepTimes,
+    *,
+    requests: int,
+    policy: str,
+    block_size: int,
+    kv_blocks: int,
+    seed: int | str,
+) -> Trace:
+    """Poisson arrivals at the rate at which, by Little's law, so many run as the regime says.
+
+    :param times: roughly the engine's.
+    :param kv_blocks: of the engine.
+    """
+    chance = random.Random(0)
+    drawn = [ShortLengths().draw(chance) for _ in range(_DRAWN)]
+    outputs = [one.reasoning + one.answer for one in drawn]
+    output = statistics.fmean(outputs)
+    # Whoever is met under way is more often a long one, and half done.
+    held = statistics.fmean(one.prompt for one in drawn)
+    held += statistics.fmean(tokens * tokens for tokens in outputs) / (2 * output)
+    step_s = times.seconds(regime.running, round(regime.running * held), 0, 0)
+    coming = poisson(regime.running / (step_s * output), ShortLengths(), f"{regime.name} {seed}")
+    blocks = kv_blocks
+    if regime.memory is not None:
+        wanted = regime.running * (held / block_size + 0.5)
+        longest = (MOST.prompt + ShortLengths.longest_output) // block_size + _ROOM_BLOCKS
+        blocks = min(kv_blocks, max(longest, round(regime.memory * wanted)))
+    return Trace(
+        name=regime.name,
+        requests=tuple(
+            (round(a.at_s, 6), a.lengths.prompt, a.lengths.reasoning, a.lengths.answer)
+            for a in itertools.islice(coming, requests)
+        ),
+        policy=policy,
+        numbers=NUMBERS,
+        kv_blocks=blocks,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One trace, real and simulated. Errors are relative."""
+
+    name: str
+    requests: int
+    e2e_errors: tuple[float, ...]  # of the requests, with sign: above 0 simulated too long
+    ttft_mean: float  # with sign, as the next
+    tpot: float
+    ttft_each: float  # MAPE over requests
+    noise: float  # how far e2e of single replays was from its mean, MAPE; 0 with one
+    preemptions: tuple[float, float]  # real, mean of the replays, and simulated
+    share: Share
+
+    @property
+    def e2e(self) -> float:
+        """MAPE over requests."""
+        return statistics.fmean(map(abs, self.e2e_errors))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "requests": self.requests,
+            "mape": {"e2e": self.e2e, "ttft_mean": abs(self.ttft_mean), "tpot": abs(self.tpot)},
+            "bias": {"e2e": statistics.fmean(self.e2e_errors), "tpot": self.tpot}
+            | {"ttft_mean": self.ttft_mean},
+            "ttft_each": self.ttft_each,
+            "noise": self.noise,
+            "preemptions": {"real": self.preemptions[0], "simulated": self.preemptions[1]},
+            "processor_share": self.share.had,
+        }
+
+
+def compare(
+    name: str, replays: Sequence[Sequence[Served]], simulated: Sequence[Served], share: Share
+) -> Comparison:
+    """Judge one trace.
+
+    :param replays: on the real engine, all with the same requests in the same order.
+    """
+
+    def means(figure: Callable[[Served], float | None]) -> list[float]:
+        each = zip(*([figure(one) for one in replay] for replay in replays), strict=True)
+        return [_mean(values) for values in each if None not in values]
+
+    real_e2e, real_ttft = means(lambda one: one.e2e_s), means(lambda one: one.ttft_s)
+    return Comparison(
+        name=name,
+        requests=len(simulated),
+        e2e_errors=tuple(
+            one.e2e_s / real - 1.0 for one, real in zip(simulated, real_e2e, strict=True)
+        ),
+        ttft_mean=_mean(one.ttft_s for one in simulated) / _mean(real_ttft) - 1.0,
+        tpot=_mean(one.tpot_s for one in simulated) / _mean(means(lambda one: one.tpot_s)) - 1.0,
+        ttft_each=statistics.fmean(
+            abs(one.ttft_s / real - 1.0) for one, real in zip(simulated, real_ttft, strict=True)
+        ),
+        noise=statistics.fmean(
+            abs(one.e2e_s / real - 1.0)
+            for replay in replays
+            for one, real in zip(replay, real_e2e, strict=True)
+        ),
+        preemptions=(
+            sum(one.preemptions for replay in replays for one in replay) / len(replays),
+            sum(one.preemptions for one in simulated),
+        ),
+        share=share,
+    )
+
+
+def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """The three figures of the module's docstring, over traces."""
+    return {
+        "e2e": statistics.fmean(abs(e) for one in comparisons for e in one.e2e_errors),
+        "ttft_mean": statistics.fmean(abs(one.ttft_mean) for one in comparisons),
+        "tpot": statistics.fmean(abs(one.tpot) for one in comparisons),
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    return statistics.fmean(value for value in values if value is not None)

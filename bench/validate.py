@@ -1,0 +1,413 @@
+"""``pascal simulate validate``: one and the same traces on engines and in the simulator.
+
+Two parts, each of which can be run alone with ``--only``:
+
+    engines    a real CPU engine with the embedded model against a profile that is fitted to its own
+               step log, in the same run: calibration and judged traces take turns
+    emulated   an emulated instance in real time against virtual time, of one and the same profile
+
+What is compared, and what the figures mean: `bench.fidelity`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.calibrate import QUIET, fit_json, fit_table, profile_of, provenance, to_toml
+from bench.engine_clock import CLOCKS, ClockName, Share
+from bench.engines import SETTINGS
+from bench.errors import BenchmarkError
+from bench.fidelity import (
+    CALIBRATION,
+    JUDGED,
+    THRESHOLDS,
+    Comparison,
+    Regime,
+    burst,
+    compare,
+    mape,
+    trace_of,
+)
+from bench.outputs import prepare_json, write_json
+from bench.replay import Replayed, ReplayEngine, Served, Trace
+from bench.step_fit import fit_steps
+from workers.device import DeviceProfile
+from workers.policy_settings import POLICIES
+from workers.profile import ProfileError, load_profile
+from workers.settings import WorkerSettings
+from workers.step_log import LoggedStep
+
+PARTS = ("engines", "emulated")
+_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
+_BATCHED_TOKENS = 2048
+_PROBE_S = 0.3
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is run."""
+
+    policy: str
+    rounds: int
+    requests: int  # of a trace
+    seed: int
+    profile: str  # of the emulated part
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal simulate validate``."""
+    add = parser.add_argument
+    add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
+    add("--policy", choices=POLICIES, default="slack", help="inside the engines (default: slack)")
+    add("--rounds", type=int, default=3, help="replays of each trace on the real engine")
+    add("--requests", type=int, default=30, help="of each trace")
+    add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
+    add(
+        "--clock",
+        choices=("auto", *CLOCKS),
+        default="auto",
+        help="the real engine's; auto: wall on a quiet machine, else processor",
+    )
+    add("--emulate", default="h100-qwen32b", metavar="PROFILE", help="of the emulated part")
+    add("--profile-output", type=Path, metavar="FILE.toml", help="write the fitted profile there")
+    add("--check", action="store_true", help="exit with 1 if a figure of a part is too large")
+    add(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the figures there; without FILE to standard output, and all else to errors",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the parts; :return: the exit status."""
+    # Read when vLLM is imported, here and in the processes that are started.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    to_stdout = args.json == "-"
+    path = Path(args.json) if args.json and not to_stdout else None
+    console = Console(stderr=to_stdout)
+    if not console.is_terminal:
+        console = Console(stderr=to_stdout, width=_FILE_COLUMNS)
+    parts = list(dict.fromkeys(args.only or PARTS))
+    try:
+        plan = _plan(args, path)
+    except (BenchmarkError, ProfileError) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    results: dict[str, Any] = {}
+    try:
+        for part in parts:
+            found = _engines(plan, args, console) if part == "engines" else _emulated(plan, console)
+            if not results or part == "engines":
+                results["mape"] = found["mape"]
+            results[part] = found
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pascal: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    write_json(path, results)
+    if to_stdout:
+        print(json.dumps(results, indent=1))
+    missed = [f"{part} {key}" for part in parts for key in _missed(results[part]["mape"])]
+    if args.check and missed:
+        print(f"pascal: too far apart: {', '.join(missed)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
+    for flag, least in (("rounds", 1), ("requests", 2)):
+        if getattr(args, flag) < least:
+            raise BenchmarkError(f"--{flag}: at least {least}, not {getattr(args, flag)}")
+    prepare_json(path, keep=False)
+    output = args.profile_output
+    if output is not None and not (output.suffix == ".toml" and output.parent.is_dir()):
+        raise BenchmarkError(f"--profile-output {output}: a .toml in a folder that exists")
+    load_profile(args.emulate)
+    return Plan(
+        policy=args.policy,
+        rounds=args.rounds,
+        requests=args.requests,
+        seed=args.seed,
+        profile=args.emulate,
+    )
+
+
+def _missed(found: dict[str, float]) -> list[str]:
+    return [key for key, most in THRESHOLDS.items() if found[key] > most]
+
+
+# ---- real engines
+
+
+def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    core = min(os.sched_getaffinity(0))
+    clock: ClockName = _quiet_clock(core, console) if args.clock == "auto" else args.clock
+    settings = msgspec.structs.replace(
+        SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=_BATCHED_TOKENS
+    )
+    with _progress(console, "real engine", plan.rounds * len(JUDGED)) as step:
+        found = replay_rounds(plan, settings, clock, core, step)
+    fit = fit_steps(found.calibration, clock)
+    header = found.replays[JUDGED[0].name][0].header
+    profile = profile_of(fit, header)
+    if args.profile_output is not None:
+        args.profile_output.write_text(to_toml(profile, provenance(header, fit, clock)), "utf-8")
+    comparisons = []
+    for trace in found.traces:
+        replays = found.replays[trace.name]
+        comparisons.append(
+            compare(
+                trace.name,
+                [replay.requests for replay in replays],
+                simulated(trace, profile, settings),
+                _share([step for replay in replays for step in replay.steps]),
+            )
+        )
+    console.print(fit_table(fit))
+    title = f"A real CPU engine against the simulator, {plan.policy}, {clock} time"
+    console.print(comparison_table(title, comparisons))
+    _say_noise(console, clock, comparisons)
+    return {
+        "clock": clock,
+        "policy": plan.policy,
+        "mape": mape(comparisons),
+        "fit": fit_json(fit),
+        "traces": [one.to_json() for one in comparisons],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What a real engine did."""
+
+    traces: list[Trace]  # the judged
+    replays: dict[str, list[Replayed]]  # of the judged, by their names
+    calibration: list[LoggedStep]
+
+
+def replay_rounds(
+    plan: Plan, settings: WorkerSettings, clock: ClockName, core: int | None, advance: Advance
+) -> Rounds:
+    """Calibration and judged traces, so that both see the same machine.
+
+    On the wall's clock they take turns. On the processor's two engines share the core, one for the
+    one and one for the other: what others do to the machine's speed happens to both at a time.
+    """
+    assert settings.kv_blocks is not None
+    assert settings.block_size is not None
+    blocks = settings.kv_blocks - 1
+    replays: dict[str, list[Replayed]] = defaultdict(list)
+    calibration: list[LoggedStep] = []
+    with (
+        ThreadPoolExecutor(1 if clock == "wall" else 2) as pool,  # ends when the engines have
+        ReplayEngine(settings, clock, core) as fitted,
+        ReplayEngine(settings, clock, core) as real,
+    ):
+        first = fitted.replay(burst(plan.policy, blocks, plan.seed))
+        roughly = fit_steps(first.steps, clock).times
+
+        def trace(regime: Regime, requests: int, seed: int | str) -> Trace:
+            return trace_of(
+                regime,
+                roughly,
+                requests=requests,
+                policy=plan.policy,
+                block_size=settings.block_size or 0,
+                kv_blocks=blocks,
+                seed=seed,
+            )
+
+        judged = [trace(regime, plan.requests, plan.seed) for regime in JUDGED]
+        for number in range(plan.rounds):
+            for regime, beside, mine in zip(CALIBRATION, JUDGED, judged, strict=True):
+                as_long = round(plan.requests * regime.running / beside.running)
+                other = trace(regime, as_long, f"round {number} of {plan.seed}")
+                calibrating = pool.submit(fitted.replay, other)
+                replays[mine.name].append(pool.submit(real.replay, mine).result())
+                calibration += calibrating.result().steps
+                advance(mine.name)
+            fitted, real = real, fitted  # in case one process is the faster one
+    return Rounds(judged, replays, calibration)
+
+
+def simulated(trace: Trace, profile: DeviceProfile, settings: WorkerSettings) -> tuple[Served, ...]:
+    """The same trace, scheduler, policy and memory, in virtual time."""
+    from bench.arrivals import Arrival
+    from bench.simulated_parts import InstanceSettings
+    from bench.simulator import Window, simulate
+
+    numbers = InstanceSettings(
+        profile=profile,
+        model=settings.model,
+        policy=trace.policy,
+        policy_numbers=trace.numbers,
+        kv_blocks=trace.kv_blocks + 1,  # vLLM never gives the first one out
+        offload=False,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens or _BATCHED_TOKENS,
+    )
+    arrivals = [Arrival(one.arrival_s, one.lengths) for one in trace.timelines()]
+    run = simulate(numbers, 1, arrivals, Window(0.0, float("inf")))
+    return tuple(Served.of(timeline) for timeline in run.timelines)
+
+
+# ---- emulated instances
+
+
+def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
+    profile = load_profile(plan.profile)
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        emulate=plan.profile,
+        kv_offload_gib=0.0,
+        kv_blocks=profile.kv.blocks,
+        block_size=profile.kv.block_size,
+        max_num_seqs=64,
+        max_num_batched_tokens=_BATCHED_TOKENS,
+    )
+    comparisons = []
+    with (
+        _progress(console, "emulated instance", len(JUDGED)) as advance,
+        ReplayEngine(settings, "wall", None) as engine,
+    ):
+        for regime in JUDGED:
+            trace = trace_of(
+                regime,
+                profile.step,
+                requests=plan.requests,
+                policy=plan.policy,
+                block_size=profile.kv.block_size,
+                kv_blocks=profile.kv.blocks - 1,
+                seed=plan.seed,
+            )
+            replay = engine.replay(trace)
+            advance(trace.name)
+            virtual = simulated(trace, profile, settings)
+            comparisons.append(compare(trace.name, [replay.requests], virtual, replay.share))
+    title = f"An emulated instance in real time against virtual time, {plan.profile}, {plan.policy}"
+    console.print(comparison_table(title, comparisons))
+    return {
+        "profile": plan.profile,
+        "policy": plan.policy,
+        "mape": mape(comparisons),
+        "traces": [one.to_json() for one in comparisons],
+    }
+
+
+# ---- for people
+
+
+@contextmanager
+def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        done = 0
+
+        def advance(name: str) -> None:
+            nonlocal done
+            done += 1
+            progress.update(task, completed=done)
+            if not console.is_terminal:  # where there is no bar
+                console.print(f"{what}: {done} of {total} ({name})")
+
+        yield advance
+
+
+def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
+    """One row a trace, and one for all."""
+    table = Table(title=title)
+    table.add_column("trace")
+    for column in ("requests", "e2e", "mean TTFT", "mean TPOT", "e2e bias", "TTFT of each"):
+        table.add_column(column, justify="right")
+    for column in ("replays apart", "preemptions", "simulated", "processor"):
+        table.add_column(column, justify="right")
+    for one in comparisons:
+        bias = sum(one.e2e_errors) / len(one.e2e_errors)
+        table.add_row(
+            one.name,
+            str(one.requests),
+            f"{one.e2e:.2%}",
+            f"{one.ttft_mean:+.2%}",
+            f"{one.tpot:+.2%}",
+            f"{bias:+.2%}",
+            f"{one.ttft_each:.2%}",
+            f"{one.noise:.2%}",
+            f"{one.preemptions[0]:.1f}",
+            f"{one.preemptions[1]:.0f}",
+            f"{one.share.had:.0%}",
+        )
+    whole = mape(comparisons)
+    table.add_section()
+    count = sum(one.requests for one in comparisons)
+    figures = (f"{whole[key]:.2%}" for key in ("e2e", "ttft_mean", "tpot"))
+    table.add_row("MAPE", str(count), *figures)
+    return table
+
+
+def _say_noise(console: Console, clock: ClockName, comparisons: Sequence[Comparison]) -> None:
+    least = min(one.share.had for one in comparisons)
+    if least >= QUIET:
+        return
+    if clock == "wall":
+        console.print(
+            f"Not quiet: the engine's thread had a processor for {least:.0%} of the time only. "
+            "These figures say more about the machine; take --clock processor."
+        )
+    else:
+        console.print(
+            f"Others use this machine: the engine's thread had a processor for {least:.0%} of the "
+            "time. Times are the processor's, on which that does not count."
+        )
+
+
+def _share(steps: Sequence[LoggedStep]) -> Share:
+    return Share(sum(step.wall_s for step in steps), sum(step.processor_s for step in steps))
+
+
+def _quiet_clock(core: int, console: Console) -> ClockName:
+    """Whether a busy thread on this core has it to itself."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        began_s, processor_s = time.monotonic(), time.thread_time()
+        while time.monotonic() - began_s < _PROBE_S:
+            pass
+        had = Share(time.monotonic() - began_s, time.thread_time() - processor_s).had
+    finally:
+        os.sched_setaffinity(0, before)
+    if had >= QUIET:
+        return "wall"
+    console.print(
+        f"Others use this machine: a busy thread has core {core} for {had:.0%} of the time. The "
+        "engine runs on its processor's clock."
+    )
+    return "processor"

@@ -1,0 +1,135 @@
+"""``pascal simulate validate``: its flags, what it writes, and one small replay of everything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from bench import validate
+from bench.calibrate import profile_of
+from bench.engines import SETTINGS
+from bench.fidelity import NUMBERS, THRESHOLDS, compare
+from bench.replay import ReplayEngine, ReplayError, Served, Trace
+from bench.step_fit import fit_steps
+
+GOOD = {"e2e": 0.01, "ttft_mean": 0.01, "tpot": 0.01}
+POOR = {"e2e": 0.01, "ttft_mean": 0.5, "tpot": 0.01}
+SMALL = msgspec.structs.replace(
+    SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=2048
+)
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    validate.add_arguments(parser)
+    return validate.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+    """What the parts are said to have found; no engine is started."""
+    found = {"engines": dict(GOOD), "emulated": dict(POOR)}
+
+    def part(name: str) -> Any:
+        def measure(*arguments: Any) -> dict[str, Any]:
+            console = next(one for one in arguments if isinstance(one, Console))
+            console.print(f"{name} are being run")
+            return {"mape": found[name]}
+
+        return measure
+
+    monkeypatch.setattr(validate, "_engines", part("engines"))
+    monkeypatch.setattr(validate, "_emulated", part("emulated"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--rounds", "0"], "--rounds: at least 1, not 0"),
+        (["--requests", "1"], "--requests"),
+        (["--json", "none/f.json"], "--json none/f.json"),
+        (["--profile-output", "mine.txt"], "--profile-output mine.txt"),
+        (["--emulate", "h100-qwen32"], "did you mean 'h100-qwen32b'?"),
+    ],
+)
+def test_a_wrong_flag_is_named_before_anything_runs(
+    measured: object, capsys: pytest.CaptureFixture[str], flags: list[str], named: str
+) -> None:
+    assert run(*flags) == 2
+    captured = capsys.readouterr()
+    assert named in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_json_goes_to_standard_output_alone_or_into_a_file(
+    measured: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--json") == 0
+    captured = capsys.readouterr()
+    results = json.loads(captured.out)
+    assert results["mape"] == GOOD  # of real engines, where both parts were run
+    assert results["emulated"]["mape"] == POOR
+    assert "engines are being run" in captured.err
+    assert run("--only", "emulated", "--json", path := tmp_path / "found.json") == 0
+    assert json.loads(path.read_text())["mape"] == POOR
+
+
+def test_a_check_fails_by_name(measured: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    assert run("--only", "engines", "--check") == 0
+    capsys.readouterr()
+    assert run("--check") == 1
+    assert capsys.readouterr().err == "pascal: too far apart: emulated ttft_mean\n"
+
+
+def test_a_table_has_a_line_for_each_trace() -> None:
+    one = Served(arrival_s=0.0, first_s=1.0, finished_s=2.0, answer=11, preemptions=3)
+    later = msgspec.structs.replace(one, finished_s=2.02)
+    comparison = compare("pressed", [[one]], [later], validate.Share(1.0, 0.5))
+    rows = validate.comparison_table("any", [comparison])
+    cells = {str(column.header): list(column.cells) for column in rows.columns}
+    assert cells["trace"] == ["pressed", "MAPE"]
+    assert cells["e2e"] == ["1.00%", "1.00%"]
+    assert cells["mean TPOT"] == ["+2.00%", "2.00%"]
+    assert cells["processor"][0] == "50%"
+
+
+def test_an_engine_that_cannot_start_says_why() -> None:
+    with (
+        pytest.raises(ReplayError, match="OSError"),
+        ReplayEngine(SMALL, "processor", 2**15),  # there is no such core
+    ):
+        pass
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_trace_on_a_real_engine_and_in_virtual_time() -> None:
+    trace = Trace(
+        name="small",
+        requests=tuple((0.05 * index, 20, 60, 40) for index in range(8)),
+        policy="slack",
+        numbers=NUMBERS,
+        kv_blocks=12,  # for three of them
+    )
+    with ReplayEngine(SMALL, "processor", None) as engine:
+        replay = engine.replay(trace)
+    assert [request.answer for request in replay.requests] == [40] * 8
+    # A token comes of each decode and, first of all or after a preemption, of a prefill.
+    assert sum(step.decodes + step.prefills for step in replay.steps) == 8 * 100
+    assert sum(request.preemptions for request in replay.requests) > 0
+    fit = fit_steps(replay.steps, "processor")
+    virtual = validate.simulated(trace, profile_of(fit, replay.header), SMALL)
+    assert [r.arrival_s for r in virtual] == [r.arrival_s for r in replay.requests]
+    assert sum(request.preemptions for request in virtual) > 0
+    found = compare("small", [replay.requests], virtual, replay.share)
+    # How close it is, is for a benchmark to say; this far apart they would be different things.
+    assert found.e2e < 4 * THRESHOLDS["ttft_mean"]
