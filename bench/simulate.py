@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from bench import simulate_run
+from bench import calibrate, simulate_run, validate
 
 
 class _Subcommand(Protocol):
@@ -20,6 +20,8 @@ class _Subcommand(Protocol):
 
 _SUBCOMMANDS: dict[str, tuple[_Subcommand, str]] = {
     "run": (simulate_run, "how a cluster would fare: how many GPUs, which policy, which settings"),
+    "calibrate": (calibrate, "a device profile from the step log of a running worker"),
+    "validate": (validate, "the same traces on engines and in virtual time: how far apart"),
 }
 
 

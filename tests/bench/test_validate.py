@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench import validate
 from bench.calibrate import profile_of
+from bench.engine_clock import Share
 from bench.engines import SETTINGS
 from bench.fidelity import NUMBERS, THRESHOLDS, compare
 from bench.replay import ReplayEngine, ReplayError, Served, Trace
@@ -93,7 +94,7 @@ def test_a_check_fails_by_name(measured: object, capsys: pytest.CaptureFixture[s
 def test_a_table_has_a_line_for_each_trace() -> None:
     one = Served(arrival_s=0.0, first_s=1.0, finished_s=2.0, answer=11, preemptions=3)
     later = msgspec.structs.replace(one, finished_s=2.02)
-    comparison = compare("pressed", [[one]], [later], validate.Share(1.0, 0.5))
+    comparison = compare("pressed", [[one]], [later], Share(1.0, 0.5))
     rows = validate.comparison_table("any", [comparison])
     cells = {str(column.header): list(column.cells) for column in rows.columns}
     assert cells["trace"] == ["pressed", "MAPE"]
