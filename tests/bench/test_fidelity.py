@@ -74,6 +74,7 @@ def test_every_request_fits_into_memory_and_pressure_is_pressure(regime: Regime)
     assert (found.kv_blocks == 2000) == (regime.memory is None)
     held = regime.running * 200 / 32  # roughly
     assert regime.memory is None or found.kv_blocks < held
+    assert trace(Regime("tight", 2, 0.1)).kv_blocks * 32 > longest
     PolicySettings.of({"policy": found.policy} | found.numbers)  # or ValueError
 
 
