@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,11 +217,11 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
         )
         kv_blocks = _PLENTY_BLOCKS
         for policy in turns(round_number, plan.seed):
-            run, used_blocks = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
+            run, half_blocks = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
             runs.append(run)
             progress(_line(run))
             if policy == ORACLE:
-                kv_blocks = used_blocks // 2
+                kv_blocks = half_blocks
     return runs
 
 
@@ -238,7 +238,7 @@ def _calibrate(engine: TimedEngine, plan: Plan) -> Load:
 def _run(
     engine: TimedEngine, plan: Plan, load: Load, policy: str, kv_blocks: int, seed: int
 ) -> tuple[PolicyRun, int]:
-    """:return: also the KV blocks in use, mean over the steps of the window."""
+    """:return: also half of the KV blocks in use, in the mean over the steps of the window."""
     begin_s = plan.warm_steps * load.step_s
     end_s = begin_s + plan.window_steps * load.step_s
     requests = arrivals(load, seed, end_s + plan.cool_steps * load.step_s)
@@ -255,7 +255,16 @@ def _run(
         reloaded_tokens=run.reloaded_tokens,
         kv_peak_blocks=run.kv_peak_blocks,
     )
-    return found, round(statistics.fmean(step.kv_blocks for step in steps))
+    half_blocks = round(statistics.fmean(step.kv_blocks for step in steps)) // 2
+    return found, max(half_blocks, least_blocks(requests))
+
+
+def least_blocks(requests: Sequence[Timeline]) -> int:
+    """With fewer blocks the longest request would never come to its end."""
+    lengths = (one.lengths for one in requests)
+    longest = max(one.prompt + one.reasoning + one.answer for one in lengths)
+    assert SETTINGS.block_size is not None
+    return -(-longest // SETTINGS.block_size) + 1
 
 
 def _figures(timeline: Timeline, tau_s: float) -> RequestFigures:
