@@ -27,7 +27,7 @@ WORKLOADS = ("alpacaeval", "arena-hard")
 INSTANCES = 8
 # A policy of the paper's evaluation, with the boundary rule that belongs to it. `slack` needs no
 # moves; what they do to it is among the ablations.
-POLICIES = {ORACLE: "off", "fcfs": "off", "rr": "off", "pascal": "adaptive", "slack": "off"}
+POLICIES = {ORACLE: "off", "fcfs": "off", "rr": "off", "pascal": "adaptive_paper", "slack": "off"}
 _ORACLE_KV = 8  # times the device's memory: never full
 _DRAWN = 20_000  # requests whose lengths make a mean
 
@@ -48,7 +48,7 @@ class Case:
     workload: str
     rate: float  # requests per second, all instances together
     policy: str
-    boundary: str
+    boundary: str  # of `bench.moves.RULES`
     seed: int
     instances: int
     kv_blocks: int  # of an instance

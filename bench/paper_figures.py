@@ -59,6 +59,7 @@ def moves(results: Results, workload: str, path: Path) -> None:
         "pascal": high["pascal"],
         "no migration": ablations["no_migration"],
         "non-adaptive": ablations["non_adaptive"],
+        "with headroom": ablations["adaptive_with_headroom"],
         "slack": high["slack"],
         "slack, balance": ablations["slack_balance"],
     }

@@ -50,6 +50,7 @@ SECTIONS = (
 ABLATIONS = {
     "no_migration": ("pascal", "off"),
     "non_adaptive": ("pascal", "always"),
+    "adaptive_with_headroom": ("pascal", "adaptive"),
     "slack_balance": ("slack", "balance"),
 }
 MIXES = {"reasoning-heavy": "high", "servegen-r1": "peak"}

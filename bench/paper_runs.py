@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from bench.arrivals import Arrival, under_way
+from bench.moves import RULES
 from bench.paper_cases import Case
 from bench.paper_outcome import PaperRun
 from bench.paper_store import Store
 from bench.parallel import report
 from bench.policy_figures import ORACLE
 from bench.simulated_parts import InstanceSettings
-from bench.simulator import NO_MIGRATION, Cluster, ClusterRun, Window
+from bench.simulator import Cluster, ClusterRun, Window
 from bench.span_watch import SpanWatch
 from bench.spans import phases
 from bench.timeline import Timeline
@@ -44,10 +44,9 @@ def run_case(case: Case, index: int = 0) -> PaperRun:
         migration=case.boundary != "off",
     )
     extent = case.extent
-    rules = replace(NO_MIGRATION, boundary=case.boundary)
     window = Window(extent.from_s, extent.to_s)
     watch = SpanWatch()
-    cluster = Cluster(settings, case.instances, window, rules, watch)
+    cluster = Cluster(settings, case.instances, window, RULES[case.boundary], watch)
     found = cluster.run(arrivals(case), lambda now: report(index, min(0.99, now / extent.stop_s)))
     kept = _kept(case, cluster, watch, found)
     del cluster, watch, found

@@ -118,6 +118,7 @@ def test_a_part_alone_runs_only_its_cases(tiny: list[Case], tmp_path: Path) -> N
     assert {(case.policy, case.boundary) for case in tiny} == {
         ("pascal", "off"),
         ("pascal", "always"),
+        ("pascal", "adaptive"),
         ("slack", "balance"),
     }
     assert set(json.loads((tmp_path / "a.json").read_text())) == {"scope", "experiments"}
