@@ -17,7 +17,13 @@ from tests.gateway.instances import add, feed, make_instance, stats
 from workers.messages import HandOver, Ticket
 
 TICKET = Ticket(engine_id="engine-a", data="d", tokens=1, valid_s=60.0)
-RULES = Rules(boundary="balance", balance_gap=0.5, max_migrations=0, max_migrations_per_instance=0)
+RULES = Rules(
+    boundary="balance",
+    balance_gap=0.5,
+    headroom=0.0,
+    max_migrations=0,
+    max_migrations_per_instance=0,
+)
 
 
 class Passing:

@@ -18,7 +18,12 @@ from workers.messages import Finish, Ticket
 RULES = ViewRules(quantum_tokens=20, demotion_tokens=100)
 LITERAL = replace(RULES, reserve_memory=False)
 NOTHING = InstanceView(
-    instance_id="a", within_slo=True, kv_footprint_blocks=0, requests=0, kv_blocks_free=BLOCKS
+    instance_id="a",
+    within_slo=True,
+    kv_footprint_blocks=0,
+    requests=0,
+    kv_blocks_free=BLOCKS,
+    kv_blocks_total=BLOCKS,
 )
 TICKET = Ticket(engine_id="engine-a", data="d", tokens=1, valid_s=9.0)
 
@@ -48,6 +53,7 @@ def test_each_request_counts_once_and_in_its_phase() -> None:
         reasoning=2,
         fresh_answering=1,
         kv_blocks_free=BLOCKS - 19,
+        kv_blocks_total=BLOCKS,
     )
     assert a.view(0.0, replace(RULES, demotion_tokens=None)).reasoning == 3
     assert a.view(0.0, replace(RULES, demotion_tokens=101)).reasoning == 3
@@ -121,12 +127,13 @@ def test_who_is_about_to_leave_counts_at_its_target_already() -> None:
         requests=1,
         reasoning=1,
         kv_blocks_free=93,
+        kv_blocks_total=BLOCKS,
         migrations=1,
     )
     there = replace(own, instance_id="b", kv_blocks_free=98)
     # At its source it counts no more, though its memory is taken; at its target there is room kept.
     assert a == own
-    assert b == replace(there, fresh_answering=1, kv_blocks_reserved=5)
+    assert b == replace(there, requests=2, fresh_answering=1, kv_blocks_reserved=5)
     # Read literally, it is where its memory is.
     assert literal_a == replace(own, kv_footprint_blocks=7, requests=2, fresh_answering=1)
     assert literal_b == there
@@ -142,6 +149,7 @@ def test_who_has_been_sent_to_its_target_is_one_of_its_own(stage: Stage) -> None
         requests=1,
         reasoning=1,
         kv_blocks_free=93,
+        kv_blocks_total=BLOCKS,
         migrations=1,
     )
     assert a == literal_a == source
@@ -177,7 +185,7 @@ def test_a_thinker_that_is_moved_away_counts_among_the_thinkers_of_its_target() 
     assert a.view(0.0, RULES, migrating).reasoning == 0
     there = b.view(0.0, RULES, migrating)
     assert (there.reasoning, there.fresh_answering, there.kv_blocks_reserved) == (1, 0, 2 + 8)
-    assert (there.requests, there.migrations) == (0, 2)
+    assert (there.requests, there.migrations) == (2, 2)
     assert b.view(0.0, LITERAL, migrating).reasoning == 0
 
 

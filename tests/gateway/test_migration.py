@@ -105,6 +105,34 @@ def test_time_up_in_a_move_is_the_same_again_without_ticket(stage: str) -> None:
     assert route.progressed(None) == "recomputed"
 
 
+def test_a_target_that_is_lost_while_its_request_still_runs_is_asked_no_more() -> None:
+    route = moving()
+    assert route.lost("b", "gone.") is None
+    assert route.handed_over(TICKET) == Resubmit(prefer=None, avoid="a")
+
+
+def test_a_target_that_is_lost_with_the_request_is_avoided_and_its_kv_with_it() -> None:
+    route = moving()
+    route.boundary_s = 1.0
+    route.handed_over(TICKET)
+    route.submitted("b", 2.0, with_ticket=True)
+    route.accepted(2.0)
+    assert route.lost("b", "gone.") == Resubmit(prefer=None, avoid="b")
+    assert route.boundary_s is None  # what it waits for now is not the boundary's doing
+    route.waits(3.0)
+    route.submitted("c", 4.0, with_ticket=False)
+    route.accepted(4.0)
+    assert route.progressed(None) == "recomputed"
+
+
+def test_a_source_that_is_lost_while_it_still_has_the_request() -> None:
+    route = moving()
+    assert route.lost("a", "gone.") == Resubmit(prefer="b", avoid="a")
+    route.submitted("b", 1.0, with_ticket=False)
+    route.accepted(1.0)
+    assert route.progressed(20) == "recomputed"
+
+
 def test_waiting_ends_with_an_instance_or_in_time() -> None:
     route = running(make_route())
     assert route.lost("a", "gone.") == Resubmit(avoid="a")

@@ -171,6 +171,22 @@ def test_a_starving_instance_is_avoided_even_if_it_is_emptier() -> None:
     assert place_new_request([starving, healthy], Rules(new="least_kv")) == "a"
 
 
+def test_affinity_counts_what_is_on_its_way_and_can_be_off() -> None:
+    views = [view("near", 10, kv_blocks_reserved=7), view("other", 11)]
+    assert place_new_request(views, Rules(affinity=1.0), kv_blocks=5, near="near") == "other"
+    assert place_new_request(views, Rules(affinity=1.0), kv_blocks=6, near="near") == "near"
+    even = [view("other", 10), view("near", 10)]
+    assert place_new_request(even, Rules(affinity=0), kv_blocks=5, near="near") == "other"
+
+
+def test_room_is_measured_by_each_instances_own_memory() -> None:
+    rules = replace(PAPER, headroom=0.5)
+    small = view("small", kv_blocks_free=40, kv_blocks_total=40, reasoning=1)
+    large = view("large", 60, kv_blocks_free=40, kv_blocks_total=100)
+    here = view("here", 100, kv_blocks_total=100)
+    assert place_at_boundary([here, small, large], "here", 10, rules) == "small"
+
+
 def test_round_robin_takes_turns() -> None:
     views = [view("a", 5), view("b"), view("c")]
     rules = Rules(new="round_robin")
