@@ -90,8 +90,13 @@ async def test_a_rolling_restart_under_a_running_request_and_the_death_of_the_ga
             await create(socket, **LASTING)
             undisturbed = await receive_until(socket, *TERMINAL)
             await create(socket, **LASTING)
+            created = await receive_until(socket, "response.created")
             await receive_until(socket, "response.output_text.delta")
-            command = [sys.executable, "-m", "gateway.cli", "drain", "worker-0", "worker-1"]
+            # First the one that has it: while the other restarted it would come to its end.
+            names = sorted(
+                ["worker-0", "worker-1"], key=lambda name: name != created["response"]["instance"]
+            )
+            command = [sys.executable, "-m", "gateway.cli", "drain", *names]
             drained = await asyncio.to_thread(
                 subprocess.run,
                 [*command, "--restart", f"--base-url={server.url}"],
@@ -101,7 +106,7 @@ async def test_a_rolling_restart_under_a_running_request_and_the_death_of_the_ga
                 check=False,
             )
             assert (drained.returncode, drained.stderr) == (0, "")
-            assert drained.stdout.splitlines()[-1] == "worker-1: serving"
+            assert drained.stdout.splitlines()[-1] == f"{names[1]}: serving"
             ended = await receive_until(socket, *TERMINAL)
         assert ended["type"] == "response.completed"
         assert ended["response"]["failovers"] == 0
