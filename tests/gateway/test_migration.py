@@ -32,6 +32,10 @@ def moving(now: float = 0.0) -> Route:
     return route
 
 
+def passed_boundary_at(route: Route) -> float | None:
+    return route.boundary_s
+
+
 def test_a_move_from_stage_to_stage_with_its_deadlines() -> None:
     route = moving(now=100.0)
     assert (route.stage, route.holder, route.deadline_s) == (Stage.HANDING_OVER, "a", 105.0)
@@ -118,7 +122,8 @@ def test_a_target_that_is_lost_with_the_request_is_avoided_and_its_kv_with_it() 
     route.submitted("b", 2.0, with_ticket=True)
     route.accepted(2.0)
     assert route.lost("b", "gone.") == Resubmit(prefer=None, avoid="b")
-    assert route.boundary_s is None  # what it waits for now is not the boundary's doing
+    # What it waits for from now on is not the boundary's doing.
+    assert passed_boundary_at(route) is None
     route.waits(3.0)
     route.submitted("c", 4.0, with_ticket=False)
     route.accepted(4.0)
