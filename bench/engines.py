@@ -37,6 +37,7 @@ import msgspec
 from bench.arrivals import poisson, under_way
 from bench.errors import BenchmarkError
 from bench.lengths import ARENA_HARD, Lengths
+from bench.one_thread import one_threaded
 from bench.policy_figures import ORACLE, PolicyRun
 from bench.timeline import RequestFigures, Timeline, figures
 from workers.policy_settings import POLICIES, PolicySettings
@@ -288,7 +289,12 @@ def measure_apart(core: int, plan: Plan, progress: Callable[[str], None]) -> lis
     command += ["--plan", msgspec.json.encode(plan).decode()]
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
-            command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            cwd=_ROOT,
+            env=one_threaded(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         )
         assert child.stdout is not None
         result = ""

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from bench.errors import BenchmarkError
+from bench.one_thread import one_threaded
 from workers.policy_settings import POLICIES
 from workers.resume_cost import RESUMES
 from workers.settings import WorkerSettings
@@ -61,7 +62,9 @@ def measure(prefix_caching: bool = False) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "bench.offload"]
     command += ["--prefix-caching"] if prefix_caching else []
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=_ROOT, env=one_threaded(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise OffloadError(f"the offload measurement failed: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -22,6 +22,7 @@ import msgspec
 from bench.engine_clock import CLOCKS, ClockName, Share, clock_of
 from bench.errors import BenchmarkError
 from bench.lengths import Lengths
+from bench.one_thread import one_threaded
 from bench.timeline import Timeline
 from workers.policy_settings import PolicySettings
 from workers.settings import WorkerSettings
@@ -126,6 +127,7 @@ class ReplayEngine:
         self._process = subprocess.Popen(
             self._command,
             cwd=_ROOT,
+            env=one_threaded(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
