@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import sys
@@ -35,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, drain: bool) -> None:
 
 def run_drain(args: argparse.Namespace) -> int:
     """Drain one after another; returns when the last is empty, or back."""
+    if args.restart and args.no_wait and len(args.instances) > 1:
+        # Nobody would see to it that there is always one that serves.
+        print("pascal: --restart with --no-wait takes a single instance", file=sys.stderr)
+        return 2
     gateway = _Gateway(args)
     try:
         for name in args.instances:
@@ -71,19 +76,19 @@ class _Gateway:
         headers = {"Content-Type": "application/json"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
-        request = urllib.request.Request(
-            f"{self._base_url}{path}{'/' if action else ''}{action}",
-            method=method,
-            data=json.dumps(body or {}).encode() if method == "POST" else None,
-            headers=headers,
-        )
         try:
+            request = urllib.request.Request(
+                f"{self._base_url}{path}{'/' if action else ''}{action}",
+                method=method,
+                data=json.dumps(body or {}).encode() if method == "POST" else None,
+                headers=headers,
+            )
             with urllib.request.urlopen(request, timeout=30) as answer:
                 document: dict[str, Any] = json.loads(answer.read())
                 return document
         except urllib.error.HTTPError as error:
             raise AdminError(_message_of(error)) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise AdminError(f"no gateway answers at {self._base_url}: {error}") from error
 
 

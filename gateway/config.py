@@ -132,7 +132,7 @@ class PlacementConfig:
     new: str = _choice("pascal", "pascal", "round_robin", "least_kv")
     boundary: str = _choice("balance", "off", "always", "adaptive", "balance")
     balance_gap: float = _setting(2.0, 0)
-    headroom: float = _setting(0.1, 0, 1)
+    headroom: float = _setting(0.1, 0, 0.9)  # with all of it no instance would have room
     affinity: float = _setting(1.0, 0)
     cost_check: bool = True
     max_migrations: int = _setting(16, 0)
