@@ -319,9 +319,11 @@ class LiveCluster:
     def _run(self, event: Stepped, key: int, last: bool) -> TokenRun:
         boundary = last and key in event.boundaries
         route = self.cluster.router.routes[str(key)]
+        with_kv = route.migration is not None and route.migration.with_kv
         return TokenRun(
             request_id=route.wire_id,
             position=len(self.sessions[key].token_ids),
+            kv_tokens=self.sessions[key].kv_tokens if with_kv else None,
             token_ids=(1,),
             texts=("" if boundary else "x",),
             boundary=0 if boundary else None,
