@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
@@ -51,7 +52,7 @@ class InstanceTotals:
 class Live:
     """A request in an instance."""
 
-    __slots__ = ("generated", "measured", "preemptions", "qoe", "request", "timeline")
+    __slots__ = ("_qoe", "generated", "measured", "preemptions", "request", "timeline")
 
     def __init__(self, request: Request, timeline: Timeline, measured: bool) -> None:
         self.request = request  # vLLM's record, another one on every instance
@@ -59,7 +60,7 @@ class Live:
         self.measured = measured
         self.generated = 0
         self.preemptions = 0  # on earlier instances
-        self.qoe: RunningQoE | None = None  # from the first answering token on
+        self._qoe: RunningQoE | None = None  # of its reader, from when that one first had to wait
 
     @property
     def kv_tokens(self) -> int:
@@ -71,32 +72,54 @@ class Live:
         """Tokens until its boundary; 0 or less after it."""
         return self.timeline.lengths.reasoning - self.generated
 
-    def within_slo(self, now: float) -> bool:
-        """As the gateway's pacer says it."""
-        return self.qoe is None or self.qoe.at(now) >= SLO_QOE
-
     @property
     def tokens_ahead(self) -> int:
         """Until it comes to its answer, or else to its end."""
         left = self.reasoning_ahead
         return left if left > 0 else left + self.timeline.lengths.answer
 
-    def produced(self, now: float) -> None:
-        """One more token."""
+    def within_slo(self, now: float) -> bool:
+        """As the gateway's pacer says it."""
+        if self._qoe is None:
+            answer_s = self.timeline.answer_s
+            # The QoE of a reader who never had to wait is 1.
+            if not answer_s or now <= answer_s[0] + len(answer_s) * TAU_S:
+                return True
+            self._waited()
+        assert self._qoe is not None
+        return self._qoe.at(now) >= SLO_QOE
+
+    def produced(self, times_s: Sequence[float]) -> None:
+        """More tokens, at least one."""
+        timeline = self.timeline
+        before = len(timeline.answer_s)
         preemptions = self.preemptions + self.request.num_preemptions
-        self.timeline.produced(self.generated, now, preemptions)
-        if self.generated >= self.timeline.lengths.reasoning:
-            if self.qoe is None:
-                self.qoe = RunningQoE(tau_s=TAU_S, origin_s=now)
-            self.qoe.deliver(now)
-        self.generated += 1
+        timeline.produced_all(self.generated, times_s, preemptions)
+        self.generated += len(times_s)
+        answer_s = timeline.answer_s
+        if self._qoe is not None:
+            for token_s in answer_s[before:]:
+                self._qoe.deliver(token_s)
+        elif len(answer_s) > before and answer_s[-1] > answer_s[0] + before * TAU_S:
+            # The last of them is not in time for the place of the first: look at each.
+            due_s = answer_s[0]
+            places = range(before, len(answer_s))
+            if any(answer_s[place] > due_s + place * TAU_S for place in places):
+                self._waited()
+
+    def _waited(self) -> None:
+        """Its reader ran out of tokens: from here on the QoE has to be known."""
+        answer_s = self.timeline.answer_s
+        self._qoe = RunningQoE(tau_s=TAU_S, origin_s=answer_s[0])
+        for token_s in answer_s:
+            self._qoe.deliver(token_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What a step, or a leap, has brought."""
 
-    tokens: dict[float, int]  # how many came when
+    tokens: dict[float, int]  # how many came when, since the step before
     done: list[Live]
     crossed: list[Live]  # which have come to their answers with its end
 
@@ -110,7 +133,8 @@ class SimulatedInstance:
         self.name = name
         self.totals = InstanceTotals()
         self.busy = False  # between `begin_step` and `end_step`
-        self.boundary_s = math.inf  # until then none of its requests comes to its answer
+        # Called when a leap will end sooner than `begin_step` said: with its end.
+        self.cut: Callable[[float], None] = lambda end_s: None
         self._factory = factory
         self._network = factory.network
         self._clock = clock
@@ -129,20 +153,25 @@ class SimulatedInstance:
             self._connector.now = clock.read
         self._coming: list[tuple[float, str, Held]] = []  # KV on its way here, by its end
         self._held: dict[str, Held] = {}  # of requests that have left
+        scheduler.look_at_s = self._look_at_s
+        self._ends: list[float] = []  # of the step that is under way, or the steps of a leap
+        self._seen = 0  # of them, those whose tokens have been counted already
+        self._planned_s: float | None = None  # when a leap began that vLLM knows nothing of yet
+        self._tokens: dict[float, int] = {}  # how many came when, since it was last asked
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
     def add(self, name: str, timeline: Timeline, measured: bool) -> None:
         """Queue a request, named as no other."""
+        self._interfere()
         request = self._factory.request(name, timeline.lengths, self._clock.now)
         self._live[name] = Live(request, timeline, measured)
         self._kv_tokens += timeline.lengths.prompt
-        soonest_s = self._clock.now + timeline.lengths.reasoning * self._steps.base_s
-        self.boundary_s = min(self.boundary_s, soonest_s)
         self._scheduler.add_request(request)
 
     def final_totals(self) -> InstanceTotals:
         """What it did until now, with what the scheduler counts."""
+        self._interfere()
         stats = self._scheduler.phase_stats()
         self.totals.recomputed_tokens = stats.recomputed_tokens_total
         self.totals.reloaded_tokens = stats.reloaded_tokens_total
@@ -154,10 +183,11 @@ class SimulatedInstance:
         As `gateway.instance` says it, but reasoning is never demoted here.
         """
         now, block = self._clock.now, self._scheduler.block_size
+        self._catch_up(now)
         lives = self._live.values()
         pool = self._scheduler.kv_cache_manager.block_pool
         others = [live for live in lives if live is not at_boundary]
-        free = pool.get_num_free_blocks() * block
+        free = (pool.get_num_free_blocks() - self._blocks_taken()) * block
         if len(others) < len(lives):
             assert at_boundary is not None
             free += at_boundary.kv_tokens
@@ -199,6 +229,7 @@ class SimulatedInstance:
 
     def receive(self, live: Live, name: str, held: Held) -> None:
         """Go on with a request from another instance."""
+        self._interfere()
         live.preemptions += live.request.num_preemptions
         live.request = self._factory.answering(name, live.request, self._clock.now)
         self._live[name] = live
@@ -210,7 +241,9 @@ class SimulatedInstance:
 
     def _release(self, name: str) -> None:
         """Its KV has been read, or never will be."""
-        if self._held.pop(name, None) is not None:
+        if name in self._held:
+            self._interfere()
+            del self._held[name]
             self._scheduler.give_back(name)
 
     def _fetch(self, begin_s: float) -> None:
@@ -232,13 +265,26 @@ class SimulatedInstance:
             names.add(name)
         return names
 
+    # ---- steps
+
     def begin_step(self) -> float | None:
-        """Schedule a step and start it; :return: its end, or None if there is nothing to do."""
-        now = self._clock.now
-        self.busy = self._scheduler.has_requests()
+        """Begin a step, or a leap; :return: its end, or None if there is nothing to do."""
+        scheduler, now = self._scheduler, self._clock.now
+        self.busy = scheduler.has_requests()
         if not self.busy:
             return None
-        output = self._output = self._scheduler.schedule()
+        self._ends = scheduler.plan()
+        if self._ends:
+            self._planned_s = now
+        else:
+            self._take(now)
+        return self._ends[-1]
+
+    def _take(self, now: float) -> None:
+        """Let vLLM take the step that begins now, or the leap that began then."""
+        scheduler = self._scheduler
+        leap = scheduler.step_ends = self._ends
+        output = self._output = scheduler.schedule()
         begin_s = now
         if self._worker is not None and self._transfers is not None:
             meta = output.kv_connector_metadata
@@ -250,26 +296,94 @@ class SimulatedInstance:
         if self._connector is not None:
             self._fetch(begin_s)
         if not output.num_scheduled_tokens:
-            self._ends = [now]
             self._result = ModelRunnerOutput(req_ids=[], req_id_to_index={})
-            copied_s = self._transfers.next_due_s() if self._transfers is not None else None
-            read_s = self._coming[0][0] if self._coming else None
-            due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
-            # A transfer has ended for who asks after its end; with none, the engine looks again.
-            return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
-        totals = self.totals
+            self._ends = [self._idle_until_s()]
+            return
         step_s = self._run(output)
-        ends = self._ends = self._scheduler.step_ends or [begin_s + step_s]
+        ends = self._ends = leap or [begin_s + step_s]
+        totals = self.totals
         totals.steps += len(ends)
         totals.stall_s += begin_s - now
-        totals.busy_s += ends[-1] - now
-        if self._connector is not None:
-            self._look_ahead(ends)
-        return ends[-1]
+        for end_s in ends:  # one by one: sums of floats depend on it
+            totals.busy_s += end_s - now
+            now = end_s
+
+    def _idle_until_s(self) -> float:
+        """Nobody can be computed: when to look again."""
+        now = self._clock.now
+        copied_s = self._transfers.next_due_s() if self._transfers is not None else None
+        read_s = self._coming[0][0] if self._coming else None
+        due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
+        # A transfer has ended for who asks after its end; with none, the engine looks again.
+        return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
+
+    def _take_leap(self, steps: int) -> None:
+        """Let vLLM take the first steps of the leap that was planned, as if at its beginning."""
+        began_s, now = self._planned_s, self._clock.now
+        assert began_s is not None
+        self._planned_s = None
+        self._ends = self._ends[:steps]
+        self._clock.now = began_s
+        self._take(began_s)
+        self._clock.now = now
+
+    def _interfere(self) -> None:
+        """Something is about to happen to the instance: a leap ends with the step under way."""
+        now = self._clock.now
+        self._catch_up(now)
+        if self._planned_s is None:
+            return
+        planned, begun = len(self._ends), self._seen + 1
+        self._take_leap(begun)
+        if begun < planned:
+            self.cut(self._ends[-1])
+
+    def _catch_up(self, now: float) -> None:
+        """Count the tokens of those steps of a leap that have ended."""
+        seen, ended = self._seen, bisect_left(self._ends, now)
+        if ended == len(self._ends):
+            ended -= 1  # the last one's are counted when it is over
+        if ended <= seen:
+            return
+        times_s = self._ends[seen:ended]
+        self._seen = ended
+        running = self._scheduler.running
+        for request in running:
+            self._live[request.request_id].produced(times_s)
+        self._count(times_s, len(running))
+
+    def _count(self, times_s: Sequence[float], requests: int) -> None:
+        """So many requests got a token each at these times."""
+        tokens = requests * len(times_s)
+        self._kv_tokens += tokens
+        self.totals.generated_tokens += tokens
+        self._tokens.update(dict.fromkeys(times_s, requests))
+
+    def taken_tokens(self) -> dict[float, int]:
+        """How many tokens came when, since this was last asked."""
+        tokens, self._tokens = self._tokens, {}
+        return tokens
+
+    def _blocks_taken(self) -> int:
+        """By the steps of a leap that have begun, as long as vLLM knows nothing of it."""
+        if self._planned_s is None:
+            return 0
+        steps, size = self._seen + 1, self._scheduler.block_size
+        return sum(
+            -(-max(0, steps - -request.num_computed_tokens % size) // size)
+            for request in self._scheduler.running
+        )
+
+    def _look_at_s(self) -> float:
+        """When KV has come from another instance, or was held here for too long."""
+        read_s = self._coming[0][0] if self._coming else math.inf
+        return min([read_s, *(h.until_s for h in self._held.values() if not h.claimed)])
 
     def end_step(self) -> Ended:
         """Take the tokens of the step."""
         now = self._clock.now
+        if self._planned_s is not None:
+            self._take_leap(len(self._ends))
         if self._worker is not None:
             _, loaded = self._worker.get_finished(set())
             loaded = {*(loaded or ()), *self._arrived()}
@@ -280,45 +394,38 @@ class SimulatedInstance:
                 )
         done: list[Live] = []
         crossed: list[Live] = []
-        ends = self._ends
+        times_s = self._ends[self._seen :]
+        self._ends, self._seen = [], 0
         requests = 0  # that got a token in each step
         for batch in self._scheduler.update_from_output(self._output, self._result).values():
             for output in batch.outputs:
+                live = self._live[output.request_id]
                 if output.new_token_ids:
                     requests += 1
-                    live = self._live[output.request_id]
-                    for end_s in ends:
-                        live.produced(end_s)
+                    live.produced(times_s)
                     if not live.reasoning_ahead:
                         crossed.append(live)
                 if output.finish_reason is not None:
-                    live = self._live.pop(output.request_id)
+                    del self._live[output.request_id]
                     live.timeline.finished_s = now
-                    self._kv_tokens -= live.kv_tokens
                     done.append(live)
-        self._kv_tokens += requests * len(ends)
-        self.totals.generated_tokens += requests * len(ends)
-        return Ended(dict.fromkeys(ends, requests), done, crossed)
+        self._count(times_s, requests)
+        self._kv_tokens -= sum(live.kv_tokens for live in done)
+        self._store_filled()
+        return Ended(self.taken_tokens(), done, crossed)
 
-    def _look_ahead(self, ends: Sequence[float]) -> None:
-        """Bound from below when a request comes to its answer; a step takes the base at least."""
-        steps, end_s = len(ends), ends[-1]
-        running = {request.request_id for request in self._scheduler.running}
-        ahead = min(
-            (
-                live.reasoning_ahead - (steps if name in running else 0)
-                for name, live in self._live.items()
-                if live.reasoning_ahead > 0
-            ),
-            default=math.inf,
-        )
-        self.boundary_s = end_s + max(0.0, ahead) * self._steps.base_s
+    def _store_filled(self) -> None:
+        """What a leap has left to store goes to the host with the next step."""
+        if self._worker is None or (meta := self._scheduler.store_filled()) is None:
+            return
+        assert isinstance(meta, OffloadingConnectorMetadata)
+        self._worker.prepare_store_kv(meta)
 
     def _run(self, output: SchedulerOutput) -> float:
         """Script the tokens of a step; :return: seconds that it takes, unless it is a leap."""
         requests, live, totals = self._scheduler.requests, self._live, self.totals
         decodes = decode_kv = prefill = prefill2 = 0
-        steps = len(self._scheduler.step_ends) or 1
+        steps, seen = len(self._scheduler.step_ends) or 1, self._seen
         words, thought = [WORD_ID] * steps, [*[WORD_ID] * (steps - 1), BOUNDARY_ID]
         tokens: list[list[int]] = []
         for request_id, count in output.num_scheduled_tokens.items():
@@ -327,7 +434,7 @@ class SimulatedInstance:
             sampled = _NOTHING
             if not request.is_prefill_chunk:
                 mine = live[request_id]
-                last = mine.timeline.lengths.reasoning - steps
+                last = mine.timeline.lengths.reasoning - steps + seen
                 sampled = thought if mine.generated == last else words
             tokens.append(sampled)
             if count == steps and sampled:

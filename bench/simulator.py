@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bench.arrivals import Arrival
 from bench.simulated_instance import (
@@ -82,14 +82,16 @@ class Cluster:
         }
         self._rules = rules
         self._moving = settings.migration and rules.boundary != "off"
-        self._next_arrival_s = math.inf
         self._migrations = 0
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
+        self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
         self._order = itertools.count()  # of events at one moment: the order of their making
         self._measured: list[Timeline] = []
         self._unfinished = 0  # of the measured
         self._generated = 0
+        for instance in self.instances.values():
+            instance.cut = partial(self._will_end, instance)
 
     def run(
         self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
@@ -101,7 +103,6 @@ class Cluster:
                 if coming.at_s >= self._window.to_s and not self._unfinished:
                     break
                 arrival, coming = coming, next(arrivals, None)
-                self._next_arrival_s = math.inf if coming is None else coming.at_s
                 self._arrive(arrival)
                 progress(self._clock.now)
             elif self._steps:
@@ -110,9 +111,12 @@ class Cluster:
                     break
             else:
                 break
+        totals = [instance.final_totals() for instance in self.instances.values()]
+        for instance in self.instances.values():
+            self._count(instance.taken_tokens())
         return ClusterRun(
             timelines=self._measured,
-            totals=[instance.final_totals() for instance in self.instances.values()],
+            totals=totals,
             generated_tokens=self._generated,
             ended_s=self._clock.now,
             migrations=self._migrations,
@@ -134,22 +138,26 @@ class Cluster:
             self._begin_step(instance)
 
     def _begin_step(self, instance: SimulatedInstance) -> None:
-        self._clock.horizon = self._next_arrival_s
-        if self._moving:
-            # Whoever comes to its answer elsewhere may come here.
-            others = (other for other in self.instances.values() if other is not instance)
-            boundary_s = min((other.boundary_s for other in others if other.busy), default=math.inf)
-            self._clock.horizon = min(self._next_arrival_s, boundary_s)
         end_s = instance.begin_step()
         if end_s is not None:
-            heapq.heappush(self._steps, (end_s, next(self._order), instance))
+            self._will_end(instance, end_s)
+
+    def _will_end(self, instance: SimulatedInstance, end_s: float) -> None:
+        order = self._valid[instance.name] = next(self._order)
+        heapq.heappush(self._steps, (end_s, order, instance))
+
+    def _count(self, tokens: dict[float, int]) -> None:
+        for at_s, count in tokens.items():
+            if at_s in self._window:
+                self._generated += count
 
     def _end_step(self) -> None:
-        self._clock.now, _, instance = heapq.heappop(self._steps)
+        end_s, order, instance = heapq.heappop(self._steps)
+        if order != self._valid[instance.name]:
+            return
+        self._clock.now = end_s
         ended = instance.end_step()
-        for at_s, tokens in ended.tokens.items():
-            if at_s in self._window:
-                self._generated += tokens
+        self._count(ended.tokens)
         self._unfinished -= sum(live.measured for live in ended.done)
         if self._moving:
             for live in ended.crossed:
