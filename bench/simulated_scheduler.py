@@ -274,6 +274,9 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             return None
         output = SchedulerOutput.make_empty()
         output.num_scheduled_tokens = dict.fromkeys(self._filled, 0)
+        # As in the step that fills a block: the connector then asks for the block's hash.
+        output.scheduled_cached_reqs.req_ids.extend(self._filled)
+        output.scheduled_cached_reqs.new_block_ids.extend([None] * len(self._filled))
         self._filled.clear()
         return self.connector.build_connector_meta(output)
 
@@ -366,8 +369,12 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return super()._build_kv_connector_meta(connector, scheduler_output)
 
     def _fills(self, request: Request, tokens: int) -> bool:
-        """Whether the step that is being scheduled completes a block of the request."""
-        filled: bool = request.num_computed_tokens % self.block_size + tokens >= self.block_size
+        """Whether the step that is being scheduled completes a block of tokens that are known.
+
+        Of a leap only the first step does: the others' are stored with `store_filled`.
+        """
+        size, computed = self.block_size, request.num_computed_tokens
+        filled: bool = computed % size + min(tokens, request.num_tokens - computed) >= size
         return filled
 
 
