@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
@@ -20,16 +21,18 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
 )
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import RequestStatus
 
 from bench.simulated_migration import HELD_S, Held, SimulatedConnector
 from bench.simulated_parts import BOUNDARY_ID, WORD_ID, InstanceSettings, SchedulerFactory
+from bench.simulated_request import Live
 from bench.simulated_scheduler import Clock
 from bench.simulated_view import Move, view_of
-from bench.timeline import SLO_QOE, TAU_S, Timeline
+from bench.timeline import Timeline
 from gateway.instance import ViewRules
 from gateway.placement import InstanceView
-from pacer import RunningQoE
+
+__all__ = ["Ended", "InstanceTotals", "Live", "SimulatedInstance"]
 
 _NOTHING: list[int] = []
 
@@ -50,55 +53,11 @@ class InstanceTotals:
     kv_peak_blocks: int = 0
 
 
-class Live:
-    """A request in an instance."""
-
-    __slots__ = ("generated", "measured", "preemptions", "qoe", "request", "timeline")
-
-    def __init__(self, request: Request, timeline: Timeline, measured: bool) -> None:
-        self.request = request  # vLLM's record, another one on every instance
-        self.timeline = timeline
-        self.measured = measured
-        self.generated = 0
-        self.preemptions = 0  # on earlier instances
-        self.qoe: RunningQoE | None = None  # from the first answering token on
-
-    @property
-    def kv_tokens(self) -> int:
-        """Of its prompt and its output."""
-        return self.timeline.lengths.prompt + self.generated
-
-    @property
-    def reasoning_ahead(self) -> int:
-        """Tokens until its boundary; 0 or less after it."""
-        return self.timeline.lengths.reasoning - self.generated
-
-    def within_slo(self, now: float) -> bool:
-        """As the gateway's pacer says it."""
-        return self.qoe is None or self.qoe.at(now) >= SLO_QOE
-
-    @property
-    def tokens_ahead(self) -> int:
-        """Until it comes to its answer, or else to its end."""
-        left = self.reasoning_ahead
-        return left if left > 0 else left + self.timeline.lengths.answer
-
-    def produced(self, now: float) -> None:
-        """One more token."""
-        preemptions = self.preemptions + self.request.num_preemptions
-        self.timeline.produced(self.generated, now, preemptions)
-        if self.generated >= self.timeline.lengths.reasoning:
-            if self.qoe is None:
-                self.qoe = RunningQoE(tau_s=TAU_S, origin_s=now)
-            self.qoe.deliver(now)
-        self.generated += 1
-
-
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What a step, or a leap, has brought."""
 
-    tokens: dict[float, int]  # how many came when
+    tokens: dict[float, int]  # how many came when, since the step before
     done: list[Live]
     crossed: list[Live]  # which have come to their answers with its end
 
@@ -112,7 +71,9 @@ class SimulatedInstance:
         self.name = name
         self.totals = InstanceTotals()
         self.busy = False  # between `begin_step` and `end_step`
-        self.boundary_s = math.inf  # until then none of its requests comes to its answer
+        # Called when a leap will end sooner than `begin_step` said: with its end.
+        self.cut: Callable[[float], None] = lambda end_s: None
+        self.window_to_s = math.inf  # no leap goes on after the first step that ends from then on
         self._factory = factory
         self._network = factory.network
         self._clock = clock
@@ -131,15 +92,19 @@ class SimulatedInstance:
         self._coming: list[tuple[float, str, Held]] = []  # KV on its way here, by its end
         self._held: dict[str, Held] = {}  # of requests that have left
         self._told_free_blocks = self._free_blocks()  # by its last step
+        scheduler.look_at_s = self._look_at_s
+        self._ends: list[float] = []  # of the step that is under way, or the steps of a leap
+        self._seen = 0  # of them, those whose tokens have been counted already
+        self._planned_s: float | None = None  # when a leap began that vLLM knows nothing of yet
+        self._tokens: dict[float, int] = {}  # how many came when, since it was last asked
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
     def add(self, name: str, timeline: Timeline, measured: bool) -> Live:
         """Queue a request, named as no other."""
+        self._interfere()
         request = self._factory.request(name, timeline.lengths, self._clock.now)
         live = self._live[name] = Live(request, timeline, measured)
-        soonest_s = self._clock.now + timeline.lengths.reasoning * self._steps.base_s
-        self.boundary_s = min(self.boundary_s, soonest_s)
         self._scheduler.add_request(request)
         return live
 
@@ -149,19 +114,16 @@ class SimulatedInstance:
         return self._live.values()
 
     @property
-    def scheduled(self) -> SchedulerOutput:
-        """What its last step was to do."""
-        return self._output
-
-    @property
     def kv_blocks(self) -> tuple[int, int]:
         """In use now, and in all."""
         pool = self._scheduler.kv_cache_manager.block_pool
         total = pool.num_gpu_blocks - 1
-        return total - pool.get_num_free_blocks(), total
+        used = total - pool.get_num_free_blocks()
+        return used + self._blocks_taken(self._seen + 1), total
 
     def final_totals(self) -> InstanceTotals:
         """What it did until now, with what the scheduler counts."""
+        self._interfere()
         stats = self._scheduler.phase_stats()
         self.totals.recomputed_tokens = stats.recomputed_tokens_total
         self.totals.reloaded_tokens = stats.reloaded_tokens_total
@@ -174,6 +136,7 @@ class SimulatedInstance:
         at_boundary: Live | None = None,
     ) -> InstanceView:
         """What placement sees of it; see `bench.simulated_view`."""
+        self._catch_up(self._clock.now)
         return view_of(
             self.name,
             self._live.values(),
@@ -195,7 +158,7 @@ class SimulatedInstance:
         return int(self._scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     def computing(self) -> list[Timeline]:
-        """Of the requests that the step computes for which has begun last."""
+        """Of the requests that the step, or the leap, computes for which has begun last."""
         live = self._live
         return [live[request.request_id].timeline for request in self._scheduler.running]
 
@@ -223,6 +186,7 @@ class SimulatedInstance:
 
     def receive(self, live: Live, name: str, held: Held) -> None:
         """Go on with a request from another instance."""
+        self._interfere()
         live.preemptions += live.request.num_preemptions
         live.request = self._factory.answering(name, live.request, self._clock.now)
         self._live[name] = live
@@ -233,7 +197,9 @@ class SimulatedInstance:
 
     def _release(self, name: str) -> None:
         """Its KV has been read, or never will be."""
-        if self._held.pop(name, None) is not None:
+        if name in self._held:
+            self._interfere()
+            del self._held[name]
             self._scheduler.give_back(name)
 
     def _fetch(self, begin_s: float) -> None:
@@ -255,14 +221,27 @@ class SimulatedInstance:
             names.add(name)
         return names
 
+    # ---- steps
+
     def begin_step(self) -> float | None:
-        """Schedule a step and start it; :return: its end, or None if there is nothing to do."""
-        now = self._clock.now
+        """Begin a step, or a leap; :return: its end, or None if there is nothing to do."""
+        scheduler, now = self._scheduler, self._clock.now
         self._told_free_blocks = self.told_free_blocks
-        self.busy = self._scheduler.has_requests()
+        self.busy = scheduler.has_requests()
         if not self.busy:
             return None
-        output = self._output = self._scheduler.schedule()
+        self._ends = scheduler.plan()
+        if self._ends:
+            self._planned_s = now
+        else:
+            self._take(now)
+        return self._ends[-1]
+
+    def _take(self, now: float) -> None:
+        """Let vLLM take the step that begins now, or the leap that began then."""
+        scheduler = self._scheduler
+        leap = scheduler.step_ends = self._ends
+        output = self._output = scheduler.schedule()
         begin_s = now
         if self._worker is not None and self._transfers is not None:
             meta = output.kv_connector_metadata
@@ -274,29 +253,111 @@ class SimulatedInstance:
         if self._connector is not None:
             self._fetch(begin_s)
         if not output.num_scheduled_tokens:
-            self._ends = [now]
             self._result = ModelRunnerOutput(req_ids=[], req_id_to_index={})
-            copied_s = self._transfers.next_due_s() if self._transfers is not None else None
-            read_s = self._coming[0][0] if self._coming else None
-            due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
-            # A transfer has ended for who asks after its end; with none, the engine looks again.
-            return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
-        totals = self.totals
+            self._ends = [self._idle_until_s()]
+            return
         step_s = self._run(output)
-        ends = self._ends = self._scheduler.step_ends or [begin_s + step_s]
+        if leap:  # it was planned for exactly these
+            steps = len(leap) * len(scheduler.running)
+            assert output.total_num_scheduled_tokens == steps
+        ends = self._ends = leap or [begin_s + step_s]
+        totals = self.totals
         totals.steps += len(ends)
         totals.stall_s += begin_s - now
-        began_s = now
-        for ended_s in ends:  # one by one: the sum is that of single steps to the last bit
-            totals.busy_s += ended_s - began_s
-            began_s = ended_s
-        if self._connector is not None:
-            self._look_ahead(ends)
-        return ends[-1]
+        for end_s in ends:  # one by one: the sum is that of single steps to the last bit
+            totals.busy_s += end_s - now
+            now = end_s
+
+    def _idle_until_s(self) -> float:
+        """Nobody can be computed: when to look again."""
+        now = self._clock.now
+        copied_s = self._transfers.next_due_s() if self._transfers is not None else None
+        read_s = self._coming[0][0] if self._coming else None
+        due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
+        # A transfer has ended for who asks after its end; with none, the engine looks again.
+        return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
+
+    def _take_leap(self, steps: int) -> None:
+        """Let vLLM take the first steps of the leap that was planned, as if at its beginning."""
+        began_s, now = self._planned_s, self._clock.now
+        assert began_s is not None
+        self._planned_s = None
+        self._ends = self._ends[:steps]
+        self._clock.now = began_s
+        self._take(began_s)
+        self._clock.now = now
+
+    def _interfere(self) -> None:
+        """Something is about to happen to the instance: a leap ends with the step under way."""
+        now = self._clock.now
+        self._catch_up(now)
+        if self._planned_s is None:
+            return
+        planned, begun = len(self._ends), self._seen + 1
+        self._take_leap(begun)
+        if begun < planned:
+            self.cut(self._ends[-1])
+
+    def catch_up(self, now: float) -> dict[float, int]:
+        """Count the tokens of those steps of a leap that have ended.
+
+        :return: how many came when, as far as that was not told yet.
+        """
+        self._catch_up(now)
+        return self._take_tokens()
+
+    @property
+    def step_ended_s(self) -> float:
+        """When the last step ended of the leap that is under way; 0 if none has."""
+        return self._ends[self._seen - 1] if self._seen else 0.0
+
+    def _catch_up(self, now: float) -> None:
+        """Count the tokens of those steps of a leap that have ended."""
+        seen, ended = self._seen, bisect_left(self._ends, now)
+        if ended == len(self._ends):
+            ended -= 1  # the last one's are counted when it is over
+        if ended <= seen:
+            return
+        times_s = self._ends[seen:ended]
+        self._seen = ended
+        self._told_free_blocks = self._free_blocks() - self._blocks_taken(ended)
+        running = self._scheduler.running
+        for request in running:
+            self._live[request.request_id].produced(times_s)
+        self._count(times_s, len(running))
+
+    def _count(self, times_s: Sequence[float], requests: int) -> None:
+        """So many requests got a token each at these times."""
+        tokens = requests * len(times_s)
+        self.totals.generated_tokens += tokens
+        self._tokens.update(dict.fromkeys(times_s, requests))
+
+    def _take_tokens(self) -> dict[float, int]:
+        tokens, self._tokens = self._tokens, {}
+        return tokens
+
+    def _blocks_taken(self, steps: int) -> int:
+        """By so many steps of a leap, as long as vLLM knows nothing of it."""
+        if self._planned_s is None:
+            return 0
+        size = self._scheduler.block_size
+        return sum(
+            -(-max(0, steps - -request.num_computed_tokens % size) // size)
+            for request in self._scheduler.running
+        )
+
+    def _look_at_s(self) -> float:
+        """When KV has come from another instance or was held here for too long, the window ends."""
+        window_s = self.window_to_s if self._clock.now < self.window_to_s else math.inf
+        read_s = self._coming[0][0] if self._coming else math.inf
+        held_s = (held.until_s for held in self._held.values() if not held.claimed)
+        return min([window_s, read_s, *held_s])
 
     def end_step(self) -> Ended:
         """Take the tokens of the step."""
         now = self._clock.now
+        if self._planned_s is not None:
+            self._take_leap(len(self._ends))
         if self._worker is not None:
             _, loaded = self._worker.get_finished(set())
             loaded = {*(loaded or ()), *self._arrived()}
@@ -307,44 +368,38 @@ class SimulatedInstance:
                 )
         done: list[Live] = []
         crossed: list[Live] = []
-        ends = self._ends
+        times_s = self._ends[self._seen :]
+        self._ends, self._seen = [], 0
         requests = 0  # that got a token in each step
         for batch in self._scheduler.update_from_output(self._output, self._result).values():
             for output in batch.outputs:
+                live = self._live[output.request_id]
                 if output.new_token_ids:
                     requests += 1
-                    live = self._live[output.request_id]
-                    for end_s in ends:
-                        live.produced(end_s)
+                    live.produced(times_s)
                     if not live.reasoning_ahead:
                         crossed.append(live)
                 if output.finish_reason is not None:
-                    live = self._live.pop(output.request_id)
+                    del self._live[output.request_id]
                     live.timeline.finished_s = now
                     done.append(live)
-        self.totals.generated_tokens += requests * len(ends)
+        self._count(times_s, requests)
         self._told_free_blocks = self._free_blocks()
-        return Ended(dict.fromkeys(ends, requests), done, crossed)
+        self._store_filled()
+        return Ended(self._take_tokens(), done, crossed)
 
-    def _look_ahead(self, ends: Sequence[float]) -> None:
-        """Bound from below when a request comes to its answer; a step takes the base at least."""
-        steps, end_s = len(ends), ends[-1]
-        running = {request.request_id for request in self._scheduler.running}
-        ahead = min(
-            (
-                live.reasoning_ahead - (steps if name in running else 0)
-                for name, live in self._live.items()
-                if live.reasoning_ahead > 0
-            ),
-            default=math.inf,
-        )
-        self.boundary_s = end_s + max(0.0, ahead) * self._steps.base_s
+    def _store_filled(self) -> None:
+        """What a leap has left to store goes to the host with the next step."""
+        if self._worker is None or (meta := self._scheduler.store_filled()) is None:
+            return
+        assert isinstance(meta, OffloadingConnectorMetadata)
+        self._worker.prepare_store_kv(meta)
 
     def _run(self, output: SchedulerOutput) -> float:
         """Script the tokens of a step; :return: seconds that it takes, unless it is a leap."""
         requests, live, totals = self._scheduler.requests, self._live, self.totals
         decodes = decode_kv = prefill = prefill2 = 0
-        steps = len(self._scheduler.step_ends) or 1
+        steps, seen = len(self._scheduler.step_ends) or 1, self._seen
         words, thought = [WORD_ID] * steps, [*[WORD_ID] * (steps - 1), BOUNDARY_ID]
         tokens: list[list[int]] = []
         for request_id, count in output.num_scheduled_tokens.items():
@@ -353,7 +408,7 @@ class SimulatedInstance:
             sampled = _NOTHING
             if not request.is_prefill_chunk:
                 mine = live[request_id]
-                last = mine.timeline.lengths.reasoning - steps
+                last = mine.timeline.lengths.reasoning - steps + seen
                 sampled = thought if mine.generated == last else words
             tokens.append(sampled)
             if count == steps and sampled:

@@ -5,6 +5,7 @@ Made as an engine makes them, for a device that is only a `DeviceProfile`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,7 @@ class SchedulerFactory:
         scheduler.leaps = self._settings.leaps and not self._settings.exact
         scheduler.step_times = self._settings.profile.step
         scheduler.next_load_s = lambda: None
+        scheduler.look_at_s = lambda: math.inf
         scheduler.prepare()
         return scheduler
 

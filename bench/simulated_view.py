@@ -16,8 +16,8 @@ from gateway.placement import InstanceView
 from workers.policy_settings import PolicySettings
 
 if TYPE_CHECKING:
-    from bench.simulated_instance import Live
     from bench.simulated_migration import Held
+    from bench.simulated_request import Live
 
 
 @dataclass(frozen=True, slots=True)

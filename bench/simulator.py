@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bench.arrivals import Arrival
 from bench.simulated_instance import Ended, InstanceTotals, Live, SimulatedInstance
@@ -65,10 +65,14 @@ class Watch:
         """A new request was placed."""
 
     def step_began(self, now: float, instance: SimulatedInstance) -> None:
-        """`SimulatedInstance.scheduled` says what is in the step, or in the leap."""
+        """A step, or a leap; `SimulatedInstance.computing` says who takes part."""
 
     def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
-        """Its tokens are counted; nothing was decided upon them yet."""
+        """Its tokens are counted; nothing was decided upon them yet.
+
+        Of a leap that is still under way: as many of its steps as have ended, before something is
+        decided elsewhere. Their tokens are in ``ended``, nobody is done or has crossed.
+        """
 
     def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
         """A request at its boundary stays, or is to go."""
@@ -125,7 +129,6 @@ class Cluster:
         self._block_size = settings.profile.kv.block_size
         self._watch = watch
         self._moving = settings.migration and rules.boundary != "off"
-        self._next_arrival_s = math.inf
         self._migrations = 0
         self._placed = 0  # for taking turns
         self._moves: list[Move] = []  # under way
@@ -133,10 +136,14 @@ class Cluster:
         self._boundary_times = BoundaryTimes()
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
+        self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
         self._order = itertools.count()  # of events at one moment: the order of their making
         self._measured: list[Timeline] = []
         self._unfinished = 0  # of the measured
         self._generated = 0
+        for instance in self.instances.values():
+            instance.cut = partial(self._will_end, instance)
+            instance.window_to_s = window.to_s
 
     def run(
         self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
@@ -146,9 +153,9 @@ class Cluster:
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
                 if coming.at_s >= self._window.to_s and not self._unfinished:
+                    self._end_before(coming.at_s)
                     break
                 arrival, coming = coming, next(arrivals, None)
-                self._next_arrival_s = math.inf if coming is None else coming.at_s
                 self._arrive(arrival)
                 progress(self._clock.now)
             elif self._steps:
@@ -157,6 +164,7 @@ class Cluster:
                     break
             else:
                 break
+        self._catch_up()
         self._watch.closed(self._clock.now)
         return ClusterRun(
             timelines=self._measured,
@@ -168,6 +176,7 @@ class Cluster:
 
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
+        self._catch_up()
         chosen = place_new_request(self._views(), self._rules, turn=self._placed)
         self._placed += 1
         assert chosen is not None
@@ -183,24 +192,30 @@ class Cluster:
             self._begin_step(instance)
 
     def _begin_step(self, instance: SimulatedInstance) -> None:
-        self._clock.horizon = self._next_arrival_s
-        if self._moving:
-            # Whoever comes to its answer elsewhere may come here.
-            others = (other for other in self.instances.values() if other is not instance)
-            boundary_s = min((other.boundary_s for other in others if other.busy), default=math.inf)
-            self._clock.horizon = min(self._next_arrival_s, boundary_s)
         end_s = instance.begin_step()
         if end_s is not None:
             self._watch.step_began(self._clock.now, instance)
-            heapq.heappush(self._steps, (end_s, next(self._order), instance))
+            self._will_end(instance, end_s)
+
+    def _will_end(self, instance: SimulatedInstance, end_s: float) -> None:
+        order = self._valid[instance.name] = next(self._order)
+        heapq.heappush(self._steps, (end_s, order, instance))
+
+    def _count(self, tokens: dict[float, int]) -> None:
+        for at_s, count in tokens.items():
+            if at_s in self._window:
+                self._generated += count
 
     def _end_step(self) -> None:
-        self._clock.now, _, instance = heapq.heappop(self._steps)
+        end_s, order, instance = heapq.heappop(self._steps)
+        if order != self._valid[instance.name]:
+            return
+        self._clock.now = end_s
         ended = instance.end_step()
-        for at_s, tokens in ended.tokens.items():
-            if at_s in self._window:
-                self._generated += tokens
+        self._count(ended.tokens)
         self._unfinished -= sum(live.measured for live in ended.done)
+        if self._moving and ended.crossed:
+            self._catch_up()  # what is decided next depends on the others
         self._watch.step_ended(self._clock.now, instance, ended)
         if self._moving:
             self._note_first_tokens(instance)
@@ -210,6 +225,24 @@ class Cluster:
             else:
                 self._watch.decided(self._clock.now, instance, live, instance.name)
         self._begin_step(instance)
+
+    def _catch_up(self) -> None:
+        """Count, and tell of, the steps of leaps that have ended by now."""
+        now = self._clock.now
+        for instance in self.instances.values():
+            tokens = instance.catch_up(now)
+            if tokens:
+                self._count(tokens)
+                self._watch.step_ended(now, instance, Ended(tokens, [], []))
+                if self._moving:
+                    self._note_first_tokens(instance)
+
+    def _end_before(self, at_s: float) -> None:
+        """The simulation ends with the last step that has ended by then."""
+        last_s, self._clock.now = self._clock.now, at_s
+        self._catch_up()
+        ended_s = [instance.step_ended_s for instance in self.instances.values()]
+        self._clock.now = max(last_s, *ended_s)
 
     def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
         """Decide as the gateway does, and carry it out."""

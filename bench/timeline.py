@@ -6,6 +6,7 @@ reader is the pacer's own code: the same buffer and the same QoE as in the gatew
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.lengths import Lengths
@@ -36,14 +37,25 @@ class Timeline:
         :param position: of the token in the output, from 0.
         :param preemptions: of the request so far.
         """
-        self.resumes += preemptions != self.preemptions
-        if position >= self.lengths.reasoning:
-            if preemptions != self.preemptions:
+        self.produced_all(position, (now,), preemptions)
+
+    def produced_all(self, position: int, times_s: Sequence[float], preemptions: int) -> None:
+        """Tokens came, at least one, without a preemption between them.
+
+        :param position: of the first in the output, from 0.
+        :param times_s: when each of them came.
+        :param preemptions: of the request so far.
+        """
+        thoughts = self.lengths.reasoning - position  # of these tokens, if there are so many
+        if preemptions != self.preemptions:
+            self.preemptions = preemptions
+            self.resumes += 1
+            if thoughts <= 0:
                 self.preempted_before.append(len(self.answer_s))
-            self.answer_s.append(now)
-        elif position == self.lengths.reasoning - 1:
-            self.boundary_s = now
-        self.preemptions = preemptions
+        if 0 < thoughts <= len(times_s):
+            self.boundary_s = times_s[thoughts - 1]
+        if thoughts < len(times_s):
+            self.answer_s.extend(times_s[thoughts:] if thoughts > 0 else times_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

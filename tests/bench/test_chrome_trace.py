@@ -25,7 +25,7 @@ STATES = {"queued", "prefill", "reasoning", "preempted", "answering", "migrating
 Event = dict[str, Any]
 
 
-def run_traced(path: Path, boundary: str, *, until_s: float = 1e9) -> ClusterRun:
+def run_traced(path: Path, boundary: str, *, until_s: float = 1e9, **changes: Any) -> ClusterRun:
     """Three instances whose memory holds a handful of requests."""
     chance = random.Random(5)
     arrivals = [
@@ -39,6 +39,7 @@ def run_traced(path: Path, boundary: str, *, until_s: float = 1e9) -> ClusterRun
         kv_blocks=90,
         migration=True,
     )
+    settings = dataclasses.replace(settings, **changes)
     rules = dataclasses.replace(NO_MIGRATION, boundary=boundary)
     with ChromeTrace(path) as trace:
         return simulate(settings, 3, arrivals, Window(0.0, until_s), rules=rules, watch=trace)
@@ -95,6 +96,17 @@ def test_the_states_of_a_request_add_up_to_its_time(boundary: str, tmp_path: Pat
     moved = sum(state == "migrating" for _, state, _, _ in spans)
     assert moved == run.migrations
     assert (moved > 0) == (boundary == "always")
+
+
+def test_leaps_leave_the_spans_as_they_are(tmp_path: Path) -> None:
+    """Without KV offload, where they change nothing; counters are read less often."""
+
+    def spans(name: str, leaps: bool) -> list[Event]:
+        path = tmp_path / name
+        run_traced(path, "off", until_s=8.0, leaps=leaps, offload=False, migration=False)
+        return [event for event in json.loads(path.read_text()) if event["ph"] in "BE"]
+
+    assert spans("leaps.json", leaps=True) == spans("steps.json", leaps=False)
 
 
 def test_counters_stay_within_what_there_is(tmp_path: Path) -> None:

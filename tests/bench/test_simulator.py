@@ -8,6 +8,7 @@ import statistics
 from typing import Any
 
 import pytest
+from vllm.v1.core.sched.output import SchedulerOutput
 
 from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD, Lengths
@@ -69,16 +70,16 @@ def test_short_cuts_change_nothing(policy: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_leaps_change_nothing(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = pressed(policy, offload=False, exact=True)
-    leaps: list[int] = []
-    plan = SimulatedScheduler.plan_steps
+    taken: list[int] = []
+    schedule = SimulatedScheduler.schedule
 
-    def counted(scheduler: SimulatedScheduler) -> int:
-        leaps.append(plan(scheduler))
-        return leaps[-1]
+    def counted(scheduler: SimulatedScheduler) -> SchedulerOutput:
+        taken.append(len(scheduler.step_ends) or 1)
+        return schedule(scheduler)
 
-    monkeypatch.setattr(SimulatedScheduler, "plan_steps", counted)
+    monkeypatch.setattr(SimulatedScheduler, "schedule", counted)
     assert pressed(policy, offload=False) == exact
-    assert sum(total.steps for total in exact.totals) > 1.5 * len(leaps)
+    assert sum(total.steps for total in exact.totals) > 1.5 * len(taken)
     assert sum(timeline.preemptions for timeline in exact.timelines) > 0
 
 

@@ -1,0 +1,164 @@
+"""How fast the simulator is, and what its short cuts are worth.
+
+``python -m bench.simulator_speed [--quick] [--repeats N] [--json FILE]`` simulates eight instances
+under a steady load, as if it had gone on for ever: once with every short cut of
+`bench.simulated_scheduler`, once with none (``exact``), turn and turn about. Counted is CPU time of
+this process, since others may share the machine, from the first arrival on: not what it takes to
+configure vLLM. Medians of all repeats, with the least and the most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bench.simulated_parts import InstanceSettings
+from bench.simulator import NO_MIGRATION, Cluster, Window
+from bench.virtual import INSTANCES, KV_SHARE, MODEL, PROFILE, Plan, arrivals
+from workers.profile import load_profile
+
+_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A load, and who schedules it."""
+
+    name: str
+    policy: str
+    rate: float  # requests per second, all instances together
+    token_s: float  # that a token takes under this load
+    boundary: str = "off"  # where requests go at it; see `gateway.placement`
+
+
+CASES = (
+    Case("low load", "slack", 2.0, 0.028),
+    Case("pressure", "slack", 4.8, 0.031),
+    Case("pressure", "pascal", 4.8, 0.031),
+    Case("pressure, requests move", "slack", 4.8, 0.031, "balance"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one case took."""
+
+    case: Case
+    simulated_s: float
+    quick_cpu_s: tuple[float, ...]  # with short cuts, each repeat
+    exact_cpu_s: tuple[float, ...]
+
+    @property
+    def factors(self) -> list[float]:
+        """How many times as fast the short cuts make it, each repeat."""
+        pairs = zip(self.exact_cpu_s, self.quick_cpu_s, strict=True)
+        return [exact / quick for exact, quick in pairs]
+
+
+def measure(case: Case, simulated_s: float, repeats: int, done: Callable[[], None]) -> Speed:
+    """Run a case with and without short cuts in turn.
+
+    :param done: called after each of the runs, two for each repeat.
+    """
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(repeats):
+        for exact in (False, True):
+            taken[exact].append(cpu_seconds(case, simulated_s, exact))
+            done()
+    return Speed(case, simulated_s, tuple(taken[False]), tuple(taken[True]))
+
+
+def cpu_seconds(case: Case, simulated_s: float, exact: bool) -> float:
+    """CPU seconds of one run."""
+    profile = load_profile(PROFILE)
+    settings = InstanceSettings(
+        profile=profile,
+        model=str(MODEL),
+        policy=case.policy,
+        kv_blocks=int(profile.kv.blocks * KV_SHARE),
+        migration=case.boundary != "off",
+        exact=exact,
+    )
+    # Nothing is measured in it: the simulation ends with the first arrival after it.
+    window = Window(simulated_s, simulated_s)
+    plan = Plan(case.rate, window, 2 * simulated_s, (_SEED,), case.token_s)
+    rules = replace(NO_MIGRATION, boundary=case.boundary)
+    cluster = Cluster(settings, INSTANCES, window, rules)
+    coming = arrivals(plan, _SEED)
+    gc.collect()
+    gc.disable()  # as in the processes of `bench.virtual`
+    try:
+        began_s = time.process_time()
+        cluster.run(coming)
+        return time.process_time() - began_s
+    finally:
+        gc.enable()
+
+
+def table(speeds: list[Speed]) -> Table:
+    """For the terminal."""
+    found = Table(title=f"{INSTANCES} instances, simulated seconds per CPU second")
+    found.add_column("load")
+    found.add_column("policy")
+    for title in ("exact", "with short cuts", "times as fast"):
+        found.add_column(title, justify="right")
+    for speed in speeds:
+        rates = [
+            _spread([speed.simulated_s / cpu_s for cpu_s in taken])
+            for taken in (speed.exact_cpu_s, speed.quick_cpu_s)
+        ]
+        found.add_row(speed.case.name, speed.case.policy, *rates, _spread(speed.factors))
+    return found
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def _at_least_one(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
+    return count
+
+
+def main() -> None:
+    """Measure all cases and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.simulator_speed", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a sixth of the simulated time")
+    parser.add_argument("--repeats", type=_at_least_one, default=5, help="of each case (5)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    arguments = parser.parse_args()
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {arguments.json.parent}")
+    simulated_s = 10.0 if arguments.quick else 60.0
+    speeds: list[Speed] = []
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("", total=2 * arguments.repeats * len(CASES))
+            for case in CASES:
+                progress.update(task, description=f"{case.name}, {case.policy}")
+                done = partial(progress.advance, task)
+                speeds.append(measure(case, simulated_s, arguments.repeats, done))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    Console().print(table(speeds))
+    if arguments.json is not None:
+        figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
