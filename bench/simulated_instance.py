@@ -284,7 +284,9 @@ class SimulatedInstance:
         """Let vLLM take the step that begins now, or the leap that began then."""
         scheduler = self._scheduler
         leap = scheduler.step_ends = self._ends
+        running = len(scheduler.running)
         output = self._output = scheduler.schedule()
+        assert not leap or output.total_num_scheduled_tokens == len(leap) * running, "not a leap"
         begin_s = now
         if self._worker is not None and self._transfers is not None:
             meta = output.kv_connector_metadata

@@ -190,8 +190,11 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
 
     def _calm(self) -> bool:
         """Whether the queues stay as they are as long as those who run only decode."""
-        if any(r.request_id in self.finished_recving_kv_req_ids for r in self.kv_holding_waiting):
-            return False
+        arrived = self.finished_recving_kv_req_ids
+        for request in self.kv_holding_waiting:
+            loading = request.status is RequestStatus.WAITING_FOR_REMOTE_KVS
+            if not loading or request.request_id in arrived:
+                return False  # it runs as soon as there is memory for its next token
         return not self.waiting or self._settled or self.hopeless()
 
     def _anyone_moving(self) -> bool:
