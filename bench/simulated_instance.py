@@ -135,6 +135,7 @@ class SimulatedInstance:
         self.busy = False  # between `begin_step` and `end_step`
         # Called when a leap will end sooner than `begin_step` said: with its end.
         self.cut: Callable[[float], None] = lambda end_s: None
+        self.stop_s = math.inf  # the simulation may end with the first step that ends after it
         self._factory = factory
         self._network = factory.network
         self._clock = clock
@@ -377,9 +378,11 @@ class SimulatedInstance:
         )
 
     def _look_at_s(self) -> float:
-        """When KV has come from another instance, or was held here for too long."""
-        read_s = self._coming[0][0] if self._coming else math.inf
-        return min([read_s, *(h.until_s for h in self._held.values() if not h.claimed)])
+        """When KV has come from another instance or was held here for too long, or all may end."""
+        look_s = self.stop_s if self._clock.now < self.stop_s else math.inf
+        if self._coming:
+            look_s = min(look_s, self._coming[0][0])
+        return min([look_s, *(h.until_s for h in self._held.values() if not h.claimed)])
 
     def end_step(self) -> Ended:
         """Take the tokens of the step."""

@@ -92,6 +92,7 @@ class Cluster:
         self._generated = 0
         for instance in self.instances.values():
             instance.cut = partial(self._will_end, instance)
+            instance.stop_s = window.to_s
 
     def run(
         self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
@@ -101,7 +102,7 @@ class Cluster:
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
                 if coming.at_s >= self._window.to_s and not self._unfinished:
-                    break
+                    return self._ended(coming.at_s)
                 arrival, coming = coming, next(arrivals, None)
                 self._arrive(arrival)
                 progress(self._clock.now)
@@ -111,14 +112,21 @@ class Cluster:
                     break
             else:
                 break
+        return self._ended(self._clock.now)
+
+    def _ended(self, now: float) -> ClusterRun:
+        """The outcome, ``now`` being when no event is left to happen before."""
+        ended_s, self._clock.now = self._clock.now, now
         totals = [instance.final_totals() for instance in self.instances.values()]
         for instance in self.instances.values():
-            self._count(instance.taken_tokens())
+            tokens = instance.taken_tokens()  # of a leap that is under way
+            self._count(tokens)
+            ended_s = max([ended_s, *tokens])
         return ClusterRun(
             timelines=self._measured,
             totals=totals,
             generated_tokens=self._generated,
-            ended_s=self._clock.now,
+            ended_s=ended_s,
             migrations=self._migrations,
         )
 
