@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,21 +128,30 @@ def _spread(values: list[float]) -> str:
 
 
 def _at_least_one(text: str) -> int:
-    count = int(text)
+    try:
+        count = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from error
     if count < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
     return count
 
 
-def main() -> None:
-    """Measure all cases and print the table."""
+def main(flags: Sequence[str] | None = None) -> None:
+    """Measure all cases and print the table.
+
+    :param flags: None: those of the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.simulator_speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a sixth of the simulated time")
     parser.add_argument("--repeats", type=_at_least_one, default=5, help="of each case (5)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    arguments = parser.parse_args()
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {arguments.json.parent}")
+    arguments = parser.parse_args(flags)
+    if arguments.json is not None:
+        if arguments.json.is_dir():
+            parser.error(f"--json: {arguments.json} is a folder")
+        if not arguments.json.absolute().parent.is_dir():
+            parser.error(f"--json: there is no folder {arguments.json.parent}")
     simulated_s = 10.0 if arguments.quick else 60.0
     speeds: list[Speed] = []
     try:

@@ -18,7 +18,7 @@ from bench.arrivals import Arrival
 from bench.lengths import Lengths
 from bench.simulated_instance import Live
 from bench.simulated_parts import InstanceSettings
-from bench.simulator import NO_MIGRATION, Cluster, ClusterRun, Window
+from bench.simulator import NO_MIGRATION, Cluster, ClusterRun, Window, simulate
 from bench.timeline import SLO_QOE, TAU_S, Timeline
 from bench.virtual import MODEL
 from gateway.placement import InstanceView
@@ -110,6 +110,18 @@ def test_the_other_short_cuts_change_nothing_with_it(seed: int) -> None:
 def test_nor_where_requests_move(seed: int, boundary: str) -> None:
     quick, exact = pair(seed, boundary, leaps=False, migration=True)
     assert quick == exact
+
+
+@pytest.mark.parametrize("more", [[], [Arrival(4.0, Lengths(10, 10, 10))]])
+def test_it_stops_in_the_midst_of_leaps_where_single_steps_would(more: list[Arrival]) -> None:
+    """The measured request is done before the window ends, others are not."""
+    load = [Arrival(0.0, Lengths(40, 500, 500)), Arrival(1.0, Lengths(40, 20, 20)), *more]
+    quick, exact = (
+        simulate(case, 2, load, Window(0.5, 3.0))
+        for case in (SETTINGS, dataclasses.replace(SETTINGS, exact=True))
+    )
+    assert quick == exact
+    assert 2.9 < exact.ended_s < 4.0
 
 
 @pytest.mark.parametrize("seed", range(40))
