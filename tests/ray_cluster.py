@@ -87,8 +87,10 @@ def under_load(server: Server, count: int, disturb: Any) -> list[dict[str, Any]]
         running = [threads.submit(ask, server, number, LONG) for number in range(count)]
 
         def on_both() -> bool:
-            found = server.request("/admin/instances")[1]["instances"]
-            return all(one["requests"] for one in found)
+            return all(
+                server.metric(f'pascal_kv_blocks_used{{instance="{name}",phase="answering"')
+                for name in NAMES
+            )
 
         server.wait_for(on_both)
         disturb()
@@ -122,8 +124,9 @@ def show(folder: Path, address: str, *extra: str) -> dict[str, Any]:
             assert status == 202
 
         responses = under_load(server, 4, drain)
-        seen["moved"] = sum(one["migrations"] for one in responses)
-        assert seen["moved"] >= 1
+        seen["migrations"] = sum(one["migrations"] for one in responses)
+        seen["with their KV"] = int(server.metric('pascal_migrations_total{outcome="moved"}'))
+        assert seen["with their KV"] >= 1, seen
         assert [text_of(one) for one in responses] == alone
 
         def restarted() -> bool:
