@@ -79,6 +79,18 @@ class Scope:
     characterised: Extent
     characterised_seeds: tuple[int, ...]
 
+    def with_seeds(self, count: int) -> Scope:
+        """The same with fewer seeds, and three fifths of them for the sweeps, as in full.
+
+        :param count: 1 to all.
+        """
+        return replace(
+            self,
+            seeds=self.seeds[:count],
+            sweep_seeds=self.sweep_seeds[: max(1, count * 3 // 5)],
+            characterised_seeds=self.characterised_seeds[:count],
+        )
+
 
 FULL = Scope(
     name="full",

@@ -24,7 +24,7 @@ Rows = list[Sequence[str]]  # the first one is the head
 PAGE = "reproduction.md"
 _IMAGES = "images"
 _SCOPES = {
-    "full": "full scope: all of the KV memory, five seeds.",
+    "full": "full scope: all of the KV memory, seeds: {all}, of the sweeps {sweeps}.",
     "quick": "**quick** scope: half of the KV memory, one seed, windows of 15 s. It shows that "
     "everything runs, and the directions; its figures are no results.",
 }
@@ -41,6 +41,10 @@ def tables(results: Results) -> Iterator[Table]:
         for row in body:
             table.add_row(*row)
         yield table
+
+
+def _scope(results: Results) -> str:
+    return _SCOPES[results["scope"]].format(**results["seeds"])
 
 
 def prepare_docs(folder: Path) -> None:
@@ -69,7 +73,7 @@ def renew(folder: Path, results: Results) -> None:
     page = folder / PAGE
     text = page.read_text(encoding="utf-8")
     blocks = {name: _markdown(rows) for name, rows in _blocks(results).items()}
-    for name, block in {"scope": _SCOPES[results["scope"]], **blocks}.items():
+    for name, block in {"scope": _scope(results), **blocks}.items():
         begin, end = _place(text, name, page)
         text = f"{text[:begin]}\n{block}\n{text[end:]}"
     page.write_text(text, encoding="utf-8")

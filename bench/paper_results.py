@@ -45,12 +45,15 @@ def results_of(scope: Scope, found: Mapping[str, Runs]) -> dict[str, Any]:
     """Everything that the command tells.
 
     At the top the workloads, each by load and policy; ``headlines``, the paper's, where the
-    sections that they come from were run; ``scope``, which says ``quick`` if it was; and under
-    ``experiments`` everything else, by section.
+    sections that they come from were run; ``scope``, which says ``quick`` if it was; the number of
+    ``seeds``; and under ``experiments`` everything else, by section.
 
     :param found: the runs of each section that was asked for.
     """
-    results: dict[str, Any] = {"scope": scope.name}
+    results: dict[str, Any] = {
+        "scope": scope.name,
+        "seeds": {"all": len(scope.seeds), "sweeps": len(scope.sweep_seeds)},
+    }
     for section in ("evaluation", "mixes"):
         results |= by_label(found.get(section, {}))
     if "evaluation" in found and "ablations" in found:

@@ -249,7 +249,7 @@ class Cluster:
         now = self._clock.now
         kv_blocks = -(-live.kv_tokens // self._block_size)
 
-        def cost(_: str) -> MoveCost | None:
+        def cost() -> MoveCost | None:
             return self._boundary_times.cost(here.name, kv_blocks, TTFAT_S, now)
 
         chosen = place_at_boundary(

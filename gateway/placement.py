@@ -43,9 +43,9 @@ class Rules:
     boundary: str = "balance"  # or "off", "always", "adaptive"
     balance_gap: float = 2.0  # footprints must differ by more than this many times its own KV
     # Share of an instance's memory. adaptive: what a candidate has free beside the KV; balance:
-    # what footprints must differ by at least.
+    # what footprints must differ by at least; with 0 it does not ask whether the target has room.
     headroom: float = 0.1
-    affinity: float = 1.0  # and by at most this many, for a conversation to stay where its KV is
+    affinity: float = 1.0  # by at most this many, for a conversation to go where its KV is
     cost_check: bool = True  # do not move where that takes the reader longer than staying
     max_migrations: int = 16  # under way at once
     max_migrations_per_instance: int = 4
@@ -107,14 +107,14 @@ def place_at_boundary(
     rules: Rules = PAPER,
     *,
     under_way: int = 0,
-    cost: Callable[[str], MoveCost | None] = lambda _: None,
+    cost: Callable[[], MoveCost | None] = lambda: None,
 ) -> str:
     """Where a request goes that has just ended its reasoning; ``current`` to stay.
 
     :param instances: with the current one.
     :param kv_blocks: that the request holds.
     :param under_way: migrations between any instances.
-    :param cost: of moving to an instance; None is unknown, which is no reason to stay.
+    :param cost: of moving; None is unknown, which is no reason to stay.
     """
     here = next(view for view in instances if view.instance_id == current)
     match rules.boundary:
@@ -123,15 +123,14 @@ def place_at_boundary(
         case "adaptive":
             chosen = _adaptive(instances, here, kv_blocks, rules.headroom)
         case "balance":
-            gap = max(rules.balance_gap * kv_blocks, rules.headroom * here.kv_blocks_total)
-            chosen = _balanced(instances, here, gap)
+            chosen = _balanced(instances, here, kv_blocks, rules)
         case _:
             return current
     if chosen.instance_id == current or not _may_move(here, chosen, under_way, rules):
         return current
     if rules.boundary == "adaptive" and _free(chosen) < kv_blocks <= _free(here):
         return current
-    if rules.cost_check and (found := cost(chosen.instance_id)) is not None:
+    if rules.cost_check and (found := cost()) is not None:
         bound_s = max(found.stay_s, found.unnoticed_s)
         return current if found.move_s > bound_s else chosen.instance_id
     return chosen.instance_id
@@ -176,10 +175,13 @@ def _adaptive(
 
 
 def _balanced(
-    instances: Sequence[InstanceView], here: InstanceView, gap_blocks: float
+    instances: Sequence[InstanceView], here: InstanceView, kv_blocks: int, rules: Rules
 ) -> InstanceView:
-    """The smallest footprint, where that is smaller by more than ``gap_blocks``."""
+    """The smallest footprint, where the gap is worth it; with headroom, and the request fits in."""
     least = min(instances, key=_by_footprint)
+    if rules.headroom and _free(least) < kv_blocks <= _free(here):
+        return here
+    gap_blocks = max(rules.balance_gap * kv_blocks, rules.headroom * here.kv_blocks_total)
     return least if _footprint(here) - _footprint(least) > gap_blocks else here
 
 

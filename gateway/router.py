@@ -229,7 +229,7 @@ class Router:
             return
         blocks = instance.blocks(session)
 
-        def cost(_: str) -> MoveCost | None:
+        def cost() -> MoveCost | None:
             unnoticed_s = session.reader.targets.ttfat_s
             return self._boundary_times.cost(instance.instance_id, blocks, unnoticed_s, now)
 

@@ -121,7 +121,7 @@ def test_a_part_alone_runs_only_its_cases(tiny: list[Case], tmp_path: Path) -> N
         ("pascal", "adaptive"),
         ("slack", "balance"),
     }
-    assert set(json.loads((tmp_path / "a.json").read_text())) == {"scope", "experiments"}
+    assert set(json.loads((tmp_path / "a.json").read_text())) == {"scope", "seeds", "experiments"}
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
@@ -158,6 +158,8 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
         (["--json", "no/where.json"], "--json no/where.json"),
         (["--state", "file"], "--state file"),
         (["--docs", "nowhere"], "--docs nowhere/reproduction.md"),
+        (["--seeds", "0"], "--seeds: 1 to 1, not 0"),
+        (["--seeds", "2"], "--seeds: 1 to 1, not 2"),
     ],
 )
 def test_bad_flags_are_named_before_anything_is_run(

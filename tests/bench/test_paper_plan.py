@@ -32,6 +32,15 @@ def test_the_evaluation_is_whole_and_every_section_is_there(scope: Scope) -> Non
     assert all(len(cases) == len(scope.seeds) for cases in plan["evaluation"].values())
 
 
+def test_fewer_seeds_are_the_first_of_them() -> None:
+    some = FULL.with_seeds(3)
+    assert (some.seeds, some.sweep_seeds, some.characterised_seeds) == ((1, 2, 3), (1,), (1, 2, 3))
+    assert FULL.with_seeds(5) == FULL
+    assert QUICK.with_seeds(1).sweep_seeds == QUICK.sweep_seeds
+    few = in_order(sections(FULL.with_seeds(2)))
+    assert set(few) < set(in_order(sections(some)))
+
+
 def test_policies_get_the_same_requests_and_the_oracle_more_memory() -> None:
     evaluation = sections(QUICK)["evaluation"]
     for workload in WORKLOADS:

@@ -224,13 +224,31 @@ def test_small_differences_of_footprints_are_none_to_balance() -> None:
     rules = replace(PAPER, boundary="balance", headroom=0.1)
 
     def moves(gap: int, kv: int) -> bool:
-        views = [view("a", 200 + gap, kv_blocks_total=500), view("b", 200, kv_blocks_total=500)]
+        views = [
+            view(name, blocks, kv_blocks_total=500, kv_blocks_free=300)
+            for name, blocks in (("a", 200 + gap), ("b", 200))
+        ]
         return place_at_boundary(views, "a", kv, rules) == "b"
 
     assert not moves(50, 1)  # a tenth of the memory
     assert moves(51, 1)
     assert not moves(80, 40)  # twice its own KV
     assert moves(81, 40)
+
+
+def test_balance_leaves_a_request_where_it_fits_in() -> None:
+    def moves(free_here: int, free_there: int, headroom: float = 0.1) -> bool:
+        views = [
+            view(name, blocks, kv_blocks_total=100, kv_blocks_free=free)
+            for name, blocks, free in (("a", 300, free_here), ("b", 200, free_there))
+        ]
+        rules = replace(PAPER, boundary="balance", headroom=headroom)
+        return place_at_boundary(views, "a", 4, rules) == "b"
+
+    assert moves(4, 4)
+    assert not moves(4, 3)
+    assert moves(3, 3)  # it fits in nowhere
+    assert moves(4, 3, headroom=0.0)
 
 
 @pytest.mark.parametrize("who", ["a", "b"])
@@ -255,12 +273,12 @@ def test_a_transfer_that_costs_more_than_staying_is_not_made() -> None:
 
     def moves(move_s: float, stay_s: float) -> bool:
         cost = MoveCost(move_s, stay_s, unnoticed_s=0.25)
-        return place_at_boundary(views, "a", 4, Rules(), cost=lambda _: cost) == "b"
+        return place_at_boundary(views, "a", 4, Rules(), cost=lambda: cost) == "b"
 
     assert moves(0.2, 0.0)  # before the reader expects anything
     assert not moves(0.3, 0.0)
     assert moves(0.3, 0.4)
-    assert place_at_boundary(views, "a", 4, Rules(), cost=lambda _: None) == "b"
+    assert place_at_boundary(views, "a", 4, Rules(), cost=lambda: None) == "b"
 
 
 def test_off_stays() -> None:
