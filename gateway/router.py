@@ -179,19 +179,19 @@ class Router:
         if not others:
             return
         readers = [other for other in others if other.can_read(instance)]
+        open_ = self._open_to(instance, readers)
         for route in list(instance.routes.values()):
             fresh = route.stage is Stage.SUBMITTED and route.migration is None
             if route.session.cancelling or not (fresh or route.stage is Stage.RUNNING):
                 continue
             if fresh or not readers:
                 self.go_on(route, route.withdraw(instance.blocks(route.session), now))
-            elif self._room_to_migrate(instance):
-                open_ = [reader for reader in readers if self._room_to_migrate(reader)]
+            elif open_:  # else each that arrives makes room
                 target_id = place_new_request(self._views(open_), self._rules, turn=self._placed)
-                if target_id is None:
-                    continue  # all take in as many as they may; each that arrives makes room
+                assert target_id is not None
                 self._placed += 1
                 self._hand_over(instance, route, target_id)
+                open_ = self._open_to(instance, readers)
 
     def passed_boundary(
         self, instance: Instance, route: Route, run: TokenRun, how: Outcome | None, blocks: int
@@ -255,11 +255,20 @@ class Router:
             target_id=target_id,
         )
 
-    def _room_to_migrate(self, instance: Instance) -> bool:
+    def _open_to(self, source: Instance, readers: Sequence[Instance]) -> list[Instance]:
+        """Those to which one more may go: neither side, nor all together, has as many as it may."""
         in_all, each = self._rules.max_migrations, self._rules.max_migrations_per_instance
         under_way = [route.migration for route in self.migrating if route.migration is not None]
-        own = [m for m in under_way if instance.instance_id in (m.source_id, m.target_id)]
-        return not (in_all and len(under_way) >= in_all) and not (each and len(own) >= each)
+        if in_all and len(under_way) >= in_all:
+            return []
+        if not each:
+            return list(readers)
+        own: Counter[str | None] = Counter()
+        for migration in under_way:
+            own.update({migration.source_id, migration.target_id})
+        if own[source.instance_id] >= each:
+            return []
+        return [reader for reader in readers if own[reader.instance_id] < each]
 
     def _submit_or_wait(self, route: Route, instance: Instance | None) -> None:
         if instance is not None:

@@ -66,6 +66,8 @@ class ClaimDesk:
         if kind == GET_META_MSG:
             # vLLM's reader wants to hear this clock, too; nobody here makes use of it.
             return [handshakes[(first, second)], msgspec.msgpack.encode(now)]
+        if kind != _CLAIM or not isinstance(first, str) or not isinstance(second, str):
+            raise ValueError("neither a handshake nor a claim")
         return [msgspec.msgpack.encode(self._book.claim(first, second, now))]
 
 

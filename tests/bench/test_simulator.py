@@ -12,13 +12,13 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from bench.arrivals import Arrival, poisson, under_way
 from bench.lengths import ARENA_HARD, Lengths
-from bench.simulated_parts import InstanceSettings
-from bench.simulated_scheduler import SimulatedScheduler
+from bench.simulated_parts import InstanceSettings, SchedulerFactory
+from bench.simulated_scheduler import Clock, SimulatedScheduler
 from bench.simulator import ClusterRun, Window, simulate
 from bench.timeline import TAU_S, figures
 from bench.virtual import MODEL
 from workers.dispatch import Dispatcher
-from workers.policy_settings import POLICIES
+from workers.policy_settings import POLICIES, PolicySettings
 from workers.profile import load_profile
 
 PROFILE = load_profile("h100-qwen32b")
@@ -39,6 +39,16 @@ def pressed(policy: str, **changes: Any) -> ClusterRun:
         SETTINGS, policy=policy, policy_numbers=numbers, kv_blocks=120, **changes
     )
     return simulate(settings, 2, arrivals, EVERYTHING)
+
+
+def test_each_decision_plans_the_next_one() -> None:
+    factory = SchedulerFactory(dataclasses.replace(SETTINGS, policy="slack", kv_blocks=60))
+    scheduler = factory.scheduler(Clock())
+    for name in "abcd":  # of whom three fit in
+        scheduler.add_request(factory.request(name, Lengths(500, 50, 50), 0.0))
+    scheduler.schedule()
+    assert scheduler._dispatcher is not None
+    assert scheduler._dispatcher.review_at == PolicySettings().review_s
 
 
 def test_a_request_alone_takes_what_the_profile_says() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.config import ClusterConfig, PlacementConfig
 from gateway.migration import Stage
+from tests.gateway.actor import ANSWER
 from tests.gateway.play import check_whole, play
 from tests.gateway.scripted_service import ended, until
 from tests.gateway.test_maintenance import gateway
@@ -95,6 +96,27 @@ async def test_no_instance_takes_in_more_than_it_may_while_others_are_drained(
             assert session.migrations == 1
         assert under_way == [1, 1, 1, 1]  # one after the other, though they leave two instances
         assert router.migrations == {"moved": 4}
+
+
+@pytest.mark.parametrize(("in_all", "each", "most"), [(2, 0, 2), (0, 1, 1), (0, 0, 4)])
+async def test_few_leave_a_drained_instance_at_once(
+    tmp_path: Path, in_all: int, each: int, most: int
+) -> None:
+    few = PlacementConfig(boundary="off", max_migrations=in_all, max_migrations_per_instance=each)
+    async with play(tmp_path, "a", "b", "c", placement=few) as playing:
+        a, router = playing.actors["a"], playing.cluster.router
+        a.holding |= {"generate", "hand over"}
+        a.until_place = 2
+        router.drained |= {"b", "c"}  # all begin at "a"
+        sessions = [await playing.start() for _ in range(4)]
+        await until(lambda: all(len(session.token_ids) == 2 for session in sessions))
+        router.drained.clear()
+        playing.cluster.drain("a")
+        assert len(router.migrating) == most
+        playing.release()
+        for session in sessions:
+            await ended(session)
+            assert session.answer_text == ANSWER
 
 
 async def test_a_restart_waits_until_kv_has_been_read(tmp_path: Path) -> None:

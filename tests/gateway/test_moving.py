@@ -336,6 +336,35 @@ async def test_few_requests_move_at_once(tmp_path: Path) -> None:
         assert len(b.submits) == len(a.asked_for)
 
 
+async def test_few_requests_move_at_once_between_any_instances(tmp_path: Path) -> None:
+    placement = PlacementConfig(
+        boundary="balance",
+        balance_gap=0.0,
+        headroom=0.0,
+        max_migrations=1,
+        max_migrations_per_instance=0,
+        reserve_memory=False,
+    )
+    async with play(tmp_path, "a", "b", "c", placement=placement) as playing:
+        sources = [playing.actors["a"], playing.actors["b"]]
+        for source in sources:
+            source.holding |= {"generate", "hand over"}
+            source.until_place = BOUNDARY
+        playing.cluster.drain("c")
+        sessions = [await playing.start() for _ in range(2)]  # one at each
+        await until(lambda: all(len(session.token_ids) == BOUNDARY for session in sessions))
+        playing.cluster.undrain("c")
+        for source in sources:
+            source.until_place = BOUNDARY + 1
+            source.wake()
+        await until(lambda: all(len(session.token_ids) > BOUNDARY for session in sessions))
+        assert len(playing.cluster.router.migrating) == 1
+        playing.release()
+        for session in sessions:
+            await ended(session)
+            assert session.answer_text == ANSWER
+
+
 @pytest.mark.parametrize("reserve", [True, False])
 async def test_boundaries_that_come_at_once_do_not_all_choose_the_same(
     tmp_path: Path, reserve: bool

@@ -89,11 +89,16 @@ def test_a_claim_is_counted_from_the_question_however_late_the_answer_comes(
     assert until == 1080.0
 
 
-def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> None:
+def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(
+    book: TicketBook, port: int
+) -> None:
     channel: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     channel.connect(f"tcp://{HOST}:{port}")
     for message in (b"nonsense", msgspec.msgpack.encode((GET_META_MSG, 7, 7)), b""):
         channel.send_multipart([b"", message])
+    book.give("t", 1, time.perf_counter() + 100.0)
+    for claim in ((b"something", "t", "b"), (b"claim", "t", None), (b"claim", 1, "b")):
+        channel.send_multipart([b"", msgspec.msgpack.encode(claim)])
     for parts in ([b"one"], [b"", b"two", b"three"]):
         channel.send_multipart(parts)
     channel.send_multipart([b"", msgspec.msgpack.encode((GET_META_MSG, 0, 0))])
@@ -101,6 +106,7 @@ def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(port: int) -> N
     assert answer == b"who I am"
     assert msgspec.msgpack.decode(clock) <= time.perf_counter()
     channel.close(0)
+    assert ClaimClient().claim(HOST, port, "t", "c") is not None  # nobody has claimed it
 
 
 def test_who_is_gone_or_hangs_is_left_alone_for_a_while() -> None:
