@@ -101,9 +101,12 @@ def test_a_comparison_is_of_means_over_replays() -> None:
     ]
     # Real: e2e 4 and 4, TTFT 2 and 3, TPOT 0.2 and 0.1.
     simulated = [served(1.0, 3.0, 4.0, 2), served(0.0, 3.0, 5.0)]
+    longer = compare("trace", replays, [simulated[0], served(0.0, 3.0, 6.0)], QUIET)
+    assert longer.e2e_mean == pytest.approx(9 / 8 - 1)
     found = compare("trace", replays, simulated, QUIET)
     assert found.e2e_errors == pytest.approx((-0.25, 0.25))
     assert found.e2e == pytest.approx(0.25)
+    assert found.e2e_mean == pytest.approx(0.0)
     assert found.ttft_mean == pytest.approx(0.0)
     assert found.tpot == pytest.approx(0.0)
     assert found.ttft_each == 0.0
@@ -119,13 +122,14 @@ def test_a_single_token_has_no_pace() -> None:
 
 
 def test_the_figures_are_over_requests_and_over_traces() -> None:
-    def comparison(errors: tuple[float, ...], ttft_mean: float, tpot: float) -> Comparison:
+    def comparison(errors: tuple[float, ...], e2e_mean: float, ttft_mean: float) -> Comparison:
         return Comparison(
             name="trace",
             requests=len(errors),
             e2e_errors=errors,
+            e2e_mean=e2e_mean,
             ttft_mean=ttft_mean,
-            tpot=tpot,
+            tpot=-e2e_mean / 2,
             ttft_each=0.0,
             noise=0.0,
             preemptions=(0.0, 0.0),
@@ -133,7 +137,7 @@ def test_the_figures_are_over_requests_and_over_traces() -> None:
         )
 
     found = mape([comparison((0.1, -0.1, 0.4), 0.2, -0.1), comparison((0.2,), -0.4, 0.3)])
-    assert found == pytest.approx({"e2e": 0.2, "ttft_mean": 0.3, "tpot": 0.2})
-    assert comparison((0.1, -0.3), -0.2, 0.0).to_json()["mape"] == pytest.approx(
-        {"e2e": 0.2, "ttft_mean": 0.2, "tpot": 0.0}
+    assert found == pytest.approx({"e2e": 0.2, "e2e_mean": 0.3, "ttft_mean": 0.2, "tpot": 0.15})
+    assert comparison((0.1, -0.3), -0.2, 0.4).to_json()["mape"] == pytest.approx(
+        {"e2e": 0.2, "e2e_mean": 0.2, "ttft_mean": 0.4, "tpot": 0.1}
     )
