@@ -43,6 +43,9 @@ from gateway.store import ResponseStore
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+# Connections that wait to be accepted. With fewer, readers who come at once to a busy gateway are
+# reset; the kernel may allow less (`net.core.somaxconn`).
+_BACKLOG = 4096
 _STRAGGLER_S = 30.0  # after the first worker, wait this long for the others before saying "ready"
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -101,6 +104,11 @@ def make_runner(service: ResponseService) -> web.AppRunner:
     )
 
 
+def make_site(runner: web.AppRunner, host: str, port: int) -> web.TCPSite:
+    """An address that the runner's server listens on once it is started."""
+    return web.TCPSite(runner, host, port, backlog=_BACKLOG)
+
+
 async def serve(config: Config, announce: Callable[[str], None]) -> None:
     """Run the gateway and its workers until SIGINT or SIGTERM.
 
@@ -119,8 +127,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         runner = make_runner(service)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, config.server.host, config.server.port)
-        await site.start()
+        await make_site(runner, config.server.host, config.server.port).start()
         port = runner.addresses[0][1]
         socket_dir = Path(tempfile.mkdtemp(prefix="pascal-"))
         stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)

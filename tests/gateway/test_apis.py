@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import pytest
-from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, web
+from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 
 from gateway import chat_api
-from gateway.app import make_runner
+from gateway.app import make_runner, make_site
 from gateway.config import ClusterConfig, LimitsConfig, ServerConfig, SessionConfig
 from gateway.service import ResponseService
 from tests.gateway.scripted_service import serving
@@ -32,7 +33,7 @@ async def api(
     async with serving(folder, "worker-0", **tables) as (service, workers):
         runner = make_runner(service)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await make_site(runner, "127.0.0.1", 0).start()
         try:
             async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}/") as client:
                 yield client, workers["worker-0"], service
@@ -149,6 +150,18 @@ async def test_bounds_of_one_socket(tmp_path: Path) -> None:
         await create(socket, stream_id="b")  # there is room again
         await worker.tokens(await accepted(worker), 0, "c", finish=STOP)
         await receive(socket, "response.completed")
+
+
+async def test_readers_who_come_while_the_gateway_is_busy_wait_to_be_let_in(
+    tmp_path: Path,
+) -> None:
+    async with api(tmp_path) as (client, _worker, _service), AsyncExitStack() as stack:
+        async with client.get("health") as answer:
+            address = (answer.url.host, answer.url.port)
+        for _ in range(300):  # and the loop does not run: nobody accepts
+            stack.enter_context(create_connection(address, timeout=5))
+        async with client.get("health") as answer:
+            assert answer.status == 200
 
 
 async def test_a_closed_socket_stops_no_response(tmp_path: Path) -> None:
