@@ -25,9 +25,15 @@ LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at
 LOADS = {"low": 0.5, "medium": 0.75, "high": 0.87}
 WORKLOADS = ("alpacaeval", "arena-hard")
 INSTANCES = 8
-# A policy of the paper's evaluation, with the boundary rule that belongs to it. `slack` needs no
-# moves; what they do to it is among the ablations.
-POLICIES = {ORACLE: "off", "fcfs": "off", "rr": "off", "pascal": "adaptive_paper", "slack": "off"}
+# A policy of the evaluation, with the boundary rule that belongs to it: the paper's, and for
+# `slack` what `pascal serve` does unless it is told otherwise.
+POLICIES = {
+    ORACLE: "off",
+    "fcfs": "off",
+    "rr": "off",
+    "pascal": "adaptive_paper",
+    "slack": "balance",
+}
 _ORACLE_KV = 8  # times the device's memory: never full
 _DRAWN = 20_000  # requests whose lengths make a mean
 

@@ -61,7 +61,7 @@ def moves(results: Results, workload: str, path: Path) -> None:
         "non-adaptive": ablations["non_adaptive"],
         "with headroom": ablations["adaptive_with_headroom"],
         "slack": high["slack"],
-        "slack, balance": ablations["slack_balance"],
+        "slack stays": ablations["slack_stays"],
     }
     columns: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "boundary to answer, p99 s": lambda result: result["boundary_blocking_p99_s"],

@@ -4,7 +4,7 @@ Pure. A section maps labels to the cases that belong together: the same thing un
 Sections share cases, each of which is run once.
 
     evaluation        both workloads at three loads, five policies, eight instances
-    ablations         pascal without migration and with it always; slack that balances
+    ablations         pascal without migration, with it always, with headroom; slack without
     mixes             the reasoning-heavy mix, and ServeGen's bursts at their peak
     quantum           rr and pascal with other quanta
     demotion          pascal with other thresholds
@@ -51,7 +51,7 @@ ABLATIONS = {
     "no_migration": ("pascal", "off"),
     "non_adaptive": ("pascal", "always"),
     "adaptive_with_headroom": ("pascal", "adaptive"),
-    "slack_balance": ("slack", "balance"),
+    "slack_stays": ("slack", "off"),
 }
 MIXES = {"reasoning-heavy": "high", "servegen-r1": "peak"}
 SWEPT = "arena-hard"  # the workload of the sweeps

@@ -52,7 +52,7 @@ def everything() -> dict[str, Any]:
         ("arena-hard", "no_migration"): [outcome("pascal", [24.0] * 20, ttfat_s=9.0)],
         ("arena-hard", "non_adaptive"): [outcome("pascal", [34.8] * 20, violations=3)],
         ("arena-hard", "adaptive_with_headroom"): [outcome("pascal", [30.0] * 20)],
-        ("arena-hard", "slack_balance"): [outcome("slack", [20.0] * 20)],
+        ("arena-hard", "slack_stays"): [outcome("slack", [20.0] * 20)],
     }
     swept: dict[Label, list[PaperRun]] = {
         (policy, value): [outcome(policy, [TTFTS_S[policy]] * 20)]
