@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="renew the tables of reproduction.md and the images there; default: "
-        "docs of this checkout, with --quick nowhere",
+        "docs of this checkout, with --quick, --only or --seeds nowhere",
     )
     add(
         "--state",
@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds is not None and not 1 <= args.seeds <= most:
         print(f"pascal: --seeds: 1 to {most}, not {args.seeds}", file=sys.stderr)
         return 2
-    scope = scope.with_seeds(args.seeds or most)
+    if args.seeds is not None:
+        scope = scope.with_seeds(args.seeds)
     try:
         prepare_json(args.json, keep=False)
         store = Store(args.state)
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _docs(args: argparse.Namespace) -> Path | None:
     """Where the documentation is renewed."""
-    if args.docs is not None or args.quick or args.only:
+    if args.docs is not None or args.quick or args.only or args.seeds is not None:
         return args.docs  # type: ignore[no-any-return]
     return _DOCS if (_DOCS / "reproduction.md").is_file() else None
 

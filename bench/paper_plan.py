@@ -82,7 +82,7 @@ class Scope:
     def with_seeds(self, count: int) -> Scope:
         """The same with fewer seeds, and three fifths of them for the sweeps, as in full.
 
-        :param count: 1 to all.
+        :param count: 1 to all of ``seeds``.
         """
         return replace(
             self,

@@ -278,14 +278,19 @@ class SimulatedInstance:
         return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
 
     def _take_leap(self, steps: int) -> None:
-        """Let vLLM take the first steps of the leap that was planned, as if at its beginning."""
+        """Let vLLM take the first steps of the leap that was planned, as if at its beginning.
+
+        Only this instance sees the clock go back, and nothing has happened to it since then.
+        """
         began_s, now = self._planned_s, self._clock.now
         assert began_s is not None
         self._planned_s = None
         self._ends = self._ends[:steps]
         self._clock.now = began_s
-        self._take(began_s)
-        self._clock.now = now
+        try:
+            self._take(began_s)
+        finally:
+            self._clock.now = now
 
     def _interfere(self) -> None:
         """Something is about to happen to the instance: a leap ends with the step under way."""

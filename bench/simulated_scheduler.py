@@ -10,8 +10,9 @@ A leap is planned when it begins and handed to vLLM when it ends, or when somebo
 the instance, whichever comes first: then as many of its steps as have begun. So it need not end
 before something happens elsewhere.
 
-Tests hold the results against those of a scheduler that does none of it. The one thing that a leap
-shifts is the moment at which KV is stored to the host: at its end, not in its midst.
+Tests hold the results against those of a scheduler that does none of it. What a leap shifts is when
+KV is stored to the host, and when that is noticed: at its end, not in its midst. What it fills of a
+request that ends with it is not stored at all; nobody would ask for it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
@@ -24,6 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.errors import BenchmarkError
+from bench.outputs import prepare_json, write_json
 from bench.simulated_parts import InstanceSettings
 from bench.simulator import NO_MIGRATION, Cluster, Window
 from bench.virtual import INSTANCES, KV_SHARE, MODEL, PROFILE, Plan, arrivals
@@ -147,11 +148,10 @@ def main(flags: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=_at_least_one, default=5, help="of each case (5)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     arguments = parser.parse_args(flags)
-    if arguments.json is not None:
-        if arguments.json.is_dir():
-            parser.error(f"--json: {arguments.json} is a folder")
-        if not arguments.json.absolute().parent.is_dir():
-            parser.error(f"--json: there is no folder {arguments.json.parent}")
+    try:
+        prepare_json(arguments.json, keep=False)
+    except BenchmarkError as error:
+        parser.error(str(error))
     simulated_s = 10.0 if arguments.quick else 60.0
     speeds: list[Speed] = []
     try:
@@ -164,9 +164,8 @@ def main(flags: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     Console().print(table(speeds))
-    if arguments.json is not None:
-        figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
+    write_json(arguments.json, {"speeds": figures})
 
 
 if __name__ == "__main__":

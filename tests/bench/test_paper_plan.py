@@ -37,6 +37,7 @@ def test_fewer_seeds_are_the_first_of_them() -> None:
     assert (some.seeds, some.sweep_seeds, some.characterised_seeds) == ((1, 2, 3), (1,), (1, 2, 3))
     assert FULL.with_seeds(5) == FULL
     assert QUICK.with_seeds(1).sweep_seeds == QUICK.sweep_seeds
+    assert QUICK.with_seeds(1).characterised_seeds == (1,)
     few = in_order(sections(FULL.with_seeds(2)))
     assert set(few) < set(in_order(sections(some)))
 

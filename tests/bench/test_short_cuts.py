@@ -98,6 +98,19 @@ def test_leaps_change_nothing_without_offload(seed: int) -> None:
     assert quick == exact
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4, 6, 14])
+def test_leaps_lose_and_reload_as_much_with_it(seed: int) -> None:
+    (quick, _), (exact, _) = pair(seed)
+
+    def kv(run: ClusterRun) -> tuple[int, int]:
+        totals = run.totals
+        return sum(t.recomputed_tokens for t in totals), sum(t.reloaded_tokens for t in totals)
+
+    assert kv(quick) == kv(exact) > (0, 0)
+    assert quick.generated_tokens == exact.generated_tokens
+    assert quick.ended_s == pytest.approx(exact.ended_s, rel=0.001)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 4])
 def test_the_other_short_cuts_change_nothing_with_it(seed: int) -> None:
     quick, exact = pair(seed, leaps=False)

@@ -23,8 +23,8 @@ def test_every_case_runs_both_ways(case: simulator_speed.Case) -> None:
     [
         (["--repeats", "0"], "must be at least 1, not 0"),
         (["--repeats", "many"], "--repeats: not a number: 'many'"),
-        (["--json", "/nowhere/figures.json"], "--json: there is no folder /nowhere"),
-        (["--json", "."], "--json: . is a folder"),
+        (["--json", "/nowhere/figures.json"], "--json /nowhere/figures.json: No such file"),
+        (["--json", "."], "--json .: Is a directory"),
     ],
 )
 def test_wrong_flags_are_refused_at_once(
