@@ -177,7 +177,7 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) ->
     file = tmp_path / "figures.json"
     running = subprocess.Popen(
         [sys.executable, "-m", "gateway.cli", "simulate", "run", "--rate", "20",
-         "--num-requests", "500", "--json", str(file),
+         "--num-requests", "100000", "--json", str(file),
          "--chrome-trace", str(tmp_path / "trace.json")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
