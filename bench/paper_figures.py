@@ -32,7 +32,7 @@ def tail_ttft(results: Results, workloads: tuple[str, ...], path: Path) -> None:
     for row in panels:
         row[0].set_ylabel("p99 TTFT, s")
     for axes in panels[-1]:
-        axes.set_xlabel("reasoning tokens")
+        axes.set_xlabel("reasoning tokens, from")
     save(figure, path)
 
 
@@ -143,7 +143,7 @@ def _bins(axes: Axes, by_policy: Mapping[str, Mapping[str, Any]]) -> None:
     for policy, result in by_policy.items():
         seconds = [result["ttft_p99_by_bin"][name] for name in bins]
         axes.plot(range(len(bins)), seconds, marker="o", color=COLOURS[policy], label=policy)
-    axes.set_xticks(range(len(bins)), bins, fontsize="x-small")
+    axes.set_xticks(range(len(bins)), [name.split("-")[0] for name in bins], fontsize="x-small")
     axes.set_ylim(bottom=0)
 
 
