@@ -12,6 +12,9 @@ export function useFollow() {
   function settle() {
     const scroller = ref.current;
     if (!scroller) return;
+    const found = measure(scroller);
+    // The reader has just scrolled up and the event is still to come: not to be undone.
+    if (following && !nextFollow(true, last.current ?? found, found)) return;
     if (following) scroller.scrollTop = scroller.scrollHeight;
     last.current = measure(scroller);
   }
