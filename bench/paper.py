@@ -83,11 +83,10 @@ def run(args: argparse.Namespace) -> int:
     scope = QUICK if args.quick else FULL
     wanted = tuple(dict.fromkeys(args.only or SECTIONS))
     docs = _docs(args)
-    most = len(scope.seeds)
-    if args.seeds is not None and not 1 <= args.seeds <= most:
-        print(f"pascal: --seeds: 1 to {most}, not {args.seeds}", file=sys.stderr)
-        return 2
     if args.seeds is not None:
+        if not 1 <= args.seeds <= len(scope.seeds):
+            print(f"pascal: --seeds: 1 to {len(scope.seeds)}, not {args.seeds}", file=sys.stderr)
+            return 2
         scope = scope.with_seeds(args.seeds)
     try:
         prepare_json(args.json, keep=False)

@@ -197,7 +197,7 @@ _LINES = (
         "up to 29%",
         _swept("rr"),
         _whole,
-        "the experiment, as above",
+        "more load does not make it larger",
     ),
     _Line(
         "one request's TTFT above FCFS, at most",

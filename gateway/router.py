@@ -170,6 +170,8 @@ class Router:
 
         What is on its way without KV is bound by nothing: it is an ordinary new request there.
         """
+        if not instance.routes:
+            return  # as for most of the time that it is drained
         now = time.monotonic()
         others = [
             other

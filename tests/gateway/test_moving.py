@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,13 +312,7 @@ async def test_a_claim_that_is_refused_inside_the_target_is_no_move(tmp_path: Pa
 
 
 async def test_few_requests_move_at_once(tmp_path: Path) -> None:
-    placement = PlacementConfig(
-        boundary="balance",
-        balance_gap=0.0,
-        headroom=0.0,
-        max_migrations_per_instance=1,
-        reserve_memory=False,
-    )
+    placement = replace(MOVE, max_migrations_per_instance=1, reserve_memory=False)
     async with play(tmp_path, "a", "b", placement=placement) as playing:
         a, b = playing.actors["a"], playing.actors["b"]
         a.holding |= {"hand over", "generate"}
@@ -337,14 +332,7 @@ async def test_few_requests_move_at_once(tmp_path: Path) -> None:
 
 
 async def test_few_requests_move_at_once_between_any_instances(tmp_path: Path) -> None:
-    placement = PlacementConfig(
-        boundary="balance",
-        balance_gap=0.0,
-        headroom=0.0,
-        max_migrations=1,
-        max_migrations_per_instance=0,
-        reserve_memory=False,
-    )
+    placement = replace(MOVE, max_migrations=1, max_migrations_per_instance=0, reserve_memory=False)
     async with play(tmp_path, "a", "b", "c", placement=placement) as playing:
         sources = [playing.actors["a"], playing.actors["b"]]
         for source in sources:
