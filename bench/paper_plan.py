@@ -5,6 +5,7 @@ Sections share cases, each of which is run once.
 
     evaluation        both workloads at three loads, five policies, eight instances
     ablations         pascal without migration, with it always, with headroom; slack without
+    baselines         what others' rules for streamed text do with the same requests, without moves
     mixes             the reasoning-heavy mix, and ServeGen's bursts at their peak
     quantum           rr and pascal with other quanta
     demotion          pascal with other thresholds
@@ -40,6 +41,7 @@ Section = dict[Label, list[Case]]
 SECTIONS = (
     "evaluation",
     "ablations",
+    "baselines",
     "mixes",
     "quantum",
     "demotion",
@@ -53,6 +55,8 @@ ABLATIONS = {
     "adaptive_with_headroom": ("pascal", "adaptive"),
     "slack_stays": ("slack", "off"),
 }
+# Beside those of the evaluation, and `slack` that stays, for neither of these moves anybody.
+BASELINES = ("slack", "andes", "tokenflow")
 MIXES = {"reasoning-heavy": "high", "servegen-r1": "peak"}
 SWEPT = "arena-hard"  # the workload of the sweeps
 _CHARACTERISED = 0.9  # utilisation of all memory, were the arrivals not to end
@@ -141,6 +145,7 @@ def sections(scope: Scope) -> dict[str, Section]:
     return {
         "evaluation": _section(_evaluation(scope)),
         "ablations": _section(_ablations(scope)),
+        "baselines": _section(_baselines(scope)),
         "mixes": _section(_mixes(scope)),
         "quantum": _section(_quantum(scope)),
         "demotion": _section(_demotion(scope)),
@@ -213,6 +218,16 @@ def _ablations(scope: Scope) -> Iterator[tuple[Label, Case]]:
             found = _at(scope, workload, LOADS["high"], seed)
             for name, (policy, boundary) in ABLATIONS.items():
                 yield (workload, name), replace(found[policy], boundary=boundary)
+
+
+def _baselines(scope: Scope) -> Iterator[tuple[Label, Case]]:
+    for seed in scope.seeds:
+        for workload in scope.ablated:
+            found = _at(scope, workload, LOADS["high"], seed)
+            for policy in (ORACLE, "fcfs", "rr"):
+                yield (workload, policy), found[policy]
+            for policy in BASELINES:
+                yield (workload, policy), replace(found["slack"], policy=policy, boundary="off")
 
 
 def _mixes(scope: Scope) -> Iterator[tuple[Label, Case]]:

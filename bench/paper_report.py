@@ -16,6 +16,7 @@ from bench.errors import BenchmarkError
 from bench.paper_cases import LOADS, WORKLOADS
 from bench.paper_claims import claims, percent
 from bench.paper_plan import MIXES, SWEPT
+from bench.paper_results import bin_name
 from bench.policy_figures import ORACLE
 
 Results = Mapping[str, Any]
@@ -23,6 +24,7 @@ Rows = list[Sequence[str]]  # the first one is the head
 
 PAGE = "reproduction.md"
 _IMAGES = "images"
+_SHORTEST = bin_name(0)
 _SCOPES = {
     "full": "full scope: all of the KV memory, seeds: {all}, of the sweeps {sweeps}.",
     "quick": "**quick** scope: half of the KV memory, one seed, windows of 15 s. It shows that "
@@ -102,6 +104,7 @@ _TITLES = {
     "evaluation": "Eight instances",
     "slack": "slack against unlimited memory at high load",
     "ablations": "Where requests answer",
+    "baselines": "Other schedulers for streamed text at high load",
     "instances": "More instances, and fewer, at the same load each",
 }
 
@@ -113,6 +116,7 @@ def _blocks(results: Results) -> dict[str, Rows]:
         "evaluation": _evaluation,
         "slack": _slack,
         "ablations": _ablations,
+        "baselines": _baselines,
         "instances": _instances,
     }
     rows = {name: make(results) for name, make in made.items()}
@@ -177,6 +181,35 @@ def _ablations(results: Results) -> Rows:
                     percent(result["slo_violations"]),
                     f"{result['migrations']:.0f}",
                     f"{result['e2e_s']['p99']:.1f}",
+                )
+            )
+    return rows
+
+
+def _baselines(results: Results) -> Rows:
+    rows: Rows = [
+        (
+            "workload",
+            "policy",
+            f"TTFT p99 / oracle's, {_SHORTEST}",
+            "mean TTFT, s",
+            "QoE < 0.95",
+            "tokens/s",
+            "preemptions a request",
+        )
+    ]
+    for workload, by_policy in results["experiments"].get("baselines", {}).items():
+        for policy, result in by_policy.items():
+            ratio = result["ttft_p99_to_oracle"].get(_SHORTEST)
+            rows.append(
+                (
+                    workload,
+                    policy,
+                    "-" if ratio is None else f"{ratio:.2f}",
+                    f"{result['ttft_s']['mean']:.1f}",
+                    percent(result["slo_violations"]),
+                    f"{result['throughput_tok_s']:.0f}",
+                    f"{result['preemptions_per_request']:.2f}",
                 )
             )
     return rows

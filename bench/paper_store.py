@@ -1,13 +1,14 @@
 """Finished runs of the reproduction, one file each: what makes a night's work resumable.
 
 A file is named by a digest of everything that determines its run: the case, the device profile, the
-policies' numbers, vLLM's version and the source that simulates. Whoever changes any of these
-gets new files, and nobody a figure of something else. A file is complete or not there: it is
-written beside its place and then moved.
+policies' numbers, vLLM's version and the source that simulates, without its comments. Whoever
+changes any of these gets new files, and nobody a figure of something else. A file is complete or
+not there: it is written beside its place and then moved.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -115,8 +116,20 @@ def _of_code() -> bytes:
     for pattern in _SOURCES:
         for path in sorted(_ROOT.glob(pattern)):
             digest.update(f"{path.relative_to(_ROOT)}\n".encode())
-            digest.update(path.read_bytes())
+            digest.update(_meaning(path))
     return digest.digest()
+
+
+def _meaning(path: Path) -> bytes:
+    """Of Python source what is run: a night's work outlasts a better comment."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree).encode()
 
 
 def _version_of_vllm() -> str:

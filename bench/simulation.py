@@ -20,7 +20,7 @@ from bench.policy_figures import ORACLE, PolicyRun
 from bench.workload import Workload, workload_of
 from gateway.placement import Rules
 from workers.device import DeviceProfile
-from workers.policy_settings import POLICIES, PolicySettings
+from workers.policy_settings import BASELINES, POLICIES, PolicySettings
 from workers.profile import load_profile
 
 BOUNDARIES = ("off", "always", "adaptive", "balance")
@@ -243,7 +243,7 @@ def _word(key: str, value: str) -> str:
 
 def check_policies(names: tuple[str, ...]) -> None:
     """:raises BenchmarkError: for a policy that does not exist."""
+    known = (*POLICIES, *BASELINES, ORACLE)
     for name in names:
-        if name not in (*POLICIES, ORACLE):
-            known = ", ".join((*POLICIES, ORACLE))
-            raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {known}")
+        if name not in known:
+            raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")

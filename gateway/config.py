@@ -88,7 +88,8 @@ class WorkersConfig:
     count: int = _setting(2, 1)
     engine: str = _choice("auto", "auto", "inprocess", "async")
     emulate: str = ""  # device profile, by name or path, that stands for the hardware; empty: none
-    policy: str = _choice("slack", "fcfs", "rr", "pascal", "slack")  # inside an engine
+    # inside an engine
+    policy: str = _choice("slack", "fcfs", "rr", "pascal", "slack", "andes", "tokenflow")
     quantum_tokens: int = _setting(500, 1)  # a turn in a round-robin queue
     demotion_tokens: int = _setting(5000, 1)  # pascal: longer reasoning yields to the rest
     low_water_s: float = _setting(2.0, 0)  # slack: a reader with less left goes first

@@ -25,8 +25,9 @@ from workers.kv_offload import ResumeConnector
 from workers.kv_transfer import part_of
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
-from workers.policy import Memory, RequestView, decide, queue_of
+from workers.policy import decide, queue_of
 from workers.policy_settings import PolicySettings
+from workers.policy_view import Memory, RequestView
 
 _BY_RANK = attrgetter("priority")
 _UNRANKED = 2**62  # behind every ranked request, until the next decision

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-POLICIES = ("fcfs", "rr", "pascal", "slack")  # what they do: `workers.policy`
+# What they do: `workers.policy`.
+POLICIES = ("fcfs", "rr", "pascal", "slack")
+BASELINES = ("andes", "tokenflow")  # others' rules, to compare with
 
 
 def check_policy(policy: str) -> None:
     """:raises ValueError: for a policy that does not exist."""
-    if policy not in POLICIES:
-        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICIES)}")
+    known = POLICIES + BASELINES
+    if policy not in known:
+        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,12 @@ class PolicySettings:
     # What a request that has become urgent gets at least once it runs: less would not be worth the
     # resume.
     min_run_tokens: int = 64
+
+    # Only in `andes`: how far it looks ahead. As long as a quantum takes at 30 ms a token.
+    qoe_horizon_s: float = 15.0
+    # Only in `andes`: it preempts nobody while those that are there have been preempted so often,
+    # in the mean. Else it would for every new request, which holds fewest blocks.
+    preemptions_per_request: float = 1.0
 
     # Preemptions in one step for waiting requests after the first, which may take what it needs.
     # Each costs a recompute, which the steps of all the others then wait for.
@@ -110,6 +119,8 @@ _LEAST: dict[str, float] = {
     "high_water_s": 0,
     "starvation_s": 0,
     "min_run_tokens": 0,
+    "qoe_horizon_s": 0,
+    "preemptions_per_request": 0,
     "max_preemptions_per_step": 1,
     "max_preemptions": 0,
     "review_s": 0,

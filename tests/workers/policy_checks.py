@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workers.phase import Phase
-from workers.policy import HIGH_QUEUE, Decision, Memory, RequestView
 from workers.policy_settings import PolicySettings
+from workers.policy_view import HIGH_QUEUE, Decision, Memory, RequestView
 
 
 def growth(r: RequestView) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.phase import Phase
-from workers.policy import Decision, Memory, RequestView, decide, queue_of
+from workers.policy import decide, queue_of
 from workers.policy_settings import PolicySettings
+from workers.policy_view import Decision, Memory, RequestView
 
 BLOCK = 4  # tokens
 STEP_S = 0.05

@@ -11,8 +11,8 @@ from vllm.v1.request import RequestStatus
 from workers.dispatch import Dispatcher, PhaseState, Turn
 from workers.messages import Pace
 from workers.phase import Phase, PhaseTracker
-from workers.policy import HIGH_QUEUE, LOW_QUEUE
 from workers.policy_settings import PolicySettings
+from workers.policy_view import HIGH_QUEUE, LOW_QUEUE
 from workers.resume_cost import ResumeCosts
 
 END = 4

@@ -21,8 +21,8 @@ from workers import tickets
 from workers.hand_over import HANDED_OVER, ticket_of
 from workers.kv_migration import kv_tokens_of, kv_transfer_config, pull_params
 from workers.messages import Ticket
-from workers.policy import Decision, RequestView
 from workers.policy_settings import POLICIES
+from workers.policy_view import Decision, RequestView
 from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
 
 __all__ = ["config"]  # the fixture

@@ -30,8 +30,8 @@ from tests.workers.harness import MODEL
 from tests.workers.test_pipeline import BLOCK, SLOTS, Pipeline, run_and_check
 from workers.kv_offload import ResumeConnector, kv_transfer_config
 from workers.load import vllm_config
-from workers.policy import Decision, Memory, RequestView
 from workers.policy_settings import POLICIES, PolicySettings
+from workers.policy_view import Decision, Memory, RequestView
 from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
 from workers.settings import WorkerSettings
 

@@ -33,8 +33,9 @@ from tests.workers.policy_checks import check
 from workers.load import vllm_config
 from workers.messages import Pace
 from workers.phase import Phase
-from workers.policy import Decision, Memory, RequestView, decide
+from workers.policy import decide
 from workers.policy_settings import POLICIES, PolicySettings
+from workers.policy_view import Decision, Memory, RequestView
 from workers.scheduler import (
     CONFIG_KEY,
     REQUEST_KEY,

@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from tests.workers.policy_checks import check
 from tests.workers.policy_simulation import STEP_S, Request, Simulation
 from workers.phase import Phase
-from workers.policy import (
-    HIGH_QUEUE,
-    LOW_QUEUE,
-    Decision,
-    Memory,
-    RequestView,
-    decide,
-    queue_of,
-    slack_s,
-)
-from workers.policy_settings import POLICIES, PolicySettings
+from workers.policy import decide, queue_of
+from workers.policy_settings import BASELINES, POLICIES, PolicySettings
+from workers.policy_view import HIGH_QUEUE, LOW_QUEUE, Decision, Memory, RequestView, slack_s
 
 SMALL = PolicySettings(
     quantum_tokens=8,
@@ -102,7 +94,7 @@ memories = st.builds(
 )
 
 
-@given(policy=st.sampled_from(POLICIES), requests=views(), memory=memories)
+@given(policy=st.sampled_from(POLICIES + BASELINES), requests=views(), memory=memories)
 @settings(max_examples=600, deadline=None)
 def test_no_decision_exceeds_memory_or_passes_over_reasoning(
     policy: str, requests: list[RequestView], memory: Memory
@@ -134,7 +126,7 @@ workloads = st.lists(
 
 
 @given(
-    policy=st.sampled_from(POLICIES),
+    policy=st.sampled_from(POLICIES + BASELINES),
     requests=workloads,
     blocks=st.integers(36, 90),  # the largest request needs 35
     slots=st.integers(1, 8),
@@ -158,8 +150,8 @@ def test_every_request_finishes_and_is_preempted_a_bounded_number_of_times(
 
 def test_pressure_in_the_simulation_is_real() -> None:
     """The properties above would hold of an idle machine too."""
-    for policy in POLICIES:
-        requests = [Request(f"r{i}", 1 + 3 * i, 20, 40, 30) for i in range(14)]
+    for policy in POLICIES + BASELINES:
+        requests = [Request(f"r{i}", 1 + 3 * i, 20, 40, 30, tau_s=0.2) for i in range(14)]
         simulation = Simulation(of(policy), requests, blocks=60, slots=8)
         simulation.run(check, limit=20_000)
         assert (simulation.preemptions > 10) == (policy != "fcfs")
@@ -237,6 +229,53 @@ def test_slack_ranks_urgent_then_reasoning_then_the_well_fed() -> None:
     assert decision.preempt == ("overfed", "fed")
     assert decision.admit == ("dry", "less dry")
     assert decision.urgent == {"dry", "less dry"}
+
+
+def test_andes_serves_who_gains_most_for_its_memory() -> None:
+    numbers = of("andes", qoe_horizon_s=10.0)
+    requests = [
+        answer("fed", 30, running=True),  # gains nothing for as long as is looked ahead
+        answer("hungry", 6, running=True, blocks_held=2, blocks_needed=2),  # 4 s for 2 blocks
+        view("large", blocks_needed=8),  # 10 s for 8
+        view("small", arrival=1, blocks_needed=2),  # 10 s for 2
+        answer("soon", 2, resume_s=4.0),  # 6 s for 1: it takes longer to come back than it has
+    ]
+    decision = decide(numbers, requests, FULL, NOW)
+    assert decision.order == ("soon", "small", "hungry", "large", "fed")
+    assert (decision.preempt, decision.admit) == (("fed", "hungry"), ("soon", "small"))
+    thinks = view("thinks", running=True, blocks_held=2, blocks_needed=2)
+    assert decide(numbers, [thinks, requests[3]], FULL, NOW).preempt == (), "equal worth stays"
+
+
+def test_andes_preempts_no_more_than_it_may() -> None:
+    requests = [answer("fed", 30, running=True, preemptions=2), view("new"), view("newer")]
+    for allowed, preempt in ((1.0, ("fed",)), (2 / 3, ())):
+        numbers = of("andes", preemptions_per_request=allowed)
+        assert decide(numbers, requests, FULL, NOW).preempt == preempt
+
+
+def test_tokenflow_serves_the_emptiest_buffer_and_makes_room_where_there_is_enough() -> None:
+    requests = [
+        answer("fed", 1.6, running=True),
+        answer("dear", 1.6, running=True, arrival=1, resume_s=0.2),  # back too late
+        answer("near", 1.4, running=True),
+        answer("empty", -1.0, arrival=2),
+        view("thinks", arrival=3),
+        answer("some", 0.6, arrival=4),
+    ]
+    decision = decide(of("tokenflow"), requests, FULL, NOW)
+    assert decision.order == ("empty", "thinks", "some", "near", "fed", "dear")
+    assert (decision.preempt, decision.admit) == (("fed",), ("empty",))
+    some = decide(of("tokenflow"), [requests[0], requests[-1]], FULL, NOW)
+    assert some.preempt == (), "it has more in store than the low-water mark"
+
+
+def test_to_the_baselines_a_reader_who_takes_everything_has_nothing_in_store() -> None:
+    for policy in BASELINES:
+        ahead, paused = answer("ahead", 1000), view("paused", Phase.ANSWERING)
+        unpaced = answer("unpaced", 1000, arrival=1, paced=False)
+        order = decide(of(policy), [ahead, paused, unpaced], FULL, NOW).order
+        assert order == ("unpaced", "ahead", "paused")
 
 
 def test_low_water_covers_the_cost_of_resuming() -> None:
@@ -446,7 +485,7 @@ def test_nobody_waits_for_memory_that_a_preemption_has_just_freed() -> None:
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ({"policy": "lifo"}, "'lifo'; known: fcfs, rr, pascal, slack"),
+        ({"policy": "lifo"}, "'lifo'; known: fcfs, rr, pascal, slack, andes, tokenflow"),
         ({"quantum_token": 5}, "'quantum_token'; did you mean 'quantum_tokens'"),
         ({"quantum_tokens": 0}, "quantum_tokens must be at least 1, not 0"),
         ({"quantum_tokens": 5.5}, "quantum_tokens must be of type int"),

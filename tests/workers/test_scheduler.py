@@ -59,7 +59,9 @@ def test_statistics_survive_the_way_through_integers() -> None:
 
 
 def test_unknown_policy_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'lifo'; known: fcfs, rr, pascal, slack"):
+    with pytest.raises(
+        ValueError, match="'lifo'; known: fcfs, rr, pascal, slack, andes, tokenflow"
+    ):
         policy_settings({"policy": "lifo"})
     assert policy_settings({"policy": "rr", "think_end_token_id": 4}).policy == "rr"
 
