@@ -10,8 +10,8 @@ end, 12.6% mean TTFT, 6.49% TPOT). It does not say over what it took the first, 
     tpot       the same, of the trace's mean TPOT
 
 TTFT is to the first answering token, TPOT from there on per token, both as the engine makes them. A
-trace may have been replayed several times: then a request's real figure is the mean of them, as a
-fit adds up to the mean of its steps.
+trace may have been replayed several times, and simulated for each of them with the speed that the
+machine had then (`bench.machine_speed`): a request's figures are the means.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from bench.arrivals import poisson
@@ -69,9 +70,13 @@ class Regime:
 
 CALM: Final = Regime("calm", 6, None)
 PRESSED: Final = Regime("pressed", 10, 0.6)
-# What is fitted to: other rates on both sides of those that are judged, and other seeds.
-CALIBRATION: Final = (Regime("calibration, calm", 9, None), Regime("calibration, pressed", 14, 0.5))
 JUDGED: Final = (CALM, PRESSED)
+# What is fitted to: other rates, on both sides of those that are judged, and other seeds. Beside
+# each of the judged one, round by round.
+CALIBRATION: Final = (
+    (Regime("calibration, calm", 9, None), Regime("calibration, pressed", 14, 0.5)),
+    (Regime("calibration, calmer", 4, None), Regime("calibration, less pressed", 8, 0.7)),
+)
 
 
 def burst(policy: str, kv_blocks: int, seed: int | str) -> Trace:
@@ -136,6 +141,7 @@ class Comparison:
     ttft_mean: float
     tpot: float
     ttft_each: float  # MAPE over requests
+    e2e_steady: float  # as `e2e`, if the machine's speed were simulated as constant
     noise: float  # how far e2e of single replays was from its mean, MAPE; 0 with one
     preemptions: tuple[float, float]  # real, mean of the replays, and simulated
     share: Share
@@ -158,6 +164,7 @@ class Comparison:
                 "tpot": self.tpot,
             },
             "ttft_each": self.ttft_each,
+            "e2e_steady": self.e2e_steady,
             "noise": self.noise,
             "preemptions": {"real": self.preemptions[0], "simulated": self.preemptions[1]},
             "processor_share": self.share.had,
@@ -165,30 +172,36 @@ class Comparison:
 
 
 def compare(
-    name: str, replays: Sequence[Sequence[Served]], simulated: Sequence[Served], share: Share
+    name: str,
+    replays: Sequence[Sequence[Served]],
+    simulated: Sequence[Sequence[Served]],
+    steady: Sequence[Served],
+    share: Share,
 ) -> Comparison:
     """Judge one trace.
 
     :param replays: on the real engine, all with the same requests in the same order.
+    :param simulated: likewise, once or as often.
+    :param steady: once, on a machine of constant speed.
     """
 
-    def means(figure: Callable[[Served], float | None]) -> list[float]:
-        each = zip(*([figure(one) for one in replay] for replay in replays), strict=True)
-        return [_mean(values) for values in each if None not in values]
+    def errors(runs: Sequence[Sequence[Served]], figure: _Figure) -> list[float]:
+        pairs = zip(_means(runs, figure), _means(replays, figure), strict=True)
+        return [simulated_s / real_s - 1.0 for simulated_s, real_s in pairs]
 
-    real_e2e, real_ttft = means(lambda one: one.e2e_s), means(lambda one: one.ttft_s)
+    def error(figure: _Figure) -> float:
+        return _mean(_means(simulated, figure)) / _mean(_means(replays, figure)) - 1.0
+
+    real_e2e = _means(replays, _E2E)
     return Comparison(
         name=name,
-        requests=len(simulated),
-        e2e_errors=tuple(
-            one.e2e_s / real - 1.0 for one, real in zip(simulated, real_e2e, strict=True)
-        ),
-        e2e_mean=_mean(one.e2e_s for one in simulated) / _mean(real_e2e) - 1.0,
-        ttft_mean=_mean(one.ttft_s for one in simulated) / _mean(real_ttft) - 1.0,
-        tpot=_mean(one.tpot_s for one in simulated) / _mean(means(lambda one: one.tpot_s)) - 1.0,
-        ttft_each=statistics.fmean(
-            abs(one.ttft_s / real - 1.0) for one, real in zip(simulated, real_ttft, strict=True)
-        ),
+        requests=len(steady),
+        e2e_errors=tuple(errors(simulated, _E2E)),
+        e2e_mean=error(_E2E),
+        ttft_mean=error(_TTFT),
+        tpot=error(_TPOT),
+        ttft_each=_mean(map(abs, errors(simulated, _TTFT))),
+        e2e_steady=_mean(map(abs, errors([steady], _E2E))),
         noise=statistics.fmean(
             abs(one.e2e_s / real - 1.0)
             for replay in replays
@@ -196,7 +209,7 @@ def compare(
         ),
         preemptions=(
             sum(one.preemptions for replay in replays for one in replay) / len(replays),
-            sum(one.preemptions for one in simulated),
+            sum(one.preemptions for run in simulated for one in run) / len(simulated),
         ),
         share=share,
     )
@@ -210,6 +223,18 @@ def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
         "ttft_mean": statistics.fmean(abs(one.ttft_mean) for one in comparisons),
         "tpot": statistics.fmean(abs(one.tpot) for one in comparisons),
     }
+
+
+_Figure = Callable[[Served], float | None]
+_E2E: Final[_Figure] = attrgetter("e2e_s")
+_TTFT: Final[_Figure] = attrgetter("ttft_s")
+_TPOT: Final[_Figure] = attrgetter("tpot_s")
+
+
+def _means(runs: Sequence[Sequence[Served]], figure: _Figure) -> list[float]:
+    """A figure of each request, over runs of the same trace; not of those that have none."""
+    each = zip(*([figure(one) for one in run] for run in runs), strict=True)
+    return [_mean(values) for values in each if None not in values]
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -70,10 +70,10 @@ def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
     rows = [_row(step, knots) for step in used]
     found = _not_negative(rows, took, len(_SCALES) + len(knots))
     times = _times(found, knots)
-    modelled = [_modelled(times, step) for step in used]
+    modelled = [modelled_s(times, step) for step in used]
     whole = sum(min(t, _WORST * m) for t, m in zip(took, modelled, strict=True)) / sum(modelled)
     times = _times([whole * value for value in found], knots)
-    modelled = [_modelled(times, step) for step in used]
+    modelled = [modelled_s(times, step) for step in used]
     return Fit(
         times=times,
         steps=len(used),
@@ -83,7 +83,8 @@ def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
     )
 
 
-def _modelled(times: StepTimes, step: LoggedStep) -> float:
+def modelled_s(times: StepTimes, step: LoggedStep) -> float:
+    """What a step should have taken."""
     return times.seconds(
         step.decodes, step.decode_kv_tokens, step.prefill_tokens, step.prefill_tokens2
     )

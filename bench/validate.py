@@ -2,8 +2,9 @@
 
 Two parts, each of which can be run alone with ``--only``:
 
-    engines    a real CPU engine with the embedded model against a profile that is fitted to its own
-               step log, in the same run: calibration and judged traces take turns
+    engines    a real CPU engine with the embedded model against a profile that is fitted, in the
+               same run, to the step log of other traces; on the processor's clock a second engine
+               on the same core runs them, and tells how fast the core was (`bench.machine_speed`)
     emulated   an emulated instance in real time against virtual time, of one and the same profile
 
 What is compared, and what the figures mean: `bench.fidelity`.
@@ -16,11 +17,8 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,43 +31,19 @@ from bench.calibrate import QUIET, fit_json, fit_table, profile_of, provenance, 
 from bench.engine_clock import CLOCKS, ClockName, Share
 from bench.engines import SETTINGS
 from bench.errors import BenchmarkError
-from bench.fidelity import (
-    CALIBRATION,
-    JUDGED,
-    THRESHOLDS,
-    Comparison,
-    Regime,
-    burst,
-    compare,
-    mape,
-    trace_of,
-)
+from bench.fidelity import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
+from bench.machine_speed import fit_slowed, slowdowns
 from bench.outputs import prepare_json, write_json
-from bench.replay import Replayed, ReplayEngine, Served, Trace
+from bench.replay import ReplayEngine
 from bench.step_fit import fit_steps
-from workers.device import DeviceProfile
+from bench.validation_runs import BATCHED_TOKENS, Advance, Plan, replay_rounds, simulated
 from workers.policy_settings import POLICIES
 from workers.profile import ProfileError, load_profile
-from workers.settings import WorkerSettings
 from workers.step_log import LoggedStep
 
 PARTS = ("engines", "emulated")
 _FILE_COLUMNS = 140  # where there is no terminal: room for the tables
-_BATCHED_TOKENS = 2048
 _PROBE_S = 0.3
-
-Advance = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How much is run."""
-
-    policy: str
-    rounds: int
-    requests: int  # of a trace
-    seed: int
-    profile: str  # of the emulated part
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
     add(
         "--clock",
-        choices=("auto", *CLOCKS),
-        default="auto",
-        help="the real engine's; auto: wall on a quiet machine, else processor",
+        choices=CLOCKS,
+        default="processor",
+        help="the real engine's (default: processor, on which others do not count)",
     )
     add("--emulate", default="h100-qwen32b", metavar="PROFILE", help="of the emulated part")
     add("--profile-output", type=Path, metavar="FILE.toml", help="write the fitted profile there")
@@ -165,15 +139,18 @@ def _missed(found: dict[str, float]) -> list[str]:
 def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     core, had = _quietest_core()
     clock: ClockName = args.clock
-    if args.clock == "auto":
-        clock = "wall" if had >= QUIET else "processor"
     console.print(f"core {core}, which a busy thread has for {had:.0%} of the time; {clock} time")
     settings = msgspec.structs.replace(
-        SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=_BATCHED_TOKENS
+        SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=BATCHED_TOKENS
     )
     with _progress(console, "real engine", plan.rounds * len(JUDGED)) as step:
         found = replay_rounds(plan, settings, clock, core, step)
-    fit = fit_steps(found.calibration, clock)
+    # On the wall's clock engines take turns: what one tells is not of the other's time.
+    tracked = clock == "processor"
+    if tracked:
+        fit = fit_slowed(found.spells, clock)
+    else:
+        fit = fit_steps([step for spell in found.spells for step in spell], clock)
     header = found.replays[JUDGED[0].name][0].header
     profile = profile_of(fit, header)
     if args.profile_output is not None:
@@ -181,11 +158,18 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
     comparisons = []
     for trace in found.traces:
         replays = found.replays[trace.name]
+        steady = simulated(trace, profile, settings)
+        slowed = [
+            simulated(trace, profile, settings, slowdowns(fit.times, spell, clock))
+            for spell in found.calibration[trace.name]
+            if tracked
+        ]
         comparisons.append(
             compare(
                 trace.name,
                 [replay.requests for replay in replays],
-                simulated(trace, profile, settings),
+                slowed or [steady],
+                steady,
                 _share([step for replay in replays for step in replay.steps]),
             )
         )
@@ -202,81 +186,6 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """What a real engine did."""
-
-    traces: list[Trace]  # the judged
-    replays: dict[str, list[Replayed]]  # of the judged, by their names
-    calibration: list[LoggedStep]
-
-
-def replay_rounds(
-    plan: Plan, settings: WorkerSettings, clock: ClockName, core: int | None, advance: Advance
-) -> Rounds:
-    """Calibration and judged traces, so that both see the same machine.
-
-    On the wall's clock they take turns. On the processor's two engines share the core, one for the
-    one and one for the other: what others do to the machine's speed happens to both at a time.
-    """
-    assert settings.kv_blocks is not None
-    assert settings.block_size is not None
-    blocks = settings.kv_blocks - 1
-    replays: dict[str, list[Replayed]] = defaultdict(list)
-    calibration: list[LoggedStep] = []
-    with (
-        ThreadPoolExecutor(1 if clock == "wall" else 2) as pool,  # ends when the engines have
-        ReplayEngine(settings, clock, core) as fitted,
-        ReplayEngine(settings, clock, core) as real,
-    ):
-        first = fitted.replay(burst(plan.policy, blocks, plan.seed))
-        roughly = fit_steps(first.steps, clock).times
-
-        def trace(regime: Regime, requests: int, seed: int | str) -> Trace:
-            return trace_of(
-                regime,
-                roughly,
-                requests=requests,
-                policy=plan.policy,
-                block_size=settings.block_size or 0,
-                kv_blocks=blocks,
-                seed=seed,
-            )
-
-        judged = [trace(regime, plan.requests, plan.seed) for regime in JUDGED]
-        for number in range(plan.rounds):
-            for regime, beside, mine in zip(CALIBRATION, JUDGED, judged, strict=True):
-                as_long = round(plan.requests * regime.running / beside.running)
-                other = trace(regime, as_long, f"round {number} of {plan.seed}")
-                calibrating = pool.submit(fitted.replay, other)
-                replays[mine.name].append(pool.submit(real.replay, mine).result())
-                calibration += calibrating.result().steps
-                advance(mine.name)
-            fitted, real = real, fitted  # in case one process is the faster one
-    return Rounds(judged, replays, calibration)
-
-
-def simulated(trace: Trace, profile: DeviceProfile, settings: WorkerSettings) -> tuple[Served, ...]:
-    """The same trace, scheduler, policy and memory, in virtual time."""
-    from bench.arrivals import Arrival
-    from bench.simulated_parts import InstanceSettings
-    from bench.simulator import Window, simulate
-
-    numbers = InstanceSettings(
-        profile=profile,
-        model=settings.model,
-        policy=trace.policy,
-        policy_numbers=trace.numbers,
-        kv_blocks=trace.kv_blocks + 1,  # vLLM never gives the first one out
-        offload=False,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens or _BATCHED_TOKENS,
-    )
-    arrivals = [Arrival(one.arrival_s, one.lengths) for one in trace.timelines()]
-    run = simulate(numbers, 1, arrivals, Window(0.0, float("inf")))
-    return tuple(Served.of(timeline) for timeline in run.timelines)
-
-
 # ---- emulated instances
 
 
@@ -289,7 +198,7 @@ def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
         kv_blocks=profile.kv.blocks,
         block_size=profile.kv.block_size,
         max_num_seqs=64,
-        max_num_batched_tokens=_BATCHED_TOKENS,
+        max_num_batched_tokens=BATCHED_TOKENS,
     )
     comparisons = []
     with (
@@ -309,7 +218,9 @@ def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
             replay = engine.replay(trace)
             advance(trace.name)
             virtual = simulated(trace, profile, settings)
-            comparisons.append(compare(trace.name, [replay.requests], virtual, replay.share))
+            comparisons.append(
+                compare(trace.name, [replay.requests], [virtual], virtual, replay.share)
+            )
     title = f"An emulated instance in real time against virtual time, {plan.profile}, {plan.policy}"
     console.print(comparison_table(title, comparisons))
     return {
@@ -349,7 +260,8 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     """One row a trace, and one for all."""
     table = Table(title=title)
     table.add_column("trace")
-    for column in ("requests", "e2e", "mean e2e", "mean TTFT", "mean TPOT", "TTFT of each"):
+    columns = ("requests", "e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady")
+    for column in columns:
         table.add_column(column, justify="right")
     for column in ("replays apart", "preemptions", "simulated", "processor"):
         table.add_column(column, justify="right")
@@ -361,10 +273,10 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
             f"{one.e2e_mean:+.2%}",
             f"{one.ttft_mean:+.2%}",
             f"{one.tpot:+.2%}",
-            f"{one.ttft_each:.2%}",
+            f"{one.e2e_steady:.2%}",
             f"{one.noise:.2%}",
             f"{one.preemptions[0]:.1f}",
-            f"{one.preemptions[1]:.0f}",
+            f"{one.preemptions[1]:.1f}",
             f"{one.share.had:.0%}",
         )
     whole = mape(comparisons)

@@ -33,6 +33,7 @@ TIMES = StepTimes(
     prefill_per_token2_s=1e-12,
 )
 QUIET = Share(1.0, 1.0)
+REGIMES = (*JUDGED, *(regime for regimes in CALIBRATION for regime in regimes))
 
 
 def trace(regime: Regime, seed: int | str = 1, requests: int = 30, kv_blocks: int = 2000) -> Trace:
@@ -49,9 +50,7 @@ def trace(regime: Regime, seed: int | str = 1, requests: int = 30, kv_blocks: in
 
 def test_a_trace_is_the_same_for_a_seed_and_no_other_s() -> None:
     assert trace(JUDGED[0]) == trace(JUDGED[0])
-    every = [
-        trace(regime, seed) for regime in (*JUDGED, *CALIBRATION) for seed in (1, 2, "round 0 of 1")
-    ]
+    every = [trace(regime, seed) for regime in REGIMES for seed in (1, 2, "round 0 of 1")]
     for one, other in itertools.combinations(every, 2):
         assert one.requests[:3] != other.requests[:3]
         assert {r[1:] for r in one.requests[:5]} != {r[1:] for r in other.requests[:5]}
@@ -65,7 +64,14 @@ def test_as_many_run_as_the_regime_says() -> None:
     assert rate * output * TIMES.seconds(10, 0, 0, 0) == pytest.approx(10, rel=0.05)
 
 
-@pytest.mark.parametrize("regime", [*JUDGED, *CALIBRATION])
+def test_calibration_is_on_both_sides_of_what_is_judged() -> None:
+    for beside, judged in zip(zip(*CALIBRATION, strict=True), JUDGED, strict=True):
+        running = [regime.running for regime in beside]
+        assert min(running) < judged.running < max(running)
+        assert all((regime.memory is None) == (judged.memory is None) for regime in beside)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
 def test_every_request_fits_into_memory_and_pressure_is_pressure(regime: Regime) -> None:
     found = trace(regime)
     longest = MOST.prompt + ShortLengths.longest_output
@@ -101,9 +107,8 @@ def test_a_comparison_is_of_means_over_replays() -> None:
     ]
     # Real: e2e 4 and 4, TTFT 2 and 3, TPOT 0.2 and 0.1.
     simulated = [served(1.0, 3.0, 4.0, 2), served(0.0, 3.0, 5.0)]
-    longer = compare("trace", replays, [simulated[0], served(0.0, 3.0, 6.0)], QUIET)
-    assert longer.e2e_mean == pytest.approx(9 / 8 - 1)
-    found = compare("trace", replays, simulated, QUIET)
+    longer = [simulated[0], served(0.0, 3.0, 6.0)]
+    found = compare("trace", replays, [simulated], longer, QUIET)
     assert found.e2e_errors == pytest.approx((-0.25, 0.25))
     assert found.e2e == pytest.approx(0.25)
     assert found.e2e_mean == pytest.approx(0.0)
@@ -111,14 +116,19 @@ def test_a_comparison_is_of_means_over_replays() -> None:
     assert found.tpot == pytest.approx(0.0)
     assert found.ttft_each == 0.0
     assert found.noise == pytest.approx((1 + 1 + 1 + 1) / 4 / 4)
-    assert found.preemptions == (0.5, 2)
+    assert found.preemptions == pytest.approx((0.5, 2))
+    assert found.e2e_steady == pytest.approx((0.25 + 0.5) / 2)
+    both = compare("trace", replays, [simulated, longer], simulated, QUIET)
+    assert both.e2e_errors == pytest.approx((-0.25, 5.5 / 4 - 1))
+    assert both.e2e_mean == pytest.approx(8.5 / 8 - 1)
+    assert both.preemptions == pytest.approx((0.5, 2))
 
 
 def test_a_single_token_has_no_pace() -> None:
     one = Served(arrival_s=0.0, first_s=1.0, finished_s=1.0, answer=1, preemptions=0)
     assert one.tpot_s is None
     other = served(0.0, 1.0, 3.0)
-    assert compare("trace", [[one, other]], [one, other], QUIET).tpot == 0.0
+    assert compare("trace", [[one, other]], [[one, other]], [one, other], QUIET).tpot == 0.0
 
 
 def test_the_figures_are_over_requests_and_over_traces() -> None:
@@ -131,6 +141,7 @@ def test_the_figures_are_over_requests_and_over_traces() -> None:
             ttft_mean=ttft_mean,
             tpot=-e2e_mean / 2,
             ttft_each=0.0,
+            e2e_steady=0.0,
             noise=0.0,
             preemptions=(0.0, 0.0),
             share=QUIET,

@@ -7,6 +7,7 @@ that move, they store a little later, which may lead elsewhere: there the rest i
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,12 +19,13 @@ from bench.arrivals import Arrival
 from bench.lengths import Lengths
 from bench.simulated_instance import Live
 from bench.simulated_parts import InstanceSettings
+from bench.simulated_scheduler import Clock, SimulatedScheduler
 from bench.simulator import NO_MIGRATION, Cluster, ClusterRun, Window, simulate
 from bench.timeline import SLO_QOE, TAU_S, Timeline
 from bench.virtual import MODEL
 from gateway.placement import InstanceView
 from pacer import RunningQoE
-from workers.policy_settings import POLICIES
+from workers.policy_settings import BASELINES, POLICIES
 from workers.profile import load_profile
 
 _LENGTHS = Lengths(prompt=1, reasoning=0, answer=1000)
@@ -96,6 +98,33 @@ def pair(seed: int, boundary: str = "off", **changes: Any) -> tuple[Seen, Seen]:
 def test_leaps_change_nothing_without_offload(seed: int) -> None:
     quick, exact = pair(seed, offload=False)
     assert quick == exact
+
+
+@pytest.mark.parametrize("policy", BASELINES)
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_nor_under_the_baselines(seed: int, policy: str) -> None:
+    quick, exact = pair(seed, offload=False, policy=policy)
+    assert quick == exact
+
+
+@pytest.mark.parametrize(
+    ("load_s", "look_s", "steps"), [(None, math.inf, 50), (0.1, math.inf, 0), (None, 0.1, 0)]
+)
+def test_a_leap_ends_when_a_load_does_or_somebody_looks(
+    load_s: float | None, look_s: float, steps: int
+) -> None:
+    instance: Any = SimpleNamespace(
+        clock=Clock(),
+        running=[object()],
+        next_load_s=lambda: load_s,
+        look_at_s=lambda: look_s,
+        step_times=SETTINGS.profile.step,
+    )
+    ends = SimulatedScheduler._ends(instance, 50, 1000, math.inf)
+    if steps:
+        assert len(ends) == steps
+    else:
+        assert ends[-2] < 0.1 <= ends[-1], "with the step in which it happens"
 
 
 @pytest.mark.parametrize("seed", [2, 3, 4, 6, 14])

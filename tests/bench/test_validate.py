@@ -18,6 +18,7 @@ from bench.engines import SETTINGS
 from bench.fidelity import NUMBERS, THRESHOLDS, compare
 from bench.replay import ReplayEngine, ReplayError, Served, Trace
 from bench.step_fit import fit_steps
+from bench.validation_runs import Plan, replay_rounds, simulated
 
 GOOD = {"e2e": 0.01, "e2e_mean": 0.01, "ttft_mean": 0.01, "tpot": 0.01}
 POOR = {"e2e": 0.01, "e2e_mean": 0.01, "ttft_mean": 0.5, "tpot": 0.01}
@@ -94,12 +95,13 @@ def test_a_check_fails_by_name(measured: object, capsys: pytest.CaptureFixture[s
 def test_a_table_has_a_line_for_each_trace() -> None:
     one = Served(arrival_s=0.0, first_s=1.0, finished_s=2.0, answer=11, preemptions=3)
     later = msgspec.structs.replace(one, finished_s=2.02)
-    comparison = compare("pressed", [[one]], [later], Share(1.0, 0.5))
+    comparison = compare("pressed", [[one]], [[later]], [one], Share(1.0, 0.5))
     rows = validate.comparison_table("any", [comparison])
     cells = {str(column.header): list(column.cells) for column in rows.columns}
     assert cells["trace"] == ["pressed", "MAPE"]
     assert cells["e2e"] == ["1.00%", "1.00%"]
     assert cells["mean e2e"] == ["+1.00%", "1.00%"]
+    assert cells["e2e, steady"][0] == "0.00%"
     assert cells["mean TPOT"] == ["+2.00%", "2.00%"]
     assert cells["processor"][0] == "50%"
 
@@ -129,9 +131,28 @@ def test_a_trace_on_a_real_engine_and_in_virtual_time() -> None:
     assert sum(step.decodes + step.prefills for step in replay.steps) == 8 * 100
     assert sum(request.preemptions for request in replay.requests) > 0
     fit = fit_steps(replay.steps, "processor")
-    virtual = validate.simulated(trace, profile_of(fit, replay.header), SMALL)
+    virtual = simulated(trace, profile_of(fit, replay.header), SMALL)
     assert [r.arrival_s for r in virtual] == [r.arrival_s for r in replay.requests]
     assert sum(request.preemptions for request in virtual) > 0
-    found = compare("small", [replay.requests], virtual, replay.share)
+    found = compare("small", [replay.requests], [virtual], virtual, replay.share)
     # How close it is, is for a benchmark to say; this far apart they would be different things.
     assert found.e2e < 4 * THRESHOLDS["ttft_mean"]
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_two_engines_on_a_core_and_what_the_one_did_beside_the_other() -> None:
+    plan = Plan(policy="slack", rounds=2, requests=4, seed=1, profile="")
+    told: list[str] = []
+    found = replay_rounds(plan, SMALL, "processor", None, told.append)
+    assert told == ["calm", "pressed"] * 2
+    for trace in found.traces:
+        replays, beside = found.replays[trace.name], found.calibration[trace.name]
+        assert len(replays) == len(beside) == 2
+        for replay, spell in zip(replays, beside, strict=True):
+            assert len(replay.requests) == 4
+            assert spell
+            lasted_s = sum(step.wall_s for step in replay.steps)
+            assert sum(step.wall_s for step in spell) <= lasted_s
+            assert [step[2:] for step in spell] != [step[2:] for step in replay.steps[: len(spell)]]
+    assert len(found.spells) == 4

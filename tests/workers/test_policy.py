@@ -238,11 +238,11 @@ def test_andes_serves_who_gains_most_for_its_memory() -> None:
         answer("hungry", 6, running=True, blocks_held=2, blocks_needed=2),  # 4 s for 2 blocks
         view("large", blocks_needed=8),  # 10 s for 8
         view("small", arrival=1, blocks_needed=2),  # 10 s for 2
-        answer("soon", 2, resume_s=4.0),  # 6 s for 1: it takes longer to come back than it has
+        answer("soon", 2, resume_s=6.0),  # 4 s for 1: before, it is not back
     ]
     decision = decide(numbers, requests, FULL, NOW)
-    assert decision.order == ("soon", "small", "hungry", "large", "fed")
-    assert (decision.preempt, decision.admit) == (("fed", "hungry"), ("soon", "small"))
+    assert decision.order == ("small", "soon", "hungry", "large", "fed")
+    assert (decision.preempt, decision.admit) == (("hungry", "fed"), ("small", "soon"))
     thinks = view("thinks", running=True, blocks_held=2, blocks_needed=2)
     assert decide(numbers, [thinks, requests[3]], FULL, NOW).preempt == (), "equal worth stays"
 
@@ -268,6 +268,8 @@ def test_tokenflow_serves_the_emptiest_buffer_and_makes_room_where_there_is_enou
     assert (decision.preempt, decision.admit) == (("fed",), ("empty",))
     some = decide(of("tokenflow"), [requests[0], requests[-1]], FULL, NOW)
     assert some.preempt == (), "it has more in store than the low-water mark"
+    thinking = view("thinking", running=True)
+    assert decide(of("tokenflow"), [thinking, requests[3]], FULL, NOW).preempt == ()
 
 
 def test_to_the_baselines_a_reader_who_takes_everything_has_nothing_in_store() -> None:

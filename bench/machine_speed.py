@@ -1,0 +1,110 @@
+"""How a machine's speed wanders, as one engine tells it of another that shares its core.
+
+On a machine that others use, or whose clock changes, a core takes 4 ms for a step now and 5 ms for
+the same some seconds later, of the processor's own time. Two engines that take turns on a core are
+slowed alike: what the steps of one took, over what the fitted times say of them, is the slowdown of
+the other at that moment, and nothing of the other has been looked at. A device that is slowed in
+this way is what a replay is compared with.
+
+Time is here what an engine has had of the processor since both began: they get equal shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.engine_clock import ClockName
+from bench.step_fit import Fit, fit_steps, modelled_s, seconds_of
+from workers.device import StepTimes
+from workers.step_log import LoggedStep
+
+# Some sixty steps of a CPU engine: enough that their own errors cancel, and speed hardly changes
+# within it.
+WINDOW_S = 0.3
+_ROUNDS = 3  # of fitting and dividing slowdowns out; the fit does not change any more
+
+
+class SlowedTimes(StepTimes, frozen=True, kw_only=True):
+    """Step times on a machine whose speed wanders; of one run, whose steps ask one after another.
+
+    ``slowdowns`` are factors, one for each `WINDOW_S` of what the steps before took; the last one
+    holds on.
+    """
+
+    slowdowns: tuple[float, ...]
+    spent_s: list[float]  # one number: what the steps until now took
+
+    @classmethod
+    def of(cls, times: StepTimes, slowdowns: Sequence[float]) -> SlowedTimes:
+        """The same times, slowed."""
+        own = {name: getattr(times, name) for name in StepTimes.__struct_fields__}
+        return cls(**own, slowdowns=tuple(slowdowns), spent_s=[0.0])
+
+    def seconds(
+        self, decodes: int, decode_kv_tokens: int, prefill_tokens: int, prefill_tokens2: int
+    ) -> float:
+        """The next step."""
+        took_s = super().seconds(decodes, decode_kv_tokens, prefill_tokens, prefill_tokens2)
+        took_s *= self.slowdowns[_window(self.spent_s[0], len(self.slowdowns))]
+        self.spent_s[0] += took_s
+        return took_s
+
+
+def during(steps: Sequence[LoggedStep], others: Sequence[LoggedStep]) -> list[LoggedStep]:
+    """The steps of one engine that ended while another was at work that began when it did."""
+    left_s = sum(step.wall_s for step in others)
+    found = []
+    for step in steps:
+        left_s -= step.wall_s
+        if left_s < 0.0:
+            break
+        found.append(step)
+    return found
+
+
+def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -> list[float]:
+    """Of each window: what its steps took, over what they should.
+
+    :param steps: at least one.
+    """
+    found: list[float] = []
+    took_s = should_s = 0.0
+    for step in steps:
+        took_s += seconds_of(step, clock)
+        should_s += modelled_s(times, step)
+        if took_s >= WINDOW_S:
+            found.append(took_s / should_s)
+            took_s = should_s = 0.0
+    return found or [took_s / should_s]
+
+
+def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
+    """Step times as they would be if the machine's speed did not wander.
+
+    :param spells: the steps of one engine, each from a moment at which two began together.
+    :raises FitError: as `fit_steps`.
+    """
+    fit = fit_steps([step for spell in spells for step in spell], clock)
+    for _ in range(_ROUNDS):
+        steady = [step for spell in spells for step in _steady(spell, fit.times, clock)]
+        fit = fit_steps(steady, clock)
+    return fit
+
+
+def _steady(spell: Sequence[LoggedStep], times: StepTimes, clock: ClockName) -> list[LoggedStep]:
+    """The same steps without their slowdowns, on either clock."""
+    if not spell:
+        return []
+    factors = slowdowns(times, spell, clock)
+    spent_s, found = 0.0, []
+    for step in spell:
+        factor = factors[_window(spent_s, len(factors))]
+        spent_s += seconds_of(step, clock)
+        found.append(
+            step._replace(wall_s=step.wall_s / factor, processor_s=step.processor_s / factor)
+        )
+    return found
+
+
+def _window(spent_s: float, windows: int) -> int:
+    return min(windows - 1, int(spent_s / WINDOW_S))
