@@ -17,6 +17,7 @@ machine had then (`bench.machine_speed`): a request's figures are the means.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +39,7 @@ _LEAST: Final = Lengths(prompt=8, reasoning=8, answer=8)
 NUMBERS: Final[dict[str, Any]] = {"quantum_tokens": 500 // SCALE, "demotion_tokens": 5000 // SCALE}
 
 _DRAWN: Final = 5000  # requests from which means are taken
+_MOST_HALVES: Final = 1000  # ways to halve a set of replays
 _ROOM_BLOCKS: Final = 4  # beyond the longest request
 
 THRESHOLDS: Final = {"e2e": 0.016, "ttft_mean": 0.12, "tpot": 0.06}
@@ -143,6 +145,7 @@ class Comparison:
     ttft_each: float  # MAPE over requests
     e2e_steady: float  # as `e2e`, if the machine's speed were simulated as constant
     noise: float  # how far e2e of single replays was from its mean, MAPE; 0 with one
+    chance: float | None  # what e2e of two sets of as many replays differs by, MAPE; None with one
     preemptions: tuple[float, float]  # real, mean of the replays, and simulated
     share: Share
 
@@ -166,6 +169,7 @@ class Comparison:
             "ttft_each": self.ttft_each,
             "e2e_steady": self.e2e_steady,
             "noise": self.noise,
+            "chance": self.chance,
             "preemptions": {"real": self.preemptions[0], "simulated": self.preemptions[1]},
             "processor_share": self.share.had,
         }
@@ -207,6 +211,7 @@ def compare(
             for replay in replays
             for one, real in zip(replay, real_e2e, strict=True)
         ),
+        chance=_chance(replays),
         preemptions=(
             sum(one.preemptions for replay in replays for one in replay) / len(replays),
             sum(one.preemptions for run in simulated for one in run) / len(simulated),
@@ -223,6 +228,19 @@ def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
         "ttft_mean": statistics.fmean(abs(one.ttft_mean) for one in comparisons),
         "tpot": statistics.fmean(abs(one.tpot) for one in comparisons),
     }
+
+
+def _chance(replays: Sequence[Sequence[Served]]) -> float | None:
+    """From halves of the replays; means of twice as many are nearer to each other by sqrt(2)."""
+    half = len(replays) // 2
+    if not half:
+        return None
+    apart = []
+    for first in itertools.islice(itertools.combinations(range(len(replays)), half), _MOST_HALVES):
+        second = [i for i in range(len(replays)) if i not in first][:half]
+        one, other = (_means([replays[i] for i in of], _E2E) for of in (first, second))
+        apart += [abs(a / b - 1.0) for a, b in zip(one, other, strict=True)]
+    return statistics.fmean(apart) * math.sqrt(half / len(replays))
 
 
 _Figure = Callable[[Served], float | None]

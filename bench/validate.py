@@ -263,7 +263,7 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     columns = ("requests", "e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady")
     for column in columns:
         table.add_column(column, justify="right")
-    for column in ("replays apart", "preemptions", "simulated", "processor"):
+    for column in ("by chance", "preemptions", "simulated", "processor"):
         table.add_column(column, justify="right")
     for one in comparisons:
         table.add_row(
@@ -274,7 +274,7 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
             f"{one.ttft_mean:+.2%}",
             f"{one.tpot:+.2%}",
             f"{one.e2e_steady:.2%}",
-            f"{one.noise:.2%}",
+            "-" if one.chance is None else f"{one.chance:.2%}",
             f"{one.preemptions[0]:.1f}",
             f"{one.preemptions[1]:.1f}",
             f"{one.share.had:.0%}",

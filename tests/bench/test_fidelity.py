@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 
 import pytest
@@ -116,12 +117,27 @@ def test_a_comparison_is_of_means_over_replays() -> None:
     assert found.tpot == pytest.approx(0.0)
     assert found.ttft_each == 0.0
     assert found.noise == pytest.approx((1 + 1 + 1 + 1) / 4 / 4)
+    assert found.chance == pytest.approx((abs(3 / 5 - 1) + abs(5 / 3 - 1)) / 2 / 2**0.5)
     assert found.preemptions == pytest.approx((0.5, 2))
     assert found.e2e_steady == pytest.approx((0.25 + 0.5) / 2)
     both = compare("trace", replays, [simulated, longer], simulated, QUIET)
     assert both.e2e_errors == pytest.approx((-0.25, 5.5 / 4 - 1))
     assert both.e2e_mean == pytest.approx(8.5 / 8 - 1)
     assert both.preemptions == pytest.approx((0.5, 2))
+
+
+def test_more_replays_differ_less_by_chance() -> None:
+    chance = random.Random(1)
+
+    def by_chance(count: int) -> float | None:
+        ends_s = [[chance.gauss(10.0, 1.0) for _ in range(40)] for _ in range(count)]
+        replays = [[served(0.0, 1.0, end_s) for end_s in each] for each in ends_s]
+        return compare("trace", replays, [replays[0]], replays[0], QUIET).chance
+
+    assert by_chance(1) is None
+    # Means of n differ by a normal deviate of sqrt(2 / n), the mean size of which is 0.8 of that.
+    for count in (2, 3, 8):
+        assert by_chance(count) == pytest.approx(0.1 * 0.8 * (2 / count) ** 0.5, rel=0.2)
 
 
 def test_a_single_token_has_no_pace() -> None:
@@ -143,6 +159,7 @@ def test_the_figures_are_over_requests_and_over_traces() -> None:
             ttft_each=0.0,
             e2e_steady=0.0,
             noise=0.0,
+            chance=None,
             preemptions=(0.0, 0.0),
             share=QUIET,
         )
