@@ -37,7 +37,7 @@ from bench.outputs import prepare_json, write_json
 from bench.replay import ReplayEngine
 from bench.step_fit import fit_steps
 from bench.validation_runs import BATCHED_TOKENS, Advance, Plan, replay_rounds, simulated
-from workers.policy_settings import POLICIES
+from workers.policy_settings import BASELINES, POLICIES
 from workers.profile import ProfileError, load_profile
 from workers.step_log import LoggedStep
 
@@ -50,8 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal simulate validate``."""
     add = parser.add_argument
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
-    add("--policy", choices=POLICIES, default="slack", help="inside the engines (default: slack)")
-    add("--rounds", type=int, default=3, help="replays of each trace on the real engine")
+    add(
+        "--policy",
+        choices=POLICIES + BASELINES,
+        default="fcfs",
+        help="inside the engines (default: fcfs, vLLM's own)",
+    )
+    add("--rounds", type=int, default=4, help="replays of each trace on the real engine (4)")
     add("--requests", type=int, default=30, help="of each trace")
     add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
     add(

@@ -86,7 +86,7 @@ def replay_rounds(
 
         judged = [trace(regime, plan.requests, plan.seed) for regime in JUDGED]
         for number in range(plan.rounds):
-            regimes = CALIBRATION[number % len(CALIBRATION)]
+            regimes = CALIBRATION[number // 2 % len(CALIBRATION)]  # each beside either engine
             for regime, beside, mine in zip(regimes, JUDGED, judged, strict=True):
                 as_long = round(_LONGER * plan.requests * regime.running / beside.running)
                 other = trace(regime, as_long, f"round {number} of {plan.seed}")
