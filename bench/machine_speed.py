@@ -3,14 +3,16 @@
 On a machine that others use, or whose clock changes, a core takes 4 ms for a step now and 5 ms for
 the same some seconds later, of the processor's own time. Two engines that take turns on a core are
 slowed alike: what the steps of one took, over what the fitted times say of them, is the slowdown of
-the other at that moment, and nothing of the other has been looked at. A device that is slowed in
-this way is what a replay is compared with.
+the other at that moment. Of the other nothing is looked at but how long it was at work. A device
+that is slowed in this way is what a replay is compared with.
 
-Time is here what an engine has had of the processor since both began: they get equal shares.
+Time is here what an engine has had of the processor since both began: they get equal shares. It is
+cut into windows of `WINDOW_S`; a step belongs to the one in which it begins.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.engine_clock import ClockName
@@ -27,8 +29,7 @@ _ROUNDS = 3  # of fitting and dividing slowdowns out; the fit does not change an
 class SlowedTimes(StepTimes, frozen=True, kw_only=True):
     """Step times on a machine whose speed wanders; of one run, whose steps ask one after another.
 
-    ``slowdowns`` are factors, one for each `WINDOW_S` of what the steps before took; the last one
-    holds on.
+    ``slowdowns`` are factors, one for each window; the last one holds on.
     """
 
     slowdowns: tuple[float, ...]
@@ -63,19 +64,19 @@ def during(steps: Sequence[LoggedStep], others: Sequence[LoggedStep]) -> list[Lo
 
 
 def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -> list[float]:
-    """Of each window: what its steps took, over what they should.
-
-    :param steps: at least one.
-    """
-    found: list[float] = []
-    took_s = should_s = 0.0
+    """Of each window: what its steps took, over what they should; as before it, if it has none."""
+    took_s: defaultdict[int, float] = defaultdict(float)
+    should_s: defaultdict[int, float] = defaultdict(float)
+    spent_s = 0.0
     for step in steps:
-        took_s += seconds_of(step, clock)
-        should_s += modelled_s(times, step)
-        if took_s >= WINDOW_S:
-            found.append(took_s / should_s)
-            took_s = should_s = 0.0
-    return found or [took_s / should_s]
+        window = int(spent_s / WINDOW_S)
+        took_s[window] += seconds_of(step, clock)
+        should_s[window] += modelled_s(times, step)
+        spent_s += seconds_of(step, clock)
+    found: list[float] = []
+    for window in range(int(spent_s / WINDOW_S)):  # of the last one too little has been seen
+        found.append(took_s[window] / should_s[window] if window in took_s else found[-1])
+    return found or [sum(took_s.values()) / sum(should_s.values()) if took_s else 1.0]
 
 
 def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
@@ -93,8 +94,6 @@ def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
 
 def _steady(spell: Sequence[LoggedStep], times: StepTimes, clock: ClockName) -> list[LoggedStep]:
     """The same steps without their slowdowns, on either clock."""
-    if not spell:
-        return []
     factors = slowdowns(times, spell, clock)
     spent_s, found = 0.0, []
     for step in spell:

@@ -33,6 +33,20 @@ def prepare_json(path: Path | None, *, keep: bool) -> dict[str, Any]:
     return found
 
 
+def prepare_file(flag: str, path: Path | None) -> None:
+    """Make sure that a file can be written; it is there afterwards.
+
+    :raises BenchmarkError: naming the flag and what is wrong.
+    """
+    if path is None:
+        return
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise BenchmarkError(f"{flag} {path}: {error.strerror}") from error
+
+
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
     """Replace what ``path`` holds."""
     if path is not None:

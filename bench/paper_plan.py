@@ -32,7 +32,7 @@ from bench.paper_cases import (
     sustained,
 )
 from bench.policy_figures import ORACLE
-from workers.policy_settings import PolicySettings
+from workers.policy_settings import BASELINES, PolicySettings
 from workers.profile import load_profile
 
 Label = tuple[str, ...]
@@ -55,8 +55,6 @@ ABLATIONS = {
     "adaptive_with_headroom": ("pascal", "adaptive"),
     "slack_stays": ("slack", "off"),
 }
-# Beside those of the evaluation, and `slack` that stays, for neither of these moves anybody.
-BASELINES = ("slack", "andes", "tokenflow")
 MIXES = {"reasoning-heavy": "high", "servegen-r1": "peak"}
 SWEPT = "arena-hard"  # the workload of the sweeps
 _CHARACTERISED = 0.9  # utilisation of all memory, were the arrivals not to end
@@ -226,7 +224,8 @@ def _baselines(scope: Scope) -> Iterator[tuple[Label, Case]]:
             found = _at(scope, workload, LOADS["high"], seed)
             for policy in (ORACLE, "fcfs", "rr"):
                 yield (workload, policy), found[policy]
-            for policy in BASELINES:
+            # Neither of them moves anybody, so `slack` does not either.
+            for policy in ("slack", *BASELINES):
                 yield (workload, policy), replace(found["slack"], policy=policy, boundary="off")
 
 

@@ -25,31 +25,11 @@ from bench.paper_outcome import PaperRun
 from workers.profile import load_profile
 
 _ROOT = Path(__file__).resolve().parent.parent
-# What decides how a run ends. Commands, tables of results and plots do not.
-_SOURCES = (
-    "bench/arrivals.py",
-    "bench/clients.py",
-    "bench/lengths.py",
-    "bench/paper_runs.py",
-    "bench/quantiles.py",
-    "bench/servegen.py",
-    "bench/simulated_*.py",
-    "bench/simulator.py",
-    "bench/span*.py",
-    "bench/tables/*.csv",
-    "bench/timeline.py",
-    "bench/workload.py",
-    "gateway/boundary.py",
-    "gateway/placement.py",
-    "pacer/*.py",
-    "workers/dispatch.py",
-    "workers/kv_offload.py",
-    "workers/modelled_transfers.py",
-    "workers/phase.py",
-    "workers/policy*.py",
-    "workers/resume_cost.py",
-    "workers/scheduler.py",
-)
+# What decides how a run ends: this and everything of ours that it imports, and these tables.
+_START = "bench/paper_runs.py"
+_TABLES = "bench/tables/*.csv"
+# It only says how far runs are, where they are kept and what went wrong.
+_DECIDES_NOTHING = frozenset({"bench/errors.py", "bench/paper_store.py", "bench/parallel.py"})
 
 
 class Store:
@@ -113,11 +93,38 @@ def key(case: Case) -> str:
 def _of_code() -> bytes:
     digest = hashlib.sha256(_version_of_vllm().encode())
     digest.update(msgspec.json.encode(load_profile(PROFILE)))
-    for pattern in _SOURCES:
-        for path in sorted(_ROOT.glob(pattern)):
-            digest.update(f"{path.relative_to(_ROOT)}\n".encode())
-            digest.update(_meaning(path))
+    for path in (*_sources(), *sorted(_ROOT.glob(_TABLES))):
+        digest.update(f"{path.relative_to(_ROOT)}\n".encode())
+        digest.update(_meaning(path))
     return digest.digest()
+
+
+def _sources() -> list[Path]:
+    """Ours, from `_START` on along the imports."""
+    found: set[Path] = set()
+    ahead = [_ROOT / _START]
+    while ahead:
+        path = ahead.pop()
+        if path in found or path.relative_to(_ROOT).as_posix() in _DECIDES_NOTHING:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                ahead += _files(*(name.name for name in node.names))
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                ahead += _files(node.module, *(f"{node.module}.{name.name}" for name in node.names))
+    return sorted(found)
+
+
+def _files(*modules: str) -> list[Path]:
+    """Where modules are, and the packages that they are in; not those of others."""
+    found = []
+    for module in modules:
+        parts = module.split(".")
+        within = [_ROOT.joinpath(*parts[:count], "__init__.py") for count in range(1, len(parts))]
+        place = _ROOT.joinpath(*parts)
+        found += [*within, place.with_suffix(".py"), place / "__init__.py"]
+    return [path for path in found if path.is_file()]
 
 
 def _meaning(path: Path) -> bytes:

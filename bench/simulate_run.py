@@ -84,7 +84,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         type=_list_of(str),
         default=("slack",),
         metavar="NAME,...",
-        help="slack, pascal, rr, fcfs; oracle: fcfs with memory for everybody (slack)",
+        help="slack, pascal, rr, fcfs, andes, tokenflow; oracle: fcfs with memory for all (slack)",
     )
     add(
         "--boundary",

@@ -33,7 +33,7 @@ from bench.engines import SETTINGS
 from bench.errors import BenchmarkError
 from bench.fidelity import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
 from bench.machine_speed import fit_slowed, slowdowns
-from bench.outputs import prepare_json, write_json
+from bench.outputs import prepare_file, prepare_json, write_json
 from bench.replay import ReplayEngine
 from bench.step_fit import fit_steps
 from bench.validation_runs import BATCHED_TOKENS, Advance, Plan, replay_rounds, simulated
@@ -122,8 +122,11 @@ def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
             raise BenchmarkError(f"--{flag}: at least {least}, not {getattr(args, flag)}")
     prepare_json(path, keep=False)
     output = args.profile_output
-    if output is not None and not (output.suffix == ".toml" and output.parent.is_dir()):
-        raise BenchmarkError(f"--profile-output {output}: a .toml in a folder that exists")
+    if output is not None and output.suffix != ".toml":
+        raise BenchmarkError(f"--profile-output {output}: the name of a profile ends in .toml")
+    if output is not None and "engines" not in (args.only or PARTS):
+        raise BenchmarkError("--profile-output: only the engines' part fits a profile")
+    prepare_file("--profile-output", output)
     load_profile(args.emulate)
     return Plan(
         policy=args.policy,
@@ -158,8 +161,6 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
         fit = fit_steps([step for spell in found.spells for step in spell], clock)
     header = found.replays[JUDGED[0].name][0].header
     profile = profile_of(fit, header)
-    if args.profile_output is not None:
-        args.profile_output.write_text(to_toml(profile, provenance(header, fit, clock)), "utf-8")
     comparisons = []
     for trace in found.traces:
         replays = found.replays[trace.name]
@@ -182,6 +183,8 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
     title = f"A real CPU engine against the simulator, {plan.policy}, {clock} time"
     console.print(comparison_table(title, comparisons))
     _say_noise(console, clock, comparisons)
+    if args.profile_output is not None:
+        args.profile_output.write_text(to_toml(profile, provenance(header, fit, clock)), "utf-8")
     return {
         "clock": clock,
         "policy": plan.policy,
@@ -288,7 +291,8 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     table.add_section()
     count = sum(one.requests for one in comparisons)
     figures = (f"{whole[key]:.2%}" for key in ("e2e", "e2e_mean", "ttft_mean", "tpot"))
-    table.add_row("MAPE", str(count), *figures)
+    steady = sum(one.e2e_steady * one.requests for one in comparisons) / count
+    table.add_row("MAPE", str(count), *figures, f"{steady:.2%}")
     return table
 
 

@@ -19,8 +19,8 @@ from workers.settings import WorkerSettings
 from workers.step_log import LoggedStep
 
 BATCHED_TOKENS = 2048  # of a step
-# Calibration goes on for so much longer than the trace beside it, whose whole time is to be seen.
-_LONGER = 1.25
+# Of the requests beside it: a calibration trace that follows another which ended too soon.
+_MORE = 0.25
 
 Advance = Callable[[str], None]
 
@@ -88,11 +88,17 @@ def replay_rounds(
         for number in range(plan.rounds):
             regimes = CALIBRATION[number // 2 % len(CALIBRATION)]  # each beside either engine
             for regime, beside, mine in zip(regimes, JUDGED, judged, strict=True):
-                as_long = round(_LONGER * plan.requests * regime.running / beside.running)
-                other = trace(regime, as_long, f"round {number} of {plan.seed}")
+                as_many = plan.requests * regime.running / beside.running
+                other = trace(regime, round(as_many), f"round {number} of {plan.seed}")
                 calibrating = pool.submit(fitted.replay, other)
-                replayed = pool.submit(real.replay, mine).result()
+                replaying = pool.submit(real.replay, mine)
                 steps = calibrating.result().steps
+                more = 0
+                while shared and not replaying.done():  # its whole time is to be seen
+                    more += 1
+                    seed = f"{more} more in round {number} of {plan.seed}"
+                    steps += fitted.replay(trace(regime, 1 + int(_MORE * as_many), seed)).steps
+                replayed = replaying.result()
                 replays[mine.name].append(replayed)
                 calibration[mine.name].append(during(steps, replayed.steps) if shared else steps)
                 advance(mine.name)

@@ -70,7 +70,7 @@ class Workload:
         :raises WorkloadError: if the workload cannot be had so; at once.
         """
         if rate is None and self.rate is None:
-            raise WorkloadError(f"workload {self.name} has no rate of its own: give one")
+            raise WorkloadError(f"workload {self.name} has no rate of its own: give one (--rate)")
         if rate is not None and not rate >= LEAST_RATE:
             raise WorkloadError(f"rate {rate:g} is not {LEAST_RATE:g} per second or more")
         if not burstiness >= LEAST_BURSTINESS:

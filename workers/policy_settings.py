@@ -38,10 +38,10 @@ class PolicySettings:
     # Slack at which the danger is over. From there a reader lives for high - low seconds without
     # the engine, some dozens of times the cost of resuming, so that each swap pays.
     high_water_s: float = 12.0
-    # An answering request that waits for so long goes before everything else, whatever its slack:
-    # its reader may have paused, but it must end. Reasoning that waits for so long counts as fresh,
-    # however many quanta it has had. Well above the high-water mark, so that it does not decide as
-    # long as the water marks can.
+    # Only in `slack`: an answering request that waits for so long goes before everything else,
+    # whatever its slack: its reader may have paused, but it must end. Reasoning that waits for so
+    # long counts as fresh, however many quanta it has had. Well above the high-water mark, so that
+    # it does not decide as long as the water marks can.
     starvation_s: float = 30.0
     # What a request that has become urgent gets at least once it runs: less would not be worth the
     # resume.
@@ -49,15 +49,16 @@ class PolicySettings:
 
     # Only in `andes`: how far it looks ahead. As long as a quantum takes at 30 ms a token.
     qoe_horizon_s: float = 15.0
-    # Only in `andes`: it preempts nobody while those that are there have been preempted so often,
-    # in the mean. Else it would for every new request, which holds fewest blocks.
+    # Only in `andes`: it preempts nobody while its decisions have preempted those that are there so
+    # often, in the mean. Else it would for every new request, which holds fewest blocks.
     preemptions_per_request: float = 1.0
 
     # Preemptions in one step for waiting requests after the first, which may take what it needs.
     # Each costs a recompute, which the steps of all the others then wait for.
     max_preemptions_per_step: int = 8
-    # After so many for the sake of others a request keeps its memory, which bounds its recomputes.
-    # Above what the quanta of 15000 reasoning tokens, or an answer's water marks, come to.
+    # Only in `slack`: after so many for the sake of others a request keeps its memory, which bounds
+    # its recomputes. Above what the quanta of 15000 reasoning tokens, or an answer's water marks,
+    # come to.
     max_preemptions: int = 32
 
     # A decision is followed by the next one so much later, but at the latest after a quarter of the

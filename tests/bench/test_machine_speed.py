@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.engine_clock import CLOCKS, ClockName
 from bench.engines import SETTINGS
 from bench.machine_speed import WINDOW_S, SlowedTimes, during, fit_slowed, slowdowns
 from bench.replay import Trace
@@ -53,6 +54,40 @@ def test_slowdowns_are_those_of_the_machine() -> None:
     found = slowdowns(TIMES, steps, "processor")
     assert found[:4] == pytest.approx(wanted, rel=0.02)
     assert slowdowns(TIMES, steps[:10], "wall") == pytest.approx([2.0])
+
+
+def test_windows_do_not_drift_however_long_it_lasts() -> None:
+    """Where steps are as the model says, factors put into a device are told from its steps."""
+    chance = random.Random(3)
+    wanted = [chance.uniform(0.5, 2.0) for _ in range(200)]
+    slowed = SlowedTimes.of(TIMES, wanted)
+    steps, spent_s = [], 0.0
+    while spent_s < 200 * WINDOW_S:
+        decodes = chance.randint(1, 16)
+        took_s = slowed.seconds(decodes, 100 * decodes, 0, 0)
+        steps.append(LoggedStep(took_s, took_s, decodes, 100 * decodes, 0, 0, 0))
+        spent_s += took_s
+    found = slowdowns(TIMES, steps, "processor")
+    assert found == pytest.approx(wanted[: len(found)])
+    assert len(found) >= 199
+
+
+def test_what_has_not_been_seen_is_as_before() -> None:
+    long = step(1, 3.0 * WINDOW_S / TIMES.seconds(1, 100, 0, 0))
+    assert slowdowns(TIMES, [long, step(1, 1.0)], "processor") == pytest.approx(
+        [3.0 * WINDOW_S / TIMES.seconds(1, 100, 0, 0)] * 3
+    )
+    begun = [step(1, 2.0) for _ in range(60)]  # 0.48 s: of the second window too little is seen
+    assert slowdowns(TIMES, begun, "processor") == pytest.approx([2.0])
+    assert slowdowns(TIMES, [], "processor") == [1.0]
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_slowdowns_are_divided_out_on_either_clock(clock: ClockName) -> None:
+    chance = random.Random(4)
+    spells = [spell(iter([2.0] * 80), chance), spell(iter([0.5] * 80), chance)]
+    found = fit_slowed(spells, clock)
+    assert found.median_error < 0.01
 
 
 def test_a_fit_without_the_wandering_finds_the_device() -> None:

@@ -16,6 +16,7 @@ from bench.paper_plan import (
     sections,
 )
 from bench.policy_figures import ORACLE
+from workers.policy_settings import BASELINES
 from workers.profile import load_profile
 
 
@@ -30,6 +31,21 @@ def test_the_evaluation_is_whole_and_every_section_is_there(scope: Scope) -> Non
             assert cases
             assert len({case.seed for case in cases}) == len(cases)
     assert all(len(cases) == len(scope.seeds) for cases in plan["evaluation"].values())
+
+
+def test_baselines_get_the_same_requests_and_nobody_moves() -> None:
+    plan = sections(FULL)
+    for workload in WORKLOADS:
+        mine = plan["evaluation"][workload, "high", "slack"]
+        for policy in ("slack", *BASELINES):
+            cases = plan["baselines"][workload, policy]
+            assert [case.boundary for case in cases] == ["off"] * len(FULL.seeds)
+            assert [case.policy for case in cases] == [policy] * len(FULL.seeds)
+            for case, its in zip(cases, mine, strict=True):
+                assert (case.rate, case.seed, case.kv_blocks) == (its.rate, its.seed, its.kv_blocks)
+        for policy in (ORACLE, "fcfs", "rr"):
+            same = plan["evaluation"][workload, "high", policy]
+            assert plan["baselines"][workload, policy] == same
 
 
 def test_fewer_seeds_are_the_first_of_them() -> None:

@@ -17,11 +17,12 @@ from bench.paper_claims import claims
 from bench.paper_outcome import PaperRun
 from bench.paper_plan import QUICK, Label
 from bench.paper_report import PAGE, prepare_docs, renew, tables
-from bench.paper_results import result_of, results_of
+from bench.paper_results import result_of, results_of, violations
 from bench.policy_figures import ORACLE
 from tests.bench.paper_runs import outcome
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+QOES = [1.0, 0.95, 0.949, 0.96]
 TTFTS_S = {ORACLE: 10.0, "fcfs": 40.0, "rr": 16.0, "pascal": 12.0, "slack": 10.2}
 
 
@@ -39,7 +40,7 @@ def evaluation() -> dict[Label, list[PaperRun]]:
                         [ttft_s] * 20,
                         seed=seed,
                         violations=seed if policy == "pascal" and load == "high" else 0,
-                        throughput=98.0 if policy == "pascal" else 100.0,
+                        throughput=100.0 - (policy == "pascal") * slower,
                         transfers_s=[0.1 * slower] if policy == "pascal" else [],
                     )
                     for seed in (1, 2)
@@ -106,9 +107,10 @@ def test_the_headlines_are_the_paper_s() -> None:
     assert headlines["non_adaptive_e2e"]["median"] == pytest.approx(44.8 / 34.0 - 1)
 
 
-def test_a_bin_with_few_requests_makes_no_headline() -> None:
+def test_a_bin_with_few_requests_a_run_makes_no_headline() -> None:
     few: dict[Label, list[PaperRun]] = {
-        label: [outcome(label[2], [1.0] * 5)] for label in evaluation()
+        label: [outcome(label[2], [1.0] * 10, seed=seed) for seed in (1, 2)]
+        for label in evaluation()
     }
     found = results_of(QUICK, {"evaluation": few, "ablations": ablations_of(few)})
     assert found["headlines"]["fcfs_reduction"] == {"alpacaeval": None, "arena-hard": None}
@@ -119,6 +121,20 @@ def test_a_bin_with_few_requests_makes_no_headline() -> None:
 def ablations_of(runs: Mapping[Label, list[PaperRun]]) -> dict[Label, list[PaperRun]]:
     some = runs["arena-hard", "high", "pascal"]
     return {("arena-hard", name): some for name in ("no_migration", "non_adaptive")}
+
+
+def test_who_answers_in_one_token_is_not_too_slow() -> None:
+    run = replace(outcome("slack", [1.0] * 4), generation_tpot_s=[None, 0.1, 0.11, 0.2])
+    attained = result_of([run])["attainment"]
+    assert attained["tpot"] == 0.5
+    assert attained["qoe"] == 1.0
+
+
+def test_who_is_at_the_slo_keeps_it() -> None:
+    run = outcome("slack", [1.0] * 4)
+    requests = [replace(one, qoe=qoe) for one, qoe in zip(run.run.requests, QOES, strict=True)]
+    found = violations([replace(run, run=replace(run.run, requests=requests))])
+    assert found == 0.25
 
 
 def test_results_are_by_workload_load_and_policy() -> None:

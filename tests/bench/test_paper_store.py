@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import paper_store
@@ -13,6 +15,7 @@ from bench.errors import BenchmarkError
 from bench.paper_cases import Case, Extent
 from bench.paper_store import Store, key
 from tests.bench.paper_runs import outcome
+from workers.profile import load_profile
 
 CASE = Case(
     workload="arena-hard",
@@ -60,32 +63,102 @@ def test_another_case_is_another_run(tmp_path: Path, changes: dict[str, object])
     assert key(other) != key(CASE)
 
 
-def test_after_a_change_of_the_source_a_run_is_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def fresh_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """The key of `CASE` from the source as it is now."""
+
+    def found() -> str:
+        paper_store._of_code.cache_clear()
+        return key(CASE)
+
+    yield found
+    paper_store._of_code.cache_clear()
+
+
+def write(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_after_a_change_of_what_is_imported_a_run_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
 ) -> None:
-    source = tmp_path / "bench" / "simulator.py"
-    source.parent.mkdir()
-    source.write_text("one = 1\n")
     monkeypatch.setattr(paper_store, "_ROOT", tmp_path)
-    keys = []
+    start = "import json\nimport bench.direct\nfrom workers import through\n"
+    write(tmp_path, "bench/paper_runs.py", start + "from bench.errors import BenchmarkError\n")
+    write(tmp_path, "bench/errors.py", "one = 1\n")  # decides nothing
+    write(tmp_path, "bench/other.py", "one = 1\n")  # nobody imports it
+    names = ("bench/direct.py", "workers/through.py", "pacer/__init__.py", "pacer/within.py")
+    write(tmp_path, "bench/direct.py", "def f():\n    from pacer.within import one\n")
+    for name in names[1:]:
+        write(tmp_path, name, "one = 1\n")
+    write(tmp_path, "bench/tables/lengths.csv", "1\n")
+    keys = {fresh_key()}
+    for name in ("bench/errors.py", "bench/other.py"):
+        write(tmp_path, name, "one = 2\n")
+        assert fresh_key() in keys, name
+    for name in (*names, "bench/tables/lengths.csv"):
+        write(tmp_path, name, (tmp_path / name).read_text() + "two = 2\n")
+        changed = fresh_key()
+        assert changed not in keys, name
+        keys.add(changed)
+    (tmp_path / "pacer/within.py").rename(tmp_path / "pacer/elsewhere.py")
+    write(tmp_path, "bench/direct.py", "def f():\n    from pacer.elsewhere import one\n")
+    assert fresh_key() not in keys
+
+
+def test_what_is_written_about_the_source_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
+) -> None:
+    monkeypatch.setattr(paper_store, "_ROOT", tmp_path)
     texts = (
         "def one():\n    return 1\n",
         "def one():\n    return 2\n",
         '"""What it is."""\ndef one():  # for two\n    """One."""\n    return 1\n',
         'def one():\n    return "One."\n',
     )
+    keys = []
     for text in texts:
-        source.write_text(text)
-        paper_store._of_code.cache_clear()
-        keys.append(key(CASE))
-    paper_store._of_code.cache_clear()
-    assert keys[0] == keys[2], "what is written about it decides nothing"
+        write(tmp_path, "bench/paper_runs.py", text)
+        keys.append(fresh_key())
+    assert keys[0] == keys[2]
     assert len(set(keys)) == 3
 
 
-def test_every_named_source_exists() -> None:
-    for pattern in paper_store._SOURCES:
-        assert list(paper_store._ROOT.glob(pattern)), pattern
+def test_what_decides_is_found_and_what_tells_is_not() -> None:
+    names = {path.relative_to(paper_store._ROOT).as_posix() for path in paper_store._sources()}
+    assert {
+        "bench/moves.py",
+        "bench/simulator.py",
+        "bench/virtual.py",
+        "gateway/instance.py",
+        "gateway/placement.py",
+        "pacer/qoe.py",
+        "workers/device.py",
+        "workers/hand_over.py",
+        "workers/policy_streaming.py",
+        "workers/scheduler.py",
+    } <= names
+    assert not {name for name in names if name.startswith(("tests/", "web/"))}
+    assert not names & {"bench/paper.py", "bench/paper_report.py", "bench/paper_store.py"}
+
+
+def test_another_device_or_another_vllm_is_another_run(
+    monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
+) -> None:
+    before = fresh_key()
+    profile = load_profile("h100-qwen32b")
+    faster = msgspec.structs.replace(
+        profile, step=msgspec.structs.replace(profile.step, base_s=0.5 * profile.step.base_s)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(paper_store, "load_profile", lambda name: faster)
+        assert fresh_key() != before
+    with monkeypatch.context() as patch:
+        patch.setattr(paper_store, "_version_of_vllm", lambda: "0.99")
+        assert fresh_key() != before
+    assert fresh_key() == before
 
 
 def test_what_was_cut_off_in_mid_write_is_no_run(

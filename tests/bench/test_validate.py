@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from bench import validate
+from bench import validate, validation_runs
 from bench.calibrate import profile_of
 from bench.engine_clock import Share
 from bench.engines import SETTINGS
-from bench.fidelity import NUMBERS, THRESHOLDS, compare
-from bench.replay import ReplayEngine, ReplayError, Served, Trace
+from bench.fidelity import CALIBRATION, JUDGED, NUMBERS, THRESHOLDS, compare, trace_of
+from bench.replay import Replayed, ReplayEngine, ReplayError, Served, Trace
+from bench.simulated_parts import InstanceSettings
 from bench.step_fit import fit_steps
-from bench.validation_runs import Plan, replay_rounds, simulated
+from bench.validation_runs import Plan, Rounds, replay_rounds, simulated
+from workers.profile import load_profile
+from workers.settings import WorkerSettings
+from workers.step_log import Header, LoggedStep
 
 GOOD = {"e2e": 0.01, "e2e_mean": 0.01, "ttft_mean": 0.01, "tpot": 0.01}
 POOR = {"e2e": 0.01, "e2e_mean": 0.01, "ttft_mean": 0.5, "tpot": 0.01}
@@ -58,6 +64,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
         (["--requests", "1"], "--requests"),
         (["--json", "none/f.json"], "--json none/f.json"),
         (["--profile-output", "mine.txt"], "--profile-output mine.txt"),
+        (["--profile-output", "none/mine.toml"], "--profile-output none/mine.toml: No such"),
+        (["--only", "emulated", "--profile-output", "mine.toml"], "--profile-output: only"),
         (["--emulate", "h100-qwen32"], "did you mean 'h100-qwen32b'?"),
     ],
 )
@@ -104,6 +112,154 @@ def test_a_table_has_a_line_for_each_trace() -> None:
     assert cells["e2e, steady"][0] == "0.00%"
     assert cells["mean TPOT"] == ["+2.00%", "2.00%"]
     assert cells["processor"][0] == "50%"
+
+
+class TwoSpeeds:
+    """Made-up rounds on a machine that is slow while one trace is replayed and fast at the other.
+
+    Everything else is as the profile says, so a simulation that knows the speeds is exact.
+    """
+
+    slow: ClassVar = {"calm": 2.0, "pressed": 0.5}
+    profile = load_profile("h100-qwen32b")
+    header = Header(
+        model="made up",
+        device="cpu",
+        layers=1,
+        heads=1,
+        head_dim=1,
+        dtype_bytes=2,
+        block_size=profile.kv.block_size,
+        kv_blocks=501,
+    )
+
+    def __init__(self) -> None:
+        self.settings: WorkerSettings | None = None
+
+    def rounds(self, plan: Plan, settings: WorkerSettings, *_: object) -> Rounds:
+        self.settings = settings
+        found = Rounds([], {}, {})
+        for regime in JUDGED:
+            trace = trace_of(
+                regime,
+                self.profile.step,
+                requests=plan.requests,
+                policy=plan.policy,
+                block_size=self.header.block_size,
+                kv_blocks=500,
+                seed=plan.seed,
+            )
+            found.traces.append(trace)
+            factor = self.slow[regime.name]
+            served = simulated(trace, self.profile, settings, [factor])
+            found.replays[regime.name] = [Replayed(served, self.header, self.steps(factor))]
+            found.calibration[regime.name] = [self.steps(factor)]
+        return found
+
+    def steps(self, factor: float) -> list[LoggedStep]:
+        chance = random.Random(1)
+        found = []
+        for _ in range(2000):
+            decodes = chance.randint(1, 16)
+            kv, prefill = decodes * chance.randint(50, 300), chance.choice([0, 0, 0, 40, 120])
+            took_s = factor * self.profile.step.seconds(decodes, kv, prefill, prefill**2)
+            found.append(
+                LoggedStep(took_s, took_s, decodes, kv, prefill, prefill**2, int(prefill > 0))
+            )
+        return found
+
+
+@pytest.fixture
+def two_speeds(monkeypatch: pytest.MonkeyPatch) -> TwoSpeeds:
+    found = TwoSpeeds()
+    monkeypatch.setattr(validate, "replay_rounds", found.rounds)
+    return found
+
+
+def test_the_machine_s_speed_is_in_the_simulation_on_the_processor_s_clock(
+    two_speeds: TwoSpeeds, tmp_path: Path
+) -> None:
+    path, profile = tmp_path / "found.json", tmp_path / "fitted.toml"
+    flags = ("--only", "engines", "--requests", "8", "--json", path, "--profile-output", profile)
+    assert run(*flags) == 0
+    engines = json.loads(path.read_text())["engines"]
+    assert engines["policy"] == "fcfs"
+    assert engines["clock"] == "processor"
+    assert engines["mape"]["e2e"] < 0.03
+    for trace in engines["traces"]:
+        assert trace["e2e_steady"] > 0.2
+    assert load_profile(str(profile)).kv.blocks == 500
+    assert run("--only", "engines", "--requests", "8", "--clock", "wall", "--json", path) == 0
+    assert json.loads(path.read_text())["engines"]["mape"]["e2e"] > 0.2
+
+
+def test_a_simulation_has_what_the_trace_was_replayed_with(
+    two_speeds: TwoSpeeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import simulator
+
+    seen: list[InstanceSettings] = []
+    simulate = simulator.simulate
+
+    def watched(settings: InstanceSettings, *arguments: Any) -> Any:
+        seen.append(settings)
+        return simulate(settings, *arguments)
+
+    monkeypatch.setattr(simulator, "simulate", watched)
+    trace = Trace(
+        name="any", requests=((0.0, 9, 9, 9),), policy="rr", numbers=NUMBERS, kv_blocks=40
+    )
+    simulated(trace, two_speeds.profile, SMALL)
+    (settings,) = seen
+    assert (settings.policy, settings.policy_numbers) == ("rr", NUMBERS)
+    assert settings.kv_blocks == 41, "one block is never given out"
+    assert not settings.offload
+    assert settings.max_num_seqs == SMALL.max_num_seqs
+    assert settings.max_num_batched_tokens == SMALL.max_num_batched_tokens
+
+
+class FakeEngine:
+    """In the place of both engines of `replay_rounds`: says who replayed what."""
+
+    made: list[FakeEngine]
+
+    def __init__(self, settings: object, clock: object, core: object) -> None:
+        self.replayed: list[Trace] = []
+        self.made.append(self)
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def replay(self, trace: Trace) -> Replayed:
+        self.replayed.append(trace)
+        if trace.name in ("calm", "pressed"):  # goes on until three calibrations are done
+            while sum(len(engine.replayed) for engine in self.made) % 4:
+                time.sleep(0.001)
+        return Replayed((), TwoSpeeds.header, TwoSpeeds().steps(1.0)[:400])
+
+
+def test_engines_change_roles_and_calibration_lasts_as_long_as_what_it_is_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeEngine, "made", [], raising=False)
+    monkeypatch.setattr(validation_runs, "ReplayEngine", FakeEngine)
+    plan = Plan(policy="rr", rounds=4, requests=12, seed=1, profile="")
+    found = replay_rounds(plan, SMALL, "processor", None, lambda name: None)
+    assert [len(replays) for replays in found.replays.values()] == [4, 4]
+    assert all(399 <= len(spell) <= 400 for spell in found.spells)
+    first, second = ([trace.name for trace in one.replayed] for one in FakeEngine.made)
+    for names in (first, second):
+        assert names.count("calm") == names.count("pressed") == 2
+        for regimes in CALIBRATION:
+            for regime in regimes:
+                assert regime.name in names
+    traces = [trace for one in FakeEngine.made for trace in one.replayed]
+    calibrating = [trace for trace in traces if trace.name not in ("burst", "calm", "pressed")]
+    assert len({trace.requests for trace in calibrating}) == len(calibrating)
+    assert {trace.policy for trace in traces} == {"rr"}
 
 
 def test_an_engine_that_cannot_start_says_why() -> None:
