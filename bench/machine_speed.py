@@ -12,8 +12,9 @@ cut into windows of `WINDOW_S`; a step belongs to the one in which it begins.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.engine_clock import ClockName
 from bench.step_fit import Fit, fit_steps, modelled_s, seconds_of
@@ -77,6 +78,25 @@ def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -
     for window in range(int(spent_s / WINDOW_S)):  # of the last one too little has been seen
         found.append(took_s[window] / should_s[window] if window in took_s else found[-1])
     return found or [sum(took_s.values()) / sum(should_s.values()) if took_s else 1.0]
+
+
+def agreement(
+    times: StepTimes, pairs: Iterable[tuple[Sequence[LoggedStep], Sequence[LoggedStep]]]
+) -> float | None:
+    """How far two engines that share a core are slowed alike: correlation of their slowdowns.
+
+    :param pairs: what both did in spells that began at once, on the processor's clock.
+    :return: from -1 to 1; None where it has no meaning.
+    """
+    both = [
+        factors
+        for spells in pairs
+        for factors in zip(*(slowdowns(times, s, "processor") for s in spells), strict=False)
+    ]
+    try:
+        return statistics.correlation(*zip(*both, strict=True)) if both else None
+    except statistics.StatisticsError:  # a single window, or no change
+        return None
 
 
 def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:

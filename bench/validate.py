@@ -32,7 +32,7 @@ from bench.engine_clock import CLOCKS, ClockName, Share
 from bench.engines import SETTINGS
 from bench.errors import BenchmarkError
 from bench.fidelity import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
-from bench.machine_speed import fit_slowed, slowdowns
+from bench.machine_speed import WINDOW_S, agreement, fit_slowed, slowdowns
 from bench.outputs import prepare_file, prepare_json, write_json
 from bench.replay import ReplayEngine
 from bench.step_fit import fit_steps
@@ -180,6 +180,14 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
             )
         )
     console.print(fit_table(fit))
+    correlation = None
+    if tracked:
+        did = [replay.steps for replays in found.replays.values() for replay in replays]
+        correlation = agreement(fit.times, zip(did, found.spells, strict=True))
+        if correlation is not None:
+            console.print(
+                f"slowdowns of both engines, {WINDOW_S:g} s each: {correlation:.2f} alike"
+            )
     title = f"A real CPU engine against the simulator, {plan.policy}, {clock} time"
     console.print(comparison_table(title, comparisons))
     _say_noise(console, clock, comparisons)
@@ -190,6 +198,7 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
         "policy": plan.policy,
         "mape": mape(comparisons),
         "fit": fit_json(fit),
+        "speed_correlation": correlation,
         "traces": [one.to_json() for one in comparisons],
     }
 

@@ -3,7 +3,7 @@
 Both know that a reader has tokens in store, neither knows phases. What is here is their rule for
 whom to serve, not their code: on the same views as all policies, with the same memory and the same
 ways to resume. A request that thinks has shown its reader nothing, so to both its first token is
-due.
+due. As in the originals nothing guards against starvation: whose reader has paused comes last.
 
     andes      "Andes: Defining and Enhancing Quality-of-Experience in LLM-Based Text Streaming
                Services" (arXiv 2404.16283): a knapsack. To serve a request for a while is worth the

@@ -10,7 +10,7 @@ import pytest
 
 from bench.engine_clock import CLOCKS, ClockName
 from bench.engines import SETTINGS
-from bench.machine_speed import WINDOW_S, SlowedTimes, during, fit_slowed, slowdowns
+from bench.machine_speed import WINDOW_S, SlowedTimes, agreement, during, fit_slowed, slowdowns
 from bench.replay import Trace
 from bench.step_fit import fit_steps
 from bench.validation_runs import simulated
@@ -80,6 +80,18 @@ def test_what_has_not_been_seen_is_as_before() -> None:
     begun = [step(1, 2.0) for _ in range(60)]  # 0.48 s: of the second window too little is seen
     assert slowdowns(TIMES, begun, "processor") == pytest.approx([2.0])
     assert slowdowns(TIMES, [], "processor") == [1.0]
+
+
+def test_agreement_is_of_slowdowns_at_the_same_time() -> None:
+    factors = [1.0, 2.0, 0.5, 1.5, 3.0, 0.7, 1.2, 2.5, 1.1, 0.6] * 8
+    one, other = (spell(iter(factors), random.Random(seed)) for seed in (1, 2))
+    late = spell(iter(factors[1:] + factors[:1]), random.Random(3))
+    alike, unlike = agreement(TIMES, [(one, other)]), agreement(TIMES, [(one, late)])
+    assert alike is not None
+    assert unlike is not None
+    assert alike > 0.98 > 0.5 > unlike
+    assert agreement(TIMES, [(one[:9], other)]) is None
+    assert agreement(TIMES, []) is None
 
 
 @pytest.mark.parametrize("clock", CLOCKS)

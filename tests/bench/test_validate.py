@@ -186,6 +186,7 @@ def test_the_machine_s_speed_is_in_the_simulation_on_the_processor_s_clock(
     assert engines["policy"] == "fcfs"
     assert engines["clock"] == "processor"
     assert engines["mape"]["e2e"] < 0.03
+    assert engines["speed_correlation"] > 0.99
     for trace in engines["traces"]:
         assert trace["e2e_steady"] > 0.2
     assert load_profile(str(profile)).kv.blocks == 500
