@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fcfs",
         help="inside the engines (default: fcfs, vLLM's own)",
     )
-    add("--rounds", type=int, default=4, help="replays of each trace on the real engine (4)")
+    add("--rounds", type=int, default=6, help="replays of each trace on the real engine (6)")
     add("--requests", type=int, default=30, help="of each trace")
     add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
     add(

@@ -272,6 +272,22 @@ def test_tokenflow_serves_the_emptiest_buffer_and_makes_room_where_there_is_enou
     assert decide(of("tokenflow"), [thinking, requests[3]], FULL, NOW).preempt == ()
 
 
+def test_tokenflow_makes_room_for_who_is_nearly_empty() -> None:
+    requests = [answer("fed", 1.6, running=True), answer("nearly", 0.3)]
+    assert decide(of("tokenflow"), requests, FULL, NOW).preempt == ("fed",)
+
+
+def test_to_the_baselines_equals_run_on_and_come_in_order() -> None:
+    numbers = {"andes": of("andes", qoe_horizon_s=10.0), "tokenflow": of("tokenflow")}
+    for policy in BASELINES:
+        equals = [view("waits"), view("runs", arrival=1, running=True)]
+        assert decide(numbers[policy], equals, FULL, NOW).order == ("runs", "waits")
+    fed = [answer("first", 40), answer("second", 30, arrival=1)]  # neither gains anything
+    assert decide(numbers["andes"], fed, FULL, NOW).order == ("first", "second")
+    dry = [answer("first", -1), answer("second", -5, arrival=1)]  # neither has anything
+    assert decide(numbers["tokenflow"], dry, FULL, NOW).order == ("first", "second")
+
+
 def test_to_the_baselines_a_reader_who_takes_everything_has_nothing_in_store() -> None:
     for policy in BASELINES:
         ahead, paused = answer("ahead", 1000), view("paused", Phase.ANSWERING)
