@@ -189,8 +189,7 @@ _LINES = (
         "up to 29%",
         _headline("rr_reduction", "arena-hard"),
         _whole,
-        "RR here resumes from host memory and keeps what it has until another needs it: it loses "
-        "less; " + _RATES,
+        _RATES,
     ),
     _Line(
         "tail TTFT below RR, Arena-Hard, at any load of the sweep",
