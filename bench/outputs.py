@@ -21,13 +21,12 @@ def prepare_json(path: Path | None, *, keep: bool) -> dict[str, Any]:
     try:
         if keep and path.is_file() and (text := path.read_text(encoding="utf-8").strip()):
             found = json.loads(text)
-        with path.open("a"):
-            pass
     except OSError as error:
         raise BenchmarkError(f"--json {path}: {error.strerror}") from error
     except ValueError as error:
         problem = "other parts' figures are to be kept, but it is no JSON"
         raise BenchmarkError(f"--json {path}: {problem}") from error
+    prepare_file("--json", path)
     if not isinstance(found, dict):
         raise BenchmarkError(f"--json {path}: it holds something else than figures")
     return found

@@ -277,10 +277,8 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     """One row a trace, and one for all."""
     table = Table(title=title)
     table.add_column("trace")
-    columns = ("requests", "e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for column in ("by chance", "preemptions", "simulated", "processor"):
+    errors = ("e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady", "by chance")
+    for column in ("requests", *errors, "preemptions", "simulated", "processor"):
         table.add_column(column, justify="right")
     for one in comparisons:
         table.add_row(

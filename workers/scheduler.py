@@ -3,7 +3,7 @@
 Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncScheduler` where vLLM
 schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
 
-    policy              "slack" (default), "pascal", "rr", or "fcfs", vLLM's own order: see
+    policy              "slack" (default), "pascal", "rr", "fcfs", vLLM's own order, or another of
                         `workers.policy`; the numbers of `workers.policy_settings` are further keys
     think_start_token_id, think_end_token_id
                         the markers; default: from vLLM's reasoning config, else `<think>` and
