@@ -48,7 +48,7 @@ class ResponseService:
             limits=_route_limits(config),
         )
         self.maintenance = Maintenance(self.cluster)
-        self.metrics = Metrics(self.cluster)
+        self.metrics = Metrics(self.cluster, store)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
         self._running: dict[str, Session] = {}

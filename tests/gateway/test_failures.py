@@ -62,7 +62,7 @@ async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) 
             assert texts_of(ended) == texts_of(undisturbed)
         assert server.worker_pids() != [pid]
         assert server.logged("worker_failed")[0]["reason"].startswith("ended with -9")
-        assert server.metric("pascal_worker_restarts") == 1
+        assert server.metric("pascal_worker_restarts_total") == 1
         assert server.metric('pascal_failovers_total{outcome="resumed"}') == 1
 
         # The same server, for the end in good order: Ctrl-C, also with a response still running.

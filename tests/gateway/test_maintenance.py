@@ -31,6 +31,7 @@ class Launcher:
     restartable = True
 
     def __init__(self, playing: Play, names: Collection[str]) -> None:
+        self.restart_timeout_s = 30.0
         self.names = names
         self.restarted: list[str] = []
         self._playing = playing
