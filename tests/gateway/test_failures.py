@@ -196,5 +196,5 @@ def test_check_prints_the_configuration_without_keys(tmp_path: Path) -> None:
 def test_check_names_a_device_profile_that_does_not_exist(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["check", "--emulate", "h100-qwen32"]) == 2
+    assert cli.main(["check", "--emulate", "h100-qwen32"]) == 1
     assert "did you mean 'h100-qwen32b'?" in capsys.readouterr().err
