@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from gateway import app
 from gateway.app import make_runner
 from gateway.config import Config, LauncherConfig, ServerConfig
-from gateway.store import ResponseStore
+from gateway.store import ResponseStore, StoreUnusable, check_store
 from tests.gateway.actor import ANSWER
 from tests.gateway.play import play
 from tests.gateway.scripted_service import ended, until
@@ -77,6 +77,37 @@ async def test_responses_go_on_while_the_disk_is_full(full_disk: Path) -> None:
         await ended(after)
         await until(lambda: not service._background)
         assert await service.store.get(after.response_id, "") is not None
+
+
+async def test_a_disk_that_is_full_at_the_start_is_named(full_disk: Path) -> None:
+    old, new = full_disk / "old.sqlite3", full_disk / "new.sqlite3"
+    store = ResponseStore(old)
+    await store.open()
+    await store.close()
+    fill(full_disk)
+    for path in (old, new):
+        with pytest.raises(StoreUnusable, match=rf"{path} cannot be used: .*(full|disk I/O)"):
+            await ResponseStore(path).open()
+    os.unlink(full_disk / "filling")
+    store = ResponseStore(old)
+    await store.open()
+    await store.close()
+
+
+async def test_a_disk_that_cannot_be_written_is_named(full_disk: Path) -> None:
+    old, new = full_disk / "old.sqlite3", full_disk / "new.sqlite3"
+    store = ResponseStore(old)
+    await store.open()
+    await store.close()
+    remount = await asyncio.create_subprocess_exec(
+        "mount", "-o", "remount,ro", str(full_disk), stderr=subprocess.DEVNULL
+    )
+    assert await remount.wait() == 0
+    for path in (old, new):
+        with pytest.raises(StoreUnusable, match=rf"The store {path} .*no permission to write"):
+            check_store(path)
+        with pytest.raises(StoreUnusable, match=rf"The store {path} .*no permission to write"):
+            await ResponseStore(path).open()
 
 
 async def test_a_look_up_in_a_store_that_fails_is_a_refusal_and_harms_nobody(
