@@ -179,7 +179,7 @@ class SessionConfig:
 class LimitsConfig:
     """Admission."""
 
-    max_requests: int = _setting(256, 1)  # requests in engines, of all users
+    max_requests: int = _setting(1024, 1)  # requests in engines, of all users
     max_readers: int = _setting(4096, 1)  # unfinished responses, of all users
     max_requests_per_user: int = _setting(64, 1)
     max_streams_per_connection: int = _setting(64, 1)

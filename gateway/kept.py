@@ -1,7 +1,8 @@
 """Finished responses that clients can still come back to: for a time, and within a byte budget.
 
 Pure bookkeeping with ``now`` as a parameter (monotonic seconds). When the budget is used up, the
-oldest responses lose their events first, then they are dropped.
+oldest responses are dropped. Their names are kept, so that a client that comes back to one of them
+hears that it comes too late.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 
 from gateway.session import Session
 
+_MOST_NAMES = 65_536  # of dropped responses, some 200 bytes each
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     session: Session
     until_s: float
-    events_bytes: int
-    rest_bytes: int
+    size_bytes: int
 
 
 class KeptResponses:
@@ -31,12 +33,11 @@ class KeptResponses:
         self.size_bytes = 0
         self._ttl_s = ttl_s
         self._total_bytes = total_bytes
-        # Those that have lost their events are the older ones, always.
-        self._without_events: OrderedDict[str, _Kept] = OrderedDict()
-        self._whole: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._dropped: OrderedDict[str, str] = OrderedDict()  # owners, by response
 
     def __len__(self) -> int:
-        return len(self._without_events) + len(self._whole)
+        return len(self._kept)
 
     @property
     def next_expiry_s(self) -> float | None:
@@ -47,29 +48,29 @@ class KeptResponses:
     def add(self, session: Session, now: float) -> list[Session]:
         """Keep a finished response; :return: those that are dropped for it.
 
-        The newest response is always kept whole: its client may not have read its end yet.
+        The newest response is always kept: its client may not have read its end yet.
         """
-        new = _Kept(session, now + self._ttl_s, session.log.size_bytes, session.size_bytes)
-        self.size_bytes += new.events_bytes + new.rest_bytes
-        while self.size_bytes > self._total_bytes and self._whole:
-            response_id, kept = self._whole.popitem(last=False)
-            kept.session.log.expire()
-            self.size_bytes -= kept.events_bytes
-            self._without_events[response_id] = kept
+        size_bytes = session.size_bytes + session.log.size_bytes
+        self.size_bytes += size_bytes
         dropped = []
-        while self.size_bytes > self._total_bytes and self._without_events:
-            _, kept = self._without_events.popitem(last=False)
-            self.size_bytes -= kept.rest_bytes
-            dropped.append(kept.session)
-        self._whole[session.response_id] = new
+        while self.size_bytes > self._total_bytes and (oldest := self._oldest()) is not None:
+            self.discard(oldest.session.response_id)
+            oldest.session.log.expire()
+            self._dropped[oldest.session.response_id] = oldest.session.owner
+            dropped.append(oldest.session)
+        while len(self._dropped) > _MOST_NAMES:
+            self._dropped.popitem(last=False)
+        self._kept[session.response_id] = _Kept(session, now + self._ttl_s, size_bytes)
         return dropped
 
     def discard(self, response_id: str) -> None:
         """Keep a response no longer; one that is not kept is ignored."""
-        if (kept := self._without_events.pop(response_id, None)) is not None:
-            self.size_bytes -= kept.rest_bytes
-        elif (kept := self._whole.pop(response_id, None)) is not None:
-            self.size_bytes -= kept.events_bytes + kept.rest_bytes
+        if (kept := self._kept.pop(response_id, None)) is not None:
+            self.size_bytes -= kept.size_bytes
+
+    def was_dropped(self, response_id: str, owner: str) -> bool:
+        """Whether a response of this owner was dropped before its time."""
+        return self._dropped.get(response_id) == owner
 
     def expire(self, now: float) -> list[Session]:
         """Drop the responses whose time is over, and return them."""
@@ -80,5 +81,4 @@ class KeptResponses:
         return dropped
 
     def _oldest(self) -> _Kept | None:
-        oldest = self._without_events or self._whole
-        return next(iter(oldest.values()), None)
+        return next(iter(self._kept.values()), None)

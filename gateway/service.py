@@ -143,6 +143,12 @@ class ResponseService:
     def find(self, response_id: str, owner: str) -> Session:
         """A session that is running or still kept. Raises `NotFound`."""
         session = self._sessions.get(response_id)
+        if session is None and self._kept.was_dropped(response_id, owner):
+            raise NotFound(
+                f"The events of response '{response_id}' are no longer kept (session.total_bytes).",
+                code="events_expired",
+                param="response_id",
+            )
         if session is None or session.owner != owner:
             raise _no_such_response(response_id)
         return session
