@@ -255,7 +255,12 @@ class ResponseService:
             log.exception("response_failed", request_id=session.response_id)
             fail_broken(session)
         if session.finished:
-            self._ended(session)
+            self._count_out(session)
+            try:
+                self._ended(session)
+            except Exception:
+                log.exception("response_not_kept", request_id=session.response_id)
+                self._drop(session)
 
     def _wait_for_next(self, session: Session) -> None:
         self._stop_timer(session)
@@ -296,7 +301,7 @@ class ResponseService:
         return asyncio.get_running_loop().call_later(delay_ms / 1000, callback, *args)
 
     def _ended(self, session: Session) -> None:
-        self._count_out(session)
+        """Report, store and keep a response that has just ended."""
         try:
             self._report(session)
         except Exception:
@@ -337,14 +342,14 @@ class ResponseService:
         self._wait_for_expiry()
 
     async def _put(self, session: Session) -> None:
-        stored = StoredResponse(
-            session.response_id,
-            session.owner,
-            session.created_at,
-            session.response_object(),
-            _conversation_of(session),
-        )
         try:
+            stored = StoredResponse(
+                session.response_id,
+                session.owner,
+                session.created_at,
+                session.response_object(),
+                _conversation_of(session),
+            )
             await self.store.put(stored)
         except Exception:  # the client has its answer; only a later look-up will miss it
             log.exception("response_not_stored", request_id=session.response_id)
