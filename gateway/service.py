@@ -20,13 +20,14 @@ import structlog
 from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
-from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.errors import InvalidRequest, NotFound
 from gateway.instance import ViewRules
 from gateway.limits import check_admission, user_of
 from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
 from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
+from gateway.router import closing
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
@@ -84,7 +85,7 @@ class ResponseService:
         :raises ApiError: refused; nothing remains of it.
         """
         if self.draining:
-            raise Unavailable("The server is shutting down.", code="draining")
+            raise closing()
         user = user_of(owner, generation.user)
         check_admission(
             self.config.limits,
@@ -125,11 +126,18 @@ class ResponseService:
         stored = await self.store.get(response_id, owner)
         if stored is None:
             raise _no_such_response(response_id)
-        return stored.response
+        # Rows of earlier versions hold a fraction.
+        return {**stored.response, "created_at": int(stored.created_at)}
 
     def cancel(self, session: Session) -> None:
         """Stop a response; its log ends with the terminal event as soon as the engine confirms."""
         if session.cancel(time.monotonic()):
+            self.cluster.cancel(session)
+        self._progress(session)
+
+    def _cut_short(self, session: Session) -> None:
+        """Stop a response because the gateway ends; what is generated is still sent."""
+        if session.cut_short(closing(), time.monotonic()):
             self.cluster.cancel(session)
         self._progress(session)
 
@@ -162,14 +170,14 @@ class ResponseService:
         return self.cluster.can_serve and not self.draining
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests and wait for the running ones; cancel those that take too long."""
+        """Refuse new requests and wait for the running ones; cut short those that take too long."""
         self.draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            log.warning("requests_cancelled_at_shutdown", count=len(self._running))
+            log.warning("requests_cut_at_shutdown", count=len(self._running))
             for session in list(self._running.values()):
-                self.cancel(session)
+                self._cut_short(session)
             try:
                 await asyncio.wait_for(self._idle.wait(), 1.0)
             except TimeoutError:
@@ -185,9 +193,9 @@ class ResponseService:
 
     def fail_all(self) -> None:
         """Nothing more will come from any instance."""
-        error = Unavailable("The server is shutting down.", code="draining")
         for session in list(self._running.values()):
-            session.fail(error, time.monotonic())
+            self._cut_short(session)
+            session.fail(closing(), time.monotonic())
             self._progress(session)
         self.cluster.close()
 

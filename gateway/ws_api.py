@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gateway import events
+from gateway import events, refusals
 from gateway.auth import SUBPROTOCOL
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
@@ -87,7 +87,7 @@ class WebSocketConnection:
                 if message.type is WSMsgType.TEXT:
                     await self._receive(message.data)
                 elif message.type is WSMsgType.BINARY:
-                    await self._send_error(
+                    await self._refuse(
                         InvalidRequest("Messages must be JSON text, not binary.", param=None)
                     )
                 elif message.type is WSMsgType.ERROR:
@@ -116,8 +116,7 @@ class WebSocketConnection:
             stream_id = _stream_id(document)
             self._dispatch(document, stream_id)
         except ApiError as error:
-            self._service.metrics.refused.labels(error.code).inc()
-            await self._send_error(error, stream_id)
+            await self._refuse(error, stream_id)
         except Exception:
             log.exception("event_failed")
             await self._send_error(_internal_error(), stream_id)
@@ -197,8 +196,7 @@ class WebSocketConnection:
                     generation = await self._service.prepare(body, self._defaults, self._owner)
                     session = await self._service.start(generation, self._owner)
                 except ApiError as error:
-                    self._service.metrics.refused.labels(error.code).inc()
-                    await self._send_error(error, stream_id)
+                    await self._refuse(error, stream_id)
                 else:
                     await self._follow(session, stream_id, -1)
         finally:
@@ -230,6 +228,10 @@ class WebSocketConnection:
                 ),
                 stream_id,
             )
+
+    async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
+        refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
+        await self._send_error(error, stream_id)
 
     async def _send_error(self, error: ApiError, stream_id: str | None = None) -> None:
         event = events.error_event(error.body(), error.status, stream_id)
