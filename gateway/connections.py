@@ -98,12 +98,13 @@ class _Server(web.Server):
 class _Connection(web.RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_header_timer", "_sent_all", "_server")
+    __slots__ = ("_broken", "_header_timer", "_sent_all", "_server")
 
     def __init__(self, server: _Server, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._server = server
         self._header_timer: asyncio.TimerHandle | None = None
+        self._broken = False  # what the client sent is no HTTP
         self._sent_all = asyncio.Event()  # the client will send nothing more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,6 +152,7 @@ class _Connection(web.RequestHandler):
             log.error("request_failed", exc_info=exc)
             error = ApiError("Internal error.", code="internal_error")
         else:
+            self._broken = True
             error = _of_parser(exc, message or "")
             self._server.on_refusal(error, request.method, None)
         response = refusals.error_response(error)
@@ -162,7 +164,7 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the rest of a response."""
         finished = await super().finish_response(request, resp, start_time)
-        if request.method == _NO_METHOD and self.transport is not None:
+        if self._broken and self.transport is not None:
             # To close with bytes unread would reset the connection, and the error would be lost.
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -186,9 +188,6 @@ class _Connection(web.RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-
-
-_NO_METHOD = "UNKNOWN"  # of what aiohttp could not parse
 
 
 def _with_errors(

@@ -123,7 +123,7 @@ class Session:
             return "cancelled"
         if self.state is not State.DONE or self.finish is None:
             return None
-        if self.finish.reason == "length":  # of forced lengths, too: complete ones end with "stop"
+        if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
         return None if self._transcript.answer else "no_answer"
 
@@ -259,6 +259,13 @@ class Session:
         self._end(now)
 
     # ---- inside -------------------------------------------------------------------------------
+
+    def _has_forced_lengths(self) -> bool:
+        """Whether it has the lengths that the client prescribed."""
+        forced = self.generation.forced_lengths
+        if forced is None:
+            return False
+        return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
         self.state = advance(self.state, event)
