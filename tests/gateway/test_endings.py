@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
+from structlog.testing import capture_logs
 
 from gateway.config import ClusterConfig, SessionConfig
 from gateway.service import ResponseService
@@ -314,6 +315,7 @@ async def test_every_ending_in_every_api(tmp_path: Path, ending: Ending) -> None
     body = {"pacing": False, **ending.body}
     responses, messages = {"input": "hi", **body}, [{"role": "user", "content": "hi"}]
     async with asyncio.timeout(15), AsyncExitStack() as stack:
+        stack.enter_context(capture_logs())  # to draw the traceback of a bug takes seconds
         client, worker, service = await stack.enter_async_context(api(tmp_path, **ending.tables))
         scene = Scene(client, worker, service)
         socket = await stack.enter_async_context(client.ws_connect("/v1/responses"))
