@@ -1,0 +1,220 @@
+"""One soak: readers come, samples are taken, a worker is killed now and then, readers leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.server import Server, is_alive
+from tests.soak import crowd, garbage, http_readers, readers, report
+from tests.soak.observations import Observations, Observer, Values, observe
+from tests.soak.report import Report
+from tests.soak.stage import HEADERS, KILLED, Stage
+from tests.soak.streams import Tally
+
+_PROGRESS_S = 30.0
+_STAYS_S = 5.0  # with nothing running any more, what stays for so long will not go
+# What must be as before the first reader; all else that must be 0 is in `_AT_REST`.
+_AS_BEFORE = ("gateway fds", "worker-0 fds", "worker-1 fds", "process_open_fds")
+_TASKS = "pascal_asyncio_tasks"
+_AT_REST = ("requests", "pascal_requests_running", "pascal_requests_waiting", "pascal_sessions")
+_EMPTY = ("pascal_kv_blocks_used", "pascal_kv_blocks_held", "pascal_event_log_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many, and when things happen."""
+
+    minutes: float
+    readers: int
+    seed: int
+    kill_every_s: float  # 0: never
+    allow_missing: bool
+    ttl_s: float  # `session.ttl_s`; the shorter, the sooner all is steady
+    warm_up_s: float
+    interval_s: float  # between two samples
+
+    @classmethod
+    def of(
+        cls, minutes: float, readers: int, seed: int, kill_every_s: float, allow_missing: bool
+    ) -> Plan:
+        """The warm-up is a quarter, and of a long run at least 3 minutes."""
+        return cls(
+            minutes,
+            readers,
+            seed,
+            kill_every_s,
+            allow_missing,
+            ttl_s=min(20.0, max(3.0, minutes * 5)),
+            warm_up_s=max(minutes * 15, 180.0 if minutes >= 8 else 0.0),
+            interval_s=min(5.0, max(1.0, minutes)),
+        )
+
+
+async def soak(server: Server, folder: Path, plan: Plan) -> Report:
+    """Readers for the time asked for, then none; the report, without the gateway's end."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    tally = Tally()
+    found = Report(tally, Observations(), plan.warm_up_s)
+    connector = aiohttp.TCPConnector(limit=1)
+    timeout = aiohttp.ClientTimeout(total=20)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as watching:
+        store = folder / "responses.sqlite3"
+        observer = Observer(server.url, server.process.pid, store, watching)
+        baseline = await _baseline(server, observer, plan)
+        async with _readers_session() as http:
+            stage = Stage(server.url, http, tally, plan.ttl_s)
+            await _together(
+                plan.minutes * 60,
+                crowd.crowd(stage, plan.readers, plan.seed),
+                observe(observer, found.observations, time.monotonic(), plan.interval_s),
+                _progress(found),
+                _kill(observer, plan.kill_every_s, found),
+            )
+        report.judge_all(found, observer.restarted)
+        found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
+    found.pids = observer.pids
+    if not plan.allow_missing:
+        found.trouble += [f"not exported: {name}" for name in sorted(observer.missing)]
+    return found
+
+
+def after_the_end(server: Server, pids: set[int]) -> list[str]:
+    """What is wrong once the gateway was told to stop: its status, its log, its processes."""
+    trouble = [f"process {pid} is left" for pid in sorted(pids) if is_alive(pid)]
+    if server.process.returncode != 0:
+        trouble.append(f"the gateway ended with status {server.process.returncode}")
+    lines = [line for line in server.output().splitlines() if _is_error(line)]
+    trouble += [f"logged: {line[:2000]}" for line in lines[:3]]
+    if len(lines) > 3:
+        trouble.append(f"logged: {len(lines) - 3} more errors")
+    return trouble
+
+
+def _is_error(line: str) -> bool:
+    return '"level": "error"' in line or '"level": "critical"' in line or "Traceback" in line
+
+
+def _readers_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        headers=HEADERS,
+        timeout=aiohttp.ClientTimeout(total=None, connect=60),
+    )
+
+
+async def _together(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
+    """Run all for so long; none may end before, and an error of one ends all."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            ended.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
+    """A sample after one reader of each common kind: what is opened once is open now."""
+    tally = Tally()
+    async with _readers_session() as http:
+        stage = Stage(server.url, http, tally, plan.ttl_s)
+        for reader in (
+            readers.goes_on_and_forgets,
+            http_readers.waits_for_the_whole,
+            http_readers.reads_chunks,
+            garbage.asks_wrongly,
+        ):
+            await crowd.one(stage, reader, random.Random(plan.seed))
+    if tally.violations:
+        raise RuntimeError(f"the first readers met: {tally.shown}")
+    while True:
+        sample = await observer.look()
+        if not any(sample.get(name) for name in _AT_REST):
+            return sample
+        await asyncio.sleep(0.2)
+
+
+async def _progress(found: Report) -> None:
+    """A line every 30 s."""
+    began_s = time.monotonic()
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        values = {name: series[-1] for name, series in found.observations.values.items()}
+        told = ", ".join(
+            f"{name} {(values.get(key) or 0) / scale:.{digits}f}"
+            for name, key, scale, digits in (
+                ("rss MiB", "gateway rss", 2**20, 1),
+                ("fds", "gateway fds", 1, 0),
+                ("sessions", "pascal_sessions", 1, 0),
+                ("running", "requests", 1, 0),
+                ("ended", "pascal_responses_total", 1, 0),
+                ("store KiB", "store files", 1024, 0),
+            )
+        )
+        tally = found.tally
+        print(
+            f"{time.monotonic() - began_s:5.0f} s  {told}, readers {tally.readers.total()}, "
+            f"broken {tally.violations}",
+            flush=True,
+        )
+
+
+async def _kill(observer: Observer, every_s: float, found: Report) -> None:
+    """Kill the worker that may be killed, again and again, unless it is still away."""
+    while True:
+        await asyncio.sleep(every_s or 1e9)
+        with suppress(aiohttp.ClientError, OSError):
+            pid = await observer.pid_of(KILLED)
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                found.kills += 1
+
+
+async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> list[str]:
+    """Wait until all is as it was; what is not, and will not be."""
+    # A pause ends after the time to live, then the answer is read, then the response is kept.
+    deadline = time.monotonic() + 2 * ttl_s + 60
+    resting_since: float | None = None
+    while True:
+        left: list[str] = []
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            sample = await observer.look()
+            left = _differences(baseline, sample)
+            if not left:
+                return []
+        now = time.monotonic()
+        rests = bool(left) and not any(sample.get(name) for name in _AT_REST)
+        resting_since = (resting_since or now) if rests else None
+        if now > deadline or (resting_since is not None and now - resting_since > _STAYS_S):
+            return left or ["the gateway does not answer"]
+        await asyncio.sleep(0.5)
+
+
+def _differences(baseline: Values, sample: Values) -> list[str]:
+    found = [
+        f"{name} {sample[name]:.0f}"
+        for name in (*_AT_REST, *_EMPTY)
+        if sample.get(name, 0) > baseline.get(name, 0)
+    ]
+    for name in (*_AS_BEFORE, _TASKS):
+        if name in baseline and sample.get(name, 0) > baseline[name]:
+            found.append(f"{name} {sample[name]:.0f}, {baseline[name]:.0f} before")
+        if name in baseline and name not in sample:
+            found.append(f"{name}: not there")
+    return found
