@@ -28,7 +28,7 @@ from tests.soak.stage import nice, settings
 def main() -> int:
     """Entry point; returns the exit status."""
     args = _arguments()
-    plan = Plan.of(args.minutes, args.readers, args.seed, args.kill_every, args.allow_missing)
+    plan = Plan.of(args)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         module = ("tests.soak.leaks", args.leak) if args.leak else ("gateway.cli",)
         extra = tuple(f"--set={key}={value}" for key, value in settings(plan.ttl_s).items())
@@ -43,6 +43,8 @@ def main() -> int:
         except KeyboardInterrupt:
             print("soak: interrupted", file=sys.stderr)
             return 2
+        if args.log is not None:
+            args.log.write_text(server.output(), encoding="utf-8")
         found.trouble += after_the_end(server, found.pids)
     report.show(found, Console(width=150))
     if args.json is not None:
@@ -58,6 +60,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kill-every", type=float, default=240.0, help="seconds; 0: no kills")
     parser.add_argument("--leak", choices=sorted(leaks.KINDS), help="leak on purpose")
     parser.add_argument("--allow-missing", action="store_true", help="metrics may be absent")
+    parser.add_argument("--no-slopes", action="store_true", help="judge only what is left")
+    parser.add_argument("--log", type=Path, help="write what the gateway printed there")
     parser.add_argument("--json", type=Path, help="write everything there")
     return parser.parse_args()
 

@@ -89,9 +89,7 @@ class Observer:
             sample |= process(name, pid)
         sample |= process("gateway", self._pid) | await self._metrics()
         sample["requests"] = requests
-        sample["store files"] = float(
-            sum(path.stat().st_size for path in self._store.parent.glob(f"{self._store.name}*"))
-        )
+        sample["store file"] = float(self._store.stat().st_size)
         return sample
 
     async def _metrics(self) -> Values:

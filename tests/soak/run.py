@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +26,11 @@ from tests.soak.stage import HEADERS, KILLED, Stage
 from tests.soak.streams import Tally
 
 _PROGRESS_S = 30.0
+_BAD_REQUESTS = (
+    "aiohttp.http_exceptions.",
+    "aiohttp.web_protocol.RequestPayloadError",
+    "zlib.error",
+)
 _STAYS_S = 5.0  # with nothing running any more, what stays for so long will not go
 # What must be as before the first reader; all else that must be 0 is in `_AT_REST`.
 _AS_BEFORE = ("gateway fds", "worker-0 fds", "worker-1 fds", "process_open_fds")
@@ -39,22 +47,23 @@ class Plan:
     readers: int
     seed: int
     kill_every_s: float  # 0: never
-    allow_missing: bool
+    allow_missing: bool  # metrics may be absent
+    slopes: bool  # judge them; a run of seconds has none
     ttl_s: float  # `session.ttl_s`; the shorter, the sooner all is steady
     warm_up_s: float
     interval_s: float  # between two samples
 
     @classmethod
-    def of(
-        cls, minutes: float, readers: int, seed: int, kill_every_s: float, allow_missing: bool
-    ) -> Plan:
-        """The warm-up is a quarter, and of a long run at least 3 minutes."""
+    def of(cls, args: argparse.Namespace) -> Plan:
+        """What the flags ask for. The warm-up is a quarter, of a long run at least 3 minutes."""
+        minutes: float = args.minutes
         return cls(
-            minutes,
-            readers,
-            seed,
-            kill_every_s,
-            allow_missing,
+            minutes=minutes,
+            readers=args.readers,
+            seed=args.seed,
+            kill_every_s=args.kill_every,
+            allow_missing=args.allow_missing,
+            slopes=not args.no_slopes,
             ttl_s=min(20.0, max(3.0, minutes * 5)),
             warm_up_s=max(minutes * 15, 180.0 if minutes >= 8 else 0.0),
             interval_s=min(5.0, max(1.0, minutes)),
@@ -84,7 +93,8 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
                 _progress(found),
                 _kill(observer, plan.kill_every_s, found),
             )
-        report.judge_all(found, observer.restarted)
+        if plan.slopes:
+            report.judge_all(found, observer.restarted)
         found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
     found.pids = observer.pids
     if not plan.allow_missing:
@@ -97,15 +107,29 @@ def after_the_end(server: Server, pids: set[int]) -> list[str]:
     trouble = [f"process {pid} is left" for pid in sorted(pids) if is_alive(pid)]
     if server.process.returncode != 0:
         trouble.append(f"the gateway ended with status {server.process.returncode}")
-    lines = [line for line in server.output().splitlines() if _is_error(line)]
-    trouble += [f"logged: {line[:2000]}" for line in lines[:3]]
-    if len(lines) > 3:
-        trouble.append(f"logged: {len(lines) - 3} more errors")
+    trouble += [f"logged {count} times: {error}" for error, count in errors_of(server.output())]
     return trouble
 
 
-def _is_error(line: str) -> bool:
-    return '"level": "error"' in line or '"level": "critical"' in line or "Traceback" in line
+def errors_of(output: str) -> list[tuple[str, int]]:
+    """Errors that a gateway has printed, most frequent first.
+
+    A request that is no HTTP is told by aiohttp itself, by a traceback; that is none of these.
+    """
+    found: Counter[str] = Counter()
+    in_traceback = False
+    for line in output.splitlines():
+        if line.startswith("{"):
+            entry = json.loads(line)
+            if entry.get("level") in ("error", "critical"):
+                found[line[:1000]] += 1
+        elif line.startswith("Traceback"):
+            in_traceback = True
+        elif in_traceback and line and not line.startswith((" ", "During ", "The above ")):
+            in_traceback = False
+            if not line.startswith(_BAD_REQUESTS):
+                found[line[:1000]] += 1
+    return found.most_common()
 
 
 def _readers_session() -> aiohttp.ClientSession:
@@ -164,7 +188,7 @@ async def _progress(found: Report) -> None:
                 ("sessions", "pascal_sessions", 1, 0),
                 ("running", "requests", 1, 0),
                 ("ended", "pascal_responses_total", 1, 0),
-                ("store KiB", "store files", 1024, 0),
+                ("store KiB", "store file", 1024, 0),
             )
         )
         tally = found.tally
@@ -195,7 +219,7 @@ async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> li
         left: list[str] = []
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             sample = await observer.look()
-            left = _differences(baseline, sample)
+            left = differences(baseline, sample)
             if not left:
                 return []
         now = time.monotonic()
@@ -206,7 +230,8 @@ async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> li
         await asyncio.sleep(0.5)
 
 
-def _differences(baseline: Values, sample: Values) -> list[str]:
+def differences(baseline: Values, sample: Values) -> list[str]:
+    """What a sample has more of than there was before, in words."""
     found = [
         f"{name} {sample[name]:.0f}"
         for name in (*_AT_REST, *_EMPTY)

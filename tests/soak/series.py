@@ -36,13 +36,19 @@ SERIES = (
         "log bytes", 0.25 * MIB, 0.1, _LOAD, metric="pascal_event_log_bytes", scale=MIB, unit="MiB"
     ),
     Series(
-        "store bytes", 0.25 * MIB, 0.1, _LOAD, metric="pascal_store_bytes", scale=MIB, unit="MiB"
+        "store bytes",
+        4.5 * MIB,
+        0.1,
+        "SQLite's write-ahead log grows up to a checkpoint of 4 MiB",
+        metric="pascal_store_bytes",
+        scale=MIB,
+        unit="MiB",
     ),
     Series(
-        "store files",
+        "store file",
         0.5 * MIB,
         0.1,
-        "SQLite grows by pages and its write-ahead log up to a checkpoint of 4 MiB",
+        "without the write-ahead log: pages that are used again",
         scale=MIB,
         unit="MiB",
     ),

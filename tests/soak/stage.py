@@ -11,6 +11,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ KILLED = "worker-1"  # the other one lives through the run, so that its memory c
 LARGEST_BODY = 256 * 1024
 LARGEST_FRAME = 1024 * 1024
 _SMALL_BUFFER = 4096  # of a reader that is to fill up soon
+_ESTABLISHED = "01"  # in /proc/net/tcp
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
@@ -136,6 +138,16 @@ class Socket:
             with suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.transport.abort()
+
+    def held(self) -> bool:
+        """Whether the gateway still has its end of this connection open."""
+        raw = self._socket.transport.get_extra_info("socket")
+        ends = f":{self.stage.address[1]:04X}", f":{raw.getsockname()[1]:04X}"
+        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            _, local, remote, state = line.split()[:4]
+            if local.endswith(ends[0]) and remote.endswith(ends[1]):
+                return state == _ESTABLISHED
+        return False
 
     async def send(self, **event: Any) -> None:
         """One event."""
