@@ -21,7 +21,7 @@ from rich.console import Console
 
 from tests.server import Server
 from tests.soak import leaks, report
-from tests.soak.run import Plan, after_the_end, soak
+from tests.soak.run import CannotRun, Plan, after_the_end, soak
 from tests.soak.stage import nice, settings
 
 
@@ -37,10 +37,10 @@ def main() -> int:
             with server:
                 nice(5)
                 found = asyncio.run(soak(server, Path(folder), plan))
-        except AssertionError as error:
-            print(f"soak: the gateway did not start: {error}", file=sys.stderr)
+        except (AssertionError, CannotRun) as error:
+            print(f"soak: the gateway does not serve: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             print("soak: interrupted", file=sys.stderr)
             return 2
         if args.log is not None:

@@ -39,6 +39,10 @@ _AT_REST = ("requests", "pascal_requests_running", "pascal_requests_waiting", "p
 _EMPTY = ("pascal_kv_blocks_used", "pascal_kv_blocks_held", "pascal_event_log_bytes")
 
 
+class CannotRun(Exception):
+    """The gateway does not serve even the first readers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long, how many, and when things happen."""
@@ -90,12 +94,13 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
                 plan.minutes * 60,
                 crowd.crowd(stage, plan.readers, plan.seed),
                 observe(observer, found.observations, time.monotonic(), plan.interval_s),
-                _progress(found),
+                _progress(server, found),
                 _kill(observer, plan.kill_every_s, found),
             )
         if plan.slopes:
             report.judge_all(found, observer.restarted)
-        found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
+        if server.process.poll() is None:
+            found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
     found.pids = observer.pids
     if not plan.allow_missing:
         found.trouble += [f"not exported: {name}" for name in sorted(observer.missing)]
@@ -141,7 +146,7 @@ def _readers_session() -> aiohttp.ClientSession:
 
 
 async def _together(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
-    """Run all for so long; none may end before, and an error of one ends all."""
+    """Run all for so long, or until one ends or fails."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -166,19 +171,26 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
         ):
             await crowd.one(stage, reader, random.Random(plan.seed))
     if tally.violations:
-        raise RuntimeError(f"the first readers met: {tally.shown}")
-    while True:
+        raise CannotRun(f"the first readers met: {tally.shown}")
+    samples: list[Values] = []
+    while len(samples) < 5:  # in a row; connections of the first readers are about to close
+        await asyncio.sleep(0.3)
         sample = await observer.look()
-        if not any(sample.get(name) for name in _AT_REST):
-            return sample
-        await asyncio.sleep(0.2)
+        if any(sample.get(name) for name in _AT_REST):
+            samples.clear()
+        else:
+            samples.append(sample)
+    return {name: min(one.get(name, value) for one in samples) for name, value in samples[-1].items()}
 
 
-async def _progress(found: Report) -> None:
-    """A line every 30 s."""
-    began_s = time.monotonic()
-    while True:
-        await asyncio.sleep(_PROGRESS_S)
+async def _progress(server: Server, found: Report) -> None:
+    """A line every 30 s, as long as the gateway lives."""
+    began_s = told_s = time.monotonic()
+    while server.process.poll() is None:
+        await asyncio.sleep(1)
+        if time.monotonic() - told_s < _PROGRESS_S:
+            continue
+        told_s = time.monotonic()
         values = {name: series[-1] for name, series in found.observations.values.items()}
         told = ", ".join(
             f"{name} {(values.get(key) or 0) / scale:.{digits}f}"
