@@ -180,7 +180,8 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
             samples.clear()
         else:
             samples.append(sample)
-    return {name: min(one.get(name, value) for one in samples) for name, value in samples[-1].items()}
+    names = set.intersection(*(set(one) for one in samples))
+    return {name: min(one[name] for one in samples) for name in names}
 
 
 async def _progress(server: Server, found: Report) -> None:
