@@ -45,7 +45,7 @@ def main() -> int:
             return 2
         if args.log is not None:
             args.log.write_text(server.output(), encoding="utf-8")
-        found.trouble += after_the_end(server, found.pids)
+        found.trouble += after_the_end(server, found.pids, found.kills)
     report.show(found, Console(width=150))
     if args.json is not None:
         report.write(found, args.json)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable
+from typing import Protocol
 
 import aiohttp
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -14,7 +14,15 @@ from tests.soak import garbage, http_readers, readers
 from tests.soak.stage import Stage
 from tests.soak.streams import Refused, Violation
 
-Reader: TypeAlias = Callable[[Stage, random.Random], Awaitable[None]]
+
+class Reader(Protocol):
+    """A coroutine function of `readers`, `http_readers` or `garbage`."""
+
+    __name__: str
+
+    def __call__(self, stage: Stage, chance: random.Random, /) -> Awaitable[None]:
+        """One visit. Raises `Violation` or `Refused`."""
+
 
 # How often each comes. What costs the gateway little, or is rare in life, has a small share.
 SHARES: tuple[tuple[float, Reader], ...] = (
@@ -24,6 +32,7 @@ SHARES: tuple[tuple[float, Reader], ...] = (
     (4, readers.pauses),
     (8, readers.stops),
     (10, readers.vanishes_and_comes_back),
+    (3, readers.comes_back_late),
     (3, readers.resumes_wrongly),
     (5, readers.has_many_lanes),
     (8, readers.goes_on_and_forgets),
@@ -33,6 +42,7 @@ SHARES: tuple[tuple[float, Reader], ...] = (
     (8, http_readers.reads_chunks),
     (8, http_readers.waits_for_the_whole),
     (4, http_readers.stops_by_post),
+    (1, http_readers.stalls),
     (6, garbage.sends_garbage),
     (3, garbage.breaks_the_frame),
     (6, garbage.asks_wrongly),
@@ -63,7 +73,7 @@ async def _place(stage: Stage, chance: random.Random) -> None:
 
 async def one(stage: Stage, reader: Reader, chance: random.Random) -> None:
     """One reader; whatever goes wrong is counted."""
-    name = getattr(reader, "__name__", str(reader))
+    name = f"{reader.__module__.rsplit('.', 1)[1]}.{reader.__name__}"
     tally = stage.tally
     try:
         async with asyncio.timeout(_LONGEST_S):

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.soak.stage import PATIENCE_S, Stage, body, reset
+from tests.soak.stage import KEY, PATIENCE_S, Stage, body, connected, reset
 from tests.soak.streams import Refused, Stream, Violation
 
 
@@ -141,6 +141,26 @@ async def stops_by_post(stage: Stage, chance: random.Random) -> None:
         if status != 200 or document["status"] == "in_progress":
             raise Violation(f"{stream.response_id}: cancelled, answered {status} {document}")
         await _follow(stage, answer, stream)
+
+
+async def stalls(stage: Stage, chance: random.Random) -> None:
+    """Asks on one connection for more events than all buffers hold, reads none, and leaves."""
+    stream = Stream(stage.tally)
+    request = body(chance, long=True) | {"stream": True}
+    async with (
+        stage.stalled,
+        stage.http.post(f"{stage.url}/v1/responses", json=request) as answer,
+    ):
+        await _follow(stage, answer, stream)
+        path = f"/v1/responses/{stream.response_id}?stream=true&starting_after={stream.last - 200}"
+        head = f"GET {path} HTTP/1.1\r\nHost: soak\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+        _, writer = await asyncio.open_connection(sock=await connected(stage, slow=True), limit=512)
+        writer.write(head.encode() * 60)
+        await asyncio.sleep(chance.uniform(5, 30))
+        if chance.random() < 0.5:
+            reset(writer.transport)
+        else:
+            writer.transport.abort()
 
 
 def _chat(chance: random.Random) -> dict[str, Any]:

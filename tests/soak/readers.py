@@ -117,6 +117,15 @@ async def vanishes_and_comes_back(stage: Stage, chance: random.Random) -> None:
         await comes_back(stage, stream)
 
 
+async def comes_back_late(stage: Stage, chance: random.Random) -> None:
+    """After more events than are kept: it is told so, or gets them all."""
+    async with Socket(stage) as socket:
+        stream = await socket.create(body(chance, long=True))
+        socket.vanish(reset=chance.random() < 0.5)
+    await asyncio.sleep(chance.uniform(8, 20))
+    await comes_back(stage, stream)
+
+
 async def resumes_wrongly(stage: Stage, chance: random.Random) -> None:
     """Asks for events that will never be, and for responses that never were."""
     async with Socket(stage) as socket:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -26,11 +28,13 @@ from tests.soak.stage import HEADERS, KILLED, Stage
 from tests.soak.streams import Tally
 
 _PROGRESS_S = 30.0
+_KILLED = r"ended with -9\b"  # in the log, of a worker
 _BAD_REQUESTS = (
     "aiohttp.http_exceptions.",
     "aiohttp.web_protocol.RequestPayloadError",
     "zlib.error",
 )
+_RESTART_S = 300.0  # guards against a worker that does not come back
 _STAYS_S = 5.0  # with nothing running any more, what stays for so long will not go
 # What must be as before the first reader; all else that must be 0 is in `_AT_REST`.
 _AS_BEFORE = ("gateway fds", "worker-0 fds", "worker-1 fds", "process_open_fds")
@@ -107,11 +111,14 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
     return found
 
 
-def after_the_end(server: Server, pids: set[int]) -> list[str]:
+def after_the_end(server: Server, pids: set[int], kills: int) -> list[str]:
     """What is wrong once the gateway was told to stop: its status, its log, its processes."""
     trouble = [f"process {pid} is left" for pid in sorted(pids) if is_alive(pid)]
     if server.process.returncode != 0:
         trouble.append(f"the gateway ended with status {server.process.returncode}")
+    ended = len(re.findall(_KILLED, server.output()))
+    if ended > kills:
+        trouble.append(f"workers were killed {ended} times, {kills} of them by the soak")
     trouble += [f"logged {count} times: {error}" for error, count in errors_of(server.output())]
     return trouble
 
@@ -119,14 +126,15 @@ def after_the_end(server: Server, pids: set[int]) -> list[str]:
 def errors_of(output: str) -> list[tuple[str, int]]:
     """Errors that a gateway has printed, most frequent first.
 
-    A request that is no HTTP is told by aiohttp itself, by a traceback; that is none of these.
+    Neither a worker that was killed nor a request that is no HTTP, for which aiohttp itself prints
+    a traceback, is one of them.
     """
     found: Counter[str] = Counter()
     in_traceback = False
     for line in output.splitlines():
         if line.startswith("{"):
             entry = json.loads(line)
-            if entry.get("level") in ("error", "critical"):
+            if entry.get("level") in ("error", "critical") and not re.search(_KILLED, line):
                 found[line[:1000]] += 1
         elif line.startswith("Traceback"):
             in_traceback = True
@@ -226,21 +234,29 @@ async def _kill(observer: Observer, every_s: float, found: Report) -> None:
 async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> list[str]:
     """Wait until all is as it was; what is not, and will not be."""
     # A pause ends after the time to live, then the answer is read, then the response is kept.
-    deadline = time.monotonic() + 2 * ttl_s + 60
-    resting_since: float | None = None
+    deadline_s = time.monotonic() + 2 * ttl_s + 60
+    restart_s = time.monotonic() + _RESTART_S
+    resting_since_s = math.inf
     while True:
-        left: list[str] = []
-        with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            sample = await observer.look()
-            left = differences(baseline, sample)
-            if not left:
-                return []
-        now = time.monotonic()
-        rests = bool(left) and not any(sample.get(name) for name in _AT_REST)
-        resting_since = (resting_since or now) if rests else None
-        if now > deadline or (resting_since is not None and now - resting_since > _STAYS_S):
-            return left or ["the gateway does not answer"]
         await asyncio.sleep(0.5)
+        now = time.monotonic()
+        try:
+            sample = await observer.look()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if now > deadline_s:
+                return [f"the gateway does not answer: {error}"]
+            continue
+        left = differences(baseline, sample)
+        if not left:
+            return []
+        if any(name not in sample for name in _AS_BEFORE if name in baseline) and now < restart_s:
+            continue  # a worker is not back yet
+        if any(sample.get(name) for name in _AT_REST):
+            resting_since_s = math.inf
+        else:
+            resting_since_s = min(resting_since_s, now)
+        if now > deadline_s or now - resting_since_s > _STAYS_S:
+            return left
 
 
 def differences(baseline: Values, sample: Values) -> list[str]:

@@ -96,6 +96,20 @@ def body(chance: random.Random, *, store: bool = False, long: bool = False) -> d
     }
 
 
+async def connected(stage: Stage, *, slow: bool) -> socket.socket:
+    """A connection to the gateway; one that is slow has a small buffer, which fills up soon."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        raw.setblocking(False)
+        if slow:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+        await asyncio.get_running_loop().sock_connect(raw, stage.address)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
 class Socket:
     """A WebSocket of one reader: well-behaved or not."""
 
@@ -105,18 +119,9 @@ class Socket:
         self._socket: ClientConnection
 
     async def __aenter__(self) -> Socket:
-        raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            raw.setblocking(False)
-            if self._slow:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
-            await asyncio.get_running_loop().sock_connect(raw, self.stage.address)
-        except BaseException:
-            raw.close()
-            raise
         self._socket = await connect(
             self.stage.url.replace("http", "ws", 1) + "/v1/responses",
-            sock=raw,
+            sock=await connected(self.stage, slow=self._slow),
             additional_headers=HEADERS,
             compression=None,
             max_queue=2 if self._slow else 64,
