@@ -1,7 +1,7 @@
 """Does a series grow? A robust slope, an interval that knows of autocorrelation, and a verdict.
 
 Pure: knows no clock and no process. Samples become block means, the slope is Theil and Sen's (the
-median over all pairs of blocks), its interval comes from the variance of Kendall's S, widened by
+median over all pairs of blocks), its interval comes from the spread of the residuals, widened by
 what neighbouring blocks have in common.
 """
 
@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HOUR_S = 3600.0
-MOST_BLOCKS = 45
+_MOST_BLOCKS = 45
+_FEWEST_BLOCKS = 6
 _Z = 1.96  # of a two-sided interval of 95%
+_THEIL_SEN = 1.03  # its standard error over that of least squares, for normal noise
 # A single step fits this much better than a line, or it is taken for noise or for growth.
 _STEP_FIT = 0.4
 
@@ -50,14 +52,14 @@ def judge(
     :param rise: growth over the whole window that is noise, in the unit of the series.
     :param share: the same as a share of the level; the larger of the two counts.
     """
-    if len(values) < 6 or times_s[-1] <= times_s[0]:
+    x, y = blocks(times_s, values)
+    if len(x) < _FEWEST_BLOCKS:
         level = statistics.median(values) if values else math.nan
         return Judgement(level, level, 0.0, -math.inf, math.inf, math.inf, "too short")
     quarter = max(1, len(values) // 4)
     start, end = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
     hours = (times_s[-1] - times_s[0]) / HOUR_S
     allowed = max(rise, share * abs(statistics.median(values))) / hours
-    x, y = blocks(times_s, values)
     slope, low, high = theil_sen(x, y)
     if low <= 0 or slope <= allowed:
         verdict = "steady"
@@ -67,8 +69,10 @@ def judge(
 
 
 def blocks(times_s: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Means over spans of equal length, at most `MOST_BLOCKS`; times in hours."""
-    count = min(MOST_BLOCKS, max(6, len(values) // 3))
+    """Means over spans of equal length, at most `_MOST_BLOCKS`; times in hours."""
+    if not times_s or times_s[-1] <= times_s[0]:
+        return [], []
+    count = min(_MOST_BLOCKS, max(_FEWEST_BLOCKS, len(values) // 3))
     began_s, span_s = times_s[0], (times_s[-1] - times_s[0]) / count
     members: dict[int, list[tuple[float, float]]] = {}
     for time_s, value in zip(times_s, values, strict=True):
@@ -82,16 +86,20 @@ def blocks(times_s: Sequence[float], values: Sequence[float]) -> tuple[list[floa
 def theil_sen(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
     """Slope, and its interval of 95%."""
     n = len(x)
-    slopes = sorted((y[j] - y[i]) / (x[j] - x[i]) for i in range(n) for j in range(i + 1, n))
+    slopes = [(y[j] - y[i]) / (x[j] - x[i]) for i in range(n) for j in range(i + 1, n)]
     slope = statistics.median(slopes)
     residuals = [value - slope * time for time, value in zip(x, y, strict=True)]
-    widened = math.sqrt(inflation(residuals))
-    half = _Z * widened * math.sqrt(n * (n - 1) * (2 * n + 5) / 18) / 2
-    middle = len(slopes) / 2
-    first, last = math.floor(middle - half), math.ceil(middle + half)
-    low = slopes[first] if first >= 0 else -math.inf
-    high = slopes[last] if last < len(slopes) else math.inf
-    return slope, low, high
+    widened = inflation(residuals)
+    spread = statistics.stdev(residuals) * math.sqrt((n - 1) / (n - 2))
+    along = math.sqrt(sum((time - statistics.fmean(x)) ** 2 for time in x))
+    half = student(n / widened - 2) * math.sqrt(widened) * _THEIL_SEN * spread / along
+    return slope, slope - half, slope + half
+
+
+def student(freedom: float) -> float:
+    """Two-sided quantile of 95% of Student's t, an expansion; at least 2 degrees of freedom."""
+    freedom = max(2.0, freedom)
+    return _Z + 2.37 / freedom + 2.82 / freedom**2
 
 
 def inflation(residuals: Sequence[float]) -> float:

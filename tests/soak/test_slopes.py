@@ -75,6 +75,16 @@ def test_one_step_is_no_leak(share: float) -> None:
     assert judged(values).verdict in ("step", "steady")
 
 
+def test_what_fills_up_and_stays_full_is_no_leak() -> None:
+    values = [v + 40 * (1 - math.exp(-i / 80)) for i, v in enumerate(noise(6, 0.5))]
+    assert judged(values).verdict == "steady"  # no line describes it: the interval is wide
+
+
+def test_a_leak_under_slow_waves_is_found() -> None:
+    waves = [100 + 2 * math.sin(i / 40) + 40 * i / SAMPLES for i in range(SAMPLES)]
+    assert judged(waves).verdict == "grows"
+
+
 def test_a_staircase_is_a_leak() -> None:
     values = [value + 10 * (i // 90) for i, value in enumerate(noise(3, 1.0))]
     assert judged(values).verdict == "grows"
