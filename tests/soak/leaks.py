@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[[Session], None] | None] = {
     "log": _log,
     "fds": _descriptor,
     "memory": _memory,
-    "sessions": None,  # finished ones are never dropped
+    "sessions": None,  # finished ones are dropped only where the client asks for it
 }
 
 
@@ -52,7 +52,7 @@ def patch(kind: str) -> None:
         drop = ResponseService._drop
 
         def never(self: ResponseService, session: Session) -> None:
-            if not session.finished:
+            if session.forgotten or not session.finished:
                 drop(self, session)
 
         ResponseService._drop = never  # type: ignore[method-assign]
