@@ -35,7 +35,7 @@ ENV_ALIASES = {
     "PASCAL_WORKERS": "workers.count",
 }
 # Variables of the same family that other parts read.
-ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY"})
+ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
 
 
 # Flags and variables may give a duration its unit: 250ms, 10s, 5m, 1h.
