@@ -38,7 +38,7 @@ ENV_ALIASES = {
 }
 SECRETS = ("api_keys", "token")  # keys whose values are shown to nobody
 # Variables of the same family that other parts read.
-ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY"})
+ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
 
 
 # Flags and variables may give a duration its unit: 250ms, 10s, 5m, 1h.
@@ -70,6 +70,10 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()  # web origins besides the gateway's own
     max_message_bytes: int = _setting(1_048_576, 1024)  # larger: error 413
     hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
+    header_timeout_s: float = _setting(30.0, 0.01)  # for a request's first line and its headers
+    body_timeout_s: float = _setting(30.0, 0.01)  # for its body
+    sse_keepalive_s: float = _setting(15.0, 0)  # silence before a comment; 0: never
+    chat_keepalive_s: float = _setting(0.0, 0)  # the same for chat completions
     shutdown_timeout_s: float = _setting(10.0, 0)
     state_dir: str = ".pascal"  # store and worker logs
     log_level: str = _choice("info", "debug", "info", "warning", "error")
@@ -174,14 +178,17 @@ class SessionConfig:
     """How long and how much of a response can be resumed."""
 
     ttl_s: float = _setting(300.0, 0)  # after its end
+    grace_s: float = _setting(10.0, 0)  # an HTTP stream without its client goes on for so long
     log_events: int = _setting(32768, 16)  # events kept per response
+    total_bytes: int = _setting(268_435_456, 0)  # of all finished responses; the oldest go first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Admission."""
 
-    max_requests: int = _setting(256, 1)  # unfinished requests of all users
+    max_requests: int = _setting(1024, 1)  # requests in engines, of all users
+    max_readers: int = _setting(4096, 1)  # unfinished responses, of all users
     max_requests_per_user: int = _setting(64, 1)
     max_streams_per_connection: int = _setting(64, 1)
     retry_after_s: int = _setting(2, 1)
