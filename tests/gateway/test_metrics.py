@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
 import msgspec
-import pytest
 
 from gateway.config import PROJECT_ROOT
 from gateway.metrics import REFUSALS
 from gateway.store import Failure
 from tests.gateway.scripted_service import serving, start
 from tests.gateway.scripted_worker import IDLE
+from tests.programs import PROMTOOL, needs
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 
-PROMTOOL = shutil.which("promtool")
 LAUNCHER = SimpleNamespace(restarts_total=2, failures={"worker-0": 0, "worker-1": 3})
 MIGRATION = MigrationStats(
     held_blocks=7,
@@ -44,13 +42,12 @@ async def rendered(folder: Path) -> str:
         return service.metrics.render().decode()
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (package prometheus)")
+@needs(PROMTOOL)
 async def test_promtool_is_content(tmp_path: Path) -> None:
     text = await rendered(tmp_path)
-    assert PROMTOOL is not None
     pipe = subprocess.PIPE
     tool = await asyncio.create_subprocess_exec(
-        PROMTOOL, "check", "metrics", stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
+        "promtool", "check", "metrics", stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
     )
     said, _ = await asyncio.wait_for(tool.communicate(text.encode()), 30)
     assert (tool.returncode, said.decode()) == (0, "")
@@ -101,7 +98,7 @@ def test_refusals_that_start_at_zero_are_codes_of_the_gateway() -> None:
     source = "".join(
         path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "gateway").glob("*.py")
     )
-    codes = set(re.findall(r'code="([a-z_]+)"', source))
+    codes = set(re.findall(r'code(?:: str)? ?= ?"([a-z_]+)"', source))
     assert set(REFUSALS) <= codes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import socket
 import threading
 from typing import Any
@@ -13,10 +12,9 @@ from structlog.testing import capture_logs
 
 from gateway.cluster import Cluster
 from gateway.config import Config, LauncherConfig
+from tests.programs import RAY, needs
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed: the extra `ray`"
-)
+pytestmark = needs(RAY)
 
 
 async def test_a_kill_that_hangs_blocks_nobody_and_is_given_up(
