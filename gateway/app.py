@@ -115,6 +115,7 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
     return HttpRunner(
         make_app(service),
         header_timeout_s=config.header_timeout_s,
+        send_timeout_s=config.send_timeout_s,
         on_refusal=on_refusal,
         watch=watch or DescriptorWatch(),
         access_log=None,

@@ -72,6 +72,7 @@ class ServerConfig:
     hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
     header_timeout_s: float = _setting(30.0, 0.01)  # for a request's first line and its headers
     body_timeout_s: float = _setting(30.0, 0.01)  # for its body
+    send_timeout_s: float = _setting(60.0, 0.1)  # a client that takes nothing for longer is dropped
     sse_keepalive_s: float = _setting(15.0, 0)  # silence before a comment; 0: never
     chat_keepalive_s: float = _setting(0.0, 0)  # the same for chat completions
     shutdown_timeout_s: float = _setting(10.0, 0)
