@@ -29,7 +29,7 @@ async def test_a_kill_that_hangs_blocks_nobody_and_is_given_up(
         killing.set()
         free.wait(20)
 
-    monkeypatch.setattr(ray_launcher.ray, "kill", kill)
+    monkeypatch.setattr("gateway.ray_launcher.ray.kill", kill)
     monkeypatch.setattr(ray_launcher, "_CALL_S", 0.05)
     config = Config(launcher=LauncherConfig(kind="ray"))
     launcher = ray_launcher.RayLauncher(config, Cluster(on_progress=print))
