@@ -90,9 +90,8 @@ _FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _files() -> list[str]:
-    return [
-        name for name in tracked() if name.endswith(".py") and name.startswith(("workers/", "bench/"))
-    ]
+    folders = ("workers/", "bench/")
+    return [name for name in tracked() if name.endswith(".py") and name.startswith(folders)]
 
 
 def _classes(file: str) -> Iterator[ast.ClassDef]:
