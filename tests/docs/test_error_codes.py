@@ -45,10 +45,10 @@ def _add(found: dict[str, set[int]], error: str, call: ast.Call) -> None:
             continue
         for module in (errors, auth, app):
             if status := getattr(getattr(module, error, None), "status", None):
-                found.setdefault(keyword.value.value, set()).add(status)
+                found.setdefault(str(keyword.value.value), set()).add(status)
                 break
         else:
-            found.setdefault(keyword.value.value, set())
+            found.setdefault(str(keyword.value.value), set())
 
 
 def on_the_page() -> dict[str, set[int]]:

@@ -57,8 +57,8 @@ def test_the_page_names_what_the_sources_touch_and_nothing_else() -> None:
     of_others = set(private_of_others())
     everything = {member for members in said.values() for member in members}
     assert of_others <= everything, f"{sorted(of_others - everything)} not in {PAGE}"
-    for cls, members in said.items():
-        untouched = members - touched().get(cls, frozenset()) - of_others
+    for cls, named in said.items():
+        untouched = named - touched().get(cls, frozenset()) - of_others
         assert not untouched, f"{PAGE}: nothing of ours touches {sorted(untouched)} of {cls}"
 
 
