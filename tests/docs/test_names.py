@@ -27,7 +27,7 @@ from tests.docs.pages import (
 
 _PATH = re.compile(r"[\w.*-]+(/[\w.*-]+)+/?")
 _DOTTED = re.compile(r"(?<![\w./-])([a-z_]+(?:\.\w+)+)")
-_SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
+_SNAKE = re.compile(r"(?<![\w.])_?[a-z][a-z0-9]*(_[a-z0-9]+)+")
 _VARIABLE = re.compile(r"\b(?:PASCAL|VLLM)_[A-Z][A-Z0-9_]*\b")
 # Not of this project, though its first folder or name looks so.
 _ELSEWHERE = re.compile(r"data/|alibaba/|Azure/|models/\w+/?$")
