@@ -35,7 +35,7 @@ ENV_ALIASES = {
     "PASCAL_WORKERS": "workers.count",
 }
 # Variables of the same family that other parts read.
-ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY"})
+ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
 
 
 # Flags and variables may give a duration its unit: 250ms, 10s, 5m, 1h.
@@ -66,6 +66,10 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()  # web origins besides the gateway's own
     max_message_bytes: int = _setting(1_048_576, 1024)  # larger: error 413
     hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
+    header_timeout_s: float = _setting(30.0, 0.01)  # for a request's first line and its headers
+    body_timeout_s: float = _setting(30.0, 0.01)  # for its body
+    sse_keepalive_s: float = _setting(15.0, 0)  # silence before a comment; 0: never
+    chat_keepalive_s: float = _setting(0.0, 0)  # the same for chat completions
     shutdown_timeout_s: float = _setting(10.0, 0)
     state_dir: str = ".pascal"  # store and worker logs
     log_level: str = _choice("info", "debug", "info", "warning", "error")

@@ -1,8 +1,8 @@
 """Finished responses that clients can still come back to: for a time, and within a byte budget.
 
 Pure bookkeeping with ``now`` as a parameter (monotonic seconds). When the budget is used up, the
-oldest responses are dropped. Their names are kept, so that a client that comes back to one of them
-hears that it comes too late.
+oldest responses are dropped. Their names are kept until their time is over, so that a client that
+comes back to one of them hears that it comes too late.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class KeptResponses:
         self._ttl_s = ttl_s
         self._total_bytes = total_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._dropped: OrderedDict[str, str] = OrderedDict()  # owners, by response
+        # Of responses that were dropped before their time: the owner, and when that is over.
+        self._dropped: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -42,6 +43,9 @@ class KeptResponses:
     @property
     def next_expiry_s(self) -> float | None:
         """When `expire` is due; None if nothing is kept."""
+        # What was dropped is older than what is kept.
+        for _, until_s in self._dropped.values():
+            return until_s
         oldest = self._oldest()
         return None if oldest is None else oldest.until_s
 
@@ -56,7 +60,7 @@ class KeptResponses:
         while self.size_bytes > self._total_bytes and (oldest := self._oldest()) is not None:
             self.discard(oldest.session.response_id)
             oldest.session.log.expire()
-            self._dropped[oldest.session.response_id] = oldest.session.owner
+            self._dropped[oldest.session.response_id] = oldest.session.owner, oldest.until_s
             dropped.append(oldest.session)
         while len(self._dropped) > _MOST_NAMES:
             self._dropped.popitem(last=False)
@@ -70,10 +74,15 @@ class KeptResponses:
 
     def was_dropped(self, response_id: str, owner: str) -> bool:
         """Whether a response of this owner was dropped before its time."""
-        return self._dropped.get(response_id) == owner
+        return self._dropped.get(response_id, (None,))[0] == owner
 
     def expire(self, now: float) -> list[Session]:
         """Drop the responses whose time is over, and return them."""
+        while self._dropped:
+            response_id, (_, until_s) = next(iter(self._dropped.items()))
+            if until_s > now:
+                break
+            del self._dropped[response_id]
         dropped = []
         while (oldest := self._oldest()) is not None and oldest.until_s <= now:
             self.discard(oldest.session.response_id)

@@ -22,7 +22,7 @@ import structlog
 from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
-from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.errors import InvalidRequest, NotFound
 from gateway.event_log import LogReader
 from gateway.guard import fail_broken
 from gateway.instance import ViewRules
@@ -32,6 +32,7 @@ from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
 from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
+from gateway.router import closing
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
@@ -98,7 +99,7 @@ class ResponseService:
         :raises ApiError: refused; nothing remains of it.
         """
         if self.draining:
-            raise Unavailable("The server is shutting down.", code="draining")
+            raise closing()
         response_id = f"resp_{secrets.token_hex(16)}"
         self._admission.admit(response_id, user_of(owner, generation.user))
         session = Session(
@@ -161,11 +162,18 @@ class ResponseService:
         stored = await self.store.get(response_id, owner)
         if stored is None:
             raise _no_such_response(response_id)
-        return stored.response
+        # Rows of earlier versions hold a fraction.
+        return {**stored.response, "created_at": int(stored.created_at)}
 
     def cancel(self, session: Session) -> None:
         """Stop a response; its log ends with the terminal event as soon as the engine confirms."""
         if session.cancel(time.monotonic()):
+            self.cluster.cancel(session)
+        self._progress(session)
+
+    def _cut_short(self, session: Session) -> None:
+        """Stop a response because the gateway ends; what is generated is still sent."""
+        if session.cut_short(closing(), time.monotonic()):
             self.cluster.cancel(session)
         self._progress(session)
 
@@ -198,14 +206,14 @@ class ResponseService:
         return self.cluster.can_serve and not self.draining
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests and wait for the running ones; cancel those that take too long."""
+        """Refuse new requests and wait for the running ones; cut short those that take too long."""
         self.draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            log.warning("requests_cancelled_at_shutdown", count=len(self._running))
+            log.warning("requests_cut_at_shutdown", count=len(self._running))
             for session in list(self._running.values()):
-                self._guarded(session, partial(self.cancel, session))
+                self._guarded(session, partial(self._cut_short, session))
             try:
                 await asyncio.wait_for(self._idle.wait(), _CONFIRM_S)
             except TimeoutError:
@@ -223,9 +231,9 @@ class ResponseService:
 
     def fail_all(self) -> None:
         """Nothing more will come from any instance."""
-        error = Unavailable("The server is shutting down.", code="draining")
         for session in list(self._running.values()):
-            self._guarded(session, partial(session.fail, error, time.monotonic()))
+            self._guarded(session, partial(self._cut_short, session))
+            self._guarded(session, partial(session.fail, closing(), time.monotonic()))
         self.cluster.close()
 
     @property
@@ -255,7 +263,12 @@ class ResponseService:
             log.exception("response_failed", request_id=session.response_id)
             fail_broken(session)
         if session.finished:
-            self._ended(session)
+            self._count_out(session)
+            try:
+                self._ended(session)
+            except Exception:
+                log.exception("response_not_kept", request_id=session.response_id)
+                self._drop(session)
 
     def _wait_for_next(self, session: Session) -> None:
         self._stop_timer(session)
@@ -296,7 +309,7 @@ class ResponseService:
         return asyncio.get_running_loop().call_later(delay_ms / 1000, callback, *args)
 
     def _ended(self, session: Session) -> None:
-        self._count_out(session)
+        """Report, store and keep a response that has just ended."""
         try:
             self._report(session)
         except Exception:
@@ -337,14 +350,14 @@ class ResponseService:
         self._wait_for_expiry()
 
     async def _put(self, session: Session) -> None:
-        stored = StoredResponse(
-            session.response_id,
-            session.owner,
-            session.created_at,
-            session.response_object(),
-            _conversation_of(session),
-        )
         try:
+            stored = StoredResponse(
+                session.response_id,
+                session.owner,
+                session.created_at,
+                session.response_object(),
+                _conversation_of(session),
+            )
             await self.store.put(stored)
         except Exception:  # the client has its answer; only a later look-up will miss it
             log.exception("response_not_stored", request_id=session.response_id)

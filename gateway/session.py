@@ -63,6 +63,7 @@ class Session:
         self.failovers = 0
         self.error: ApiError | None = None
         self.cancelling = False  # the instance was told to stop it and has not confirmed yet
+        self._cut_by: ApiError | None = None  # why the gateway itself is stopping it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
         self.pause_ends_s: float | None = None  # the reader paused; the pause ends by itself then
         self._transcript = Transcript(self.log, response_id)
@@ -126,7 +127,7 @@ class Session:
             return "cancelled"
         if self.state is not State.DONE or self.finish is None:
             return None
-        if self.finish.reason == "length" and self.generation.forced_lengths is None:
+        if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
         return None if self._transcript.answer else "no_answer"
 
@@ -247,6 +248,20 @@ class Session:
         self._cancelled(now)
         return False
 
+    def cut_short(self, error: ApiError, now: float) -> bool:
+        """The gateway cannot wait for the end: as `cancel`, but the response fails with ``error``.
+
+        One that is generated already is complete: its reader gets the rest at once.
+        """
+        if self.state is State.DELIVERING:
+            self._show(self.reader.flush(now), now)
+            self._advance(Event.DELIVERED)
+            self._end(now)
+            return False
+        if not self.cancelling:
+            self._cut_by = error
+        return self.cancel(now)
+
     def confirm_cancel(self, now: float) -> None:
         """No instance has it any more: nothing is left to wait for after `cancel`."""
         if not self.finished:
@@ -286,6 +301,13 @@ class Session:
 
     # ---- inside -------------------------------------------------------------------------------
 
+    def _has_forced_lengths(self) -> bool:
+        """Whether it has the lengths that the client prescribed."""
+        forced = self.generation.forced_lengths
+        if forced is None:
+            return False
+        return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
+
     def _advance(self, event: Event) -> None:
         self.state = advance(self.state, event)
 
@@ -321,7 +343,12 @@ class Session:
             self._advance(Event.GENERATED)
 
     def _cancelled(self, now: float) -> None:
-        self._advance(Event.CANCEL)
+        if self._cut_by is None:
+            self._advance(Event.CANCEL)
+        else:
+            self._show(self.reader.flush(now), now)
+            self.error = self._cut_by
+            self._advance(Event.FAIL)
         self._end(now)
 
     def _end(self, now: float) -> None:
@@ -342,7 +369,7 @@ class Session:
         body: dict[str, Any] = {
             "id": self.response_id,
             "object": "response",
-            "created_at": self.created_at,
+            "created_at": int(self.created_at),  # clients decode it as a whole number
             "status": self.status,
             "background": False,
             "error": self.error and {"code": self.error.code, "message": self.error.message},

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gateway import events
+from gateway import events, refusals
 from gateway.auth import SUBPROTOCOL
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
@@ -88,7 +88,7 @@ class WebSocketConnection:
                 if message.type is WSMsgType.TEXT:
                     await self._receive(message.data)
                 elif message.type is WSMsgType.BINARY:
-                    await self._send_error(
+                    await self._refuse(
                         InvalidRequest("Messages must be JSON text, not binary.", param=None)
                     )
                 elif message.type is WSMsgType.ERROR:
@@ -119,8 +119,7 @@ class WebSocketConnection:
             stream_id = _stream_id(document)
             self._dispatch(document, stream_id)
         except ApiError as error:
-            self._service.metrics.refused.labels(error.code).inc()
-            await self._send_error(error, stream_id)
+            await self._refuse(error, stream_id)
         except Exception:
             log.exception("event_failed")
             await self._send_error(broken(), stream_id)
@@ -199,8 +198,7 @@ class WebSocketConnection:
                 try:
                     await self._run(body, stream_id)
                 except ApiError as error:
-                    self._service.metrics.refused.labels(error.code).inc()
-                    await self._send_error(error, stream_id)
+                    await self._refuse(error, stream_id)
                 except ConnectionError:
                     raise  # nobody is left to answer
                 except Exception:
@@ -240,6 +238,10 @@ class WebSocketConnection:
                 ),
                 stream_id,
             )
+
+    async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
+        refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
+        await self._send_error(error, stream_id)
 
     async def _send_error(self, error: ApiError, stream_id: str | None = None) -> None:
         event = events.error_event(error.body(), error.status, stream_id)

@@ -57,6 +57,11 @@ def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     session._transcript.close_answer = broken  # type: ignore[method-assign]
 
 
+def break_everything(_: ResponseService, session: Session, __: Route) -> None:
+    """Not even its text can be read."""
+    session._transcript = None  # type: ignore[assignment]
+
+
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
     session.reader.answer_arrived = broken  # type: ignore[method-assign]
     session._transcript.output = broken  # type: ignore[method-assign]
@@ -82,6 +87,7 @@ def break_timer(_: ResponseService, session: Session, __: Route) -> None:
 BUGS = (
     break_tokens,
     break_transcript,
+    break_everything,
     break_response_object,
     break_route,
     break_decision,
@@ -183,8 +189,8 @@ async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
         third, _ = await _started_by_force(service, worker)
         third.fail = broken  # type: ignore[method-assign]
         service.fail_all()
-        states = [session.status for session in (first, second, third)]
-        assert states == ["failed", "incomplete", "failed"]
+        codes = [session.error and session.error.code for session in (first, second, third)]
+        assert codes == ["internal_error", "draining", "internal_error"]
 
 
 async def _started_by_force(

@@ -60,6 +60,9 @@ def test_the_oldest_are_dropped_when_memory_is_short() -> None:
     assert kept.was_dropped("r0", sessions[0].owner)
     assert not kept.was_dropped("r0", "somebody else")
     assert not kept.was_dropped("r11", sessions[11].owner)
+    assert expiry_of(kept) == 10.0
+    kept.expire(10.0)
+    assert (expiry_of(kept), len(kept), kept._dropped) == (None, 0, {})
 
 
 def test_the_newest_is_kept_whatever_the_budget() -> None:

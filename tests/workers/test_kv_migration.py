@@ -23,7 +23,7 @@ from workers.messages import Endpoint, ForcedLengths, MigrationStats, StepStats,
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
-    pytest.mark.skipif(not available(), reason="NIXL is not installed"),
+    pytest.mark.skipif(not available(), reason="NIXL is missing: `make setup` installs it"),
 ]
 
 BLOCK = 32
