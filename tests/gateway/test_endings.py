@@ -307,7 +307,7 @@ ENDINGS = [
 
 
 def named(ending: Ending) -> str:
-    return "-".join([ending.drive.__name__, *ending.body])  # type: ignore[attr-defined]
+    return "-".join([ending.drive.__name__, *ending.body])
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=named)
