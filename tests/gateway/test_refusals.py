@@ -86,7 +86,7 @@ async def test_one_line_for_each_refusal(
 
 async def test_one_line_for_who_has_too_many(tmp_path: Path) -> None:
     async with api(tmp_path, **TABLES) as (client, worker, _):
-        post = {"json": {"input": SECRET}, "headers": key("alice-key")}
+        post: dict[str, Any] = {"json": {"input": SECRET}, "headers": key("alice-key")}
         asking = asyncio.create_task(client.post(RESPONSES, **post))
         request_id = await accepted(worker)
         with capture_logs() as lines:
