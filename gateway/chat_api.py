@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway import events, sse
 from gateway.bodies import ChatBody, parse_body
 from gateway.errors import ApiError, Cancelled
-from gateway.event_log import LogEntry, LogTruncated
+from gateway.event_log import LogEntry, LogReader, LogTruncated
 from gateway.http_api import SERVICE, owner_of, read_body, start_whole
 from gateway.refusals import json_response
 from gateway.requests import default_targets, from_chat
@@ -36,7 +36,8 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     session = await service.start(generation, owner)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     try:
-        return await _stream(request, session, with_usage)
+        with service.following(session) as reader:
+            return await _stream(request, session, reader, with_usage)
     finally:
         _stop_if_running(service, session)
 
@@ -47,7 +48,9 @@ def _stop_if_running(service: ResponseService, session: Session) -> None:
         service.cancel(session)
 
 
-async def _stream(request: web.Request, session: Session, with_usage: bool) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, session: Session, reader: LogReader, with_usage: bool
+) -> web.StreamResponse:
     head = _head(session, "chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
@@ -58,11 +61,10 @@ async def _stream(request: web.Request, session: Session, with_usage: bool) -> w
     async with sse.event_stream(request, keepalive_s) as stream:
         await stream.send(chunk({"role": "assistant", "content": ""}))
         try:
-            with session.log.reader() as reader:
-                async for entries in reader:
-                    for entry in entries:
-                        if (delta := _delta(entry)) is not None:
-                            await stream.send(chunk(delta))
+            async for entries in reader:
+                for entry in entries:
+                    if (delta := _delta(entry)) is not None:
+                        await stream.send(chunk(delta))
             await stream.send(chunk({}, _finish_reason(session), **_extensions(session)))
             if with_usage:
                 usage = {**head, "choices": [], "usage": _usage(session)}

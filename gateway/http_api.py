@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -84,6 +85,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     defaults = default_targets(service.config.pacing, request.headers)
     generation = await service.prepare(body, defaults, owner)
     if body.stream:
+        # A client that wants to come back to its response says so.
+        generation = replace(generation, outlives_client=body.store is True)
         session = await service.start(generation, owner)
         return await _stream(request, session, -1)
     session = await start_whole(service, generation, owner)
@@ -96,21 +99,11 @@ async def start_whole(service: ResponseService, generation: Generation, owner: s
     """Run a response that nobody reads along; stops it if the client goes away meanwhile."""
     session = await service.start(generation.unpaced(), owner)
     try:
-        await _until_ended(session)
+        await session.log.ended()
     except BaseException:
         service.cancel(session)
         raise
     return session
-
-
-async def _until_ended(session: Session) -> None:
-    while not session.log.closed:
-        try:
-            with session.log.reader(session.log.next_sequence - 1) as reader:
-                async for _ in reader:
-                    pass
-        except LogTruncated:
-            pass  # more events at once than the log keeps: nobody reads them here
 
 
 async def get_response(request: web.Request) -> web.StreamResponse:
@@ -142,7 +135,7 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
     session = service.find(request.match_info["response_id"], owner)
     service.cancel(session)
     try:
-        await asyncio.wait_for(_until_ended(session), _CANCEL_WAIT_S)
+        await asyncio.wait_for(session.log.ended(), _CANCEL_WAIT_S)
     except TimeoutError:
         log.warning("cancel_not_confirmed", request_id=session.response_id)
     return json_response(session.response_object())
@@ -173,20 +166,20 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, session: Session, starting_after: int
 ) -> web.StreamResponse:
-    """Send the events. A client that goes away may come back: the response goes on."""
-    try:
-        session.log.after(starting_after)
-    except LogTruncated as error:
-        raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+    """Send the events. A client that goes away may come back, see `ResponseService.following`."""
     keepalive_s = request.app[SERVICE].config.server.sse_keepalive_s
-    async with sse.event_stream(request, keepalive_s) as stream:
+    with request.app[SERVICE].following(session, starting_after) as reader:
         try:
-            with session.log.reader(starting_after) as reader:
+            session.log.after(starting_after)
+        except LogTruncated as error:
+            raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+        async with sse.event_stream(request, keepalive_s) as stream:
+            try:
                 async for entries in reader:
                     frames = [sse.frame(entry.data, entry.type) for entry in entries]
                     await stream.send(b"".join(frames))
-        except LogTruncated as error:
-            expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
-            event = events.error_event(expired.body(), expired.status)
-            await stream.send(sse.frame(_encode(event), "error"))
+            except LogTruncated as error:
+                expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
+                event = events.error_event(expired.body(), expired.status)
+                await stream.send(sse.frame(_encode(event), "error"))
     return stream.response
