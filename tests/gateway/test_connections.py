@@ -116,6 +116,29 @@ async def test_known_encodings_are_read(tmp_path: Path, encoding: str) -> None:
         assert (await answer.json())["error"]["param"] == "unknown"
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_several_requests_on_one_connection_and_an_upgrade_that_is_not_taken(
+    tmp_path: Path, version: bytes
+) -> None:
+    """As Java's client sends its first request, and as pipelining clients do."""
+    async with api(tmp_path) as (client, _, _service):
+        upgrade = (
+            b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        )
+        first = b"POST /v1/responses HTTP/" + version + b"\r\n" + HOST + upgrade
+        first += b'Content-Length: 13\r\n\r\n{"unknown":1}'
+        reader, writer = await connected(client, first)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.split(b" ", 2)[1] == b"400"
+        assert b'"unknown"' in await reader.readuntil(b"}}")
+        if version == b"1.1":
+            writer.write((GET + b"\r\n") * 3)
+            for _ in range(3):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(b"}")
+        writer.close()
+
+
 # ---- paths --------------------------------------------------------------------------------------
 
 
