@@ -91,9 +91,9 @@ async def _disturb(
     def report(injected: Injected) -> None:
         console.print(
             f"{len(driver.injected):4} of {len(planned)}  {injected.cell!s:48} "
-            f"{injected.worker or 'NOT RUN':10} entered after {injected.entered_s:5.1f} s, "
-            f"well after {injected.over_s:5.1f} s, {load.tally.done.total()} responses, "
-            f"{len(load.tally.wrong)} wrong"
+            f"{injected.worker or 'NOT RUN':10} ready, entered, well after {injected.ready_s:5.1f} "
+            f"{injected.entered_s:5.1f} {injected.over_s:5.1f} s; "
+            f"{load.tally.done.total()} responses, {len(load.tally.wrong)} wrong"
         )
 
     with injector.watching():
@@ -162,7 +162,7 @@ def as_json(args: argparse.Namespace, outcome: Outcome) -> dict[str, Any]:
         "seed": args.seed,
         "faults": [str(one.cell) for one in outcome.injected if one.worker],
         "workers_hit": [one.worker for one in outcome.injected],
-        "seconds": [[one.entered_s, one.over_s] for one in outcome.injected],
+        "seconds": [[one.ready_s, one.entered_s, one.over_s] for one in outcome.injected],
         "wrong": outcome.wrong,
         "migrations": outcome.migrations,
         "leaked_blocks": outcome.leaked_blocks,

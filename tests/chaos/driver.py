@@ -32,6 +32,7 @@ class Injected:
 
     cell: Cell
     worker: str  # empty: no request came into the place
+    ready_s: float  # until all workers could read each other's KV, where that is needed
     entered_s: float  # until a request was in the place
     over_s: float  # from then until all was well again
 
@@ -48,13 +49,14 @@ class Driver:
     async def run(self, schedule: Sequence[Cell], report: Callable[[Injected], None]) -> None:
         """Inject all; :param report: is told of each."""
         for cell in schedule:
+            began_s = time.monotonic()
             await self._well(met=_moves(cell.place))
-            injected = await self._run(cell)
+            injected = await self._run(cell, round(time.monotonic() - began_s, 2))
             self.injected.append(injected)
             report(injected)
         await self._well(met=False)
 
-    async def _run(self, cell: Cell) -> Injected:
+    async def _run(self, cell: Cell, ready_s: float) -> Injected:
         began_s = time.monotonic()
         self._injector.arm(cell)
         bringing = asyncio.create_task(self._bring(cell.place))
@@ -80,6 +82,7 @@ class Driver:
         return Injected(
             cell,
             self._injector.hit if fired else "",
+            ready_s,
             round(fired_s - began_s, 2),
             round(time.monotonic() - fired_s, 2),
         )
@@ -126,7 +129,7 @@ class Driver:
     async def _move(self, place: Place) -> None:
         """Drain one instance after the other, those first that have what is to move."""
         cluster = self._world.cluster
-        before = {State.MIGRATING, place.state}
+        before = {place.state} if place.stage in _LEAVING else {State.REASONING, State.ANSWERING}
 
         def fitting(name: str) -> int:
             held = cluster.instances[name].routes.values() if name in cluster.instances else ()
@@ -134,7 +137,7 @@ class Driver:
 
         while True:
             name = max(self._world.names, key=fitting)
-            if fitting(name) or place.state is State.MIGRATING:
+            if fitting(name):
                 cluster.drain(name)
                 await asyncio.sleep(_DRAINED_S)
                 cluster.undrain(name)

@@ -26,7 +26,7 @@ from tests.chaos.world import World, until
 SLOW_FOR_S = 2.5
 _TURN_S = 0.15  # of a slow process: it is stopped for so long, then runs for so long
 _KV_CUT_S = 2.0
-_DIALLED_S = 15.0  # until a connection that is to be cut has been opened
+_DIALLED_S = 60.0  # until a worker that was lost is started or dialled again
 
 # A request that was refused before it began leaves no session behind.
 _REFUSED = Place(State.QUEUED, Stage.OVER)
@@ -165,22 +165,26 @@ class Injector:
                 link.cut()
             case Party.LINK, Fault.STOP:
                 link.stop()
-                self._lasts(_then(stop_s, link.go_on))
+                self._lasts(_then(stop_s, link.go_on, after=link if waiting else None))
             case Party.LINK, Fault.SLOW:
                 link.delay_s = SLOW_S
-                self._lasts(_then(SLOW_FOR_S, lambda: setattr(link, "delay_s", 0.0)))
+                end = functools.partial(setattr, link, "delay_s", 0.0)
+                self._lasts(_then(SLOW_FOR_S, end, after=link if waiting else None))
             case _, Fault.CUT:
                 channel = world.links.kv[name]
                 _refuse(channel)
-                self._lasts(_then(_KV_CUT_S, lambda: setattr(channel, "refusing", False)))
+                self._lasts(
+                    _then(_KV_CUT_S, functools.partial(setattr, channel, "refusing", False))
+                )
             case _, fault:
-                self._damage_process(name, fault, stop_s)
+                pid = world.pid_of(name)
+                # A gateway that started a worker ends it with its link: the next one is meant.
+                if pid is None or (waiting and world.config.launcher.kind == "local"):
+                    self._lasts(self._damage_the_next(name, pid, fault, stop_s))
+                else:
+                    self._damage_process(pid, fault, stop_s)
 
-    def _damage_process(self, name: str, fault: Fault, stop_s: float) -> None:
-        pid = self._world.pid_of(name)
-        if pid is None:
-            self._lasts(self._damage_when_started(name, fault, stop_s))
-            return
+    def _damage_process(self, pid: int, fault: Fault, stop_s: float) -> None:
         match fault:
             case Fault.KILL:
                 _signal(pid, signal.SIGKILL)
@@ -191,12 +195,14 @@ class Injector:
                 _signal(pid, signal.SIGSTOP)
                 self._lasts(_half_the_time(pid))
 
-    async def _damage_when_started(self, name: str, fault: Fault, stop_s: float) -> None:
-        """Its process has just ended: the next one is meant."""
-        if not await until(lambda: self._world.pid_of(name) is not None, 60.0):
-            self.wrong.append(f"{name} was not started again within 60 s")
-            return
-        self._damage_process(name, fault, stop_s)
+    async def _damage_the_next(
+        self, name: str, last: int | None, fault: Fault, stop_s: float
+    ) -> None:
+        """Hit the process of a worker that comes after ``last``, as soon as it is there."""
+        if not await until(lambda: self._world.pid_of(name) not in (None, last), _DIALLED_S):
+            self.wrong.append(f"{name} was not started again within {_DIALLED_S:g} s")
+        elif (pid := self._world.pid_of(name)) is not None:
+            self._damage_process(pid, fault, stop_s)
 
     def _lasts(self, damage: Any) -> None:
         task = asyncio.create_task(damage)
@@ -204,7 +210,11 @@ class Injector:
         task.add_done_callback(self._damage.discard)
 
 
-async def _then(seconds: float, end: Callable[[], object]) -> None:
+async def _then(seconds: float, end: Callable[[], object], *, after: Proxy | None = None) -> None:
+    """Wait, then end it; the time begins with the next connection through ``after``."""
+    if after is not None:
+        opened = after.opened
+        await until(lambda: after.opened > opened, _DIALLED_S)
     await asyncio.sleep(seconds)
     end()
 

@@ -34,6 +34,7 @@ class Proxy:
         self.delay_s = 0.0
         self.refusing = False  # new connections are closed at once
         self.cutting_next = False  # the next one is reset when its first answer comes
+        self.opened = 0  # connections so far
         self._dial = dial
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -86,6 +87,7 @@ class Proxy:
             writer.transport.abort()  # the worker does not listen yet
             return
         ends = {writer, back}
+        self.opened += 1
         self._writers |= ends
         pipes = [
             asyncio.create_task(self._pipe(reader, back)),
