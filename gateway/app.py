@@ -39,6 +39,7 @@ from gateway.http_api import (
 from gateway.launcher import Launcher, make_launcher
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
+from gateway.ws_api import WebSocketConnection
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,6 +47,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Connections that wait to be accepted. With fewer, readers who come at once to a busy gateway are
 # reset; the kernel may allow less (`net.core.somaxconn`).
 _BACKLOG = 4096
+_GOODBYE_S = 2.0  # for all WebSocket clients together to answer the close frame
 _STRAGGLER_S = 30.0  # after the first worker, wait this long for the others before saying "ready"
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -143,8 +145,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
         await _first_of(drained, asyncio.create_task(forced.wait()))
         service.fail_all()
-        sockets = runner.app[SOCKETS]
-        await asyncio.gather(*(socket.close() for socket in list(sockets)))
+        await _close_sockets(runner.app[SOCKETS])
         await service.close()
     announce("Stopped.")
 
@@ -190,6 +191,20 @@ async def _first_of(
     await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in cancel:
         task.cancel()
+
+
+async def _close_sockets(sockets: set[WebSocketConnection]) -> None:
+    """Say goodbye to every client; one that does not answer, or cannot be told, is left."""
+    goodbyes = [asyncio.create_task(socket.close()) for socket in list(sockets)]
+    if not goodbyes:
+        return
+    done, late = await asyncio.wait(goodbyes, timeout=_GOODBYE_S)
+    for task in late:
+        task.cancel()
+    failed = [error for task in done if (error := task.exception()) is not None]
+    if late or failed:
+        reasons = sorted({type(error).__name__ for error in failed})
+        log.info("sockets_left_at_shutdown", late=len(late), failed=len(failed), reasons=reasons)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

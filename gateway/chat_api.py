@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway import events, sse
 from gateway.bodies import ChatBody, parse_body
 from gateway.errors import ApiError
-from gateway.event_log import LogEntry, LogTruncated
+from gateway.event_log import LogEntry, LogReader, LogTruncated
 from gateway.http_api import SERVICE, json_response, owner_of, read_body, start_whole
 from gateway.requests import default_targets, from_chat
 from gateway.service import ResponseService
@@ -38,7 +38,8 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     session = await service.start(generation, owner)
     with_usage = bool((body.stream_options or {}).get("include_usage"))
     try:
-        return await _stream(request, session, with_usage)
+        with service.following(session) as reader:
+            return await _stream(request, session, reader, with_usage)
     finally:
         _stop_if_running(service, session)
 
@@ -49,7 +50,9 @@ def _stop_if_running(service: ResponseService, session: Session) -> None:
         service.cancel(session)
 
 
-async def _stream(request: web.Request, session: Session, with_usage: bool) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, session: Session, reader: LogReader, with_usage: bool
+) -> web.StreamResponse:
     response = await sse.start_stream(request)
     head = _head(session, "chat.completion.chunk")
 
@@ -60,11 +63,10 @@ async def _stream(request: web.Request, session: Session, with_usage: bool) -> w
     await send({"role": "assistant", "content": ""})
     error = None
     try:
-        with session.log.reader() as reader:
-            async for entries in reader:
-                for entry in entries:
-                    if (delta := _delta(entry)) is not None:
-                        await send(delta)
+        async for entries in reader:
+            for entry in entries:
+                if (delta := _delta(entry)) is not None:
+                    await send(delta)
     except LogTruncated:
         error = ApiError("The client reads too slowly: events were lost.", code="events_expired")
     error = error or session.error

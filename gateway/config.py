@@ -170,14 +170,17 @@ class SessionConfig:
     """How long and how much of a response can be resumed."""
 
     ttl_s: float = _setting(300.0, 0)  # after its end
+    grace_s: float = _setting(10.0, 0)  # an HTTP stream without its client goes on for so long
     log_events: int = _setting(32768, 16)  # events kept per response
+    total_bytes: int = _setting(268_435_456, 0)  # of all finished responses; the oldest go first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Admission."""
 
-    max_requests: int = _setting(256, 1)  # unfinished requests of all users
+    max_requests: int = _setting(1024, 1)  # requests in engines, of all users
+    max_readers: int = _setting(4096, 1)  # unfinished responses, of all users
     max_requests_per_user: int = _setting(64, 1)
     max_streams_per_connection: int = _setting(64, 1)
     retry_after_s: int = _setting(2, 1)

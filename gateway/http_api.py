@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -62,6 +63,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     defaults = default_targets(service.config.pacing, request.headers)
     generation = await service.prepare(body, defaults, owner)
     if body.stream:
+        # A client that wants to come back to its response says so.
+        generation = replace(generation, outlives_client=body.store is True)
         session = await service.start(generation, owner)
         return await _stream(request, session, -1)
     session = await start_whole(service, generation, owner)
@@ -74,9 +77,7 @@ async def start_whole(service: ResponseService, generation: Generation, owner: s
     """Run a response that nobody reads along; stops it if the client goes away meanwhile."""
     session = await service.start(generation.unpaced(), owner)
     try:
-        with session.log.reader(session.log.next_sequence - 1) as reader:
-            async for _ in reader:
-                pass
+        await session.log.ended()
     except BaseException:
         service.cancel(session)
         raise
@@ -108,9 +109,7 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     session = service.find(request.match_info["response_id"], owner)
     service.cancel(session)
-    with session.log.reader(session.log.next_sequence - 1) as reader:
-        async for _ in reader:
-            pass
+    await session.log.ended()
     return json_response(session.response_object())
 
 
@@ -139,20 +138,20 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, session: Session, starting_after: int
 ) -> web.StreamResponse:
-    """Send the events. A client that goes away may come back: the response goes on."""
-    try:
-        session.log.after(starting_after)
-    except LogTruncated as error:
-        raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
-    response = await sse.start_stream(request)
-    try:
-        with session.log.reader(starting_after) as reader:
+    """Send the events. A client that goes away may come back, see `ResponseService.following`."""
+    with request.app[SERVICE].following(session, starting_after) as reader:
+        try:
+            session.log.after(starting_after)
+        except LogTruncated as error:
+            raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+        response = await sse.start_stream(request)
+        try:
             async for entries in reader:
                 await response.write(
                     b"".join(sse.frame(entry.data, entry.type) for entry in entries)
                 )
-    except LogTruncated as error:
-        expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
-        event = events.error_event(expired.body(), expired.status)
-        await response.write(sse.frame(_encode(event), "error"))
+        except LogTruncated as error:
+            expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
+            event = events.error_event(expired.body(), expired.status)
+            await response.write(sse.frame(_encode(event), "error"))
     return response

@@ -64,7 +64,8 @@ TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
     # Its holder is lost, has let it go or is in doubt.
     **{(stage, Move.SUBMIT): Stage.SUBMITTED for stage in HELD},
     **{(stage, Move.WAIT): Stage.WAITING for stage in HELD},
-    **{(stage, Move.END): Stage.OVER for stage in Stage if stage is not Stage.OVER},
+    # Ended again after a bug: it stays so.
+    **{(stage, Move.END): Stage.OVER for stage in Stage},
 }
 
 # moved: with its KV · recomputed: without · finished: before it could leave · cancelled · failed
@@ -78,6 +79,8 @@ class Limits:
     migration_timeout_s: float = 10.0  # each stage of a migration
     failover_timeout_s: float = 120.0  # for any instance
     max_restarts: int = 3  # instances lost under it
+    accept_timeout_s: float = 60.0  # for the answer to a submission
+    cancel_timeout_s: float = 10.0  # for the answer to a cancel
 
 
 @dataclass(slots=True)
@@ -120,7 +123,8 @@ class Route:
         self.session = session
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
-        self.deadline_s: float | None = None  # `expired` is due then
+        self._stage_ends_s: float | None = None
+        self._cancelled_by_s: float | None = None
         self.migration: Migration | None = None
         self.restarts = 0
         self.boundary_s: float | None = None  # until the first answering token after it
@@ -134,14 +138,21 @@ class Route:
         name = self.session.response_id
         return name if self._attempt <= 1 else f"{name}.{self._attempt}"
 
+    @property
+    def deadline_s(self) -> float | None:
+        """When `expired` is due: at the end of the stage's time, or of that for a cancel."""
+        ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
+        return None if self.stage is Stage.OVER else min(ends, default=None)
+
     def __repr__(self) -> str:
         return f"<Route {self.wire_id} {self.stage.value} at {self.holder}>"
 
     # ---- what was done with it ----------------------------------------------------------------
 
     def submitted(self, instance_id: str, now: float, *, with_ticket: bool) -> None:
-        """It was sent to an instance; only a submission with a ticket has a deadline."""
-        self._enter(Move.SUBMIT, self._soon(now) if with_ticket else None)
+        """It was sent to an instance."""
+        soon_s = self._soon(now) if with_ticket else now + self._limits.accept_timeout_s
+        self._enter(Move.SUBMIT, soon_s)
         self._attempt += 1
         self.holder = instance_id
         if self.migration is not None:
@@ -170,6 +181,10 @@ class Route:
                 self._end_migration("recomputed")
             self.migration = Migration(self.holder, None, kv_blocks, now)
         return Resubmit(avoid=self.holder)
+
+    def cancelled(self, now: float) -> None:
+        """Its holder was told to stop it."""
+        self._cancelled_by_s = now + self._limits.cancel_timeout_s
 
     def over(self) -> None:
         """Nothing more comes from an instance, or is wanted."""
@@ -276,6 +291,9 @@ class Route:
             return GiveUp(
                 Unavailable(f"No instance came back within {waited_s:g} s.", code="no_instance")
             )
+        with_kv = self.migration is not None and self.migration.with_kv
+        if self.stage is Stage.SUBMITTED and not with_kv:
+            return self.restart(f"Instance {self.holder} did not answer in time.")
         return self.doubted()
 
     # ---- inside -------------------------------------------------------------------------------
@@ -289,7 +307,7 @@ class Route:
             self.stage = TRANSITIONS[self.stage, move]
         except KeyError:
             raise IllegalTransition(self.stage, move) from None
-        self.deadline_s = deadline_s
+        self._stage_ends_s = deadline_s
 
     def _end_migration(self, outcome: Outcome) -> None:
         self._outcomes[outcome] += 1

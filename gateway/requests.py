@@ -40,6 +40,8 @@ class Generation:
     metadata: Mapping[str, str] | None = None
     user: str | None = None
     read_along: bool = True  # False: the client gets nothing before the end
+    resumable: bool = True  # False: nobody can come back to it after its end
+    outlives_client: bool = True  # False: cancelled some time after its last reader has left
 
     def unpaced(self) -> Generation:
         """The same request for a client that reads nothing before the end."""
@@ -105,6 +107,7 @@ def from_chat(body: ChatBody, defaults: Targets) -> Generation:
         effort=body.reasoning_effort,
         thinking_budget=None,
         store=False,
+        resumable=False,
         messages_param="messages",
         max_tokens_param="max_completion_tokens",
     )

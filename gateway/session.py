@@ -21,6 +21,9 @@ from gateway.requests import Generation
 from gateway.transcript import Transcript
 from workers.messages import Finish, Pace, TokenRun
 
+_SESSION_BYTES = 8192  # a session without text: its objects, measured
+_TOKEN_BYTES = 8 + 28  # a place in a list, and a number
+
 
 class Session:
     """State of one response.
@@ -61,6 +64,7 @@ class Session:
         self.error: ApiError | None = None
         self.cancelling = False  # the instance was told to stop it and has not confirmed yet
         self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self.pause_ends_s: float | None = None  # the reader paused; the pause ends by itself then
         self._transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
@@ -125,6 +129,13 @@ class Session:
         if self.finish.reason == "length" and self.generation.forced_lengths is None:
             return "max_output_tokens"
         return None if self._transcript.answer else "no_answer"
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes besides its events; an estimate."""
+        texts = (self.reasoning_text, self.answer_text)
+        characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
+        return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if there is nothing to wait for."""
@@ -212,8 +223,18 @@ class Session:
             self._advance(Event.DELIVERED)
             self._end(now)
 
-    def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
-        """Another pace, a pause, or reading on; None leaves it as it is."""
+    def set_pace(
+        self, tpot_s: float | None, paused: bool | None, now: float, longest_pause_s: float
+    ) -> None:
+        """Another pace, a pause, or reading on; None leaves it as it is.
+
+        A pause ends by itself ``longest_pause_s`` after it began. Asking again does not
+        prolong it.
+        """
+        if paused and not self.reader.paused:
+            self.pause_ends_s = now + longest_pause_s
+        elif paused is False:
+            self.pause_ends_s = None
         self.reader.set_pace(tpot_s, paused, now)
 
     def cancel(self, now: float) -> bool:
@@ -242,6 +263,26 @@ class Session:
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
+
+    def abandon(self, error: ApiError, now: float) -> None:
+        """End a response that even `fail` cannot end, because something in it is broken.
+
+        What the reader has not seen is lost, and so is whatever of the response object raises.
+        """
+        self.error = error
+        self.state = State.FAILED
+        self.reader.ended_s = now
+        if not self.log.closed:
+            body = {
+                "id": self.response_id,
+                "object": "response",
+                "created_at": self.created_at,
+                "status": "failed",
+                "error": {"code": error.code, "message": error.message},
+                "model": self.model,
+                "output": [],
+            }
+            self.log.append(events.FAILED, {"response": body}, terminal=True)
 
     # ---- inside -------------------------------------------------------------------------------
 

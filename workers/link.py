@@ -25,6 +25,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from workers.messages import (
+    MAX_TO_WORKER_BYTES,
     PROTOCOL,
     Cancel,
     HandOver,
@@ -41,7 +42,6 @@ from workers.service import Service
 
 _log = structlog.get_logger()
 
-_MAX_FRAME = 32 * 2**20  # bytes: a submit of 16 MB, escaped
 _HELLO_TIMEOUT_S = 10.0
 _CLOSE_S = 2.0  # for the gateway to answer a close frame
 
@@ -181,7 +181,11 @@ async def listening(address: str, link: Link) -> AsyncIterator[Server]:
         mask = os.umask(0o177)  # other users have no business on this link
         try:
             server = await unix_serve(
-                link.handle, rest, compression=None, max_size=_MAX_FRAME, close_timeout=_CLOSE_S
+                link.handle,
+                rest,
+                compression=None,
+                max_size=MAX_TO_WORKER_BYTES,
+                close_timeout=_CLOSE_S,
             )
         finally:
             os.umask(mask)
@@ -200,7 +204,7 @@ async def listening(address: str, link: Link) -> AsyncIterator[Server]:
         parts.hostname,
         parts.port,
         compression=None,
-        max_size=_MAX_FRAME,
+        max_size=MAX_TO_WORKER_BYTES,
         close_timeout=_CLOSE_S,
     ) as server:
         yield server

@@ -23,6 +23,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 PROTOCOL = 3  # raised with every incompatible change; both ends refuse another one
+# The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
+MAX_TO_WORKER_BYTES = 32 * 2**20
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error", "handed_over"]
 

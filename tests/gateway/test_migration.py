@@ -23,7 +23,13 @@ from gateway.migration import (
 from tests.gateway.sessions import make_session
 from workers.messages import Ticket
 
-LIMITS = Limits(migration_timeout_s=5.0, failover_timeout_s=60.0, max_restarts=2)
+LIMITS = Limits(
+    migration_timeout_s=5.0,
+    failover_timeout_s=60.0,
+    max_restarts=2,
+    accept_timeout_s=20.0,
+    cancel_timeout_s=3.0,
+)
 TICKET = Ticket(engine_id="e", data="d", tokens=20, valid_s=3.0)
 
 
@@ -41,6 +47,10 @@ def moving(now: float = 0.0) -> Route:
     route = running(make_route())
     route.hand_over("b", 2, now)
     return route
+
+
+def deadline_of(route: Route) -> float | None:
+    return route.deadline_s
 
 
 def passed_boundary_at(route: Route) -> float | None:
@@ -133,7 +143,9 @@ def copied(migration: Migration | None) -> Migration | None:
 
 def test_every_stage_can_be_reached_and_nothing_leaves_the_last() -> None:
     assert {Stage.WAITING, *TRANSITIONS.values()} == set(Stage)
-    assert all(stage is not Stage.OVER for stage, _ in TRANSITIONS)
+    assert {after for (stage, _), after in TRANSITIONS.items() if stage is Stage.OVER} == {
+        Stage.OVER
+    }
 
 
 # ---- one submission after another -------------------------------------------------------------
@@ -174,9 +186,10 @@ def test_time_up_in_a_move_is_the_same_again_without_ticket(stage: str) -> None:
     assert route.expired(5.0) == Resubmit(prefer="b")
     assert route.ticket(0.0) is None
     route.submitted("b", 5.0, with_ticket=False)
-    assert route.deadline_s is None  # from here on the instance's heartbeat is what counts
+    assert deadline_of(route) == 25.0  # as for every submission
     route.accepted(5.1)
     assert route.stage is Stage.RUNNING
+    assert deadline_of(route) is None  # from here on the instance's heartbeat is what counts
     assert route.progressed(None) == "recomputed"
 
 
@@ -299,3 +312,33 @@ def test_more_kv_never_counts_as_faster_and_old_samples_not_at_all() -> None:
     assert cost is not None
     assert cost.move_s == pytest.approx(0.25)
     assert times.cost("a", 10, 0.25, now=60.1) is None
+
+
+def test_an_instance_that_does_not_answer_a_submission_is_left() -> None:
+    route = make_route()
+    for attempt in range(LIMITS.max_restarts):
+        now = 100.0 * attempt
+        route.submitted("a", now, with_ticket=False)
+        assert route.expired(now + 19.9) is None
+        assert route.expired(now + 20.0) == Resubmit(avoid="a")
+    route.submitted("a", 900.0, with_ticket=False)
+    step = route.expired(920.0)
+    assert isinstance(step, GiveUp)
+    assert step.error.code == "instance_lost"
+
+
+def test_an_instance_that_does_not_confirm_a_cancel_is_not_waited_for() -> None:
+    route = running(make_route())
+    route.session.cancelling = True
+    route.cancelled(10.0)
+    assert route.deadline_s == 13.0
+    assert route.expired(12.9) is None
+    assert route.expired(13.0) is not None
+    # Nor is one that takes the request in only now.
+    late = make_route()
+    late.submitted("a", 0.0, with_ticket=False)
+    late.cancelled(1.0)
+    late.accepted(2.0)
+    assert deadline_of(late) == 4.0
+    late.over()
+    assert deadline_of(late) is None
