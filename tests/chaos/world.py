@@ -31,7 +31,9 @@ from gateway.service import ResponseService
 from gateway.store import ResponseStore
 from gateway.supervisor import local_settings
 from tests.chaos.links import Links
+from tests.chaos.nursery import Start
 from workers.messages import StepStats
+from workers.settings import WorkerSettings
 
 SETTINGS: dict[str, Any] = {
     "model.dtype": "float32",  # so that the text does not depend on what else is in the batch
@@ -59,6 +61,7 @@ class World:
     links: Links
     url: str
     folder: Path  # in the command line of each worker
+    workers: Workers | None  # with the `static` launcher
 
     @property
     def cluster(self) -> Cluster:
@@ -68,7 +71,7 @@ class World:
     @property
     def names(self) -> list[str]:
         """Of all workers."""
-        return [f"worker-{index}" for index in range(self.config.workers.count)]
+        return names_of(self.config)
 
     def sound(self, *, met: bool) -> bool:
         """Whether all workers are there and no connection is disturbed.
@@ -114,6 +117,8 @@ class World:
         instance = self.cluster.instances.get(name)
         if instance is not None:
             return instance.welcome.pid
+        if self.workers is not None:
+            return self.workers.pids.get(name)
         found = processes_with(str(self.folder / f"{name}.sock"))
         return max(found, default=None)
 
@@ -143,8 +148,9 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
             module.open_link = links.open_link  # type: ignore[attr-defined]
         (folder / "logs").mkdir()
         tasks = [asyncio.create_task(make_launcher(config, service.cluster, folder).run())]
-        if launcher == "static":
-            tasks.append(asyncio.create_task(keep_workers(config, folder)))
+        started = Workers(config, folder) if launcher == "static" else None
+        if started is not None:
+            tasks.append(asyncio.create_task(started.run()))
         try:
             ready = asyncio.create_task(service.cluster.wait_for_instances(workers))
             await asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +158,7 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
                 if task.done():
                     task.result()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            yield World(config, service, links, url, folder)
+            yield World(config, service, links, url, folder, started)
         finally:
             service.fail_all()
             for task in tasks:
@@ -167,46 +173,65 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
 # ---- workers of the static launcher -----------------------------------------------------------
 
 
-async def keep_workers(config: Config, folder: Path) -> None:
-    """Start each worker, and again whenever its process ends; all end with this task."""
-    async with asyncio.TaskGroup() as tasks:
-        for index in range(config.workers.count):
-            tasks.create_task(_keep(config, index, folder))
+class Workers:
+    """Keeps the workers running that the `static` launcher dials, see `tests.chaos.nursery`."""
 
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.pids: dict[str, int] = {}  # of the latest process, by instance
+        self._config = config
+        self._folder = folder
 
-async def _keep(config: Config, index: int, folder: Path) -> None:
-    settings = local_settings(config, index, folder)
-    while True:
-        read_end, write_end = os.pipe()
-        os.set_inheritable(read_end, True)
-        settings = msgspec.structs.replace(settings, parent_fd=read_end)
+    async def run(self) -> None:
+        """Start each worker, and again whenever it ends; all end with this task."""
+        read_end, write_end = os.pipe()  # workers end when the other end closes
         try:
-            with (folder / "logs" / f"{settings.instance_id}.log").open("ab") as output:
-                process = await asyncio.create_subprocess_exec(
+            with (self._folder / "logs" / "nursery.log").open("ab") as log:
+                nursery = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "workers.process",
-                    "--settings",
-                    msgspec.json.encode(settings).decode(),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
+                    "tests.chaos.nursery",
+                    str(self._folder),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
                     pass_fds=(read_end,),
                     start_new_session=True,
                 )
+            assert nursery.stdin is not None
+            assert nursery.stdout is not None
+            try:
+                settings = {
+                    name: msgspec.structs.replace(
+                        local_settings(self._config, index, self._folder), parent_fd=read_end
+                    )
+                    for index, name in enumerate(names_of(self._config))
+                }
+                for one in settings.values():
+                    nursery.stdin.write(self._start(one))
+                while line := (await nursery.stdout.readline()).decode().split():
+                    if line[0] == "ended":
+                        nursery.stdin.write(self._start(settings[line[1]]))
+                    else:
+                        self.pids[line[1]] = int(line[2])
+                raise RuntimeError(f"the nursery ended; see {log.name}")
+            finally:
+                os.close(write_end)
+                nursery.stdin.close()
+                await nursery.wait()
         finally:
             os.close(read_end)
-        try:
-            await process.wait()
-        finally:
-            os.close(write_end)
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+
+    def _start(self, settings: WorkerSettings) -> bytes:
+        log = self._folder / "logs" / f"{settings.instance_id}.log"
+        return msgspec.json.encode(Start(settings, str(log))) + b"\n"
 
 
 # ---- what is looked at from outside -----------------------------------------------------------
+
+
+def names_of(config: Config) -> list[str]:
+    """Of all workers."""
+    return [f"worker-{index}" for index in range(config.workers.count)]
 
 
 def processes_with(text: str) -> list[int]:
