@@ -10,11 +10,15 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from gateway.lifecycle import FINAL, State
 from gateway.migration import TRANSITIONS, Move, Stage
+from gateway.session import Session
+from tests.chaos.faults import Injector
 from tests.chaos.table import (
     ALONE,
     EXCLUDED,
@@ -29,6 +33,10 @@ from tests.chaos.table import (
     quick_schedule,
     schedule,
 )
+from tests.chaos.world import World
+from tests.gateway.actor import LENGTH
+from tests.gateway.play import play
+from tests.gateway.scripted_service import ended, until
 from tests.server import ROOT
 
 
@@ -100,6 +108,33 @@ def test_the_short_run_has_a_kill_and_no_stop() -> None:
     assert kinds == {Fault.CUT: 4, Fault.SLOW: 2, Fault.KILL: 1}
     first = Cell(Place(State.QUEUED, Stage.SUBMITTED), Party.LINK, Fault.CUT)
     assert first in quick_schedule(1)
+
+
+async def test_the_injector_sees_a_request_enter_each_place_of_its_way(tmp_path: Path) -> None:
+    async with play(tmp_path, "a", "b") as playing:
+        playing.actors["a"].until_place = LENGTH - 2
+        playing.actors["a"].holding |= {"generate"}
+        injector = Injector(cast(World, SimpleNamespace(cluster=playing.cluster)))
+        seen: list[Place] = []
+        injector.on_entry = lambda route, place: seen.append(place)
+        before = Session._advance
+        with injector.watching():
+            session = await playing.start()
+            await until(lambda: playing.actors["a"].asked_for)
+            playing.release()
+            await ended(session)
+        assert Session._advance is before
+        at_rest = set(places())
+        assert [str(place) for place in seen if place in at_rest] == [
+            "queued/submitted",
+            "reasoning/running",
+            "answering/running",
+            "answering/handing_over",
+            "migrating/submitted",
+            "answering/pulling",
+            "answering/running",
+        ]
+        assert injector.wrong == []
 
 
 @pytest.mark.engine
