@@ -91,6 +91,16 @@ class AsyncEngine:
 
     def __init__(self, config: VllmConfig) -> None:
         """Start vLLM's processes and load the model; blocks for many seconds."""
+        self._prepare()
+        self._llm = AsyncLLM.from_vllm_config(
+            config,
+            stat_loggers=[lambda *_: _StepListener(self._stepped)],
+            disable_log_stats=True,
+        )
+        self._defaults = config.model_config.get_diff_sampling_param()
+        self._config = config
+
+    def _prepare(self) -> None:
         self._events: EngineEvents | None = None
         self._live: dict[str, _Live] = {}
         self._commands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -109,13 +119,6 @@ class AsyncEngine:
             steps_total=0,
             step_s=0.0,
         )
-        self._llm = AsyncLLM.from_vllm_config(
-            config,
-            stat_loggers=[lambda *_: _StepListener(self._stepped)],
-            disable_log_stats=True,
-        )
-        self._defaults = config.model_config.get_diff_sampling_param()
-        self._config = config
 
     @classmethod
     async def load(cls, config: VllmConfig) -> AsyncEngine:

@@ -152,13 +152,7 @@ class InProcessEngine:
             endpoint=None if endpoint is None else Endpoint(**endpoint),
         )
         self._core = client.engine_core
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._waiting: set[asyncio.Future[Any]] = set()  # for the thread; owned by the loop
-        self._gone = False  # the thread has ended, or will not answer; owned by the loop
-        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
-        self._paused = False
-        self._closing = False
+        self._prepare_thread()
         self._steps = 0
         self._step_s = 0.0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
@@ -169,6 +163,15 @@ class InProcessEngine:
 
     def _kind(self) -> str:
         return "in-process" if self._device is None else f"emulated {self._device.name}"
+
+    def _prepare_thread(self) -> None:
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._waiting: set[asyncio.Future[Any]] = set()  # for the thread; owned by the loop
+        self._gone = False  # the thread has ended, or will not answer; owned by the loop
+        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
+        self._paused = False
+        self._closing = False
 
     # ---- on the event loop
 
@@ -318,8 +321,10 @@ class InProcessEngine:
         began = time.monotonic()
         outputs = []
         for output in self._llm.step():
-            if not isinstance(output, RequestOutput):  # the other kind: models that do not write
-                continue
+            if not isinstance(output, RequestOutput):
+                continue  # the other kind is for models that do not write
+            if output.request_id not in self._live:
+                continue  # it could not be taken out of vLLM
             try:
                 outputs.append(self._output(output))
             except Exception as error:  # noqa: BLE001 (the fault of one request)
