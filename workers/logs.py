@@ -10,12 +10,14 @@ the worker's. There the handler notes it in a file, and `start_failure` finds it
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import tempfile
 import threading
 import traceback
+from logging.config import dictConfig
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,8 @@ def prepare_engine_logs(instance_id: str) -> None:
     os.environ[_CAUSES_ENV] = path
     if os.environ.get("VLLM_CONFIGURE_LOGGING", "1") != "0":  # else vLLM refuses a configuration
         os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(_VLLM_CONFIG))
+        # Also for what it says before its engine reads that: it is the same again then.
+        dictConfig(json.loads(_VLLM_CONFIG.read_text(encoding="utf-8")))
 
 
 def start_failure(error: BaseException) -> str:
