@@ -24,13 +24,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 import structlog
 
-from workers import logs
+from workers import logs, loop
 from workers.errors import WorkerError
 from workers.settings import WorkerSettings
 
@@ -62,7 +61,7 @@ def main() -> None:
         # What can be found out before vLLM is imported, and the model loaded.
         check_model(settings.model)
         check_free(settings.listen)
-        status = loop_runner()(run(settings))
+        status = loop.run(run(settings))
     except Exception as error:  # noqa: BLE001 (logged, and the process ends)
         _log.error("worker_failed", reason=logs.start_failure(error), exc_info=True)
         status = 1
@@ -87,18 +86,6 @@ def check_model(model: str) -> None:
             raise WorkerError(f"model: {model} is not a folder")
         if not os.path.isfile(os.path.join(model, "config.json")):
             raise WorkerError(f"model: the folder {model} has no config.json")
-
-
-def loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:
-    """What runs the event loop: uvloop, or asyncio's own where uvloop cannot be used."""
-    try:
-        import uvloop
-
-        runner: Callable[[Coroutine[Any, Any, int]], int] = uvloop.run
-    except Exception as error:  # noqa: BLE001 (a compiled module raises anything)
-        _log.warning("uvloop_unavailable", reason=f"{logs.reason_of(error)}; asyncio is used")
-        return asyncio.run
-    return runner
 
 
 def prepare(settings: WorkerSettings) -> None:
@@ -200,11 +187,11 @@ async def run(settings: WorkerSettings) -> int:
         failures.append(reason)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_callback_failure)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    events = asyncio.get_running_loop()
+    events.set_exception_handler(_log_callback_failure)
+    events.add_signal_handler(signal.SIGTERM, stop.set)
     if settings.parent_fd is None:
-        loop.add_signal_handler(signal.SIGINT, stop.set)
+        events.add_signal_handler(signal.SIGINT, stop.set)
     async with asyncio.TaskGroup() as tasks:
         service = Service(engine, renderer, tasks, failed)
         engine.start(service)
