@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway import link as link_module
 from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
-from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
 from tests.gateway.scripted_service import ended, generation, serving, start
@@ -90,6 +90,17 @@ async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
         with pytest.raises(NotFound):
             service.find(submit.request_id, "")
+
+
+async def test_a_bug_in_a_worker_is_not_the_fault_of_the_client(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        submit = await workers["worker-0"].next_submit()
+        refusal = Rejected(request_id=submit.request_id, code="internal_error", message="a bug")
+        await workers["worker-0"].say(refusal)
+        with pytest.raises(ApiError) as caught:
+            await starting
+        assert (caught.value.status, caught.value.code) == (500, "internal_error")
 
 
 async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Path) -> None:
