@@ -24,7 +24,7 @@ from gateway.errors import InvalidRequest
 TokenBound = Annotated[int, Meta(ge=-1, le=2**31)]
 Seconds = Annotated[float, Meta(ge=0.001, le=60)]  # per token
 Delay = Annotated[float, Meta(ge=0, le=3600)]
-StopStrings = Annotated[list[str], Meta(max_length=64)]  # editors send about 20
+MOST_STOP_STRINGS = 64  # editors send about 20
 _LONGEST_NAME = 64  # characters of a parameter that is unknown
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -104,7 +104,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     seed: int | None = None
-    stop: str | StopStrings | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MOST_STOP_STRINGS)] | None = None
     ignore_eos: bool = False
     pacing: Pacing | bool | None = None
     forced_lengths: ForcedLengthsBody | None = None

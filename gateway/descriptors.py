@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 from collections.abc import Callable
 from typing import Any
@@ -25,14 +26,24 @@ def _soft_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def _open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
 class DescriptorWatch:
     """One line each time that descriptors become scarce; the next only once many are free again.
 
     :param limit: how many descriptors the process may have.
+    :param count: how many it has. May raise OSError, as it needs one itself.
     """
 
-    def __init__(self, limit: Callable[[], int] = _soft_limit) -> None:
+    def __init__(
+        self,
+        limit: Callable[[], int] = _soft_limit,
+        count: Callable[[], int] = _open_descriptors,
+    ) -> None:
         self._limit = limit
+        self._count = count
         self._scarce = False
 
     def accepted(self, descriptor: int) -> None:
@@ -41,8 +52,9 @@ class DescriptorWatch:
         spare = max(4, limit // 20)
         if descriptor >= limit - spare:
             self._tell(limit)
-        elif descriptor < limit - 2 * spare:
-            self._scarce = False
+        elif self._scarce and descriptor < limit - 2 * spare:
+            # It may be a gap among many, or it came before they ran out.
+            self._scarce = not self._below(limit - 2 * spare)
 
     def loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler (`asyncio.loop.set_exception_handler`)."""
@@ -51,6 +63,12 @@ class DescriptorWatch:
             self._tell(self._limit())
         else:
             loop.default_exception_handler(context)
+
+    def _below(self, bound: int) -> bool:
+        try:
+            return self._count() < bound
+        except OSError:
+            return False
 
     def _tell(self, limit: int) -> None:
         if self._scarce:

@@ -38,9 +38,9 @@ class ApiError(Exception):
 
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _sendable(message)
         self.code = code
-        self.param = param
+        self.param = None if param is None else _sendable(param)
 
     def body(self) -> dict[str, Any]:
         """The ``error`` object of HTTP bodies, error events and failed responses."""
@@ -50,6 +50,11 @@ class ApiError(Exception):
             "message": self.message,
             "param": self.param,
         }
+
+
+def _sendable(text: str) -> str:
+    """A text that may quote a client: bytes that are no UTF-8 arrive as surrogates."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(ApiError):

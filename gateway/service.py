@@ -60,7 +60,7 @@ class ResponseService:
             silent_s=config.workers.heartbeat_timeout_s / 4,
         )
         self.maintenance = Maintenance(self.cluster)
-        self.metrics = Metrics(self.cluster)
+        self.metrics = Metrics(self.cluster, store)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
         self._running: dict[str, Session] = {}
@@ -171,12 +171,6 @@ class ResponseService:
             self.cluster.cancel(session)
         self._progress(session)
 
-    def _cut_short(self, session: Session) -> None:
-        """Stop a response because the gateway ends; what is generated is still sent."""
-        if session.cut_short(closing(), time.monotonic()):
-            self.cluster.cancel(session)
-        self._progress(session)
-
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
         """The reader of a running response reads at another pace, pauses, or reads on.
 
@@ -232,8 +226,7 @@ class ResponseService:
     def fail_all(self) -> None:
         """Nothing more will come from any instance."""
         for session in list(self._running.values()):
-            self._guarded(session, partial(self._cut_short, session))
-            self._guarded(session, partial(session.fail, closing(), time.monotonic()))
+            self._guarded(session, partial(self._end_now, session))
         self.cluster.close()
 
     @property
@@ -286,6 +279,16 @@ class ResponseService:
             self._timers[session.response_id] = self._call_at(
                 until_s, self._guarded, session, read_on
             )
+
+    def _cut_short(self, session: Session) -> None:
+        """Stop a response because the gateway ends; what is generated is still sent."""
+        if session.cut_short(closing(), time.monotonic()):
+            self.cluster.cancel(session)
+
+    def _end_now(self, session: Session) -> None:
+        """As `_cut_short`, without waiting for an engine."""
+        self._cut_short(session)
+        session.fail(closing(), time.monotonic())
 
     def _boundary_passed(self, how: str, seconds: float) -> None:
         self.metrics.boundary_blocking.labels(how).observe(seconds)

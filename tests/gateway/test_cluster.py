@@ -300,7 +300,7 @@ async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
         instance = service.cluster.instances["worker-0"]
         assert (instance.since_step_s, instance.stats) == (4.5, IDLE)
         metrics = service.metrics.render().decode()
-        assert 'pascal_kv_blocks_total{instance="worker-0"} 100.0' in metrics
+        assert 'pascal_kv_blocks{instance="worker-0"} 100.0' in metrics
         assert "pascal_kv_blocks_held{" not in metrics  # its KV cannot move
 
 

@@ -11,18 +11,22 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
+from openai import APIError, AsyncOpenAI
 from structlog.testing import capture_logs
 
+from gateway import http_api
 from gateway.config import ClusterConfig, SessionConfig
 from gateway.service import ResponseService
+from gateway.store import StoredResponse
 from tests.gateway.scripted_service import until
 from tests.gateway.scripted_worker import ScriptedWorker
-from tests.gateway.test_apis import api
+from tests.gateway.test_apis import accepted, api
 from workers.messages import Cancel, Finish
 
 STOP, LENGTH = Finish(reason="stop"), Finish(reason="length")
@@ -351,6 +355,62 @@ async def test_every_ending_in_every_api(tmp_path: Path, ending: Ending) -> None
             await _check_kept(ending, client, scene.ids[1])
             await _check_kept(ending, client, scene.ids[4])
             service._sessions.clear()
+
+
+async def test_the_official_client_raises_and_does_not_ask_again(tmp_path: Path) -> None:
+    """The client repeats a request by itself after some statuses: not after a cancellation."""
+    async with (
+        asyncio.timeout(15),
+        api(tmp_path) as (client, worker, service),
+        AsyncOpenAI(base_url=f"{client._base_url}v1", api_key="none", max_retries=2) as official,
+    ):
+        ask = partial(
+            official.chat.completions.create,
+            model="tiny-reasoner",
+            messages=[{"role": "user", "content": "hi"}],
+            extra_body={"pacing": False},
+        )
+
+        async def follow() -> str:
+            stream: Any = await ask(stream=True)
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        for asking in (ask(stream=False), follow()):
+            asked = asyncio.ensure_future(asking)
+            submit = await worker.next_submit()
+            await worker.accept(submit)
+            await worker.tokens(submit.request_id, 0, "half")
+            scene = Scene(client, worker, service, [submit.request_id], 1)
+            await scene.arrived()
+            await scene.cancel_by_id()
+            with pytest.raises(APIError) as caught:
+                await asked
+            assert caught.value.code == "cancelled"
+        assert not worker.unread()
+
+
+async def test_cancel_answers_even_if_the_engine_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_api, "_CANCEL_WAIT_S", 0.01)
+    async with asyncio.timeout(15), api(tmp_path) as (client, worker, _):
+        body = {"input": "hi", "stream": True}
+        asking = asyncio.create_task(client.post("/v1/responses", json=body))
+        response_id = await accepted(worker)
+        answer = await client.post(f"/v1/responses/{response_id}/cancel")
+        assert (answer.status, (await answer.json())["status"]) == (200, "in_progress")
+        await worker.tokens(response_id, 0, finish=Finish(reason="cancelled"))
+        events = await _data(await asking)
+        assert events[-1]["type"] == "response.incomplete"
+
+
+async def test_stored_responses_of_earlier_versions_have_whole_seconds_too(tmp_path: Path) -> None:
+    async with api(tmp_path) as (client, _, service):
+        response = {"id": "resp_old", "created_at": 1795876205.844, "status": "completed"}
+        await service.store.put(StoredResponse("resp_old", "", 1795876205.844, response, ()))
+        assert (
+            b'"created_at":1795876205,' in await (await client.get("/v1/responses/resp_old")).read()
+        )
 
 
 async def _awaited(asking: Awaitable[Any]) -> Any:
