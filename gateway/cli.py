@@ -201,16 +201,16 @@ def _worker(settings: WorkerSettings, config: configuration.Config) -> int:
 
 
 def _serve(config: configuration.Config) -> int:
-    import uvloop
 
     from gateway import app, logs, preflight
     from gateway.store import StoreUnusable
     from gateway.supervisor import CannotServe
+    from workers import loop
 
     logs.configure(config.server.log_level)
     try:
         preflight.check(config)
-        uvloop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
+        loop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
     except (preflight.PreflightError, CannotServe, OSError, StoreUnusable) as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1

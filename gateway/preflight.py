@@ -7,6 +7,7 @@ Each failure is one clear line. ``pascal serve`` and ``pascal check`` make the s
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
 import re
@@ -20,6 +21,7 @@ from gateway.supervisor import cpu_build, needs_gpus, worker_settings
 from workers.profile import ProfileError, load_profile
 
 _GIB = 1024**3
+RAY_VERSIONS = ((2, 49), (3,))  # the first that will do, and the first that will not
 # What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
 # embedded model; a larger model adds its weights.
 _WORKER_BYTES = 900 * 1024**2
@@ -35,10 +37,8 @@ def check(config: Config) -> None:
     if config.launcher.kind == "local":  # else model and memory are on other machines
         check_engine(config, config.workers.count)
         _check_memory(config)
-    if config.launcher.kind == "ray" and importlib.util.find_spec("ray") is None:
-        raise PreflightError(
-            "launcher.kind: 'ray' needs the package of that name: pip install 'pascal-serve[ray]'."
-        )
+    if config.launcher.kind == "ray":
+        check_ray()
     _check_state_dir(Path(config.server.state_dir))
     try:
         check_store(config.store_path)
@@ -58,6 +58,27 @@ def check_engine(config: Config, count: int = 1) -> None:
     _check_gpus(config, count)
     if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
         raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
+
+
+def check_ray() -> None:
+    """Raise `PreflightError` if Ray is missing, cannot be imported, or is of another version."""
+    install = "pip install 'pascal-serve[ray]'"
+    if importlib.util.find_spec("ray") is None:
+        raise PreflightError(f"launcher.kind: 'ray' needs the package of that name: {install}.")
+    try:
+        version = str(importlib.import_module("ray").__version__)
+        numbers = tuple(int(number) for number in version.split(".")[:2])
+    except Exception as error:
+        raise PreflightError(
+            f"launcher.kind: Ray is installed and cannot be imported: "
+            f"{type(error).__name__}: {error}; reinstall it: {install}."
+        ) from error
+    if not RAY_VERSIONS[0] <= numbers < RAY_VERSIONS[1]:
+        least, below = (".".join(map(str, limit)) for limit in RAY_VERSIONS)
+        raise PreflightError(
+            f"launcher.kind: Ray {version} is installed, and at least {least} and below {below} "
+            f"is needed: {install}."
+        )
 
 
 def _check_port(host: str, port: int) -> None:
