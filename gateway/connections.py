@@ -153,6 +153,7 @@ class _Connection(web.RequestHandler):
             error = ApiError("Internal error.", code="internal_error")
         else:
             self._broken = True
+            self._close = True  # what else it sends is not looked at
             error = _of_parser(exc, message or "")
             self._server.on_refusal(error, request.method, None)
         response = refusals.error_response(error)
@@ -164,10 +165,9 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the rest of a response."""
         finished = await super().finish_response(request, resp, start_time)
-        if self._broken and self.transport is not None:
+        if self._broken and self.transport is not None and not self.transport.is_closing():
             # To close with bytes unread would reset the connection, and the error would be lost.
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            self.transport.write_eof()
             try:
                 await asyncio.wait_for(self._sent_all.wait(), _DISCARD_S)
             except TimeoutError:
