@@ -115,6 +115,7 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
     return HttpRunner(
         make_app(service),
         header_timeout_s=config.header_timeout_s,
+        send_timeout_s=config.send_timeout_s,
         on_refusal=on_refusal,
         watch=watch or DescriptorWatch(),
         access_log=None,
@@ -138,6 +139,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 
     :param announce: gets one line for people at each stage.
     :raises OSError: the address cannot be bound.
+    :raises gateway.store.StoreUnusable: there is no store at ``config.store_path``.
     """
     stopping, forced = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, forced)
@@ -145,8 +147,8 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         store = ResponseStore(config.store_path)
         await store.open()
         stack.push_async_callback(store.close)
-        if config.store.retention_days:
-            await store.delete_older(time.time() - config.store.retention_days * 86400)
+        cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
+        stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
         watch = DescriptorWatch()
         asyncio.get_running_loop().set_exception_handler(watch.loop_failed)
@@ -162,7 +164,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         workers = asyncio.create_task(launcher.run())
         stack.push_async_callback(_cancelled, workers)
         service.maintenance.launcher = launcher
-        service.metrics.worker_restarts.set_function(lambda: launcher.restarts_total)
+        service.metrics.watch_launcher(launcher)
         await _until_stopped(launcher, service, stopping, workers, port, announce)
 
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")

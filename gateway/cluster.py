@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from gateway.errors import InvalidRequest
+from gateway.guard import broken
 from gateway.instance import Instance, Totals, ViewRules
 from gateway.link import WorkerLink
 from gateway.migration import Limits, Outcome, Route, Stage
@@ -335,6 +336,10 @@ class Cluster:
             self.router.go_on(route, route.restart(message.message))
         elif route.migration is not None and route.migration.with_kv:
             self.router.go_on(route, route.doubted())
+        elif message.code == "internal_error":
+            # A bug in the worker; the client has done nothing wrong.
+            log.error("request_failed_in_worker", request_id=route.wire_id, reason=message.message)
+            self.router.fail(route, broken())
         else:
             param = route.session.generation.public_param(message.param)
             error = InvalidRequest(message.message, param=param, code=message.code)

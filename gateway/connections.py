@@ -1,9 +1,10 @@
 """The HTTP server's connections: what aiohttp leaves to its user.
 
-A connection on which no request is complete in time is closed. What is not valid HTTP gets an error
-in OpenAI's form. Double and trailing slashes in a path do not count.
+A connection on which no request is complete in time is closed, and so is one whose client takes
+nothing of what is sent. What is not valid HTTP gets an error in OpenAI's form. Double and trailing
+slashes in a path do not count.
 
-aiohttp has no setting for the first two. `_Connection` extends its `web.RequestHandler`, and
+aiohttp has no setting for these. `_Connection` extends its `web.RequestHandler`, and
 `HttpRunner` its `web.AppRunner`, at methods that are not part of its documented interface: the
 tests of this module hold them to the installed version.
 """
@@ -11,8 +12,11 @@ tests of this module hold them to the installed version.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -37,6 +41,8 @@ class HttpRunner(web.AppRunner):
 
     :param header_timeout_s: for the request line and the headers, from the connection's beginning
         or the first byte of a later request. Idle connections between requests are not meant.
+    :param send_timeout_s: for the client to take what is sent; a stalled client holds a connection,
+        its buffers and the handler that writes to it for no longer.
     :param on_refusal: gets the error, method and path of each request that reaches no handler.
     """
 
@@ -45,19 +51,24 @@ class HttpRunner(web.AppRunner):
         app: web.Application,
         *,
         header_timeout_s: float,
+        send_timeout_s: float,
         on_refusal: OnRefusal,
         watch: DescriptorWatch,
         **kwargs: Any,
     ) -> None:
         super().__init__(app, **kwargs)
-        self._header_timeout_s = header_timeout_s
+        self._timeouts = _Timeouts(header_timeout_s, send_timeout_s)
         self._on_refusal = on_refusal
         self._watch = watch
 
     async def _make_server(self) -> web.Server:
-        return _Server(
-            await super()._make_server(), self._header_timeout_s, self._on_refusal, self._watch
-        )
+        return _Server(await super()._make_server(), self._timeouts, self._on_refusal, self._watch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeouts:
+    header_s: float
+    send_s: float
 
 
 class _Server(web.Server):
@@ -66,7 +77,7 @@ class _Server(web.Server):
     def __init__(
         self,
         plain: web.Server,
-        header_timeout_s: float,
+        timeouts: _Timeouts,
         on_refusal: OnRefusal,
         watch: DescriptorWatch,
     ) -> None:
@@ -78,7 +89,7 @@ class _Server(web.Server):
         )
         self._make_plain_request = plain.request_factory
         self.request_factory = self._make_clean_request
-        self.header_timeout_s = header_timeout_s
+        self.timeouts = timeouts
         self.on_refusal = on_refusal
         self.watch = watch
 
@@ -111,9 +122,10 @@ class _Connection(web.RequestHandler):
         """A client connected: its request must come."""
         super().connection_made(transport)
         self._expect_header()
-        socket = transport.get_extra_info("socket")
-        if socket is not None:
-            self._server.watch.accepted(socket.fileno())
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            self._server.watch.accepted(connection.fileno())
+            _bound_sending(connection.fileno(), self._server.timeouts.send_s)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection has ended."""
@@ -176,7 +188,7 @@ class _Connection(web.RequestHandler):
 
     def _expect_header(self) -> None:
         self._header_timer = self._loop.call_later(
-            self._server.header_timeout_s, self._close_incomplete
+            self._server.timeouts.header_s, self._close_incomplete
         )
 
     def _close_incomplete(self) -> None:
@@ -188,6 +200,20 @@ class _Connection(web.RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+def _bound_sending(descriptor: int, timeout_s: float) -> None:
+    """Have the system end a TCP connection on which nothing can be sent for so long.
+
+    A deadline for each write would not do: after it, closing a connection waits for its buffer to
+    be sent, for ever.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux
+        return
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            milliseconds = round(timeout_s * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _with_errors(

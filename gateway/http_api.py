@@ -167,13 +167,13 @@ async def _stream(
     request: web.Request, session: Session, starting_after: int
 ) -> web.StreamResponse:
     """Send the events. A client that goes away may come back, see `ResponseService.following`."""
-    keepalive_s = request.app[SERVICE].config.server.sse_keepalive_s
-    with request.app[SERVICE].following(session, starting_after) as reader:
+    service = request.app[SERVICE]
+    with service.following(session, starting_after) as reader:
         try:
             session.log.after(starting_after)
         except LogTruncated as error:
             raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
-        async with sse.event_stream(request, keepalive_s) as stream:
+        async with sse.event_stream(request, service.config.server.sse_keepalive_s) as stream:
             try:
                 async for entries in reader:
                     frames = [sse.frame(entry.data, entry.type) for entry in entries]
@@ -182,4 +182,4 @@ async def _stream(
                 expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
                 event = events.error_event(expired.body(), expired.status)
                 await stream.send(sse.frame(_encode(event), "error"))
-    return stream.response
+        return stream.response

@@ -60,7 +60,7 @@ class ResponseService:
             silent_s=config.workers.heartbeat_timeout_s / 4,
         )
         self.maintenance = Maintenance(self.cluster)
-        self.metrics = Metrics(self.cluster)
+        self.metrics = Metrics(self.cluster, store)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
         self._running: dict[str, Session] = {}

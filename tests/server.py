@@ -22,13 +22,20 @@ START_S = 300.0  # guards against a hang; a loaded machine may need minutes to i
 class Server:
     """A gateway process with its workers; ``with`` starts it, waits for it and stops it."""
 
-    def __init__(self, state_dir: Path, *, workers: int, extra: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        workers: int,
+        extra: tuple[str, ...] = (),
+        module: tuple[str, ...] = ("gateway.cli",),
+    ) -> None:
         self.url = ""
         self._output = state_dir / "gateway.log"
         self._command = [
             sys.executable,
             "-m",
-            "gateway.cli",
+            *module,
             "serve",
             "--port=0",
             f"--workers={workers}",

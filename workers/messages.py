@@ -81,6 +81,11 @@ class Pace(Value):
     paced: bool = True  # False: the reader takes tokens as fast as they come
     paused: bool = False
 
+    @property
+    def possible(self) -> bool:
+        """Whether a reader can have it: above 0 seconds per token."""
+        return 0.0 < self.tau_s < float("inf")
+
 
 class PhaseCounts(Value):
     """Requests and memory of one phase on one instance."""

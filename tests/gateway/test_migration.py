@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from gateway.boundary import BoundaryTimes
-from gateway.lifecycle import State
-from gateway.migration import GiveUp, Limits, Resubmit, Route, Stage
+from gateway.lifecycle import IllegalTransition, State
+from gateway.migration import (
+    TRANSITIONS,
+    GiveUp,
+    Limits,
+    Migration,
+    Move,
+    Resubmit,
+    Route,
+    Stage,
+)
 from tests.gateway.sessions import make_session
 from workers.messages import Ticket
 
@@ -75,7 +86,69 @@ def test_what_is_said_of_a_ticket_after_a_doubt_does_not_count() -> None:
     route.handed_over(TICKET)
     route.submitted("b", 0.0, with_ticket=True)
     assert route.expired(5.0) == Resubmit(prefer="b")
+    route.submitted("b", 5.0, with_ticket=False)
+    route.accepted(5.0)
     assert route.progressed(20) == "recomputed"
+
+
+def test_a_request_that_leaves_before_its_first_token_has_ended_its_move() -> None:
+    outcomes: Counter[str] = Counter()
+    route = running(Route(make_session(), LIMITS, outcomes))
+    route.withdraw(2, 0.0)
+    route.submitted("b", 0.0, with_ticket=False)
+    route.accepted(0.0)
+    route.withdraw(2, 0.0)
+    assert outcomes == {"recomputed": 1}
+
+
+# ---- the table --------------------------------------------------------------------------------
+
+DEEDS: dict[Move, Callable[[Route], object]] = {
+    Move.SUBMIT: lambda route: route.submitted("b", 0.0, with_ticket=True),
+    Move.WAIT: lambda route: route.waits(0.0),
+    Move.ACCEPT: lambda route: route.accepted(0.0),
+    Move.ACCEPT_TICKET: lambda route: route.accepted(0.0),
+    Move.PROGRESS: lambda route: route.progressed(1),
+    Move.HAND_OVER: lambda route: route.hand_over("b", 2, 0.0),
+    Move.END: lambda route: route.over(),
+}
+
+
+@pytest.mark.parametrize("move", Move)
+@pytest.mark.parametrize("stage", Stage)
+def test_each_deed_moves_a_route_as_the_table_says_or_leaves_it_as_it_was(
+    stage: Stage, move: Move
+) -> None:
+    route = make_route()
+    route.holder, route.stage = "a", stage
+    if move is not Move.ACCEPT:
+        route.migration = Migration("a", "b", 2, 0.0, with_kv=move is Move.ACCEPT_TICKET)
+    before = (route.stage, route.holder, route.wire_id, copied(route.migration))
+    if (stage, move) in TRANSITIONS:
+        DEEDS[move](route)
+        assert route.stage is TRANSITIONS[stage, move]
+    elif (stage, move) == (Stage.HANDING_OVER, Move.PROGRESS):
+        assert route.progressed(1) is None  # the source still generates: nothing moves
+        assert route.stage is stage
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            DEEDS[move](route)
+        assert (caught.value.state, caught.value.event) == (stage, move)
+        assert (route.stage, route.holder, route.wire_id, route.migration) == before
+
+
+def copied(migration: Migration | None) -> Migration | None:
+    return None if migration is None else replace(migration)
+
+
+def test_every_stage_can_be_reached_and_nothing_leaves_the_last() -> None:
+    assert {Stage.WAITING, *TRANSITIONS.values()} == set(Stage)
+    assert {after for (stage, _), after in TRANSITIONS.items() if stage is Stage.OVER} == {
+        Stage.OVER
+    }
+
+
+# ---- one submission after another -------------------------------------------------------------
 
 
 def test_each_submission_has_an_id_of_its_own() -> None:
