@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 
 from gateway import refusals
 from gateway.descriptors import DescriptorWatch
-from gateway.errors import ApiError, UnsupportedEncoding
+from gateway.errors import ApiError, HeadersTooLarge, InvalidHttp, UnsupportedEncoding
 
 log = structlog.get_logger()
 
@@ -238,12 +238,6 @@ def _of_parser(error: BaseException | None, message: str) -> ApiError:
         encoding = "zstd" if "zstd" in message else "br"
         return UnsupportedEncoding(encoding)
     if isinstance(error, LineTooLong):
-        text = f"The request line or a header is longer than {HEADER_BYTES} bytes."
-        refusal = ApiError(text, code="headers_too_large")
-        refusal.status = web.HTTPRequestHeaderFieldsTooLarge.status_code
-    else:
-        what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]
-        refusal = ApiError(f"This is not a valid HTTP request: {what}.", code="invalid_http")
-        refusal.status = web.HTTPBadRequest.status_code
-    refusal.type = "invalid_request_error"
-    return refusal
+        return HeadersTooLarge(HEADER_BYTES)
+    what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]
+    return InvalidHttp(what)
