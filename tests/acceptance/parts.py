@@ -98,7 +98,7 @@ def all_parts() -> list[Part]:
         ),
         Part(
             "real-time",
-            "eight emulated instances keep real time on this machine",
+            "eight emulated instances keep real time, if nothing else runs on this machine",
             _module("bench.emulation"),
             minutes=3,
             limit_minutes=10,

@@ -157,7 +157,7 @@ def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
     started = _descendants(process.pid)  # some have process groups of their own
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
         process.wait(grace_s)
     started |= _descendants(process.pid)
     for pid, began in started | {(process.pid, _start_time(process.pid))}:
