@@ -79,7 +79,7 @@ def serving(clone: Path, env: Mapping[str, str]) -> Iterator[str]:
     finally:
         try:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does in a terminal
+                os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does in a terminal
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -155,7 +155,7 @@ def _metric(url: str, name: str) -> float:
 
 
 def run(name: str, python: str, empty_home: bool, test: bool) -> None:
-    """All of it. Raises what a step raises."""
+    """All steps. An error of a step is raised."""
     folder = ROOT / ".acceptance" / name
     shutil.rmtree(folder, ignore_errors=True)
     clone, home = folder / "clone", folder / "home"
@@ -165,7 +165,7 @@ def run(name: str, python: str, empty_home: bool, test: bool) -> None:
         env = environment(home if empty_home else None, python)
         make(clone, "setup", env)
         with serving(clone, env) as url:
-            say(f"chat: {chat(url)}")
+            say(f"chat: {' '.join(chat(url).split())}")
             moved, with_kv = drain(url)
         if test:
             make(clone, "test", env)
@@ -178,7 +178,7 @@ def run(name: str, python: str, empty_home: bool, test: bool) -> None:
 
 
 def main() -> int:
-    """0 if every step did what it should."""
+    """0 if every step succeeded."""
     parser = argparse.ArgumentParser(prog="python -m tests.acceptance.fresh", description=__doc__)
     parser.add_argument("--name", required=True, help="of the folder in .acceptance/")
     parser.add_argument("--python", default=sys._base_executable, help="path of the interpreter")  # type: ignore[attr-defined]

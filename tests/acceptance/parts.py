@@ -1,4 +1,4 @@
-"""What `make acceptance` runs: one entry for each part.
+"""The parts of `make acceptance`: one entry for each.
 
 A part is here because it takes too long for `make test`, or needs more than `make setup` brings. It
 must end with status 0 only if everything that it checks holds, and print its result as last line.
@@ -18,7 +18,7 @@ from tests.programs import CHROMIUM, PROMTOOL, Program
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One check: what it shows, what it needs, how it is run and for how long."""
+    """One check: its meaning, the programs that it needs, its command and its time."""
 
     name: str
     shows: str

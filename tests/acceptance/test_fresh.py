@@ -1,4 +1,4 @@
-"""What a fresh clone is given, and which Python it is set up with."""
+"""The environment of a fresh clone, and the Python that it is set up with."""
 
 from __future__ import annotations
 
