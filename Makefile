@@ -4,11 +4,12 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help serve test lint format setup lock clean
+.PHONY: help serve test acceptance lint format setup lock clean
 
 help: ## this list
-	@echo "make serve    set up if needed, then serve on 127.0.0.1:8080 (ARGS=\"--port 9000\", or PASCAL_PORT)"
-	@echo "make test     set up if needed, then lint, type checks and all tests (ARGS=\"-k pacer\")"
+	@echo "make serve       set up if needed, then serve on 127.0.0.1:8080 (ARGS=\"--port 9000\", or PASCAL_PORT)"
+	@echo "make test        set up if needed, then lint, type checks and all tests (ARGS=\"-k pacer\")"
+	@echo "make acceptance  what is too long for make test or needs other programs (ARGS=\"--list\")"
 	@echo
 	@echo "make lint     ruff, mypy and the import contracts     make format   apply ruff's fixes and format"
 	@echo "make setup    only the set-up                         make lock     write requirements/*.txt anew"
@@ -22,6 +23,9 @@ serve: setup
 
 test: lint
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+acceptance: setup
+	@exec $(BIN)/python -m tests.acceptance $(ARGS)
 
 lint: setup
 	@echo "ruff check"; $(BIN)/ruff check .
@@ -49,5 +53,5 @@ lock: setup
 	@exec $(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .uv .acceptance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

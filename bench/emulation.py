@@ -119,6 +119,7 @@ def _server(options: Options) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             "server.state_dir": state_dir,
             "server.shutdown_timeout_s": 0,
             "limits.max_requests": requests,
+            "limits.max_readers": requests,
             "workers.max_num_seqs": max(64, 2 * options.running),
             "session.ttl_s": 1,
         }

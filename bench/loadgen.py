@@ -25,7 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from rich.console import Console
 
 from bench import compare, load_flags
@@ -41,6 +40,7 @@ from bench.prompts import PromptError
 from bench.report import Progress, print_report
 from bench.server_facts import served_model, wait_ready
 from bench.transport import ServerError
+from workers import loop
 
 _COMPARE = ("words", "html")  # what `compare` takes
 
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         options, model = _meet(options)
         _allow_sockets(len(plan.requests))
         with Progress(errors, len(plan.requests)) as progress:
-            result, interrupted = uvloop.run(_run_plan(options, model, plan, progress))
+            result, interrupted = loop.run(_run_plan(options, model, plan, progress))
     except OptionError as error:
         return _refuse(error, 2)
     except ServerError as error:

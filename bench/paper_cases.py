@@ -21,7 +21,7 @@ PROFILE = "h100-qwen32b"
 LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
 
 # Near 0.9 memory is short at times and readers can still be fed: the regime in which policies
-# differ. Arena-Hard's rates on eight H100s come to 4.2, 5.9 and 6.8 requests per second.
+# differ. `sustained` says what rates they are; docs/reproduction.md shows them.
 LOADS = {"low": 0.5, "medium": 0.75, "high": 0.87}
 WORKLOADS = ("alpacaeval", "arena-hard")
 INSTANCES = 8

@@ -1,8 +1,14 @@
 """A cluster in virtual time: modelled devices, everything else the code that serves.
 
 vLLM's scheduler with our plugin decides inside an instance (`bench.simulated_instance`), the
-gateway's placement between them, the pacer's QoE says how readers fare. Nothing is re-implemented,
-so nothing can drift.
+gateway's placement decides between them, the pacer's QoE says how readers fare: the simulator calls
+these functions and has no copy of them.
+
+Three things are written a second time, because the gateway's own need links and sessions: what
+placement sees of an instance (`bench.simulated_view`, as `gateway.instance`), the moment at which a
+request is decided on at its boundary, and what is noted of its first answering token (as
+`gateway.router`). A parity test holds the two together: it drives the gateway's cluster with the
+events of random simulations and compares every decision (``tests/bench/test_parity.py``).
 
 Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
 such as `bench.chrome_trace`, is a `Watch`.

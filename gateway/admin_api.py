@@ -8,8 +8,9 @@ from aiohttp import web
 from gateway.auth import is_local
 from gateway.bodies import parse_json_object
 from gateway.errors import Forbidden, InvalidRequest
-from gateway.http_api import SERVICE, json_response, owner_of, read_bytes
+from gateway.http_api import SERVICE, owner_of, read_bytes
 from gateway.maintenance import Maintenance
+from gateway.refusals import json_response
 
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -46,7 +46,7 @@ def run_drain(args: argparse.Namespace) -> int:
             before = gateway.call("POST", name, "drain", {"restart": args.restart})
             print(f"{name}: draining, {_requests(before['requests'])}", flush=True)
             if not args.no_wait:
-                _wait(gateway, name, before)
+                _wait(gateway, name, before, restart=args.restart)
     except AdminError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
@@ -92,15 +92,24 @@ class _Gateway:
             raise AdminError(f"no gateway answers at {self._base_url}: {error}") from error
 
 
-def _wait(gateway: _Gateway, name: str, seen: dict[str, Any]) -> None:
-    """Print what changes until it is drained, or serves again."""
+def _wait(gateway: _Gateway, name: str, seen: dict[str, Any], *, restart: bool) -> None:
+    """Print what changes until it is drained, or serves again.
+
+    It ends: requests do, and the gateway gives a restart up that takes too long.
+
+    :raises AdminError: it was to be restarted and was not.
+    """
     while True:
         now = gateway.call("GET", name)
         state, requests = now["state"], now["requests"]
         if (state, requests) != (seen["state"], seen["requests"]):
             left = f", {_requests(requests)}" if state == "draining" else ""
             print(f"{name}: {state}{left}", flush=True)
-        if state in ("drained", "serving"):
+        if restart and now.get("error"):
+            raise AdminError(now["error"])
+        if restart and state in ("drained", "absent"):
+            raise AdminError(f"{name} is {state}: its restart was given up")
+        if state in ("drained", "serving", "absent"):
             return
         seen = now
         time.sleep(_POLL_S)

@@ -20,11 +20,13 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import sse
+from gateway import cors, refusals, sse
 from gateway.admin_api import drain_instance, get_instance, list_instances, undrain_instance
 from gateway.chat_api import create_chat_completion
 from gateway.config import PROJECT_ROOT, Config
-from gateway.errors import ApiError, NotFound, Overloaded
+from gateway.connections import HEADER_BYTES, HttpRunner
+from gateway.descriptors import DescriptorWatch
+from gateway.errors import ApiError
 from gateway.http_api import (
     SERVICE,
     SOCKETS,
@@ -32,13 +34,14 @@ from gateway.http_api import (
     create_response,
     delete_response,
     get_response,
-    json_response,
     open_socket,
     owner_of,
 )
 from gateway.launcher import Launcher, make_launcher
+from gateway.refusals import json_response
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
+from gateway.ws_api import WebSocketConnection
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,6 +49,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Connections that wait to be accepted. With fewer, readers who come at once to a busy gateway are
 # reset; the kernel may allow less (`net.core.somaxconn`).
 _BACKLOG = 4096
+_GOODBYE_S = 2.0  # for all WebSocket clients together to answer the close frame
 _STRAGGLER_S = 30.0  # after the first worker, wait this long for the others before saying "ready"
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -65,13 +69,16 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 
 def make_app(service: ResponseService) -> web.Application:
     """All routes over one service."""
-    app = web.Application(middlewares=[_errors])
+    server = service.config.server
+    app = web.Application(middlewares=[_errors, cors.make_middleware(server)])
     app[SERVICE] = service
     app[SOCKETS] = set()
     app.add_routes(
         [
             web.post("/v1/responses", create_response),
             web.get("/v1/responses", open_socket),
+            # Else it would be an id, and the answer "method not allowed".
+            web.post("/v1/responses/input_tokens", _not_here),
             web.get("/v1/responses/{response_id}", get_response),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
             web.delete("/v1/responses/{response_id}", delete_response),
@@ -89,18 +96,36 @@ def make_app(service: ResponseService) -> web.Application:
             web.static("/static", WEB_ROOT),
         ]
     )
+
+    async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.extend(cors.allow_origin(server, request.headers))
+
     app.on_response_prepare.append(_security_headers)
+    app.on_response_prepare.append(allow_origin)
     return app
 
 
-def make_runner(service: ResponseService) -> web.AppRunner:
+def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) -> web.AppRunner:
     """An HTTP server for `make_app`, to be given a site."""
-    return web.AppRunner(
+    config = service.config.server
+
+    def on_refusal(error: ApiError, method: str, path: str | None) -> None:
+        refusals.note(service.metrics, error, method=method, path=path)
+
+    return HttpRunner(
         make_app(service),
+        header_timeout_s=config.header_timeout_s,
+        send_timeout_s=config.send_timeout_s,
+        on_refusal=on_refusal,
+        watch=watch or DescriptorWatch(),
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,  # a client that leaves ends the work that is done for it
         shutdown_timeout=1.0,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+        # What a handler left of a body is read this long, so that the client gets the response.
+        lingering_time=min(10.0, config.body_timeout_s),
     )
 
 
@@ -114,6 +139,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 
     :param announce: gets one line for people at each stage.
     :raises OSError: the address cannot be bound.
+    :raises gateway.store.StoreUnusable: there is no store at ``config.store_path``.
     """
     stopping, forced = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, forced)
@@ -121,10 +147,12 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         store = ResponseStore(config.store_path)
         await store.open()
         stack.push_async_callback(store.close)
-        if config.store.retention_days:
-            await store.delete_older(time.time() - config.store.retention_days * 86400)
+        cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
+        stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
-        runner = make_runner(service)
+        watch = DescriptorWatch()
+        asyncio.get_running_loop().set_exception_handler(watch.loop_failed)
+        runner = make_runner(service, watch)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await make_site(runner, config.server.host, config.server.port).start()
@@ -136,15 +164,14 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         workers = asyncio.create_task(launcher.run())
         stack.push_async_callback(_cancelled, workers)
         service.maintenance.launcher = launcher
-        service.metrics.worker_restarts.set_function(lambda: launcher.restarts_total)
+        service.metrics.watch_launcher(launcher)
         await _until_stopped(launcher, service, stopping, workers, port, announce)
 
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
         await _first_of(drained, asyncio.create_task(forced.wait()))
         service.fail_all()
-        sockets = runner.app[SOCKETS]
-        await asyncio.gather(*(socket.close() for socket in list(sockets)))
+        await _close_sockets(runner.app[SOCKETS])
         await service.close()
     announce("Stopped.")
 
@@ -192,6 +219,20 @@ async def _first_of(
         task.cancel()
 
 
+async def _close_sockets(sockets: set[WebSocketConnection]) -> None:
+    """Say goodbye to every client; one that does not answer, or cannot be told, is left."""
+    goodbyes = [asyncio.create_task(socket.close()) for socket in list(sockets)]
+    if not goodbyes:
+        return
+    done, late = await asyncio.wait(goodbyes, timeout=_GOODBYE_S)
+    for task in late:
+        task.cancel()
+    failed = [error for task in done if (error := task.exception()) is not None]
+    if late or failed:
+        reasons = sorted({type(error).__name__ for error in failed})
+        log.info("sockets_left_at_shutdown", late=len(late), failed=len(failed), reasons=reasons)
+
+
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
@@ -233,6 +274,10 @@ def _model_card(request: web.Request) -> dict[str, Any]:
     }
 
 
+async def _not_here(_: web.Request) -> web.Response:
+    raise web.HTTPNotFound
+
+
 async def _health(_: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
@@ -267,17 +312,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ApiError as error:
-        request.app[SERVICE].metrics.refused.labels(error.code).inc()
-        return _error_response(error)
-    except web.HTTPNotFound:
-        return _error_response(
-            NotFound(f"Nothing at {request.method} {request.path}.", code="no_such_route")
-        )
+        return _refuse(request, error)
     except web.HTTPException as error:
-        refusal = ApiError(f"{error.reason}: {request.method} {request.path}.", code="http_error")
-        refusal.status = error.status
-        refusal.type = "invalid_request_error"
-        response = _error_response(refusal)
+        response = _refuse(request, refusals.of_http(error, request))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
@@ -292,7 +329,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.transport is not None:
                 request.transport.abort()  # a clean end would look like a whole answer
             return begun
-        return _error_response(ApiError("Internal error.", code="internal_error"))
+        return refusals.error_response(ApiError("Internal error.", code="internal_error"))
 
 
 def _begun(request: web.Request) -> web.StreamResponse | None:
@@ -301,11 +338,10 @@ def _begun(request: web.Request) -> web.StreamResponse | None:
     return begun
 
 
-def _error_response(error: ApiError) -> web.Response:
-    response = json_response({"error": error.body()}, status=error.status)
-    if isinstance(error, Overloaded):
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    return response
+def _refuse(request: web.Request, error: ApiError) -> web.Response:
+    metrics = request.app[SERVICE].metrics
+    refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
+    return refusals.error_response(error)
 
 
 async def _security_headers(_: web.Request, response: web.StreamResponse) -> None:

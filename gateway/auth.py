@@ -3,7 +3,7 @@
 Without configured keys everybody on the listening address may, as in vLLM's own server; the default
 address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
 that a foreign page cannot use a gateway on the visitor's own machine. Pages of `allowed_origins`
-may open WebSockets; CORS headers, which `fetch` would need, are not sent.
+may open WebSockets, and `gateway.cors` lets them use `fetch`.
 
 A reverse proxy on the same machine makes the whole world local. So a request is only taken for one
 from here if nothing about it speaks of a proxy; one that says nothing of itself cannot be noticed

@@ -4,6 +4,9 @@
 wrong type or out of range is an `InvalidRequest` that names it; so is one that asks for something
 this server cannot do (tools, several choices, images), because to ignore it would answer another
 question than the one that was asked. Fields that change nothing here are accepted and ignored.
+
+A field that is null counts as absent, whether it is known or not: many clients send null for
+what their user did not set.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from msgspec import Meta
 
 from gateway.errors import InvalidRequest
 
-Count = Annotated[int, Meta(ge=1, le=2**31)]
+# A bound on generated tokens; -1 is how common clients say that there is none. 0 is refused, see
+# `_refuse_unsupported`.
+TokenBound = Annotated[int, Meta(ge=-1, le=2**31)]
 Seconds = Annotated[float, Meta(ge=0.001, le=60)]  # per token
 Delay = Annotated[float, Meta(ge=0, le=3600)]
+MOST_STOP_STRINGS = 64  # editors send about 20
 _LONGEST_NAME = 64  # characters of a parameter that is unknown
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -42,7 +48,7 @@ class Reasoning(msgspec.Struct, frozen=True):
 
     effort: str | None = None
     summary: str | None = None
-    max_tokens: Count | None = None
+    max_tokens: TokenBound | None = None
 
 
 class ChatTemplateKwargs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +68,12 @@ class TextConfig(msgspec.Struct, frozen=True):
 
     format: Format = Format()
     verbosity: str | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """``stream_options``; of the chat completions only ``include_usage`` has an effect."""
+
+    include_usage: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -92,7 +104,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     seed: int | None = None
-    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MOST_STOP_STRINGS)] | None = None
     ignore_eos: bool = False
     pacing: Pacing | bool | None = None
     forced_lengths: ForcedLengthsBody | None = None
@@ -109,7 +121,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
 
 
 class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,7 +129,7 @@ class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     input: str | list[Turn] | None = None
     instructions: str | None = None
-    max_output_tokens: Count | None = None
+    max_output_tokens: TokenBound | None = None
     previous_response_id: str | None = None
     reasoning: Reasoning | None = None
     truncation: str | None = None
@@ -131,8 +143,8 @@ class ChatBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Turn], Meta(min_length=1)]
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: TokenBound | None = None
+    max_completion_tokens: TokenBound | None = None
     reasoning_effort: str | None = None
     n: int | None = None
     logprobs: bool | None = None
@@ -146,14 +158,32 @@ Body = TypeVar("Body", ResponsesBody, ChatBody)
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object. Raises `InvalidRequest` for anything else."""
+    """Decode a JSON object, without its fields that are null, at any depth.
+
+    :raises InvalidRequest: for anything else.
+    """
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"Not JSON: {error}.", param=None, code="invalid_json") from error
     if not isinstance(document, dict):
         raise InvalidRequest("The body must be a JSON object.", param=None)
+    _drop_nulls(document)
     return document
+
+
+def _drop_nulls(document: dict[str, Any]) -> None:
+    """Remove every field that is null, in place. An element of a list is no field: it stays."""
+    waiting: list[Any] = [document]  # no recursion: a body may be nested deeper than Python's stack
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for name in [name for name, field in value.items() if field is None]:
+                del value[name]
+            inner = value.values()
+        else:
+            inner = value
+        waiting.extend(field for field in inner if isinstance(field, dict | list))
 
 
 def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
@@ -181,6 +211,11 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
             f"{what} not supported by this server.", param=param, code="unsupported_value"
         )
 
+    for param, bound in _token_bounds(body):
+        if bound == 0:
+            raise InvalidRequest(
+                f"'{param}': must be at least 1, or -1 for no bound, not 0.", param=param
+            )
     if body.tools:
         refuse("tools", "Tools are")
     if body.tool_choice not in (None, "auto", "none"):
@@ -205,3 +240,16 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
             refuse("response_format", "Structured output is")
         if body.modalities not in (None, ["text"]):
             refuse("modalities", "Output other than text is")
+
+
+def _token_bounds(body: ResponsesBody | ChatBody) -> list[tuple[str, int | None]]:
+    if isinstance(body, ChatBody):
+        return [
+            ("max_tokens", body.max_tokens),
+            ("max_completion_tokens", body.max_completion_tokens),
+        ]
+    reasoning = body.reasoning or Reasoning()
+    return [
+        ("max_output_tokens", body.max_output_tokens),
+        ("reasoning.max_tokens", reasoning.max_tokens),
+    ]

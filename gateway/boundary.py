@@ -37,7 +37,11 @@ class BoundaryTimes:
     def cost(
         self, instance_id: str, kv_blocks: int, unnoticed_s: float, now: float
     ) -> MoveCost | None:
-        """Of moving from an instance; None while too little is known."""
+        """Of moving from an instance; None while too little is known of moving.
+
+        Where no request has stayed lately, staying counts as free: then only a move that nobody
+        notices is made. A request that stays for this reason is the sample that was missing.
+        """
         moves = _recent(self._moves, now)
         stays = _recent(self._stays.get(instance_id, ()), now)
         if len(moves) < _FEWEST:

@@ -13,9 +13,10 @@ from aiohttp import web
 
 from gateway import events, sse
 from gateway.bodies import ChatBody, parse_body
-from gateway.errors import ApiError
-from gateway.event_log import LogEntry, LogTruncated
-from gateway.http_api import SERVICE, json_response, owner_of, read_body, start_whole
+from gateway.errors import ApiError, Cancelled
+from gateway.event_log import LogEntry, LogReader, LogTruncated
+from gateway.http_api import SERVICE, owner_of, read_body, start_whole
+from gateway.refusals import json_response
 from gateway.requests import default_targets, from_chat
 from gateway.service import ResponseService
 from gateway.session import Session
@@ -31,14 +32,12 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     generation = from_chat(body, default_targets(service.config.pacing, request.headers))
     if not body.stream:
-        session = await start_whole(service, generation, owner)
-        if session.error is not None:
-            raise session.error
-        return json_response(_completion(session))
+        return json_response(_completion(await start_whole(service, generation, owner)))
     session = await service.start(generation, owner)
-    with_usage = bool((body.stream_options or {}).get("include_usage"))
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
     try:
-        return await _stream(request, session, with_usage)
+        with service.following(session) as reader:
+            return await _stream(request, session, reader, with_usage)
     finally:
         _stop_if_running(service, session)
 
@@ -49,34 +48,34 @@ def _stop_if_running(service: ResponseService, session: Session) -> None:
         service.cancel(session)
 
 
-async def _stream(request: web.Request, session: Session, with_usage: bool) -> web.StreamResponse:
-    response = await sse.start_stream(request)
+async def _stream(
+    request: web.Request, session: Session, reader: LogReader, with_usage: bool
+) -> web.StreamResponse:
     head = _head(session, "chat.completion.chunk")
 
-    async def send(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> None:
+    def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        await response.write(sse.frame(_encode({**head, "choices": [choice], **extra})))
+        return sse.frame(_encode({**head, "choices": [choice], **extra}))
 
-    await send({"role": "assistant", "content": ""})
-    error = None
-    try:
-        with session.log.reader() as reader:
+    keepalive_s = request.app[SERVICE].config.server.chat_keepalive_s
+    async with sse.event_stream(request, keepalive_s) as stream:
+        await stream.send(chunk({"role": "assistant", "content": ""}))
+        try:
             async for entries in reader:
                 for entry in entries:
                     if (delta := _delta(entry)) is not None:
-                        await send(delta)
-    except LogTruncated:
-        error = ApiError("The client reads too slowly: events were lost.", code="events_expired")
-    error = error or session.error
-    if error is not None:
-        await response.write(sse.frame(_encode({"error": error.body()})))
-    else:
-        await send({}, _finish_reason(session), **_extensions(session))
-        if with_usage:
-            usage = {**head, "choices": [], "usage": _usage(session)}
-            await response.write(sse.frame(_encode(usage)))
-    await response.write(sse.frame(b"[DONE]"))
-    return response
+                        await stream.send(chunk(delta))
+            await stream.send(chunk({}, _finish_reason(session), **_extensions(session)))
+            if with_usage:
+                usage = {**head, "choices": [], "usage": _usage(session)}
+                await stream.send(sse.frame(_encode(usage)))
+        except LogTruncated:
+            lost = ApiError("The client reads too slowly: events were lost.", code="events_expired")
+            await stream.send(sse.frame(_encode({"error": lost.body()})))
+        except ApiError as error:
+            await stream.send(sse.frame(_encode({"error": error.body()})))
+        await stream.send(sse.frame(b"[DONE]"))
+    return stream.response
 
 
 def _delta(entry: LogEntry) -> dict[str, str] | None:
@@ -119,8 +118,20 @@ def _head(session: Session, kind: str) -> dict[str, Any]:
     }
 
 
+# By `Session.incomplete_reason`. The model's own end is a "stop" even if it gave no answer.
+_FINISH_REASONS = {None: "stop", "no_answer": "stop", "max_output_tokens": "length"}
+
+
 def _finish_reason(session: Session) -> str:
-    return "length" if session.incomplete_reason == "max_output_tokens" else "stop"
+    """How the model ended. This API has no word for what was cut: it is an error.
+
+    :raises ApiError: the response failed, was cancelled, or has not ended.
+    """
+    if session.error is not None:
+        raise session.error
+    if not session.finished or session.incomplete_reason not in _FINISH_REASONS:
+        raise Cancelled()
+    return _FINISH_REASONS[session.incomplete_reason]
 
 
 def _extensions(session: Session) -> dict[str, Any]:

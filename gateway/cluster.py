@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 import msgspec
 import structlog
 
-from gateway.errors import ApiError, InvalidRequest
+from gateway.errors import InvalidRequest
+from gateway.guard import broken
 from gateway.instance import Instance, Totals, ViewRules
 from gateway.link import WorkerLink
 from gateway.migration import Limits, Outcome, Route, Stage
@@ -49,7 +51,7 @@ class Cluster:
     """All instances with an open link, and the requests that they have.
 
     :param on_progress: called with every session that something happened to.
-    :param on_boundary: see `Router`.
+    :param on_boundary: see `Router`, as for ``silent_s``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Cluster:
         rules: Rules = _DEFAULT_RULES,
         view_rules: ViewRules = _DEFAULT_VIEW,
         limits: Limits = _DEFAULT_LIMITS,
+        silent_s: float = 3.5,
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ever_served = False  # whether any instance was ever there
@@ -70,6 +73,7 @@ class Cluster:
             rules=rules,
             view_rules=view_rules,
             limits=limits,
+            silent_s=silent_s,
         )
         self._on_progress = on_progress
         self._ended_totals = Totals()  # counted by engines that are gone
@@ -85,7 +89,7 @@ class Cluster:
         instance = Instance(link)
         self._join(instance)
         try:
-            await link.run(lambda message: self._handle(instance, message))
+            await link.run(lambda message: self._heard(instance, message))
         finally:
             self._lose(instance)
 
@@ -122,8 +126,11 @@ class Cluster:
         log.warning("instance_lost", instance_id=name, requests=len(held))
         why = f"Instance {name} was lost while it served this request."
         for route in [*held, *(route for route in self.router.migrating if route not in held)]:
-            self.router.go_on(route, route.lost(name, why))
+            self.router.guarded(route, partial(self._lost_under, route, name, why))
         self._changed.set()
+
+    def _lost_under(self, route: Route, instance_id: str, why: str) -> None:
+        self.router.go_on(route, route.lost(instance_id, why))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -191,9 +198,16 @@ class Cluster:
     def cancel(self, session: Session) -> None:
         """Tell the session's instance to stop it. The instance confirms with the last run."""
         route = self.router.routes.get(session.response_id)
-        if route is not None and not self.router.tell(route, Cancel(request_id=route.wire_id)):
+        if route is not None and not self.router.cancel(route):
             session.confirm_cancel(time.monotonic())  # there is nobody to confirm
             self.router.end(route)
+
+    def break_off(self, session: Session) -> bool:
+        """End a response after a bug, see `Router.break_off`; False if it has no route."""
+        route = self.router.routes.get(session.response_id)
+        if route is not None:
+            self.router.break_off(route)
+        return route is not None
 
     def set_pace(self, session: Session) -> None:
         """Tell the session's instance how its reader reads now."""
@@ -205,7 +219,7 @@ class Cluster:
         self.router.closing = True
         for route in list(self.router.routes.values()):
             if route.stage is Stage.WAITING or route.session.finished:
-                self.router.fail(route, closing())
+                self.router.guarded(route, partial(self.router.fail, route, closing()))
 
     def totals(self) -> Totals:
         """Of all engines since the gateway started."""
@@ -217,22 +231,28 @@ class Cluster:
 
     # ---- what workers say ---------------------------------------------------------------------
 
+    def _heard(self, instance: Instance, message: ToGateway) -> None:
+        """Take a message in. What goes wrong with one message does not end the link of all."""
+        try:
+            self._handle(instance, message)
+        except Exception:
+            log.exception(
+                "message_failed", instance_id=instance.instance_id, kind=type(message).__name__
+            )
+
     def _handle(self, instance: Instance, message: ToGateway) -> None:
         match message:
             case Step():
-                instance.stats = message.stats
-                # Decided once all of the step is known, as its statistics are.
-                passed = [self._run(instance, run) for run in message.runs]
-                for decide in passed:
-                    if decide is not None:
-                        decide()
+                self._step(instance, message)
             case Heartbeat():
                 instance.stats = message.stats
                 instance.since_step_s = message.since_step_s
             case Accepted():
-                self._accepted(instance, message)
+                if (route := instance.routes.get(message.request_id)) is not None:
+                    self.router.guarded(route, partial(self._accepted, instance, route, message))
             case Rejected():
-                self._rejected(instance, message)
+                if (route := instance.routes.pop(message.request_id, None)) is not None:
+                    self.router.guarded(route, partial(self._rejected, route, message))
             case PeerMet():
                 self._peer_met(instance, message)
             case Welcome():
@@ -242,36 +262,52 @@ class Cluster:
         if self.router.drained:
             self._drain_further()
 
-    def _run(self, instance: Instance, run: TokenRun) -> Callable[[], None] | None:
-        """Take in what a step brought one request; :return: what is to be decided after it."""
-        route = instance.routes.get(run.request_id)
-        if route is None:
-            return None  # of a submission that is over
+    def _step(self, instance: Instance, step: Step) -> None:
+        instance.stats = step.stats
+        decisions: list[tuple[Route, Callable[[], None]]] = []
+        for run in step.runs:
+            route = instance.routes.get(run.request_id)
+            if route is not None:  # else of a submission that is over
+                take_in = partial(self._run, instance, route, run, decisions)
+                self.router.guarded(route, take_in)
+        # Decided once all of the step is known, as its statistics are.
+        for route, decide in decisions:
+            self.router.guarded(route, decide)
+
+    def _run(
+        self,
+        instance: Instance,
+        route: Route,
+        run: TokenRun,
+        decisions: list[tuple[Route, Callable[[], None]]],
+    ) -> None:
+        """Take in what a step brought one request; add what is to be decided after the step."""
         session, finish = route.session, run.finish
         if run.position != len(session.token_ids) and session.in_engine:
             why = f"Tokens were lost between gateway and instance {instance.instance_id}."
             log.error("tokens_lost", request_id=session.response_id, position=run.position)
             self.router.go_on(route, route.restart(why))
-            return None
+            return
         if finish is not None:
             del instance.routes[run.request_id]
             if finish.reason in ("error", "cancelled") and not session.cancelling:
                 run = msgspec.structs.replace(run, finish=None)  # not the end: it goes on elsewhere
         blocks = route.migration.kv_blocks if route.migration is not None else 0
         outcome = self._progressed(instance, route, run)
-        self._guarded(session, lambda: session.tokens(run, time.monotonic()))
+        session.tokens(run, time.monotonic())
+        self._on_progress(session)
         if session.finished or not session.in_engine:
             # If it failed here, the engine does not know.
             self.router.tell(route, Cancel(request_id=route.wire_id))
             self.router.end(route)
         elif finish is None:
-            return lambda: self.router.passed_boundary(instance, route, run, outcome, blocks)
+            decide = partial(self.router.passed_boundary, instance, route, run, outcome, blocks)
+            decisions.append((route, decide))
         elif finish.reason == "handed_over":
             self.router.go_on(route, route.handed_over(finish.ticket))
         else:
             why = finish.message or f"Instance {instance.instance_id} gave this request up."
             self.router.go_on(route, route.restart(why))
-        return None
 
     def _progressed(self, instance: Instance, route: Route, run: TokenRun) -> Outcome | None:
         migration = route.migration
@@ -288,28 +324,22 @@ class Cluster:
             )
         return outcome
 
-    def _accepted(self, instance: Instance, message: Accepted) -> None:
-        route = instance.routes.get(message.request_id)
-        if route is None:
-            return
+    def _accepted(self, instance: Instance, route: Route, message: Accepted) -> None:
         session = route.session
         self.router.accepted(route)
-        self._guarded(
-            session,
-            lambda: session.accepted(
-                instance.instance_id, message.prompt_tokens, message.reasoning
-            ),
-        )
+        session.accepted(instance.instance_id, message.prompt_tokens, message.reasoning)
+        self._on_progress(session)
         self.router.answer(session)
 
-    def _rejected(self, instance: Instance, message: Rejected) -> None:
-        route = instance.routes.pop(message.request_id, None)
-        if route is None:
-            return
+    def _rejected(self, route: Route, message: Rejected) -> None:
         if message.code == "engine_failed":
             self.router.go_on(route, route.restart(message.message))
         elif route.migration is not None and route.migration.with_kv:
             self.router.go_on(route, route.doubted())
+        elif message.code == "internal_error":
+            # A bug in the worker; the client has done nothing wrong.
+            log.error("request_failed_in_worker", request_id=route.wire_id, reason=message.message)
+            self.router.fail(route, broken())
         else:
             param = route.session.generation.public_param(message.param)
             error = InvalidRequest(message.message, param=param, code=message.code)
@@ -328,15 +358,6 @@ class Cluster:
             endpoint = other.welcome.endpoint
             if endpoint is not None and endpoint.engine_id == met.engine_id:
                 _introduce(instance, other)
-
-    def _guarded(self, session: Session, action: Callable[[], None]) -> None:
-        """A bug that one request meets must not take the others of the instance with it."""
-        try:
-            action()
-        except Exception:
-            log.exception("session_failed", request_id=session.response_id)
-            session.fail(ApiError("Internal error.", code="internal_error"), time.monotonic())
-        self._on_progress(session)
 
 
 def _introduce(reader: Instance, source: Instance) -> None:

@@ -1,8 +1,10 @@
 """Configuration: one frozen dataclass per table of ``config.toml``.
 
 A value comes from, in this order: a command line flag, a ``PASCAL_<TABLE>_<KEY>`` environment
-variable, the file, the default below. An unknown table or key, a value of the wrong type or out of
-range is a `ConfigError` that names it. Durations are seconds and end in ``_s``.
+variable, the file, the default below. Flags and variables may write a value as in the file; a list
+may be plain words with commas between, a text needs no quotes, a duration may have a unit. An
+unknown table or key, a value of the wrong type or out of range is a `ConfigError` that names it.
+Durations are seconds and end in ``_s``.
 """
 
 from __future__ import annotations
@@ -34,12 +36,14 @@ ENV_ALIASES = {
     "PASCAL_MODEL": "model.name",
     "PASCAL_WORKERS": "workers.count",
 }
+SECRETS = ("api_keys", "token")  # keys whose values are shown to nobody
 # Variables of the same family that other parts read.
-ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY"})
+ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
 
 
 # Flags and variables may give a duration its unit: 250ms, 10s, 5m, 1h.
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_NUMBERS = {int: "a whole number", float: "a number"}
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -66,6 +70,11 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()  # web origins besides the gateway's own
     max_message_bytes: int = _setting(1_048_576, 1024)  # larger: error 413
     hard_message_bytes: int = _setting(33_554_432, 1024)  # larger: the connection is closed, 1009
+    header_timeout_s: float = _setting(30.0, 0.01)  # for a request's first line and its headers
+    body_timeout_s: float = _setting(30.0, 0.01)  # for its body
+    send_timeout_s: float = _setting(60.0, 0.1)  # a client that takes nothing for longer is dropped
+    sse_keepalive_s: float = _setting(15.0, 0)  # silence before a comment; 0: never
+    chat_keepalive_s: float = _setting(0.0, 0)  # the same for chat completions
     shutdown_timeout_s: float = _setting(10.0, 0)
     state_dir: str = ".pascal"  # store and worker logs
     log_level: str = _choice("info", "debug", "info", "warning", "error")
@@ -170,14 +179,17 @@ class SessionConfig:
     """How long and how much of a response can be resumed."""
 
     ttl_s: float = _setting(300.0, 0)  # after its end
+    grace_s: float = _setting(10.0, 0)  # an HTTP stream without its client goes on for so long
     log_events: int = _setting(32768, 16)  # events kept per response
+    total_bytes: int = _setting(268_435_456, 0)  # of all finished responses; the oldest go first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Admission."""
 
-    max_requests: int = _setting(256, 1)  # unfinished requests of all users
+    max_requests: int = _setting(1024, 1)  # requests in engines, of all users
+    max_readers: int = _setting(4096, 1)  # unfinished responses, of all users
     max_requests_per_user: int = _setting(64, 1)
     max_streams_per_connection: int = _setting(64, 1)
     retry_after_s: int = _setting(2, 1)
@@ -380,16 +392,46 @@ def _key_of_variable(name: str) -> tuple[str, str]:
 
 def _from_text(table: str, key: str, text: str, origin: str) -> Any:
     """Read a flag's or variable's text as the type of its field."""
-    kind = _field_type(table, key)
+    kind, text = _field_type(table, key), text.strip()
+    where = f"{origin} ({table}.{key})"
+    shown = "(hidden)" if key in SECRETS else repr(text)
     if kind == tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    text = text.strip()
+        return _list_from_text(text, where, shown)
+    if kind is str:
+        quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
+        return _toml_value(text, where, shown) if quoted else text
     if key.endswith("_s") and (duration := _DURATION.fullmatch(text)):
         return float(duration[1]) * _UNITS_S[duration[2]]
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin} ({table}.{key}): {error}, not {text!r}") from error
+        try:  # a number as only the file may have it, such as 1_000
+            return msgspec.convert(_toml_value(text, where, shown), kind)
+        except (ConfigError, msgspec.ValidationError):
+            expected = "true or false" if kind is bool else _NUMBERS[kind]
+            raise ConfigError(f"{where}: expected {expected}, not {shown}") from error
+
+
+def _list_from_text(text: str, where: str, shown: str) -> tuple[str, ...]:
+    """A list as in the file, ``["a", "b"]``, or plain: ``a,b``. Never a mixture."""
+    if text.startswith("["):
+        found = _toml_value(text, where, shown)
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise ConfigError(f"{where}: expected a list of texts, not {shown}")
+        return tuple(found)
+    if any(character in text for character in "[]\"'"):
+        raise ConfigError(f'{where}: expected ["a", "b"] as in the file, or a,b; not {shown}')
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _toml_value(text: str, where: str, shown: str) -> Any:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {shown} cannot be read as in the file: {error}") from error
+    if document.keys() != {"value"}:
+        raise ConfigError(f"{where}: expected one value, not {shown}")
+    return document["value"]
 
 
 def _field_type(table: str, key: str) -> Any:

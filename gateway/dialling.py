@@ -1,8 +1,8 @@
 """Workers that somebody else starts: dial, serve the link, dial again after a loss.
 
 Ends and starts no process. Where a worker is, is asked for before each attempt: one that was
-started again may be elsewhere. Pauses double with every failure; a link that outlasts the pause
-before it starts them anew.
+started again may be elsewhere. Pauses grow with every failure (`gateway.backoff`); a link that
+outlasts the pause before it starts them anew.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
+from gateway.backoff import Backoff
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.link import LinkError, WorkerLink, open_link
@@ -38,6 +39,12 @@ class Dialler:
         self.names: set[str] = set()  # of workers that were there once
         self._config = config
         self._cluster = cluster
+        self._backoffs: dict[str, Backoff] = {}
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row of each worker, by its label."""
+        return {label: backoff.failures for label, backoff in self._backoffs.items()}
 
     async def keep_connected(self, label: str, locate: Callable[[], Awaitable[Place]]) -> None:
         """Serve one worker until cancelled.
@@ -46,7 +53,9 @@ class Dialler:
         :param locate: says where it is now; raises `LinkError` if nobody knows.
         """
         workers = self._config.workers
-        pause_s, last_reason = workers.restart_backoff_s, ""
+        backoff = Backoff(workers.restart_backoff_s, workers.restart_backoff_max_s)
+        self._backoffs[label] = backoff
+        last_reason = ""
         while True:
             served_since_s: float | None = None
             try:
@@ -54,7 +63,7 @@ class Dialler:
                 link = await open_link(place.address, place.token)
                 try:
                     served_since_s = time.monotonic()
-                    await self._serve(link)
+                    await self._serve(link, backoff)
                 finally:
                     await link.close()
             except Exception as error:
@@ -63,15 +72,16 @@ class Dialler:
                 reason = str(error)
             else:
                 reason = "the link ended"
-            if served_since_s is not None and time.monotonic() - served_since_s > pause_s:
-                pause_s, last_reason = workers.restart_backoff_s, ""
+            served_s = None if served_since_s is None else time.monotonic() - served_since_s
+            pause_s = backoff.failed(served_s)
+            if backoff.failures == 1:
+                last_reason = ""
             if reason != last_reason:  # said once, however often it is tried
                 log.warning("worker_unreachable", worker=label, reason=reason)
                 last_reason = reason
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
-            pause_s = min(2 * pause_s, workers.restart_backoff_max_s)
 
-    async def _serve(self, link: WorkerLink) -> None:
+    async def _serve(self, link: WorkerLink, backoff: Backoff) -> None:
         welcome, served = link.welcome, self._config.served_model_name
         if welcome.instance_id in self._cluster.instances:
             raise LinkError(
@@ -82,7 +92,7 @@ class Dialler:
         self.names.add(welcome.instance_id)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._watch(link))
+                watch = tasks.create_task(self._watch(link, backoff))
                 try:
                     await self._cluster.serve(link)
                 finally:
@@ -90,8 +100,10 @@ class Dialler:
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
 
-    async def _watch(self, link: WorkerLink) -> None:
+    async def _watch(self, link: WorkerLink, backoff: Backoff) -> None:
+        since_s = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
             timeout_s = self._config.workers.heartbeat_timeout_s
             check_alive(link, self._cluster, link.welcome.instance_id, timeout_s)
+            backoff.forgive(time.monotonic() - since_s)

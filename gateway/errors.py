@@ -5,9 +5,12 @@
     ├── Unauthorized        401
     ├── Forbidden           403  what only the gateway's own machine may do
     ├── NotFound            404  response, model or instance
+    ├── RequestTimeout      408  the body did not come in time
     ├── Conflict            409  not possible as things are
     ├── TooLarge            413
+    ├── UnsupportedEncoding 415  the body is compressed in a way that cannot be read here
     ├── Overloaded          429  carries ``retry_after_s``
+    ├── Cancelled           499  somebody cancelled the response before it was complete
     └── Unavailable         503  no instance can serve, or the one that did is gone
 
 Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
@@ -19,6 +22,8 @@ import re
 from typing import Any
 
 import msgspec
+
+CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, that the HTTP server decodes
 
 # What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
 _VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
@@ -33,9 +38,9 @@ class ApiError(Exception):
 
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _sendable(message)
         self.code = code
-        self.param = param
+        self.param = None if param is None else _sendable(param)
 
     def body(self) -> dict[str, Any]:
         """The ``error`` object of HTTP bodies, error events and failed responses."""
@@ -45,6 +50,11 @@ class ApiError(Exception):
             "message": self.message,
             "param": self.param,
         }
+
+
+def _sendable(text: str) -> str:
+    """A text that may quote a client: bytes that are no UTF-8 arrive as surrogates."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(ApiError):
@@ -95,6 +105,19 @@ class NotFound(ApiError):
     type = "invalid_request_error"
 
 
+class RequestTimeout(ApiError):
+    """The body of a request did not come in time."""
+
+    status = 408
+    type = "invalid_request_error"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The body of the request was not complete within {timeout_s:g} s.",
+            code="request_timeout",
+        )
+
+
 class Conflict(ApiError):
     """Things are not such that it could be done."""
 
@@ -115,6 +138,21 @@ class TooLarge(ApiError):
         )
 
 
+class UnsupportedEncoding(ApiError):
+    """A ``Content-Encoding`` that this server does not decode."""
+
+    status = 415
+    type = "invalid_request_error"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"Content-Encoding '{encoding[:64]}' is not supported: send the body as it is, or "
+            f"with {' or '.join(CONTENT_ENCODINGS)}.",
+            code="unsupported_content_encoding",
+            param="Content-Encoding",
+        )
+
+
 class Overloaded(ApiError):
     """No room now; the client may try again after ``retry_after_s``."""
 
@@ -124,6 +162,20 @@ class Overloaded(ApiError):
     def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class Cancelled(ApiError):
+    """A response was cancelled by its id, or deleted, before it was complete.
+
+    No status of RFC 9110 says so; 499 is in common use for it, and clients do not send a request
+    again because of it, as they do after a 409 or a 503.
+    """
+
+    status = 499
+    type = "invalid_request_error"
+
+    def __init__(self) -> None:
+        super().__init__("The response was cancelled before it was complete.", code="cancelled")
 
 
 class Unavailable(ApiError):

@@ -1,13 +1,14 @@
 """The log of one response: every event in order, kept for readers that come late or come back.
 
 A bounded ring. It encodes each event once, whoever reads it. Readers (`LogReader`) have a cursor
-each and never hold the writer up: one that falls behind the ring gets `LogTruncated`, explicitly,
-instead of a stream with a hole.
+each and never hold the writer up: a reader that falls behind the ring gets `LogTruncated` instead
+of a stream with a hole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class LogEntry:
     text: str
 
 
+# Memory of one entry besides its data and text: the objects themselves and a place in the ring.
+_ENTRY_BYTES = sum(map(sys.getsizeof, (LogEntry(0, "", b"", ""), b"", "", 1 << 29))) + 8
+
+
+def _size_bytes(entry: LogEntry) -> int:
+    return _ENTRY_BYTES + len(entry.data) + len(entry.text)
+
+
 class LogTruncated(Exception):
     """The events after ``starting_after`` are no longer all there."""
 
@@ -40,10 +49,16 @@ class LogTruncated(Exception):
 
 
 class EventLog:
-    """Append-only, with sequence numbers from 0 and at most ``capacity`` events kept."""
+    """Append-only, with sequence numbers from 0.
+
+    :param capacity: most events that are kept. With 0 it only counts events, for a response whose
+        events nobody can ask for.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self._entries: deque[LogEntry] = deque(maxlen=capacity)
+        self.size_bytes = 0  # memory of the events that are kept
+        self._entries: deque[LogEntry] = deque()
+        self._capacity = capacity
         self._next = 0
         self._closed = False
         self._readers: set[LogReader] = set()
@@ -58,6 +73,11 @@ class EventLog:
         """True after the terminal event."""
         return self._closed
 
+    @property
+    def followed(self) -> bool:
+        """Whether anybody reads it now."""
+        return bool(self._readers)
+
     def append(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
         """Number, encode and keep one event; wakes the readers.
 
@@ -65,13 +85,18 @@ class EventLog:
         """
         if self._closed:
             raise RuntimeError(f"{type_} after the terminal event")
-        data = _encode({"type": type_, "sequence_number": self._next, **fields})
-        text = fields.get("delta", "")
-        self._entries.append(LogEntry(self._next, type_, data, text))
+        if self._capacity:
+            data = _encode({"type": type_, "sequence_number": self._next, **fields})
+            self._keep(LogEntry(self._next, type_, data, fields.get("delta", "")))
         self._next += 1
         self._closed = terminal
         for reader in self._readers:
             reader.wake()
+
+    def expire(self) -> None:
+        """Keep none of the events so far; a reader that asks for one gets `LogTruncated`."""
+        self._entries.clear()
+        self.size_bytes = 0
 
     def after(self, sequence: int) -> list[LogEntry]:
         """All entries with a greater number than ``sequence``. Raises `LogTruncated`."""
@@ -85,9 +110,21 @@ class EventLog:
         count = len(self._entries) - skip
         return [self._entries[-i] for i in range(count, 0, -1)]
 
+    async def ended(self) -> None:
+        """Return once the terminal event is there, whether or not it is kept."""
+        with self.reader(self._next - 1) as reader:
+            while not self._closed:
+                await reader.changed()
+
     def reader(self, starting_after: int = -1) -> LogReader:
         """A cursor that starts behind ``starting_after``; use it as a context manager."""
         return LogReader(self, starting_after, self._readers)
+
+    def _keep(self, entry: LogEntry) -> None:
+        if len(self._entries) == self._capacity:
+            self.size_bytes -= _size_bytes(self._entries.popleft())
+        self._entries.append(entry)
+        self.size_bytes += _size_bytes(entry)
 
 
 class LogReader:
@@ -109,6 +146,11 @@ class LogReader:
     def wake(self) -> None:
         """Called by the log when there is more."""
         self._changed.set()
+
+    async def changed(self) -> None:
+        """Return when the log has grown since the last call."""
+        await self._changed.wait()
+        self._changed.clear()
 
     def __enter__(self) -> LogReader:
         self._registry.add(self)

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from gateway import events, sse
 from gateway.auth import authenticate
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
-from gateway.errors import InvalidRequest, NotFound, TooLarge
+from gateway.errors import (
+    CONTENT_ENCODINGS,
+    InvalidRequest,
+    NotFound,
+    RequestTimeout,
+    TooLarge,
+    UnsupportedEncoding,
+)
 from gateway.event_log import LogTruncated
+from gateway.refusals import json_response
 from gateway.requests import Generation, default_targets
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.ws_api import WebSocketConnection
 
+log = structlog.get_logger()
+
 SERVICE = web.AppKey("service", ResponseService)
 SOCKETS: web.AppKey[set[WebSocketConnection]] = web.AppKey("sockets")
 
+_CANCEL_WAIT_S = 10.0  # for an engine that is asked to stop; after it `cancel` answers all the same
+
 _encode = msgspec.json.Encoder().encode
-
-
-def json_response(document: Any, status: int = 200) -> web.Response:
-    """A JSON body."""
-    return web.Response(body=_encode(document), status=status, content_type="application/json")
 
 
 def owner_of(request: web.Request) -> str:
@@ -34,21 +44,34 @@ def owner_of(request: web.Request) -> str:
 
 
 async def read_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises `TooLarge` or `InvalidRequest`."""
+    """The JSON object of a request. Raises what `read_bytes` raises, and `InvalidRequest`."""
     return parse_json_object(await read_bytes(request))
 
 
 async def read_bytes(request: web.Request) -> bytes:
-    """The body of a request. Raises `TooLarge` or `InvalidRequest`."""
-    bound = request.app[SERVICE].config.server.max_message_bytes
+    """The body of a request, decompressed.
+
+    :raises TooLarge: it is larger than ``server.max_message_bytes``.
+    :raises RequestTimeout: it is not there after ``server.body_timeout_s``.
+    :raises UnsupportedEncoding: it is compressed in another way than `CONTENT_ENCODINGS`.
+    :raises InvalidRequest: it cannot be decompressed.
+    """
+    config = request.app[SERVICE].config.server
+    encoding = ", ".join(request.headers.getall("Content-Encoding", [])).strip().lower()
+    if encoding not in ("", "identity", *CONTENT_ENCODINGS):
+        raise UnsupportedEncoding(encoding)
+    bound = config.max_message_bytes
     if request.content_length is not None and request.content_length > bound:
         raise TooLarge(request.content_length, bound)
     data = bytearray()
     try:
-        async for chunk in request.content.iter_any():
-            data += chunk
-            if len(data) > bound:
-                raise TooLarge(len(data), bound)
+        async with asyncio.timeout(config.body_timeout_s):
+            async for chunk in request.content.iter_any():
+                data += chunk
+                if len(data) > bound:
+                    raise TooLarge(len(data), bound)
+    except TimeoutError:
+        raise RequestTimeout(config.body_timeout_s) from None
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be decoded.", param=None) from error
     return bytes(data)
@@ -62,6 +85,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     defaults = default_targets(service.config.pacing, request.headers)
     generation = await service.prepare(body, defaults, owner)
     if body.stream:
+        # A client that wants to come back to its response says so.
+        generation = replace(generation, outlives_client=body.store is True)
         session = await service.start(generation, owner)
         return await _stream(request, session, -1)
     session = await start_whole(service, generation, owner)
@@ -74,9 +99,7 @@ async def start_whole(service: ResponseService, generation: Generation, owner: s
     """Run a response that nobody reads along; stops it if the client goes away meanwhile."""
     session = await service.start(generation.unpaced(), owner)
     try:
-        with session.log.reader(session.log.next_sequence - 1) as reader:
-            async for _ in reader:
-                pass
+        await session.log.ended()
     except BaseException:
         service.cancel(session)
         raise
@@ -103,14 +126,18 @@ async def get_response(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel_response(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/responses/{id}/cancel``: answers when the response has ended."""
+    """``POST /v1/responses/{id}/cancel``: answers when the response has ended.
+
+    If its engine does not stop it in time, the answer shows the response ``in_progress``.
+    """
     owner = owner_of(request)
     service = request.app[SERVICE]
     session = service.find(request.match_info["response_id"], owner)
     service.cancel(session)
-    with session.log.reader(session.log.next_sequence - 1) as reader:
-        async for _ in reader:
-            pass
+    try:
+        await asyncio.wait_for(session.log.ended(), _CANCEL_WAIT_S)
+    except TimeoutError:
+        log.warning("cancel_not_confirmed", request_id=session.response_id)
     return json_response(session.response_object())
 
 
@@ -139,20 +166,20 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, session: Session, starting_after: int
 ) -> web.StreamResponse:
-    """Send the events. A client that goes away may come back: the response goes on."""
-    try:
-        session.log.after(starting_after)
-    except LogTruncated as error:
-        raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
-    response = await sse.start_stream(request)
-    try:
-        with session.log.reader(starting_after) as reader:
-            async for entries in reader:
-                await response.write(
-                    b"".join(sse.frame(entry.data, entry.type) for entry in entries)
-                )
-    except LogTruncated as error:
-        expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
-        event = events.error_event(expired.body(), expired.status)
-        await response.write(sse.frame(_encode(event), "error"))
-    return response
+    """Send the events. A client that goes away may come back, see `ResponseService.following`."""
+    service = request.app[SERVICE]
+    with service.following(session, starting_after) as reader:
+        try:
+            session.log.after(starting_after)
+        except LogTruncated as error:
+            raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+        async with sse.event_stream(request, service.config.server.sse_keepalive_s) as stream:
+            try:
+                async for entries in reader:
+                    frames = [sse.frame(entry.data, entry.type) for entry in entries]
+                    await stream.send(b"".join(frames))
+            except LogTruncated as error:
+                expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
+                event = events.error_event(expired.body(), expired.status)
+                await stream.send(sse.frame(_encode(event), "error"))
+        return stream.response

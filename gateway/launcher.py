@@ -13,20 +13,17 @@ from typing import Protocol
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.maintenance import Restarts
+from gateway.scrape import Restarting
 from gateway.static_launcher import StaticLauncher
 from gateway.supervisor import LocalSupervisor
 
 
-class Launcher(Restarts, Protocol):
+class Launcher(Restarts, Restarting, Protocol):
     """Brings workers to the cluster, and brings them back."""
 
     @property
     def count(self) -> int:
         """Instances that there are to be."""
-
-    @property
-    def restarts_total(self) -> int:
-        """Of worker processes, as far as it starts them or sees it."""
 
     def describe(self) -> str:
         """What `run` sets out to do, in one line for people."""

@@ -8,7 +8,8 @@
 
 GENERATED may also come while reasoning (the model never reached the boundary). CANCEL and FAIL end
 a request from every state that is not final. An event that the table does not have is a bug of the
-caller and raises `IllegalTransition`. What a migration goes through besides: `gateway.migration`.
+caller and raises `IllegalTransition`. The stages of a request among the instances have a table of
+their own, in `gateway.migration`.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 class IllegalTransition(Exception):
-    """``event`` cannot happen in ``state``."""
+    """``event`` cannot happen in ``state``; of this table or of that in `gateway.migration`."""
 
-    def __init__(self, state: State, event: Event) -> None:
+    def __init__(self, state: Enum, event: Enum) -> None:
         super().__init__(f"{event.name} in state {state.name}")
         self.state = state
         self.event = event

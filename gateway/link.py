@@ -22,10 +22,16 @@ _CLOSE_S = 1.0  # for a goodbye; a worker that hangs has none, and is to be repl
 # A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
 # far above either, and bounds what a broken worker can make the gateway buffer.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+# What may wait for a worker that does not read: a few of the longest requests.
+_MAX_UNSENT_BYTES = 128 * 1024 * 1024
 
 
 class LinkError(Exception):
     """The link cannot be used: refused, broken, or the other end does not keep to the protocol."""
+
+
+class FrameTooLarge(Exception):
+    """The message is larger than a worker takes; it would end the link for all requests."""
 
 
 class WorkerLink:
@@ -35,12 +41,28 @@ class WorkerLink:
         self.welcome = welcome
         self.last_heard_s = time.monotonic()
         self._socket = socket
-        self._outbox: asyncio.Queue[ToWorker] = asyncio.Queue()
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._unsent_bytes = 0
+        self._overflowed = asyncio.Event()
         self._sequence = 0
 
     def send(self, message: ToWorker) -> None:
-        """Queue a message; they go out in this order."""
-        self._outbox.put_nowait(message)
+        """Queue a message; they go out in this order.
+
+        A link whose worker leaves too much unread takes no more and ends.
+
+        :raises FrameTooLarge: the message alone is too large; it is not sent.
+        """
+        frame = messages.encode(message)
+        if len(frame) > messages.MAX_TO_WORKER_BYTES:
+            raise FrameTooLarge
+        if self._overflowed.is_set():
+            return
+        self._unsent_bytes += len(frame)
+        if self._unsent_bytes > _MAX_UNSENT_BYTES:
+            self._overflowed.set()
+        else:
+            self._outbox.put_nowait(frame)
 
     async def run(self, handle: Callable[[ToGateway], None]) -> None:
         """Exchange messages until the link ends.
@@ -51,6 +73,7 @@ class WorkerLink:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write())
                 tasks.create_task(self._read(handle))
+                tasks.create_task(self._bound())
         except ExceptionGroup as group:
             expected, bugs = group.split((LinkError, ConnectionClosed, msgspec.DecodeError))
             if bugs is not None or expected is None:
@@ -63,7 +86,13 @@ class WorkerLink:
 
     async def _write(self) -> None:
         while True:
-            await self._socket.send(messages.encode(await self._outbox.get()))
+            frame = await self._outbox.get()
+            await self._socket.send(frame)
+            self._unsent_bytes -= len(frame)
+
+    async def _bound(self) -> None:
+        await self._overflowed.wait()
+        raise LinkError(f"the worker leaves {self._unsent_bytes >> 20} MiB of messages unread")
 
     async def _read(self, handle: Callable[[ToGateway], None]) -> None:
         while True:

@@ -26,6 +26,10 @@ class Restarts(Protocol):
         """Whether `restart` may be called."""
 
     @property
+    def restart_timeout_s(self) -> float:
+        """How long a restart may take, from `restart` until the instance serves again."""
+
+    @property
     def names(self) -> Collection[str]:
         """Of all its instances, also those that are not there now."""
 
@@ -40,6 +44,7 @@ class Maintenance:
         self.launcher: Restarts | None = None
         self._cluster = cluster
         self._restarts: dict[str, asyncio.Task[None]] = {}  # asked for, until it is back
+        self._errors: dict[str, str] = {}  # why the last restart of an instance failed
 
     def drain(self, instance_id: str, *, restart: bool) -> dict[str, Any]:
         """Begin; `describe` tells how far it is. Asking again changes nothing but ``restart``.
@@ -58,7 +63,10 @@ class Maintenance:
             )
         self._cluster.drain(instance_id)
         if restart and instance_id not in self._restarts:
-            self._restarts[instance_id] = asyncio.create_task(self._restart(instance_id))
+            assert launcher is not None
+            self._errors.pop(instance_id, None)
+            restarting = self._restart(instance_id, launcher)
+            self._restarts[instance_id] = asyncio.create_task(restarting)
         return self.describe(instance_id)
 
     def undrain(self, instance_id: str) -> dict[str, Any]:
@@ -85,6 +93,7 @@ class Maintenance:
             "requests": requests,
             "pid": None if instance is None else instance.welcome.pid,
             "engine": None if instance is None else instance.welcome.engine,
+            "error": self._errors.get(instance_id),
         }
 
     def describe_all(self) -> list[dict[str, Any]]:
@@ -96,20 +105,34 @@ class Maintenance:
         for task in self._restarts.values():
             task.cancel()
 
-    async def _restart(self, name: str) -> None:
+    async def _restart(self, name: str, launcher: Restarts) -> None:
         try:
             if not await self._cluster.emptied(name):
                 return  # undrained before it began
-            assert self.launcher is not None
+            timeout_s = launcher.restart_timeout_s
             ended = self._cluster.instances.get(name)
-            self.launcher.restart(name)
-            if ended is not None:
-                await self._cluster.gone(ended)
-            self._cluster.undrain(name)
-            await self._cluster.present(name)
-            log.info("instance_restarted", instance_id=name)
+            try:
+                launcher.restart(name)
+                async with asyncio.timeout(timeout_s):
+                    if ended is not None:
+                        await self._cluster.gone(ended)
+                    self._cluster.undrain(name)
+                    await self._cluster.present(name)
+            except TimeoutError:
+                self._restart_failed(name, f"it did not come back within {timeout_s:.0f} s")
+            except Exception:
+                log.exception("restart_failed", instance_id=name)
+                self._restart_failed(name, "internal error, see the gateway's log")
+            else:
+                log.info("instance_restarted", instance_id=name)
         finally:
             del self._restarts[name]
+
+    def _restart_failed(self, name: str, why: str) -> None:
+        """It may serve again: if it is there it never ended, else it may still come back."""
+        self._errors[name] = f"Instance '{name}' was not restarted: {why}."
+        log.error("instance_not_restarted", instance_id=name, reason=why)
+        self._cluster.undrain(name)
 
     def _known(self) -> set[str]:
         launched = set() if self.launcher is None else set(self.launcher.names)

@@ -1,28 +1,31 @@
 """Prometheus metrics. Meanings, units and what to do about each: ``docs/metrics.md``.
 
-Gauges are read from the cluster at the moment of a scrape; counters and histograms grow as
-responses end. Each gateway has a registry of its own, so that several can live in one process.
+Gauges are read from the cluster at the moment of a scrape (`gateway.scrape`); counters and
+histograms grow as responses end. Each gateway has a registry of its own, so that several can live
+in one process.
+
+Label values that are known in advance start at 0: a rate or an alert over a series that appears
+with its first event misses that event.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    GCCollector,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.cluster import Cluster
 from gateway.lifecycle import State
-from gateway.migration import Outcome
+from gateway.scrape import ClusterCollector, LauncherCollector, ProgramCollector, Restarting
 from gateway.session import Session
+from gateway.store import ResponseStore
 
 # A second series per counter and histogram that nobody asked for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -46,25 +49,33 @@ _TPOT_SECONDS = (
 )
 _QOE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
 
-
-# Of emulated devices only; see `DeviceStats`.
-_DEVICE_COUNTERS = {
-    "seconds": "Time since an emulated device started, to which the other figures belong",
-    "steps": "Steps of an emulated device",
-    "busy_seconds": "Modelled time that an emulated device computed",
-    "starved_seconds": "Time that an emulated device stood idle although it had work",
-    "stalled_seconds": "Time that an emulated device waited for KV to be stored",
-    "late_seconds": "From the end of a step until the engine took its tokens, all steps",
-}
+_STATUSES = ("completed", "incomplete", "cancelled", "failed")
+_TOKEN_KINDS = ("prompt", "reasoning", "answering")
+_TPOT_KINDS = ("raw", "paced")
+_BOUNDARY = ("stayed", "moved", "recomputed")
+# Refusals that say something of the server. Others say something of a client, and appear with the
+# first of their kind.
+REFUSALS = (
+    "draining",
+    "instance_lost",
+    "internal_error",
+    "invalid_api_key",
+    "no_instance",
+    "rate_limit_exceeded",
+    "server_overloaded",
+    "store_unavailable",
+)
 
 
 class Metrics:
     """All metrics of one gateway."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_ClusterCollector(cluster))
-        registry = self.registry
+    def __init__(self, cluster: Cluster, store: ResponseStore) -> None:
+        self.registry = registry = CollectorRegistry()
+        registry.register(ClusterCollector(cluster))
+        registry.register(ProgramCollector(store))
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
         self.responses = Counter(
             "pascal_responses", "Finished responses", ["status"], registry=registry
         )
@@ -86,9 +97,6 @@ class Metrics:
         )
         self.sessions = Gauge(
             "pascal_sessions", "Responses kept, finished ones included", registry=registry
-        )
-        self.worker_restarts = Gauge(
-            "pascal_worker_restarts", "Worker processes started again", registry=registry
         )
         self.boundary_blocking = Histogram(
             "pascal_boundary_blocking_seconds",
@@ -112,6 +120,19 @@ class Metrics:
             buckets=_TPOT_SECONDS,
             registry=registry,
         )
+        for counter, values in (
+            (self.responses, _STATUSES),
+            (self.refused, REFUSALS),
+            (self.tokens, _TOKEN_KINDS),
+            (self.boundary_blocking, _BOUNDARY),
+            (self._tpot, _TPOT_KINDS),
+        ):
+            for value in values:
+                counter.labels(value)
+
+    def watch_launcher(self, launcher: Restarting) -> None:
+        """Count the restarts and failures of its workers, too."""
+        self.registry.register(LauncherCollector(launcher))
 
     def response_ended(self, session: Session, slo_qoe: float) -> None:
         """Count a finished response; what a reader felt is measured on streams only."""
@@ -144,85 +165,3 @@ class Metrics:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
-
-
-class _ClusterCollector:
-    """Reads the instances' last statistics."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def collect(self) -> Iterator[Metric]:
-        labels = ["instance", "phase"]
-        running = GaugeMetricFamily(
-            "pascal_requests_running", "Requests in the batch", labels=labels
-        )
-        waiting = GaugeMetricFamily(
-            "pascal_requests_waiting", "Requests not in the batch", labels=labels
-        )
-        blocks = GaugeMetricFamily("pascal_kv_blocks_used", "KV blocks held", labels=labels)
-        total = GaugeMetricFamily(
-            "pascal_kv_blocks_total", "KV blocks there are", labels=["instance"]
-        )
-        held = GaugeMetricFamily(
-            "pascal_kv_blocks_held",
-            "KV blocks of requests that have left and were not read yet",
-            labels=["instance"],
-        )
-        steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=["instance"])
-        device = [
-            CounterMetricFamily(f"pascal_emulated_{name}", text, labels=["instance"])
-            for name, text in _DEVICE_COUNTERS.items()
-        ]
-        for instance_id, instance in sorted(self._cluster.instances.items()):
-            stats = instance.stats
-            if stats is None:
-                continue
-            for phase, counts in (("reasoning", stats.reasoning), ("answering", stats.answering)):
-                running.add_metric([instance_id, phase], counts.running)
-                waiting.add_metric([instance_id, phase], counts.waiting)
-                blocks.add_metric([instance_id, phase], counts.kv_blocks)
-            total.add_metric([instance_id], stats.kv_blocks_total)
-            if stats.migration is not None:
-                held.add_metric([instance_id], stats.migration.held_blocks)
-            steps.add_metric([instance_id], stats.steps_total)
-            if (own := stats.device) is not None:
-                values = (
-                    own.passed_s,
-                    own.steps,
-                    own.busy_s,
-                    own.starved_s,
-                    own.stalled_s,
-                    own.late_s,
-                )
-                for family, value in zip(device, values, strict=True):
-                    family.add_metric([instance_id], value)
-        yield from (running, waiting, blocks, total, held, steps)
-        yield from (family for family in device if family.samples)
-        totals = self._cluster.totals()
-        yield CounterMetricFamily(
-            "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
-        )
-        lost = CounterMetricFamily(
-            "pascal_preempted_tokens", "KV tokens that came back to requests", labels=["how"]
-        )
-        lost.add_metric(["reloaded"], totals.reloaded_tokens)
-        lost.add_metric(["recomputed"], totals.recomputed_tokens)
-        yield lost
-        router = self._cluster.router
-        for name, text, ended, outcomes in (
-            ("pascal_migrations", "Changes of instance", router.migrations, get_args(Outcome)),
-            ("pascal_failovers", "Losses of an instance", router.failovers, ("resumed", "failed")),
-        ):
-            family = CounterMetricFamily(name, text, labels=["outcome"])
-            for outcome in outcomes:
-                family.add_metric([outcome], ended[outcome])
-            yield family
-        yield GaugeMetricFamily(
-            "pascal_migrations_in_flight",
-            "Requests on their way between instances",
-            value=len(router.migrating),
-        )
-        yield GaugeMetricFamily(
-            "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
-        )

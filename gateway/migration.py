@@ -8,7 +8,8 @@ A synchronous state machine without I/O: the cluster tells it what happened and 
 `Step` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on another.
 Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an instance
 lost) the request goes on without its ticket: its KV is computed again. What the gateway knows of
-its output goes with it, so neither way loses or doubles a token.
+its output goes with it, so neither way loses or doubles a token. A move that `TRANSITIONS` does not
+have raises `IllegalTransition` and leaves the route as it was.
 
 Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
 """
@@ -23,7 +24,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from gateway.errors import ApiError, Unavailable
-from gateway.lifecycle import State
+from gateway.lifecycle import IllegalTransition, State
 from gateway.session import Session
 from workers.messages import Ticket
 
@@ -39,7 +40,33 @@ class Stage(Enum):
     OVER = "over"
 
 
+class Move(Enum):
+    """What takes a request from one stage to the next."""
+
+    SUBMIT = "submit"
+    WAIT = "wait"
+    ACCEPT = "accept"
+    ACCEPT_TICKET = "accept_ticket"
+    PROGRESS = "progress"  # the first tokens after a change of instances
+    HAND_OVER = "hand_over"
+    END = "end"
+
+
 HELD = frozenset({Stage.SUBMITTED, Stage.PULLING, Stage.RUNNING, Stage.HANDING_OVER})
+
+TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
+    (Stage.WAITING, Move.SUBMIT): Stage.SUBMITTED,
+    (Stage.SUBMITTED, Move.ACCEPT): Stage.RUNNING,
+    (Stage.SUBMITTED, Move.ACCEPT_TICKET): Stage.PULLING,
+    (Stage.PULLING, Move.PROGRESS): Stage.RUNNING,
+    (Stage.RUNNING, Move.PROGRESS): Stage.RUNNING,  # came without KV
+    (Stage.RUNNING, Move.HAND_OVER): Stage.HANDING_OVER,
+    # Its holder is lost, has let it go or is in doubt.
+    **{(stage, Move.SUBMIT): Stage.SUBMITTED for stage in HELD},
+    **{(stage, Move.WAIT): Stage.WAITING for stage in HELD},
+    # Ended again after a bug: it stays so.
+    **{(stage, Move.END): Stage.OVER for stage in Stage},
+}
 
 # moved: with its KV · recomputed: without · finished: before it could leave · cancelled · failed
 Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "failed"]
@@ -52,6 +79,8 @@ class Limits:
     migration_timeout_s: float = 10.0  # each stage of a migration
     failover_timeout_s: float = 120.0  # for any instance
     max_restarts: int = 3  # instances lost under it
+    accept_timeout_s: float = 60.0  # for the answer to a submission
+    cancel_timeout_s: float = 10.0  # for the answer to a cancel
 
 
 @dataclass(slots=True)
@@ -94,7 +123,8 @@ class Route:
         self.session = session
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
-        self.deadline_s: float | None = None  # `expired` is due then
+        self._stage_ends_s: float | None = None
+        self._cancelled_by_s: float | None = None
         self.migration: Migration | None = None
         self.restarts = 0
         self.boundary_s: float | None = None  # until the first answering token after it
@@ -108,44 +138,57 @@ class Route:
         name = self.session.response_id
         return name if self._attempt <= 1 else f"{name}.{self._attempt}"
 
+    @property
+    def deadline_s(self) -> float | None:
+        """When `expired` is due: at the end of the stage's time, or of that for a cancel."""
+        ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
+        return None if self.stage is Stage.OVER else min(ends, default=None)
+
     def __repr__(self) -> str:
         return f"<Route {self.wire_id} {self.stage.value} at {self.holder}>"
 
     # ---- what was done with it ----------------------------------------------------------------
 
     def submitted(self, instance_id: str, now: float, *, with_ticket: bool) -> None:
-        """It was sent to an instance; only a submission with a ticket has a deadline."""
+        """It was sent to an instance."""
+        soon_s = self._soon(now) if with_ticket else now + self._limits.accept_timeout_s
+        self._enter(Move.SUBMIT, soon_s)
         self._attempt += 1
         self.holder = instance_id
         if self.migration is not None:
             self.migration.target_id = instance_id
             self.migration.ticket = None
             self.migration.with_kv = with_ticket
-        self._enter(Stage.SUBMITTED, self._soon(now) if with_ticket else None)
 
     def waits(self, now: float) -> None:
         """There is no instance for it."""
+        self._enter(Move.WAIT, now + self._limits.failover_timeout_s)
         self.holder = None
-        self._enter(Stage.WAITING, now + self._limits.failover_timeout_s)
 
     def hand_over(self, target_id: str, kv_blocks: int, now: float) -> None:
         """Its holder is told to let it go."""
-        assert self.stage is Stage.RUNNING
         assert self.holder is not None
+        self._enter(Move.HAND_OVER, self._soon(now))
         if self.migration is not None:
             self._end_migration("recomputed")  # it arrived, and leaves before its first token
         self.migration = Migration(self.holder, target_id, kv_blocks, now)
-        self._enter(Stage.HANDING_OVER, self._soon(now))
 
     def withdraw(self, kv_blocks: int, now: float) -> Resubmit:
         """It is to leave its holder without its KV."""
         assert self.holder is not None
         if self.stage is not Stage.SUBMITTED:
+            if self.migration is not None:
+                self._end_migration("recomputed")
             self.migration = Migration(self.holder, None, kv_blocks, now)
         return Resubmit(avoid=self.holder)
 
+    def cancelled(self, now: float) -> None:
+        """Its holder was told to stop it."""
+        self._cancelled_by_s = now + self._limits.cancel_timeout_s
+
     def over(self) -> None:
         """Nothing more comes from an instance, or is wanted."""
+        self._enter(Move.END, None)
         if self.migration is not None:
             state = self.session.state
             if state is State.CANCELLED or self.session.cancelling:
@@ -153,16 +196,15 @@ class Route:
             else:
                 self._end_migration("failed" if state is State.FAILED else "finished")
         self.holder = None
-        self._enter(Stage.OVER, None)
 
     # ---- what its holder says -----------------------------------------------------------------
 
     def accepted(self, now: float) -> None:
         """Its holder has it in its queue."""
         if self.migration is not None and self.migration.with_kv:
-            self._enter(Stage.PULLING, self._soon(now))
+            self._enter(Move.ACCEPT_TICKET, self._soon(now))
         else:
-            self._enter(Stage.RUNNING, None)
+            self._enter(Move.ACCEPT, None)
 
     def progressed(self, kv_tokens: int | None) -> Outcome | None:
         """Tokens came; the outcome of the migration that they end.
@@ -171,8 +213,8 @@ class Route:
         """
         if self.migration is None or self.stage is Stage.HANDING_OVER:
             return None
+        self._enter(Move.PROGRESS, None)
         outcome: Outcome = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
-        self._enter(Stage.RUNNING, None)
         self.session.migrations += 1
         self._end_migration(outcome)
         return outcome
@@ -249,6 +291,9 @@ class Route:
             return GiveUp(
                 Unavailable(f"No instance came back within {waited_s:g} s.", code="no_instance")
             )
+        with_kv = self.migration is not None and self.migration.with_kv
+        if self.stage is Stage.SUBMITTED and not with_kv:
+            return self.restart(f"Instance {self.holder} did not answer in time.")
         return self.doubted()
 
     # ---- inside -------------------------------------------------------------------------------
@@ -256,9 +301,13 @@ class Route:
     def _soon(self, now: float) -> float:
         return now + self._limits.migration_timeout_s
 
-    def _enter(self, stage: Stage, deadline_s: float | None) -> None:
-        self.stage = stage
-        self.deadline_s = deadline_s
+    def _enter(self, move: Move, deadline_s: float | None) -> None:
+        """:raises IllegalTransition: if the table has no such row; nothing has changed then."""
+        try:
+            self.stage = TRANSITIONS[self.stage, move]
+        except KeyError:
+            raise IllegalTransition(self.stage, move) from None
+        self._stage_ends_s = deadline_s
 
     def _end_migration(self, outcome: Outcome) -> None:
         self._outcomes[outcome] += 1

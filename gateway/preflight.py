@@ -1,20 +1,31 @@
-"""Checks before anything is started, each with one clear line: model, profile, memory, port."""
+"""Checks before anything is started: model, profile, GPUs, memory, state directory, store, port.
+
+Each failure is one clear line. ``pascal serve`` and ``pascal check`` make the same checks, and
+``pascal worker`` those that concern an engine.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
+import os
+import re
 import socket
 from pathlib import Path
 
+from gateway import gpus
 from gateway.config import Config
-from gateway.supervisor import cpu_build
+from gateway.store import StoreUnusable, check_store
+from gateway.supervisor import cpu_build, needs_gpus, worker_settings
 from workers.profile import ProfileError, load_profile
 
 _GIB = 1024**3
+RAY_VERSIONS = ((2, 49), (3,))  # the first that will do, and the first that will not
 # What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
 # embedded model; a larger model adds its weights.
 _WORKER_BYTES = 900 * 1024**2
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
 class PreflightError(Exception):
@@ -24,21 +35,50 @@ class PreflightError(Exception):
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
     if config.launcher.kind == "local":  # else model and memory are on other machines
-        check_engine(config)
+        check_engine(config, config.workers.count)
         _check_memory(config)
-    if config.launcher.kind == "ray" and importlib.util.find_spec("ray") is None:
-        raise PreflightError(
-            "launcher.kind: 'ray' needs the package of that name: pip install 'pascal-serve[ray]'."
-        )
+    if config.launcher.kind == "ray":
+        check_ray()
+    _check_state_dir(Path(config.server.state_dir))
+    try:
+        check_store(config.store_path)
+    except StoreUnusable as error:
+        raise PreflightError(str(error)) from error
     _check_port(config.server.host, config.server.port)
 
 
-def check_engine(config: Config) -> None:
-    """Raise `PreflightError` if there is no such model or device profile here."""
+def check_engine(config: Config, count: int = 1) -> None:
+    """Check what engines need on this machine: the model or device profile, and GPUs.
+
+    :param count: of engines.
+    :raises PreflightError: something is missing.
+    """
     _check_model(config)
-    check_profile(config)
+    _check_profile(config)
+    _check_gpus(config, count)
     if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
         raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
+
+
+def check_ray() -> None:
+    """Raise `PreflightError` if Ray is missing, cannot be imported, or is of another version."""
+    install = "pip install 'pascal-serve[ray]'"
+    if importlib.util.find_spec("ray") is None:
+        raise PreflightError(f"launcher.kind: 'ray' needs the package of that name: {install}.")
+    try:
+        version = str(importlib.import_module("ray").__version__)
+        numbers = tuple(int(number) for number in version.split(".")[:2])
+    except Exception as error:
+        raise PreflightError(
+            f"launcher.kind: Ray is installed and cannot be imported: "
+            f"{type(error).__name__}: {error}; reinstall it: {install}."
+        ) from error
+    if not RAY_VERSIONS[0] <= numbers < RAY_VERSIONS[1]:
+        least, below = (".".join(map(str, limit)) for limit in RAY_VERSIONS)
+        raise PreflightError(
+            f"launcher.kind: Ray {version} is installed, and at least {least} and below {below} "
+            f"is needed: {install}."
+        )
 
 
 def _check_port(host: str, port: int) -> None:
@@ -86,13 +126,36 @@ def _available_bytes() -> int | None:
     return None
 
 
-def check_profile(config: Config) -> None:
+def _check_profile(config: Config) -> None:
     """:raises PreflightError: if there is no such device profile, or it is wrong."""
     if config.workers.emulate:
         try:
             load_profile(config.workers.emulate)
         except ProfileError as error:
             raise PreflightError(f"workers.emulate: {error}") from error
+
+
+def _check_gpus(config: Config, count: int) -> None:
+    if not needs_gpus(worker_settings(config, "", "").engine):
+        return
+    there, size = gpus.count(), config.workers.tensor_parallel_size
+    if there is None or there >= count * size:
+        return
+    whose = f"{gpus.VARIABLE} names" if gpus.inherited(os.environ) is not None else "there are"
+    raise PreflightError(
+        f"Too few GPUs: {count} workers with workers.tensor_parallel_size {size} need "
+        f"{count * size}, {whose} {there}; use fewer with --workers."
+    )
+
+
+def _check_state_dir(path: Path) -> None:
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise PreflightError(f"server.state_dir: {folder} is not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PreflightError(f"server.state_dir: no permission to write to {folder}.")
 
 
 def _check_model(config: Config) -> None:
@@ -102,3 +165,7 @@ def _check_model(config: Config) -> None:
             raise PreflightError(f"Model folder {path} has no config.json.")
     elif path.is_absolute() or config.model_path.startswith(".") or path.exists():
         raise PreflightError(f"Model {config.model_path} is not a folder.")
+    elif not _HUB_ID.fullmatch(config.model_path):
+        raise PreflightError(
+            f"Model {config.model_path} is neither a folder nor a hub id such as Qwen/Qwen3-8B."
+        )

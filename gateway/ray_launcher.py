@@ -9,6 +9,7 @@ gateway that dies leaves them to the next one, one that is stopped ends them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,7 +38,9 @@ log = structlog.get_logger()
 
 _CONNECT_S = 30.0  # a few, where there is a cluster
 _ANSWER_S = 10.0  # an actor that has a machine answers at once
-_STABLE_S = 60.0  # a worker that lived this long is started again after a short pause
+_CALL_S = 30.0  # for a call of Ray that may have to wait for the cluster's head
+_STABLE_S = 60.0  # a worker that served this long is started again after a short pause
+_LISTENING = "0A"  # state of a socket in /proc/net/tcp
 
 
 class WorkerActor:
@@ -46,7 +50,7 @@ class WorkerActor:
         """Start the process.
 
         :param settings: `WorkerSettings` as JSON; address, token and pipe are found here.
-        :param pause_s: before a restart; the long one after a worker that lived only a moment.
+        :param pause_s: before a restart; the long one after a worker that served only a moment.
         """
         self._settings = settings
         self._pauses_s = (pause_s, long_pause_s)
@@ -66,7 +70,6 @@ class WorkerActor:
             token=self._token,
             parent_fd=read_end,
         )
-        self._started_s = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "workers.process", "--settings", "-"],
             stdin=subprocess.PIPE,
@@ -90,9 +93,15 @@ class WorkerActor:
 
     def _follow(self) -> None:
         """End like a crash when the worker ends, so that Ray starts both again."""
-        self._process.wait()
+        port = self._port.getsockname()[1]
+        serves_since_s: float | None = None
+        while self._process.poll() is None:
+            if serves_since_s is None and listens(port):  # it does only once it can serve
+                serves_since_s = time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
         short_s, long_s = self._pauses_s
-        stable = time.monotonic() - self._started_s > _STABLE_S
+        stable = serves_since_s is not None and time.monotonic() - serves_since_s > _STABLE_S
         time.sleep(short_s if stable else long_s)  # Ray itself makes no pause
         os._exit(1)
 
@@ -109,6 +118,7 @@ class RayLauncher:
         self._dialler = Dialler(config, cluster)
         self._names = [f"worker-{index}" for index in range(self.count)]
         self._actors: dict[str, Any] = {}
+        self._killing: set[asyncio.Task[None]] = set()
         self._pids: dict[str, tuple[str, int]] = {}  # address and process of each, when last asked
 
     @property
@@ -116,10 +126,23 @@ class RayLauncher:
         """Of all its instances."""
         return self._names
 
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row to reach each worker."""
+        return self._dialler.failures
+
+    @property
+    def restart_timeout_s(self) -> float:
+        """A restart that takes longer has failed; Ray's actor pauses before it."""
+        workers = self._config.workers
+        return workers.start_timeout_s + workers.restart_backoff_max_s + _CALL_S
+
     def restart(self, instance_id: str) -> None:
         """Kill an actor, and its worker with it; Ray starts it again."""
         if (actor := self._actors.get(instance_id)) is not None:
-            ray.kill(actor, no_restart=False)
+            task = asyncio.create_task(_kill(instance_id, actor, no_restart=False))
+            self._killing.add(task)
+            task.add_done_callback(self._killing.discard)
 
     def describe(self) -> str:
         """What is being started."""
@@ -136,14 +159,16 @@ class RayLauncher:
         try:
             await _check_cluster(address)
             # In a thread: in the main one it would take SIGTERM for itself.
-            await asyncio.to_thread(
-                ray.init,
-                address=address,
-                namespace=self._config.launcher.namespace,
-                log_to_driver=False,
-                configure_logging=False,
+            await in_thread(
+                partial(
+                    ray.init,
+                    address=address,
+                    namespace=self._config.launcher.namespace,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
             )
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError, RayError) as error:
             raise CannotServe(
                 f"launcher.address: no Ray cluster at {address!r}: {_first_line(error)}"
             ) from error
@@ -153,13 +178,18 @@ class RayLauncher:
                     locate = partial(self._locate, name)
                     tasks.create_task(self._dialler.keep_connected(name, locate))
         finally:
-            await asyncio.to_thread(self._end)
+            try:
+                await in_thread(self._end)
+            except TimeoutError as error:
+                log.error("ray_actors_not_ended", reason=str(error))
 
     async def _locate(self, name: str) -> Place:
         try:
             if name not in self._actors:
-                self._actors[name] = await asyncio.to_thread(self._create, name)
+                self._actors[name] = await in_thread(partial(self._create, name))
             told = await asyncio.wait_for(self._actors[name].place.remote(), _ANSWER_S)
+        except NoAnswer as error:
+            raise LinkError(f"its Ray actor cannot be created: {error}") from error
         except TimeoutError as error:
             raise LinkError(
                 "its Ray actor has no machine yet; `ray status` says what is missing"
@@ -168,7 +198,7 @@ class RayLauncher:
             self._actors.pop(name, None)
             raise LinkError(f"its Ray actor failed: {_first_line(error)}") from error
         if told["settings"] != self._settings(name):
-            ray.kill(self._actors.pop(name), no_restart=True)
+            await _kill(name, self._actors.pop(name), no_restart=True)
             raise LinkError("another gateway started it with other settings: starting it again")
         pid = (told["address"], told["pid"])
         if self._pids.setdefault(name, pid) != pid:
@@ -203,6 +233,62 @@ class RayLauncher:
         for actor in self._actors.values():
             ray.kill(actor, no_restart=True)
         ray.shutdown()
+
+
+class NoAnswer(TimeoutError):
+    """Ray did not come back from a call."""
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Call Ray without blocking the event loop, and without waiting for it for ever.
+
+    :raises NoAnswer: it takes longer than 30 s. The thread is left to itself; it does not keep the
+        process from ending, as one of asyncio's own would.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if answer.done():
+            return  # nobody waits any more
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+    def call() -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 (handed to the caller)
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=call, name="ray-call", daemon=True).start()
+    done, _ = await asyncio.wait([answer], timeout=_CALL_S)
+    if not done:
+        raise NoAnswer(f"Ray does not answer within {_CALL_S:.0f} s")
+    return answer.result()
+
+
+async def _kill(name: str, actor: Any, *, no_restart: bool) -> None:
+    try:
+        await in_thread(partial(ray.kill, actor, no_restart=no_restart))
+    except (RayError, TimeoutError, ValueError) as error:
+        log.error("ray_actor_not_killed", instance_id=name, reason=_first_line(error))
+
+
+def listens(port: int) -> bool:
+    """Whether a process of this machine accepts TCP connections on a port."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):  # no IPv6
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    return True
+    return False
 
 
 async def _check_cluster(address: str) -> None:

@@ -40,6 +40,8 @@ class Generation:
     metadata: Mapping[str, str] | None = None
     user: str | None = None
     read_along: bool = True  # False: the client gets nothing before the end
+    resumable: bool = True  # False: nobody can come back to it after its end
+    outlives_client: bool = True  # False: cancelled some time after its last reader has left
 
     def unpaced(self) -> Generation:
         """The same request for a client that reads nothing before the end."""
@@ -101,10 +103,13 @@ def from_chat(body: ChatBody, defaults: Targets) -> Generation:
         body,
         defaults,
         messages=_messages(body.messages, "messages"),
-        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens=body.max_tokens
+        if body.max_completion_tokens is None
+        else body.max_completion_tokens,
         effort=body.reasoning_effort,
         thinking_budget=None,
         store=False,
+        resumable=False,
         messages_param="messages",
         max_tokens_param="max_completion_tokens",
     )
@@ -120,9 +125,7 @@ def _generation(
     thinking_budget: int | None,
     **rest: Any,
 ) -> Generation:
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    if "" in stop:
-        raise InvalidRequest("A stop string must not be empty.", param="stop")
+    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     thinking = (body.chat_template_kwargs or ChatTemplateKwargs()).enable_thinking
     if thinking is None and effort == "none":
         thinking = False
@@ -130,7 +133,7 @@ def _generation(
     return Generation(
         messages=messages,
         sampling=Sampling(
-            max_tokens=max_tokens,
+            max_tokens=_bound(max_tokens),
             temperature=body.temperature,
             top_p=body.top_p,
             top_k=body.top_k,
@@ -139,9 +142,10 @@ def _generation(
             frequency_penalty=body.frequency_penalty,
             repetition_penalty=body.repetition_penalty,
             seed=body.seed,
-            stop=stop,
+            # An empty string is what a form sends whose field for stop strings was left empty.
+            stop=tuple(text for text in stop if text),
             ignore_eos=body.ignore_eos,
-            thinking_budget=thinking_budget,
+            thinking_budget=_bound(thinking_budget),
         ),
         targets=_targets(body, defaults),
         thinking=thinking,
@@ -154,6 +158,11 @@ def _generation(
         user=body.safety_identifier or body.user,
         **rest,
     )
+
+
+def _bound(tokens: int | None) -> int | None:
+    """A bound on tokens as the worker knows it: None where the client sent none, or -1."""
+    return None if tokens == -1 else tokens
 
 
 def _targets(body: ResponsesBody | ChatBody, defaults: Targets) -> Targets:

@@ -10,21 +10,22 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from gateway.boundary import BoundaryTimes
-from gateway.errors import ApiError, Unavailable
+from gateway.errors import ApiError, InvalidRequest, Unavailable
+from gateway.guard import broken, fail_broken
 from gateway.instance import Instance, ViewRules
 from gateway.limits import user_of
+from gateway.link import FrameTooLarge
 from gateway.migration import GiveUp, Limits, Outcome, Route, Stage, Step
 from gateway.placement import InstanceView, MoveCost, Rules, place_at_boundary, place_new_request
 from gateway.session import Session
 from workers.messages import Cancel, HandOver, Sampling, Submit, Ticket, TokenRun, ToWorker
 
 log = structlog.get_logger()
-
-_SILENT_S = 3.5  # three heartbeats missed
 
 
 class Router:
@@ -34,6 +35,7 @@ class Router:
     :param on_progress: called with every session that something happened to.
     :param on_boundary: called with how a request passed its boundary ("stayed", "moved",
         "recomputed") and the seconds until its first answering token.
+    :param silent_s: an instance that was not heard for so long gets nothing while others are there.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Router:
         rules: Rules,
         view_rules: ViewRules,
         limits: Limits,
+        silent_s: float = 3.5,
     ) -> None:
         self.routes: dict[str, Route] = {}  # by response
         self.drained: set[str] = set()  # names of instances that take nothing new
@@ -57,6 +60,7 @@ class Router:
         self._rules = rules
         self._view_rules = view_rules
         self._limits = limits
+        self._silent_s = silent_s
         self._boundary_times = BoundaryTimes()
         self._answers: dict[str, asyncio.Future[None]] = {}  # of those that none has accepted yet
         self._timers: dict[str, asyncio.TimerHandle] = {}  # for their deadlines
@@ -123,10 +127,48 @@ class Router:
     def end(self, route: Route) -> None:
         """No instance is to go on with it."""
         self._detach(route)
-        route.over()
-        self._arm(route)
         self.routes.pop(route.session.response_id, None)
+        self._disarm(route)
         self.answer(route.session)
+        route.over()
+
+    def cancel(self, route: Route) -> bool:
+        """Tell the instance that has a request to stop it; False if none has it.
+
+        An instance that does not confirm in time is not waited for.
+        """
+        told = self.tell(route, Cancel(request_id=route.wire_id))
+        if told:
+            route.cancelled(time.monotonic())
+            self._arm(route)
+        return told
+
+    def guarded(self, route: Route, action: Callable[[], None]) -> None:
+        """Do something for one request. If that raises, this request alone ends, with an error.
+
+        Whatever handles several requests, or runs where an exception would end more than one
+        request, does it through here.
+        """
+        try:
+            action()
+        except Exception:
+            log.exception("request_failed", request_id=route.session.response_id)
+            self.break_off(route)
+
+    def break_off(self, route: Route) -> None:
+        """End a request after a bug, as far as it still can be ended."""
+        session = route.session
+        answered = self._answers.pop(session.response_id, None)
+        if answered is None:
+            fail_broken(session)
+        elif not answered.done():
+            answered.set_exception(broken())
+        try:
+            self.tell(route, Cancel(request_id=route.wire_id))
+            self.end(route)
+        except Exception:
+            log.exception("route_not_ended", request_id=session.response_id)
+        self._on_progress(session)
 
     def tell(self, route: Route, message: ToWorker) -> bool:
         """Send something to the instance that has the request; False if none has it."""
@@ -163,7 +205,10 @@ class Router:
         """Instances may be there again for requests that wait for one."""
         for route in list(self.routes.values()):
             if route.stage is Stage.WAITING:
-                self._submit_or_wait(route, self._choose(route.session, begun=True))
+                self.guarded(route, partial(self._place_waiting, route))
+
+    def _place_waiting(self, route: Route) -> None:
+        self._submit_or_wait(route, self._choose(route.session, begun=True))
 
     def move_away(self, instance: Instance) -> None:
         """Let the requests of an instance leave it, as many at once as may migrate.
@@ -176,16 +221,18 @@ class Router:
         others = [
             other
             for other in self._usable()
-            if other is not instance and now - other.link.last_heard_s < _SILENT_S
+            if other is not instance and now - other.link.last_heard_s < self._silent_s
         ]
         if not others:
             return
         readers = [other for other in others if other.can_read(instance)]
         open_ = self._open_to(instance, readers)
-        for route in list(instance.routes.values()):
+
+        def move(route: Route) -> None:
+            nonlocal open_
             fresh = route.stage is Stage.SUBMITTED and route.migration is None
             if route.session.cancelling or not (fresh or route.stage is Stage.RUNNING):
-                continue
+                return
             if fresh or not readers:
                 self.go_on(route, route.withdraw(instance.blocks(route.session), now))
             elif open_:  # else each that arrives makes room
@@ -194,6 +241,9 @@ class Router:
                 self._placed += 1
                 self._hand_over(instance, route, target_id)
                 open_ = self._open_to(instance, readers)
+
+        for route in list(instance.routes.values()):
+            self.guarded(route, partial(move, route))
 
     def passed_boundary(
         self, instance: Instance, route: Route, run: TokenRun, how: Outcome | None, blocks: int
@@ -288,19 +338,27 @@ class Router:
         route.submitted(instance.instance_id, now, with_ticket=ticket is not None)
         instance.routes[route.wire_id] = route
         self._arm(route)
-        instance.link.send(
-            Submit(
-                request_id=route.wire_id,
-                messages=generation.messages,
-                sampling=generation.sampling,
-                pace=session.pace,
-                thinking=generation.thinking,
-                known_token_ids=tuple(session.token_ids),
-                forced_lengths=generation.forced_lengths,
-                user=user_of(session.owner, generation.user) or None,
-                ticket=ticket,
-            )
+        submit = Submit(
+            request_id=route.wire_id,
+            messages=generation.messages,
+            sampling=generation.sampling,
+            pace=session.pace,
+            thinking=generation.thinking,
+            known_token_ids=tuple(session.token_ids),
+            forced_lengths=generation.forced_lengths,
+            user=user_of(session.owner, generation.user) or None,
+            ticket=ticket,
         )
+        try:
+            instance.link.send(submit)
+        except FrameTooLarge:
+            error = InvalidRequest(
+                "The conversation is longer than any model reads.",
+                param=generation.messages_param,
+                code="context_length_exceeded",
+            )
+            self.fail(route, error)
+            return
         log.info(
             "request_placed",
             request_id=session.response_id,
@@ -342,7 +400,7 @@ class Router:
         now = time.monotonic()
         there = [i for name, i in self._instances.items() if name not in self.drained]
         # One that has fallen silent is probably about to be restarted.
-        return [i for i in there if now - i.link.last_heard_s < _SILENT_S] or there
+        return [i for i in there if now - i.link.last_heard_s < self._silent_s] or there
 
     def _views(
         self, instances: Sequence[Instance], at_boundary: Session | None = None
@@ -357,13 +415,16 @@ class Router:
 
     def _arm(self, route: Route) -> None:
         """Set the timer for the route's deadline."""
-        response_id = route.session.response_id
-        if (timer := self._timers.pop(response_id, None)) is not None:
-            timer.cancel()
+        self._disarm(route)
         if route.deadline_s is not None:
             delay_s = max(0.0, route.deadline_s - time.monotonic())
-            loop = asyncio.get_running_loop()
-            self._timers[response_id] = loop.call_later(delay_s, self._expire, route)
+            self._timers[route.session.response_id] = asyncio.get_running_loop().call_later(
+                delay_s, self.guarded, route, partial(self._expire, route)
+            )
+
+    def _disarm(self, route: Route) -> None:
+        if (timer := self._timers.pop(route.session.response_id, None)) is not None:
+            timer.cancel()
 
     def _expire(self, route: Route) -> None:
         step = route.expired(time.monotonic())

@@ -1,7 +1,8 @@
 """The response service: what both APIs call to start, follow, stop and find responses.
 
 Keeps the sessions, wakes them when a token is due, ends their time to live, counts them and stores
-them. Everything runs on the event loop's thread.
+them. Everything runs on the event loop's thread. What it does for one response at the time of a
+timer, or for all of them in a row, is guarded: a bug ends that response alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import math
 import secrets
 import time
-from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,18 +22,25 @@ import structlog
 from gateway.bodies import ResponsesBody
 from gateway.cluster import Cluster
 from gateway.config import Config
-from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.errors import InvalidRequest, NotFound
+from gateway.event_log import LogReader
+from gateway.guard import fail_broken
 from gateway.instance import ViewRules
-from gateway.limits import check_admission, user_of
+from gateway.kept import KeptResponses
+from gateway.limits import Admission, user_of
 from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
 from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
+from gateway.router import closing
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
 
 log = structlog.get_logger()
+
+_CONFIRM_S = 1.0  # for engines to confirm the cancels of a shutdown
+_STORE_S = 5.0  # for responses that are being stored at shutdown
 
 
 class ResponseService:
@@ -46,14 +55,20 @@ class ResponseService:
             rules=config.placement.rules,
             view_rules=_view_rules(config),
             limits=_route_limits(config),
+            # Workers send a heartbeat every second; a quarter of the time after which one counts
+            # as dead is long enough to prefer others.
+            silent_s=config.workers.heartbeat_timeout_s / 4,
         )
         self.maintenance = Maintenance(self.cluster)
-        self.metrics = Metrics(self.cluster)
+        self.metrics = Metrics(self.cluster, store)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
         self._running: dict[str, Session] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._running_of_user: Counter[str] = Counter()
+        self._admission = Admission(config.limits)
+        self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of running ones: the next thing due
+        self._departures: dict[str, asyncio.TimerHandle] = {}  # until nobody is waited for
+        self._expiry: asyncio.TimerHandle | None = None  # of the oldest that is kept
         self._background: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -84,24 +99,20 @@ class ResponseService:
         :raises ApiError: refused; nothing remains of it.
         """
         if self.draining:
-            raise Unavailable("The server is shutting down.", code="draining")
-        user = user_of(owner, generation.user)
-        check_admission(
-            self.config.limits,
-            running=len(self._running),
-            running_of_user=self._running_of_user[user] if user else 0,
-        )
+            raise closing()
+        response_id = f"resp_{secrets.token_hex(16)}"
+        self._admission.admit(response_id, user_of(owner, generation.user))
         session = Session(
-            f"resp_{secrets.token_hex(16)}",
+            response_id,
             generation,
             model=self.config.served_model_name,
             owner=owner,
             created_at=round(time.time(), 3),
             now=time.monotonic(),
-            log_capacity=self.config.session.log_events,
+            # Events of a response that is not streamed are read by nobody.
+            log_capacity=self.config.session.log_events if generation.read_along else 0,
         )
-        self._sessions[session.response_id] = self._running[session.response_id] = session
-        self._running_of_user[user] += 1
+        self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
         try:
             await self.cluster.submit(session)
@@ -110,9 +121,35 @@ class ResponseService:
             raise
         return session
 
+    @contextmanager
+    def following(self, session: Session, starting_after: int = -1) -> Iterator[LogReader]:
+        """A cursor in a response's events for a client that reads them.
+
+        When the last client has left a response that does not outlive its client (see
+        `Generation.outlives_client`), it is cancelled after ``session.grace_s``, unless a client
+        comes back.
+        """
+        self._stop_departure(session)
+        try:
+            with session.log.reader(starting_after) as reader:
+                self._count(session)
+                yield reader
+        finally:
+            self._count(session)
+            if not (session.finished or session.log.followed or session.generation.outlives_client):
+                self._departures[session.response_id] = self._call_at(
+                    time.monotonic() + self.config.session.grace_s, self._departed, session
+                )
+
     def find(self, response_id: str, owner: str) -> Session:
         """A session that is running or still kept. Raises `NotFound`."""
         session = self._sessions.get(response_id)
+        if session is None and self._kept.was_dropped(response_id, owner):
+            raise NotFound(
+                f"The events of response '{response_id}' are no longer kept (session.total_bytes).",
+                code="events_expired",
+                param="response_id",
+            )
         if session is None or session.owner != owner:
             raise _no_such_response(response_id)
         return session
@@ -125,7 +162,8 @@ class ResponseService:
         stored = await self.store.get(response_id, owner)
         if stored is None:
             raise _no_such_response(response_id)
-        return stored.response
+        # Rows of earlier versions hold a fraction.
+        return {**stored.response, "created_at": int(stored.created_at)}
 
     def cancel(self, session: Session) -> None:
         """Stop a response; its log ends with the terminal event as soon as the engine confirms."""
@@ -134,11 +172,11 @@ class ResponseService:
         self._progress(session)
 
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
-        """The reader of a running response reads otherwise from now on.
+        """The reader of a running response reads at another pace, pauses, or reads on.
 
-        A pause ends by itself after ``session.ttl_s``.
+        A pause ends by itself ``session.ttl_s`` after it began.
         """
-        session.set_pace(tpot_s, paused, time.monotonic())
+        session.set_pace(tpot_s, paused, time.monotonic(), self.config.session.ttl_s)
         self.cluster.set_pace(session)
         self._progress(session)
 
@@ -162,16 +200,16 @@ class ResponseService:
         return self.cluster.can_serve and not self.draining
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests and wait for the running ones; cancel those that take too long."""
+        """Refuse new requests and wait for the running ones; cut short those that take too long."""
         self.draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            log.warning("requests_cancelled_at_shutdown", count=len(self._running))
+            log.warning("requests_cut_at_shutdown", count=len(self._running))
             for session in list(self._running.values()):
-                self.cancel(session)
+                self._guarded(session, partial(self._cut_short, session))
             try:
-                await asyncio.wait_for(self._idle.wait(), 1.0)
+                await asyncio.wait_for(self._idle.wait(), _CONFIRM_S)
             except TimeoutError:
                 log.warning("requests_left_at_shutdown", count=len(self._running))
 
@@ -179,35 +217,78 @@ class ResponseService:
         """Wait for what is being stored."""
         self.maintenance.close()
         if self._background:
-            await asyncio.wait(self._background, timeout=5.0)
-        for timer in self._timers.values():
+            await asyncio.wait(self._background, timeout=_STORE_S)
+        for timer in (*self._timers.values(), *self._departures.values()):
             timer.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def fail_all(self) -> None:
         """Nothing more will come from any instance."""
-        error = Unavailable("The server is shutting down.", code="draining")
         for session in list(self._running.values()):
-            session.fail(error, time.monotonic())
-            self._progress(session)
+            self._guarded(session, partial(self._end_now, session))
         self.cluster.close()
 
+    @property
+    def log_bytes(self) -> int:
+        """Memory of the events of all responses, running and kept."""
+        return sum(session.log.size_bytes for session in self._sessions.values())
+
     # ---- inside -------------------------------------------------------------------------------
+
+    def _guarded(self, session: Session, action: Callable[[], object]) -> None:
+        """Do something for one response. If that raises, this response alone ends."""
+        try:
+            action()
+        except Exception:
+            log.exception("response_failed", request_id=session.response_id)
+            if not self.cluster.break_off(session):
+                fail_broken(session)
+        self._progress(session)
 
     def _progress(self, session: Session) -> None:
         """Something happened to a session: set its timer, or take note of its end."""
         if session.response_id not in self._running:
             return
-        self._stop_timer(session)
+        try:
+            self._wait_for_next(session)
+        except Exception:
+            log.exception("response_failed", request_id=session.response_id)
+            fail_broken(session)
         if session.finished:
-            self._ended(session)
-        elif (due_s := session.next_release_s()) is not None:
-            self._timers[session.response_id] = self._call_at(due_s, self._release, session, due_s)
-        elif session.reader.paused:
-            # A reader who paused and never came back must not hold the response for ever.
-            until_s = time.monotonic() + self.config.session.ttl_s
+            self._count_out(session)
+            try:
+                self._ended(session)
+            except Exception:
+                log.exception("response_not_kept", request_id=session.response_id)
+                self._drop(session)
+
+    def _wait_for_next(self, session: Session) -> None:
+        self._stop_timer(session)
+        self._count(session)
+        if session.finished:
+            return
+        if (due_s := session.next_release_s()) is not None:
+            release = partial(self._release, session, due_s)
             self._timers[session.response_id] = self._call_at(
-                until_s, self.set_pace, session, None, False
+                due_s, self._guarded, session, release
             )
+        elif (until_s := session.pause_ends_s) is not None and session.reader.paused:
+            # A reader who paused and never came back must not hold the response for ever.
+            read_on = partial(self.set_pace, session, None, False)
+            self._timers[session.response_id] = self._call_at(
+                until_s, self._guarded, session, read_on
+            )
+
+    def _cut_short(self, session: Session) -> None:
+        """Stop a response because the gateway ends; what is generated is still sent."""
+        if session.cut_short(closing(), time.monotonic()):
+            self.cluster.cancel(session)
+
+    def _end_now(self, session: Session) -> None:
+        """As `_cut_short`, without waiting for an engine."""
+        self._cut_short(session)
+        session.fail(closing(), time.monotonic())
 
     def _boundary_passed(self, how: str, seconds: float) -> None:
         self.metrics.boundary_blocking.labels(how).observe(seconds)
@@ -216,15 +297,36 @@ class ResponseService:
         now = time.monotonic()
         self.metrics.release_lateness.observe(max(0.0, now - due_s))
         session.release(now)
-        self._progress(session)
 
-    def _call_at(self, when_s: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+    def _departed(self, session: Session) -> None:
+        """No client has come back to this response."""
+        self._departures.pop(session.response_id, None)
+        log.info("response_left", request_id=session.response_id)
+        self._guarded(session, partial(self.cancel, session))
+
+    def _call_at(
+        self, when_s: float, callback: Callable[..., object], *args: Any
+    ) -> asyncio.TimerHandle:
         """Never early: the loop's timers count whole milliseconds."""
         delay_ms = math.ceil(max(0.0, when_s - time.monotonic()) * 1000)
         return asyncio.get_running_loop().call_later(delay_ms / 1000, callback, *args)
 
     def _ended(self, session: Session) -> None:
-        self._count_out(session)
+        """Report, store and keep a response that has just ended."""
+        try:
+            self._report(session)
+        except Exception:
+            log.exception("response_not_reported", request_id=session.response_id)
+        if session.generation.store and not session.forgotten:
+            self._in_background(self._put(session))
+        if session.forgotten or not session.generation.resumable:
+            self._drop(session)
+            return
+        for dropped in self._kept.add(session, time.monotonic()):
+            self._drop(dropped)
+        self._wait_for_expiry()
+
+    def _report(self, session: Session) -> None:
         self.metrics.response_ended(session, self.config.pacing.slo_qoe)
         figures = session.reader.figures()
         log.info(
@@ -238,46 +340,56 @@ class ResponseService:
             ttft_s=figures.paced.ttft_s,
             qoe=figures.qoe,
         )
-        if session.forgotten:
+
+    def _wait_for_expiry(self) -> None:
+        due_s = self._kept.next_expiry_s
+        if self._expiry is None and due_s is not None:
+            self._expiry = self._call_at(due_s, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        for session in self._kept.expire(time.monotonic()):
             self._drop(session)
-            return
-        if session.generation.store:
-            self._in_background(self._put(session))
-        self._timers[session.response_id] = self._call_at(
-            time.monotonic() + self.config.session.ttl_s, self._drop, session
-        )
+        self._wait_for_expiry()
 
     async def _put(self, session: Session) -> None:
-        stored = StoredResponse(
-            session.response_id,
-            session.owner,
-            session.created_at,
-            session.response_object(),
-            _conversation_of(session),
-        )
         try:
+            stored = StoredResponse(
+                session.response_id,
+                session.owner,
+                session.created_at,
+                session.response_object(),
+                _conversation_of(session),
+            )
             await self.store.put(stored)
         except Exception:  # the client has its answer; only a later look-up will miss it
             log.exception("response_not_stored", request_id=session.response_id)
 
     def _drop(self, session: Session) -> None:
         """Keep it no longer."""
-        self._stop_timer(session)
         self._count_out(session)
+        self._kept.discard(session.response_id)
         self._sessions.pop(session.response_id, None)
         self.metrics.sessions.set(len(self._sessions))
 
+    def _count(self, session: Session) -> None:
+        self._admission.update(
+            session.response_id, in_engine=session.in_engine, followed=session.log.followed
+        )
+
     def _count_out(self, session: Session) -> None:
         """It runs no longer."""
-        if self._running.pop(session.response_id, None) is None:
-            return
-        user = user_of(session.owner, session.generation.user)
-        self._running_of_user[user] -= 1
-        if not self._running_of_user[user]:
-            del self._running_of_user[user]
+        self._stop_timer(session)
+        self._stop_departure(session)
+        self._admission.remove(session.response_id)
+        self._running.pop(session.response_id, None)
         if not self._running:
             self._idle.set()
         self.metrics.sessions.set(len(self._sessions))
+
+    def _stop_departure(self, session: Session) -> None:
+        if (timer := self._departures.pop(session.response_id, None)) is not None:
+            timer.cancel()
 
     def _stop_timer(self, session: Session) -> None:
         timer = self._timers.pop(session.response_id, None)

@@ -21,6 +21,9 @@ from gateway.requests import Generation
 from gateway.transcript import Transcript
 from workers.messages import Finish, Pace, TokenRun
 
+_SESSION_BYTES = 8192  # a session without text: its objects, measured
+_TOKEN_BYTES = 8 + 28  # a place in a list, and a number
+
 
 class Session:
     """State of one response.
@@ -60,7 +63,9 @@ class Session:
         self.failovers = 0
         self.error: ApiError | None = None
         self.cancelling = False  # the instance was told to stop it and has not confirmed yet
+        self._cut_by: ApiError | None = None  # why the gateway itself is stopping it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self.pause_ends_s: float | None = None  # the reader paused; the pause ends by itself then
         self._transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
@@ -122,9 +127,16 @@ class Session:
             return "cancelled"
         if self.state is not State.DONE or self.finish is None:
             return None
-        if self.finish.reason == "length" and self.generation.forced_lengths is None:
+        if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
         return None if self._transcript.answer else "no_answer"
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes besides its events; an estimate."""
+        texts = (self.reasoning_text, self.answer_text)
+        characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
+        return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if there is nothing to wait for."""
@@ -212,8 +224,18 @@ class Session:
             self._advance(Event.DELIVERED)
             self._end(now)
 
-    def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
-        """Another pace, a pause, or reading on; None leaves it as it is."""
+    def set_pace(
+        self, tpot_s: float | None, paused: bool | None, now: float, longest_pause_s: float
+    ) -> None:
+        """Another pace, a pause, or reading on; None leaves it as it is.
+
+        A pause ends by itself ``longest_pause_s`` after it began. Asking again does not
+        prolong it.
+        """
+        if paused and not self.reader.paused:
+            self.pause_ends_s = now + longest_pause_s
+        elif paused is False:
+            self.pause_ends_s = None
         self.reader.set_pace(tpot_s, paused, now)
 
     def cancel(self, now: float) -> bool:
@@ -225,6 +247,20 @@ class Session:
             return True
         self._cancelled(now)
         return False
+
+    def cut_short(self, error: ApiError, now: float) -> bool:
+        """The gateway cannot wait for the end: as `cancel`, but the response fails with ``error``.
+
+        One that is generated already is complete: its reader gets the rest at once.
+        """
+        if self.state is State.DELIVERING:
+            self._show(self.reader.flush(now), now)
+            self._advance(Event.DELIVERED)
+            self._end(now)
+            return False
+        if not self.cancelling:
+            self._cut_by = error
+        return self.cancel(now)
 
     def confirm_cancel(self, now: float) -> None:
         """No instance has it any more: nothing is left to wait for after `cancel`."""
@@ -243,7 +279,34 @@ class Session:
         self._advance(Event.FAIL)
         self._end(now)
 
+    def abandon(self, error: ApiError, now: float) -> None:
+        """End a response that even `fail` cannot end, because something in it is broken.
+
+        What the reader has not seen is lost, and so is whatever of the response object raises.
+        """
+        self.error = error
+        self.state = State.FAILED
+        self.reader.ended_s = now
+        if not self.log.closed:
+            body = {
+                "id": self.response_id,
+                "object": "response",
+                "created_at": self.created_at,
+                "status": "failed",
+                "error": {"code": error.code, "message": error.message},
+                "model": self.model,
+                "output": [],
+            }
+            self.log.append(events.FAILED, {"response": body}, terminal=True)
+
     # ---- inside -------------------------------------------------------------------------------
+
+    def _has_forced_lengths(self) -> bool:
+        """Whether it has the lengths that the client prescribed."""
+        forced = self.generation.forced_lengths
+        if forced is None:
+            return False
+        return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
         self.state = advance(self.state, event)
@@ -280,7 +343,12 @@ class Session:
             self._advance(Event.GENERATED)
 
     def _cancelled(self, now: float) -> None:
-        self._advance(Event.CANCEL)
+        if self._cut_by is None:
+            self._advance(Event.CANCEL)
+        else:
+            self._show(self.reader.flush(now), now)
+            self.error = self._cut_by
+            self._advance(Event.FAIL)
         self._end(now)
 
     def _end(self, now: float) -> None:
@@ -301,7 +369,7 @@ class Session:
         body: dict[str, Any] = {
             "id": self.response_id,
             "object": "response",
-            "created_at": self.created_at,
+            "created_at": int(self.created_at),  # clients decode it as a whole number
             "status": self.status,
             "background": False,
             "error": self.error and {"code": self.error.code, "message": self.error.message},

@@ -1,15 +1,22 @@
 """Server-sent events (WHATWG HTML, section 9.2) on an aiohttp response.
 
-Never sends a comment line: one that arrives as a read of its own jams the parser of a common load
-client.
+A stream that is silent for long is cut by proxies, often after 60 s. A comment line keeps it open
+and means nothing to a parser that follows the standard. The parser of a common load client for chat
+completions jams on a comment that arrives as a read of its own, so the caller says for each route
+after how much silence one is sent.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 
+_COMMENT = b": keep-alive\n\n"
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -17,12 +24,51 @@ _HEADERS = {
 }
 
 
-async def start_stream(request: web.Request) -> web.StreamResponse:
-    """Send the headers. From here on an error can only be told within the stream."""
+class EventStream:
+    """A stream whose headers are sent."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self.response = response
+        self._clock = asyncio.get_running_loop().time
+        self._sent_s = self._clock()
+
+    async def send(self, frames: bytes) -> None:
+        """Send whole frames. Raises ConnectionError if the client has gone away."""
+        await self.response.write(frames)
+        self._sent_s = self._clock()
+
+    async def keep_alive(self, silence_s: float) -> None:
+        """Send a comment whenever nothing was sent for so long; ends when the client goes away."""
+        try:
+            while True:
+                left_s = self._sent_s + silence_s - self._clock()
+                if left_s > 0:
+                    await asyncio.sleep(left_s)
+                else:
+                    await self.send(_COMMENT)
+        except ConnectionError:
+            return  # whoever sends the events learns of it, too
+
+
+@asynccontextmanager
+async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterator[EventStream]:
+    """Send the headers. From here on an error can only be told within the stream.
+
+    :param keepalive_s: seconds of silence after which a comment is sent; 0: never.
+    """
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     request[BEGUN] = response
-    return response
+    stream = EventStream(response)
+    if not keepalive_s:
+        yield stream
+        return
+    keeping = asyncio.create_task(stream.keep_alive(keepalive_s))
+    try:
+        yield stream
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
 
 
 def frame(data: bytes, event: str | None = None) -> bytes:

@@ -7,7 +7,7 @@ else. They outlive the gateway and serve the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from gateway.cluster import Cluster
 from gateway.config import Config
@@ -18,6 +18,7 @@ class StaticLauncher:
     """Dials the workers that were named to it."""
 
     restartable = False
+    restart_timeout_s = 0.0  # it restarts nothing
     restarts_total = 0
 
     def __init__(self, config: Config, cluster: Cluster) -> None:
@@ -29,6 +30,11 @@ class StaticLauncher:
     def names(self) -> Collection[str]:
         """Of the workers that were there once: before, nobody knows what one calls itself."""
         return self._dialler.names
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row to reach each worker, by its address."""
+        return self._dialler.failures
 
     def restart(self, instance_id: str) -> None:
         """:raises RuntimeError: always; see `restartable`."""

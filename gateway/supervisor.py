@@ -1,9 +1,9 @@
 """The `local` launcher: worker processes on this machine, started, watched and restarted.
 
 One task per instance owns everything about its process: start, dial, serve the link, kill, pause,
-start again. The pause doubles with every failure and starts anew once an instance has served for a
-while. Each worker holds the read end of a pipe of ours: if the gateway dies, by whatever signal,
-the pipe closes and the worker exits by itself.
+start again. Pauses grow with every failure (`gateway.backoff`). Each worker holds the read end of a
+pipe of ours: if the gateway dies, by whatever signal, the pipe closes and the worker exits by
+itself.
 """
 
 from __future__ import annotations
@@ -15,24 +15,31 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from gateway import gpus
+from gateway.backoff import Backoff
 from gateway.cluster import Cluster
 from gateway.config import Config
 from gateway.link import LinkError, WorkerLink, open_link
+from gateway.worker_log import WorkerLog
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 _DIAL_INTERVAL_S = 0.1
 _REAPED_S = 0.2
-_HOPELESS_STARTS = 3  # failures of one worker after which a gateway that never served gives up
+# Failures of one worker in a row after which a gateway that never served gives up, and one that did
+# says that this worker keeps failing.
+_HOPELESS_STARTS = 3
 _STABLE_S = 60.0  # an instance that served this long has its failures forgiven
+_STOP_S = 3.0  # for a worker that is asked to stop; then it is killed
+_KILLED_S = 10.0  # for a killed one to be gone; one that hangs in a driver may never be
 _WORKER_NICENESS = (
     5  # below the gateway: a late timer hurts every reader, a late step only one batch
 )
@@ -50,6 +57,18 @@ class CannotServe(Exception):
     """No worker ever came up; the message says why the last one did not."""
 
 
+class _Life:
+    """Of one worker process: since when it serves."""
+
+    def __init__(self) -> None:
+        self.served_since_s: float | None = None
+
+    @property
+    def served_s(self) -> float | None:
+        """For how long it has served; None: it never did."""
+        return None if self.served_since_s is None else time.monotonic() - self.served_since_s
+
+
 class LocalSupervisor:
     """Keeps ``config.workers.count`` workers running until cancelled."""
 
@@ -64,6 +83,23 @@ class LocalSupervisor:
         self._log_dir = Path(config.server.state_dir) / "logs"
         # Set to have a worker that serves started again.
         self._again = {_name(i): asyncio.Event() for i in range(config.workers.count)}
+        workers = config.workers
+        self._backoffs = {
+            name: Backoff(
+                workers.restart_backoff_s, workers.restart_backoff_max_s, stable_s=_STABLE_S
+            )
+            for name in self._again
+        }
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row of each worker."""
+        return {name: backoff.failures for name, backoff in self._backoffs.items()}
+
+    @property
+    def restart_timeout_s(self) -> float:
+        """A restart that takes longer has failed."""
+        return self._config.workers.start_timeout_s + _STOP_S + _KILLED_S
 
     @property
     def names(self) -> Collection[str]:
@@ -97,50 +133,55 @@ class LocalSupervisor:
         raise hopeless
 
     async def _keep_running(self, index: int) -> None:
-        workers = self._config.workers
-        backoff_s = workers.restart_backoff_s
-        failures = 0
+        name = _name(index)
+        backoff = self._backoffs[name]
         while True:
-            started_s = time.monotonic()
+            life = _Life()
             try:
-                await self._run_once(index)
+                await self._run_once(index, life)
             except _RestartAskedFor:
-                log.info("worker_restarting", instance_id=_name(index), in_s=0.0)
+                log.info("worker_restarting", instance_id=name, in_s=0.0)
                 self.restarts_total += 1
                 continue
             except Exception as error:
-                if not isinstance(error, LinkError | WorkerExited | OSError):
-                    log.exception("worker_handling_failed", instance_id=_name(index))
-                log.error("worker_failed", instance_id=_name(index), reason=str(error))
-                failures += 1
-                if failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
-                    raise CannotServe(f"{_name(index)} {error}") from error
-            if time.monotonic() - started_s > _STABLE_S:
-                backoff_s = workers.restart_backoff_s
-            log.info("worker_restarting", instance_id=_name(index), in_s=round(backoff_s, 2))
-            await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))
-            backoff_s = min(2 * backoff_s, workers.restart_backoff_max_s)
+                pause_s = backoff.failed(life.served_s)
+                self._say_failed(name, error, backoff.failures)
+                if backoff.failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
+                    raise CannotServe(f"{name} {error}") from error
+            else:
+                pause_s = backoff.failed(life.served_s)
+            log.info("worker_restarting", instance_id=name, in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             self.restarts_total += 1
 
-    async def _run_once(self, index: int) -> None:
+    def _say_failed(self, name: str, error: Exception, failures: int) -> None:
+        if not isinstance(error, LinkError | WorkerExited | OSError):
+            log.exception("worker_handling_failed", instance_id=name)
+        log.error("worker_failed", instance_id=name, reason=str(error), failures_in_a_row=failures)
+        if failures == _HOPELESS_STARTS:
+            longest_s = self._config.workers.restart_backoff_max_s
+            log.error("worker_keeps_failing", instance_id=name, tried_again_every_s=longest_s)
+
+    async def _run_once(self, index: int, life: _Life) -> None:
         """One life of one worker process."""
         settings = local_settings(self._config, index, self._socket_dir)
-        log_path = self._log_dir / f"{settings.instance_id}.log"
+        printed = WorkerLog.begun(self._log_dir / f"{settings.instance_id}.log")
         read_end, write_end = os.pipe()
         try:
-            process = await self._spawn(settings, index, read_end, log_path)
+            process = await self._spawn(settings, index, read_end, printed.path)
         except BaseException:
             os.close(write_end)
             raise
         finally:
             os.close(read_end)
         try:
-            link = await self._dial(settings, process, log_path)
+            link = await self._dial(settings, process, printed)
             try:
+                life.served_since_s = time.monotonic()
                 again = self._again[settings.instance_id]
                 again.clear()
                 async with asyncio.TaskGroup() as tasks:
-                    watch = tasks.create_task(self._watch(link, process, settings.instance_id))
+                    watch = tasks.create_task(self._watch(link, process, life))
                     asked = tasks.create_task(_until_asked(again))
                     try:
                         await self._cluster.serve(link)
@@ -153,7 +194,8 @@ class LocalSupervisor:
                 with contextlib.suppress(TimeoutError):  # a link ends before its process is reaped
                     await asyncio.wait_for(process.wait(), _REAPED_S)
                 if process.returncode is not None:
-                    raise WorkerExited(f"ended with {process.returncode} while serving") from group
+                    why = printed.why_ended(process.returncode, "while serving")
+                    raise WorkerExited(why) from group
                 raise group.exceptions[0] from group
             finally:
                 await link.close()
@@ -167,10 +209,9 @@ class LocalSupervisor:
         os.set_inheritable(read_end, True)
         settings = msgspec.structs.replace(settings, parent_fd=read_end)
         environment = dict(os.environ)
-        if settings.engine == "async":
+        if needs_gpus(settings.engine):
             size = settings.tensor_parallel_size
-            devices = range(index * size, (index + 1) * size)
-            environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, devices)))
+            environment[gpus.VARIABLE] = gpus.of_worker(environment, index, size)
         with log_path.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -190,32 +231,36 @@ class LocalSupervisor:
         return process
 
     async def _dial(
-        self, settings: WorkerSettings, process: asyncio.subprocess.Process, log_path: Path
+        self, settings: WorkerSettings, process: asyncio.subprocess.Process, printed: WorkerLog
     ) -> WorkerLink:
-        deadline_s = time.monotonic() + self._config.workers.start_timeout_s
+        timeout_s = self._config.workers.start_timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while True:
             if process.returncode is not None:
-                raise WorkerExited(
-                    f"exited with {process.returncode} while starting; see {log_path}: "
-                    f"{_last_line(log_path)}"
-                )
+                raise WorkerExited(printed.why_ended(process.returncode, "while starting"))
             try:
                 return await open_link(settings.listen, settings.token)
-            except LinkError:
+            except LinkError as error:
                 if time.monotonic() > deadline_s:
-                    raise
+                    raise LinkError(
+                        f"does not serve {timeout_s:.0f} s after its start "
+                        f"(workers.start_timeout_s; log: {printed.path}): {error}"
+                    ) from error
             await asyncio.sleep(_DIAL_INTERVAL_S)
 
     async def _watch(
-        self, link: WorkerLink, process: asyncio.subprocess.Process, instance_id: str
+        self, link: WorkerLink, process: asyncio.subprocess.Process, life: _Life
     ) -> None:
         """End the link of a worker that exits or falls silent."""
         timeout_s = self._config.workers.heartbeat_timeout_s
+        instance_id = link.welcome.instance_id
+        backoff = self._backoffs[instance_id]
         while True:
             try:
                 code = await asyncio.wait_for(process.wait(), timeout=1.0)
             except TimeoutError:
                 check_alive(link, self._cluster, instance_id, timeout_s)
+                backoff.forgive(life.served_s or 0.0)
             else:
                 raise LinkError(f"the process ended with {code}")
 
@@ -291,6 +336,11 @@ def _step_log(folder: str, instance_id: str) -> str | None:
     return str(Path(folder).resolve() / f"{instance_id}.steps") if folder else None
 
 
+def needs_gpus(engine: str) -> bool:
+    """Whether an engine of this kind runs on GPUs here."""
+    return engine == "async" and not cpu_build()
+
+
 def cpu_build() -> bool:
     """Whether the installed vLLM is the one for machines without a GPU."""
     try:
@@ -314,17 +364,12 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), timeout=3.0)
+            await asyncio.wait_for(process.wait(), _STOP_S)
         except TimeoutError:
             log.warning("worker_killed", pid=process.pid)
     with contextlib.suppress(ProcessLookupError):  # the whole group may be gone already
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-def _last_line(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:300] if lines else "(it printed nothing)"
+    try:
+        await asyncio.wait_for(process.wait(), _KILLED_S)
+    except TimeoutError:
+        log.error("worker_does_not_die", pid=process.pid, waited_s=_KILLED_S)

@@ -59,7 +59,7 @@ class Transcript:
         item = self._thoughts
         if item.index is None or item.status != "in_progress":
             return
-        item.status = status
+        item.end(status)
         done = events.text_done_event(item.item_id, item.index, item.text)
         self._log.append("response.reasoning_text.done", done)
         self._close(item, events.reasoning_part(item.text), reasoning_s=reasoning_s)
@@ -69,7 +69,7 @@ class Transcript:
         item = self._answer
         if item.index is None or item.status != "in_progress":
             return
-        item.status = status
+        item.end(status)
         done = events.text_done_event(item.item_id, item.index, item.text, logprobs=[])
         self._log.append("response.output_text.done", done)
         self._close(item, events.answer_part(item.text))
@@ -118,6 +118,11 @@ class _Item:
         self.status: ItemStatus = "in_progress"
         self.texts: list[str] = []
         self.pending_tokens = 0  # tokens whose text is still to come
+
+    def end(self, status: ItemStatus) -> None:
+        """Take no more text, and keep what there is in one piece."""
+        self.status = status
+        self.texts = [self.text]
 
     @property
     def text(self) -> str:

@@ -16,11 +16,12 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gateway import events
+from gateway import events, refusals
 from gateway.auth import SUBPROTOCOL
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
 from gateway.event_log import LogTruncated
+from gateway.guard import broken
 from gateway.requests import Targets
 from gateway.service import ResponseService
 from gateway.session import Session
@@ -87,7 +88,7 @@ class WebSocketConnection:
                 if message.type is WSMsgType.TEXT:
                     await self._receive(message.data)
                 elif message.type is WSMsgType.BINARY:
-                    await self._send_error(
+                    await self._refuse(
                         InvalidRequest("Messages must be JSON text, not binary.", param=None)
                     )
                 elif message.type is WSMsgType.ERROR:
@@ -101,6 +102,8 @@ class WebSocketConnection:
 
     async def close(self) -> None:
         """Tell the client that the server goes away."""
+        if not self.socket.prepared:
+            return  # the client is still to be answered: its request ends with the server
         await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"server shutting down")
 
     # ---- client events ------------------------------------------------------------------------
@@ -116,11 +119,10 @@ class WebSocketConnection:
             stream_id = _stream_id(document)
             self._dispatch(document, stream_id)
         except ApiError as error:
-            self._service.metrics.refused.labels(error.code).inc()
-            await self._send_error(error, stream_id)
+            await self._refuse(error, stream_id)
         except Exception:
             log.exception("event_failed")
-            await self._send_error(_internal_error(), stream_id)
+            await self._send_error(broken(), stream_id)
 
     def _dispatch(self, document: dict[str, Any], stream_id: str | None) -> None:
         match document.get("type"):
@@ -194,15 +196,21 @@ class WebSocketConnection:
             while waiting:
                 body = waiting.popleft()
                 try:
-                    generation = await self._service.prepare(body, self._defaults, self._owner)
-                    session = await self._service.start(generation, self._owner)
+                    await self._run(body, stream_id)
                 except ApiError as error:
-                    self._service.metrics.refused.labels(error.code).inc()
-                    await self._send_error(error, stream_id)
-                else:
-                    await self._follow(session, stream_id, -1)
+                    await self._refuse(error, stream_id)
+                except ConnectionError:
+                    raise  # nobody is left to answer
+                except Exception:
+                    log.exception("request_failed")
+                    await self._send_error(broken(), stream_id)
         finally:
             del self._lanes[stream_id]
+
+    async def _run(self, body: ResponsesBody, stream_id: str | None) -> None:
+        generation = await self._service.prepare(body, self._defaults, self._owner)
+        session = await self._service.start(generation, self._owner)
+        await self._follow(session, stream_id, -1)
 
     async def _follow_resumed(
         self, session: Session, stream_id: str | None, starting_after: int
@@ -217,7 +225,7 @@ class WebSocketConnection:
         # Events are logged without it, since several sockets may follow one response.
         suffix = b"}" if stream_id is None else b',"stream_id":' + _encode(stream_id) + b"}"
         try:
-            with session.log.reader(starting_after) as reader:
+            with self._service.following(session, starting_after) as reader:
                 async for entries in reader:
                     for entry in entries:
                         await self.socket.send_str((entry.data[:-1] + suffix).decode())
@@ -230,6 +238,10 @@ class WebSocketConnection:
                 ),
                 stream_id,
             )
+
+    async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
+        refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
+        await self._send_error(error, stream_id)
 
     async def _send_error(self, error: ApiError, stream_id: str | None = None) -> None:
         event = events.error_event(error.body(), error.status, stream_id)
@@ -256,15 +268,11 @@ class WebSocketConnection:
             log.info("socket_closed_while_streaming")  # the response goes on and can be resumed
         except Exception:
             log.exception("stream_failed")
-            await self._send_error(_internal_error(), stream_id)
+            await self._send_error(broken(), stream_id)
 
 
 _encode = msgspec.json.Encoder().encode
 Event = TypeVar("Event")
-
-
-def _internal_error() -> ApiError:
-    return ApiError("Internal error.", code="internal_error")
 
 
 def _stream_id(document: dict[str, Any]) -> str | None:

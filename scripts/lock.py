@@ -6,17 +6,28 @@ once takes a package's dependencies from one of its files, which drops what only
 for. It names no host and no path, so the same lock serves a mirror, a folder of wheels and the
 public index. It carries no hashes: the CPU build of torch may be another file in each of those
 places, and a lock with hashes must have them for every package.
+
+The extra `cpu` has two locks. The second is for machines that find no CPU build of torch: the CUDA
+build of the same version, what that needs, and otherwise the versions of the first.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from machine import SUPPORTED, Interpreter, SetupError
-from package_sources import Attempt, PackageSources, torch_attempts
+from package_sources import (
+    CPU_LOCK,
+    CUDA_TORCH_LOCK,
+    Attempt,
+    PackageSources,
+    torch_attempts,
+)
 from setup_env import (
-    EXTRAS,
+    LOCKS,
     ROOT,
     find_sources,
     lock_file,
@@ -28,47 +39,73 @@ HEADER = """\
 # Pinned for the extra `{extra}`; written by `make lock` from pyproject.toml, not by hand.
 # One lock for Linux on x86_64 and aarch64, Python 3.11 to 3.13.
 """
-OVERRIDES = ROOT / "requirements" / "overrides.txt"
-CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
-WIDER = ROOT / "requirements" / "wider.in"
+CUDA_TORCH_HEADER = "# For machines that find no CPU build of torch: with the CUDA build.\n"
+REQUIREMENTS = ROOT / "requirements"
+CONSTRAINTS = REQUIREMENTS / "constraints.txt"
+WIDER = REQUIREMENTS / "wider.in"
+OVERRIDES = {  # by lock
+    CPU_LOCK: ("overrides.txt", "overrides-cpu.txt"),
+    CUDA_TORCH_LOCK: ("overrides.txt", "overrides-cpu-cuda-torch.txt"),
+    "gpu": (),
+}
 X86_ONLY = ("intel-cmplr-lib-ur", "intel-openmp")  # cpu: nothing asks for them elsewhere
+OWN_NIXL = ("nixl-cu12", "nixl-cu13")  # another one in each lock of `cpu`
 
 
-def widen(extra: str, resolved: str) -> str:
+def widen(lock: str, resolved: str) -> str:
     """The lock: `resolved` with a header, and markers where a package is for x86_64 alone."""
-    lines = []
+    extra = next(extra for extra, locks in LOCKS.items() if lock in locks)
+    lines = [HEADER.format(extra=extra)]
+    if lock == CUDA_TORCH_LOCK:
+        lines.append(CUDA_TORCH_HEADER)
     for line in resolved.splitlines():
         name = line.partition("==")[0]
         marker = ' ; platform_machine == "x86_64"' if extra == "cpu" and name in X86_ONLY else ""
         lines.append(line + marker + "\n")
-    return HEADER.format(extra=extra) + "".join(lines)
+    return "".join(lines)
 
 
-def resolve(extra: str, uv: str, sources: PackageSources) -> str:
-    """Ask uv for the newest versions that fit together. Raises SetupError if there are none."""
+def same_versions(cpu_lock: str) -> str:
+    """The versions of the first lock of `cpu` as constraints for the second."""
+    kept = []
+    for line in cpu_lock.splitlines():
+        requirement = line.partition(";")[0].strip()
+        if requirement.partition("==")[0] not in OWN_NIXL and not requirement.startswith("#"):
+            kept.append(requirement.partition("+")[0] + "\n")  # torch: without `+cpu`
+    return "".join(kept)
+
+
+def resolve(lock: str, uv: str, sources: PackageSources, constraints: str = "") -> str:
+    """Ask uv for the newest versions that fit together and fit `constraints`.
+
+    Raises SetupError if there are none.
+    """
+    extra = next(extra for extra, locks in LOCKS.items() if lock in locks)
     oldest = ".".join(map(str, SUPPORTED[0]))
     command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--upgrade"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--python-version", oldest]
     command += ["--python-platform", "x86_64-manylinux_2_28", "--extra", extra, "--extra", "dev"]
     command += ["pyproject.toml", str(WIDER), "--constraint", str(CONSTRAINTS)]
-    if extra == "cpu":
-        command += [*sources.options, "--override", str(OVERRIDES)]
-        attempts = torch_attempts(sources)
-    else:
-        command += sources.options_without_cpu_torch()
-        attempts = [Attempt("the package index")]
-    for attempt in attempts:
-        say(f"resolving the extra `{extra}` with {attempt.place}")
-        result = subprocess.run(
-            [*command, *attempt.options],
-            cwd=ROOT,
-            env={**sources.env, **attempt.env},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if result.returncode == 0:
-            return widen(extra, result.stdout)
-    raise SetupError(f"uv cannot resolve the extra `{extra}` (its messages are above)")
+    for name in OVERRIDES[lock]:
+        command += ["--override", str(REQUIREMENTS / name)]
+    attempts = [attempt for attempt in torch_attempts(sources) if attempt.lock == lock]
+    if extra == "gpu":
+        attempts = [Attempt("the package index", lock, sources.options_without_cpu_torch())]
+    with tempfile.TemporaryDirectory() as folder:
+        more = Path(folder, "constraints.txt")
+        more.write_text(constraints, encoding="utf-8")
+        for attempt in attempts:
+            say(f"resolving the lock `{lock}` with {attempt.place}")
+            result = subprocess.run(
+                [*command, "--constraint", str(more), *attempt.options],
+                cwd=ROOT,
+                env={**sources.env, **attempt.env},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            if result.returncode == 0:
+                return widen(lock, result.stdout)
+    raise SetupError(f"uv cannot resolve the lock `{lock}` (its messages are above)")
 
 
 def main() -> int:
@@ -78,13 +115,15 @@ def main() -> int:
     try:
         uv = provide_uv(python, None)
         sources = find_sources(python)
-        locks = {extra: resolve(extra, uv, sources) for extra in EXTRAS}
+        texts = {name: resolve(name, uv, sources) for name in (CPU_LOCK, "gpu")}
+        same = same_versions(texts[CPU_LOCK])
+        texts[CUDA_TORCH_LOCK] = resolve(CUDA_TORCH_LOCK, uv, sources, same)
     except SetupError as error:
         say(str(error))
         return 1
-    for extra, text in locks.items():
-        lock_file(extra).write_text(text, encoding="utf-8")
-        say(f"wrote {lock_file(extra).relative_to(ROOT)}; `make setup` installs it")
+    for name, text in texts.items():
+        lock_file(name).write_text(text, encoding="utf-8")
+        say(f"wrote {lock_file(name).relative_to(ROOT)}; `make setup` installs it")
     return 0
 
 

@@ -15,14 +15,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CPU_LOCK = "cpu"
+CUDA_TORCH_LOCK = "cpu-cuda-torch"  # the engine for CPUs, with the CUDA build of torch
 _LAYERS = ("global", "install", ":env:")  # pip: each overrides those before it
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One place to look for a package: its name for the reader, and how uv is sent there."""
+    """One place to look for the torch of one lock: its name, and how uv is sent there."""
 
     place: str
+    lock: str  # what is installed if its torch is there
     options: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
 
@@ -131,18 +134,32 @@ def read_pip_config(pythons: Sequence[str], environ: Mapping[str, str]) -> Packa
 
 
 def torch_attempts(sources: PackageSources) -> list[Attempt]:
-    """Where to look for the CPU build of torch, in this order.
+    """Where to look for the torch of a machine without a GPU, in this order.
+
+    The CPU build comes first, wherever it is. The public index has the CUDA build alone, in the
+    same version: it serves on the CPU too, and is larger.
+    """
+    cpu, cuda = sources.options, sources.options_without_cpu_torch()
+    return [
+        *_index_attempts(CPU_LOCK, sources, cpu),
+        Attempt("PyTorch's CPU index", CPU_LOCK, [*cpu, "--torch-backend", "cpu"]),
+        *_index_attempts(CUDA_TORCH_LOCK, sources, cuda),
+    ]
+
+
+def _index_attempts(lock: str, sources: PackageSources, options: list[str]) -> list[Attempt]:
+    """What pip is configured for.
 
     pip's extra indexes come second: uv stops at the first index that knows a name, so one of them
     that holds a part of a package's files would hide the rest. They are asked as pip asks them, all
     together and the best match taken, and only if there is no other way: every version is pinned.
     """
-    attempts = [Attempt("pip's sources" if sources.find_links else "the package index")]
+    place = "pip's sources" if sources.find_links else "the package index"
+    attempts = [Attempt(place, lock, options)]
     if sources.extra_indexes:
         env = {
             "UV_INDEX": " ".join(sources.extra_indexes),
             "UV_INDEX_STRATEGY": "unsafe-best-match",
         }
-        attempts.append(Attempt("pip's extra indexes", env=env))
-    attempts.append(Attempt("PyTorch's CPU index", options=["--torch-backend", "cpu"]))
+        attempts.append(Attempt("pip's extra indexes", lock, options, env))
     return attempts

@@ -1,9 +1,9 @@
 """Brings `.venv` to what the lock says, from a bare checkout; does nothing if it is there already.
 
-Decides which Python, which extra (`cpu` or `gpu`), where packages come from and whether anything is
-left to do. It runs before anything is installed: standard library only, and Python 3.8 is enough to
-be told in one line that a newer one is needed. It knows no host: pip's own configuration says where
-packages are, and uv knows PyTorch's index.
+Decides which Python, which extra (`cpu` or `gpu`), which lock, where packages come from and whether
+anything is left to do. It runs before anything is installed: standard library only, and Python 3.8
+is enough to be told in one line that a newer one is needed. It knows no host: pip's own
+configuration says where packages are, and uv knows PyTorch's index.
 
 Environment: ``PYTHON`` names the interpreter, ``PASCAL_EXTRA`` the extra.
 """
@@ -25,7 +25,14 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import Interpreter, SetupError, check_machine, find_python, has_nvidia_gpu
-from package_sources import Attempt, PackageSources, read_pip_config, torch_attempts
+from package_sources import (
+    CPU_LOCK,
+    CUDA_TORCH_LOCK,
+    Attempt,
+    PackageSources,
+    read_pip_config,
+    torch_attempts,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -34,8 +41,9 @@ STAMP = VENV / "pascal-setup.json"
 
 UV_VERSION = "0.13.9"  # installed where no usable uv is on the PATH
 UV_USABLE = ((0, 13), (1, 0))  # from the first, below the second
-EXTRAS = ("cpu", "gpu")
-DISK_GIB = {"cpu": 4, "gpu": 14}  # .venv with its cache: 2.5 for cpu; 4 packed for gpu
+LOCKS = {"cpu": (CPU_LOCK, CUDA_TORCH_LOCK), "gpu": ("gpu",)}  # by extra
+VENV_GIB = {CPU_LOCK: 3, CUDA_TORCH_LOCK: 6}  # measured: 2.9 and 5.9, with the bytecode
+DISK_GIB = {CPU_LOCK: 4, CUDA_TORCH_LOCK: 8, "gpu": 14}  # .venv with its cache; gpu: 4 packed
 
 
 def say(message: str) -> None:
@@ -47,14 +55,14 @@ def choose_extra(wanted: str | None) -> str:
     """`cpu` or `gpu`. Raises SetupError for anything else."""
     if not wanted:
         return "gpu" if has_nvidia_gpu() else "cpu"
-    if wanted not in EXTRAS:
-        raise SetupError(f"PASCAL_EXTRA={wanted} is unknown; it is one of: {', '.join(EXTRAS)}")
+    if wanted not in LOCKS:
+        raise SetupError(f"PASCAL_EXTRA={wanted} is unknown; it is one of: {', '.join(LOCKS)}")
     return wanted
 
 
-def lock_file(extra: str) -> Path:
-    """The pinned requirements of `extra`."""
-    return ROOT / "requirements" / f"{extra}.txt"
+def lock_file(lock: str) -> Path:
+    """The pinned requirements of this name."""
+    return ROOT / "requirements" / f"{lock}.txt"
 
 
 def locked_requirement(lock: str, package: str) -> str:
@@ -79,7 +87,8 @@ def wanted_digest(extra: str, parts: Sequence[bytes]) -> str:
 
 def current_digest(extra: str) -> str:
     """The digest of this checkout. Where it lies counts too: an editable install names its path."""
-    inputs = [path.read_bytes() for path in (lock_file(extra), ROOT / "pyproject.toml")]
+    files = [*map(lock_file, LOCKS[extra]), ROOT / "pyproject.toml"]
+    inputs = [path.read_bytes() for path in files]
     return wanted_digest(extra, [*inputs, str(ROOT).encode()])
 
 
@@ -92,10 +101,10 @@ def read_stamp() -> dict[str, Any]:
     return stamp if isinstance(stamp, dict) else {}
 
 
-def write_stamp(state: str, digest: str, python: Interpreter) -> None:
-    """Replace the stamp in one step."""
+def write_stamp(state: str, digest: str, python: Interpreter, lock: str = "") -> None:
+    """Replace the stamp in one step. `lock`: what is installed; empty while it is not finished."""
     temporary = STAMP.with_suffix(".new")
-    content = {"state": state, "digest": digest, "python": list(python.version)}
+    content = {"state": state, "digest": digest, "python": list(python.version), "lock": lock}
     temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
     os.replace(temporary, STAMP)
 
@@ -181,14 +190,17 @@ def find_sources(python: Interpreter) -> PackageSources:
     return read_pip_config([python.path, own], os.environ)
 
 
-def locate_torch(uv: str, sources: PackageSources, lock: str, keep_open: int | None) -> Attempt:
-    """The place where the CPU build of torch is found. Raises SetupError if none has it."""
-    torch = locked_requirement(lock, "torch")
-    probe = [uv, "pip", "install", "--dry-run", "--no-deps", "--python", str(VENV), torch]
+def locate_torch(
+    uv: str, sources: PackageSources, python: Interpreter, keep_open: int | None
+) -> Attempt:
+    """The first place that has a torch for this Python. Raises SetupError if none has."""
+    torch = ""
     for attempt in torch_attempts(sources):
+        torch = locked_requirement(lock_file(attempt.lock).read_text(encoding="utf-8"), "torch")
         say(f"looking for {torch} in {attempt.place}")
+        probe = [uv, "pip", "install", "--dry-run", "--no-deps", "--python", str(VENV), torch]
         found = subprocess.run(
-            [*probe, *sources.options, *attempt.options],
+            [*probe, *attempt.options],
             env={**sources.env, **attempt.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -196,46 +208,67 @@ def locate_torch(uv: str, sources: PackageSources, lock: str, keep_open: int | N
         )
         if found.returncode == 0:
             return attempt
-    version = run([str(VENV / "bin" / "python"), "-V"], "`.venv` does not run", quiet=True).strip()
     raise SetupError(
-        f"no wheel of {torch} for {version} was found: reach PyTorch's CPU index, or put the "
-        "wheel in a folder and name it in PIP_FIND_LINKS"
+        f"neither a CPU build of {torch} for Python {python} was found nor a CUDA build: reach the "
+        "package index or PyTorch's CPU index, or put the wheel in a folder and name it in "
+        "PIP_FIND_LINKS"
     )
+
+
+def larger_torch_notice(lock: str, python: Interpreter) -> str:
+    """What to tell about the CUDA build of torch: `lock` is the text of its lock."""
+    torch, nixl = (locked_requirement(lock, name) for name in ("torch", "nixl-cu13"))
+    return (
+        f"no CPU build of torch for Python {python} was found. Taking the CUDA build {torch} with "
+        f"{nixl}: it serves on the CPU too, and is larger ({VENV_GIB[CUDA_TORCH_LOCK]} GiB instead "
+        f"of {VENV_GIB[CPU_LOCK]})"
+    )
+
+
+def choose_source(
+    extra: str, uv: str, sources: PackageSources, python: Interpreter, keep_open: int | None
+) -> Attempt:
+    """Which lock is installed, and from where. Raises SetupError if there is no way."""
+    if extra == "gpu":
+        return Attempt("the package index", "gpu", sources.options_without_cpu_torch())
+    source = locate_torch(uv, sources, python, keep_open)
+    if source.lock == CUDA_TORCH_LOCK:
+        lock = lock_file(CUDA_TORCH_LOCK).read_text(encoding="utf-8")
+        say(larger_torch_notice(lock, python))
+    return source
 
 
 def install(extra: str, digest: str, python: Interpreter, keep_open: int | None) -> None:
     """Make `.venv` what the lock says; after a SetupError the next call starts it again."""
     uv = provide_uv(python, keep_open)
     sources = find_sources(python)
+    cache = run([uv, "cache", "dir"], "uv does not name its cache", quiet=True).strip()
+    places = (ROOT, Path(cache))
     stamp = read_stamp()
     # Only a finished environment is changed in place: an interrupted installation may have left
     # packages that look complete.
     if stamp.get("state") != "ready" or stamp.get("python") != list(python.version):
-        cache = run([uv, "cache", "dir"], "uv does not name its cache", quiet=True).strip()
-        check_machine((ROOT, Path(cache)), DISK_GIB[extra])
+        stamp = {}
+        check_machine(places, DISK_GIB[LOCKS[extra][0]])
         say(f"making {VENV.name} with Python {python} for the extra `{extra}`")
         create = [uv, "venv", "--quiet", "--clear", "--no-project", "--python", python.path]
         run([*create, str(VENV)], "uv cannot make .venv (its message is above)", sources.env)
     write_stamp("unfinished", digest, python)
-    lock = lock_file(extra)
-    env = sources.env
-    if extra == "cpu":
-        place = locate_torch(uv, sources, lock.read_text(encoding="utf-8"), keep_open)
-        options = [*sources.options, *place.options]
-        env = {**env, **place.env}
-    else:
-        options = sources.options_without_cpu_torch()
+    source = choose_source(extra, uv, sources, python, keep_open)
+    if stamp.get("lock", LOCKS[extra][0]) != source.lock:
+        check_machine(places, DISK_GIB[source.lock])
     say("installing the locked packages; the first time this takes minutes")
     broken = "uv cannot install the packages (its message is above); the next call tries again"
     pip = [uv, "pip"]
     at = ["--python", str(VENV)]
+    env = {**sources.env, **source.env}
     # Compiled now: torch and vLLM take half a minute of processor time to compile, which every
     # worker would otherwise spend at its first start (at each, where bytecode is not written).
-    sync = [*pip, "sync", "--compile-bytecode", *at, *options, str(lock)]
+    sync = [*pip, "sync", "--compile-bytecode", *at, *source.options, str(lock_file(source.lock))]
     run(sync, broken, env, keep_open)
     project = ["install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     run([*pip, *project, *at], broken, env, keep_open)
-    write_stamp("ready", digest, python)
+    write_stamp("ready", digest, python, source.lock)
     say("done")
 
 

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.server import Server
 
 # For engines in this process and in those that it starts: see `bench.one_thread`.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the test
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs.check(item)
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ def show(folder: Path, address: str, *extra: str) -> dict[str, Any]:
         assert [text_of(one) for one in responses] == alone
         server.wait_for(lambda: all_there(server))
         assert pids_of(server)[0] != killed
-        assert server.metric("pascal_worker_restarts") == 1
+        assert server.metric("pascal_worker_restarts_total") == 1
 
         def drain() -> None:
             status, _ = server.request("/admin/instances/worker-1/drain", {"restart": True})

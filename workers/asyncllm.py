@@ -8,11 +8,14 @@ all requests. The phase figures travel in the statistics of the same step.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
+import structlog
 import vllm
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
@@ -24,14 +27,30 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
+from workers.engine import (
+    CLOSE_S,
+    EngineEvents,
+    EngineFacts,
+    EngineGone,
+    EngineOutput,
+    EngineRequest,
+    EngineStep,
+)
 from workers.hand_over import ticket_of
-from workers.inprocess import WARM_UP_DECODE, finish_of, until_known, warm_up_rounds
+from workers.inprocess import (
+    WARM_UP_DECODE,
+    failure_of,
+    finish_of,
+    until_known,
+    warm_up_rounds,
+)
 from workers.kv_migration import kv_tokens_of
 from workers.messages import Endpoint, Pace, PhaseCounts, StepStats
 from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
 from workers.utilities import hand_over, kv_endpoint, meet_peer, set_pace
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +74,13 @@ class _StepListener(StatLoggerBase):
         mm_cache_stats: MultiModalCacheStats | None = None,
         engine_idx: int = 0,
     ) -> None:
-        if scheduler_stats is not None:
+        if scheduler_stats is None:
+            return
+        try:
             self._on_step(scheduler_stats)
+        except Exception as error:  # noqa: BLE001 (vLLM would end its output handler)
+            # A worker whose steps are never told of is found to hang, and is restarted.
+            _log.error("step_not_told", kind=type(error).__name__, reason=str(error))
 
     def log_engine_initialized(self) -> None:
         """Nothing to say: the worker logs that it has started."""
@@ -67,6 +91,16 @@ class AsyncEngine:
 
     def __init__(self, config: VllmConfig) -> None:
         """Start vLLM's processes and load the model; blocks for many seconds."""
+        self._prepare()
+        self._llm = AsyncLLM.from_vllm_config(
+            config,
+            stat_loggers=[lambda *_: _StepListener(self._stepped)],
+            disable_log_stats=True,
+        )
+        self._defaults = config.model_config.get_diff_sampling_param()
+        self._config = config
+
+    def _prepare(self) -> None:
         self._events: EngineEvents | None = None
         self._live: dict[str, _Live] = {}
         self._commands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -85,13 +119,6 @@ class AsyncEngine:
             steps_total=0,
             step_s=0.0,
         )
-        self._llm = AsyncLLM.from_vllm_config(
-            config,
-            stat_loggers=[lambda *_: _StepListener(self._stepped)],
-            disable_log_stats=True,
-        )
-        self._defaults = config.model_config.get_diff_sampling_param()
-        self._config = config
 
     @classmethod
     async def load(cls, config: VllmConfig) -> AsyncEngine:
@@ -143,23 +170,41 @@ class AsyncEngine:
 
     def cancel(self, request_id: str) -> None:
         """End a request and free its KV memory; unknown ones are ignored."""
-        self._commands.put_nowait(lambda: self._abort(request_id))
+        self._command(request_id, lambda: self._abort(request_id))
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler how the reader reads now."""
         values = msgspec.structs.asdict(pace)
-        self._commands.put_nowait(
-            lambda: self._llm.engine_core.call_utility_async(set_pace.__name__, request_id, values)
-        )
+
+        async def call() -> None:
+            try:
+                core = self._llm.engine_core
+                await core.call_utility_async(set_pace.__name__, request_id, values)
+            except Exception as error:  # noqa: BLE001 (the request goes on at the pace it had)
+                _log.error("pace_not_set", request_id=request_id, kind=type(error).__name__)
+
+        self._commands.put_nowait(call)
 
     def hand_over(self, request_id: str) -> None:
         """End a request, to go on elsewhere; unknown ones are ignored."""
-        self._commands.put_nowait(
-            lambda: self._llm.engine_core.call_utility_async(hand_over.__name__, request_id)
-        )
+        core = self._llm.engine_core
+        self._command(request_id, lambda: core.call_utility_async(hand_over.__name__, request_id))
+
+    def _command(self, request_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something for one request, in turn; the request ends if it raises."""
+
+        async def call() -> None:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
+                await self._fail(request_id, error)
+
+        self._commands.put_nowait(call)
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         """Connect to the KV memory of another engine; :return: why that failed, or None."""
+        if self._events is None:
+            raise EngineGone("the engine has stopped")
         values = msgspec.structs.asdict(peer)
         core = self._llm.engine_core
         return await until_known(lambda: core.call_utility_async(meet_peer.__name__, values))
@@ -182,15 +227,23 @@ class AsyncEngine:
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
     async def close(self) -> None:
-        """Stop, and free everything."""
+        """Stop, and free everything; processes that hang are killed with this one."""
         self._events = None
         if self._obeying is not None:
             self._obeying.cancel()
-        await asyncio.to_thread(self._llm.shutdown)
+        end = threading.Thread(target=self._llm.shutdown, name="engine-end", daemon=True)
+        end.start()
+        await asyncio.to_thread(end.join, CLOSE_S)
+        if end.is_alive():
+            _log.error("engine_step_hangs", seconds=round(self.since_step_s(), 1))
 
     async def _obey(self) -> None:
         while True:
-            await (await self._commands.get())()
+            command = await self._commands.get()
+            try:
+                await command()
+            except Exception as error:  # noqa: BLE001 (one command; if the engine died, vLLM says so)
+                _log.error("command_failed", kind=type(error).__name__, reason=str(error))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """One of the two tasks that must never end has ended."""
@@ -209,6 +262,15 @@ class AsyncEngine:
             if self._events is not None:
                 self._events.request_rejected(request.request_id, str(error))
             return
+        except Exception as error:  # noqa: BLE001 (the fault of one request)
+            await self._forget(request.request_id)
+            _log.error(
+                "request_not_added", request_id=request.request_id, kind=type(error).__name__
+            )
+            if self._events is not None:
+                reason = failure_of(error)
+                self._events.request_rejected(request.request_id, reason, "internal_error")
+            return
         self._live[request.request_id] = _Live(outputs.request_id, outputs)
         if self._busy_since is None and not self._paused:
             self._busy_since = time.monotonic()
@@ -226,6 +288,20 @@ class AsyncEngine:
         preemptions = _preemptions(last) if isinstance(last, RequestOutput) else 0
         # The blocks are free before the engine takes another step; the next statistics say so.
         self._deliver([EngineOutput(request_id, (), "cancelled", preemptions=preemptions)])
+
+    async def _fail(self, request_id: str, error: Exception) -> None:
+        """End one request with an error; the others go on."""
+        _log.error("request_failed_in_engine", request_id=request_id, kind=type(error).__name__)
+        self._live.pop(request_id, None)
+        await self._forget(request_id)
+        self._deliver([EngineOutput(request_id, (), "error", message=failure_of(error))])
+
+    async def _forget(self, request_id: str) -> None:
+        """Take a request out of vLLM, in whatever state an exception has left it."""
+        try:
+            await self._llm.abort(request_id)
+        except Exception as error:  # noqa: BLE001 (nothing else can be done for it)
+            _log.error("request_not_freed", request_id=request_id, kind=type(error).__name__)
 
     async def _set_paused(self, paused: bool) -> None:
         if paused == self._paused:
@@ -262,24 +338,31 @@ class AsyncEngine:
     def _collect(self) -> list[EngineOutput]:
         outputs = []
         for request_id, live in list(self._live.items()):
-            output = live.outputs.get_nowait()
-            if not isinstance(output, RequestOutput):
-                continue
-            if output.finished:
+            try:
+                if (output := self._output(request_id, live)) is not None:
+                    outputs.append(output)
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
                 del self._live[request_id]
-            completion = output.outputs[0]
-            outputs.append(
-                EngineOutput(
-                    request_id=request_id,
-                    token_ids=completion.token_ids,
-                    finish=finish_of(output),
-                    cached_tokens=output.num_cached_tokens or 0,
-                    preemptions=_preemptions(output),
-                    ticket=ticket_of(output.kv_transfer_params),
-                    kv_tokens=kv_tokens_of(output.kv_transfer_params),
-                )
-            )
+                self._commands.put_nowait(partial(self._fail, request_id, error))
         return outputs
+
+    def _output(self, request_id: str, live: _Live) -> EngineOutput | None:
+        output = live.outputs.get_nowait()
+        if not isinstance(output, RequestOutput):
+            return None
+        completion = output.outputs[0]
+        found = EngineOutput(
+            request_id=request_id,
+            token_ids=completion.token_ids,
+            finish=finish_of(output),
+            cached_tokens=output.num_cached_tokens or 0,
+            preemptions=_preemptions(output),
+            ticket=ticket_of(output.kv_transfer_params),
+            kv_tokens=kv_tokens_of(output.kv_transfer_params),
+        )
+        if output.finished:
+            del self._live[request_id]
+        return found
 
     def _deliver(self, outputs: list[EngineOutput]) -> None:
         if outputs and self._events is not None:

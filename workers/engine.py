@@ -3,6 +3,15 @@
 Two adapters implement `Engine`: `workers.inprocess` and `workers.asyncllm`. Nothing above this
 module knows which one runs. All methods are called on the event loop, and all `EngineEvents`
 arrive there, in the order in which things happened in the engine.
+
+An engine has failed when its *step* raises. What raises while it carries out a command is the fault
+of one request or one caller, and only that one is told:
+
+    submit       `EngineEvents.request_rejected` with code "internal_error"
+    cancel, hand_over
+                 the request ends with finish "error"
+    set_pace     a line in the log: the request goes on as before
+    meet_peer    raises
 """
 
 from __future__ import annotations
@@ -13,6 +22,13 @@ from typing import Protocol
 
 from workers.messages import Endpoint, FinishReason, Pace, Sampling, StepStats, Ticket
 from workers.phase import Phase
+
+MEETING_S = 15.0  # for two engines to connect; the slower ones are asked again later
+CLOSE_S = 1.5  # for an engine to end its step; one that hangs is left to the end of the process
+
+
+class EngineGone(Exception):
+    """The engine was closed or has failed: it answers nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class EngineOutput:
     preemptions: int = 0
     ticket: Ticket | None = None  # with finish "handed_over"
     kv_tokens: int | None = None  # as in `workers.messages.TokenRun`
+    message: str | None = None  # with finish "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,11 @@ class EngineEvents(Protocol):
     def request_accepted(self, request_id: str) -> None:
         """The request is in the engine's queue; its outputs follow."""
 
-    def request_rejected(self, request_id: str, reason: str) -> None:
-        """The engine itself refused the request; nothing of it remains."""
+    def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
+        """The engine itself refused the request, or could not take it; nothing of it remains.
+
+        :param code: as in `workers.messages.Rejected`.
+        """
 
     def step_finished(self, step: EngineStep) -> None:
         """Also called for a cancellation, as a batch with finish "cancelled"."""
@@ -113,7 +133,12 @@ class Engine(Protocol):
         """
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
-        """Connect to the KV memory of another engine; :return: why that failed, or None."""
+        """Connect to the KV memory of another engine; :return: why that failed, or None.
+
+        Takes `MEETING_S` at most.
+
+        :raises EngineGone: if the engine was closed or has failed.
+        """
 
     def pause(self) -> None:
         """Make no further step until `resume`: the link does not keep up."""
@@ -128,4 +153,7 @@ class Engine(Protocol):
         """Seconds since the last step ended or, if later, work arrived; 0 when idle or paused."""
 
     async def close(self) -> None:
-        """Stop, and free everything. No event follows."""
+        """Stop, and free everything; takes seconds at most, whatever the engine is doing.
+
+        No event follows.
+        """

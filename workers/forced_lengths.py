@@ -95,6 +95,22 @@ class LengthsProcessor(LogitsProcessor):
         )
         self._rows: dict[int, tuple[ForcedLengths | ThinkingBudget, Sequence[int]]] = {}
 
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuse what would make a step raise: in a stock server anybody can write it.
+
+        :raises ValueError: naming the key.
+        """
+        told = (sampling_params.extra_args or {}).get(REQUEST_KEY)
+        if told is None:
+            return
+        if not isinstance(told, dict):
+            raise ValueError(f"extra_args: {REQUEST_KEY} must be an object")
+        names = ("forced_reasoning",) * ("forced_answer" in told) + ("thinking_budget",)
+        for name in names:
+            if not isinstance(told.get(name, 0), int):
+                raise ValueError(f"extra_args: {REQUEST_KEY}.{name} must be a whole number")
+
     def is_argmax_invariant(self) -> bool:
         """Lengths are forced for greedy requests too."""
         return False
@@ -117,9 +133,9 @@ class LengthsProcessor(LogitsProcessor):
     def _new_row(
         self, params: SamplingParams, prompt: list[int] | None, output: list[int]
     ) -> tuple[ForcedLengths | ThinkingBudget, Sequence[int]] | None:
-        told: Mapping[str, Any] = (params.extra_args or {}).get(REQUEST_KEY, {})
+        told: Mapping[str, Any] = (params.extra_args or {}).get(REQUEST_KEY) or {}
         if "forced_answer" in told:
-            forced = ForcedLengths(told["forced_reasoning"], self._markers, self._ending)
+            forced = ForcedLengths(told.get("forced_reasoning", 0), self._markers, self._ending)
             return forced, output
         if "thinking_budget" in told and self._markers is not None:
             return ThinkingBudget(told["thinking_budget"], self._markers.end), output

@@ -3,7 +3,8 @@
 The right shape for one engine per core on a CPU: one process, no copies between processes. The
 thread owns the engine; the event loop sends it commands, which it carries out between steps, and
 gets events back through `call_soon_threadsafe`, in order. With nothing to do the thread waits for
-a command. If anything in it raises, the engine has failed: it says so once and ends.
+a command. If a step raises, the engine has failed: it says so once and ends. If a command raises,
+its request or its caller is told (see `workers.engine`), and the thread goes on.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
+import structlog
 import vllm
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
@@ -29,7 +31,16 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.request import Request
 
 from workers.emulator import EmulatedExecutor
-from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
+from workers.engine import (
+    CLOSE_S,
+    MEETING_S,
+    EngineEvents,
+    EngineFacts,
+    EngineGone,
+    EngineOutput,
+    EngineRequest,
+    EngineStep,
+)
 from workers.hand_over import HANDED_OVER, ticket_of
 from workers.kv_migration import kv_tokens_of
 from workers.kv_offload import offloads
@@ -38,6 +49,8 @@ from workers.resume_cost import ENOUGH_SAMPLES
 from workers.sampling import sampling_params
 from workers.scheduler import PhaseAsyncScheduler, PhaseScheduler
 from workers.utilities import kv_endpoint, meet_peer
+
+_log = structlog.get_logger()
 
 # In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
 _WARM_UP_PROMPT = 300  # tokens
@@ -83,15 +96,28 @@ def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
 
 async def until_known(ask: Callable[[], Awaitable[str | None]]) -> str | None:
     """Ask until another engine was met or could not be; :return: why not, or None."""
-    while True:
-        if (answer := await ask()) is not None:
-            return answer or None
-        await asyncio.sleep(_MEETING_POLL_S)
+    try:
+        async with asyncio.timeout(MEETING_S):
+            while True:
+                if (answer := await ask()) is not None:
+                    return answer or None
+                await asyncio.sleep(_MEETING_POLL_S)
+    except TimeoutError:
+        return f"not connected after {MEETING_S:.0f} s"
 
 
-def _set_result(future: asyncio.Future[T], value: T) -> None:
-    if not future.done():  # who waited for it may be gone
-        future.set_result(value)
+def failure_of(error: Exception) -> str:
+    """What a request is told; the error could quote its prompt, so only the type is said."""
+    return f"the engine could not carry this out: {type(error).__name__}"
+
+
+def _resolve(future: asyncio.Future[T], value: T | None, error: Exception | None) -> None:
+    if future.done():  # who waited for it may be gone
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(cast("T", value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +152,7 @@ class InProcessEngine:
             endpoint=None if endpoint is None else Endpoint(**endpoint),
         )
         self._core = client.engine_core
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
-        self._paused = False
-        self._closing = False
+        self._prepare_thread()
         self._steps = 0
         self._step_s = 0.0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
@@ -141,6 +163,15 @@ class InProcessEngine:
 
     def _kind(self) -> str:
         return "in-process" if self._device is None else f"emulated {self._device.name}"
+
+    def _prepare_thread(self) -> None:
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._waiting: set[asyncio.Future[Any]] = set()  # for the thread; owned by the loop
+        self._gone = False  # the thread has ended, or will not answer; owned by the loop
+        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
+        self._paused = False
+        self._closing = False
 
     # ---- on the event loop
 
@@ -162,15 +193,33 @@ class InProcessEngine:
 
     def cancel(self, request_id: str) -> None:
         """End a request and free its KV memory; unknown ones are ignored."""
-        self._commands.put(lambda: self._abort(request_id))
+        self._command(request_id, lambda: self._abort(request_id))
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler how the reader reads now."""
-        self._commands.put(lambda: self._scheduler.set_pace(request_id, pace))
+
+        def call() -> None:
+            try:
+                self._scheduler.set_pace(request_id, pace)
+            except Exception as error:  # noqa: BLE001 (the request goes on at the pace it had)
+                _log.error("pace_not_set", request_id=request_id, kind=type(error).__name__)
+
+        self._commands.put(call)
 
     def hand_over(self, request_id: str) -> None:
         """End a request, to go on elsewhere; unknown ones are ignored."""
-        self._commands.put(lambda: self._scheduler.hand_over(request_id))
+        self._command(request_id, lambda: self._scheduler.hand_over(request_id))
+
+    def _command(self, request_id: str, work: Callable[[], None]) -> None:
+        """Do something for one request on the engine's thread; the request ends if it raises."""
+
+        def call() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
+                self._fail(request_id, error)
+
+        self._commands.put(call)
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         """Connect to the KV memory of another engine; :return: why that failed, or None."""
@@ -178,14 +227,32 @@ class InProcessEngine:
         return await until_known(lambda: self._call(lambda: meet_peer(self._core, values)))
 
     async def _call(self, work: Callable[[], T]) -> T:
-        """Do something on the engine's thread."""
+        """Do something on the engine's thread; raises what it raises.
+
+        :raises EngineGone: if the thread has ended, or ends meanwhile.
+        """
+        if self._gone:
+            raise EngineGone("the engine has stopped")
         done: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
 
         def call() -> None:
-            self._tell(_set_result, done, work())
+            value: T | None = None
+            failure: Exception | None = None
+            try:
+                value = work()
+            except Exception as error:  # noqa: BLE001 (it is raised where it is waited for)
+                failure = error
+            self._tell(_resolve, done, value, failure)
 
         self._commands.put(call)
         return await done
+
+    def _end_waiting(self) -> None:
+        self._gone = True
+        for future in self._waiting.copy():
+            _resolve(future, None, EngineGone("the engine has stopped"))
 
     def pause(self) -> None:
         """Make no further step until `resume`."""
@@ -205,10 +272,13 @@ class InProcessEngine:
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
     async def close(self) -> None:
-        """Stop, and free everything."""
+        """Stop, and free everything; a thread that hangs in a step is left behind."""
         self._commands.put(self._close)
+        self._end_waiting()
         if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, CLOSE_S)
+        if self._thread.is_alive():
+            _log.error("engine_step_hangs", seconds=round(self.since_step_s(), 1))
 
     # ---- on the engine's thread
 
@@ -223,6 +293,8 @@ class InProcessEngine:
             # The process ends when it hears this: nothing is known about the engine any more.
             self._busy_since = None
             self._tell(self._events.engine_failed, f"{type(error).__name__}: {error}")
+        finally:
+            self._tell(self._end_waiting)
 
     def _may_step(self) -> bool:
         return (bool(self._live) or self._storing()) and not self._paused and not self._closing
@@ -247,11 +319,16 @@ class InProcessEngine:
 
     def _step(self) -> None:
         began = time.monotonic()
-        outputs = [
-            self._output(output)
-            for output in self._llm.step()
-            if isinstance(output, RequestOutput)  # the other kind is for models that do not write
-        ]
+        outputs = []
+        for output in self._llm.step():
+            if not isinstance(output, RequestOutput):
+                continue  # the other kind is for models that do not write
+            if output.request_id not in self._live:
+                continue  # it could not be taken out of vLLM
+            try:
+                outputs.append(self._output(output))
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
+                self._fail(output.request_id, error)
         ended = time.monotonic()
         self._steps += 1
         self._step_s = ended - began
@@ -279,14 +356,21 @@ class InProcessEngine:
 
     def _add(self, request: EngineRequest, params: SamplingParams) -> None:
         prompt = tokens_input(list(request.prompt_token_ids))
+        request_id = request.request_id
         try:
-            internal_id = self._llm.add_request(request.request_id, prompt, params)
+            internal_id = self._llm.add_request(request_id, prompt, params)
+            self._live[request_id] = _Live(internal_id, self._scheduler.requests[internal_id])
         except (VLLMClientError, ValueError) as error:
-            self._tell(self._events.request_rejected, request.request_id, str(error))
+            self._forget(request_id)
+            self._tell(self._events.request_rejected, request_id, str(error))
             return
-        record = self._scheduler.requests[internal_id]
-        self._live[request.request_id] = _Live(internal_id, record)
-        self._tell(self._events.request_accepted, request.request_id)
+        except Exception as error:  # noqa: BLE001 (the fault of one request)
+            self._forget(request_id)
+            _log.error("request_not_added", request_id=request_id, kind=type(error).__name__)
+            reason = failure_of(error)
+            self._tell(self._events.request_rejected, request_id, reason, "internal_error")
+            return
+        self._tell(self._events.request_accepted, request_id)
 
     def _abort(self, request_id: str) -> None:
         live = self._live.pop(request_id, None)
@@ -296,6 +380,20 @@ class InProcessEngine:
         self._deliver(
             EngineOutput(request_id, (), "cancelled", preemptions=live.request.num_preemptions)
         )
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        """End one request with an error; the others go on."""
+        _log.error("request_failed_in_engine", request_id=request_id, kind=type(error).__name__)
+        self._live.pop(request_id, None)
+        self._forget(request_id)
+        self._deliver(EngineOutput(request_id, (), "error", message=failure_of(error)))
+
+    def _forget(self, request_id: str) -> None:
+        """Take a request out of vLLM, in whatever state an exception has left it."""
+        try:
+            self._llm.abort_request([request_id])
+        except Exception as error:  # noqa: BLE001 (nothing else can be done for it)
+            _log.error("request_not_freed", request_id=request_id, kind=type(error).__name__)
 
     def _set_paused(self, paused: bool) -> None:
         self._paused = paused

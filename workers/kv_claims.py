@@ -28,6 +28,11 @@ _POLL_MS = 500  # how often the answering end looks whether it must stop
 # wait for their claims one after the other.
 _ANSWER_S = 1.0
 _PAUSE_S = 5.0
+_MOST_FRAME = 2**20  # bytes; a longer one ends the connection of who sent it
+_MOST_REASON = 200  # characters in the log
+
+
+_seconds: msgspec.msgpack.Decoder[float | None] = msgspec.msgpack.Decoder(float | None)
 
 
 class ClaimDesk:
@@ -38,6 +43,7 @@ class ClaimDesk:
         self._book = book
         self._socket: zmq.Socket[bytes] = _socket(zmq.ROUTER, host)
         self._socket.setsockopt(zmq.RCVTIMEO, _POLL_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_FRAME)
         self.port: int = self._socket.bind_to_random_port(_url(host))
 
     def serve(self, handshakes: Mapping[tuple[int, int], bytes], stop: Event) -> None:
@@ -50,13 +56,15 @@ class ClaimDesk:
                 parts = self._socket.recv_multipart()
             except zmq.Again:
                 continue
+            except zmq.ContextTerminated:
+                break
             try:
                 identity, _, message = parts
                 answer = self._answer(handshakes, *msgspec.msgpack.decode(message))
-            except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
-                _log.warning("side_channel_message_refused", reason=str(error))
-                continue
-            self._socket.send_multipart([identity, b"", *answer])
+                self._socket.send_multipart([identity, b"", *answer])
+            except Exception as error:  # noqa: BLE001 (from anybody: the others are still answered)
+                reason = f"{type(error).__name__}: {error}"
+                _log.warning("side_channel_message_refused", reason=reason[:_MOST_REASON])
         self._socket.close()
 
     def _answer(
@@ -87,7 +95,7 @@ class ClaimClient:
         """Ask for the right to read.
 
         :return: until when, by `time.monotonic`, the memory stays; None: it must not be read.
-        :raises OSError: if nobody answers.
+        :raises OSError: if nobody answers, or in other words than these.
         """
         address = (host, port)
         asked = time.monotonic()
@@ -98,11 +106,12 @@ class ClaimClient:
             socket.create_connection(address, _ANSWER_S).close()
             if address not in self._sockets:
                 self._sockets[address] = _socket(zmq.REQ, host)
-                self._sockets[address].setsockopt(zmq.RCVTIMEO, round(_ANSWER_S * 1000))
+                for limit in (zmq.RCVTIMEO, zmq.SNDTIMEO):
+                    self._sockets[address].setsockopt(limit, round(_ANSWER_S * 1000))
                 self._sockets[address].connect(f"{_url(host)}:{port}")
             self._sockets[address].send(msgspec.msgpack.encode((_CLAIM, ticket, reader)))
-            left_s: float | None = msgspec.msgpack.decode(self._sockets[address].recv())
-        except (OSError, zmq.Again) as error:
+            left_s = _seconds.decode(self._sockets[address].recv())
+        except (OSError, zmq.ZMQError, msgspec.MsgspecError, RecursionError) as error:
             self._paused_until[address] = time.monotonic() + _PAUSE_S
             if address in self._sockets:
                 self._sockets.pop(address).close()

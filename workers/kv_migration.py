@@ -17,7 +17,9 @@ Must not know why a request leaves, nor where it goes.
 
 from __future__ import annotations
 
-import importlib.util
+from workers import nixl  # first: it decides what vLLM's connector sees
+
+# isort: split
 import time
 import uuid
 from collections.abc import Iterable
@@ -53,8 +55,8 @@ _KV_TOKENS_KEY = "kv_tokens"  # in the kv_transfer_params of an output
 
 
 def available() -> bool:
-    """Whether the NIXL library is installed."""
-    return importlib.util.find_spec("nixl") is not None
+    """Whether the NIXL library is installed and can be loaded."""
+    return nixl.PROBLEM is None
 
 
 def kv_transfer_config(host: str, held_s: float) -> KVTransferConfig:

@@ -7,6 +7,9 @@ in the thread of vLLM's handshakes. See `workers.kv_migration`.
 
 from __future__ import annotations
 
+from workers import nixl  # noqa: F401  # first: it decides what vLLM's connector sees
+
+# isort: split
 import os
 import time
 import uuid
@@ -71,6 +74,13 @@ class MigrationWorker(NixlPullConnectorWorker):
 
         :return: None: not known yet; "": its KV can be read; else why not.
         """
+        try:
+            return self._meet(peer)
+        except Exception as error:  # noqa: BLE001 (a peer that dies must not take this engine along)
+            self._meetings.pop(peer.engine_id, None)
+            return f"{type(error).__name__}: {error}"
+
+    def _meet(self, peer: Endpoint) -> str | None:
         meeting = self._meetings.get(peer.engine_id)
         if meeting is None:
             if peer.engine_id in self._remote_agents or peer.engine_id == self.engine_id:
@@ -99,7 +109,12 @@ class MigrationWorker(NixlPullConnectorWorker):
         """Claim first; what was granted comes here again, and is read."""
         assert meta.remote is not None
         if req_id in self._until:
-            super()._read_blocks_for_req(req_id, meta)
+            try:
+                super()._read_blocks_for_req(req_id, meta)
+            except Exception as error:  # noqa: BLE001 (this request computes its KV, as others go on)
+                self._log_failure("read_not_begun", req_id, error=error, meta=meta)
+                self._handle_failed_transfer(req_id, None, self._recv_failures)
+                return
             if not meta.awaiting_kvs and meta.remote.engine_id in self._remote_agents:
                 del self._until[req_id]  # nothing was to be read: the other engine was told
             return
@@ -131,6 +146,15 @@ class MigrationWorker(NixlPullConnectorWorker):
 
     def _in_background(self, work: Callable[[], Any]) -> Future[Any]:
         return self._handshake_initiation_executor.submit(work)
+
+    def _get_new_notifs(self) -> set[str]:
+        """Tickets that were used; a message that is none ends nothing but itself."""
+        try:
+            used: set[str] = super()._get_new_notifs()
+        except Exception as error:  # noqa: BLE001 (from any engine; what is lost expires)
+            _log.warning("peer_message_refused", reason=f"{type(error).__name__}: {error}")
+            return set()
+        return used
 
     # ---- what has arrived
 

@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import hmac
 import os
+import socket
 import urllib.parse
-from collections.abc import AsyncIterator
-from typing import assert_never
+from collections.abc import AsyncIterator, Iterator
+from typing import TypeAlias, assert_never
 
 import msgspec
 import structlog
@@ -24,14 +25,22 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from workers.errors import WorkerError
 from workers.messages import (
+    MAX_TO_WORKER_BYTES,
     PROTOCOL,
     Cancel,
+    Finish,
     HandOver,
     Hello,
     MeetPeer,
+    PeerMet,
+    Rejected,
     SetPace,
+    Step,
     Submit,
+    ToGateway,
+    TokenRun,
     Welcome,
     decode_to_worker,
     encode,
@@ -41,9 +50,10 @@ from workers.service import Service
 
 _log = structlog.get_logger()
 
-_MAX_FRAME = 32 * 2**20  # bytes: a submit of 16 MB, escaped
 _HELLO_TIMEOUT_S = 10.0
-_CLOSE_S = 2.0  # for the gateway to answer a close frame
+_CLOSE_S = 1.0  # for the gateway to answer a close frame
+
+_Order: TypeAlias = Submit | Cancel | SetPace | HandOver | MeetPeer
 
 
 class Link:
@@ -83,7 +93,7 @@ class Link:
         except (TimeoutError, ConnectionClosed):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "no hello")
             return False
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             await _refuse(connection, CloseCode.INVALID_DATA, str(error))
             return False
         if not isinstance(message, Hello):
@@ -116,17 +126,36 @@ class Link:
             async for frame in connection:
                 try:
                     message = decode_to_worker(frame)
-                except msgspec.MsgspecError as error:
+                except (msgspec.MsgspecError, RecursionError) as error:
                     await _refuse(connection, CloseCode.INVALID_DATA, str(error))
                     return
                 if isinstance(message, Hello):
                     await _refuse(connection, CloseCode.POLICY_VIOLATION, "hello came twice")
                     return
-                self._obey(message)
+                try:
+                    self._obey(message)
+                except Exception as error:  # noqa: BLE001 (one request's: the others go on)
+                    self._failed(message, error)
         except ConnectionClosed:
             return  # without a close frame: the gateway died
 
-    def _obey(self, message: Submit | Cancel | SetPace | HandOver | MeetPeer) -> None:
+    def _failed(self, message: _Order, error: Exception) -> None:
+        """Answer a message that the service could not carry out."""
+        kind, failure = type(message).__name__, type(error).__name__
+        request_id = None if isinstance(message, MeetPeer) else message.request_id
+        _log.error("message_failed", message=kind, request_id=request_id, kind=failure)
+        match message:
+            case MeetPeer():
+                self._service.not_met(message.peer, failure)
+            case Submit() | Cancel() | HandOver():
+                reason = f"the worker could not carry out {kind}: {failure}"
+                self._service.fail(message.request_id, reason)
+            case SetPace():
+                pass  # the request goes on at the pace it had
+            case _:
+                assert_never(message)
+
+    def _obey(self, message: _Order) -> None:
         match message:
             case Submit():
                 self._service.submit(message)
@@ -151,14 +180,50 @@ class Link:
                 filled.clear()
                 while (message := outbox.take()) is not None:
                     # Waits while the gateway does not read; what comes meanwhile is merged.
-                    await connection.send(encode(message))
+                    for frame in self._frames(message):
+                        await connection.send(frame)
                     self._service.drained()
         except ConnectionClosed:
             return  # the receiver sees it too, and ends the connection
 
+    def _frames(self, message: ToGateway) -> Iterator[bytes]:
+        """The message as it is sent; without what cannot be, whose request fails alone."""
+        try:
+            yield encode(message)
+            return
+        except Exception as error:  # noqa: BLE001 (texts of models and templates: anything)
+            kind = type(error).__name__
+        _log.error("message_not_sent", message=type(message).__name__, kind=kind)
+        match message:
+            case Rejected():
+                reason = f"the reason cannot be sent: {kind}"
+                yield encode(msgspec.structs.replace(message, message=reason, param=None))
+            case PeerMet():
+                yield encode(PeerMet(engine_id=message.engine_id, error=kind))
+            case Step():
+                yield encode(msgspec.structs.replace(message, runs=tuple(self._sendable(message))))
+
+    def _sendable(self, step: Step) -> Iterator[TokenRun]:
+        for run in step.runs:
+            try:
+                encode(msgspec.structs.replace(step, runs=(run,)))
+            except Exception as error:  # noqa: BLE001 (see `_frames`)
+                if run.finish is None:
+                    self._service.fail(run.request_id, "the output could not be sent")
+                    continue
+                message = f"the output could not be sent: {type(error).__name__}"
+                finish = Finish(reason="error", message=message)
+                run = msgspec.structs.replace(
+                    run, token_ids=(), texts=(), boundary=None, finish=finish
+                )
+            yield run
+
     async def _beat(self) -> None:
         while True:
-            self._service.heartbeat()
+            try:
+                self._service.heartbeat()
+            except Exception as error:  # noqa: BLE001 (the gateway takes silence for death)
+                _log.error("heartbeat_failed", kind=type(error).__name__, reason=str(error))
             await asyncio.sleep(self._heartbeat_s)
 
 
@@ -168,20 +233,69 @@ async def _refuse(connection: ServerConnection, code: CloseCode, reason: str) ->
     await connection.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
+def check_free(address: str) -> None:
+    """Find out whether a worker can listen there.
+
+    :raises WorkerError: if somebody else does, or there is no such address here.
+    :raises ValueError: if the address is neither ``unix:/path`` nor ``tcp://host:port``.
+    """
+    scheme, path, host, port = _parts(address)
+    try:
+        if scheme == "unix":
+            if not os.path.isdir(os.path.dirname(path) or "."):
+                raise WorkerError(f"listen: the folder of {path} does not exist")
+            if os.path.exists(path) and _answers(path):
+                raise WorkerError(f"listen: another process listens on {path}")
+            return
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the server sets it, and as a launcher does that keeps the port for its worker.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        raise WorkerError(f"listen: cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _answers(path: str) -> bool:
+    """Whether a process listens there; the file of one that has died stays behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CLOSE_S)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _parts(address: str) -> tuple[str, str, str, int]:
+    """Scheme and path, or scheme, host and port."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix" and rest:
+        return scheme, rest, "", 0
+    parts = urllib.parse.urlsplit(address)
+    if scheme != "tcp" or not parts.hostname or parts.port is None:
+        raise ValueError(f"listen must be unix:/path or tcp://host:port, not {address!r}")
+    return scheme, "", parts.hostname, parts.port
+
+
 @contextlib.asynccontextmanager
 async def listening(address: str, link: Link) -> AsyncIterator[Server]:
     """Listen on ``unix:/path`` or ``tcp://host:port``; the socket's path is removed at the end.
 
     :raises ValueError: if the address is neither.
     """
-    scheme, _, rest = address.partition(":")
-    if scheme == "unix" and rest:
+    scheme, rest, host, port = _parts(address)
+    if scheme == "unix":
         with contextlib.suppress(FileNotFoundError):
             os.unlink(rest)
         mask = os.umask(0o177)  # other users have no business on this link
         try:
             server = await unix_serve(
-                link.handle, rest, compression=None, max_size=_MAX_FRAME, close_timeout=_CLOSE_S
+                link.handle,
+                rest,
+                compression=None,
+                max_size=MAX_TO_WORKER_BYTES,
+                close_timeout=_CLOSE_S,
             )
         finally:
             os.umask(mask)
@@ -192,15 +306,12 @@ async def listening(address: str, link: Link) -> AsyncIterator[Server]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(rest)
         return
-    parts = urllib.parse.urlsplit(address)
-    if scheme != "tcp" or not parts.hostname or parts.port is None:
-        raise ValueError(f"listen must be unix:/path or tcp://host:port, not {address!r}")
     async with serve(
         link.handle,
-        parts.hostname,
-        parts.port,
+        host,
+        port,
         compression=None,
-        max_size=_MAX_FRAME,
+        max_size=MAX_TO_WORKER_BYTES,
         close_timeout=_CLOSE_S,
     ) as server:
         yield server

@@ -7,7 +7,12 @@ this module is imported (see `workers.process`): vLLM and torch read it at impor
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shlex
+import subprocess
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -17,7 +22,7 @@ from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.network_utils import get_ip
 
-from workers import emulator, kv_migration, kv_offload, step_log
+from workers import emulator, kv_migration, kv_offload, nixl, step_log
 from workers.chat import Tokenizer
 from workers.kv_transfer import combined
 from workers.phase import ThinkMarkers
@@ -29,6 +34,7 @@ from workers.settings import WorkerSettings
 _log = structlog.get_logger()
 
 _GIB = 2**30
+_COMPILER_S = 20.0  # for a compiler to say its version
 _ANY_ADDRESS = ("0.0.0.0", "::")
 
 
@@ -41,7 +47,7 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "block_size": settings.block_size,
-        "enforce_eager": settings.enforce_eager,
+        "enforce_eager": _eager(settings),
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "seed": settings.seed,
@@ -94,8 +100,8 @@ def _kv_transfer(settings: WorkerSettings) -> KVTransferConfig | None:
 def _migration(settings: WorkerSettings) -> list[KVTransferConfig]:
     if not settings.kv_migration or settings.emulate is not None:
         return []  # an emulated device has no KV that could be read
-    if not kv_migration.available():
-        _log.warning("kv_migration_unavailable", reason="NIXL is not installed")
+    if (problem := nixl.try_agent(here=current_platform.is_cpu())) is not None:
+        _log.warning("kv_migration_unavailable", reason=f"{problem}; requests move without KV")
         return []
     return [kv_migration.kv_transfer_config(reachable_host(settings.listen), settings.kv_held_s)]
 
@@ -114,7 +120,53 @@ def _offload(settings: WorkerSettings) -> list[KVTransferConfig]:
         host_bytes = int(load_profile(settings.emulate).host.offload_bytes)
     if not host_bytes or settings.kv_resume == "recompute":
         return []  # nothing would ever be loaded
+    available = _available_bytes()
+    if settings.emulate is None and available is not None and host_bytes > available:
+        reason = (
+            f"kv_offload_gib asks for {host_bytes / _GIB:.1f} GiB of memory, and "
+            f"{available / _GIB:.1f} GiB are available; preempted requests compute their KV again"
+        )
+        _log.warning("kv_offload_unavailable", reason=reason)
+        return []
     return [kv_offload.kv_transfer_config(host_bytes, settings.kv_resume)]
+
+
+def _available_bytes() -> int | None:
+    """Memory of this machine that nobody uses; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return sizes[0] * 1024 if sizes else None
+
+
+def _eager(settings: WorkerSettings) -> bool:
+    """Whether the model runs as it is written; also where nothing could compile it."""
+    if settings.enforce_eager:
+        return True
+    problem = _compile_problem()
+    if problem is not None:
+        _log.warning("compile_unavailable", reason=f"{problem}; the model runs without, slower")
+    return problem is not None
+
+
+def _compile_problem() -> str | None:
+    """Why torch.compile has no compiler for its code, or None."""
+    on_cpu = current_platform.is_cpu()
+    if not on_cpu and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs Triton, which is not installed"
+    name, others = ("CXX", ("g++", "clang++")) if on_cpu else ("CC", ("gcc", "clang"))
+    chosen = os.environ.get(name)
+    tried = (chosen,) if chosen else others
+    for compiler in tried:
+        try:
+            asked = [*shlex.split(compiler), "--version"]
+            if subprocess.run(asked, capture_output=True, timeout=_COMPILER_S).returncode == 0:
+                return None
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return f"torch.compile needs a compiler that works: {' or '.join(tried)} ({name} names another)"
 
 
 def _policy(settings: WorkerSettings) -> dict[str, Any]:

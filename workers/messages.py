@@ -23,6 +23,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 PROTOCOL = 3  # raised with every incompatible change; both ends refuse another one
+# The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
+MAX_TO_WORKER_BYTES = 32 * 2**20
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error", "handed_over"]
 
@@ -78,6 +80,11 @@ class Pace(Value):
     tau_s: float  # seconds per answering token
     paced: bool = True  # False: the reader takes tokens as fast as they come
     paused: bool = False
+
+    @property
+    def possible(self) -> bool:
+        """Whether a reader can have it: above 0 seconds per token."""
+        return 0.0 < self.tau_s < float("inf")
 
 
 class PhaseCounts(Value):

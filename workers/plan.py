@@ -71,6 +71,8 @@ def check_values(submit: Submit) -> None:
         )
     if not all(sampling.stop):
         raise _wrong("sampling.stop", "stop must not contain an empty string")
+    if not submit.pace.possible:
+        raise _wrong("pace.tau_s", f"tau_s must be seconds above 0, got {submit.pace.tau_s}")
 
 
 def _forced(

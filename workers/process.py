@@ -4,13 +4,14 @@ Decides the process's surroundings: cores, environment, logging, signals, its li
 order matters: cores and environment are set before torch and vLLM are imported, and the worker
 listens only when its engine can serve, so that a connection means readiness.
 
-How it ends:
+How it ends, within seconds whatever the engine is doing:
     SIGTERM                     requests are cancelled, the connection is closed, exit 0
     SIGINT                      the same; ignored with a launcher's pipe: the launcher decides, and
                                 Ctrl-C reaches us both
     the launcher's pipe closes  the launcher is dead: kill everything at once
     the gateway goes away       requests are cancelled, and it waits for the next one
     the engine fails            every request is told, exit 1
+    it cannot start             the last line it writes is `worker_failed` with the cause, exit 1
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import msgspec
 import structlog
-import uvloop
 
+from workers import logs, loop
+from workers.errors import WorkerError
 from workers.settings import WorkerSettings
 
 _log = structlog.get_logger()
 
 _LAST_WORDS_S = 1.0  # for the gateway to read that the engine failed
+# From the order to stop to the end, last words not counted. A launcher waits 3 s.
+_STOP_S = 2.8
 
 
 def main() -> None:
@@ -49,15 +55,37 @@ def main() -> None:
     if settings.listen.startswith("tcp:") and not settings.token:
         parser.error("--settings: token is required for a TCP address")
     prepare(settings)
+    from workers.link import check_free
+
     try:
-        status = uvloop.run(run(settings))
+        # What can be found out before vLLM is imported, and the model loaded.
+        check_model(settings.model)
+        check_free(settings.listen)
+        status = loop.run(run(settings))
     except Exception as error:  # noqa: BLE001 (logged, and the process ends)
-        _log.error("worker_failed", reason=str(error), exc_info=True)
+        _log.error("worker_failed", reason=logs.start_failure(error), exc_info=True)
         status = 1
+    end(status)
+
+
+def end(status: int) -> None:
+    """End this process at once, and what it started."""
+    logs.forget_causes()
+    for child in multiprocessing.active_children():
+        child.kill()
     # Not sys.exit: taking torch and vLLM down module by module takes seconds and frees nothing
     # that the system does not free at once.
     sys.stderr.flush()
     os._exit(status)
+
+
+def check_model(model: str) -> None:
+    """:raises WorkerError: if it can only be a folder, and there is none."""
+    if os.path.isabs(model) or model.startswith("."):
+        if not os.path.isdir(model):
+            raise WorkerError(f"model: {model} is not a folder")
+        if not os.path.isfile(os.path.join(model, "config.json")):
+            raise WorkerError(f"model: the folder {model} has no config.json")
 
 
 def prepare(settings: WorkerSettings) -> None:
@@ -69,19 +97,21 @@ def prepare(settings: WorkerSettings) -> None:
         signal.signal(signal.SIGINT, lambda *_: kill_all())
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging(settings.instance_id)
+    logs.configure(logging.INFO, settings.instance_id)
+    logs.prepare_engine_logs(settings.instance_id)
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
         os.sched_setaffinity(0, settings.cpu_cores)
     defaults = {
         "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "VLLM_NO_USAGE_STATS": "1",
         "NIXL_LOG_LEVEL": "WARN",
         # workers.forced_lengths speaks the interface of this model runner.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "TOKENIZERS_PARALLELISM": "false",
+        # It warns when this process is gone, and would have the last word in the log.
+        "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
     }
     if os.path.isdir(settings.model):
         defaults["HF_HUB_OFFLINE"] = "1"
@@ -92,22 +122,6 @@ def prepare(settings: WorkerSettings) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def configure_logging(instance_id: str) -> None:
-    """JSON lines to standard error; never the text of a prompt."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    structlog.contextvars.bind_contextvars(instance_id=instance_id)
 
 
 def watch_parent(parent_fd: int, listen: str) -> None:
@@ -165,6 +179,7 @@ async def run(settings: WorkerSettings) -> int:
         engine=facts.name,
         endpoint=facts.endpoint,
     )
+    logs.forget_causes()
     stop = asyncio.Event()
     failures: list[str] = []
 
@@ -172,9 +187,11 @@ async def run(settings: WorkerSettings) -> int:
         failures.append(reason)
         stop.set()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    events = asyncio.get_running_loop()
+    events.set_exception_handler(_log_callback_failure)
+    events.add_signal_handler(signal.SIGTERM, stop.set)
     if settings.parent_fd is None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        events.add_signal_handler(signal.SIGINT, stop.set)
     async with asyncio.TaskGroup() as tasks:
         service = Service(engine, renderer, tasks, failed)
         engine.start(service)
@@ -184,10 +201,29 @@ async def run(settings: WorkerSettings) -> int:
             await stop.wait()
             if failures:
                 await asyncio.sleep(_LAST_WORDS_S)
-        service.close()
+            bound = threading.Timer(_STOP_S, _stop_now, (1 if failures else 0,))
+            bound.daemon = True
+            bound.start()
+            service.close()
         await engine.close()
     _log.info("worker_stopped", failures=failures)
+    bound.cancel()
     return 1 if failures else 0
+
+
+def _stop_now(status: int) -> None:
+    _log.error("worker_stop_hangs", seconds=_STOP_S)
+    end(status)
+
+
+def _log_callback_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One event of one request: the loop goes on."""
+    error = context.get("exception")
+    _log.error(
+        "callback_failed",
+        reason=context.get("message"),
+        kind=None if error is None else type(error).__name__,
+    )
 
 
 if __name__ == "__main__":

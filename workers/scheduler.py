@@ -24,8 +24,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+import structlog
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
@@ -49,6 +51,8 @@ from workers.phase_stats import PhaseStats
 from workers.policy_settings import PolicySettings
 from workers.step_log import StepLog
 from workers.utilities import serve_utilities
+
+_log = structlog.get_logger()
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
@@ -74,6 +78,30 @@ class _Totals:
         if state.kv_blocks:
             self.running += sign
             self.kv_blocks += sign * state.kv_blocks
+
+
+class _Told(msgspec.Struct):
+    """What the worker adds to a request, as far as the scheduler reads it."""
+
+    phase: Literal["reasoning", "answering"]
+    request_id: str
+    pace: Pace
+    user: str | None = None
+
+
+def _told(value: object) -> _Told | None:
+    """In a stock server anybody can write something there: what is wrong counts as nothing."""
+    if value is None:
+        return None
+    try:
+        told = msgspec.convert(value, _Told)
+    except msgspec.ValidationError as error:
+        _log.warning("request_facts_ignored", key=REQUEST_KEY, reason=str(error))
+        return None
+    if not told.pace.possible:
+        _log.warning("request_facts_ignored", key=REQUEST_KEY, reason="tau_s must be above 0")
+        return None
+    return told
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -146,7 +174,12 @@ class _PhaseMixin(Scheduler):
             self._track(request)
         if self._step_log is not None:
             self._step_log.arrived(idle=not self.has_unfinished_requests())
-        super().add_request(request)
+        try:
+            super().add_request(request)
+        except Exception:
+            if request.request_id not in self.requests:
+                self._forget_if_finished(request.request_id)
+            raise
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step, after the policy has said who takes part."""
@@ -282,20 +315,18 @@ class _PhaseMixin(Scheduler):
 
     def _track(self, request: Request) -> None:
         params = request.sampling_params
-        told = ((params.extra_args if params else None) or {}).get(REQUEST_KEY)
-        if not isinstance(told, dict):  # in a stock server anybody can write something there
-            told = None
+        told = _told(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
         if told is None:
             phase, own_id, pace = self._phase_of_prompt(request), None, None
         else:
-            phase, own_id, pace = Phase(told["phase"]), told["request_id"], Pace(**told["pace"])
+            phase, own_id, pace = Phase(told.phase), told.request_id, told.pace
             self._own_ids[own_id] = request.request_id
         end = None if self._markers is None else self._markers.end
         state = PhaseState(PhaseTracker(phase, end), own_id, pace)
         self._phase_states[request.request_id] = state
         self._totals(phase).count(state, 1)
         if self._dispatcher is not None:
-            user = None if told is None else told.get("user")
+            user = None if told is None else told.user
             self._dispatcher.arrived(request, state, user, self.now())
 
     def _phase_of_prompt(self, request: Request) -> Phase:

@@ -4,8 +4,11 @@
     2. The request is checked against the model's context and given to the engine.
     3. The engine accepts it: `Accepted` goes out.
     4. Each engine step becomes one `Step`: texts, boundaries, finishes.
-    5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, or the failure of
-       the engine.
+    5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, an error of its
+       own, or the failure of the engine.
+
+Everything here runs on one event loop for all requests: what one of them, or one peer, makes raise
+is answered to that one, and the others go on.
 
 Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
 """
@@ -14,15 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from workers.chat import ChatRenderer
 from workers.detokenize import Detokenizer
-from workers.engine import Engine, EngineRequest, EngineStep
+from workers.engine import Engine, EngineOutput, EngineRequest, EngineStep
 from workers.errors import RequestRejected
 from workers.messages import (
     Accepted,
@@ -34,6 +38,7 @@ from workers.messages import (
     PeerMet,
     Rejected,
     Submit,
+    TokenRun,
 )
 from workers.outbox import Outbox
 from workers.phase import Phase
@@ -89,6 +94,7 @@ class Service:
         self._outbox: Outbox | None = None
         self._wake: Callable[[], None] = lambda: None
         self._paused = False  # the engine, until the link has caught up
+        self._started: set[asyncio.Task[None]] = set()  # what `close` must end
 
     # ---- the link
 
@@ -101,10 +107,10 @@ class Service:
         """The gateway is gone: nobody waits for these requests any more."""
         self._outbox = None
         self._wake = lambda: None
-        for request_id, entry in self._entries.items():
+        entries, self._entries = self._entries, {}
+        for request_id, entry in entries.items():
             if entry.stage is not _Stage.PREPARING:
-                self._engine.cancel(request_id)
-        self._entries.clear()
+                self._cancel_in_engine(request_id)
         self._resume()
 
     def drained(self) -> None:
@@ -137,7 +143,7 @@ class Service:
             return
         entry = _Entry(_Stage.PREPARING, message.pace)
         self._entries[message.request_id] = entry
-        self._tasks.create_task(self._prepare(message, entry))
+        self._start_task(self._prepare(message, entry))
 
     def cancel(self, request_id: str) -> None:
         """End a request; unknown and finished ones are ignored."""
@@ -161,22 +167,59 @@ class Service:
 
     def meet_peer(self, peer: Endpoint) -> None:
         """Connect to another engine's KV memory; answered by `PeerMet`."""
-        self._tasks.create_task(self._meet(peer))
+        self._start_task(self._meet(peer))
 
     async def _meet(self, peer: Endpoint) -> None:
         error: str | None = NO_KV_MOVES
         if self._engine.facts.endpoint is not None:
-            error = await self._engine.meet_peer(peer)
+            try:
+                error = await self._engine.meet_peer(peer)
+            except Exception as failure:  # noqa: BLE001 (the peer's fault: it is answered)
+                error = f"{type(failure).__name__}: {failure}"
         if error is not None:
-            _log.warning("peer_not_met", engine_id=peer.engine_id, reason=error)
-        if self._outbox is not None:
-            self._outbox.put(PeerMet(engine_id=peer.engine_id, error=error))
+            self.not_met(peer, error)
+        elif self._outbox is not None:
+            self._outbox.put(PeerMet(engine_id=peer.engine_id))
             self._wake()
+
+    def not_met(self, peer: Endpoint, reason: str) -> None:
+        """Answer that another engine's KV cannot be read."""
+        _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
+        if self._outbox is not None:
+            self._outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
+            self._wake()
+
+    def fail(self, request_id: str, message: str) -> None:
+        """End one request with an error, wherever it stands; unknown ones are rejected.
+
+        :param message: what the gateway is told; must not quote text of the request.
+        """
+        entry = self._entries.pop(request_id, None)
+        if entry is not None and entry.stage is not _Stage.PREPARING:
+            self._cancel_in_engine(request_id)
+        if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
+            self._answer_rejected(request_id, RequestRejected("internal_error", message))
+            return
+        self._put_runs((entry.stream.end(Finish(reason="error", message=message)),))
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+
+    def _cancel_in_engine(self, request_id: str) -> None:
+        try:
+            self._engine.cancel(request_id)
+        except Exception as error:  # noqa: BLE001 (the others must be told, too)
+            _log.error("cancel_failed", request_id=request_id, kind=type(error).__name__)
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """The reader reads at another pace; unknown and finished requests are ignored."""
         entry = self._entries.get(request_id)
         if entry is None:
+            return
+        if not pace.possible:
+            _log.warning("pace_ignored", request_id=request_id, tau_s=pace.tau_s)
             return
         entry.pace = pace
         if entry.stage is not _Stage.PREPARING:
@@ -248,8 +291,7 @@ class Service:
         del self._entries[request_id]
         if self._outbox is not None:
             self._outbox.put(entry.accepted)
-            self._outbox.put_step((entry.stream.end(finish),), self._engine.stats())
-            self._wake()
+            self._put_runs((entry.stream.end(finish),))
 
     def _drop(self, request_id: str, entry: _Entry, rejection: RequestRejected) -> None:
         if self._entries.get(request_id) is entry:
@@ -280,26 +322,22 @@ class Service:
         self._outbox.put(entry.accepted)
         self._wake()
 
-    def request_rejected(self, request_id: str, reason: str) -> None:
+    def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
         """The engine itself refused a request."""
         entry = self._entries.get(request_id)
         if entry is not None:
-            self._drop(request_id, entry, RequestRejected("invalid_value", reason))
+            self._drop(request_id, entry, RequestRejected(code, reason))
 
     def step_finished(self, step: EngineStep) -> None:
         """Pass on what the engine produced."""
         runs = []
         for output in step.outputs:
-            entry = self._entries.get(output.request_id)
-            if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
-                continue
-            update = entry.stream.advance(output)
-            if update.cancel:
-                self._engine.cancel(output.request_id)
-            if update.run is not None:
-                runs.append(update.run)
-            if entry.stream.finished:
-                del self._entries[output.request_id]
+            try:
+                run = self._advance(output)
+            except Exception as error:  # noqa: BLE001 (see `_spoiled`)
+                run = self._spoiled(output.request_id, error)
+            if run is not None:
+                runs.append(run)
         if self._outbox is None:
             return
         self._outbox.put_step(tuple(runs), step.stats)
@@ -308,22 +346,57 @@ class Service:
             self._engine.pause()
         self._wake()
 
+    def _advance(self, output: EngineOutput) -> TokenRun | None:
+        entry = self._entries.get(output.request_id)
+        if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
+            return None
+        update = entry.stream.advance(output)
+        if update.cancel:
+            self._engine.cancel(output.request_id)
+        if entry.stream.finished:
+            del self._entries[output.request_id]
+        return update.run
+
+    def _spoiled(self, request_id: str, error: Exception) -> TokenRun | None:
+        """A tokenizer is the model's author's: what it raises for one request ends that one.
+
+        The error could quote the output, so only its type is told.
+        """
+        kind = type(error).__name__
+        _log.error("request_output_failed", request_id=request_id, kind=kind)
+        entry = self._entries.pop(request_id, None)
+        self._cancel_in_engine(request_id)
+        if entry is None or entry.stream is None:
+            return None
+        message = f"the output could not be turned into text: {kind}"
+        return entry.stream.end(Finish(reason="error", message=message))
+
     def engine_failed(self, reason: str) -> None:
         """End every request; this process cannot go on."""
         _log.error("engine_failed", reason=reason, requests=len(self._entries))
+        try:
+            self._end_all(reason)
+        finally:
+            self._on_failure(reason)
+
+    def _end_all(self, reason: str) -> None:
         finish = Finish(reason="error", message=reason)
+        entries, self._entries = self._entries, {}
         runs = []
-        for request_id, entry in list(self._entries.items()):
+        for request_id, entry in entries.items():
             if entry.stage is _Stage.ACTIVE and entry.stream is not None:
                 runs.append(entry.stream.end(finish))
             else:
-                self._drop(request_id, entry, RequestRejected("engine_failed", reason))
-        self._entries.clear()
+                self._answer_rejected(request_id, RequestRejected("engine_failed", reason))
+        self._put_runs(tuple(runs))
+
+    def _put_runs(self, runs: tuple[TokenRun, ...]) -> None:
         if self._outbox is not None:
-            self._outbox.put_step(tuple(runs), self._engine.stats())
+            self._outbox.put_step(runs, self._engine.stats())
             self._wake()
-        self._on_failure(reason)
 
     def close(self) -> None:
-        """Free what this object owns; the engine is not its own."""
+        """End what this object has begun; the engine is not its own."""
+        for task in self._started:
+            task.cancel()
         self._render_thread.shutdown(wait=False, cancel_futures=True)

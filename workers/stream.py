@@ -73,6 +73,7 @@ class RequestStream:
                 reason=reason,
                 preemptions=output.preemptions,
                 cached_tokens=self._cached_tokens,
+                message=output.message,
                 ticket=output.ticket if reason == "handed_over" else None,
             )
         elif not token_ids:

@@ -11,7 +11,7 @@ METRICS = """\
 pascal_requests_running{instance="worker-0",phase="reasoning"} 25.0
 pascal_requests_running{instance="worker-0",phase="answering"} 15.0
 pascal_requests_running{instance="worker-1",phase="reasoning"} 3.0
-pascal_kv_blocks_total{instance="worker-0"} 5624.0
+pascal_kv_blocks{instance="worker-0"} 5624.0
 pascal_emulated_seconds_total{instance="worker-0"} 7.5
 pascal_emulated_steps_total{instance="worker-0"} 100.0
 pascal_emulated_busy_seconds_total{instance="worker-0"} 2.5

@@ -47,7 +47,7 @@ class Play:
 
     def let_time_run_out(self, session: Session) -> None:
         route = self.cluster.router.routes[session.response_id]
-        route.deadline_s = 0.0
+        route._stage_ends_s = 0.0
         self.cluster.router._arm(route)
 
     def release(self) -> None:

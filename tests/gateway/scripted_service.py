@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.bodies import ResponsesBody, parse_body
-from gateway.config import Config, PacingConfig
+from gateway.config import Config, PacingConfig, WorkersConfig
 from gateway.link import LinkError, WorkerLink, open_link
 from gateway.requests import Generation, default_targets
 from gateway.service import ResponseService
@@ -70,7 +70,9 @@ async def scene(
         store = ResponseStore(folder / "store.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        service = ResponseService(Config(**tables), store)
+        # Scripted workers send no heartbeats, and a busy machine is slow: nobody falls silent.
+        patient = {"workers": WorkersConfig(heartbeat_timeout_s=1000.0)}
+        service = ResponseService(Config(**(patient | tables)), store)
         built = Scene(folder, service, stack)
         for name in names:
             await built.join(name, movable=movable)

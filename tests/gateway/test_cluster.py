@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway import link as link_module
 from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
-from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
 from tests.gateway.scripted_service import ended, generation, serving, start
@@ -90,6 +90,17 @@ async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
         with pytest.raises(NotFound):
             service.find(submit.request_id, "")
+
+
+async def test_a_bug_in_a_worker_is_not_the_fault_of_the_client(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        starting = asyncio.create_task(service.start(await generation(service), ""))
+        submit = await workers["worker-0"].next_submit()
+        refusal = Rejected(request_id=submit.request_id, code="internal_error", message="a bug")
+        await workers["worker-0"].say(refusal)
+        with pytest.raises(ApiError) as caught:
+            await starting
+        assert (caught.value.status, caught.value.code) == (500, "internal_error")
 
 
 async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Path) -> None:
@@ -257,7 +268,7 @@ async def test_drain_refuses_new_requests_and_waits_for_the_running(tmp_path: Pa
 
 async def test_a_silent_instance_gets_no_new_requests(tmp_path: Path) -> None:
     async with serving(tmp_path, "a", "b") as (service, workers):
-        service.cluster.instances["a"].link.last_heard_s -= 10
+        service.cluster.instances["a"].link.last_heard_s -= 1000
         for _ in range(3):
             session, _ = await start(service, workers["b"])
             assert session.instance_id == "b"
@@ -289,7 +300,7 @@ async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
         instance = service.cluster.instances["worker-0"]
         assert (instance.since_step_s, instance.stats) == (4.5, IDLE)
         metrics = service.metrics.render().decode()
-        assert 'pascal_kv_blocks_total{instance="worker-0"} 100.0' in metrics
+        assert 'pascal_kv_blocks{instance="worker-0"} 100.0' in metrics
         assert "pascal_kv_blocks_held{" not in metrics  # its KV cannot move
 
 

@@ -155,5 +155,77 @@ def test_flags_take_durations_with_units(text: str, seconds: float) -> None:
     assert load(environment={}, flags={"session.ttl_s": text}).session.ttl_s == seconds
 
 
-def test_lists_are_separated_by_commas() -> None:
-    assert load(environment={"PASCAL_API_KEYS": "a, b,"}).server.api_keys == ("a", "b")
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("a, b,", ("a", "b")),
+        ("a", ("a",)),
+        ('["x","y"]', ("x", "y")),
+        (" [ 'x', \"y,z\", ] ", ("x", "y,z")),
+        ("[]", ()),
+        (" ", ()),
+    ],
+)
+def test_lists_are_plain_or_as_in_the_file(text: str, keys: tuple[str, ...]) -> None:
+    assert load(environment={"PASCAL_API_KEYS": text}).server.api_keys == keys
+    assert load(environment={}, flags={"server.api_keys": text}).server.api_keys == keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["secret",y]', '"secret","y"', "[secret", "secret]", "x,['secret']", "[1, 2]", "['secret'] #",
+     '["secret"]\nport = 1'],
+)  # fmt: skip
+def test_a_list_that_is_neither_is_refused_and_not_shown(text: str) -> None:
+    if text == "['secret'] #":  # a comment, as the file may have
+        assert load(environment={"PASCAL_API_KEYS": text}).server.api_keys == ("secret",)
+        return
+    with pytest.raises(ConfigError, match=r"PASCAL_API_KEYS \(server\.api_keys\)") as caught:
+        load(environment={"PASCAL_API_KEYS": text})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"command line \(server\.allowed_origins\)"):
+        load(environment={}, flags={"server.allowed_origins": text})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("workers.kv_migration", "false", False),
+        ("workers.kv_migration", "True", True),
+        ("workers.kv_migration", "0", False),
+        ("server.max_message_bytes", "1_048_576", 1048576),
+        ("server.max_message_bytes", "0x100000", 1048576),
+        ("placement.headroom", "0.25", 0.25),
+        ("placement.headroom", "2.5e-1", 0.25),
+        ("placement.affinity", "1_0", 10.0),
+        ("model.name", "Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("model.name", '"Qwen/Qwen3-8B"', "Qwen/Qwen3-8B"),
+        ("model.name", "'Qwen/Qwen3-8B'", "Qwen/Qwen3-8B"),
+    ],
+)
+def test_values_of_flags_may_be_written_as_in_the_file(key: str, text: str, value: object) -> None:
+    table, _, name = key.partition(".")
+    config = load(environment={}, flags={key: text})
+    assert getattr(getattr(config, table), name) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("workers.kv_migration", "yes", "expected true or false, not 'yes'"),
+        ("workers.kv_migration", "", "expected true or false, not ''"),
+        ("workers.kv_migration", "2", "expected true or false, not '2'"),
+        ("workers.count", "two", "expected a whole number, not 'two'"),
+        ("workers.count", "2.5", "expected a whole number, not '2.5'"),
+        ("workers.count", "true", "expected a whole number, not 'true'"),
+        ("workers.count", "[2]", "expected a whole number, not '[2]'"),
+        ("pacing.tpot_s", "fast", "expected a number, not 'fast'"),
+        ("pacing.tpot_s", "1 s", "expected a number, not '1 s'"),
+        ("model.name", '"a"b"', "cannot be read as in the file"),
+    ],
+)
+def test_a_flag_of_the_wrong_type_is_refused_by_name(key: str, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(environment={}, flags={key: text})
+    assert str(caught.value).startswith(f"command line ({key}): ")
+    assert expected in str(caught.value)

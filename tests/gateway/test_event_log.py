@@ -68,3 +68,34 @@ async def test_a_reader_that_fell_behind_the_ring_is_told() -> None:
             log.append("delta", {})
         with pytest.raises(LogTruncated):
             await anext(batches)
+
+
+def test_memory_is_counted_as_events_come_and_go() -> None:
+    log = EventLog(4)
+    sizes = []
+    for index in range(10):
+        log.append("delta", {"delta": "x" * index})
+        sizes.append(log.size_bytes)
+    assert sizes[:4] == sorted(sizes[:4])
+    newest = [len(entry.data) + len(entry.text) for entry in log.after(5)]
+    assert 4 * 150 < log.size_bytes - sum(newest) < 4 * 300  # the objects themselves
+    log.expire()
+    assert log.size_bytes == 0
+    with pytest.raises(LogTruncated):
+        log.after(8)
+    assert log.after(9) == []
+
+
+async def test_a_log_that_keeps_nothing_tells_its_end() -> None:
+    log = EventLog(0)
+    log.append("delta", {"delta": "x"})
+    ending = asyncio.create_task(log.ended())
+    await asyncio.sleep(0)
+    assert log.followed
+    log.append("delta", {"delta": "y"})
+    await asyncio.sleep(0)
+    assert not ending.done()
+    log.append("end", {}, terminal=True)
+    await asyncio.wait_for(ending, 10)
+    assert (log.followed, log.size_bytes, log.next_sequence) == (False, 0, 3)
+    await asyncio.wait_for(log.ended(), 10)

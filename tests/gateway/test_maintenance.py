@@ -31,6 +31,7 @@ class Launcher:
     restartable = True
 
     def __init__(self, playing: Play, names: Collection[str]) -> None:
+        self.restart_timeout_s = 30.0
         self.names = names
         self.restarted: list[str] = []
         self._playing = playing
@@ -201,3 +202,54 @@ async def test_with_a_key_everybody_may_who_has_it(tmp_path: Path) -> None:
         client.get("/admin/instances", headers=headers) as answer,
     ):
         assert answer.status == 200
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_restart_that_never_comes_back_ends_with_an_error(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+) -> None:
+    """Whether the old process does not end or no new one comes."""
+    async with gateway(tmp_path) as (playing, launcher, url, client):
+        launcher.restart_timeout_s = 0.3
+
+        async def restart(name: str) -> None:
+            if ends:
+                await playing.scene.lose(name)
+
+        monkeypatch.setattr(launcher, "_restart", restart)
+        async with asyncio.timeout(30):
+            status = await command("drain", "a", "--restart", f"--base-url={url}")
+        assert status == 1
+        message = "pascal: Instance 'a' was not restarted: it did not come back within 0 s.\n"
+        assert capsys.readouterr().err == message
+        async with client.get("/admin/instances/a") as answer:
+            described = await answer.json()
+        # One that did not end serves on; one that comes back later serves.
+        assert described["state"] == ("absent" if ends else "serving")
+        assert "was not restarted" in described["error"]
+        assert playing.cluster.router.drained == set()
+        monkeypatch.undo()
+        if ends:
+            await playing.scene.join("a", movable=True)
+            playing.act("a")
+        launcher.restart_timeout_s = 30.0
+        assert await command("drain", "a", "--restart", f"--base-url={url}") == 0
+        async with client.get("/admin/instances/a") as answer:
+            described = await answer.json()
+        assert (described["state"], described["error"]) == ("serving", None)
+
+
+async def test_a_launcher_that_fails_to_restart_is_an_error_of_that_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> None:
+        raise KeyError("a bug")
+
+    async with gateway(tmp_path) as (playing, launcher, url, _):
+        monkeypatch.setattr(launcher, "restart", broken)
+        assert await command("drain", "a", "--restart", f"--base-url={url}") == 1
+        assert "internal error, see the gateway's log" in capsys.readouterr().err
+        assert playing.cluster.router.drained == set()

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from gateway.boundary import BoundaryTimes
-from gateway.lifecycle import State
-from gateway.migration import GiveUp, Limits, Resubmit, Route, Stage
+from gateway.lifecycle import IllegalTransition, State
+from gateway.migration import (
+    TRANSITIONS,
+    GiveUp,
+    Limits,
+    Migration,
+    Move,
+    Resubmit,
+    Route,
+    Stage,
+)
 from tests.gateway.sessions import make_session
 from workers.messages import Ticket
 
-LIMITS = Limits(migration_timeout_s=5.0, failover_timeout_s=60.0, max_restarts=2)
+LIMITS = Limits(
+    migration_timeout_s=5.0,
+    failover_timeout_s=60.0,
+    max_restarts=2,
+    accept_timeout_s=20.0,
+    cancel_timeout_s=3.0,
+)
 TICKET = Ticket(engine_id="e", data="d", tokens=20, valid_s=3.0)
 
 
@@ -30,6 +47,10 @@ def moving(now: float = 0.0) -> Route:
     route = running(make_route())
     route.hand_over("b", 2, now)
     return route
+
+
+def deadline_of(route: Route) -> float | None:
+    return route.deadline_s
 
 
 def passed_boundary_at(route: Route) -> float | None:
@@ -65,7 +86,69 @@ def test_what_is_said_of_a_ticket_after_a_doubt_does_not_count() -> None:
     route.handed_over(TICKET)
     route.submitted("b", 0.0, with_ticket=True)
     assert route.expired(5.0) == Resubmit(prefer="b")
+    route.submitted("b", 5.0, with_ticket=False)
+    route.accepted(5.0)
     assert route.progressed(20) == "recomputed"
+
+
+def test_a_request_that_leaves_before_its_first_token_has_ended_its_move() -> None:
+    outcomes: Counter[str] = Counter()
+    route = running(Route(make_session(), LIMITS, outcomes))
+    route.withdraw(2, 0.0)
+    route.submitted("b", 0.0, with_ticket=False)
+    route.accepted(0.0)
+    route.withdraw(2, 0.0)
+    assert outcomes == {"recomputed": 1}
+
+
+# ---- the table --------------------------------------------------------------------------------
+
+DEEDS: dict[Move, Callable[[Route], object]] = {
+    Move.SUBMIT: lambda route: route.submitted("b", 0.0, with_ticket=True),
+    Move.WAIT: lambda route: route.waits(0.0),
+    Move.ACCEPT: lambda route: route.accepted(0.0),
+    Move.ACCEPT_TICKET: lambda route: route.accepted(0.0),
+    Move.PROGRESS: lambda route: route.progressed(1),
+    Move.HAND_OVER: lambda route: route.hand_over("b", 2, 0.0),
+    Move.END: lambda route: route.over(),
+}
+
+
+@pytest.mark.parametrize("move", Move)
+@pytest.mark.parametrize("stage", Stage)
+def test_each_deed_moves_a_route_as_the_table_says_or_leaves_it_as_it_was(
+    stage: Stage, move: Move
+) -> None:
+    route = make_route()
+    route.holder, route.stage = "a", stage
+    if move is not Move.ACCEPT:
+        route.migration = Migration("a", "b", 2, 0.0, with_kv=move is Move.ACCEPT_TICKET)
+    before = (route.stage, route.holder, route.wire_id, copied(route.migration))
+    if (stage, move) in TRANSITIONS:
+        DEEDS[move](route)
+        assert route.stage is TRANSITIONS[stage, move]
+    elif (stage, move) == (Stage.HANDING_OVER, Move.PROGRESS):
+        assert route.progressed(1) is None  # the source still generates: nothing moves
+        assert route.stage is stage
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            DEEDS[move](route)
+        assert (caught.value.state, caught.value.event) == (stage, move)
+        assert (route.stage, route.holder, route.wire_id, route.migration) == before
+
+
+def copied(migration: Migration | None) -> Migration | None:
+    return None if migration is None else replace(migration)
+
+
+def test_every_stage_can_be_reached_and_nothing_leaves_the_last() -> None:
+    assert {Stage.WAITING, *TRANSITIONS.values()} == set(Stage)
+    assert {after for (stage, _), after in TRANSITIONS.items() if stage is Stage.OVER} == {
+        Stage.OVER
+    }
+
+
+# ---- one submission after another -------------------------------------------------------------
 
 
 def test_each_submission_has_an_id_of_its_own() -> None:
@@ -103,9 +186,10 @@ def test_time_up_in_a_move_is_the_same_again_without_ticket(stage: str) -> None:
     assert route.expired(5.0) == Resubmit(prefer="b")
     assert route.ticket(0.0) is None
     route.submitted("b", 5.0, with_ticket=False)
-    assert route.deadline_s is None  # from here on the instance's heartbeat is what counts
+    assert deadline_of(route) == 25.0  # as for every submission
     route.accepted(5.1)
     assert route.stage is Stage.RUNNING
+    assert deadline_of(route) is None  # from here on the instance's heartbeat is what counts
     assert route.progressed(None) == "recomputed"
 
 
@@ -228,3 +312,33 @@ def test_more_kv_never_counts_as_faster_and_old_samples_not_at_all() -> None:
     assert cost is not None
     assert cost.move_s == pytest.approx(0.25)
     assert times.cost("a", 10, 0.25, now=60.1) is None
+
+
+def test_an_instance_that_does_not_answer_a_submission_is_left() -> None:
+    route = make_route()
+    for attempt in range(LIMITS.max_restarts):
+        now = 100.0 * attempt
+        route.submitted("a", now, with_ticket=False)
+        assert route.expired(now + 19.9) is None
+        assert route.expired(now + 20.0) == Resubmit(avoid="a")
+    route.submitted("a", 900.0, with_ticket=False)
+    step = route.expired(920.0)
+    assert isinstance(step, GiveUp)
+    assert step.error.code == "instance_lost"
+
+
+def test_an_instance_that_does_not_confirm_a_cancel_is_not_waited_for() -> None:
+    route = running(make_route())
+    route.session.cancelling = True
+    route.cancelled(10.0)
+    assert route.deadline_s == 13.0
+    assert route.expired(12.9) is None
+    assert route.expired(13.0) is not None
+    # Nor is one that takes the request in only now.
+    late = make_route()
+    late.submitted("a", 0.0, with_ticket=False)
+    late.cancelled(1.0)
+    late.accepted(2.0)
+    assert deadline_of(late) == 4.0
+    late.over()
+    assert deadline_of(late) is None

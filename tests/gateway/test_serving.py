@@ -238,7 +238,7 @@ BAD_MESSAGES: dict[str, tuple[str | bytes, int, str | None]] = {
         "model_not_found",
     ),
     "negative max": (
-        json.dumps({"type": "response.create", "input": "x", "max_output_tokens": -1}),
+        json.dumps({"type": "response.create", "input": "x", "max_output_tokens": -2}),
         400,
         "invalid_value",
     ),
@@ -275,7 +275,7 @@ async def test_bad_input_is_refused_and_the_rest_goes_on(server: Server, name: s
     ("body", "status", "param"),
     [
         (b"{oops", 400, None),
-        ({"input": "x", "max_output_tokens": -1}, 400, "max_output_tokens"),
+        ({"input": "x", "max_output_tokens": -2}, 400, "max_output_tokens"),
         ({"input": "x", "model": "gpt-9"}, 404, "model"),
         ({"input": "12 + 3 = " * 20_000}, 400, "input"),
         ({"input": "x" * 2_000_000}, 413, None),

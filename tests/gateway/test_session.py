@@ -237,11 +237,12 @@ def test_lost_or_doubled_tokens_fail_the_response(position: int) -> None:
 def test_pause_and_pace_change_mid_stream() -> None:
     session, worker = thinking_session(("a", "b", "c", "d"))
     worker.finish(now=2.1)
-    session.set_pace(None, True, 2.15)
+    session.set_pace(None, True, 2.15, 60.0)
     assert session.next_release_s() is None
     session.release(9.0)
     assert session.answer_text == "a"
-    session.set_pace(0.2, False, 10.0)  # half a token was still to wait: 0.1 s at the new pace
+    # Half a token was still to wait: 0.1 s at the new pace.
+    session.set_pace(0.2, False, 10.0, 60.0)
     assert session.next_release_s() == pytest.approx(10.1)
     run_to_end(session)
     assert session.answer_text == "abcd"
@@ -252,10 +253,10 @@ def test_an_unpaced_stream_can_be_paused_and_paced() -> None:
     session = make_session(pacing=False)
     worker = ScriptedWorker(session, reasoning=False)
     worker.say("a", now=1.0)
-    session.set_pace(None, True, 1.0)
+    session.set_pace(None, True, 1.0, 60.0)
     worker.say("b", "c", now=1.1)
     assert session.answer_text == "a"
-    session.set_pace(0.5, False, 2.0)
+    session.set_pace(0.5, False, 2.0, 60.0)
     assert session.pace.paced
     session.release(2.0)
     assert session.answer_text == "a"  # one token was read at 1.0; the next is due a pace later

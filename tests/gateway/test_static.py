@@ -92,7 +92,9 @@ async def test_pauses_double_and_a_reason_is_said_once(
     address = f"unix:{tmp_path}/nobody"
     config = Config(launcher=LauncherConfig(kind="static", addresses=(address,), token=TOKEN))
     with capture_logs() as logs:
-        await StaticLauncher(config, Cluster(on_progress=print)).run()
+        launcher = StaticLauncher(config, Cluster(on_progress=print))
+        await launcher.run()
+    assert launcher.failures == {address: 8}
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
     (line,) = logs
     assert (line["event"], line["worker"]) == ("worker_unreachable", address)

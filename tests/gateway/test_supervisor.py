@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway import supervisor
 from gateway.cluster import Cluster
 from gateway.config import Config, ServerConfig, WorkersConfig
 from gateway.supervisor import CannotServe, LocalSupervisor, local_settings
@@ -63,10 +68,10 @@ async def test_workers_that_never_come_up_end_the_server_with_the_reason(
         server=ServerConfig(state_dir=str(tmp_path)),
         workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=2),
     )
-    supervisor = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
+    launcher = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
     with pytest.raises(CannotServe, match=r"worker-[01] exited with 1 while starting"):
-        await supervisor.run()
-    assert supervisor.restarts_total >= 2
+        await launcher.run()
+    assert launcher.restarts_total >= 2
 
 
 async def test_a_bug_met_by_one_worker_is_a_failure_of_that_worker(
@@ -80,7 +85,123 @@ async def test_a_bug_met_by_one_worker_is_a_failure_of_that_worker(
         server=ServerConfig(state_dir=str(tmp_path)),
         workers=replace(WorkersConfig(), restart_backoff_s=0.01, count=1),
     )
-    supervisor = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
+    launcher = LocalSupervisor(config, Cluster(on_progress=print), tmp_path)
     with pytest.raises(CannotServe, match="a bug"):
-        await supervisor.run()
-    assert supervisor.restarts_total == 2
+        await launcher.run()
+    assert launcher.restarts_total == 2
+
+
+def fake_worker(folder: Path, script: str) -> str:
+    """A program in the place of the interpreter that runs workers."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def supervisor_of(folder: Path, **workers: Any) -> LocalSupervisor:
+    config = Config(
+        server=ServerConfig(state_dir=str(folder)),
+        workers=replace(WorkersConfig(), restart_backoff_s=0.01, **workers),
+    )
+    return LocalSupervisor(config, Cluster(on_progress=print), folder)
+
+
+async def test_the_reason_of_a_failed_start_is_the_workers_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+    echo '{"event": "worker_failed", "reason": "no chat template"}' >&2
+    echo 'Warning: a resource leaked'; exit 3"""
+    monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, script))
+    with pytest.raises(CannotServe) as caught:
+        await supervisor_of(tmp_path, count=1).run()
+    log = tmp_path / "logs" / "worker-0.log"
+    said = f"worker-0 exited with 3 while starting: no chat template (log: {log})"
+    assert str(caught.value) == said
+
+
+async def test_the_reason_is_never_that_of_an_earlier_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "logs" / "worker-0.log"
+    log.parent.mkdir()
+    log.write_text('{"event": "worker_failed", "reason": "of yesterday"}\n')
+    monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, "kill -SEGV $$"))
+    with pytest.raises(CannotServe, match="was killed by SIGSEGV while starting: it printed no"):
+        await supervisor_of(tmp_path, count=1).run()
+
+
+@pytest.mark.parametrize(
+    ("inherited", "dealt"),
+    [("4,5,6,7", ["4,5", "6,7"]), ("GPU-a,MIG-b,GPU-c,GPU-d", ["GPU-a,MIG-b", "GPU-c,GPU-d"]),
+     (None, ["0,1", "2,3"])],
+)  # fmt: skip
+async def test_workers_start_with_their_share_of_the_inherited_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inherited: str | None, dealt: list[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "cpu_build", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if inherited is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
+    script = 'echo "GPUs: $CUDA_VISIBLE_DEVICES"; exit 1'
+    monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, script))
+    with pytest.raises(CannotServe):
+        await supervisor_of(tmp_path, count=2, engine="async", tensor_parallel_size=2).run()
+    for index, devices in enumerate(dealt):
+        printed = (tmp_path / "logs" / f"worker-{index}.log").read_text()
+        assert set(printed.splitlines()) == {f"GPUs: {devices}"}
+
+
+async def test_a_worker_that_loads_for_long_and_dies_at_once_backs_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading takes longer than an instance must serve to be forgiven; it never serves."""
+    pauses: list[float] = []
+    now_s = 0.0
+    lives = 6
+
+    async def load_and_die(*_: object) -> None:
+        nonlocal now_s
+        now_s += 90.0
+        raise supervisor.WorkerExited("exited with 1 while starting: no memory")
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == lives:
+            raise asyncio.CancelledError  # it is enough
+
+    monkeypatch.setattr(LocalSupervisor, "_run_once", load_and_die)
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(random, "uniform", lambda *_: 1.0)
+    one = supervisor_of(tmp_path, count=1, restart_backoff_max_s=0.1)
+    one._cluster.ever_served = True
+    with capture_logs() as logs:
+        await one.run()
+    assert pauses == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.1, 0.1])
+    assert one.failures == {"worker-0": lives}
+    (line,) = [line for line in logs if line["event"] == "worker_keeps_failing"]
+    assert (line["instance_id"], line["tried_again_every_s"]) == ("worker-0", 0.1)
+
+
+async def test_a_process_that_does_not_die_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hanging:
+        """As a process in a call of a driver that never returns."""
+
+        pid = 2**22 + 1  # of no process
+        returncode = None
+
+        def terminate(self) -> None:
+            pass
+
+        async def wait(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(supervisor, "_STOP_S", 0.01)
+    monkeypatch.setattr(supervisor, "_KILLED_S", 0.01)
+    with capture_logs() as logs:
+        await asyncio.wait_for(supervisor._end_process(cast("Any", Hanging())), 10)
+    assert [line["event"] for line in logs] == ["worker_killed", "worker_does_not_die"]

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from gateway.config import ClusterConfig, PlacementConfig
 from gateway.migration import Stage
 from gateway.session import Session
+from tests.chaos.faults import Injector
+from tests.chaos.world import World
 from tests.gateway.actor import ANSWER, THOUGHTS, Actor
 from tests.gateway.play import Play, check_clean, play
 from tests.gateway.scripted_service import ended, until
@@ -35,44 +39,52 @@ async def test_whatever_happens_every_reader_gets_every_token_once(
     )
     cluster = ClusterConfig(max_restarts=1000)
     async with play(tmp_path, *NAMES, placement=placement, cluster=cluster) as playing:
-        sessions: list[Session] = []
-        hits: set[Stage] = set()
-        cancelled: set[Session] = set()
-        while len(sessions) < REQUESTS:
-            starting = [asyncio.create_task(playing.start()) for _ in range(4)]
-            for _ in range(4):
-                await disturb(playing, chance, hits)
-                await asyncio.sleep(0)
-            for actor in playing.actors.values():
-                hold(actor, chance)
-            await recover(playing)
-            sessions += await asyncio.gather(*starting)
-            if chance.random() < 0.3:
-                unlucky = chance.choice(sessions)
-                if not unlucky.finished:
-                    playing.service.cancel(unlucky)
-                    cancelled.add(unlucky)
-        for name in NAMES:
-            playing.cluster.undrain(name)
-        playing.release()
-        for session in sessions:
-            await ended(session)
-        for session in sessions:
-            if session in cancelled and session.incomplete_reason == "cancelled":
-                assert THOUGHTS.startswith(session.reasoning_text)
-                assert ANSWER.startswith(session.answer_text)
-            else:
-                assert (session.status, session.reasoning_text) == ("completed", THOUGHTS)
-                assert session.answer_text == ANSWER
-            numbers = [event["sequence_number"] for event in events_of(session)]
-            assert numbers == list(range(len(numbers)))
-        check_clean(playing, sessions[-1])
-        router = playing.cluster.router
-        assert router.migrations["moved"] > 0
-        assert router.migrations["recomputed"] > 0
-        assert router.failovers["resumed"] > 10
-        assert router.failovers["failed"] == 0
-        assert len(hits) >= 2, hits
+        watcher = Injector(cast(World, SimpleNamespace(cluster=playing.cluster)))
+        with watcher.watching():
+            await unrest(playing, chance)
+        assert watcher.wrong == []  # no request was in a place that the table of faults lacks
+
+
+async def unrest(playing: Play, chance: random.Random) -> None:
+    """Requests, faults and cancels, then an end for all."""
+    sessions: list[Session] = []
+    hits: set[Stage] = set()
+    cancelled: set[Session] = set()
+    while len(sessions) < REQUESTS:
+        starting = [asyncio.create_task(playing.start()) for _ in range(4)]
+        for _ in range(4):
+            await disturb(playing, chance, hits)
+            await asyncio.sleep(0)
+        for actor in playing.actors.values():
+            hold(actor, chance)
+        await recover(playing)
+        sessions += await asyncio.gather(*starting)
+        if chance.random() < 0.3:
+            unlucky = chance.choice(sessions)
+            if not unlucky.finished:
+                playing.service.cancel(unlucky)
+                cancelled.add(unlucky)
+    for name in NAMES:
+        playing.cluster.undrain(name)
+    playing.release()
+    for session in sessions:
+        await ended(session)
+    for session in sessions:
+        if session in cancelled and session.incomplete_reason == "cancelled":
+            assert THOUGHTS.startswith(session.reasoning_text)
+            assert ANSWER.startswith(session.answer_text)
+        else:
+            assert (session.status, session.reasoning_text) == ("completed", THOUGHTS)
+            assert session.answer_text == ANSWER
+        numbers = [event["sequence_number"] for event in events_of(session)]
+        assert numbers == list(range(len(numbers)))
+    check_clean(playing, sessions[-1])
+    router = playing.cluster.router
+    assert router.migrations["moved"] > 0
+    assert router.migrations["recomputed"] > 0
+    assert router.failovers["resumed"] > 10
+    assert router.failovers["failed"] == 0
+    assert len(hits) >= 2, hits
 
 
 async def disturb(playing: Play, chance: random.Random, hits: set[Stage]) -> None:

@@ -55,7 +55,7 @@ def test_a_wrong_start_is_one_clear_line(
 def test_the_check_hides_the_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "token"
     path.write_text("a secret\n")
-    assert cli.main(["check", f"--token-file={path}"]) == 0
+    assert cli.main(["check", "--port=0", f"--token-file={path}"]) == 0
     shown = capsys.readouterr().out
     assert 'token = "(hidden)"' in shown
     assert "a secret" not in shown

@@ -11,7 +11,7 @@ import pytest
 import setup_env
 from machine import SUPPORTED, SetupError
 
-LOCKS = [setup_env.lock_file(extra) for extra in setup_env.EXTRAS]
+LOCKS = [setup_env.lock_file(name) for names in setup_env.LOCKS.values() for name in names]
 PIN = re.compile(r'[a-z0-9][a-z0-9-]*==[^\s;*]+( ; platform_machine == "x86_64")?')
 
 
@@ -34,6 +34,24 @@ def test_no_file_names_a_host_or_a_path(path: Path) -> None:
     assert "://" not in text
     assert re.findall(r"(?:^|\s)[~.]?/\S*", text) == []
     assert re.findall(r"^\s*-", text, re.MULTILINE) == []  # no option such as --index-url
+
+
+def test_the_two_locks_of_the_cpu_differ_in_torch_nixl_and_what_torch_needs_alone() -> None:
+    cpu, cuda = (set(pins(setup_env.lock_file(name))) for name in setup_env.LOCKS["cpu"])
+    version = setup_env.locked_requirement("\n".join(cpu), "torch").removesuffix("+cpu")
+    nixl = setup_env.locked_requirement("\n".join(cpu), "nixl-cu12")
+    assert cpu - cuda == {f"{version}+cpu", nixl}
+    added = cuda - cpu
+    assert {version, nixl.replace("cu12", "cu13")} <= added
+    needed = {line for line in added if line.startswith(("nvidia-", "cuda-"))}
+    assert len(needed) == len(added) - 2
+    names = {line.partition("==")[0] for line in cuda}
+    assert names.isdisjoint({"torchvision", "torchaudio", "torchcodec", "triton", "vllm"})
+
+
+def test_the_second_lock_is_held_to_the_versions_of_the_first() -> None:
+    first = '# header\nintel-openmp==1 ; platform_machine == "x86_64"\nnixl-cu12==3\ntorch==2+cpu\n'
+    assert lock.same_versions(first) == "intel-openmp==1\ntorch==2\n"
 
 
 def test_the_cpu_lock_has_nothing_for_a_gpu() -> None:
@@ -60,6 +78,7 @@ def test_markers_are_added_where_a_package_is_for_one_machine_alone() -> None:
     text = lock.widen("cpu", "intel-openmp==2024.2.1\nnumpy==2.3.5\n")
     assert text.endswith('intel-openmp==2024.2.1 ; platform_machine == "x86_64"\nnumpy==2.3.5\n')
     assert lock.widen("gpu", "triton==3.7.1\n").endswith("\ntriton==3.7.1\n")
+    assert 'x86_64"\n' in lock.widen("cpu-cuda-torch", "intel-openmp==2024.2.1\n")
 
 
 def test_a_package_is_found_in_a_lock() -> None:

@@ -81,14 +81,31 @@ def test_system_certificates_are_trusted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert uv_environment({}, chosen) == chosen
 
 
-def test_torch_is_sought_nearest_first() -> None:
-    plain = [attempt.options for attempt in torch_attempts(PackageSources(env={}))]
-    assert plain == [[], ["--torch-backend", "cpu"]]
-    sources = PackageSources(env={}, extra_indexes=("file:///one", "file:///two"))
-    first, second, last = torch_attempts(sources)
-    assert first.env == {}
-    assert second.env["UV_INDEX"] == "file:///one file:///two"
-    assert last.options == ["--torch-backend", "cpu"]
+def test_the_cpu_build_of_torch_is_sought_nearest_first_and_the_cuda_build_last() -> None:
+    def order(sources: PackageSources) -> list[tuple[str, str]]:
+        return [(attempt.lock, attempt.place) for attempt in torch_attempts(sources)]
+
+    assert order(PackageSources(env={})) == [
+        ("cpu", "the package index"),
+        ("cpu", "PyTorch's CPU index"),
+        ("cpu-cuda-torch", "the package index"),
+    ]
+    sources = PackageSources(
+        env={}, find_links=("/wheels",), extra_indexes=("file:///one", "file:///two")
+    )
+    assert order(sources) == [
+        ("cpu", "pip's sources"),
+        ("cpu", "pip's extra indexes"),
+        ("cpu", "PyTorch's CPU index"),
+        ("cpu-cuda-torch", "pip's sources"),
+        ("cpu-cuda-torch", "pip's extra indexes"),
+    ]
+    attempts = torch_attempts(sources)
+    assert all(attempt.options[:2] == ["--find-links", "/wheels"] for attempt in attempts)
+    assert attempts[2].options[2:] == ["--torch-backend", "cpu"]
+    for number, attempt in enumerate(attempts):
+        indexes = "file:///one file:///two" if number in (1, 4) else None
+        assert attempt.env.get("UV_INDEX") == indexes
 
 
 @pytest.mark.parametrize("as_url", [False, True])
@@ -102,6 +119,8 @@ def test_a_gpu_is_not_given_the_cpu_build(tmp_path: Path, as_url: bool) -> None:
     sources = PackageSources(env={}, find_links=links)
     assert sources.options == ["--find-links", links[0], "--find-links", links[1]]
     assert sources.options_without_cpu_torch() == ["--find-links", links[1]]
+    # Nor is the CPU build taken where the CUDA build is sought: a resolver holds it for newer.
+    assert torch_attempts(sources)[-1].options == ["--find-links", links[1]]
 
 
 def test_pip_is_asked_where_there_is_one(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def settings(ttl_s: float) -> dict[str, str]:
         "server.api_keys": KEY,
         "server.max_message_bytes": f"{LARGEST_BODY}",
         "server.hard_message_bytes": f"{LARGEST_FRAME}",
+        "server.send_timeout_s": "15",  # of a reader that stalls
         "server.log_level": "warning",
         "limits.max_requests_per_user": "1000",
         "store.retention_days": f"{120 / 86400:.6f}",

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Page, find
 
+from tests.programs import CHROMIUM, needs
 from tests.server import Server
 from tests.web.scripted_server import THOUGHTS, ScriptedServer
 
@@ -16,9 +17,8 @@ BROWSER = find()
 ENTER, ESCAPE, SHIFT = ("Enter", 13), ("Escape", 27), 8
 
 pytestmark = [
-    pytest.mark.browser,
+    needs(CHROMIUM),
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the PATH"),
 ]
 
 OPEN = "document.querySelector('.connection')?.dataset.status === 'open'"

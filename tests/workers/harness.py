@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +55,10 @@ GREEDY = Sampling(temperature=0.0)
 class WorkerProcess:
     """``python -m workers.process``, launched as the gateway launches it."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, *, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
+        """:param environment: besides that of the tests."""
         self.path = directory / "worker.sock"
         read_fd, self._pipe_fd = os.pipe()
         values: dict[str, Any] = {
@@ -81,6 +85,7 @@ class WorkerProcess:
                 ],
                 cwd=ROOT,
                 pass_fds=(read_fd,),
+                env=os.environ | (environment or {}),
                 stderr=log,
                 stdout=log,
             )
@@ -94,6 +99,11 @@ class WorkerProcess:
             return self.path.exists()
 
         await until(listening, START_TIMEOUT_S)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged, but for what is no line of its own."""
+        text = self.log.read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     async def ended(self) -> bool:
         """Whether it has ended; then its exit status is known."""
@@ -124,6 +134,16 @@ async def until(
     while not await condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(every_s)
+
+
+async def silent_server() -> asyncio.Server:
+    """A process that hangs: the system accepts connections for it, nobody answers."""
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    return await asyncio.start_server(hear, "127.0.0.1", 0)
 
 
 class Output:

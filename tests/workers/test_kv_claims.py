@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import GET_META_
 from workers import kv_claims
 from workers.kv_claims import ClaimClient, ClaimDesk
 from workers.kv_reader import MigrationWorker, _fits
+from workers.messages import Endpoint
 from workers.tickets import TicketBook
 
 HOST = "127.0.0.1"
@@ -101,6 +103,8 @@ def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(
         channel.send_multipart([b"", msgspec.msgpack.encode(claim)])
     for parts in ([b"one"], [b"", b"two", b"three"]):
         channel.send_multipart(parts)
+    for nonsense in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\x93\xc0\xc0\xc0"):
+        channel.send_multipart([b"", nonsense])  # nested too deeply, longer than it is, nothing
     channel.send_multipart([b"", msgspec.msgpack.encode((GET_META_MSG, 0, 0))])
     _, answer, clock = channel.recv_multipart()
     assert answer == b"who I am"
@@ -119,6 +123,99 @@ def test_who_is_gone_or_hangs_is_left_alone_for_a_while() -> None:
             client.greet(HOST, port)
     with pytest.raises(OSError, match=r"does not answer: .*refused"):
         ClaimClient().greet(HOST, port)
+
+
+@pytest.mark.parametrize("answer", ["soon", b"\xc1", b"\x91" * 100_000, None])
+def test_an_answer_that_makes_no_sense_is_none(answer: object) -> None:
+    channel: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    channel.setsockopt(zmq.LINGER, 0)
+    port = channel.bind_to_random_port(f"tcp://{HOST}")
+
+    def serve() -> None:
+        identity, _, _ = channel.recv_multipart()
+        message = answer if isinstance(answer, bytes) else msgspec.msgpack.encode(answer)
+        channel.send_multipart([identity, b"", message])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    client = ClaimClient()
+    if answer is None:
+        assert client.claim(HOST, port, "t", "b") is None
+    else:
+        with pytest.raises(OSError, match="does not answer"):
+            client.claim(HOST, port, "t", "b")
+        assert not client._sockets  # a new one for the next question
+    thread.join()
+    channel.close()
+
+
+class FragileNixl:
+    """Of a peer that is about to die."""
+
+    def make_connection(self, agent: str) -> None:
+        raise RuntimeError(f"NIXL_ERR_REMOTE_DISCONNECT: {agent}")
+
+
+def reader(**parts: Any) -> Any:
+    worker: Any = object.__new__(MigrationWorker)
+    worker.engine_id = "e"
+    worker._meetings = {}
+    worker._remote_agents = {}
+    worker._recving_metadata = {}
+    worker._claims = SimpleNamespace(greet=lambda *_: None)
+    worker._in_background = done
+    worker.world_size = 1
+    worker.nixl_wrapper = FragileNixl()
+    vars(worker).update(parts)
+    return worker
+
+
+def done(work: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(work())
+    return future
+
+
+@pytest.mark.parametrize("when", ["handshake", "connection"])
+def test_a_peer_that_dies_in_the_middle_of_meeting_is_an_answer(when: str) -> None:
+    def handshake(*_: object) -> None:
+        if when == "handshake":
+            raise RuntimeError("NIXL_ERR_BACKEND")
+        worker._remote_agents["f"] = {(0, 0): "agent"}
+
+    worker = reader(_ensure_handshake=handshake)
+    peer = Endpoint(engine_id="f", host=HOST, port=1)
+    assert worker.meet(peer) is None
+    answer = worker.meet(peer)
+    expected = "NIXL_ERR_BACKEND" if when == "handshake" else "NIXL_ERR_REMOTE_DISCONNECT: agent"
+    assert answer == f"RuntimeError: {expected}"
+    assert worker._meetings == {}  # it can be asked for again
+
+
+def test_a_read_that_cannot_begin_fails_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        raise KeyError("no handle for blocks of this size")
+
+    monkeypatch.setattr(NixlPullConnectorWorker, "_read_blocks_for_req", read)
+    failed: list[str] = []
+    worker = reader(
+        _until={"r": time.monotonic() + 100.0},
+        _recv_failures=set(),
+        _handle_failed_transfer=lambda request_id, *_: failed.append(request_id),
+        _log_failure=lambda *_, **__: None,
+    )
+    worker._read_blocks_for_req("r", SimpleNamespace(remote=object()))
+    assert failed == ["r"]
+
+
+def test_a_message_of_a_peer_that_is_none_does_not_end_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def notifications(_: object) -> set[str]:
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr(NixlPullConnectorWorker, "_get_new_notifs", notifications)
+    assert reader()._get_new_notifs() == set()
 
 
 def test_what_arrives_when_the_memory_is_no_longer_held_has_failed(

@@ -109,7 +109,7 @@ def test_without_a_use_for_it_there_is_no_connector(gib: float, resume: str) -> 
     assert not offloads(vllm_config(settings(gib, resume)))
 
 
-@pytest.mark.skipif(not available(), reason="NIXL is not installed")
+@pytest.mark.skipif(not available(), reason="NIXL is missing: `make setup` installs it")
 def test_kv_that_moves_and_kv_that_is_offloaded_go_together() -> None:
     both = msgspec.structs.replace(settings(0.25, "reload"), kv_migration=True)
     config = vllm_config(both)

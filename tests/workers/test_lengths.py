@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +105,22 @@ def test_request_without_wishes_is_not_touched() -> None:
 
 def test_lengths_hold_for_greedy_requests_too() -> None:
     assert not processor().is_argmax_invariant()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [],
+        "forced_answer",
+        7,
+        {"forced_answer": 1, "forced_reasoning": "many"},
+        {"forced_answer": 1, "forced_reasoning": None},
+        {"thinking_budget": [1]},
+    ],
+)
+def test_what_would_make_a_step_raise_is_refused(told: object) -> None:
+    """In a stock server anybody can write it, and what raises in a step ends the engine."""
+    with pytest.raises(ValueError, match="extra_args: pascal"):
+        LengthsProcessor.validate_params(SamplingParams(extra_args={REQUEST_KEY: told}))
+    for good in (None, {}, {"forced_answer": 1}, {"thinking_budget": 3}):
+        LengthsProcessor.validate_params(SamplingParams(extra_args={REQUEST_KEY: good}))

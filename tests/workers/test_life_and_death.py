@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from tests.workers.harness import Gateway, WorkerProcess, until
+from tests.workers.harness import ROOT, Gateway, WorkerProcess, silent_server, until
+from workers.detokenize import IncrementalDecoder
+from workers.kv_migration import available
+from workers.messages import Endpoint, ForcedLengths, MeetPeer
 from workers.scheduler import PhaseScheduler
+from workers.stream import RequestStream
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -22,15 +31,57 @@ class FailingScheduler(PhaseScheduler):
         return super().schedule(*args, **kwargs)
 
 
-async def test_failing_engine_tells_every_request_and_ends_the_process(tmp_path: Path) -> None:
-    scheduler = f"{FailingScheduler.__module__}.{FailingScheduler.__qualname__}"
-    worker = WorkerProcess(tmp_path, engine_args={"scheduler_cls": scheduler})
+class ClumsyScheduler(PhaseScheduler):
+    """Hangs for ever with a request called "hang"; "bad" has a tokenizer that is broken."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        whole = RequestStream.__init__
+
+        def broken(ids: Sequence[int]) -> str:
+            raise KeyError(f"Request bad: {ids}")
+
+        def spoiled(self: RequestStream, request_id: str, *rest: Any) -> None:
+            whole(self, request_id, *rest)
+            if request_id == "bad":
+                self._detokenizer._decoder = IncrementalDecoder(broken)
+
+        RequestStream.__init__ = spoiled  # type: ignore[method-assign]
+
+    def schedule(self, *args: bool, **kwargs: bool) -> SchedulerOutput:
+        if "hang" in self._own_ids:
+            threading.Event().wait()
+        return super().schedule(*args, **kwargs)
+
+
+def plugin(kind: type) -> dict[str, str]:
+    return {"scheduler_cls": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+@pytest.fixture(scope="module")
+def too_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    """Starts, and fails, while the others are tested."""
+    worker = WorkerProcess(tmp_path_factory.mktemp("small"), kv_blocks=3)
+    yield worker
+    worker.kill()
+
+
+async def test_failing_engine_tells_every_request_and_ends_the_process(
+    tmp_path: Path, too_small: WorkerProcess
+) -> None:
+    worker = WorkerProcess(tmp_path, engine_args=plugin(FailingScheduler), kv_migration=True)
     try:
         await worker.started()
-        async with Gateway(worker.path) as gateway:
+        async with Gateway(worker.path) as gateway, await silent_server() as silent:
             await gateway.force("a", 200, 10)
             await gateway.started("a", 10)
             await gateway.force("b", 200, 10)
+            if available():  # it fails in the middle of a meeting
+                port = silent.sockets[0].getsockname()[1]
+                for number in range(4):
+                    host = f"127.0.0.{1 + number}"
+                    peer = Endpoint(engine_id=host, host=host, port=port)
+                    await gateway.send(MeetPeer(peer=peer))
             for name in ("a", "b"):
                 output = await gateway.finished(name)
                 assert output.finish is not None
@@ -43,6 +94,81 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(tmp_path:
         assert "Request a" not in worker.log.read_text()  # no prompt in the log
     finally:
         worker.kill()
+
+
+def broken_parts(folder: Path) -> dict[str, str]:
+    """Surroundings in which everything that is optional is installed and broken."""
+    for name in ("uvloop", "nixl"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} of another CUDA')")
+    return {"PYTHONPATH": f"{folder}:{ROOT}", "CXX": "/bin/false"}
+
+
+async def test_worker_serves_with_broken_parts_and_a_broken_request_and_stops_while_it_hangs(
+    tmp_path: Path,
+) -> None:
+    worker = WorkerProcess(
+        tmp_path,
+        environment=broken_parts(tmp_path),
+        engine_args=plugin(ClumsyScheduler),
+        kv_migration=True,
+        kv_offload_gib=1e6,
+        enforce_eager=False,
+    )
+    try:
+        await worker.started()
+        parts = [line["event"] for line in worker.lines() if "unavailable" in line["event"]]
+        assert sorted(parts) == [
+            f"{part}_unavailable" for part in ("compile", "kv_migration", "kv_offload", "uvloop")
+        ]
+        async with Gateway(worker.path) as gateway:
+            assert gateway.welcome.endpoint is None
+            for name in ("alone", "a"):  # one after the other, with the same question
+                lengths = ForcedLengths(reasoning_tokens=60, answer_tokens=20)
+                await gateway.submit(name, "Request.", forced_lengths=lengths)
+                if name == "a":
+                    await gateway.force("bad", 60, 20)
+                    bad = await gateway.finished("bad")
+                    assert bad.finish is not None
+                    assert bad.finish.reason == "error"
+                    message = "the output could not be turned into text: KeyError"
+                    assert bad.finish.message == message
+                await gateway.finished(name)
+            assert gateway.outputs["a"].token_ids == gateway.outputs["alone"].token_ids
+            assert gateway.outputs["a"].texts == gateway.outputs["alone"].texts
+            while (await gateway.idle_stats()).kv_blocks_used:
+                pass
+            await gateway.force("hang", 10, 10)
+            await gateway.wait(lambda: gateway.heartbeats[-1].since_step_s > 0.1)
+            assert worker.terminate() == 0
+        assert not worker.path.exists()
+        events = [line["event"] for line in worker.lines()]
+        assert events.count("request_output_failed") == 1
+        assert events[-2:] == ["engine_step_hangs", "worker_stopped"]
+        assert "Request bad" not in worker.log.read_text()  # no prompt and no output in the log
+    finally:
+        worker.kill()
+
+
+def reason(worker: WorkerProcess) -> str:
+    """Of a start that failed: in the last line of all, whoever wrote the others."""
+    assert worker.process.wait(120) == 1
+    worker.kill()
+    last = json.loads(worker.log.read_text().splitlines()[-1])
+    assert (last["event"], last["instance_id"]) == ("worker_failed", "worker-0")
+    assert "Traceback" in last["exception"]
+    text: str = last["reason"]
+    return text
+
+
+def test_a_start_that_fails_ends_with_its_cause(tmp_path: Path, too_small: WorkerProcess) -> None:
+    folder = tmp_path / "none"
+    assert reason(WorkerProcess(tmp_path, model=str(folder))) == f"model: {folder} is not a folder"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        worker = WorkerProcess(tmp_path, listen=f"tcp://127.0.0.1:{port}")
+        expected = f"listen: cannot listen on 127.0.0.1:{port}: Address already in use"
+        assert reason(worker) == expected
+    assert reason(too_small).startswith("To serve at least one request with the model's max seq")
 
 
 async def test_worker_dies_with_its_launcher_even_while_it_loads(tmp_path: Path) -> None:

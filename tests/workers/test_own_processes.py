@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from tests.workers.harness import MODEL, ROOT, START_TIMEOUT_S, Gateway, WorkerProcess, until
+from workers import tickets
 from workers.kv_migration import available
 from workers.messages import ForcedLengths, Pace, SetPace
 
@@ -186,6 +187,17 @@ async def test_engine_in_processes_of_its_own(
             await gateway.submit("h", forced_lengths=lengths, known_token_ids=known, ticket=late)
             assert [*known, *(await gateway.finished("h")).token_ids] == whole
             assert gateway.outputs["h"].kv_tokens == 0
+            # What another process says of it carries the worker's name, too.
+            data = tickets.decode(ticket.data)
+            unknown = tickets.encode(msgspec.structs.replace(data, request_id="nobody"))
+            none = msgspec.structs.replace(ticket, engine_id="another one", data=unknown)
+            await gateway.submit("i", forced_lengths=lengths, known_token_ids=known, ticket=none)
+            assert [*known, *(await gateway.finished("i")).token_ids] == whole
+            said = [
+                json.loads(line) for line in worker.log.read_text().splitlines() if line[0:1] == "{"
+            ]
+            assert "ticket_refused" in [line["event"] for line in said]
+            assert {line["instance_id"] for line in said} == {"worker-0"}
         while (await gateway.idle_stats()).kv_blocks_used:
             pass
         # What vLLM itself refuses.

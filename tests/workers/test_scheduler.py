@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
 from vllm.exceptions import VLLMValidationError
+from vllm.v1.core.sched.scheduler import Scheduler
 
 from workers.engine import EngineRequest
 from workers.errors import RequestRejected
@@ -13,7 +14,15 @@ from workers.messages import MigrationStats, Pace, PhaseCounts, Sampling
 from workers.phase import Phase, ThinkMarkers
 from workers.phase_stats import PhaseStats
 from workers.sampling import sampling_params
-from workers.scheduler import CONFIG_KEY, REQUEST_KEY, policy_settings, think_markers
+from workers.scheduler import (
+    CONFIG_KEY,
+    REQUEST_KEY,
+    _PhaseMixin,
+    _told,
+    _Totals,
+    policy_settings,
+    think_markers,
+)
 
 
 def request(sampling: Sampling = Sampling(), **fields: Any) -> EngineRequest:
@@ -141,3 +150,64 @@ def test_wrong_sampling_names_its_field(sampling: Sampling, param: str) -> None:
         sampling_params(request(sampling), {})
     assert caught.value.param == param
     assert isinstance(caught.value.__cause__, VLLMValidationError | None)
+
+
+GOOD: dict[str, Any] = {"phase": "answering", "request_id": "a", "pace": {"tau_s": 0.1}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        "reasoning",
+        {},
+        GOOD | {"phase": "dreaming"},
+        GOOD | {"phase": ["answering"]},
+        GOOD | {"pace": None},
+        GOOD | {"pace": {"tau_s": "fast"}},
+        GOOD | {"pace": {"tau_s": 0.0}},
+        GOOD | {"request_id": ["a"]},
+        GOOD | {"user": {"name": "b"}},
+    ],
+)
+def test_strange_facts_about_a_request_count_as_none(wrong: object) -> None:
+    """In a stock server anybody can write them, and what raises there ends the engine."""
+    assert _told(wrong) is None
+    told = _told(GOOD)
+    assert told is not None
+    assert (told.phase, told.pace.tau_s, told.user) == ("answering", 0.1, None)
+
+
+class Refusing:
+    """vLLM's scheduler, as far as it takes requests; it takes none."""
+
+    requests: ClassVar[dict[str, Any]] = {}
+
+    def add_request(self, _: Any) -> None:
+        raise RuntimeError("no")
+
+
+class Following(_PhaseMixin, Refusing):
+    """Of the mixin only what follows requests."""
+
+    def __init__(self) -> None:
+        self._phase_states = {}
+        self._lost_kv = set()
+        self._reasoning, self._answering = _Totals(), _Totals()
+        self._own_ids = {}
+        self._markers = None
+        self._dispatcher = None
+        self._step_log = None
+        self.migration = None
+
+
+def test_a_request_that_vllm_does_not_take_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Scheduler, "add_request", Refusing.add_request)
+    scheduler: Any = Following()
+    params = SimpleNamespace(extra_args={REQUEST_KEY: GOOD})
+    with pytest.raises(RuntimeError, match="no"):
+        scheduler.add_request(SimpleNamespace(request_id="a-0", sampling_params=params))
+    assert (scheduler._phase_states, scheduler._own_ids) == ({}, {})
+    assert scheduler._answering.requests == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from tests.workers.harness import MODEL
 from workers.chat import ChatRenderer
+from workers.detokenize import Decode
 from workers.engine import EngineEvents, EngineFacts, EngineOutput, EngineRequest, EngineStep
 from workers.errors import RequestRejected
 from workers.messages import (
@@ -56,7 +57,9 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.facts = EngineFacts("scripted", 512, 32, 8, 4)
         self.calls: list[Any] = []  # but for submits
-        self.meeting: str | None = None  # how the next one ends
+        self.meeting: str | Exception | None = None  # how the next one ends
+        self.meets = asyncio.Event()  # which it does not before this
+        self.meets.set()
         self.requests: asyncio.Queue[EngineRequest] = asyncio.Queue()
         self.events: EngineEvents
 
@@ -79,6 +82,9 @@ class ScriptedEngine:
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         self.calls.append(("meet_peer", peer))
+        await self.meets.wait()
+        if isinstance(self.meeting, Exception):
+            raise self.meeting
         return self.meeting
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
@@ -153,6 +159,30 @@ class Bench:
 def renderer() -> ChatRenderer:
     tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
     return ChatRenderer(tokenizer, 512)
+
+
+BAD_TOKEN = 77
+
+
+class BrittleRenderer(ChatRenderer):
+    """Of a model whose tokenizer does not know one of its tokens."""
+
+    @property
+    def decode(self) -> Decode:
+        whole = super().decode
+
+        def decode(ids: Sequence[int]) -> str:
+            if BAD_TOKEN in ids:
+                raise KeyError(f"the secret: {ids}")
+            return whole(ids)
+
+        return decode
+
+
+@pytest.fixture(scope="module")
+def brittle() -> ChatRenderer:
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
+    return BrittleRenderer(tokenizer, 512)
 
 
 @pytest.fixture
@@ -327,6 +357,97 @@ async def test_meeting_another_engine_is_answered(bench: Bench, error: str | Non
     bench.service.meet_peer(PEER)
     assert await bench.answered() == [PeerMet(engine_id="f", error=error)]
     assert bench.engine.calls == [("meet_peer", PEER)]
+
+
+async def test_a_meeting_that_raises_is_answered_and_ends_nothing_else(bench: Bench) -> None:
+    bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
+    bench.engine.meeting = RuntimeError("the peer has died")
+    await bench.running()
+    bench.service.meet_peer(PEER)
+    assert await bench.answered() == [
+        PeerMet(engine_id="f", error="RuntimeError: the peer has died")
+    ]
+    bench.step(EngineOutput("a", (10,)))
+    assert len(bench.runs()) == 1
+
+
+async def test_closing_ends_a_meeting_and_a_prompt_that_are_under_way(
+    renderer: ChatRenderer,
+) -> None:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        bench = Bench(renderer, tasks)
+        bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
+        bench.engine.meets.clear()
+        bench.service.meet_peer(PEER)
+        bench.submit()
+        bench.service.close()
+    assert bench.sent() == []
+
+
+async def test_tokens_that_cannot_be_decoded_end_one_request_only(brittle: ChatRenderer) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        bench = Bench(brittle, tasks)
+        for name in ("a", "b", "c"):
+            await bench.running(name)
+        bench.step(
+            EngineOutput("a", (10,)), EngineOutput("b", (BAD_TOKEN,)), EngineOutput("c", (11,))
+        )
+        (step,) = bench.sent()
+        assert [(run.request_id, run.token_ids) for run in step.runs] == [
+            ("a", (10,)),
+            ("b", ()),
+            ("c", (11,)),
+        ]
+        finish = step.runs[1].finish
+        assert finish == Finish(
+            reason="error", message="the output could not be turned into text: KeyError"
+        )
+        assert bench.engine.calls == [("cancel", "b")]
+        bench.step(EngineOutput("a", (12,)), EngineOutput("b", (), "cancelled"))
+        assert [run.request_id for run in bench.runs()] == ["a"]
+        # Where it goes on, the output so far cannot be decoded either: it ends.
+        bench.submit("b", known_token_ids=(10, BAD_TOKEN))
+        (rejected,) = await bench.answered()
+        assert (rejected.code, "secret" in rejected.message) == ("internal_error", False)
+        bench.service.close()
+
+
+@pytest.mark.parametrize("tau_s", [0.0, -1.0, float("nan"), float("inf")])
+async def test_a_pace_that_no_reader_can_have_does_not_reach_the_engine(
+    bench: Bench, tau_s: float
+) -> None:
+    bench.submit(pace=Pace(tau_s=tau_s))
+    (rejected,) = await bench.answered()
+    assert (rejected.code, rejected.param) == ("invalid_value", "pace.tau_s")
+    await bench.running()
+    bench.service.set_pace("a", Pace(tau_s=tau_s))
+    assert bench.engine.calls == []
+
+
+async def test_an_error_of_the_engine_for_one_request_reaches_the_gateway(bench: Bench) -> None:
+    await bench.running()
+    bench.step(EngineOutput("a", (), "error", message="why"))
+    (run,) = bench.runs()
+    assert run.finish == Finish(reason="error", message="why")
+
+
+@pytest.mark.parametrize("stage", ["unknown", "preparing", "queueing", "active"])
+async def test_a_request_can_be_failed_wherever_it_stands(bench: Bench, stage: str) -> None:
+    if stage != "unknown":
+        bench.submit()
+    if stage in ("queueing", "active"):
+        await bench.engine.submitted()
+    if stage == "active":
+        bench.engine.events.request_accepted("a")
+        bench.sent()
+    bench.service.fail("a", "why")
+    (answer,) = bench.sent()
+    if stage == "active":
+        assert answer.runs[0].finish == Finish(reason="error", message="why")
+    else:
+        assert (answer.code, answer.message) == ("internal_error", "why")
+    assert bench.engine.calls == [("cancel", "a")] * (stage in ("queueing", "active"))
+    await bench.running("a")  # the id is free
 
 
 async def test_an_engine_whose_kv_cannot_move_meets_nobody(bench: Bench) -> None:

@@ -1,0 +1,81 @@
+"""Notices when the gateway runs out of file descriptors, and says so once.
+
+Each connection holds one. Without a free one the kernel's queue of connections cannot be emptied:
+asyncio reports that to the loop's exception handler every second, uvloop resets the connections and
+reports nothing. So the watch also looks at the number of each new connection's descriptor: the
+kernel gives the lowest that is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+_OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _soft_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+class DescriptorWatch:
+    """One line each time that descriptors become scarce; the next only once many are free again.
+
+    :param limit: how many descriptors the process may have.
+    :param count: how many it has. May raise OSError, as it needs one itself.
+    """
+
+    def __init__(
+        self,
+        limit: Callable[[], int] = _soft_limit,
+        count: Callable[[], int] = _open_descriptors,
+    ) -> None:
+        self._limit = limit
+        self._count = count
+        self._scarce = False
+
+    def accepted(self, descriptor: int) -> None:
+        """A connection came, with this descriptor."""
+        limit = self._limit()
+        spare = max(4, limit // 20)
+        if descriptor >= limit - spare:
+            self._tell(limit)
+        elif self._scarce and descriptor < limit - 2 * spare:
+            # It may be a gap among many, or it came before they ran out.
+            self._scarce = not self._below(limit - 2 * spare)
+
+    def loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler (`asyncio.loop.set_exception_handler`)."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _OUT and "accept" in context["message"]:
+            self._tell(self._limit())
+        else:
+            loop.default_exception_handler(context)
+
+    def _below(self, bound: int) -> bool:
+        try:
+            return self._count() < bound
+        except OSError:
+            return False
+
+    def _tell(self, limit: int) -> None:
+        if self._scarce:
+            return
+        self._scarce = True
+        log.warning(
+            "descriptors_scarce",
+            limit=limit,
+            advice="new connections are refused or wait; raise the limit on open files (ulimit -n)",
+        )

@@ -1,0 +1,200 @@
+"""What is read at the moment of a scrape: instances, workers, the store and this process.
+
+Nothing here is counted by `gateway.metrics`: others keep these figures anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Protocol, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.cluster import Cluster
+from gateway.migration import Outcome
+from gateway.store import Failure, ResponseStore
+
+# Of emulated devices only; see `DeviceStats`.
+_DEVICE_COUNTERS = {
+    "seconds": "Time since an emulated device started, to which the other figures belong",
+    "steps": "Steps of an emulated device",
+    "busy_seconds": "Modelled time that an emulated device computed",
+    "starved_seconds": "Time that an emulated device stood idle although it had work",
+    "stalled_seconds": "Time that an emulated device waited for KV to be stored",
+    "late_seconds": "From the end of a step until the engine took its tokens, all steps",
+}
+_INSTANCE = ["instance"]
+
+
+class Restarting(Protocol):
+    """What a launcher knows of its workers; see `gateway.launcher`."""
+
+    @property
+    def restarts_total(self) -> int:
+        """Of worker processes, as far as it starts them or sees it."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row of each worker; 0 for one that serves well."""
+
+
+class LauncherCollector(Collector):
+    """Restarts and failures of workers."""
+
+    def __init__(self, launcher: Restarting) -> None:
+        self._launcher = launcher
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        yield CounterMetricFamily(
+            "pascal_worker_restarts",
+            "Worker processes started again",
+            value=self._launcher.restarts_total,
+        )
+        failures = GaugeMetricFamily(
+            "pascal_worker_failures_in_a_row",
+            "Failures of a worker since it last served well",
+            labels=["worker"],
+        )
+        for worker, count in sorted(self._launcher.failures.items()):
+            failures.add_metric([worker], count)
+        yield failures
+
+
+class ProgramCollector(Collector):
+    """The store, and the tasks of the event loop that scrapes."""
+
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        failures = CounterMetricFamily(
+            "pascal_store_failures",
+            "Accesses to stored responses that failed",
+            labels=["kind"],
+        )
+        for kind in get_args(Failure):
+            failures.add_metric([kind], self._store.failures[kind])
+        yield failures
+        yield GaugeMetricFamily(
+            "pascal_store_bytes",
+            "Size of the stored responses on disk, write-ahead log included",
+            value=self._store.size_bytes,
+        )
+        try:
+            tasks = asyncio.all_tasks()
+        except RuntimeError:  # outside of an event loop there are none
+            return
+        yield GaugeMetricFamily(
+            "pascal_asyncio_tasks", "Tasks of the gateway's event loop", value=len(tasks)
+        )
+
+
+class ClusterCollector(Collector):
+    """The instances' last statistics, and what became of requests that moved."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        yield from self._engines()
+        yield from self._migrations()
+        yield from self._devices()
+        totals = self._cluster.totals()
+        yield CounterMetricFamily(
+            "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
+        )
+        lost = CounterMetricFamily(
+            "pascal_preempted_tokens", "KV tokens that came back to requests", labels=["how"]
+        )
+        lost.add_metric(["reloaded"], totals.reloaded_tokens)
+        lost.add_metric(["recomputed"], totals.recomputed_tokens)
+        yield lost
+        yield GaugeMetricFamily(
+            "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
+        )
+
+    def _engines(self) -> Iterator[Metric]:
+        labels = ["instance", "phase"]
+        running = GaugeMetricFamily(
+            "pascal_requests_running", "Requests in the batch", labels=labels
+        )
+        waiting = GaugeMetricFamily(
+            "pascal_requests_waiting", "Requests not in the batch", labels=labels
+        )
+        used = GaugeMetricFamily(
+            "pascal_kv_blocks_used", "KV blocks that requests hold", labels=labels
+        )
+        blocks = GaugeMetricFamily(
+            "pascal_kv_blocks", "KV blocks that the engine has", labels=_INSTANCE
+        )
+        steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=_INSTANCE)
+        for instance_id, instance in sorted(self._cluster.instances.items()):
+            if (stats := instance.stats) is None:
+                continue
+            for phase, counts in (("reasoning", stats.reasoning), ("answering", stats.answering)):
+                running.add_metric([instance_id, phase], counts.running)
+                waiting.add_metric([instance_id, phase], counts.waiting)
+                used.add_metric([instance_id, phase], counts.kv_blocks)
+            blocks.add_metric([instance_id], stats.kv_blocks_total)
+            steps.add_metric([instance_id], stats.steps_total)
+        yield from (running, waiting, used, blocks, steps)
+
+    def _migrations(self) -> Iterator[Metric]:
+        held = GaugeMetricFamily(
+            "pascal_kv_blocks_held",
+            "KV blocks of requests that have left and were not read yet",
+            labels=_INSTANCE,
+        )
+        tickets = CounterMetricFamily(
+            "pascal_kv_tickets",
+            "Tickets for the KV of requests that moved, by what happened to them",
+            labels=["instance", "event"],
+        )
+        for instance_id, instance in sorted(self._cluster.instances.items()):
+            if instance.stats is None or (moved := instance.stats.migration) is None:
+                continue
+            held.add_metric([instance_id], moved.held_blocks)
+            tickets.add_metric([instance_id, "given"], moved.tickets_total)
+            tickets.add_metric([instance_id, "expired"], moved.expired_total)
+            tickets.add_metric([instance_id, "read"], moved.read_requests_total)
+            tickets.add_metric([instance_id, "failed"], moved.failed_total)
+        yield from (held, tickets)
+        router = self._cluster.router
+        for name, text, ended, outcomes in (
+            ("pascal_migrations", "Changes of instance", router.migrations, get_args(Outcome)),
+            ("pascal_failovers", "Losses of an instance", router.failovers, ("resumed", "failed")),
+        ):
+            family = CounterMetricFamily(name, text, labels=["outcome"])
+            for outcome in outcomes:
+                family.add_metric([outcome], ended[outcome])
+            yield family
+        yield GaugeMetricFamily(
+            "pascal_migrations_in_flight",
+            "Requests on their way between instances",
+            value=len(router.migrating),
+        )
+
+    def _devices(self) -> Iterator[Metric]:
+        families = [
+            CounterMetricFamily(f"pascal_emulated_{name}", text, labels=_INSTANCE)
+            for name, text in _DEVICE_COUNTERS.items()
+        ]
+        for instance_id, instance in sorted(self._cluster.instances.items()):
+            if instance.stats is None or (own := instance.stats.device) is None:
+                continue
+            values = (
+                own.passed_s,
+                own.steps,
+                own.busy_s,
+                own.starved_s,
+                own.stalled_s,
+                own.late_s,
+            )
+            for family, value in zip(families, values, strict=True):
+                family.add_metric([instance_id], value)
+        yield from (family for family in families if family.samples)

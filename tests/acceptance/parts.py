@@ -1,0 +1,120 @@
+"""What `make acceptance` runs: one entry for each part.
+
+A part is here because it takes too long for `make test`, or needs more than `make setup` brings. It
+must end with status 0 only if everything that it checks holds, and print its result as last line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import SUPPORTED, probe_interpreter
+
+from tests.programs import CHROMIUM, PROMTOOL, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One check: what it shows, what it needs, how it is run and for how long."""
+
+    name: str
+    shows: str
+    command: tuple[str, ...]
+    minutes: float  # expected, on two cores
+    limit_minutes: float  # after this it is ended, and has failed
+    programs: tuple[Program, ...] = ()
+    absent: str = ""  # why it is skipped here, if it is
+
+
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *arguments)
+
+
+def _tests_of(program: Program) -> tuple[str, ...]:
+    return _module("pytest", "-q", "-m", f"needs_program(program='{program.name}')")
+
+
+def find_interpreter(version: tuple[int, int]) -> str | None:
+    """Path of a Python of this version: on the PATH, or among pyenv's."""
+    name = ".".join(map(str, version))
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    installed = sorted(pyenv.glob(f"versions/{name}.*/bin/python3"))
+    for command in (f"python{name}", *map(str, installed)):
+        found = probe_interpreter(command)
+        if found is not None and found.version[:2] == version:
+            return found.path
+    return None
+
+
+def _set_up_and_chat(version: tuple[int, int]) -> Part:
+    name = ".".join(map(str, version))
+    path = find_interpreter(version)
+    return Part(
+        f"python-{name}",
+        f"`make setup` and `make serve` on Python {name}: a chat, and a drain of a worker",
+        _module("tests.acceptance.fresh", f"--name=python-{name}", f"--python={path}"),
+        minutes=4,
+        limit_minutes=30,
+        absent="" if path else f"no Python {name} was found",
+    )
+
+
+def all_parts() -> list[Part]:
+    """Every part, in the order in which they run: the short ones first."""
+    return [
+        Part(
+            "metrics",
+            "/metrics is as promtool wants it",
+            _tests_of(PROMTOOL),
+            minutes=1,
+            limit_minutes=5,
+            programs=(PROMTOOL,),
+        ),
+        Part(
+            "browser",
+            "the pages work in Chromium, against a scripted gateway and a real one",
+            _tests_of(CHROMIUM),
+            minutes=2,
+            limit_minutes=10,
+            programs=(CHROMIUM,),
+        ),
+        Part(
+            "ray",
+            "two workers in Ray actors: a kill, a drain, a gateway that dies",
+            _module("tests.acceptance.with_ray"),
+            minutes=4,
+            limit_minutes=15,
+        ),
+        *(_set_up_and_chat(version) for version in SUPPORTED),
+        Part(
+            "fresh-clone",
+            "a newcomer's two commands with an empty home folder: `make serve`, `make test`",
+            _module("tests.acceptance.fresh", "--name=fresh-clone", "--empty-home", "--test"),
+            minutes=20,
+            limit_minutes=45,
+        ),
+        Part(
+            "real-time",
+            "eight emulated instances keep real time on this machine",
+            _module("bench.emulation"),
+            minutes=3,
+            limit_minutes=10,
+        ),
+        Part(
+            "chaos",
+            "100 faults under running requests: no text changes, nothing is left behind",
+            _module("tests.chaos", "--faults=100", "--kills=30", "--seed=1"),
+            minutes=20,
+            limit_minutes=60,
+        ),
+        Part(
+            "soak",
+            "an hour of clumsy clients: memory, descriptors, tasks, logs and store do not grow",
+            _module("tests.soak", "--minutes=60"),
+            minutes=62,
+            limit_minutes=80,
+        ),
+    ]

@@ -1,0 +1,156 @@
+"""Goes through the schedule: one fault at a time, each when all is well again after the last.
+
+Most places are entered by themselves while requests stream. Into the others requests are brought:
+an instance is drained so that requests leave it with their KV, or all links are cut so that they
+wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.lifecycle import State
+from gateway.migration import Route, Stage
+from tests.chaos.faults import Injector
+from tests.chaos.table import Cell, Fault, Party, Place
+from tests.chaos.world import World, until
+
+_ENTERED_S = 90.0  # until a request is in the place
+_NOTICED_S = 10.0  # until the gateway knows that a worker or its link is gone
+_WELL_S = 120.0  # until all workers are back
+_DRAINED_S = 2.0  # for which an instance is drained at most, before another one is tried
+_LEAVING = frozenset({Stage.HANDING_OVER, Stage.PULLING})
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """One fault of the schedule."""
+
+    cell: Cell
+    worker: str  # empty: no request came into the place
+    ready_s: float  # until all workers could read each other's KV, where that is needed
+    entered_s: float  # until a request was in the place
+    over_s: float  # from then until all was well again
+
+
+class Driver:
+    """Runs the schedule in one world."""
+
+    def __init__(self, world: World, injector: Injector) -> None:
+        self.injected: list[Injected] = []
+        self.wrong: list[str] = []
+        self._world = world
+        self._injector = injector
+
+    async def run(self, schedule: Sequence[Cell], report: Callable[[Injected], None]) -> None:
+        """Inject all; :param report: is told of each."""
+        for cell in schedule:
+            began_s = time.monotonic()
+            await self._well(met=_moves(cell.place))
+            injected = await self._run(cell, round(time.monotonic() - began_s, 2))
+            self.injected.append(injected)
+            report(injected)
+        await self._well(met=False)
+
+    async def _run(self, cell: Cell, ready_s: float) -> Injected:
+        began_s = time.monotonic()
+        self._injector.arm(cell)
+        bringing = asyncio.create_task(self._bring(cell.place))
+        try:
+            async with asyncio.timeout(_ENTERED_S):
+                await self._injector.fired.wait()
+        except TimeoutError:
+            self.wrong.append(f"{cell}: no request came there within {_ENTERED_S:g} s")
+        finally:
+            fired_s = time.monotonic()
+            self._injector.disarm()
+            bringing.cancel()
+            await asyncio.wait([bringing])
+            self._injector.on_entry = lambda route, place: None
+            for name in list(self._world.cluster.router.drained):
+                self._world.cluster.undrain(name)
+        fired = self._injector.fired.is_set()
+        await self._injector.over()
+        self._world.connect()
+        if fired and _ends_the_link(cell):
+            await self._noticed(cell)
+        await self._well(met=False)
+        return Injected(
+            cell,
+            self._injector.hit if fired else "",
+            ready_s,
+            round(fired_s - began_s, 2),
+            round(time.monotonic() - fired_s, 2),
+        )
+
+    async def _noticed(self, cell: Cell) -> None:
+        """The gateway must notice: to it a worker that comes back is another instance."""
+        name, before = self._injector.hit, self._injector.before
+        if before is not None and not await until(
+            lambda: self._world.cluster.instances.get(name) is not before, _NOTICED_S
+        ):
+            self.wrong.append(f"{cell}: the gateway did not notice within {_NOTICED_S:g} s")
+
+    async def _well(self, *, met: bool) -> None:
+        if not await until(lambda: self._world.sound(met=met), _WELL_S):
+            there = sorted(self._world.cluster.instances)
+            self.wrong.append(f"not all is well after {_WELL_S:g} s: there are {there}")
+
+    # ---- bringing requests into a place -------------------------------------------------------
+
+    def _bring(self, place: Place) -> Coroutine[Any, Any, None]:
+        match place.stage:
+            case Stage.WAITING if place.state is State.QUEUED:
+                return self._lose_new_ones()
+            case Stage.WAITING:
+                return self._lose_running_ones()
+            case _ if _moves(place):
+                return self._move(place)
+        return asyncio.sleep(0)
+
+    async def _lose_new_ones(self) -> None:
+        """Cut all links when the next new request has been sent to an instance."""
+
+        def entered(route: Route, place: Place) -> None:
+            if place == Place(State.QUEUED, Stage.SUBMITTED):
+                self._world.isolate()
+
+        self._injector.on_entry = entered
+
+    async def _lose_running_ones(self) -> None:
+        routes = self._world.cluster.router.routes
+        await until(lambda: any(r.stage is Stage.RUNNING for r in routes.values()), _ENTERED_S)
+        self._world.isolate()
+
+    async def _move(self, place: Place) -> None:
+        """Drain one instance after the other, those first that have what is to move."""
+        cluster = self._world.cluster
+        before = {place.state} if place.stage in _LEAVING else {State.REASONING, State.ANSWERING}
+
+        def fitting(name: str) -> int:
+            held = cluster.instances[name].routes.values() if name in cluster.instances else ()
+            return sum(r.stage is Stage.RUNNING and r.session.state in before for r in held)
+
+        while True:
+            name = max(self._world.names, key=fitting)
+            if fitting(name):
+                cluster.drain(name)
+                await asyncio.sleep(_DRAINED_S)
+                cluster.undrain(name)
+            await asyncio.sleep(0.05)
+
+
+def _ends_the_link(cell: Cell) -> bool:
+    """Whether the gateway loses the link to the worker that is hit."""
+    if cell.fault is Fault.CUT:
+        return cell.party is Party.LINK
+    return cell.fault in (Fault.KILL, Fault.STOP)
+
+
+def _moves(place: Place) -> bool:
+    """Whether a request is there on its way between two instances."""
+    return place.stage in _LEAVING or place == Place(State.MIGRATING, Stage.SUBMITTED)

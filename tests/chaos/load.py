@@ -1,0 +1,327 @@
+"""The readers: what each asks, how it reads, and what it must see.
+
+The text of each question is read once without faults. From then on whoever asks it again must get
+the same text: whole, or a part of it and an end that says so. A response that is resumable must be
+whole unless its reader cancelled it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import aiohttp
+
+Texts: TypeAlias = tuple[str, str]  # of reasoning and of the answer
+
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+KINDS = ("socket", "socket", "reconnecting", "socket", "chat stream", "cancelling", "chat whole")
+PATIENCE_S = 300.0  # guards against a hang: nobody waits for longer
+_REFUSED_S = 0.3  # before a refused request is asked again
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the readers saw."""
+
+    done: Counter[str] = field(default_factory=Counter)  # by kind
+    refused: Counter[str] = field(default_factory=Counter)  # by code; before they began
+    ended_by_error: Counter[str] = field(default_factory=Counter)  # chat completions, by code
+    cancelled: int = 0
+    resumed: int = 0  # sockets that were opened again
+    failovers: int = 0
+    migrations: int = 0
+    longest_pause_s: float = 0.0  # between two events of one response
+    wrong: list[str] = field(default_factory=list)
+
+
+class Refused(Exception):
+    """Before it began: nobody can serve it now."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one reader of a WebSocket has."""
+
+    texts: dict[str, str] = field(default_factory=lambda: {"reasoning": "", "output": ""})
+    expected: int = 0  # the next sequence number
+    response_id: str = ""
+    last_s: float | None = None
+    end: dict[str, Any] | None = None  # the terminal event
+
+    @property
+    def both(self) -> Texts:
+        """Of reasoning and of the answer."""
+        return self.texts["reasoning"], self.texts["output"]
+
+
+def question(index: int) -> dict[str, Any]:
+    """What both APIs share of a body. Most think and answer for long; some as long as they like."""
+    body: dict[str, Any] = {
+        "temperature": 0,
+        "store": False,
+        "pacing": {"tpot_s": 0.04 if index % 3 == 1 else 0.01} if index % 3 else False,
+    }
+    if index % 5:
+        lengths = {"reasoning_tokens": 60 + 12 * index, "answer_tokens": 80 + 9 * index}
+        body["forced_lengths"] = lengths
+    return body
+
+
+def prompt(index: int) -> str:
+    """Its text."""
+    return f"What is {137 + 41 * index} + {259 + 17 * index}?"
+
+
+class Load:
+    """Readers that ask one question after the other until they are told to stop.
+
+    :param url: of the gateway.
+    :param questions: how many different ones there are.
+    """
+
+    def __init__(self, url: str, questions: int, tally: Tally) -> None:
+        self.tally = tally
+        self._url = url
+        self._questions = questions
+        self._undisturbed: dict[int, Texts] = {}
+        self._number = 0
+        self._stopping = False
+        self._http: aiohttp.ClientSession
+
+    async def read_undisturbed(self) -> None:
+        """Read each question once; what was read is what everybody must get."""
+
+        async def read(index: int) -> None:
+            reading = await self._read_socket(index, Reading(), pacing=False)
+            self._undisturbed[index] = reading.both
+
+        async with aiohttp.ClientSession() as self._http:
+            await asyncio.gather(*(read(index) for index in range(self._questions)))
+        if not all(answer for _, answer in self._undisturbed.values()):
+            self.tally.wrong.append("an undisturbed response has no answer")
+
+    async def run(self, readers: int) -> None:
+        """Read until `stop`, then return when the last response has ended."""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with (
+            aiohttp.ClientSession(connector=connector) as self._http,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for _ in range(readers):
+                tasks.create_task(self._reader())
+
+    def stop(self) -> None:
+        """Begin no new response."""
+        self._stopping = True
+
+    async def _reader(self) -> None:
+        while not self._stopping:
+            number, self._number = self._number, self._number + 1
+            kind, index = KINDS[number % len(KINDS)], number % self._questions
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._ask(kind, index, number)
+            except TimeoutError:
+                self._wrong(kind, index, f"no end within {PATIENCE_S:g} s")
+            except (aiohttp.ClientError, OSError) as error:
+                self._wrong(kind, index, f"the gateway's connection broke: {error!r}")
+            self.tally.done[kind] += 1
+
+    async def _ask(self, kind: str, index: int, number: int) -> None:
+        while True:
+            try:
+                if kind == "chat stream":
+                    return await self._chat_stream(index)
+                if kind == "chat whole":
+                    return await self._chat_whole(index)
+                return await self._socket(kind, index, number)
+            except Refused as refused:
+                self.tally.refused[str(refused)] += 1
+            await asyncio.sleep(_REFUSED_S)
+
+    # ---- WebSockets ---------------------------------------------------------------------------
+
+    async def _socket(self, kind: str, index: int, number: int) -> None:
+        reading = Reading()
+        early = 10 + 7 * (number % 20)  # events after which this reader does something
+        if kind == "reconnecting":
+            await self._read_socket(index, reading, leave_after=early)
+            if reading.end is None:
+                self.tally.resumed += 1
+                await self._read_socket(index, reading)
+        else:
+            cancel_after = early if kind == "cancelling" else None
+            await self._read_socket(index, reading, cancel_after=cancel_after)
+        self._judge_socket(kind, index, reading)
+
+    async def _read_socket(
+        self,
+        index: int,
+        reading: Reading,
+        *,
+        leave_after: int | None = None,
+        cancel_after: int | None = None,
+        **other: Any,
+    ) -> Reading:
+        """Read a response from where ``reading`` is, to its end or until it is left."""
+        async with self._http.ws_connect(f"{self._url}/v1/responses", max_msg_size=0) as socket:
+            if reading.response_id:
+                resume = {
+                    "response_id": reading.response_id,
+                    "starting_after": reading.expected - 1,
+                }
+                await socket.send_json({"type": "response.resume", **resume})
+            else:
+                body = {"input": prompt(index), **question(index), **other}
+                await socket.send_json({"type": "response.create", **body})
+            while reading.end is None:
+                event = await socket.receive_json()
+                self._take(event, reading, index)
+                if leave_after is not None and reading.expected > leave_after:
+                    break
+                if cancel_after is not None and reading.expected > cancel_after:
+                    cancel_after = None
+                    cancel = {"type": "response.cancel", "response_id": reading.response_id}
+                    await socket.send_json(cancel)
+            if reading.end is not None:
+                await self._nothing_follows(socket, index)
+        return reading
+
+    def _take(self, event: dict[str, Any], reading: Reading, index: int) -> None:
+        now = time.monotonic()
+        if event["type"] == "error":
+            code = event["error"]["code"]
+            if code in ("no_instance", "rate_limit_exceeded") and not reading.expected:
+                raise Refused(code)
+            self._wrong("socket", index, f"refused: {event['error']}")
+            reading.end = event
+            return
+        if event["sequence_number"] != reading.expected:
+            number = event["sequence_number"]
+            self._wrong("socket", index, f"event {number} came instead of {reading.expected}")
+        reading.expected = event["sequence_number"] + 1
+        if reading.last_s is not None:
+            self.tally.longest_pause_s = max(self.tally.longest_pause_s, now - reading.last_s)
+        reading.last_s = now
+        if event["type"] == "response.created":
+            reading.response_id = event["response"]["id"]
+        elif event["type"].endswith("_text.delta"):
+            reading.texts[event["type"].split(".")[1].removesuffix("_text")] += event["delta"]
+        elif event["type"] in TERMINAL:
+            reading.end = event
+
+    async def _nothing_follows(self, socket: aiohttp.ClientWebSocketResponse, index: int) -> None:
+        """Ask for what does not exist: the next event must be the answer to this."""
+        await socket.send_json({"type": "response.resume", "response_id": "resp_none"})
+        event = await socket.receive_json()
+        if event["type"] != "error" or event["error"]["code"] != "response_not_found":
+            self._wrong("socket", index, f"after the terminal event came {event['type']}")
+
+    def _judge_socket(self, kind: str, index: int, reading: Reading) -> None:
+        if reading.end is None or reading.end["type"] == "error":
+            return  # counted as wrong where it happened
+        response = reading.end["response"]
+        self.tally.failovers += response.get("failovers", 0)
+        self.tally.migrations += response.get("migrations", 0)
+        content = {item["type"]: item["content"][0]["text"] for item in response["output"]}
+        final = (content.get("reasoning", ""), content.get("message", ""))
+        if final != reading.both:
+            self._wrong(kind, index, "the deltas do not join to the final text")
+        status, reason = response["status"], (response["incomplete_details"] or {}).get("reason")
+        if reading.end["type"] != f"response.{status}":
+            self._wrong(kind, index, f"{reading.end['type']} says {status}")
+        if kind == "cancelling" and (status, reason) == ("incomplete", "cancelled"):
+            self.tally.cancelled += 1
+            self._compare(kind, index, reading.both, whole=False)
+        elif status != "completed":
+            self._wrong(kind, index, f"{status}: {reason or response['error']}")
+        else:
+            self._compare(kind, index, reading.both, whole=True)
+
+    # ---- chat completions ---------------------------------------------------------------------
+
+    def _chat_body(self, index: int, *, stream: bool) -> dict[str, Any]:
+        messages = [{"role": "user", "content": prompt(index)}]
+        return {"messages": messages, "stream": stream, **question(index)}
+
+    async def _chat_stream(self, index: int) -> None:
+        kind, texts = "chat stream", {"reasoning": "", "content": ""}
+        finish, error, done = None, None, False
+        url, body = f"{self._url}/v1/chat/completions", self._chat_body(index, stream=True)
+        async with self._http.post(url, json=body) as response:
+            await self._refuse(response)
+            async for line in response.content:
+                if not line.startswith(b"data: "):
+                    continue
+                data = line.removeprefix(b"data: ").strip()
+                if data == b"[DONE]":
+                    done = True
+                    continue
+                chunk = json.loads(data)
+                if "error" in chunk:
+                    error = chunk["error"]
+                    continue
+                for choice in chunk["choices"]:
+                    for name in texts:
+                        texts[name] += choice["delta"].get(name) or ""
+                    finish = choice["finish_reason"] or finish
+        both = texts["reasoning"], texts["content"]
+        if error is not None:
+            self.tally.ended_by_error[error["code"]] += 1
+            if finish is not None:
+                self._wrong(kind, index, f"it ended with an error and as finished: {finish}")
+            self._compare(kind, index, both, whole=False)
+        elif finish is None or not done:
+            self._wrong(kind, index, "it ended without an error and without an end")
+        else:
+            self._compare(kind, index, both, whole=True)
+
+    async def _chat_whole(self, index: int) -> None:
+        url, body = f"{self._url}/v1/chat/completions", self._chat_body(index, stream=False)
+        async with self._http.post(url, json=body) as response:
+            await self._refuse(response)
+            document = await response.json()
+            if response.status != 200:
+                self.tally.ended_by_error[document["error"]["code"]] += 1
+                return
+        message = document["choices"][0]["message"]
+        both = message["reasoning"] or "", message["content"] or ""
+        self._compare("chat whole", index, both, whole=True)
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
+        if response.status in (429, 503):
+            code = (await response.json())["error"]["code"]
+            if code in ("no_instance", "rate_limit_exceeded"):
+                raise Refused(code)
+
+    # ---- the verdict --------------------------------------------------------------------------
+
+    def _compare(self, kind: str, index: int, texts: Texts, *, whole: bool) -> None:
+        undisturbed = self._undisturbed[index]
+        same: Callable[[str, str], bool] = str.__eq__ if whole else str.startswith
+        for what, wanted, found in zip(("reasoning", "answer"), undisturbed, texts, strict=True):
+            if not same(wanted, found):
+                place = len(_common(wanted, found))
+                self._wrong(
+                    kind,
+                    index,
+                    f"its {what} differs from character {place} of {len(wanted)}: "
+                    f"{found[place : place + 40]!r} instead of {wanted[place : place + 40]!r}",
+                )
+
+    def _wrong(self, kind: str, index: int, what: str) -> None:
+        self.tally.wrong.append(f"{kind}, question {index}: {what}")
+
+
+def _common(first: str, second: str) -> str:
+    """What both begin with."""
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return first[:place]
+    return min(first, second, key=len)

@@ -1,0 +1,106 @@
+"""``python -m tests.chaos.nursery FOLDER``: starts worker processes without their imports.
+
+What a worker imports takes most of the time of its start. This process imports it once and forks
+for each worker; from there on a worker is the same as ``python -m workers.process``. Standard input
+has a `Start` on each line. Standard output gets ``started NAME PID`` and ``ended NAME`` on lines of
+their own. FOLDER only marks the command line, which the workers share. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import sys
+
+import msgspec
+
+from workers.settings import WorkerSettings
+
+_LOOK_S = 0.05  # between two looks for workers that have ended
+
+# As `workers.process.prepare` sets them before it imports anything.
+_SURROUNDINGS = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "NIXL_LOG_LEVEL": "WARN",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+_IMPORTED = (
+    "workers.chat",
+    "workers.engine",
+    "workers.link",
+    "workers.load",
+    "workers.service",
+    "workers.inprocess",
+    "workers.kv_migration",
+    "workers.scheduler",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.v1.worker.cpu_model_runner",
+    "vllm.model_executor.models.qwen3",
+)
+
+
+class Start(msgspec.Struct, frozen=True):
+    """One worker to be started."""
+
+    settings: WorkerSettings
+    log: str  # path of the file that its output goes to
+
+
+def main() -> None:
+    """Start workers until the input ends."""
+    os.environ.update(_SURROUNDINGS)
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    running: dict[int, str] = {}  # names by process
+    text = b""
+    while True:
+        readable, _, _ = select.select([0], [], [], _LOOK_S)
+        if readable:
+            data = os.read(0, 65536)
+            if not data:
+                break
+            *lines, text = (text + data).split(b"\n")
+            for line in lines:
+                start = msgspec.json.decode(line, type=Start)
+                pid = os.fork()
+                if not pid:
+                    _become(start)
+                running[pid] = start.settings.instance_id
+                print("started", start.settings.instance_id, pid, flush=True)
+        while running:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            print("ended", running.pop(pid), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _become(start: Start) -> None:
+    """Turn this process into the worker; does not return."""
+    from workers import process
+
+    os.setsid()
+    output = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    settings = msgspec.json.encode(start.settings).decode()
+    sys.argv = ["workers.process", "--settings", settings]
+    try:
+        process.main()
+    finally:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Which faults there are, and in which order they come. Pure.
+
+A *place* is a state of the session with a stage of the route, the two tables of a request. Which of
+their pairs exist is computed from the tables and from `TOGETHER`, which says what happens in one
+go. At each place the faults hit a *party*. A combination that has no meaning is in `EXCLUDED`, with
+the reason; each other one is a cell.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway import lifecycle, migration
+from gateway.lifecycle import FINAL, Event, State
+from gateway.migration import Move, Stage
+
+
+class Party(Enum):
+    """What is hit."""
+
+    SOURCE = "source"  # the worker that has the request, has its KV, or had it last
+    TARGET = "target"  # the worker that it is moving to
+    LINK = "link"  # the gateway's connection to the worker that has it, or is dialled for it
+
+
+class Fault(Enum):
+    """How it is hit."""
+
+    KILL = "kill"  # SIGKILL
+    STOP = "stop"  # nothing moves for longer than the heartbeat timeout, then it goes on
+    SLOW = "slow"  # a process that runs half of the time; a link that delays each piece of data
+    CUT = "cut"  # a connection is reset; a worker's own connection is that of its KV
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request is."""
+
+    state: State
+    stage: Stage
+
+    def __str__(self) -> str:
+        return f"{self.state.value}/{self.stage.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A fault that comes when a request enters a place."""
+
+    place: Place
+    party: Party
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.party.value} {self.fault.value}"
+
+
+# ---- places -----------------------------------------------------------------------------------
+
+START = Place(State.QUEUED, Stage.WAITING)
+
+# What happens to the session when its route moves: one of these events; None is no event. The first
+# that the session's table allows is a must where it is alone, so that a request which leaves an
+# instance in REASONING is never SUBMITTED in REASONING.
+TOGETHER: dict[Move, tuple[Event | None, ...]] = {
+    Move.SUBMIT: (Event.LEFT,),
+    Move.WAIT: (Event.LEFT,),
+    Move.ACCEPT: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN),
+    Move.ACCEPT_TICKET: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN),
+    Move.PROGRESS: (Event.BOUNDARY, None),
+    Move.HAND_OVER: (None,),
+    Move.END: (Event.GENERATED, Event.CANCEL, Event.FAIL),
+}
+# Events of a session whose route does not move, and the stages in which they come.
+ALONE: dict[Event, frozenset[Stage]] = {
+    Event.BOUNDARY: frozenset({Stage.RUNNING, Stage.HANDING_OVER}),
+    Event.DELIVERED: frozenset({Stage.OVER}),
+    Event.CANCEL: frozenset({Stage.OVER}),
+    Event.FAIL: frozenset({Stage.OVER}),
+}
+# Only a request that an instance let go has a ticket.
+TICKET_STATES = frozenset({State.MIGRATING})
+
+
+def _after(place: Place) -> set[Place]:
+    found = set()
+    for (stage, move), next_stage in migration.TRANSITIONS.items():
+        if stage is not place.stage:
+            continue
+        if move is Move.ACCEPT_TICKET and place.state not in TICKET_STATES:
+            continue
+        legal = [e for e in TOGETHER[move] if (place.state, e) in lifecycle.TRANSITIONS]
+        if not legal and move not in (Move.SUBMIT, Move.WAIT) and None not in TOGETHER[move]:
+            continue
+        states = {lifecycle.TRANSITIONS[place.state, event] for event in legal if event}
+        if None in TOGETHER[move] or not legal:
+            states.add(place.state)
+        found |= {Place(state, next_stage) for state in states}
+    for event, stages in ALONE.items():
+        if place.stage in stages and (place.state, event) in lifecycle.TRANSITIONS:
+            found.add(Place(lifecycle.TRANSITIONS[place.state, event], place.stage))
+    return found
+
+
+def places() -> list[Place]:
+    """All in which an unfinished request can be when nothing is being handled, in order."""
+    found, coming = {START}, [START]
+    while coming:
+        new = _after(coming.pop()) - found
+        found |= new
+        coming += new
+    order = [Place(state, stage) for state in State for stage in Stage]
+    return [place for place in order if place in found and place.state not in FINAL]
+
+
+# ---- cells ------------------------------------------------------------------------------------
+
+_ALL_STATES, _ALL_STAGES = frozenset(State), frozenset(Stage)
+_WITH_TARGET = frozenset({Stage.SUBMITTED, Stage.PULLING, Stage.HANDING_OVER})
+_READS_KV = frozenset({Stage.SUBMITTED, Stage.PULLING})
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Cells that have no meaning."""
+
+    why: str
+    party: Party
+    faults: frozenset[Fault] = frozenset(Fault)
+    stages: frozenset[Stage] = _ALL_STAGES
+    states: frozenset[State] = _ALL_STATES
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether this cell is one of them."""
+        return (
+            cell.party is self.party
+            and cell.fault in self.faults
+            and cell.place.stage in self.stages
+            and cell.place.state in self.states
+        )
+
+
+EXCLUDED = (
+    Exclusion("A connection is no process.", Party.LINK, frozenset({Fault.KILL})),
+    Exclusion(
+        "A request has a target only on its way.", Party.TARGET, stages=_ALL_STAGES - _WITH_TARGET
+    ),
+    Exclusion(
+        "A new request comes from nowhere; the worker that it is sent to is its source.",
+        Party.TARGET,
+        stages=frozenset({Stage.SUBMITTED}),
+        states=frozenset({State.QUEUED}),
+    ),
+    Exclusion(
+        "The KV connection of source and target is one; it is cut at the source.",
+        Party.TARGET,
+        frozenset({Fault.CUT}),
+        _WITH_TARGET,
+        _ALL_STATES - {State.QUEUED},
+    ),
+    Exclusion(
+        "No KV of this request is read.",
+        Party.SOURCE,
+        frozenset({Fault.CUT}),
+        _ALL_STAGES - _READS_KV,
+    ),
+    Exclusion(
+        "A new request has no KV.",
+        Party.SOURCE,
+        frozenset({Fault.CUT}),
+        _READS_KV,
+        frozenset({State.QUEUED}),
+    ),
+)
+
+
+def combinations() -> list[Cell]:
+    """All places with all parties and all faults, whether they have a meaning or not."""
+    return [Cell(place, party, fault) for place in places() for party in Party for fault in Fault]
+
+
+def cells() -> list[Cell]:
+    """The table."""
+    return [cell for cell in combinations() if not any(e.holds(cell) for e in EXCLUDED)]
+
+
+# ---- schedule ---------------------------------------------------------------------------------
+
+
+def schedule(seed: int, faults: int, kills: int) -> list[Cell]:
+    """Each cell once and more of them up to ``faults``, in an order that the seed decides.
+
+    :param kills: at most so many are kills.
+    :raises ValueError: if the table does not fit.
+    """
+    table = cells()
+    kills_left = kills - sum(cell.fault is Fault.KILL for cell in table)
+    if len(table) > faults or kills_left < 0:
+        raise ValueError(
+            f"faults must be at least {len(table)}, the cells of the table, and kills at least "
+            f"{kills - kills_left}, not {faults} and {kills}"
+        )
+    chance = random.Random(seed)
+    chosen = list(table)
+    while len(chosen) < faults:
+        cell = chance.choice(table)
+        if cell.fault is Fault.KILL:
+            if not kills_left:
+                continue
+            kills_left -= 1
+        chosen.append(cell)
+    chance.shuffle(chosen)
+    return chosen
+
+
+# One of each kind, for a run of seconds: no stop, and one kill.
+_QUICK = (
+    ("queued/submitted", Party.LINK, Fault.CUT),
+    ("reasoning/running", Party.LINK, Fault.SLOW),
+    ("reasoning/handing_over", Party.SOURCE, Fault.SLOW),
+    ("migrating/waiting", Party.LINK, Fault.CUT),
+    ("answering/pulling", Party.SOURCE, Fault.CUT),
+    ("delivering/over", Party.LINK, Fault.CUT),
+    ("answering/running", Party.SOURCE, Fault.KILL),
+)
+
+
+def quick_schedule(seed: int) -> list[Cell]:
+    """Some cells that take little time, in an order that the seed decides."""
+    chosen = [cell for cell in cells() if (str(cell.place), cell.party, cell.fault) in _QUICK]
+    random.Random(seed).shuffle(chosen)
+    return chosen

@@ -1,0 +1,112 @@
+"""The page of the protocol lists every error code that a client can get, with its status."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from gateway import app, auth, errors
+from tests.docs.pages import table, text_of, tracked, tree_of
+
+PAGE = "docs/protocol.md"
+# In the code, but no client sees them: the cluster submits such a request again before its session
+# hears of it, and gives each submission an id of its own.
+_NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}
+_OTHER_STATUS = {"http_error"}  # that of the HTTP server's own refusal
+
+
+def in_the_code() -> dict[str, set[int]]:
+    """Codes that errors are made with, and the status of those errors."""
+    found: dict[str, set[int]] = {}
+    for file in tracked():
+        if file.startswith("gateway/") and file.endswith(".py"):
+            for node in ast.walk(tree_of(file)):
+                _look_at(found, node)
+        elif file.startswith("workers/") and file.endswith(".py"):
+            for node in ast.walk(tree_of(file)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestRejected":
+                    code = node.args[0]  # passed on as `InvalidRequest`, but for a bug
+                    bug = isinstance(code, ast.Constant) and code.value == "internal_error"
+                    _add(found, code, 500 if bug else 400)
+    return found
+
+
+def _look_at(found: dict[str, set[int]], node: ast.AST) -> None:
+    match node:
+        case ast.ClassDef():
+            status = _status_of(node.name)
+            for part in ast.walk(node):
+                if isinstance(part, ast.Call) and ast.unparse(part.func) == "super().__init__":
+                    _add(found, _argument(part), status)
+                elif isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                    _add(found, _default(part), status)
+        case ast.FunctionDef() if node.name != "__init__":
+            made = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+            made = [call for call in made if isinstance(_argument(call), ast.Name)]
+            for call in made:
+                _add(found, _default(node), _status_of(ast.unparse(call.func)))
+        case ast.Call():
+            _add(found, _argument(node), _status_of(ast.unparse(node.func)))
+
+
+def _argument(call: ast.Call) -> ast.expr | None:
+    return next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
+
+
+def _default(function: ast.FunctionDef) -> ast.expr | None:
+    arguments = function.args
+    positional = arguments.args[len(arguments.args) - len(arguments.defaults) :]
+    pairs = [
+        *zip(positional, arguments.defaults, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return next((default for argument, default in pairs if argument.arg == "code"), None)
+
+
+def _status_of(error: str) -> int | None:
+    for module in (errors, auth, app):
+        status = getattr(getattr(module, error.rpartition(".")[2], None), "status", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _add(found: dict[str, set[int]], code: ast.expr | None, status: int | None) -> None:
+    if isinstance(code, ast.Constant) and isinstance(code.value, str):
+        statuses = found.setdefault(code.value, set())
+        if status is not None:
+            statuses.add(status)
+
+
+def on_the_page() -> dict[str, set[int]]:
+    """Codes and their status in the table."""
+    return {
+        code: {int(status) for status in re.findall(r"\d{3}", row[1])}
+        for row in table(PAGE, "code")
+        for code in re.findall(r"`(\w+)`", row[0])
+    }
+
+
+def test_every_code_that_a_client_can_get_is_listed_with_its_status() -> None:
+    sent, said = in_the_code(), on_the_page()
+    assert sent.keys() >= _NEVER_SENT, "one of them is gone: take it out here, too"
+    assert len(sent) > 20
+    assert sorted(sent.keys() - _NEVER_SENT - said.keys()) == [], f"not in {PAGE}"
+    known = {code: statuses for code, statuses in sent.items() if statuses}
+    assert len(known) > 20
+    for code in sorted(known.keys() - _NEVER_SENT - _OTHER_STATUS):
+        assert said[code] == known[code], code
+
+
+def test_every_listed_code_is_made_somewhere() -> None:
+    assert sorted(on_the_page().keys() - in_the_code().keys()) == []
+
+
+def test_every_error_class_has_the_status_of_the_tree_in_the_docstring() -> None:
+    drawn = dict(re.findall(r"──\s*(\w+)\s+(\d{3})", text_of("gateway/errors.py")))
+    real = {
+        name: str(cls.status)
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, errors.ApiError) and cls is not errors.ApiError
+    }
+    assert drawn == real

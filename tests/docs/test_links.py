@@ -1,0 +1,26 @@
+"""Every link within the project leads somewhere."""
+
+from __future__ import annotations
+
+import posixpath
+
+from tests.docs.pages import ROOT, anchors, links
+
+
+def test_every_relative_link_and_anchor_resolves() -> None:
+    checked = 0
+    broken = []
+    for link in links():
+        if link.text.startswith(("http:", "https:", "mailto:")):
+            continue
+        checked += 1
+        path, _, anchor = link.text.partition("#")
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(link.page), path))
+        if not path:
+            target = link.page
+        if not (ROOT / target).exists():
+            broken.append(f"{link} (there is no {target})")
+        elif anchor and anchor not in anchors(target):
+            broken.append(f"{link} (no such heading in {target})")
+    assert checked > 20
+    assert not broken, "\n".join(broken)

@@ -1,0 +1,82 @@
+"""Programs that `make setup` does not bring: which tests need them, and how to get them.
+
+A test that needs one says so: ``@needs("promtool", package="prometheus")``. Where the program is
+missing, `make test` skips the test with a line that says how to get it, and `make acceptance`,
+which sets ``PASCAL_ACCEPTANCE=1``, fails it. ``pytest -m "needs_program(program='promtool')"`` runs
+the tests of one program.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import chromium
+import pytest
+
+VARIABLE = "PASCAL_ACCEPTANCE"
+OLDEST_NODE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Something that is installed beside the project, and how to get it."""
+
+    name: str
+    package: str = ""  # of Debian
+    install: str = ""  # another way, as a sentence without its subject
+    find: Callable[[], object] | None = None  # looks elsewhere than on the PATH
+
+    def is_there(self) -> bool:
+        """Whether it can be used."""
+        return bool(shutil.which(self.name) if self.find is None else self.find())
+
+    @property
+    def missing(self) -> str:
+        """One line: what is missing and how to get it."""
+        how = self.install or f"install the Debian package `{self.package}`"
+        return f"{self.name} is missing: {how}"
+
+
+def find_node() -> str | None:
+    """Path of a Node.js that can run the tests of the pages, or None."""
+    path = shutil.which("node")
+    if path is None:
+        return None
+    answer = subprocess.run([path, "--version"], check=True, capture_output=True, text=True)
+    return path if int(answer.stdout.lstrip("v").partition(".")[0]) >= OLDEST_NODE else None
+
+
+CHROMIUM = Program("chromium", package="chromium", find=chromium.find)
+NODE = Program(
+    "node", install=f"install Node.js {OLDEST_NODE} or newer and put `node` on the PATH",
+    find=find_node,
+)  # fmt: skip
+PROMTOOL = Program("promtool", package="prometheus")
+RAY = Program(
+    "ray",
+    install="`make acceptance ARGS='--only ray'` installs it apart from .venv",
+    find=lambda: importlib.util.find_spec("ray"),
+)
+
+
+def needs(program: str | Program, *, package: str = "") -> pytest.MarkDecorator:
+    """Mark of a test that needs a program; a name is looked for on the PATH."""
+    if isinstance(program, str):
+        program = Program(program, package=package)
+    return pytest.mark.needs_program(program=program.name, needed=program)
+
+
+def check(item: pytest.Item) -> None:
+    """Skip the test if one of its programs is missing; in `make acceptance`, fail it."""
+    for mark in item.iter_markers("needs_program"):
+        needed: Program = mark.kwargs["needed"]
+        if needed.is_there():
+            continue
+        if os.environ.get(VARIABLE) == "1":
+            pytest.fail(needed.missing, pytrace=False)
+        pytest.skip(needed.missing)

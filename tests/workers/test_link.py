@@ -1,0 +1,176 @@
+"""The worker's end of the link over a real socket, with a service that the test breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.workers.harness import Gateway
+from workers.errors import WorkerError
+from workers.link import Link, check_free, listening
+from workers.messages import (
+    PROTOCOL,
+    Accepted,
+    Cancel,
+    Endpoint,
+    HandOver,
+    Heartbeat,
+    MeetPeer,
+    Pace,
+    PeerMet,
+    Rejected,
+    SetPace,
+    StepStats,
+    Submit,
+    TokenRun,
+    Welcome,
+)
+from workers.messages import PhaseCounts as Counts
+from workers.outbox import Outbox
+
+STATS = StepStats(
+    reasoning=Counts(),
+    answering=Counts(),
+    kv_blocks_used=0,
+    kv_blocks_total=8,
+    preemptions_total=0,
+    steps_total=0,
+    step_s=0.0,
+)
+WELCOME = Welcome(
+    protocol=PROTOCOL,
+    instance_id="w",
+    pid=1,
+    model="m",
+    max_model_len=8,
+    block_size=1,
+    kv_blocks_total=8,
+    max_num_seqs=1,
+    reasoning=True,
+    engine="none",
+)
+PEER = Endpoint(engine_id="f", host="127.0.0.1", port=9)
+HALF = "\ud800"  # half a character: no JSON can hold it
+
+
+class BrokenService:
+    """Raises at every message of the gateway, and at every second heartbeat."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+        self.wake: Callable[[], None] = lambda: None
+        self.beats = 0
+        self.paces: list[str] = []
+
+    def connect(self, outbox: Outbox, wake: Callable[[], None]) -> None:
+        self.outbox = outbox
+        self.wake = wake
+
+    def disconnect(self) -> None:
+        """Nothing to end."""
+
+    def drained(self) -> None:
+        """Nothing to resume."""
+
+    def heartbeat(self) -> None:
+        self.beats += 1
+        if self.beats % 2:
+            raise RuntimeError("no figures")
+        self.outbox.put_heartbeat(Heartbeat(since_step_s=0.0, stats=STATS))
+        self.wake()
+
+    def submit(self, message: Submit) -> None:
+        raise RuntimeError(message.request_id)
+
+    def cancel(self, request_id: str) -> None:
+        raise RuntimeError(request_id)
+
+    hand_over = cancel
+
+    def meet_peer(self, peer: Endpoint) -> None:
+        raise RuntimeError(peer.host)
+
+    def set_pace(self, request_id: str, pace: Pace) -> None:
+        self.paces.append(request_id)
+        raise RuntimeError(request_id)
+
+    def not_met(self, peer: Endpoint, reason: str) -> None:
+        self.outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
+        self.wake()
+
+    def fail(self, request_id: str, message: str) -> None:
+        self.outbox.put(Rejected(request_id=request_id, code="internal_error", message=message))
+        self.wake()
+
+
+@pytest.fixture
+def service() -> BrokenService:
+    return BrokenService()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, service: BrokenService) -> AsyncIterator[Gateway]:
+    path = tmp_path / "w.sock"
+    link = Link(service, WELCOME, None, 0.01)  # type: ignore[arg-type]
+    async with listening(f"unix:{path}", link), Gateway(path, None) as connected:
+        yield connected
+
+
+async def test_a_message_that_makes_the_service_raise_is_answered_and_the_link_goes_on(
+    gateway: Gateway, service: BrokenService
+) -> None:
+    async with asyncio.timeout(10):
+        await gateway.submit("a")
+        await gateway.send(Cancel(request_id="b"))
+        await gateway.send(HandOver(request_id="c"))
+        await gateway.send(SetPace(request_id="d", pace=Pace(tau_s=0.1)))
+        await gateway.send(MeetPeer(peer=PEER))
+        await gateway.wait(lambda: "f" in gateway.met)
+        await gateway.wait(lambda: len(gateway.heartbeats) > 1)
+    assert {answer.code for answer in gateway.rejected.values()} == {"internal_error"}
+    assert set(gateway.rejected) == {"a", "b", "c"}
+    assert (service.paces, gateway.met["f"].error) == (["d"], "RuntimeError")
+
+
+async def test_what_cannot_be_sent_ends_one_request(
+    gateway: Gateway, service: BrokenService
+) -> None:
+    outbox = service.outbox
+    good = TokenRun(request_id="a", position=0, token_ids=(1,), texts=("x",))
+    bad = TokenRun(request_id="b", position=0, token_ids=(1,), texts=(HALF,))
+    async with asyncio.timeout(10):
+        outbox.put(Rejected(request_id="x", code="c", message=HALF))
+        outbox.put_step((bad,), STATS)
+        service.wake()
+        await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
+        gateway.accepted["a"] = Accepted(
+            request_id="a", prompt_tokens=1, reasoning=True, max_tokens=1
+        )
+        gateway._known["a"] = 0
+        outbox.put_step((good,), STATS)
+        service.wake()
+        await gateway.started("a")
+
+
+def test_an_address_that_is_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            WorkerError, match=f"cannot listen on 127.0.0.1:{port}: Address already"
+        ):
+            check_free(f"tcp://127.0.0.1:{port}")
+    check_free(f"tcp://127.0.0.1:{port}")
+    path = tmp_path / "w.sock"
+    check_free(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        with pytest.raises(WorkerError, match=f"another process listens on {path}"):
+            check_free(f"unix:{path}")
+    check_free(f"unix:{path}")  # the file alone is no process
+    with pytest.raises(WorkerError, match="does not exist"):
+        check_free(f"unix:{tmp_path}/none/w.sock")

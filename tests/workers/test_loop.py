@@ -1,0 +1,43 @@
+"""The event loop where uvloop is there, missing, broken, or of another version."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from workers import loop
+
+
+async def loops_module() -> str:
+    return type(asyncio.get_running_loop()).__module__
+
+
+def test_uvloop_runs_it() -> None:
+    with capture_logs() as said:
+        assert loop.run(loops_module()) == "uvloop"
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise ImportError('no module named uvloop')", "ImportError: no module"),
+        ("raise SystemError('built for another Python')", "SystemError: built"),
+        ("__version__ = '0.17'", "AttributeError: module 'uvloop' has no attribute 'run'"),
+    ],
+)
+def test_without_it_asyncio_does_and_it_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    (tmp_path / "uvloop.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "uvloop", raising=False)
+    with capture_logs() as said:
+        assert loop.run(loops_module()).startswith("asyncio")
+    (line,) = said
+    assert line["event"] == "uvloop_unavailable"
+    assert line["reason"].startswith(reason)
