@@ -39,7 +39,14 @@ _STAYS_S = 5.0  # with nothing running any more, what stays for so long will not
 # What must be as before the first reader; all else that must be 0 is in `_AT_REST`.
 _AS_BEFORE = ("gateway fds", "worker-0 fds", "worker-1 fds", "process_open_fds")
 _TASKS = "pascal_asyncio_tasks"
-_AT_REST = ("requests", "pascal_requests_running", "pascal_requests_waiting", "pascal_sessions")
+_AT_REST = (
+    "requests",
+    "pascal_requests_running",
+    "pascal_requests_waiting",
+    "pascal_requests_in_engines",
+    "pascal_responses_unfinished",
+    "pascal_sessions",
+)
 _EMPTY = ("pascal_kv_blocks_used", "pascal_kv_blocks_held", "pascal_event_log_bytes")
 
 
