@@ -1,4 +1,7 @@
-"""Logging: structlog, one event per line, JSON unless on a terminal. Never a prompt's text."""
+"""Logging: structlog, one event per line, JSON unless on a terminal. Never a prompt's text.
+
+Libraries log through Python's `logging`; their warnings and errors become events of the same form.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,45 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 
 def configure(level: str) -> None:
     """Send events of ``level`` and above to stderr."""
     terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    renderer: Processor = structlog.processors.JSONRenderer()
     if terminal:
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    processors: list[structlog.typing.Processor] = [
+    processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
     ]
+    rendering: list[Processor] = [renderer]
     if not terminal:
         # Without the values of local variables: they hold prompts and keys.
         transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors.append(structlog.processors.ExceptionRenderer(transformer))
+        rendering.insert(0, structlog.processors.ExceptionRenderer(transformer))
+    number = logging.getLevelName(level.upper())
     structlog.configure(
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        processors=[*processors, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*processors, structlog.stdlib.add_logger_name, _without_input],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _without_input(_: object, __: str, event: EventDict) -> EventDict:
+    """Of errors in the HTTP library only their kind: their text quotes what the client sent."""
+    if event["logger"].startswith("aiohttp") and event.get("exc_info"):
+        error = event.pop("exc_info")[1]
+        event["kind"] = type(error).__name__
+    return event

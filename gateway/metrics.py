@@ -98,6 +98,19 @@ class Metrics:
         self.sessions = Gauge(
             "pascal_sessions", "Responses kept, finished ones included", registry=registry
         )
+        self.unfinished = Gauge(
+            "pascal_responses_unfinished",
+            "Responses in engines, or generated and still being delivered",
+            registry=registry,
+        )
+        self.in_engines = Gauge(
+            "pascal_requests_in_engines",
+            "Requests that engines have or are to have",
+            registry=registry,
+        )
+        self.event_log_bytes = Gauge(
+            "pascal_event_log_bytes", "Memory of the events of all responses", registry=registry
+        )
         self.boundary_blocking = Histogram(
             "pascal_boundary_blocking_seconds",
             "Phase boundary to the next token from an engine",

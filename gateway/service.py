@@ -61,6 +61,10 @@ class ResponseService:
         )
         self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster, store)
+        self.metrics.sessions.set_function(lambda: len(self._sessions))
+        self.metrics.unfinished.set_function(lambda: len(self._running))
+        self.metrics.in_engines.set_function(lambda: self._admission.in_engines)
+        self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
         self._running: dict[str, Session] = {}
@@ -370,7 +374,6 @@ class ResponseService:
         self._count_out(session)
         self._kept.discard(session.response_id)
         self._sessions.pop(session.response_id, None)
-        self.metrics.sessions.set(len(self._sessions))
 
     def _count(self, session: Session) -> None:
         self._admission.update(
@@ -385,7 +388,6 @@ class ResponseService:
         self._running.pop(session.response_id, None)
         if not self._running:
             self._idle.set()
-        self.metrics.sessions.set(len(self._sessions))
 
     def _stop_departure(self, session: Session) -> None:
         if (timer := self._departures.pop(session.response_id, None)) is not None:

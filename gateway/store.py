@@ -52,7 +52,8 @@ _COLUMNS = {"response_id", "owner", "created_at", "response", "conversation"}
 MAX_QUEUED_BYTES = 64 * 1024 * 1024  # of responses that wait for the store's thread
 _SLICE_ROWS = 500  # deleted in one transaction: some ten milliseconds, then others have their turn
 _SLICE_PAGES = 2000  # given back to the file system in one transaction
-_CLEAN_UP_EVERY_S = 3600.0
+_CLEAN_UP_EVERY_S = 3600.0  # at most; a short retention is kept to more closely
+_CLEAN_UP_LEAST_S = 5.0
 _WAL_BYTES = 16 * 1024 * 1024  # to which the write-ahead log is cut when it was larger
 _LOCKED_S = 5.0  # to wait for another process that writes to the file
 _ANSWER_S = 15.0  # for a look-up, behind what was queued before
@@ -196,16 +197,19 @@ class ResponseStore:
     # ---- keeping it small ---------------------------------------------------------------------
 
     async def keep_clean(self, retention_s: float) -> None:
-        """Clean up now and every hour until cancelled; a clean-up that fails is tried again.
+        """Clean up now and again until cancelled; a clean-up that fails is tried again.
+
+        The pause is a quarter of the retention, from 5 s to an hour.
 
         :param retention_s: age at which a response is forgotten; 0: never.
         """
+        pause_s = _clean_up_pause_s(retention_s)
         while True:
             try:
                 await self.clean_up(time.time() - retention_s if retention_s else 0.0)
             except sqlite3.Error as error:
                 self._failed("clean_up", "store_not_cleaned", error)
-            await asyncio.sleep(_CLEAN_UP_EVERY_S)
+            await asyncio.sleep(pause_s)
 
     async def clean_up(self, created_before: float) -> int:
         """Forget what was created before this Unix time, and give the space back.
@@ -383,3 +387,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _clean_up_pause_s(retention_s: float) -> float:
+    if not retention_s:
+        return _CLEAN_UP_EVERY_S
+    return min(_CLEAN_UP_EVERY_S, max(_CLEAN_UP_LEAST_S, retention_s / 4))

@@ -1,5 +1,6 @@
 """The log of a failure: where, but not with which values."""
 
+import json
 import subprocess
 import sys
 
@@ -19,6 +20,30 @@ try:
 except RuntimeError:
     structlog.get_logger().exception("request_failed", request_id="resp_1")
 """
+
+
+LIBRARIES = """
+import logging
+from gateway import logs
+
+logs.configure("error")
+try:
+    raise ValueError("key sk-secret")
+except ValueError:
+    logging.getLogger("aiohttp.server").exception("Error handling request")
+    logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=True)
+logging.getLogger("websockets").info("connection open")
+"""
+
+
+def test_what_libraries_log_is_an_event_a_line_too() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LIBRARIES], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    http, loop = [json.loads(line) for line in result.stderr.splitlines()]
+    assert (http["logger"], http["event"]) == ("aiohttp.server", "Error handling request")
+    assert (http["kind"], "secret" in str(http)) == ("ValueError", False)
+    assert (loop["logger"], loop["exception"][0]["exc_type"]) == ("asyncio", "ValueError")
 
 
 def test_a_logged_traceback_holds_no_local_values() -> None:

@@ -94,6 +94,11 @@ async def test_retention_goes_on_while_the_store_is_open(
         cleaning.cancel()
 
 
+def test_a_short_retention_is_kept_to_more_closely() -> None:
+    pauses = [module._clean_up_pause_s(retention_s) for retention_s in (0, 1, 100, 86400)]
+    assert pauses == [3600, 5, 25, 3600]
+
+
 async def _absent(store: ResponseStore, response_id: str) -> None:
     for _ in range(10_000):
         if await store.get(response_id, "alice") is None:
