@@ -109,7 +109,8 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
                 _kill(observer, plan.kill_every_s, found),
             )
         if plan.slopes:
-            report.judge_all(found, observer.restarted)
+            killed = {KILLED} if found.kills else set()  # it may not be back yet
+            report.judge_all(found, observer.restarted | killed)
         if server.process.poll() is None:
             found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
     found.pids = observer.pids
