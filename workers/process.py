@@ -103,6 +103,11 @@ def prepare(settings: WorkerSettings) -> None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
         os.sched_setaffinity(0, settings.cpu_cores)
+    os.environ.update(surroundings(settings))
+
+
+def surroundings(settings: WorkerSettings) -> dict[str, str]:
+    """What the environment must have before torch or vllm is imported."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
@@ -119,9 +124,10 @@ def prepare(settings: WorkerSettings) -> None:
         # One core, one thread: OpenMP threads that wait for each other cost far more than they
         # bring, above all when several workers share a machine.
         defaults["OMP_NUM_THREADS"] = "1"
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    found = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    if settings.engine == "inprocess":
+        found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return found
 
 
 def watch_parent(parent_fd: int, listen: str) -> None:
