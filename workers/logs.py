@@ -103,7 +103,9 @@ def reason_of(error: BaseException) -> str:
     text = str(error)
     if callable(problems := getattr(error, "errors", None)):  # pydantic's, else a page of values
         text = "; ".join(str(problem["msg"]) for problem in problems())
-    text = " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split())
+    if not text or isinstance(error, ImportError):  # whose text is often a name alone
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _MOST_REASON else f"{text[:_MOST_REASON]}..."
 
 

@@ -128,12 +128,14 @@ def watch_parent(parent_fd: int, listen: str) -> None:
     """Kill this process and all that it started when the other end of the pipe closes."""
 
     def watch() -> None:
-        while os.read(parent_fd, 1):
-            pass
-        scheme, _, path = listen.partition(":")
-        if scheme == "unix" and os.path.exists(path):
-            os.unlink(path)
-        kill_all()
+        try:
+            while os.read(parent_fd, 1):
+                pass
+            scheme, _, path = listen.partition(":")
+            if scheme == "unix" and os.path.exists(path):
+                os.unlink(path)
+        finally:
+            kill_all()
 
     os.set_blocking(parent_fd, True)
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

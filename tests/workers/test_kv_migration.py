@@ -121,7 +121,7 @@ def changed(ticket: Ticket, **fields: Any) -> Ticket:
 def workers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
-    settings = {"kv_migration": True, "kv_blocks": BLOCKS, "kv_held_s": HELD_S}
+    settings: dict[str, Any] = {"kv_migration": True, "kv_blocks": BLOCKS, "kv_held_s": HELD_S}
     running = (
         WorkerProcess(tmp_path_factory.mktemp("a"), **settings),
         WorkerProcess(

@@ -112,6 +112,7 @@ def test_the_reason_is_the_error_behind_the_error_in_one_line() -> None:
     assert logs.reason_of(own) == "listen: taken"
     assert logs.reason_of(Problems()) == "Value error, no such dtype"
     assert logs.reason_of(KeyError()) == "KeyError"
+    assert logs.reason_of(ImportError("libfoo.so.1")) == "ImportError: libfoo.so.1"
     assert len(logs.reason_of(ValueError("x" * 10_000))) < 600
 
 
