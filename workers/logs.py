@@ -57,12 +57,16 @@ def configure(level: int, instance_id: str) -> None:
     threading.excepthook = _thread_failed
 
 
-def prepare_engine_logs(instance_id: str) -> None:
-    """Let vLLM's lines take this form in all processes; before vLLM is imported."""
+def prepare_engine_logs(instance_id: str, *, processes: bool) -> None:
+    """Let vLLM's lines take this form; before vLLM is imported.
+
+    :param processes: whether vLLM has some of its own, which then note why they cannot start.
+    """
     os.environ[_INSTANCE_ENV] = instance_id
-    descriptor, path = tempfile.mkstemp(prefix="pascal-start-")
-    os.close(descriptor)
-    os.environ[_CAUSES_ENV] = path
+    if processes:
+        descriptor, path = tempfile.mkstemp(prefix="pascal-start-")
+        os.close(descriptor)
+        os.environ[_CAUSES_ENV] = path
     if os.environ.get("VLLM_CONFIGURE_LOGGING", "1") != "0":  # else vLLM refuses a configuration
         os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(_VLLM_CONFIG))
         # Also for what it says before its engine reads that: it is the same again then.

@@ -98,7 +98,7 @@ def prepare(settings: WorkerSettings) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(logging.INFO, settings.instance_id)
-    logs.prepare_engine_logs(settings.instance_id)
+    logs.prepare_engine_logs(settings.instance_id, processes=settings.engine == "async")
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
