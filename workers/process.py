@@ -98,7 +98,7 @@ def prepare(settings: WorkerSettings) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(logging.INFO, settings.instance_id)
-    logs.prepare_engine_logs(settings.instance_id)
+    logs.prepare_engine_logs(settings.instance_id, processes=settings.engine == "async")
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
@@ -134,12 +134,14 @@ def watch_parent(parent_fd: int, listen: str) -> None:
     """Kill this process and all that it started when the other end of the pipe closes."""
 
     def watch() -> None:
-        while os.read(parent_fd, 1):
-            pass
-        scheme, _, path = listen.partition(":")
-        if scheme == "unix" and os.path.exists(path):
-            os.unlink(path)
-        kill_all()
+        try:
+            while os.read(parent_fd, 1):
+                pass
+            scheme, _, path = listen.partition(":")
+            if scheme == "unix" and os.path.exists(path):
+                os.unlink(path)
+        finally:
+            kill_all()
 
     os.set_blocking(parent_fd, True)
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
