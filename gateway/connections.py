@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 
 from gateway import refusals
 from gateway.descriptors import DescriptorWatch
-from gateway.errors import ApiError, UnsupportedEncoding
+from gateway.errors import ApiError, HeadersTooLarge, InvalidHttp, UnsupportedEncoding
 
 log = structlog.get_logger()
 
@@ -165,6 +165,7 @@ class _Connection(web.RequestHandler):
             error = ApiError("Internal error.", code="internal_error")
         else:
             self._broken = True
+            self._close = True  # what else it sends is not looked at
             error = _of_parser(exc, message or "")
             self._server.on_refusal(error, request.method, None)
         response = refusals.error_response(error)
@@ -176,10 +177,9 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the rest of a response."""
         finished = await super().finish_response(request, resp, start_time)
-        if self._broken and self.transport is not None:
+        if self._broken and self.transport is not None and not self.transport.is_closing():
             # To close with bytes unread would reset the connection, and the error would be lost.
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            self.transport.write_eof()
             try:
                 await asyncio.wait_for(self._sent_all.wait(), _DISCARD_S)
             except TimeoutError:
@@ -238,12 +238,6 @@ def _of_parser(error: BaseException | None, message: str) -> ApiError:
         encoding = "zstd" if "zstd" in message else "br"
         return UnsupportedEncoding(encoding)
     if isinstance(error, LineTooLong):
-        text = f"The request line or a header is longer than {HEADER_BYTES} bytes."
-        refusal = ApiError(text, code="headers_too_large")
-        refusal.status = web.HTTPRequestHeaderFieldsTooLarge.status_code
-    else:
-        what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]
-        refusal = ApiError(f"This is not a valid HTTP request: {what}.", code="invalid_http")
-        refusal.status = web.HTTPBadRequest.status_code
-    refusal.type = "invalid_request_error"
-    return refusal
+        return HeadersTooLarge(HEADER_BYTES)
+    what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]
+    return InvalidHttp(what)

@@ -2,6 +2,7 @@
 
     ApiError
     ├── InvalidRequest      400  the body is wrong; ``param`` names the field
+    ├── InvalidHttp         400  what came is not HTTP
     ├── Unauthorized        401
     ├── Forbidden           403  what only the gateway's own machine may do
     ├── NotFound            404  response, model or instance
@@ -9,9 +10,11 @@
     ├── Conflict            409  not possible as things are
     ├── TooLarge            413
     ├── UnsupportedEncoding 415  the body is compressed in a way that cannot be read here
+    ├── HeadersTooLarge     431
     ├── Overloaded          429  carries ``retry_after_s``
     ├── Cancelled           499  somebody cancelled the response before it was complete
     └── Unavailable         503  no instance can serve, or the one that did is gone
+        └── StoreError      503  stored responses cannot be used (in `gateway.store`)
 
 Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
 """
@@ -76,6 +79,29 @@ class InvalidRequest(ApiError):
         if path is None and (missing := _MISSING.search(text)):
             path = missing["path"]
         return cls(f"'{path}': {what}." if path else f"{what}.", param=path)
+
+
+class InvalidHttp(ApiError):
+    """What a client sent cannot be parsed as HTTP."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"This is not a valid HTTP request: {what}.", code="invalid_http")
+
+
+class HeadersTooLarge(ApiError):
+    """A request line or a header beyond the bound."""
+
+    status = 431
+    type = "invalid_request_error"
+
+    def __init__(self, bound_bytes: int) -> None:
+        super().__init__(
+            f"The request line or a header is longer than {bound_bytes} bytes.",
+            code="headers_too_large",
+        )
 
 
 class Unauthorized(ApiError):
