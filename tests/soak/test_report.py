@@ -90,14 +90,14 @@ def test_what_was_not_there_before_is_left_behind() -> None:
 
 def test_errors_in_a_log_are_counted_and_requests_that_are_no_http_are_not() -> None:
     error = json.dumps({"level": "error", "event": "event_failed"})
+    bad_body = {"level": "error", "event": "Unhandled exception", "kind": "RequestPayloadError"}
     lines = [
         "Ready after 3 s.",
         json.dumps({"level": "warning", "event": "request_refused"}),
+        json.dumps({"level": "error", "event": "event_failed", "timestamp": "2026-01-01"}),
         error,
-        error,
-        json.dumps(
-            {"level": "error", "event": "worker_failed", "reason": "was killed by SIGKILL while"}
-        ),
+        json.dumps(bad_body),
+        json.dumps({"level": "error", "event": "worker_failed", "reason": "was killed by SIGKILL"}),
         "Error handling request from 127.0.0.1",
         "Traceback (most recent call last):",
         '  File "web_protocol.py", line 446, in data_received',
