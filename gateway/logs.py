@@ -9,6 +9,7 @@ import logging
 import sys
 
 import structlog
+from aiohttp.web import RequestPayloadError
 from structlog.typing import EventDict, Processor
 
 
@@ -42,7 +43,14 @@ def configure(level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    handler.addFilter(_no_fault_of_a_client)
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _no_fault_of_a_client(record: logging.LogRecord) -> bool:
+    """A body that aiohttp cannot decode is refused, and that is logged; it need not be an error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.name.startswith("aiohttp") and isinstance(error, RequestPayloadError))
 
 
 def _without_input(_: object, __: str, event: EventDict) -> EventDict:

@@ -24,9 +24,14 @@ except RuntimeError:
 
 LIBRARIES = """
 import logging
+from aiohttp.web import RequestPayloadError
 from gateway import logs
 
 logs.configure("error")
+try:
+    raise RequestPayloadError("Can not decode content-encoding: gzip")
+except RequestPayloadError:
+    logging.getLogger("aiohttp.server").exception("Unhandled exception")
 try:
     raise ValueError("key sk-secret")
 except ValueError:
