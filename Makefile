@@ -9,7 +9,7 @@ BIN := .venv/bin
 help: ## this list
 	@echo "make serve       set up if needed, then serve on 127.0.0.1:8080 (ARGS=\"--port 9000\", or PASCAL_PORT)"
 	@echo "make test        set up if needed, then lint, type checks and all tests (ARGS=\"-k pacer\")"
-	@echo "make acceptance  what is too long for make test or needs other programs (ARGS=\"--list\")"
+	@echo "make acceptance  the checks that need hours or other programs (ARGS=\"--list\")"
 	@echo
 	@echo "make lint     ruff, mypy and the import contracts     make format   apply ruff's fixes and format"
 	@echo "make setup    only the set-up                         make lock     write requirements/*.txt anew"

@@ -14,6 +14,7 @@
     ├── Overloaded          429  carries ``retry_after_s``
     ├── Cancelled           499  somebody cancelled the response before it was complete
     └── Unavailable         503  no instance can serve, or the one that did is gone
+        └── StoreError      503  stored responses cannot be used (in `gateway.store`)
 
 Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
 """

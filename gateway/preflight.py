@@ -6,12 +6,14 @@ Each failure is one clear line. ``pascal serve`` and ``pascal check`` make the s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.util
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway import gpus
@@ -34,6 +36,20 @@ class PreflightError(Exception):
 
 def check(config: Config) -> None:
     """Raise `PreflightError` for the first thing that is missing."""
+    with _permissions():
+        _check(config)
+
+
+@contextlib.contextmanager
+def _permissions() -> Iterator[None]:
+    """Name the path of a folder that may not be looked into."""
+    try:
+        yield
+    except PermissionError as error:
+        raise PreflightError(f"No permission to look at {error.filename}.") from error
+
+
+def _check(config: Config) -> None:
     if config.launcher.kind == "local":  # else model and memory are on other machines
         check_engine(config, config.workers.count)
         _check_memory(config)
@@ -53,11 +69,12 @@ def check_engine(config: Config, count: int = 1) -> None:
     :param count: of engines.
     :raises PreflightError: something is missing.
     """
-    _check_model(config)
-    _check_profile(config)
-    _check_gpus(config, count)
-    if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
-        raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
+    with _permissions():
+        _check_model(config)
+        _check_profile(config)
+        _check_gpus(config, count)
+        if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
+            raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
 
 
 def check_ray() -> None:

@@ -51,12 +51,17 @@ class WorkerLog:
         :param returncode: of the process; negative: the signal that ended it.
         :param when: what it did then, such as "while starting".
         """
-        reason = reason_in(_read(self.path, self.begin))
-        return f"{_how(returncode)} {when}: {reason} (log: {self.path})"
+        printed = _read(self.path, self.begin)
+        # A signal is a reason; the last line that happens to be there has nothing to do with it.
+        reason = reason_in(printed, any_line=returncode >= 0)
+        return f"{_how(returncode)} {when}{reason and f': {reason}'} (log: {self.path})"
 
 
-def reason_in(text: str) -> str:
-    """The reason in what a worker printed, in one line."""
+def reason_in(text: str, *, any_line: bool = True) -> str:
+    """The reason in what a worker printed, in one line.
+
+    :param any_line: take the last line where none names a cause; else the result is empty.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
         if reason := _own_words(line):
@@ -65,10 +70,10 @@ def reason_in(text: str) -> str:
     said = [line for line in plain if line and not _OF_A_TRACEBACK.match(line)]
     causes = [line for line in said if _EXCEPTION.match(line) or _FATAL.match(line)]
     first_hand = [line for line in causes if not _POINTS_BACK.search(line)]
-    for found in (first_hand, causes, said, lines):
+    for found in (first_hand, causes, *((said, lines) if any_line else ())):
         if found:
             return _one_line(found[-1])
-    return "it printed nothing"
+    return "it printed nothing" if any_line else ""
 
 
 def _own_words(line: str) -> str | None:

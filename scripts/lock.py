@@ -8,7 +8,8 @@ public index. It carries no hashes: the CPU build of torch may be another file i
 places, and a lock with hashes must have them for every package.
 
 The extra `cpu` has two locks. The second is for machines that find no CPU build of torch: the CUDA
-build of the same version, what that needs, and otherwise the versions of the first.
+build of the same version with the CUDA libraries that it loads; all else has the version of the
+first lock.
 """
 
 from __future__ import annotations

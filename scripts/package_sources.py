@@ -25,7 +25,7 @@ class Attempt:
     """One place to look for the torch of one lock: its name, and how uv is sent there."""
 
     place: str
-    lock: str  # what is installed if its torch is there
+    lock: str  # this lock is installed if its torch is there
     options: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
 
@@ -148,7 +148,7 @@ def torch_attempts(sources: PackageSources) -> list[Attempt]:
 
 
 def _index_attempts(lock: str, sources: PackageSources, options: list[str]) -> list[Attempt]:
-    """What pip is configured for.
+    """The index and the folders that pip is configured for, then its extra indexes.
 
     pip's extra indexes come second: uv stops at the first index that knows a name, so one of them
     that holds a part of a package's files would hide the rest. They are asked as pip asks them, all

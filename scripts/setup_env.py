@@ -102,7 +102,7 @@ def read_stamp() -> dict[str, Any]:
 
 
 def write_stamp(state: str, digest: str, python: Interpreter, lock: str = "") -> None:
-    """Replace the stamp in one step. `lock`: what is installed; empty while it is not finished."""
+    """Replace the stamp in one step. `lock`: its name; empty while it is not installed whole."""
     temporary = STAMP.with_suffix(".new")
     content = {"state": state, "digest": digest, "python": list(python.version), "lock": lock}
     temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -216,7 +216,7 @@ def locate_torch(
 
 
 def larger_torch_notice(lock: str, python: Interpreter) -> str:
-    """What to tell about the CUDA build of torch: `lock` is the text of its lock."""
+    """Says that the CUDA build of torch is taken, and why. `lock`: the text of its lock."""
     torch, nixl = (locked_requirement(lock, name) for name in ("torch", "nixl-cu13"))
     return (
         f"no CPU build of torch for Python {python} was found. Taking the CUDA build {torch} with "

@@ -406,7 +406,8 @@ class InProcessEngine:
         self._tell(self._events.step_finished, EngineStep(outputs, self._stats))
 
     def _tell(self, event: Callable[..., None], *values: object) -> None:
-        self._loop.call_soon_threadsafe(event, *values)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(event, *values)
 
     def _new_stats(self) -> StepStats:
         phases = self._scheduler.phase_stats()

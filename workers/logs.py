@@ -57,12 +57,16 @@ def configure(level: int, instance_id: str) -> None:
     threading.excepthook = _thread_failed
 
 
-def prepare_engine_logs(instance_id: str) -> None:
-    """Let vLLM's lines take this form in all processes; before vLLM is imported."""
+def prepare_engine_logs(instance_id: str, *, processes: bool) -> None:
+    """Let vLLM's lines take this form; before vLLM is imported.
+
+    :param processes: whether vLLM has some of its own, which then note why they cannot start.
+    """
     os.environ[_INSTANCE_ENV] = instance_id
-    descriptor, path = tempfile.mkstemp(prefix="pascal-start-")
-    os.close(descriptor)
-    os.environ[_CAUSES_ENV] = path
+    if processes:
+        descriptor, path = tempfile.mkstemp(prefix="pascal-start-")
+        os.close(descriptor)
+        os.environ[_CAUSES_ENV] = path
     if os.environ.get("VLLM_CONFIGURE_LOGGING", "1") != "0":  # else vLLM refuses a configuration
         os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(_VLLM_CONFIG))
         # Also for what it says before its engine reads that: it is the same again then.
@@ -103,7 +107,9 @@ def reason_of(error: BaseException) -> str:
     text = str(error)
     if callable(problems := getattr(error, "errors", None)):  # pydantic's, else a page of values
         text = "; ".join(str(problem["msg"]) for problem in problems())
-    text = " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split())
+    if not text or isinstance(error, ImportError):  # whose text is often a name alone
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _MOST_REASON else f"{text[:_MOST_REASON]}..."
 
 

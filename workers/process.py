@@ -98,11 +98,16 @@ def prepare(settings: WorkerSettings) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(logging.INFO, settings.instance_id)
-    logs.prepare_engine_logs(settings.instance_id)
+    logs.prepare_engine_logs(settings.instance_id, processes=settings.engine == "async")
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
         os.sched_setaffinity(0, settings.cpu_cores)
+    os.environ.update(surroundings(settings))
+
+
+def surroundings(settings: WorkerSettings) -> dict[str, str]:
+    """What the environment must have before torch or vllm is imported."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
@@ -119,21 +124,24 @@ def prepare(settings: WorkerSettings) -> None:
         # One core, one thread: OpenMP threads that wait for each other cost far more than they
         # bring, above all when several workers share a machine.
         defaults["OMP_NUM_THREADS"] = "1"
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    found = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    if settings.engine == "inprocess":
+        found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return found
 
 
 def watch_parent(parent_fd: int, listen: str) -> None:
     """Kill this process and all that it started when the other end of the pipe closes."""
 
     def watch() -> None:
-        while os.read(parent_fd, 1):
-            pass
-        scheme, _, path = listen.partition(":")
-        if scheme == "unix" and os.path.exists(path):
-            os.unlink(path)
-        kill_all()
+        try:
+            while os.read(parent_fd, 1):
+                pass
+            scheme, _, path = listen.partition(":")
+            if scheme == "unix" and os.path.exists(path):
+                os.unlink(path)
+        finally:
+            kill_all()
 
     os.set_blocking(parent_fd, True)
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -24,10 +24,8 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-import structlog
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
@@ -49,10 +47,9 @@ from workers.messages import Pace, PhaseCounts
 from workers.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.phase_stats import PhaseStats
 from workers.policy_settings import PolicySettings
+from workers.request_facts import facts_of
 from workers.step_log import StepLog
 from workers.utilities import serve_utilities
-
-_log = structlog.get_logger()
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
@@ -78,30 +75,6 @@ class _Totals:
         if state.kv_blocks:
             self.running += sign
             self.kv_blocks += sign * state.kv_blocks
-
-
-class _Told(msgspec.Struct):
-    """What the worker adds to a request, as far as the scheduler reads it."""
-
-    phase: Literal["reasoning", "answering"]
-    request_id: str
-    pace: Pace
-    user: str | None = None
-
-
-def _told(value: object) -> _Told | None:
-    """In a stock server anybody can write something there: what is wrong counts as nothing."""
-    if value is None:
-        return None
-    try:
-        told = msgspec.convert(value, _Told)
-    except msgspec.ValidationError as error:
-        _log.warning("request_facts_ignored", key=REQUEST_KEY, reason=str(error))
-        return None
-    if not told.pace.possible:
-        _log.warning("request_facts_ignored", key=REQUEST_KEY, reason="tau_s must be above 0")
-        return None
-    return told
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -315,7 +288,7 @@ class _PhaseMixin(Scheduler):
 
     def _track(self, request: Request) -> None:
         params = request.sampling_params
-        told = _told(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
+        told = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
         if told is None:
             phase, own_id, pace = self._phase_of_prompt(request), None, None
         else:

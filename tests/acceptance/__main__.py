@@ -1,7 +1,6 @@
-"""``python -m tests.acceptance``, or `make acceptance`: what is too long for `make test`.
+"""``python -m tests.acceptance``, or `make acceptance`: checks that need hours or other programs.
 
-Or needs more than `make setup` brings. Prints one line for each part, and ends with status 1 if a
-part failed.
+Prints one line for each part, and ends with status 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def parser_of(parts: Sequence[Part]) -> argparse.ArgumentParser:
         description="Run the checks that are too long for `make test`, or need other programs.",
     )
     names = [part.name for part in parts]
-    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    parser.add_argument("--list", action="store_true", help="list the parts, and run none")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=names, help=f"of: {', '.join(names)}"
     )
@@ -38,7 +37,7 @@ def parser_of(parts: Sequence[Part]) -> argparse.ArgumentParser:
 
 
 def listing(parts: Sequence[Part]) -> str:
-    """One line for each part, and what it lacks here."""
+    """One line for each part, and one for each program that it lacks here."""
     lines = []
     for part in parts:
         lacks = [program.missing for program in part.programs if not program.is_there()]
@@ -54,7 +53,7 @@ def interrupt(_number: int, _frame: object) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is asked for; the exit status."""
+    """Run the parts that are asked for; the exit status."""
     signal.signal(signal.SIGTERM, interrupt)
     parts = all_parts()
     args = parser_of(parts).parse_args(argv)

@@ -1,6 +1,6 @@
 """Runs parts one after another: needs first, a log for each, a limit on its time, a line of result.
 
-Knows nothing of what the parts check.
+Knows nothing of the checks themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.acceptance.parts import Part
 from tests.programs import VARIABLE, Program
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LINE_LENGTH: Final = 160  # of what is quoted from a log
+LINE_LENGTH: Final = 160  # of a quotation from a log
 
 Outcome: TypeAlias = Literal["ok", "FAIL", "skip"]
 
@@ -41,7 +41,7 @@ class Result:
 
 @dataclass(slots=True)
 class Runner:
-    """Settings of a run, and what came of it."""
+    """Settings of a run, and its results."""
 
     logs: Path
     install: bool = False  # Debian packages that are missing
@@ -147,17 +147,17 @@ def _short(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-# ---- ending what runs too long ----------------------------------------------------------------
+# ---- ending a part that takes too long ---------------------------------------------------------
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Interrupt a part that still runs, as Ctrl-C does; then kill what is left of it."""
+    """Interrupt a part that still runs, as Ctrl-C does; then kill the processes that are left."""
     if process.poll() is not None:
         return
     started = _descendants(process.pid)  # some have process groups of their own
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
         process.wait(grace_s)
     started |= _descendants(process.pid)
     for pid, began in started | {(process.pid, _start_time(process.pid))}:

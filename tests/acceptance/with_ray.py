@@ -1,6 +1,7 @@
 """``python -m tests.acceptance.with_ray``: `tests.ray_cluster`, with ray apart from .venv.
 
-`.venv` stays as the lock says. What ray needs and the lock pins has the version of the lock.
+`.venv` stays as the lock says. A package that both ray and the lock need has the version of the
+lock.
 """
 
 from __future__ import annotations

@@ -16,22 +16,11 @@ import sys
 
 import msgspec
 
+from workers import process
 from workers.settings import WorkerSettings
 
 _LOOK_S = 0.05  # between two looks for workers that have ended
 
-# As `workers.process.prepare` sets them before it imports anything.
-_SURROUNDINGS = {
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_NO_USAGE_STATS": "1",
-    "NIXL_LOG_LEVEL": "WARN",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
 _IMPORTED = (
     "workers.chat",
     "workers.engine",
@@ -56,9 +45,8 @@ class Start(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Start workers until the input ends."""
-    os.environ.update(_SURROUNDINGS)
-    for name in _IMPORTED:
-        importlib.import_module(name)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what imported modules print is no answer
     running: dict[int, str] = {}  # names by process
     text = b""
     while True:
@@ -70,24 +58,30 @@ def main() -> None:
             *lines, text = (text + data).split(b"\n")
             for line in lines:
                 start = msgspec.json.decode(line, type=Start)
+                _import(start.settings)
                 pid = os.fork()
                 if not pid:
+                    os.close(answers.fileno())
                     _become(start)
                 running[pid] = start.settings.instance_id
-                print("started", start.settings.instance_id, pid, flush=True)
+                print("started", start.settings.instance_id, pid, file=answers)
         while running:
             pid, _ = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
-            print("ended", running.pop(pid), flush=True)
+            print("ended", running.pop(pid), file=answers)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
 
 
+def _import(settings: WorkerSettings) -> None:
+    os.environ.update(process.surroundings(settings))
+    for name in _IMPORTED:
+        importlib.import_module(name)
+
+
 def _become(start: Start) -> None:
     """Turn this process into the worker; does not return."""
-    from workers import process
-
     os.setsid()
     output = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)

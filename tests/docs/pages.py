@@ -70,7 +70,7 @@ def docstring_spans() -> Iterator[Found]:
     """What docstrings of the product and of its measurements have in backquotes."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(("bench/", "gateway/", "pacer/", "workers/")):
-            for node in ast.walk(tree_of(name)):
+            for node in nodes_of(name):
                 documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
                 if isinstance(node, documented) and (text := ast.get_docstring(node)):
                     line = 1 if isinstance(node, ast.Module) else node.lineno
@@ -121,13 +121,20 @@ def module_file(name: str) -> str | None:
     """The file of a module of this project."""
     path = name.replace(".", "/")
     known = set(tracked())
-    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if file in known), None)
+    files = (f"{path}.py", f"{path}/__init__.py", f"{path}/__main__.py")
+    return next((file for file in files if file in known), None)
 
 
 @cache
 def tree_of(file: str) -> ast.Module:
     """The parsed source."""
     return ast.parse(text_of(file))
+
+
+@cache
+def nodes_of(file: str) -> tuple[ast.AST, ...]:
+    """All of its syntax tree."""
+    return tuple(ast.walk(tree_of(file)))
 
 
 @cache

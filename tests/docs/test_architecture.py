@@ -8,7 +8,7 @@ import tomllib
 
 from gateway.lifecycle import TRANSITIONS
 from gateway.migration import Stage
-from tests.docs.pages import module_file, text_of, tracked, tree_of
+from tests.docs.pages import module_file, nodes_of, text_of, tracked
 
 PAGE = "docs/architecture.md"
 
@@ -23,7 +23,7 @@ def imported(by: str, package: str) -> set[str]:
     found = set()
     for name in tracked():
         if name.startswith(f"{by}/") and name.endswith(".py"):
-            for node in ast.walk(tree_of(name)):
+            for node in nodes_of(name):
                 if isinstance(node, ast.ImportFrom) and node.module:
                     inner = [f"{node.module}.{alias.name}" for alias in node.names]
                     modules = [*inner, node.module]

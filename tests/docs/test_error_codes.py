@@ -6,13 +6,14 @@ import ast
 import re
 
 from gateway import app, auth, errors
-from tests.docs.pages import table, text_of, tracked, tree_of
+from tests.docs.pages import nodes_of, table, text_of, tracked
 
 PAGE = "docs/protocol.md"
 # In the code, but no client sees them: the cluster submits such a request again before its session
 # hears of it, and gives each submission an id of its own.
 _NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}
-_OTHER_STATUS = {"http_error"}  # that of the HTTP server's own refusal
+# The HTTP server's own refusals, with its own status.
+_OTHER_STATUS = {"http_error", "invalid_http", "headers_too_large"}
 
 
 def in_the_code() -> dict[str, set[int]]:
@@ -20,10 +21,10 @@ def in_the_code() -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     for file in tracked():
         if file.startswith("gateway/") and file.endswith(".py"):
-            for node in ast.walk(tree_of(file)):
+            for node in nodes_of(file):
                 _look_at(found, node)
         elif file.startswith("workers/") and file.endswith(".py"):
-            for node in ast.walk(tree_of(file)):
+            for node in nodes_of(file):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestRejected":
                     code = node.args[0]  # passed on as `InvalidRequest`, but for a bug
                     bug = isinstance(code, ast.Constant) and code.value == "internal_error"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from gateway import link
+from gateway import link, store
 from gateway.migration import Limits
 from tests.docs.pages import text_of, tracked, tree_of
 from workers import service
@@ -57,5 +57,6 @@ def test_every_promise_names_a_test(title: str, text: str) -> None:
 def test_the_constants_of_the_page_are_those_of_the_code() -> None:
     page = text_of(PAGE)
     assert f"one worker**: {link._MAX_UNSENT_BYTES >> 20} MiB" in page
+    assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page
     assert f"confirm** ends the response after {Limits().cancel_timeout_s:g} s" in page
     assert f"more than {service._HIGH_WATER} tokens waiting" in page

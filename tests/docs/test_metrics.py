@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.scrape import LauncherCollector
 from tests.docs.pages import Found, code_blocks, code_spans, text_of
 from tests.gateway.scripted_service import serving, start
 from tests.gateway.scripted_worker import IDLE
@@ -24,13 +26,17 @@ async def exported(folder: Path) -> dict[str, set[str]]:
         dict.fromkeys(MigrationStats.__struct_fields__, 0), MigrationStats, strict=False
     )
     stats = msgspec.structs.replace(IDLE, migration=migration, device=device)
+    launcher = SimpleNamespace(restarts_total=1, failures={"worker-0": 1})
     async with serving(folder, "worker-0") as (service, workers):
+        service.metrics.registry.register(LauncherCollector(launcher))
         await workers["worker-0"].say(Heartbeat(since_step_s=0.0, stats=stats))
         await start(service, workers["worker-0"])  # comes after it on the link
         text = service.metrics.render().decode()
     found = {}
     for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
+        if name.startswith(("process_", "python_")):  # the client library's own
+            continue
         found[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
     return found
 

@@ -10,14 +10,14 @@ import ast
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
 
-from tests.docs.pages import names_in, text_of, tracked, tree_of
+from tests.docs.pages import names_in, nodes_of, text_of, tracked, tree_of
 
 
 @cache
@@ -29,7 +29,7 @@ def touched() -> dict[str, frozenset[str]]:
             for base in _bases_of_vllm(file, own):
                 members = members_of(base)
                 defined = {node.name for node in own.body if isinstance(node, _FUNCTION)}
-                names = defined | _attributes(own, ("self", "super()"))
+                names = defined | _attributes(ast.walk(own), ("self", "super()"))
                 found.setdefault(_name_of(base), set()).update(names & members)
         for cls, names in _objects(file):
             found.setdefault(_name_of(cls), set()).update(names & members_of(cls))
@@ -46,19 +46,20 @@ def private_of_others() -> dict[str, frozenset[str]]:
     ours = {
         name.rpartition(".")[2]
         for file in tracked()
-        if file.endswith(".py")
+        if file.endswith(".py") and file.startswith(("workers/", "bench/", "gateway/"))
         for name in names_in(file)
     }
     found: dict[str, set[str]] = {}
     for file in _files():
-        for node in ast.walk(tree_of(file)):
+        for node in nodes_of(file):
             if isinstance(node, ast.Attribute) and _private(node.attr):
-                of = ast.unparse(node.value)
+                of = _dotted(node.value)
                 if of not in ("self", "super()") and node.attr not in ours | {"_exit", "_replace"}:
                     found.setdefault(node.attr, set()).add(file)
     return {name: frozenset(files) for name, files in found.items()}
 
 
+@cache
 def members_of(cls: type) -> frozenset[str]:
     """Everything that an object of the class has: methods, and what its methods assign."""
     found = set(dir(cls))
@@ -102,17 +103,11 @@ def _classes(file: str) -> Iterator[ast.ClassDef]:
 
 def _bases_of_vllm(file: str, own: ast.ClassDef) -> list[type]:
     """The nearest base classes that are vLLM's; none for other classes."""
-    imported = {
-        name.asname or name.name: (node.module or "", name.name)
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.ImportFrom)
-        for name in node.names
-    }
     found = []
     for base in own.bases:
         if not isinstance(base, ast.Name):
             continue
-        module, name = imported.get(base.id, ("", ""))
+        module, name = _imports(file).get(base.id, ("", ""))
         if module.startswith("vllm."):
             found.append(class_named(f"{module}.{name}"))
         elif module.startswith(("workers.", "bench.")):
@@ -125,6 +120,17 @@ def _bases_of_vllm(file: str, own: ast.ClassDef) -> list[type]:
     return found
 
 
+@cache
+def _imports(file: str) -> dict[str, tuple[str, str]]:
+    """By the name it has in the file: from which module, and its name there."""
+    return {
+        name.asname or name.name: (node.module or "", name.name)
+        for node in nodes_of(file)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+
+
 def _name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -133,17 +139,29 @@ def _objects(file: str) -> Iterator[tuple[type, set[str]]]:
     if file.startswith("workers/"):
         text = text_of(file)
         if "import Scheduler\n" in text:
-            yield Scheduler, _attributes(tree_of(file), ("scheduler", "self._scheduler"))
+            yield Scheduler, _attributes(nodes_of(file), ("scheduler", "self._scheduler"))
         if "vllm.v1.request import" in text:
-            yield Request, _attributes(tree_of(file), ("request",))
+            yield Request, _attributes(nodes_of(file), ("request",))
 
 
-def _attributes(node: ast.AST, of: tuple[str, ...]) -> set[str]:
+def _attributes(nodes: Iterable[ast.AST], of: tuple[str, ...]) -> set[str]:
     return {
         child.attr
-        for child in ast.walk(node)
-        if isinstance(child, ast.Attribute) and ast.unparse(child.value) in of
+        for child in nodes
+        if isinstance(child, ast.Attribute) and _dotted(child.value) in of
     }
+
+
+def _dotted(node: ast.expr) -> str:
+    """A name, or an attribute of one, as written; `ast.unparse` is slow."""
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return f"{_dotted(node.value)}.{node.attr}"
+        case ast.Call(func=ast.Name(id="super")):
+            return "super()"
+    return ""
 
 
 def _private(name: str) -> bool:

@@ -25,6 +25,13 @@ from tests.gateway.scripted_service import ended, until
 STAY = PlacementConfig(boundary="off")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """What a command imports at its first call may take longer than a test waits."""
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+
+
 class Launcher:
     """Restarts scripted workers."""
 

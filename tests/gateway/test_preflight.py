@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +103,27 @@ def test_the_check_finds_what_serve_would_refuse(
     found, error = said_by(capsys, "--port=0", *state, *given)
     assert found == status
     assert text.format(tmp=tmp_path) in error
+
+
+@pytest.mark.parametrize("key", ["model.name", "store.path", "server.state_dir"])
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    """As for a user who is not root, who may run this test."""
+    closed = tmp_path / "closed" / "inside"
+    stat = os.stat
+
+    def denied(path: Any, *args: Any, **options: Any) -> Any:
+        if "closed" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    arguments = ["--port=0", f"--set=server.state_dir={tmp_path}", f"--set={key}={closed}"]
+    status, error = said_by(capsys, *arguments)
+    assert status == 1
+    assert str(closed.parent) in error
+    assert "permission" in error.lower()
 
 
 def test_the_check_finds_a_taken_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

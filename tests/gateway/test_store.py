@@ -107,11 +107,12 @@ async def _absent(store: ResponseStore, response_id: str) -> None:
     raise AssertionError(f"{response_id} is still there")
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), KeyError("a bug")])
 async def test_a_clean_up_that_fails_is_counted_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def broken(_: ResponseStore, created_before: float) -> int:
-        raise sqlite3.OperationalError(f"disk I/O error before {created_before}")
+        raise error
 
     monkeypatch.setattr(module, "_CLEAN_UP_EVERY_S", 0.001)
     async with opened(tmp_path / "store.sqlite3") as store:

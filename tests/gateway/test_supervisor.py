@@ -19,6 +19,7 @@ from gateway import supervisor
 from gateway.cluster import Cluster
 from gateway.config import Config, ServerConfig, WorkersConfig
 from gateway.supervisor import CannotServe, LocalSupervisor, local_settings
+from tests.server import ROOT
 
 
 def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: Path) -> None:
@@ -205,3 +206,48 @@ async def test_a_process_that_does_not_die_is_not_waited_for(
     with capture_logs() as logs:
         await asyncio.wait_for(supervisor._end_process(cast("Any", Hanging())), 10)
     assert [line["event"] for line in logs] == ["worker_killed", "worker_does_not_die"]
+
+
+SERVES_AND_DIES = """
+import asyncio, json, os, signal, sys
+from websockets.asyncio.server import unix_serve
+from tests.gateway.scripted_worker import ScriptedWorker
+from workers.messages import PROTOCOL
+
+async def main():
+    settings = json.loads(sys.argv[-1])
+    worker = ScriptedWorker(settings["instance_id"], PROTOCOL)
+    path = settings["listen"].removeprefix("unix:")
+    async with unix_serve(worker.handle, path, compression=None):
+        while worker._socket is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        print("ValueError: last words", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_that_dies_while_it_serves_is_restarted_and_its_reason_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "serves.py"
+    program.write_text(SERVES_AND_DIES)
+    script = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "{program}" "$@"'
+    monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, script))
+    monkeypatch.setattr(supervisor, "_HOPELESS_STARTS", 2)
+    launcher = supervisor_of(tmp_path, count=1)
+    log = tmp_path / "logs" / "worker-0.log"
+    with capture_logs() as logs:
+        running = asyncio.create_task(launcher.run())
+        async with asyncio.timeout(120):  # a gateway that has served does not give up
+            while launcher.failures["worker-0"] < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+    reasons = {line["reason"] for line in logs if line["event"] == "worker_failed"}
+    why = f"was killed by SIGKILL while serving: ValueError: last words (log: {log})"
+    assert reasons == {why}
+    assert launcher.restarts_total >= 1
+    assert len([line for line in logs if line["event"] == "worker_keeps_failing"]) == 1

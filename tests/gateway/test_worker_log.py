@@ -105,14 +105,19 @@ def test_only_what_this_start_printed_counts(tmp_path: Path) -> None:
     assert said == f"exited with 1 while starting: it printed nothing (log: {path})"
     with path.open("a") as file:
         file.write("loading\n")
+    assert "starting: loading (log" in log.why_ended(1, "while starting")
+    said = log.why_ended(-9, "while serving")
+    assert said == f"was killed by SIGKILL while serving (log: {path})"
+    with path.open("a") as file:
+        file.write(SEGFAULT)
     said = log.why_ended(-11, "while serving")
-    assert said == f"was killed by SIGSEGV while serving: loading (log: {path})"
+    assert said.startswith("was killed by SIGSEGV while serving: Fatal Python error: Segm")
     path.write_text("cut by somebody\n")  # and so shorter than it was
-    assert "cut by somebody" in log.why_ended(-99, "while serving")
+    assert "cut by somebody" in log.why_ended(1, "while serving")
     path.unlink()
-    assert "by signal 99 while serving: its log cannot be read" in log.why_ended(
-        -99, "while serving"
-    )
+    said = log.why_ended(1, "while serving")
+    assert "exited with 1 while serving: its log cannot be read" in said
+    assert log.why_ended(-99, "while serving").startswith("was killed by signal 99 while")
 
 
 def test_a_long_log_is_not_read_whole(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Which torch a machine without a GPU gets, decided with a uv that is a script.
 
-The script knows the torch builds that are within reach, and writes down what it is asked.
+The script knows the torch builds that are within reach, and logs its arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOTHING = "nothing"
 
 @pytest.fixture
 def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Makes the script for a pattern of what is within reach; set-up writes into a folder."""
+    """Makes the script for a pattern of the builds within reach; set-up writes into a folder."""
     venv = tmp_path / ".venv"
     venv.mkdir()
     monkeypatch.setattr(setup_env, "VENV", venv)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import random
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 
-from gateway.config import SessionConfig
 from tests.soak.streams import Refused, Stream, Tally, Violation
 
 KEY = "key-of-the-soak"
@@ -26,6 +24,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 PROFILE = "h100-qwen32b"  # a step takes 25 ms: a response takes seconds, and little CPU
 PATIENCE_S = 90.0  # no event for so long is a hang
 KILLED = "worker-1"  # the other one lives through the run, so that its memory can be judged
+SEND_TIMEOUT_S = 15.0  # a reader that takes nothing for so long is cut off
 LARGEST_BODY = 256 * 1024
 LARGEST_FRAME = 1024 * 1024
 _SMALL_BUFFER = 4096  # of a reader that is to fill up soon
@@ -35,7 +34,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 def settings(ttl_s: float) -> dict[str, str]:
     """Settings with which everything is steady after a few ``ttl_s``."""
-    found = {
+    return {
         "workers.emulate": PROFILE,
         "workers.kv_blocks": "400",  # 6400 tokens: now and then requests must give way
         "workers.restart_backoff_s": "0.2",
@@ -44,14 +43,13 @@ def settings(ttl_s: float) -> dict[str, str]:
         "server.api_keys": KEY,
         "server.max_message_bytes": f"{LARGEST_BODY}",
         "server.hard_message_bytes": f"{LARGEST_FRAME}",
-        "server.send_timeout_s": "15",  # of a reader that stalls
         "server.log_level": "warning",
+        "server.header_timeout_s": "10",
+        "server.send_timeout_s": f"{SEND_TIMEOUT_S}",
+        "session.total_bytes": f"{4 * 2**20}",  # about what is kept at once: the oldest must go
         "limits.max_requests_per_user": "1000",
         "store.retention_days": f"{120 / 86400:.6f}",
     }
-    if "total_bytes" in {one.name for one in dataclasses.fields(SessionConfig)}:
-        found["session.total_bytes"] = f"{4 * 2**20}"
-    return found
 
 
 @dataclass(slots=True)

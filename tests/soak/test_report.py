@@ -95,7 +95,9 @@ def test_errors_in_a_log_are_counted_and_requests_that_are_no_http_are_not() -> 
         json.dumps({"level": "warning", "event": "request_refused"}),
         error,
         error,
-        json.dumps({"level": "error", "event": "worker_failed", "reason": "ended with -9 while"}),
+        json.dumps(
+            {"level": "error", "event": "worker_failed", "reason": "was killed by SIGKILL while"}
+        ),
         "Error handling request from 127.0.0.1",
         "Traceback (most recent call last):",
         '  File "web_protocol.py", line 446, in data_received',

@@ -23,7 +23,7 @@ def test_readers_of_every_kind_get_what_was_promised_and_leave_nothing_behind(
             sys.executable,
             "-m",
             "tests.soak",
-            "--minutes=0.25",
+            "--minutes=0.2",
             "--readers=40",
             "--kill-every=0",
             "--allow-missing",

@@ -121,7 +121,7 @@ def changed(ticket: Ticket, **fields: Any) -> Ticket:
 def workers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
-    settings = {"kv_migration": True, "kv_blocks": BLOCKS, "kv_held_s": HELD_S}
+    settings: dict[str, Any] = {"kv_migration": True, "kv_blocks": BLOCKS, "kv_held_s": HELD_S}
     running = (
         WorkerProcess(tmp_path_factory.mktemp("a"), **settings),
         WorkerProcess(
@@ -410,7 +410,7 @@ async def dies_while_it_is_met(worker: WorkerProcess, here: Gateway, other: Gate
         port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(60):
             # Answered in whatever way: the dead one may look alive until it is read from.
-            print("answer:", await here.meet_endpoint(msgspec.structs.replace(theirs, port=port)))
+            await here.meet_endpoint(msgspec.structs.replace(theirs, port=port))
     assert interceptor.ended
     output = await here.finished("reads")
     assert output.finish is not None

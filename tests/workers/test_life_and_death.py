@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -46,7 +47,7 @@ class ClumsyScheduler(PhaseScheduler):
             if request_id == "bad":
                 self._detokenizer._decoder = IncrementalDecoder(broken)
 
-        RequestStream.__init__ = spoiled  # type: ignore[method-assign]
+        RequestStream.__init__ = spoiled  # type: ignore[method-assign, assignment]
 
     def schedule(self, *args: bool, **kwargs: bool) -> SchedulerOutput:
         if "hang" in self._own_ids:
@@ -72,15 +73,15 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(
     worker = WorkerProcess(tmp_path, engine_args=plugin(FailingScheduler), kv_migration=True)
     try:
         await worker.started()
-        async with Gateway(worker.path) as gateway, await silent_server() as silent:
+        async with Gateway(worker.path) as gateway, contextlib.AsyncExitStack() as silent:
             await gateway.force("a", 200, 10)
             await gateway.started("a", 10)
             await gateway.force("b", 200, 10)
             if available():  # it fails in the middle of a meeting
-                port = silent.sockets[0].getsockname()[1]
-                for number in range(4):
-                    host = f"127.0.0.{1 + number}"
-                    peer = Endpoint(engine_id=host, host=host, port=port)
+                for number in range(4):  # one after the other, a second each
+                    server = await silent.enter_async_context(await silent_server())
+                    host, port = server.sockets[0].getsockname()
+                    peer = Endpoint(engine_id=str(number), host=host, port=port)
                     await gateway.send(MeetPeer(peer=peer))
             for name in ("a", "b"):
                 output = await gateway.finished(name)
@@ -98,8 +99,8 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(
 
 def broken_parts(folder: Path) -> dict[str, str]:
     """Surroundings in which everything that is optional is installed and broken."""
-    for name in ("uvloop", "nixl"):
-        (folder / f"{name}.py").write_text(f"raise ImportError('{name} of another CUDA')")
+    (folder / "nixl.py").write_text("raise ImportError('for another CUDA')")
+    (folder / "uvloop.py").write_text("__version__ = '0.17'")  # broken, vLLM would not do with it
     return {"PYTHONPATH": f"{folder}:{ROOT}", "CXX": "/bin/false"}
 
 

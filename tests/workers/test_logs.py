@@ -71,7 +71,7 @@ def engine_process(failure: str) -> None:
 
 
 def test_the_cause_is_told_from_the_process_that_knows(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.prepare_engine_logs("worker-7")
+    logs.prepare_engine_logs("worker-7", processes=True)
     process = multiprocessing.get_context("spawn").Process(
         target=engine_process, args=("not enough memory\nfor this model",)
     )
@@ -112,12 +112,12 @@ def test_the_reason_is_the_error_behind_the_error_in_one_line() -> None:
     assert logs.reason_of(own) == "listen: taken"
     assert logs.reason_of(Problems()) == "Value error, no such dtype"
     assert logs.reason_of(KeyError()) == "KeyError"
+    assert logs.reason_of(ImportError("libfoo.so.1")) == "ImportError: libfoo.so.1"
     assert len(logs.reason_of(ValueError("x" * 10_000))) < 600
 
 
 def test_vllms_lines_take_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.prepare_engine_logs("worker-7")
-    logs.forget_causes()
+    logs.prepare_engine_logs("worker-7", processes=False)
     log = logging.getLogger("vllm.x")
     log.info("not said")
     log.warning("%d%% of %s", 100, "it")

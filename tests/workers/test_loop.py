@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.workers.harness import ROOT
 from workers import loop
 
 
@@ -41,3 +44,16 @@ def test_without_it_asyncio_does_and_it_is_said_once(
     (line,) = said
     assert line["event"] == "uvloop_unavailable"
     assert line["reason"].startswith(reason)
+
+
+def test_the_command_line_starts_without_it(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('built for another Python')")
+    found = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "check"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "[server]" in found.stdout

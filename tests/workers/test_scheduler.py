@@ -18,7 +18,6 @@ from workers.scheduler import (
     CONFIG_KEY,
     REQUEST_KEY,
     _PhaseMixin,
-    _told,
     _Totals,
     policy_settings,
     think_markers,
@@ -153,29 +152,6 @@ def test_wrong_sampling_names_its_field(sampling: Sampling, param: str) -> None:
 
 
 GOOD: dict[str, Any] = {"phase": "answering", "request_id": "a", "pace": {"tau_s": 0.1}}
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        [],
-        "reasoning",
-        {},
-        GOOD | {"phase": "dreaming"},
-        GOOD | {"phase": ["answering"]},
-        GOOD | {"pace": None},
-        GOOD | {"pace": {"tau_s": "fast"}},
-        GOOD | {"pace": {"tau_s": 0.0}},
-        GOOD | {"request_id": ["a"]},
-        GOOD | {"user": {"name": "b"}},
-    ],
-)
-def test_strange_facts_about_a_request_count_as_none(wrong: object) -> None:
-    """In a stock server anybody can write them, and what raises there ends the engine."""
-    assert _told(wrong) is None
-    told = _told(GOOD)
-    assert told is not None
-    assert (told.phase, told.pace.tau_s, told.user) == ("answering", 0.1, None)
 
 
 class Refusing:
