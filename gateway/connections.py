@@ -12,7 +12,6 @@ tests of this module hold them to the installed version.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -210,10 +209,13 @@ def _bound_sending(descriptor: int, timeout_s: float) -> None:
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux
         return
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
+    connection = socket.socket(fileno=descriptor)  # not a duplicate: there may be none left
+    try:
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             milliseconds = round(timeout_s * 1000)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    finally:
+        connection.detach()  # the transport closes it
 
 
 def _with_errors(
