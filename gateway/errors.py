@@ -10,8 +10,8 @@
     ├── Conflict            409  not possible as things are
     ├── TooLarge            413
     ├── UnsupportedEncoding 415  the body is compressed in a way that cannot be read here
-    ├── HeadersTooLarge     431
     ├── Overloaded          429  carries ``retry_after_s``
+    ├── HeadersTooLarge     431
     ├── Cancelled           499  somebody cancelled the response before it was complete
     └── Unavailable         503  no instance can serve, or the one that did is gone
         └── StoreError      503  stored responses cannot be used (in `gateway.store`)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from gateway import app, auth, errors
+from gateway import app, auth, errors, store
 from tests.docs.pages import nodes_of, table, text_of, tracked
 
 PAGE = "docs/protocol.md"
@@ -65,7 +65,7 @@ def _default(function: ast.FunctionDef) -> ast.expr | None:
 
 
 def _status_of(error: str) -> int | None:
-    for module in (errors, auth, app):
+    for module in (errors, auth, app, store):
         status = getattr(getattr(module, error.rpartition(".")[2], None), "status", None)
         if isinstance(status, int):
             return status
@@ -107,7 +107,7 @@ def test_every_error_class_has_the_status_of_the_tree_in_the_docstring() -> None
     drawn = dict(re.findall(r"──\s*(\w+)\s+(\d{3})", text_of("gateway/errors.py")))
     real = {
         name: str(cls.status)
-        for name, cls in vars(errors).items()
+        for name, cls in {**vars(errors), **vars(store)}.items()
         if isinstance(cls, type) and issubclass(cls, errors.ApiError) and cls is not errors.ApiError
     }
     assert drawn == real
