@@ -409,8 +409,8 @@ async def dies_while_it_is_met(worker: WorkerProcess, here: Gateway, other: Gate
     async with await asyncio.start_server(interceptor.hear, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(60):
-            # Answered in whatever way: the dead one may look alive until it is read from.
-            await here.meet_endpoint(msgspec.structs.replace(theirs, port=port))
+            through = msgspec.structs.replace(theirs, port=port)
+            assert await here.meet_endpoint(through) is not None
     assert interceptor.ended
     output = await here.finished("reads")
     assert output.finish is not None
