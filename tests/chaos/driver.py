@@ -1,8 +1,8 @@
 """Goes through the schedule: one fault at a time, each when all is well again after the last.
 
 Most places are entered by themselves while requests stream. Into the others requests are brought:
-an instance is drained so that requests leave it with their KV, or all links are cut so that they
-wait.
+an instance is drained so that requests leave it with their KV, all links are cut so that they wait,
+or readers are slowed down so that there is something to deliver after the engine's last token.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.lifecycle import State
 from gateway.migration import Route, Stage
+from gateway.session import Session
 from tests.chaos.faults import Injector
 from tests.chaos.table import Cell, Fault, Party, Place
 from tests.chaos.world import World, until
@@ -23,6 +24,7 @@ _ENTERED_S = 90.0  # until a request is in the place
 _NOTICED_S = 10.0  # until the gateway knows that a worker or its link is gone
 _WELL_S = 120.0  # until all workers are back
 _DRAINED_S = 2.0  # for which an instance is drained at most, before another one is tried
+_SLOW_TPOT_S, _USUAL_TPOT_S = 0.5, 0.01  # of readers
 _LEAVING = frozenset({Stage.HANDING_OVER, Stage.PULLING})
 
 
@@ -108,6 +110,8 @@ class Driver:
                 return self._lose_new_ones()
             case Stage.WAITING:
                 return self._lose_running_ones()
+            case Stage.OVER:
+                return self._read_slowly()
             case _ if _moves(place):
                 return self._move(place)
         return asyncio.sleep(0)
@@ -125,6 +129,22 @@ class Driver:
         routes = self._world.cluster.router.routes
         await until(lambda: any(r.stage is Stage.RUNNING for r in routes.values()), _ENTERED_S)
         self._world.isolate()
+
+    async def _read_slowly(self) -> None:
+        """Let readers fall behind their engines, so that what is generated is still to be read."""
+        service, slowed = self._world.service, set[Session]()
+        try:
+            while True:
+                for route in list(self._world.cluster.router.routes.values()):
+                    session = route.session
+                    if session.state is State.ANSWERING and session.reader.paced:
+                        slowed.add(session)
+                        service.set_pace(session, _SLOW_TPOT_S, None)
+                await asyncio.sleep(0.05)
+        finally:
+            for session in slowed:
+                if not session.finished:
+                    service.set_pace(session, _USUAL_TPOT_S, None)
 
     async def _move(self, place: Place) -> None:
         """Drain one instance after the other, those first that have what is to move."""

@@ -213,7 +213,7 @@ class Workers:
                         nursery.stdin.write(self._start(settings[line[1]]))
                     else:
                         self.pids[line[1]] = int(line[2])
-                raise RuntimeError(f"the nursery ended; see {log.name}")
+                raise RuntimeError(f"the nursery ended: {_end_of(log.name)}")
             finally:
                 os.close(write_end)
                 nursery.stdin.close()
@@ -227,6 +227,10 @@ class Workers:
 
 
 # ---- what is looked at from outside -----------------------------------------------------------
+
+
+def _end_of(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def names_of(config: Config) -> list[str]:
