@@ -57,14 +57,15 @@ def configure(level: int, instance_id: str) -> None:
     threading.excepthook = _thread_failed
 
 
-def prepare_engine_logs(instance_id: str, *, processes: bool) -> None:
+def prepare_engine_logs(instance_id: str, *, processes: bool, folder: str | None = None) -> None:
     """Let vLLM's lines take this form; before vLLM is imported.
 
     :param processes: whether vLLM has some of its own, which then note why they cannot start.
+    :param folder: of the file for these notes, which must exist; None: that for temporary files.
     """
     os.environ[_INSTANCE_ENV] = instance_id
     if processes:
-        descriptor, path = tempfile.mkstemp(prefix="pascal-start-")
+        descriptor, path = tempfile.mkstemp(prefix="pascal-start-", dir=folder)
         os.close(descriptor)
         os.environ[_CAUSES_ENV] = path
     if os.environ.get("VLLM_CONFIGURE_LOGGING", "1") != "0":  # else vLLM refuses a configuration

@@ -98,7 +98,12 @@ def prepare(settings: WorkerSettings) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(logging.INFO, settings.instance_id)
-    logs.prepare_engine_logs(settings.instance_id, processes=settings.engine == "async")
+    scheme, _, path = settings.listen.partition(":")
+    # Beside the socket: its folder goes with the launcher, also if this process is killed.
+    folder = os.path.dirname(path) if scheme == "unix" else None
+    logs.prepare_engine_logs(
+        settings.instance_id, processes=settings.engine == "async", folder=folder
+    )
     if settings.parent_fd is not None:
         watch_parent(settings.parent_fd, settings.listen)
     if settings.cpu_cores:
