@@ -25,14 +25,13 @@ from gateway.config import Config
 from gateway.errors import InvalidRequest, NotFound
 from gateway.event_log import LogReader
 from gateway.guard import fail_broken
-from gateway.instance import ViewRules
 from gateway.kept import KeptResponses
 from gateway.limits import Admission, user_of
 from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
-from gateway.migration import Limits
 from gateway.requests import Generation, Targets, from_responses
 from gateway.router import closing
+from gateway.rules import route_limits, view_rules
 from gateway.session import Session
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
@@ -53,8 +52,8 @@ class ResponseService:
             on_progress=self._progress,
             on_boundary=self._boundary_passed,
             rules=config.placement.rules,
-            view_rules=_view_rules(config),
-            limits=_route_limits(config),
+            view_rules=view_rules(config),
+            limits=route_limits(config),
             # Workers send a heartbeat every second; a quarter of the time after which one counts
             # as dead is long enough to prefer others.
             silent_s=config.workers.heartbeat_timeout_s / 4,
@@ -422,24 +421,6 @@ class ResponseService:
                 param="previous_response_id",
             )
         return stored.conversation, stored.response.get("instance")
-
-
-def _view_rules(config: Config) -> ViewRules:
-    workers = config.workers
-    return ViewRules(
-        slo_qoe=config.pacing.slo_qoe,
-        quantum_tokens=workers.quantum_tokens,
-        demotion_tokens=workers.demotion_tokens if workers.policy == "pascal" else None,
-        reserve_memory=config.placement.reserve_memory,
-    )
-
-
-def _route_limits(config: Config) -> Limits:
-    return Limits(
-        migration_timeout_s=config.placement.migration_timeout_s,
-        failover_timeout_s=config.cluster.failover_timeout_s,
-        max_restarts=config.cluster.max_restarts,
-    )
 
 
 def _conversation_of(session: Session) -> tuple[ChatMessage, ...]:

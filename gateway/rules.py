@@ -1,0 +1,27 @@
+"""What the configuration means to the modules that decide about requests and do not read it."""
+
+from __future__ import annotations
+
+from gateway.config import Config
+from gateway.instance import ViewRules
+from gateway.migration import Limits
+
+
+def view_rules(config: Config) -> ViewRules:
+    """How `gateway.instance` describes an instance to placement."""
+    workers = config.workers
+    return ViewRules(
+        slo_qoe=config.pacing.slo_qoe,
+        quantum_tokens=workers.quantum_tokens,
+        demotion_tokens=workers.demotion_tokens if workers.policy == "pascal" else None,
+        reserve_memory=config.placement.reserve_memory,
+    )
+
+
+def route_limits(config: Config) -> Limits:
+    """How long and how often `gateway.migration` tries."""
+    return Limits(
+        migration_timeout_s=config.placement.migration_timeout_s,
+        failover_timeout_s=config.cluster.failover_timeout_s,
+        max_restarts=config.cluster.max_restarts,
+    )
