@@ -51,7 +51,7 @@ class Cluster:
     """All instances with an open link, and the requests that they have.
 
     :param on_progress: called with every session that something happened to.
-    :param on_boundary: see `Router`, as for ``silent_s``.
+    :param on_boundary: see `Router`, as for ``silent_s`` and ``retry_after_s``.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Cluster:
         view_rules: ViewRules = _DEFAULT_VIEW,
         limits: Limits = _DEFAULT_LIMITS,
         silent_s: float = 3.5,
+        retry_after_s: int = 2,
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ever_served = False  # whether any instance was ever there
@@ -74,6 +75,7 @@ class Cluster:
             view_rules=view_rules,
             limits=limits,
             silent_s=silent_s,
+            retry_after_s=retry_after_s,
         )
         self._on_progress = on_progress
         self._ended_totals = Totals()  # counted by engines that are gone
@@ -87,6 +89,7 @@ class Cluster:
         :raises LinkError: when it ends. Its requests are on their way to others by then.
         """
         instance = Instance(link)
+        link.on_room = self.router.place_waiting
         self._join(instance)
         try:
             await link.run(lambda message: self._heard(instance, message))
@@ -183,6 +186,7 @@ class Cluster:
         """Place a request and wait until an instance has accepted it.
 
         :raises Unavailable: no instance is there, or none came back in time.
+        :raises Overloaded: too much waits to be sent to each.
         :raises InvalidRequest: the worker found the request wrong.
         """
         answered = self.router.begin(session)
@@ -248,9 +252,11 @@ class Cluster:
                 instance.stats = message.stats
                 instance.since_step_s = message.since_step_s
             case Accepted():
+                instance.answered_s = time.monotonic()
                 if (route := instance.routes.get(message.request_id)) is not None:
                     self.router.guarded(route, partial(self._accepted, instance, route, message))
             case Rejected():
+                instance.answered_s = time.monotonic()
                 if (route := instance.routes.pop(message.request_id, None)) is not None:
                     self.router.guarded(route, partial(self._rejected, route, message))
             case PeerMet():

@@ -23,11 +23,10 @@ def broken() -> ApiError:
 
 def fail_broken(session: Session) -> None:
     """End a response after a bug, even if ending it in the usual way raises, too."""
-    if session.finished and session.log.closed:
-        return
     now = time.monotonic()
     try:
         session.fail(broken(), now)
     except Exception:
         log.exception("response_abandoned", request_id=session.response_id)
+    if not session.log.closed:  # it raised above, or in the middle of its end
         session.abandon(broken(), now)

@@ -51,6 +51,7 @@ class Instance:
         self.welcome: Welcome = link.welcome
         self.stats: StepStats | None = None
         self.since_step_s = 0.0
+        self.answered_s = 0.0  # when it last accepted or refused a request
         self.routes: dict[str, Route] = {}  # that it has or is to answer, by their `wire_id`
         self.readable: set[str] = set()  # engines whose KV it can read
 

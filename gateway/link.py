@@ -22,8 +22,10 @@ _CLOSE_S = 1.0  # for a goodbye; a worker that hangs has none, and is to be repl
 # A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
 # far above either, and bounds what a broken worker can make the gateway buffer.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-# What may wait for a worker that does not read: a few of the longest requests.
-_MAX_UNSENT_BYTES = 128 * 1024 * 1024
+# With so much waiting to be sent a worker gets no further request: the longest one, at least.
+_FULL_BYTES = messages.MAX_TO_WORKER_BYTES
+# And with so much, of messages about requests that it has, it does not read at all.
+_MAX_UNSENT_BYTES = 4 * messages.MAX_TO_WORKER_BYTES
 
 
 class LinkError(Exception):
@@ -41,10 +43,16 @@ class WorkerLink:
         self.welcome = welcome
         self.last_heard_s = time.monotonic()
         self._socket = socket
+        self.on_room: Callable[[], None] = lambda: None  # called when `full` ends
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._unsent_bytes = 0
         self._overflowed = asyncio.Event()
         self._sequence = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be sent that further requests should go elsewhere, or wait."""
+        return self._unsent_bytes > _FULL_BYTES
 
     def send(self, message: ToWorker) -> None:
         """Queue a message; they go out in this order.
@@ -88,7 +96,10 @@ class WorkerLink:
         while True:
             frame = await self._outbox.get()
             await self._socket.send(frame)
+            was_full = self.full
             self._unsent_bytes -= len(frame)
+            if was_full and not self.full:
+                self.on_room()
 
     async def _bound(self) -> None:
         await self._overflowed.wait()

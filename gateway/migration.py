@@ -291,12 +291,21 @@ class Route:
             return GiveUp(
                 Unavailable(f"No instance came back within {waited_s:g} s.", code="no_instance")
             )
-        with_kv = self.migration is not None and self.migration.with_kv
-        if self.stage is Stage.SUBMITTED and not with_kv:
+        if self._awaits_answer():
             return self.restart(f"Instance {self.holder} did not answer in time.")
         return self.doubted()
 
+    def answers_come(self, answered_s: float) -> None:
+        """Its holder answered a request then: this one only has to wait for its turn."""
+        if self._awaits_answer():
+            self._stage_ends_s = answered_s + self._limits.accept_timeout_s
+
     # ---- inside -------------------------------------------------------------------------------
+
+    def _awaits_answer(self) -> bool:
+        """Whether it was submitted without a ticket, so that nothing but its turn is waited for."""
+        with_kv = self.migration is not None and self.migration.with_kv
+        return self.stage is Stage.SUBMITTED and not with_kv
 
     def _soon(self, now: float) -> float:
         return now + self._limits.migration_timeout_s

@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from gateway.boundary import BoundaryTimes
-from gateway.errors import ApiError, InvalidRequest, Unavailable
+from gateway.errors import ApiError, InvalidRequest, Overloaded, Unavailable
 from gateway.guard import broken, fail_broken
 from gateway.instance import Instance, ViewRules
 from gateway.limits import user_of
@@ -35,6 +35,7 @@ class Router:
     :param on_progress: called with every session that something happened to.
     :param on_boundary: called with how a request passed its boundary ("stayed", "moved",
         "recomputed") and the seconds until its first answering token.
+    :param retry_after_s: what a client is told that is refused because workers cannot keep up.
     :param silent_s: an instance that was not heard for so long gets nothing while others are there.
     """
 
@@ -48,6 +49,7 @@ class Router:
         view_rules: ViewRules,
         limits: Limits,
         silent_s: float = 3.5,
+        retry_after_s: int = 2,
     ) -> None:
         self.routes: dict[str, Route] = {}  # by response
         self.drained: set[str] = set()  # names of instances that take nothing new
@@ -61,6 +63,7 @@ class Router:
         self._view_rules = view_rules
         self._limits = limits
         self._silent_s = silent_s
+        self._retry_after_s = retry_after_s
         self._boundary_times = BoundaryTimes()
         self._answers: dict[str, asyncio.Future[None]] = {}  # of those that none has accepted yet
         self._timers: dict[str, asyncio.TimerHandle] = {}  # for their deadlines
@@ -85,8 +88,15 @@ class Router:
         """Submit a new request; the result comes when an instance has accepted it.
 
         :raises Unavailable: no instance is there.
+        :raises Overloaded: too much waits to be sent to each.
         """
         instance = self._choose(session)
+        if instance is None and self._instances.keys() - self.drained:
+            raise Overloaded(
+                "The workers cannot take further prompts as fast as they come.",
+                code="server_overloaded",
+                retry_after_s=self._retry_after_s,
+            )
         if instance is None:
             raise Unavailable("No instance can serve now.", code="no_instance")
         route = Route(session, self._limits, self.migrations)
@@ -381,7 +391,8 @@ class Router:
     ) -> Instance | None:
         """The instance for a request that begins, or begins again. None if there is none."""
         # One that is being drained is better than none for a request that has begun.
-        usable = self._usable() or (list(self._instances.values()) if begun else [])
+        others = [i for i in self._instances.values() if begun and not i.link.full]
+        usable = self._usable() or others
         candidates = [i for i in usable if i.instance_id != avoid] or usable
         if not candidates:
             return None
@@ -398,7 +409,11 @@ class Router:
     def _usable(self) -> list[Instance]:
         """Instances that may get requests."""
         now = time.monotonic()
-        there = [i for name, i in self._instances.items() if name not in self.drained]
+        there = [
+            instance
+            for name, instance in self._instances.items()
+            if name not in self.drained and not instance.link.full
+        ]
         # One that has fallen silent is probably about to be restarted.
         return [i for i in there if now - i.link.last_heard_s < self._silent_s] or there
 
@@ -427,6 +442,8 @@ class Router:
             timer.cancel()
 
     def _expire(self, route: Route) -> None:
+        if (holder := self._instances.get(route.holder or "")) is not None:
+            route.answers_come(holder.answered_s)
         step = route.expired(time.monotonic())
         if step is None:
             self._arm(route)  # a timer of whole milliseconds may be early

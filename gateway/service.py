@@ -57,6 +57,7 @@ class ResponseService:
             # Workers send a heartbeat every second; a quarter of the time after which one counts
             # as dead is long enough to prefer others.
             silent_s=config.workers.heartbeat_timeout_s / 4,
+            retry_after_s=config.limits.retry_after_s,
         )
         self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster, store)

@@ -177,6 +177,7 @@ class Link:
             engine="none",
             endpoint=Endpoint(engine_id=name, host="h", port=1),
         )
+        self.full = False
         self.sent: list[ToWorker] = []
         self.hear: Callable[[ToGateway], None]
         self._clock = clock

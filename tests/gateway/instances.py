@@ -23,6 +23,7 @@ class SilentLink:
     def __init__(self, instance_id: str) -> None:
         self.sent: list[ToWorker] = []
         self.last_heard_s = float("inf")  # never silent for long
+        self.full = False
         self.welcome = Welcome(
             protocol=PROTOCOL,
             instance_id=instance_id,

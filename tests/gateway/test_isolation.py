@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway import link as link_module
 from gateway.app import _close_sockets
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, Overloaded
 from gateway.migration import Route
 from gateway.service import ResponseService
 from gateway.session import Session
@@ -62,6 +63,12 @@ def break_everything(_: ResponseService, session: Session, __: Route) -> None:
     session._transcript = None  # type: ignore[assignment]
 
 
+def break_end(_: ResponseService, session: Session, __: Route) -> None:
+    """It can be failed, but the event that says so cannot be made."""
+    session.reader.answer_arrived = broken  # type: ignore[method-assign]
+    session.response_object = broken  # type: ignore[method-assign]
+
+
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
     session.reader.answer_arrived = broken  # type: ignore[method-assign]
     session._transcript.output = broken  # type: ignore[method-assign]
@@ -88,6 +95,7 @@ BUGS = (
     break_tokens,
     break_transcript,
     break_everything,
+    break_end,
     break_response_object,
     break_route,
     break_decision,
@@ -118,6 +126,18 @@ async def test_a_bug_in_one_request_of_a_step_ends_that_request_alone(
         third, third_id = await start(service, worker)
         await worker.tokens(third_id, 0, "d", finish=STOP)
         await ended(third)
+
+
+async def test_a_bug_in_the_end_of_a_response_ends_it_all_the_same(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        session._transcript.output = broken  # type: ignore[method-assign]
+        await workers["worker-0"].tokens(request_id, 0, "a", finish=STOP)
+        await asyncio.wait_for(session.log.ended(), 10)
+        last = msgspec.json.decode(session.log.after(-1)[-1].data)
+        assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+        assert isinstance(last["response"]["created_at"], int)
+        assert service._admission.in_engines == 0
 
 
 async def test_a_bug_while_a_request_is_accepted_answers_its_client(tmp_path: Path) -> None:
@@ -247,6 +267,38 @@ async def test_an_instance_that_never_confirms_a_cancel_holds_up_nobody(tmp_path
         await ended(session)
         assert session.incomplete_reason == "cancelled"
         assert service.cluster.router.routes == {}
+
+
+async def test_prompts_that_come_faster_than_a_worker_takes_them_are_refused_or_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        service, worker = built.service, built.workers["a"]
+        long = await generation(service, input="x" * 3000)
+        running = []
+        for _ in range(8):
+            asked = asyncio.create_task(service.start(long, ""))
+            await worker.accept(await worker.next_submit())
+            running.append(await asked)
+        monkeypatch.setattr(link_module, "_FULL_BYTES", 5000)
+        monkeypatch.setattr(link_module, "_MAX_UNSENT_BYTES", 10_000)
+        burst = [asyncio.create_task(service.start(long, "")) for _ in range(9)]
+        taken = [await worker.next_submit() for _ in range(2)]
+        await asyncio.wait(burst[2:])
+        assert {type(task.exception()) for task in burst[2:]} == {Overloaded}
+        for submit in taken:
+            await worker.accept(submit)
+        running += [await task for task in burst[:2]]
+        # What has begun waits instead: an instance that joins is not drowned in it.
+        await built.lose("a")
+        worker = await built.join("b")
+        for _ in running:
+            submit = await worker.next_submit()
+            await worker.accept(submit)
+            await worker.tokens(submit.request_id, 0, "x", finish=STOP)
+        for session in running:
+            await ended(session)
+        assert {session.failovers for session in running} == {1}
 
 
 async def test_a_worker_that_does_not_read_is_left(

@@ -342,3 +342,18 @@ def test_an_instance_that_does_not_confirm_a_cancel_is_not_waited_for() -> None:
     assert deadline_of(late) == 4.0
     late.over()
     assert deadline_of(late) is None
+
+
+def test_a_submission_waits_while_its_instance_answers_others() -> None:
+    route = make_route()
+    route.submitted("a", 100.0, with_ticket=False)
+    route.answers_come(115.0)
+    assert route.expired(134.9) is None
+    route.answers_come(115.0)  # nothing since
+    assert route.expired(135.0) == Resubmit(avoid="a")
+    # A move has a deadline of its own, whatever else its target does.
+    moved = moving()
+    moved.handed_over(TICKET)
+    moved.submitted("b", 0.0, with_ticket=True)
+    moved.answers_come(4.0)
+    assert deadline_of(moved) == 5.0
