@@ -122,6 +122,7 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
         handle_signals=False,
         handler_cancellation=True,  # a client that leaves ends the work that is done for it
         shutdown_timeout=1.0,
+        auto_decompress=False,  # it knows no bound, and would block the loop; see `encodings`
         max_line_size=HEADER_BYTES,
         max_field_size=HEADER_BYTES,
         # What a handler left of a body is read this long, so that the client gets the response.

@@ -20,11 +20,11 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
+from aiohttp.http_exceptions import LineTooLong
 
 from gateway import refusals
 from gateway.descriptors import DescriptorWatch
-from gateway.errors import ApiError, HeadersTooLarge, InvalidHttp, UnsupportedEncoding
+from gateway.errors import ApiError, HeadersTooLarge, InvalidHttp
 
 log = structlog.get_logger()
 
@@ -236,9 +236,6 @@ def _with_errors(
 
 def _of_parser(error: BaseException | None, message: str) -> ApiError:
     """The error of what aiohttp's parser refuses; it says nothing of what was sent."""
-    if isinstance(error, ContentEncodingError):
-        encoding = "zstd" if "zstd" in message else "br"
-        return UnsupportedEncoding(encoding)
     if isinstance(error, LineTooLong):
         return HeadersTooLarge(HEADER_BYTES)
     what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]

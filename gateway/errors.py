@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, that the HTTP server decodes
+CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, see `gateway.encodings`
 
 # What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
 _VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)

@@ -13,13 +13,12 @@ from aiohttp import web
 from gateway import events, sse
 from gateway.auth import authenticate
 from gateway.bodies import ResponsesBody, parse_body, parse_json_object
+from gateway.encodings import check_encoding, decompressed
 from gateway.errors import (
-    CONTENT_ENCODINGS,
     InvalidRequest,
     NotFound,
     RequestTimeout,
     TooLarge,
-    UnsupportedEncoding,
 )
 from gateway.event_log import LogTruncated
 from gateway.refusals import json_response
@@ -53,13 +52,12 @@ async def read_bytes(request: web.Request) -> bytes:
 
     :raises TooLarge: it is larger than ``server.max_message_bytes``.
     :raises RequestTimeout: it is not there after ``server.body_timeout_s``.
-    :raises UnsupportedEncoding: it is compressed in another way than `CONTENT_ENCODINGS`.
+    :raises UnsupportedEncoding: it is compressed in a way that is not supported.
     :raises InvalidRequest: it cannot be decompressed.
     """
     config = request.app[SERVICE].config.server
     encoding = ", ".join(request.headers.getall("Content-Encoding", [])).strip().lower()
-    if encoding not in ("", "identity", *CONTENT_ENCODINGS):
-        raise UnsupportedEncoding(encoding)
+    check_encoding(encoding)
     bound = config.max_message_bytes
     if request.content_length is not None and request.content_length > bound:
         raise TooLarge(request.content_length, bound)
@@ -73,8 +71,8 @@ async def read_bytes(request: web.Request) -> bytes:
     except TimeoutError:
         raise RequestTimeout(config.body_timeout_s) from None
     except web.RequestPayloadError as error:
-        raise InvalidRequest("The body cannot be decoded.", param=None) from error
-    return bytes(data)
+        raise InvalidRequest("The body is not complete.", param=None) from error
+    return decompressed(bytes(data), encoding, bound)
 
 
 async def create_response(request: web.Request) -> web.StreamResponse:

@@ -105,6 +105,25 @@ async def test_an_encoding_that_is_not_known_is_refused_with_those_that_are(
     assert "gzip or deflate" in document["error"]["message"]
 
 
+async def test_a_small_body_that_stands_for_a_huge_one_is_not_decompressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the HTTP library, which knows no bound and goes on to the end of a refused body."""
+
+    def unbounded(*_: object, **__: object) -> None:
+        raise AssertionError("the HTTP library decompresses")
+
+    monkeypatch.setattr("aiohttp.http_parser.ZLibDecompressor", unbounded)
+    data = gzip.compress(bytes(2**22))
+    headers = {"Content-Encoding": "gzip"}
+    async with api(tmp_path) as (client, _, _service):
+        answer = await client.post("/v1/responses", data=data, headers=headers)
+        assert answer.status == 413
+        # Nor where the body is of no interest, and only read to its end.
+        answer = await client.get("/v1/models", data=data, headers=headers)
+        assert answer.status == 200
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity"])
 async def test_known_encodings_are_read(tmp_path: Path, encoding: str) -> None:
     data = b'{"unknown":1}'
