@@ -10,6 +10,7 @@ this machine or the server cannot go on; 2 if the command line or the configurat
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import platform
@@ -210,11 +211,16 @@ def _serve(config: configuration.Config) -> int:
     logs.configure(config.server.log_level)
     try:
         preflight.check(config)
-        loop.run(app.serve(config, announce=lambda line: print(line, flush=True)))
+        loop.run(app.serve(config, announce=_announce))
     except (preflight.PreflightError, CannotServe, OSError, StoreUnusable) as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _announce(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import structlog
 from aiohttp.web import RequestPayloadError
 from structlog.typing import EventDict, Processor
 
+from workers.line_logger import LineLogger
+
 
 def configure(level: str) -> None:
     """Send events of ``level`` and above to stderr."""
@@ -33,7 +35,7 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*processors, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=LineLogger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

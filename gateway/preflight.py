@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ RAY_VERSIONS = ((2, 49), (3,))  # the first that will do, and the first that wil
 # What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
 # embedded model; a larger model adds its weights.
 _WORKER_BYTES = 900 * 1024**2
+_SOCKET_PATH_BYTES = 107  # the longest that Linux takes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -42,17 +44,20 @@ def check(config: Config) -> None:
 
 @contextlib.contextmanager
 def _permissions() -> Iterator[None]:
-    """Name the path of a folder that may not be looked into."""
+    """Name the path that cannot be looked at: in a closed folder, or too long a name."""
     try:
         yield
     except PermissionError as error:
         raise PreflightError(f"No permission to look at {error.filename}.") from error
+    except OSError as error:
+        raise PreflightError(f"Cannot look at {error.filename}: {error.strerror}.") from error
 
 
 def _check(config: Config) -> None:
     if config.launcher.kind == "local":  # else model and memory are on other machines
         check_engine(config, config.workers.count)
         _check_memory(config)
+        _check_socket_paths(config.workers.count)
     if config.launcher.kind == "ray":
         check_ray()
     _check_state_dir(Path(config.server.state_dir))
@@ -173,6 +178,21 @@ def _check_state_dir(path: Path) -> None:
         raise PreflightError(f"server.state_dir: {folder} is not a folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PreflightError(f"server.state_dir: no permission to write to {folder}.")
+    logs = path / "logs"
+    if logs.exists() and not logs.is_dir():
+        raise PreflightError(f"server.state_dir: {logs} is not a folder.")
+    if logs.exists() and not os.access(logs, os.W_OK | os.X_OK):
+        raise PreflightError(f"server.state_dir: no permission to write to {logs}.")
+
+
+def _check_socket_paths(count: int) -> None:
+    """The sockets of workers lie in a folder of the directory for temporary files."""
+    longest = Path(tempfile.gettempdir()) / "pascal-12345678" / f"worker-{count - 1}.sock"
+    if len(os.fsencode(longest)) > _SOCKET_PATH_BYTES:
+        raise PreflightError(
+            f"The path of the folder for temporary files is too long for sockets: "
+            f"{tempfile.gettempdir()}; set TMPDIR to a shorter one."
+        )
 
 
 def _check_model(config: Config) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import tempfile
 import threading
 import traceback
@@ -24,6 +23,7 @@ from typing import Any
 import structlog
 
 from workers.errors import WorkerError
+from workers.line_logger import LineLogger
 
 _INSTANCE_ENV = "PASCAL_LOG_INSTANCE_ID"  # for the processes that vLLM starts
 _CAUSES_ENV = "PASCAL_LOG_CAUSES"  # the file where they note why they could not start
@@ -52,7 +52,7 @@ def configure(level: int, instance_id: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=LineLogger,
     )
     threading.excepthook = _thread_failed
 

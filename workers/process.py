@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -75,7 +76,8 @@ def end(status: int) -> None:
         child.kill()
     # Not sys.exit: taking torch and vLLM down module by module takes seconds and frees nothing
     # that the system does not free at once.
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk must not keep the process
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.server import ROOT
 
@@ -58,3 +59,46 @@ def test_a_logged_traceback_holds_no_local_values() -> None:
     assert "broken after 15 characters" in result.stderr
     assert "request_failed" in result.stderr
     assert "SECRET" not in result.stderr
+
+
+LINES = """
+import os
+import sys
+from pathlib import Path
+import structlog
+from gateway import cli, logs
+
+logs.configure("info")
+structlog.get_logger().info("lost")
+cli._announce("lost")
+os.dup2(int(sys.argv[1]), 2)
+structlog.get_logger().info("kept")
+os._exit(0)
+"""
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    with open("/dev/full", "w", encoding="utf-8") as full, kept.open("w") as later:
+        subprocess.run(
+            [sys.executable, "-c", LINES, str(later.fileno())],
+            cwd=ROOT,
+            stdout=full,
+            stderr=full,
+            pass_fds=(later.fileno(),),
+            check=True,
+        )
+    assert '"kept"' in kept.read_text()
+
+
+def test_a_worker_goes_on_if_its_log_cannot_be_written() -> None:
+    program = "import logging, structlog; from workers import logs; logs.configure(0, 'worker-0'); "
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", f"{program}structlog.get_logger().info('lost'); print('on')"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            check=False,
+        )
+    assert result.stdout == b"on\n"

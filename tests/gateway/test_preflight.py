@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,38 @@ def test_the_check_finds_what_serve_would_refuse(
     found, error = said_by(capsys, "--port=0", *state, *given)
     assert found == status
     assert text.format(tmp=tmp_path) in error
+
+
+def test_a_folder_for_temporary_files_must_have_room_for_the_names_of_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / ("t" * 100)))
+    arguments = ["--port=0", f"--set=server.state_dir={tmp_path}"]
+    for command in ("check", "serve"):
+        assert cli.main([command, *arguments]) == 1
+        assert "set TMPDIR to a shorter one" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("model.name", "server.state_dir"):
+        long = f"/{'x' * 300}"
+        arguments = ["--port=0", f"--set=server.state_dir={tmp_path}", f"--set={key}={long}"]
+        for command in ("check", "serve"):
+            assert cli.main([command, *arguments]) == 1
+            assert (
+                capsys.readouterr().err == f"pascal: Cannot look at {long}: File name too long.\n"
+            )
+
+
+def test_the_folder_for_the_logs_of_workers_must_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").write_text("")
+    for command in ("check", "serve"):
+        assert cli.main([command, "--port=0", f"--set=server.state_dir={tmp_path}"]) == 1
+        assert f"server.state_dir: {tmp_path}/logs is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["model.name", "store.path", "server.state_dir"])
