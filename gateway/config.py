@@ -421,7 +421,13 @@ def _list_from_text(text: str, where: str, shown: str) -> tuple[str, ...]:
         return tuple(found)
     if any(character in text for character in "[]\"'"):
         raise ConfigError(f'{where}: expected ["a", "b"] as in the file, or a,b; not {shown}')
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    if not text.strip():
+        return ()
+    # An empty entry, as of a variable that is not set, is refused where the list is checked.
+    first, *others = (part.strip() for part in text.split(","))
+    if first and others and not others[-1]:
+        others.pop()  # a comma at the end is none, as in the file
+    return (first, *others)
 
 
 def _toml_value(text: str, where: str, shown: str) -> Any:
@@ -453,6 +459,8 @@ def _build(table: str, found: dict[str, Any]) -> Any:
                 value = msgspec.convert(found[spec.name], _field_type(table, spec.name))
             except msgspec.ValidationError as error:
                 raise ConfigError(f"{name}: {error}") from error
+            if isinstance(value, tuple) and not all(map(str.strip, value)):
+                raise ConfigError(f"{name}: an entry of the list is empty")
             found[spec.name] = _checked(name, value, spec.metadata)
     return cls(**found)
 

@@ -229,3 +229,12 @@ def test_a_flag_of_the_wrong_type_is_refused_by_name(key: str, text: str, expect
         load(environment={}, flags={key: text})
     assert str(caught.value).startswith(f"command line ({key}): ")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [",", "a,,b", " , ", '[""]', '["a", " "]', "a,,"])
+def test_an_empty_entry_of_a_list_is_refused(text: str) -> None:
+    """As of a variable that is not set: without its key, the server would be open."""
+    with pytest.raises(ConfigError, match=r"server\.api_keys: an entry of the list is empty"):
+        load(environment={"PASCAL_API_KEYS": text})
+    with pytest.raises(ConfigError, match="an entry of the list is empty"):
+        load(environment={}, flags={"server.api_keys": text})
