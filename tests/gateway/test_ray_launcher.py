@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,23 @@ def test_without_the_package_it_says_so_in_one_line() -> None:
         check(RAY)
 
 
+@pytest.fixture
+def _real_ray() -> Iterator[None]:
+    """Whatever is imported as ray in the test is forgotten after it."""
+    real = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "ray"}
+    for name in real:
+        del sys.modules[name]
+    yield
+    sys.modules.pop("ray", None)
+    sys.modules.update(real)
+
+
 def fake_ray(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (folder / "ray.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
 
 
+@pytest.mark.usefixtures("_real_ray")
 def test_a_package_that_cannot_be_imported_is_named_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,6 +49,7 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_reason(
         check(RAY)
 
 
+@pytest.mark.usefixtures("_real_ray")
 @pytest.mark.parametrize("version", ["1.13.0", "2.48.9", "3.0.0rc1", "unknown"])
 def test_another_version_is_named_with_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
@@ -45,7 +58,6 @@ def test_another_version_is_named_with_the_range(
     expected = "cannot be imported" if version == "unknown" else r"at least 2.49 and below 3 is"
     with pytest.raises(PreflightError, match=expected):
         check(RAY)
-    monkeypatch.delitem(sys.modules, "ray")
 
 
 def test_the_range_is_that_of_the_extra() -> None:
