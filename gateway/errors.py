@@ -28,6 +28,8 @@ import msgspec
 
 CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, see `gateway.encodings`
 
+_LONGEST_QUOTE = 1000  # characters of a text that may quote what a client sent
+
 # What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
 _VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<path>\w+)`")
@@ -42,8 +44,10 @@ class ApiError(Exception):
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
         super().__init__(message)
         self.message = _sendable(message)
+        if len(self.message) > _LONGEST_QUOTE:
+            self.message = f"{self.message[:_LONGEST_QUOTE]}..."
         self.code = code
-        self.param = None if param is None else _sendable(param)
+        self.param = None if param is None else _sendable(param)[:_LONGEST_QUOTE]
 
     def body(self) -> dict[str, Any]:
         """The ``error`` object of HTTP bodies, error events and failed responses."""

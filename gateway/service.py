@@ -147,21 +147,26 @@ class ResponseService:
 
     def find(self, response_id: str, owner: str) -> Session:
         """A session that is running or still kept. Raises `NotFound`."""
-        session = self._sessions.get(response_id)
-        if session is None and self._kept.was_dropped(response_id, owner):
+        if (session := self._own(response_id, owner)) is not None:
+            return session
+        if self._kept.was_dropped(response_id, owner):
             raise NotFound(
                 f"The events of response '{response_id}' are no longer kept (session.total_bytes).",
                 code="events_expired",
                 param="response_id",
             )
-        if session is None or session.owner != owner:
-            raise _no_such_response(response_id)
+        raise _no_such_response(response_id)
+
+    def _own(self, response_id: str, owner: str) -> Session | None:
+        """A session of this owner, who has not deleted it."""
+        session = self._sessions.get(response_id)
+        if session is None or session.owner != owner or session.forgotten:
+            return None
         return session
 
     async def response_object(self, response_id: str, owner: str) -> dict[str, Any]:
         """The response object, from its session or the store. Raises `NotFound`."""
-        session = self._sessions.get(response_id)
-        if session is not None and session.owner == owner:
+        if (session := self._own(response_id, owner)) is not None:
             return session.response_object()
         stored = await self.store.get(response_id, owner)
         if stored is None:
@@ -187,8 +192,7 @@ class ResponseService:
     async def delete(self, response_id: str, owner: str) -> None:
         """Stop and forget a response. Raises `NotFound`."""
         await self.response_object(response_id, owner)
-        session = self._sessions.get(response_id)
-        if session is not None:
+        if (session := self._own(response_id, owner)) is not None:
             session.forgotten = True
             if session.finished:
                 self._drop(session)
@@ -407,8 +411,7 @@ class ResponseService:
         self, response_id: str, owner: str
     ) -> tuple[tuple[ChatMessage, ...], str | None]:
         """The turns up to a response, and the instance that served it."""
-        session = self._sessions.get(response_id)
-        if session is not None and session.owner == owner:
+        if (session := self._own(response_id, owner)) is not None:
             if not session.finished:
                 raise InvalidRequest(
                     f"Response '{response_id}' is not finished.", param="previous_response_id"

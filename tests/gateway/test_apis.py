@@ -112,6 +112,21 @@ async def test_a_bug_met_by_one_event_is_told_and_the_socket_goes_on(
         await receive(socket, "response.completed")
 
 
+async def test_errors_quote_no_more_than_a_line_of_what_was_sent(tmp_path: Path) -> None:
+    long = "x" * 500_000
+    async with (
+        api(tmp_path) as (client, _worker, _),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        for message in (
+            {"type": long},
+            {"type": "response.cancel", "response_id": long},
+            {"type": "response.create", "input": "a", "pacing": {long: 1}},
+        ):
+            await socket.send_json(message)
+            assert len(json.dumps(await receive(socket, "error"))) < 4000
+
+
 async def test_bounds_of_one_socket(tmp_path: Path) -> None:
     tables = {
         "limits": LimitsConfig(max_streams_per_connection=1),

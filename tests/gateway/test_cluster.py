@@ -226,6 +226,12 @@ async def test_delete_forgets_a_running_response(tmp_path: Path) -> None:
         worker = workers["worker-0"]
         session, request_id = await start(service, worker)
         await service.delete(request_id, "")
+        # At once, though its engine has not confirmed yet.
+        for again in (service.delete(request_id, ""), service.response_object(request_id, "")):
+            with pytest.raises(NotFound):
+                await again
+        with pytest.raises(NotFound):
+            service.find(request_id, "")
         assert await worker.next() == Cancel(request_id=request_id)
         await worker.tokens(request_id, 0, finish=Finish(reason="cancelled"))
         await ended(session)

@@ -41,6 +41,7 @@ def test_without_it_asyncio_does_and_it_is_said_once(
     monkeypatch.delitem(sys.modules, "uvloop", raising=False)
     with capture_logs() as said:
         assert loop.run(loops_module()).startswith("asyncio")
+    sys.modules.pop("uvloop", None)  # the one of this test; the real one comes back
     (line,) = said
     assert line["event"] == "uvloop_unavailable"
     assert line["reason"].startswith(reason)
