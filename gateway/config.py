@@ -282,6 +282,8 @@ def load(
             f"workers.high_water_s: {config.workers.high_water_s} must be above "
             f"workers.low_water_s ({config.workers.low_water_s})"
         )
+    if not all(key.strip() for key in config.server.api_keys):
+        raise ConfigError("server.api_keys: a key is empty, so that everybody would have it")
     _check_emulation(config)
     _check_addresses(config.launcher)
     return replace(config, launcher=_with_token(config.launcher))
@@ -421,7 +423,10 @@ def _list_from_text(text: str, where: str, shown: str) -> tuple[str, ...]:
         return tuple(found)
     if any(character in text for character in "[]\"'"):
         raise ConfigError(f'{where}: expected ["a", "b"] as in the file, or a,b; not {shown}')
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if text and not parts:  # "$A,$B" of two variables that are not set, say
+        raise ConfigError(f"{where}: there is nothing between the commas; an empty list is []")
+    return parts
 
 
 def _toml_value(text: str, where: str, shown: str) -> Any:

@@ -229,3 +229,13 @@ def test_a_flag_of_the_wrong_type_is_refused_by_name(key: str, text: str, expect
         load(environment={}, flags={key: text})
     assert str(caught.value).startswith(f"command line ({key}): ")
     assert expected in str(caught.value)
+
+
+def test_no_list_of_keys_lets_everybody_in_by_mistake() -> None:
+    for text in (",", " , ", '[""]', '["x", " "]'):
+        with pytest.raises(ConfigError, match=r"server\.api_keys.*(nothing|empty)"):
+            load(environment={"PASCAL_API_KEYS": text})
+        with pytest.raises(ConfigError, match=r"server\.api_keys.*(nothing|empty)"):
+            load(environment={}, flags={"server.api_keys": text})
+    assert load(environment={"PASCAL_API_KEYS": "x,"}).server.api_keys == ("x",)
+    assert load(environment={"PASCAL_API_KEYS": "[]"}).server.api_keys == ()
