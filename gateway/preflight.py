@@ -22,13 +22,13 @@ from gateway.config import Config
 from gateway.store import StoreUnusable, check_store
 from gateway.supervisor import cpu_build, needs_gpus, worker_settings
 from workers.profile import ProfileError, load_profile
+from workers.settings import MAX_SOCKET_PATH_BYTES
 
 _GIB = 1024**3
 RAY_VERSIONS = ((2, 49), (3,))  # the first that will do, and the first that will not
 # What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
 # embedded model; a larger model adds its weights.
 _WORKER_BYTES = 900 * 1024**2
-_SOCKET_PATH_BYTES = 107  # the longest that Linux takes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -188,7 +188,7 @@ def _check_state_dir(path: Path) -> None:
 def _check_socket_paths(count: int) -> None:
     """The sockets of workers lie in a folder of the directory for temporary files."""
     longest = Path(tempfile.gettempdir()) / "pascal-12345678" / f"worker-{count - 1}.sock"
-    if len(os.fsencode(longest)) > _SOCKET_PATH_BYTES:
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise PreflightError(
             f"The path of the folder for temporary files is too long for sockets: "
             f"{tempfile.gettempdir()}; set TMPDIR to a shorter one."

@@ -47,6 +47,7 @@ from workers.messages import (
 )
 from workers.outbox import Outbox
 from workers.service import Service
+from workers.settings import MAX_SOCKET_PATH_BYTES
 
 _log = structlog.get_logger()
 
@@ -242,6 +243,9 @@ def check_free(address: str) -> None:
     scheme, path, host, port = _parts(address)
     try:
         if scheme == "unix":
+            if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+                most = f"at most {MAX_SOCKET_PATH_BYTES} bytes"
+                raise WorkerError(f"listen: a Unix socket's path has {most}: {path}")
             if not os.path.isdir(os.path.dirname(path) or "."):
                 raise WorkerError(f"listen: the folder of {path} does not exist")
             if os.path.exists(path) and _answers(path):

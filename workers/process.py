@@ -81,6 +81,16 @@ def end(status: int) -> None:
     os._exit(status)
 
 
+# Any of them will do here: what vLLM makes of it is seen when it is loaded.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "tekken.json",
+)
+
+
 def check_model(model: str) -> None:
     """:raises WorkerError: if it can only be a folder, and there is none."""
     if os.path.isabs(model) or model.startswith("."):
@@ -88,6 +98,8 @@ def check_model(model: str) -> None:
             raise WorkerError(f"model: {model} is not a folder")
         if not os.path.isfile(os.path.join(model, "config.json")):
             raise WorkerError(f"model: the folder {model} has no config.json")
+        if not any(os.path.isfile(os.path.join(model, name)) for name in _TOKENIZER_FILES):
+            raise WorkerError(f"model: the folder {model} has no tokenizer (tokenizer.json)")
 
 
 def prepare(settings: WorkerSettings) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+MAX_SOCKET_PATH_BYTES = 107  # of a Unix socket: sockaddr_un, without its final zero
+
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one worker and its engine.

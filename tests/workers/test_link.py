@@ -172,5 +172,7 @@ def test_an_address_that_is_in_use_is_named(tmp_path: Path) -> None:
         with pytest.raises(WorkerError, match=f"another process listens on {path}"):
             check_free(f"unix:{path}")
     check_free(f"unix:{path}")  # the file alone is no process
+    with pytest.raises(WorkerError, match="at most 107 bytes"):
+        check_free(f"unix:{tmp_path}/{'x' * 107}")
     with pytest.raises(WorkerError, match="does not exist"):
         check_free(f"unix:{tmp_path}/none/w.sock")
