@@ -76,7 +76,9 @@ class WebSocketConnection:
         self._service = service
         self._owner = owner
         self._defaults = defaults
-        self._lanes: dict[str | None, deque[ResponsesBody]] = {}  # bodies that wait, per lane
+        # Bodies that wait, per lane, with the sizes of their messages.
+        self._lanes: dict[str | None, deque[tuple[ResponsesBody, int]]] = {}
+        self._waiting_bytes = 0  # of all of them
         self._resumed = 0  # resumed responses that are being followed
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -117,17 +119,17 @@ class WebSocketConnection:
                 raise TooLarge(size, bound)
             document = parse_json_object(text)
             stream_id = _stream_id(document)
-            self._dispatch(document, stream_id)
+            self._dispatch(document, stream_id, size)
         except ApiError as error:
             await self._refuse(error, stream_id)
         except Exception:
             log.exception("event_failed")
             await self._send_error(broken(), stream_id)
 
-    def _dispatch(self, document: dict[str, Any], stream_id: str | None) -> None:
+    def _dispatch(self, document: dict[str, Any], stream_id: str | None, size: int) -> None:
         match document.get("type"):
             case "response.create":
-                self._create(document, stream_id)
+                self._create(document, stream_id, size)
             case "response.cancel":
                 cancel = _converted(document, Cancel)
                 self._service.cancel(self._service.find(cancel.response_id, self._owner))
@@ -146,7 +148,7 @@ class WebSocketConnection:
                     f"Unknown event type {other!r}.", param="type", code="unknown_event_type"
                 )
 
-    def _create(self, document: dict[str, Any], stream_id: str | None) -> None:
+    def _create(self, document: dict[str, Any], stream_id: str | None, size: int) -> None:
         """Put a request into its lane; it is checked now and started when its turn comes."""
         fields = {key: value for key, value in document.items() if key not in _ENVELOPE}
         if fields.pop("generate", True) is False:
@@ -160,7 +162,8 @@ class WebSocketConnection:
                     code="too_many_streams",
                     retry_after_s=self._service.config.limits.retry_after_s,
                 )
-            self._lanes[stream_id] = deque([body])
+            self._lanes[stream_id] = deque([(body, size)])
+            self._waiting_bytes += size
             self._spawn(lambda: self._run_lane(stream_id), stream_id)
             return
         waiting = self._lanes[stream_id]
@@ -170,7 +173,17 @@ class WebSocketConnection:
                 code="stream_queue_full",
                 retry_after_s=self._service.config.limits.retry_after_s,
             )
-        waiting.append(body)
+        # No limit on requests counts those that wait here.
+        bound = self._service.config.server.hard_message_bytes
+        if self._waiting_bytes + size > bound:
+            raise Overloaded(
+                f"Requests of {self._waiting_bytes} bytes wait on this connection already; they "
+                f"may have {bound}.",
+                code="stream_queue_full",
+                retry_after_s=self._service.config.limits.retry_after_s,
+            )
+        waiting.append((body, size))
+        self._waiting_bytes += size
 
     def _resume(self, resume: Resume) -> None:
         session = self._service.find(resume.response_id, self._owner)
@@ -194,7 +207,8 @@ class WebSocketConnection:
         waiting = self._lanes[stream_id]
         try:
             while waiting:
-                body = waiting.popleft()
+                body, size = waiting.popleft()
+                self._waiting_bytes -= size
                 try:
                     await self._run(body, stream_id)
                 except ApiError as error:

@@ -167,6 +167,26 @@ async def test_bounds_of_one_socket(tmp_path: Path) -> None:
         await receive(socket, "response.completed")
 
 
+async def test_what_waits_on_one_socket_is_bounded_in_bytes(tmp_path: Path) -> None:
+    tables = {"server": ServerConfig(max_message_bytes=2000, hard_message_bytes=2000)}
+    async with (
+        api(tmp_path, **tables) as (client, worker, _),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        await create(socket, stream_id="a")
+        request_id = await accepted(worker)
+        await create(socket, stream_id="a", input="x" * 1200)
+        await create(socket, stream_id="a", input="y" * 1200)
+        assert (await receive(socket, "error"))["error"]["code"] == "stream_queue_full"
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        request_id = await accepted(worker)
+        await create(socket, stream_id="a", input="y" * 1200)  # there is room again
+        await worker.tokens(request_id, 0, "b", finish=STOP)
+        await worker.tokens(await accepted(worker), 0, "c", finish=STOP)
+        for _ in range(3):
+            await receive(socket, "response.completed")
+
+
 async def test_readers_who_come_while_the_gateway_is_busy_wait_to_be_let_in(
     tmp_path: Path,
 ) -> None:
