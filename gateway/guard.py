@@ -30,4 +30,5 @@ def fail_broken(session: Session) -> None:
         session.fail(broken(), now)
     except Exception:
         log.exception("response_abandoned", request_id=session.response_id)
+    if not session.log.closed:  # it raised, or the end did that `fail` takes for done
         session.abandon(broken(), now)

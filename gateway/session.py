@@ -291,7 +291,7 @@ class Session:
             body = {
                 "id": self.response_id,
                 "object": "response",
-                "created_at": self.created_at,
+                "created_at": int(self.created_at),
                 "status": "failed",
                 "error": {"code": error.code, "message": error.message},
                 "model": self.model,

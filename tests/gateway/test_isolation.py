@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway import link as link_module
@@ -118,6 +119,25 @@ async def test_a_bug_in_one_request_of_a_step_ends_that_request_alone(
         third, third_id = await start(service, worker)
         await worker.tokens(third_id, 0, "d", finish=STOP)
         await ended(third)
+
+
+@pytest.mark.parametrize("pacing", [False, {"tpot_s": 0.01}])
+async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
+    tmp_path: Path, pacing: Any
+) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=pacing)
+        session._transcript.output = broken  # type: ignore[method-assign]
+        await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+        with session.log.reader() as reader:
+            events = [entry async for entries in reader for entry in entries]
+        last = msgspec.json.decode(events[-1].data)
+        assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+        assert last["response"]["error"]["code"] == "internal_error"
+        assert isinstance(last["response"]["created_at"], int)
+        assert (service.cluster.router.routes, service._running) == ({}, {})
+        assert service._admission.in_engines == 0
 
 
 async def test_a_bug_while_a_request_is_accepted_answers_its_client(tmp_path: Path) -> None:
