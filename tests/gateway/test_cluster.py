@@ -112,6 +112,8 @@ async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Pat
         assert await worker.next() == Cancel(request_id=submit.request_id)
         with pytest.raises(asyncio.CancelledError):
             await starting
+        assert (service._sessions, service._running) == ({}, {})
+        assert service._admission.in_engines == 0
 
 
 AT_ONCE = {"cluster": ClusterConfig(failover_timeout_s=0)}
@@ -345,22 +347,28 @@ async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Pa
 
 
 async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
-    async with scripted_worker(tmp_path, protocol=99) as (_, address):
+    async with scripted_worker(tmp_path, protocol=99) as (worker, address):
         with pytest.raises(LinkError, match="does not speak protocol"):
             await open_link(address, None)
+        assert worker._socket is not None
+        await asyncio.wait_for(worker._socket.wait_closed(), 10)
 
 
 async def test_a_worker_that_never_welcomes_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    closed = asyncio.Event()
+
     async def silent(socket: ServerConnection) -> None:
         await socket.wait_closed()
+        closed.set()
 
     monkeypatch.setattr(link_module, "_WELCOME_S", 0.05)
     path = tmp_path / "silent.sock"
     async with unix_serve(silent, str(path)):
         with pytest.raises(LinkError, match="no welcome"):
             await asyncio.wait_for(open_link(f"unix:{path}", None), 10)
+        await asyncio.wait_for(closed.wait(), 10)
 
 
 async def test_a_link_lost_right_after_acceptance_loses_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,32 @@ async def test_abandoned_streams_count_against_their_user_only_while_engines_wor
         streaming = asyncio.create_task(stream(client, **body))
         await accepted(worker)
         (await streaming).close()
+
+
+async def test_a_user_is_free_once_nobody_reads_what_is_generated(tmp_path: Path) -> None:
+    tables = {"limits": LimitsConfig(max_requests_per_user=1)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=SLOW, user="ann")
+        with service.following(session):
+            await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+            await until(lambda: service._admission.in_engines == 0)
+            with pytest.raises(Overloaded):
+                await service.start(await generation(service, user="ann"), "")
+        await start(service, worker, pacing=SLOW, user="ann")
+
+
+async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) -> None:
+    tables = {"session": SessionConfig(grace_s=20.0)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        session, _ = await start(service, workers["worker-0"])
+        session.generation = replace(session.generation, outlives_client=False)
+        with service.following(session):
+            with service.following(session):
+                pass
+            assert service._departures == {}
+        left_s = service._departures[session.response_id].when() - asyncio.get_running_loop().time()
+        assert 15.0 < left_s <= 20.01
 
 
 async def test_engines_are_not_full_of_responses_that_are_only_read(tmp_path: Path) -> None:

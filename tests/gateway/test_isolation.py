@@ -14,7 +14,7 @@ import pytest
 from gateway import link as link_module
 from gateway.app import _close_sockets
 from gateway.errors import InvalidRequest
-from gateway.migration import Route
+from gateway.migration import Limits, Route
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore
@@ -22,7 +22,7 @@ from tests.gateway.scripted_service import ended, generation, scene, serving, st
 from tests.gateway.scripted_worker import IDLE, ScriptedWorker
 from tests.gateway.test_apis import accepted, api, create, receive
 from workers import messages
-from workers.messages import Finish, Step, TokenRun
+from workers.messages import Finish, PeerMet, Rejected, SetPace, Step, TokenRun
 
 STOP = Finish(reason="stop")
 
@@ -140,24 +140,46 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
         assert service._admission.in_engines == 0
 
 
-async def test_a_bug_while_a_request_is_accepted_answers_its_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", ["accepted", "rejected"])
+async def test_a_bug_while_a_request_is_answered_answers_its_client(
+    tmp_path: Path, answer: str
+) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         starting = asyncio.create_task(service.start(await generation(service), ""))
         submit = await worker.next_submit()
         session = next(iter(service._sessions.values()))
-        session.accepted = broken  # type: ignore[method-assign]
-        await worker.accept(submit)
+        if answer == "accepted":
+            session.accepted = broken  # type: ignore[method-assign]
+            await worker.accept(submit)
+        else:
+            session.generation = None  # type: ignore[assignment]
+            await worker.say(Rejected(request_id=submit.request_id, code="no", message="No."))
         with pytest.raises(Exception, match="Internal error"):
             await asyncio.wait_for(starting, 10)
         assert service._sessions == {}
-        await worker.next_cancel()
+        if answer == "accepted":
+            await worker.next_cancel()
         other, other_id = await start(service, worker)
         await worker.tokens(other_id, 0, "b", finish=STOP)
         await ended(other)
 
 
-async def test_a_bug_in_the_release_of_one_response_ends_that_response(tmp_path: Path) -> None:
+async def test_a_bug_met_by_one_message_does_not_end_the_link(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker)
+        service.cluster._peer_met = broken  # type: ignore[method-assign]
+        await worker.say(PeerMet(engine_id="other"))
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await ended(session)
+        assert session.failovers == 0
+
+
+@pytest.mark.parametrize("method", ["release", "next_release_s"])
+async def test_a_bug_in_the_release_of_one_response_ends_that_response(
+    tmp_path: Path, method: str
+) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         first, first_id = await start(service, worker, pacing={"tpot_s": 0.01})
@@ -165,7 +187,7 @@ async def test_a_bug_in_the_release_of_one_response_ends_that_response(tmp_path:
         for request_id in (first_id, second_id):
             await worker.tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: first.answer_text)
-        first.release = broken  # type: ignore[method-assign]
+        setattr(first, method, broken)
         await asyncio.wait_for(first.log.ended(), 10)
         await ended(second)
         assert (first.status, second.status) == ("failed", "completed")
@@ -213,6 +235,29 @@ async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
         assert codes == ["internal_error", "draining", "internal_error"]
 
 
+async def test_a_bug_in_one_request_that_waits_does_not_keep_others_waiting_at_the_end(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        service, worker = built.service, built.workers["a"]
+        sessions = [(await start(service, worker))[0] for _ in range(2)]
+        await built.lose("a")
+        sessions[0].fail = broken  # type: ignore[method-assign]
+        service.cluster.close()
+        codes = [session.error and session.error.code for session in sessions]
+        assert codes == ["internal_error", "draining"]
+        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+
+
+async def test_the_end_of_the_gateway_leaves_no_deadline_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, _ = await start(service, workers["worker-0"])
+        service.cancel(session)
+        assert service.cluster.router._timers
+        service.fail_all()
+        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+
+
 async def _started_by_force(
     service: ResponseService, worker: ScriptedWorker
 ) -> tuple[Session, str]:
@@ -258,12 +303,9 @@ async def test_a_lane_answers_each_request_it_holds(
 
 async def test_an_instance_that_never_confirms_a_cancel_holds_up_nobody(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
-        session, request_id = await start(service, workers["worker-0"])
-        route = service.cluster.router.routes[request_id]
+        service.cluster.router._limits = Limits(cancel_timeout_s=0.05)
+        session, _ = await start(service, workers["worker-0"])
         service.cancel(session)
-        assert route.deadline_s is not None
-        route._cancelled_by_s = 0.0
-        service.cluster.router._arm(route)
         await ended(session)
         assert session.incomplete_reason == "cancelled"
         assert service.cluster.router.routes == {}
@@ -284,6 +326,20 @@ async def test_a_worker_that_does_not_read_is_left(
         assert (await starting).instance_id == "b"
 
 
+async def test_a_worker_that_reads_may_be_sent_any_amount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_MAX_UNSENT_BYTES", 2000)
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        for _ in range(100):
+            service.cluster.set_pace(session)
+            assert isinstance(await workers["worker-0"].next(), SetPace)
+        await workers["worker-0"].tokens(request_id, 0, "a", finish=STOP)
+        await ended(session)
+        assert session.failovers == 0
+
+
 async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +350,8 @@ async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes
         with pytest.raises(InvalidRequest) as caught:
             await service.start(await generation(service, input="x" * 3000), "")
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+        instance = service.cluster.instances["worker-0"]
+        assert list(service.cluster.router.routes) == list(instance.routes) == [request_id]
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)
 
