@@ -235,6 +235,17 @@ async def test_delete_forgets_a_running_response(tmp_path: Path) -> None:
             await service.response_object(request_id, "")
 
 
+async def test_delete_forgets_a_finished_response(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        await workers["worker-0"].tokens(request_id, 0, "a", finish=Finish(reason="stop"))
+        await ended(session)
+        await service.delete(request_id, "")
+        assert (service._sessions, len(service._kept)) == ({}, 0)
+        with pytest.raises(NotFound):
+            await service.response_object(request_id, "")
+
+
 async def test_admission_limits_all_and_each_user(tmp_path: Path) -> None:
     tables = {"limits": LimitsConfig(max_requests=3, max_requests_per_user=1)}
     async with serving(tmp_path, "worker-0", **tables) as (service, workers):
@@ -293,6 +304,25 @@ async def test_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:
         await workers["worker-0"].tokens(request_id, 0, finish=Finish(reason="cancelled"))
         await ended(session)
         await asyncio.wait_for(draining, 10)
+
+
+async def test_the_end_waits_neither_for_engines_nor_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(_: object) -> bool:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.service._CONFIRM_S", 0.01)
+    monkeypatch.setattr("gateway.service._STORE_S", 0.01)
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        monkeypatch.setattr(service.store, "put", hangs)
+        session, _ = await start(service, workers["worker-0"])
+        await asyncio.wait_for(service.drain(0.01), 5)
+        assert not session.finished  # its engine says nothing
+        service.fail_all()
+        assert session.finished
+        assert service._background
+        await asyncio.wait_for(service.close(), 5)
 
 
 async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:

@@ -117,7 +117,36 @@ async def test_a_user_is_free_once_nobody_reads_what_is_generated(tmp_path: Path
             await until(lambda: service._admission.in_engines == 0)
             with pytest.raises(Overloaded):
                 await service.start(await generation(service, user="ann"), "")
+        with service.following(session):  # a client that comes back
+            with pytest.raises(Overloaded):
+                await service.start(await generation(service, user="ann"), "")
         await start(service, worker, pacing=SLOW, user="ann")
+
+
+async def test_a_response_that_has_ended_is_counted_once_and_leaves_no_timer(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=SLOW)
+        session.generation = replace(session.generation, outlives_client=False)
+        with service.following(session):
+            pass
+        assert service._departures
+        await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+        await until(lambda: service._timers)
+        timer = service._timers[request_id]
+        service.set_pace(session, 0.01, None)
+        assert timer.cancelled()
+        await ended(session)
+        assert (service._timers, service._departures) == ({}, {})
+        kept, expiry = service._kept.size_bytes, service._expiry
+        service.cancel(session)  # too late
+        assert service._kept.size_bytes == kept
+        other, other_id = await start(service, worker)
+        await worker.tokens(other_id, 0, "a", finish=STOP)
+        await ended(other)
+        assert service._expiry is expiry  # one timer, for the oldest
 
 
 async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) -> None:
@@ -195,6 +224,7 @@ async def test_finished_responses_beyond_the_budget_have_expired(tmp_path: Path)
             assert (error["status"], error["error"]["code"]) == (404, "events_expired")
             await socket.send_json({"type": "response.resume", "response_id": ids[1]})
             await receive(socket, "response.completed")
+        assert (list(service._sessions), len(service._kept)) == ([ids[1]], 1)
         await until(lambda: not service._background)
         async with client.get(f"v1/responses/{ids[0]}") as answer:
             assert (answer.status, (await answer.json())["status"]) == (200, "completed")
