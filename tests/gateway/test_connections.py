@@ -13,6 +13,8 @@ from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from gateway.config import ServerConfig
+from gateway.connections import _Connection
+from tests.gateway.scripted_service import until
 from tests.gateway.test_apis import UNPACED, accepted, api, create, receive
 from workers.messages import Finish
 
@@ -249,3 +251,21 @@ async def test_idle_connections_sockets_and_silent_streams_are_left_alone(tmp_pa
         await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
         assert await receive(socket, "response.completed")
         await socket.close()
+
+
+async def test_a_connection_that_has_ended_has_no_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[_Connection] = []
+    connection_lost = _Connection.connection_lost
+
+    def lost(connection: _Connection, error: BaseException | None) -> None:
+        connection_lost(connection, error)
+        ended.append(connection)
+
+    monkeypatch.setattr(_Connection, "connection_lost", lost)
+    async with api(tmp_path) as (client, _, _service):
+        _, writer = await connected(client, b"GET /")
+        writer.close()
+        await until(lambda: ended)
+        assert [connection._header_timer for connection in ended] == [None]

@@ -65,6 +65,7 @@ async def test_a_page_of_another_origin_reads_none(tmp_path: Path) -> None:
         for path, status in (("/v1/models", 403), ("/health", 200), ("/v1/nothing", 404)):
             answer = await client.get(path, headers=headers)
             assert (answer.status, of_cors(answer.headers)) == (status, {})
+            assert answer.headers["Vary"] == "Origin"  # no cache gives it to a page that may read
 
 
 async def test_without_the_setting_there_is_no_cors(tmp_path: Path) -> None:

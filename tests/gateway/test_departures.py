@@ -117,9 +117,8 @@ async def test_a_user_is_free_once_nobody_reads_what_is_generated(tmp_path: Path
             await until(lambda: service._admission.in_engines == 0)
             with pytest.raises(Overloaded):
                 await service.start(await generation(service, user="ann"), "")
-        with service.following(session):  # a client that comes back
-            with pytest.raises(Overloaded):
-                await service.start(await generation(service, user="ann"), "")
+        with service.following(session), pytest.raises(Overloaded):  # a client that comes back
+            await service.start(await generation(service, user="ann"), "")
         await start(service, worker, pacing=SLOW, user="ann")
 
 
