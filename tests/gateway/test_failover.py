@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.config import ClusterConfig, PlacementConfig
+from gateway.errors import Unavailable
 from gateway.router import closing
 from tests.gateway.actor import ANSWER, BOUNDARY, LENGTH
 from tests.gateway.play import Play, check_clean, check_whole, play
@@ -79,6 +80,25 @@ async def test_after_the_end_of_the_gateway_nothing_is_submitted_again(tmp_path:
         assert session.error is not None
         assert (session.status, session.error.code) == ("failed", "draining")
         assert built.workers["b"].unread() == 0
+
+
+async def test_a_request_that_waits_for_an_instance_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        session, _ = await start(built.service, built.workers["a"])
+        await built.lose("a")
+        built.service.cancel(session)
+        assert (session.finished, session.incomplete_reason) == (True, "cancelled")
+        assert (built.service.cluster.router.routes, built.service._running) == ({}, {})
+
+
+async def test_a_new_request_does_not_go_to_a_drained_instance_even_if_it_is_the_only_one(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        built.service.cluster.drain("a")
+        with pytest.raises(Unavailable) as caught:
+            await built.service.start(await generation(built.service), "")
+        assert (caught.value.code, built.workers["a"].unread()) == ("no_instance", 0)
 
 
 async def test_an_error_for_a_client_that_has_just_left_is_told_to_nobody(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ async def test_one_line_for_each_refusal(
     assert (line["method"], line["path"]) == (method, path)
     assert (line["status"], line["code"], line["param"]) == expected
     assert answer.status == expected[0]
+    assert (await answer.json())["error"]["type"] != "server_error"
     for secret in (SECRET, "alice-key", "eve-key"):
         assert secret not in str(lines)
 
