@@ -216,6 +216,22 @@ async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_lost_instan
         assert waiting.status == "completed"
 
 
+async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_drained_instance(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        service = built.service
+        first, first_id = await start(service, built.workers["a"])
+        second, second_id = await start(service, built.workers["a"])
+        service.cluster.router.routes[first_id].withdraw = broken  # type: ignore[method-assign]
+        b = await built.join("b")
+        service.cluster.drain("a")
+        assert first.status == "failed"
+        again = await b.next_submit()
+        assert again.request_id.startswith(second_id)
+        assert not second.finished
+
+
 async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
     tmp_path: Path,
 ) -> None:
