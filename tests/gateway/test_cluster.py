@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
-from tests.gateway.scripted_service import ended, generation, serving, start
+from tests.gateway.scripted_service import ended, generation, scene, serving, start, until
 from tests.gateway.scripted_worker import IDLE, scripted_worker
 from workers.messages import (
     Accepted,
@@ -294,6 +295,25 @@ async def test_a_request_that_was_not_accepted_is_placed_again(tmp_path: Path) -
         await workers["a"].hang_up()
         await workers["b"].accept(await workers["b"].next_submit())
         assert (await starting).instance_id == "b"
+
+
+async def test_a_request_that_is_being_cancelled_ends_with_its_instance(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a", "b") as built:
+        session, request_id = await start(built.service, built.workers["a"])
+        built.service.cancel(session)
+        assert await built.workers["a"].next_cancel() == request_id
+        await built.lose("a")
+        assert (session.finished, session.incomplete_reason) == (True, "cancelled")
+        assert built.workers["b"].unread() == 0
+
+
+async def test_whatever_a_worker_says_shows_that_it_lives(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        link = service.cluster.instances["worker-0"].link
+        link.last_heard_s = 0.0
+        await workers["worker-0"].say(Heartbeat(since_step_s=0.0, stats=IDLE))
+        await until(lambda: link.last_heard_s)
+        assert time.monotonic() - link.last_heard_s < 10
 
 
 async def test_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -184,7 +185,9 @@ async def test_a_chat_completion_is_forgotten_when_it_ends(tmp_path: Path, strea
         request_id = await accepted(worker)
         await worker.tokens(request_id, 0, "Hello", finish=STOP)
         async with await asking as answer:
-            assert "Hello" in await answer.text()
+            text = await answer.text()
+            assert "Hello" in text
+            assert re.search(r'"created":\d+,', text)  # whole seconds
         assert (service._sessions, len(service._kept), service.log_bytes) == ({}, 0, 0)
         async with client.get(f"v1/responses/{request_id}") as answer:
             assert answer.status == 404
