@@ -269,3 +269,21 @@ async def test_a_connection_that_has_ended_has_no_timer(
         writer.close()
         await until(lambda: ended)
         assert [connection._header_timer for connection in ended] == [None]
+
+
+async def test_bytes_of_a_request_in_pieces_and_of_a_socket_start_no_timer(tmp_path: Path) -> None:
+    tables = {"server": ServerConfig(header_timeout_s=1.0)}
+    async with api(tmp_path, **tables) as (client, _, _service):
+        reader, writer = await connected(client, GET[:9])
+        async with client.ws_connect("/v1/responses") as socket:
+            await socket.send_str("no event")
+            await receive(socket, "error")
+            writer.write(GET[9:] + b"\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b"}")
+            await asyncio.sleep(1.2)
+            await socket.send_str("no event")
+            await receive(socket, "error")
+        writer.write(GET + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()

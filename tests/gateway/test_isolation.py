@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ from gateway.migration import Limits, Route
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore
-from tests.gateway.scripted_service import ended, generation, scene, serving, start, until
+from gateway.ws_api import WebSocketConnection
+from tests.gateway.scripted_service import (
+    TARGETS,
+    ended,
+    generation,
+    scene,
+    serving,
+    start,
+    until,
+)
 from tests.gateway.scripted_worker import IDLE, ScriptedWorker
 from tests.gateway.test_apis import accepted, api, create, receive
 from workers import messages
@@ -398,3 +408,19 @@ async def test_every_client_is_told_of_the_end_though_others_cannot_be(
     await asyncio.wait_for(_close_sockets(sockets), 10)
     assert told == ["sound"]
     await _close_sockets(set())
+
+
+async def test_a_lane_whose_client_has_gone_starts_nothing_more(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, _):
+        connection = WebSocketConnection(service, "", TARGETS)
+        begun: list[Any] = []
+
+        async def gone(body: Any, _: str | None) -> None:
+            begun.append(body)
+            raise ConnectionResetError
+
+        connection._run = gone  # type: ignore[method-assign]
+        bodies: Any = ["first", "second"]
+        connection._lanes["lane"] = deque(bodies)
+        await connection._guarded(lambda: connection._run_lane("lane"), "lane")
+        assert (begun, connection._lanes) == (["first"], {})
