@@ -253,22 +253,38 @@ async def test_idle_connections_sockets_and_silent_streams_are_left_alone(tmp_pa
         await socket.close()
 
 
-async def test_a_connection_that_has_ended_has_no_timer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended: list[_Connection] = []
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[_Connection]:
+    """Connections that the server has done with."""
+    found: list[_Connection] = []
     connection_lost = _Connection.connection_lost
 
     def lost(connection: _Connection, error: BaseException | None) -> None:
         connection_lost(connection, error)
-        ended.append(connection)
+        found.append(connection)
 
     monkeypatch.setattr(_Connection, "connection_lost", lost)
+    return found
+
+
+async def test_a_connection_that_has_ended_has_no_timer(
+    tmp_path: Path, ended: list[_Connection]
+) -> None:
     async with api(tmp_path) as (client, _, _service):
         _, writer = await connected(client, b"GET /")
         writer.close()
         await until(lambda: ended)
         assert [connection._header_timer for connection in ended] == [None]
+
+
+async def test_who_sends_no_http_and_stays_is_not_waited_for(
+    tmp_path: Path, ended: list[_Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.connections._DISCARD_S", 0.01)
+    async with api(tmp_path) as (client, _, _service):
+        _, writer = await connected(client, b"hello\r\n\r\n")
+        await until(lambda: ended)
+        writer.close()
 
 
 async def test_bytes_of_a_request_in_pieces_and_of_a_socket_start_no_timer(tmp_path: Path) -> None:
