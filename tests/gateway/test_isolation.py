@@ -192,7 +192,7 @@ async def test_a_bug_in_the_release_of_one_response_ends_that_response(
 ) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
-        first, first_id = await start(service, worker, pacing={"tpot_s": 0.01})
+        first, first_id = await start(service, worker, pacing={"tpot_s": 0.5})
         second, second_id = await start(service, worker, pacing={"tpot_s": 0.01})
         for request_id in (first_id, second_id):
             await worker.tokens(request_id, 0, "a", "b", "c", finish=STOP)
