@@ -338,9 +338,9 @@ async def test_the_end_waits_neither_for_engines_nor_for_the_disk(
         monkeypatch.setattr(service.store, "put", hangs)
         session, _ = await start(service, workers["worker-0"])
         await asyncio.wait_for(service.drain(0.01), 5)
-        assert not session.finished  # its engine says nothing
+        assert session.status == "in_progress"  # its engine says nothing
         service.fail_all()
-        assert session.finished
+        assert session.status == "failed"
         assert service._background
         await asyncio.wait_for(service.close(), 5)
 

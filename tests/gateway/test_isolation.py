@@ -419,7 +419,7 @@ async def test_a_lane_whose_client_has_gone_starts_nothing_more(tmp_path: Path) 
             begun.append(body)
             raise ConnectionResetError
 
-        connection._run = gone  # type: ignore[method-assign]
+        connection._run = gone  # type: ignore[method-assign, assignment]
         bodies: Any = ["first", "second"]
         connection._lanes["lane"] = deque(bodies)
         await connection._guarded(lambda: connection._run_lane("lane"), "lane")
