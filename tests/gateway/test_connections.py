@@ -294,7 +294,11 @@ async def test_bytes_of_a_request_in_pieces_and_of_a_socket_start_no_timer(tmp_p
         async with client.ws_connect("/v1/responses") as socket:
             await socket.send_str("no event")
             await receive(socket, "error")
-            writer.write(GET[9:] + b"\r\n")
+            for piece in (GET[9:12], GET[12:15]):
+                writer.write(piece)
+                await socket.send_str("no event")  # the piece is read before the answer comes
+                await receive(socket, "error")
+            writer.write(GET[15:] + b"\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             await reader.readuntil(b"}")
             await asyncio.sleep(1.2)
