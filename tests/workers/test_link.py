@@ -148,9 +148,11 @@ async def test_what_cannot_be_sent_ends_one_request(
     bad = TokenRun(request_id="b", position=0, token_ids=(1,), texts=(HALF,))
     async with asyncio.timeout(10):
         outbox.put(Rejected(request_id="x", code="c", message=HALF))
+        outbox.put(PeerMet(engine_id="f", error=HALF))
         outbox.put_step((bad,), STATS)
         service.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
+        assert gateway.met["f"].error
         gateway.accepted["a"] = Accepted(
             request_id="a", prompt_tokens=1, reasoning=True, max_tokens=1
         )
