@@ -150,6 +150,17 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
         assert service._admission.in_engines == 0
 
 
+async def test_a_bug_in_a_cancel_leaves_no_response_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"], pacing={"tpot_s": 60})
+        await workers["worker-0"].tokens(request_id, 0, "a", "b", "c", finish=STOP)
+        await until(lambda: service._admission.in_engines == 0)
+        session._transcript.output = broken  # type: ignore[method-assign]
+        service.cancel(session)
+        assert (session.status, session.log.closed) == ("failed", True)
+        assert (service._running, service._admission._admitted) == ({}, {})
+
+
 @pytest.mark.parametrize("answer", ["accepted", "rejected"])
 async def test_a_bug_while_a_request_is_answered_answers_its_client(
     tmp_path: Path, answer: str
