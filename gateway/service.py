@@ -176,9 +176,7 @@ class ResponseService:
 
     def cancel(self, session: Session) -> None:
         """Stop a response; its log ends with the terminal event as soon as the engine confirms."""
-        if session.cancel(time.monotonic()):
-            self.cluster.cancel(session)
-        self._progress(session)
+        self._guarded(session, partial(self._cancel, session))
 
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
         """The reader of a running response reads at another pace, pauses, or reads on.
@@ -288,6 +286,10 @@ class ResponseService:
                 until_s, self._guarded, session, read_on
             )
 
+    def _cancel(self, session: Session) -> None:
+        if session.cancel(time.monotonic()):
+            self.cluster.cancel(session)
+
     def _cut_short(self, session: Session) -> None:
         """Stop a response because the gateway ends; what is generated is still sent."""
         if session.cut_short(closing(), time.monotonic()):
@@ -310,7 +312,7 @@ class ResponseService:
         """No client has come back to this response."""
         self._departures.pop(session.response_id, None)
         log.info("response_left", request_id=session.response_id)
-        self._guarded(session, partial(self.cancel, session))
+        self.cancel(session)
 
     def _call_at(
         self, when_s: float, callback: Callable[..., object], *args: Any

@@ -89,6 +89,7 @@ def check_clean(playing: Play, session: Session) -> None:
     deltas = [e["delta"] for e in events if e["type"] == "response.output_text.delta"]
     assert "".join(deltas) == session.answer_text
     assert [error for actor in playing.actors.values() for error in actor.errors] == []
+    assert session.response_id not in playing.scene.service._running
     router = playing.cluster.router
     assert (router.routes, router._timers, router._answers) == ({}, {}, {})
     assert all(not instance.routes for instance in playing.cluster.instances.values())

@@ -16,8 +16,9 @@ from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 from gateway import chat_api
 from gateway.app import make_runner, make_site
 from gateway.config import ClusterConfig, LimitsConfig, ServerConfig, SessionConfig
+from gateway.http_api import SOCKETS
 from gateway.service import ResponseService
-from tests.gateway.scripted_service import serving
+from tests.gateway.scripted_service import serving, until
 from tests.gateway.scripted_worker import ScriptedWorker
 from workers.messages import Cancel, Finish, Submit
 
@@ -482,3 +483,36 @@ async def test_a_whole_response_is_not_held_back(tmp_path: Path) -> None:
         answer = await asyncio.wait_for(asking, 10)
         assert (await answer.json())["status"] == "completed"
         assert b"pascal_qoe_count 0.0" in service.metrics.render()
+
+
+async def test_a_bug_met_by_a_resumed_stream_is_told_and_the_socket_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    async with (
+        api(tmp_path) as (client, worker, service),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        await create(socket)
+        request_id = await accepted(worker)
+        await receive(socket, "response.created")
+        monkeypatch.setattr(service, "following", broken)
+        await socket.send_json({"type": "response.resume", "response_id": request_id})
+        assert (await receive(socket, "error"))["error"]["code"] == "internal_error"
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await receive(socket, "response.completed")
+
+
+async def test_sockets_that_have_closed_are_not_kept(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, _):
+        runner = make_runner(service)
+        await runner.setup()
+        await make_site(runner, "127.0.0.1", 0).start()
+        sockets = runner.app[SOCKETS]
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/responses"
+        async with ClientSession() as client, client.ws_connect(url):
+            assert len(sockets) == 1
+        await until(lambda: not sockets)
+        await runner.cleanup()

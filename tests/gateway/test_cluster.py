@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
 from gateway.errors import ApiError, InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.instance import Totals, ViewRules
 from gateway.link import LinkError, open_link
-from tests.gateway.scripted_service import ended, generation, serving, start
+from tests.gateway.scripted_service import ended, generation, scene, serving, start, until
 from tests.gateway.scripted_worker import IDLE, scripted_worker
 from workers.messages import (
     Accepted,
@@ -112,6 +113,8 @@ async def test_a_client_that_leaves_before_acceptance_is_cancelled(tmp_path: Pat
         assert await worker.next() == Cancel(request_id=submit.request_id)
         with pytest.raises(asyncio.CancelledError):
             await starting
+        assert (service._sessions, service._running) == ({}, {})
+        assert service._admission.in_engines == 0
 
 
 AT_ONCE = {"cluster": ClusterConfig(failover_timeout_s=0)}
@@ -239,6 +242,17 @@ async def test_delete_forgets_a_running_response(tmp_path: Path) -> None:
             await service.response_object(request_id, "")
 
 
+async def test_delete_forgets_a_finished_response(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        await workers["worker-0"].tokens(request_id, 0, "a", finish=Finish(reason="stop"))
+        await ended(session)
+        await service.delete(request_id, "")
+        assert (service._sessions, len(service._kept)) == ({}, 0)
+        with pytest.raises(NotFound):
+            await service.response_object(request_id, "")
+
+
 async def test_admission_limits_all_and_each_user(tmp_path: Path) -> None:
     tables = {"limits": LimitsConfig(max_requests=3, max_requests_per_user=1)}
     async with serving(tmp_path, "worker-0", **tables) as (service, workers):
@@ -289,6 +303,25 @@ async def test_a_request_that_was_not_accepted_is_placed_again(tmp_path: Path) -
         assert (await starting).instance_id == "b"
 
 
+async def test_a_request_that_is_being_cancelled_ends_with_its_instance(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a", "b") as built:
+        session, request_id = await start(built.service, built.workers["a"])
+        built.service.cancel(session)
+        assert await built.workers["a"].next_cancel() == request_id
+        await built.lose("a")
+        assert (session.finished, session.incomplete_reason) == (True, "cancelled")
+        assert built.workers["b"].unread() == 0
+
+
+async def test_whatever_a_worker_says_shows_that_it_lives(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        link = service.cluster.instances["worker-0"].link
+        link.last_heard_s = 0.0
+        await workers["worker-0"].say(Heartbeat(since_step_s=0.0, stats=IDLE))
+        await until(lambda: link.last_heard_s)
+        assert time.monotonic() - link.last_heard_s < 10
+
+
 async def test_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         session, request_id = await start(service, workers["worker-0"])
@@ -297,6 +330,25 @@ async def test_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:
         await workers["worker-0"].tokens(request_id, 0, finish=Finish(reason="cancelled"))
         await ended(session)
         await asyncio.wait_for(draining, 10)
+
+
+async def test_the_end_waits_neither_for_engines_nor_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(_: object) -> bool:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.service._CONFIRM_S", 0.01)
+    monkeypatch.setattr("gateway.service._STORE_S", 0.01)
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        monkeypatch.setattr(service.store, "put", hangs)
+        session, _ = await start(service, workers["worker-0"])
+        await asyncio.wait_for(service.drain(0.01), 5)
+        assert session.status == "in_progress"  # its engine says nothing
+        service.fail_all()
+        assert session.status == "failed"
+        assert service._background
+        await asyncio.wait_for(service.close(), 5)
 
 
 async def test_heartbeats_update_the_statistics(tmp_path: Path) -> None:
@@ -351,22 +403,28 @@ async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Pa
 
 
 async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
-    async with scripted_worker(tmp_path, protocol=99) as (_, address):
+    async with scripted_worker(tmp_path, protocol=99) as (worker, address):
         with pytest.raises(LinkError, match="does not speak protocol"):
             await open_link(address, None)
+        assert worker._socket is not None
+        await asyncio.wait_for(worker._socket.wait_closed(), 10)
 
 
 async def test_a_worker_that_never_welcomes_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    closed = asyncio.Event()
+
     async def silent(socket: ServerConnection) -> None:
         await socket.wait_closed()
+        closed.set()
 
     monkeypatch.setattr(link_module, "_WELCOME_S", 0.05)
     path = tmp_path / "silent.sock"
     async with unix_serve(silent, str(path)):
         with pytest.raises(LinkError, match="no welcome"):
             await asyncio.wait_for(open_link(f"unix:{path}", None), 10)
+        await asyncio.wait_for(closed.wait(), 10)
 
 
 async def test_a_link_lost_right_after_acceptance_loses_nothing(tmp_path: Path) -> None:

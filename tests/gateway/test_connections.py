@@ -13,6 +13,8 @@ from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from gateway.config import ServerConfig
+from gateway.connections import _Connection
+from tests.gateway.scripted_service import until
 from tests.gateway.test_apis import UNPACED, accepted, api, create, receive
 from workers.messages import Finish
 
@@ -268,3 +270,59 @@ async def test_idle_connections_sockets_and_silent_streams_are_left_alone(tmp_pa
         await worker.tokens(await accepted(worker), 0, "a", finish=STOP)
         assert await receive(socket, "response.completed")
         await socket.close()
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[_Connection]:
+    """Connections that the server has done with."""
+    found: list[_Connection] = []
+    connection_lost = _Connection.connection_lost
+
+    def lost(connection: _Connection, error: BaseException | None) -> None:
+        connection_lost(connection, error)
+        found.append(connection)
+
+    monkeypatch.setattr(_Connection, "connection_lost", lost)
+    return found
+
+
+async def test_a_connection_that_has_ended_has_no_timer(
+    tmp_path: Path, ended: list[_Connection]
+) -> None:
+    async with api(tmp_path) as (client, _, _service):
+        _, writer = await connected(client, b"GET /")
+        writer.close()
+        await until(lambda: ended)
+        assert [connection._header_timer for connection in ended] == [None]
+
+
+async def test_who_sends_no_http_and_stays_is_not_waited_for(
+    tmp_path: Path, ended: list[_Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.connections._DISCARD_S", 0.01)
+    async with api(tmp_path) as (client, _, _service):
+        _, writer = await connected(client, b"hello\r\n\r\n")
+        await until(lambda: ended)
+        writer.close()
+
+
+async def test_bytes_of_a_request_in_pieces_and_of_a_socket_start_no_timer(tmp_path: Path) -> None:
+    tables = {"server": ServerConfig(header_timeout_s=1.0)}
+    async with api(tmp_path, **tables) as (client, _, _service):
+        reader, writer = await connected(client, GET[:9])
+        async with client.ws_connect("/v1/responses") as socket:
+            await socket.send_str("no event")
+            await receive(socket, "error")
+            for piece in (GET[9:12], GET[12:15]):
+                writer.write(piece)
+                await socket.send_str("no event")  # the piece is read before the answer comes
+                await receive(socket, "error")
+            writer.write(GET[15:] + b"\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b"}")
+            await asyncio.sleep(1.2)
+            await socket.send_str("no event")
+            await receive(socket, "error")
+        writer.write(GET + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()

@@ -65,6 +65,7 @@ async def test_a_page_of_another_origin_reads_none(tmp_path: Path) -> None:
         for path, status in (("/v1/models", 403), ("/health", 200), ("/v1/nothing", 404)):
             answer = await client.get(path, headers=headers)
             assert (answer.status, of_cors(answer.headers)) == (status, {})
+            assert answer.headers["Vary"] == "Origin"  # no cache gives it to a page that may read
 
 
 async def test_without_the_setting_there_is_no_cors(tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ async def test_without_the_setting_there_is_no_cors(tmp_path: Path) -> None:
         answer = await client.get("/health", headers={"Origin": PAGE})
         assert of_cors(answer.headers) == {}
         assert "Vary" not in answer.headers
-        assert (await client.options("/v1/models")).status == 405  # no browser asks like this
+        for headers in ({}, PREFLIGHT):  # no browser asks like this
+            assert (await client.options("/v1/models", headers=headers)).status == 405
 
 
 async def test_a_star_allows_all_and_the_key_is_still_asked_for(tmp_path: Path) -> None:

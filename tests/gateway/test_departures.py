@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,60 @@ async def test_abandoned_streams_count_against_their_user_only_while_engines_wor
         (await streaming).close()
 
 
+async def test_a_user_is_free_once_nobody_reads_what_is_generated(tmp_path: Path) -> None:
+    tables = {"limits": LimitsConfig(max_requests_per_user=1)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=SLOW, user="ann")
+        with service.following(session):
+            await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+            await until(lambda: service._admission.in_engines == 0)
+            with pytest.raises(Overloaded):
+                await service.start(await generation(service, user="ann"), "")
+        with service.following(session), pytest.raises(Overloaded):  # a client that comes back
+            await service.start(await generation(service, user="ann"), "")
+        await start(service, worker, pacing=SLOW, user="ann")
+
+
+async def test_a_response_that_has_ended_is_counted_once_and_leaves_no_timer(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=SLOW)
+        session.generation = replace(session.generation, outlives_client=False)
+        with service.following(session):
+            pass
+        assert service._departures
+        await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+        await until(lambda: service._timers)
+        timer = service._timers[request_id]
+        service.set_pace(session, 0.01, None)
+        assert timer.cancelled()
+        await ended(session)
+        assert (service._timers, service._departures) == ({}, {})
+        kept, expiry = service._kept.size_bytes, service._expiry
+        service.cancel(session)  # too late
+        assert service._kept.size_bytes == kept
+        other, other_id = await start(service, worker)
+        await worker.tokens(other_id, 0, "a", finish=STOP)
+        await ended(other)
+        assert service._expiry is expiry  # one timer, for the oldest
+
+
+async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) -> None:
+    tables = {"session": SessionConfig(grace_s=20.0)}
+    async with serving(tmp_path, "worker-0", **tables) as (service, workers):
+        session, _ = await start(service, workers["worker-0"])
+        session.generation = replace(session.generation, outlives_client=False)
+        with service.following(session):
+            with service.following(session):
+                pass
+            assert service._departures == {}
+        left_s = service._departures[session.response_id].when() - asyncio.get_running_loop().time()
+        assert 15.0 < left_s <= 20.01
+
+
 async def test_engines_are_not_full_of_responses_that_are_only_read(tmp_path: Path) -> None:
     tables = {"limits": LimitsConfig(max_requests=1, max_readers=3)}
     async with serving(tmp_path, "worker-0", **tables) as (service, workers):
@@ -129,7 +185,9 @@ async def test_a_chat_completion_is_forgotten_when_it_ends(tmp_path: Path, strea
         request_id = await accepted(worker)
         await worker.tokens(request_id, 0, "Hello", finish=STOP)
         async with await asking as answer:
-            assert "Hello" in await answer.text()
+            text = await answer.text()
+            assert "Hello" in text
+            assert re.search(r'"created":\d+,', text)  # whole seconds
         assert (service._sessions, len(service._kept), service.log_bytes) == ({}, 0, 0)
         async with client.get(f"v1/responses/{request_id}") as answer:
             assert answer.status == 404
@@ -168,6 +226,7 @@ async def test_finished_responses_beyond_the_budget_have_expired(tmp_path: Path)
             assert (error["status"], error["error"]["code"]) == (404, "events_expired")
             await socket.send_json({"type": "response.resume", "response_id": ids[1]})
             await receive(socket, "response.completed")
+        assert (list(service._sessions), len(service._kept)) == ([ids[1]], 1)
         await until(lambda: not service._background)
         async with client.get(f"v1/responses/{ids[0]}") as answer:
             assert (answer.status, (await answer.json())["status"]) == (200, "completed")

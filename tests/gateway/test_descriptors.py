@@ -56,11 +56,12 @@ async def test_what_asyncio_reports_of_it_is_told_once_and_the_rest_as_ever() ->
         "exception": OSError(errno.EMFILE, "Too many open files"),
     }
     other = {"message": "Task exception was never retrieved", "exception": RuntimeError()}
+    elsewhere = {**other, "exception": OSError(errno.EMFILE, "Too many open files")}
     with capture_logs() as lines:
-        for context in (refused, refused, other):
+        for context in (refused, refused, other, elsewhere):
             watch.loop_failed(loop, context)
     assert [line["event"] for line in lines] == ["descriptors_scarce"]
-    assert passed_on == [other]
+    assert passed_on == [other, elsewhere]
 
 
 # A gateway without workers that may have few descriptors; prints its port, ends with its input.

@@ -20,12 +20,14 @@ from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
 from openai import APIError, AsyncOpenAI
 from structlog.testing import capture_logs
 
-from gateway import http_api
+from gateway import chat_api, http_api
 from gateway.config import ClusterConfig, SessionConfig
+from gateway.errors import Cancelled
 from gateway.service import ResponseService
 from gateway.store import StoredResponse
 from tests.gateway.scripted_service import until
 from tests.gateway.scripted_worker import ScriptedWorker
+from tests.gateway.sessions import make_session
 from tests.gateway.test_apis import accepted, api
 from workers.messages import Cancel, Finish
 
@@ -496,3 +498,8 @@ async def _last_message(socket: ClientWebSocketResponse) -> dict[str, Any]:
             "failed",
         ):
             return event
+
+
+def test_what_has_not_ended_has_no_finish_reason() -> None:
+    with pytest.raises(Cancelled):
+        chat_api._finish_reason(make_session())

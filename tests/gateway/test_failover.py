@@ -6,11 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.config import ClusterConfig, PlacementConfig
+from gateway.errors import Unavailable
+from gateway.router import closing
 from tests.gateway.actor import ANSWER, BOUNDARY, LENGTH
 from tests.gateway.play import Play, check_clean, check_whole, play
-from tests.gateway.scripted_service import ended, scene, until
+from tests.gateway.scripted_service import ended, generation, scene, start, until
+from workers.messages import Rejected
 
 # ---- failover ---------------------------------------------------------------------------------
 
@@ -41,6 +45,95 @@ async def test_a_request_that_is_only_being_read_is_not_submitted_again(tmp_path
         check_whole(playing, session)
         assert playing.actors["b"].submits == []
         assert session.failovers == 0
+
+
+async def test_a_request_that_an_engine_refuses_because_it_failed_goes_on_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a", "b") as built:
+        starting = asyncio.create_task(built.service.start(await generation(built.service), ""))
+        submit = await built.workers["a"].next_submit()
+        refusal = Rejected(request_id=submit.request_id, code="engine_failed", message="broke")
+        await built.workers["a"].say(refusal)
+        await built.workers["b"].accept(await built.workers["b"].next_submit())
+        session = await starting
+        assert (session.instance_id, session.failovers) == ("b", 1)
+
+
+async def test_a_worker_with_the_name_of_another_is_not_lost_with_it(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        first = built.workers["a"]
+        second = await built.join("a")
+        with capture_logs() as logged:
+            await first.hang_up()
+            await until(lambda: [line for line in logged if line["event"] == "instance_lost"])
+        starting = asyncio.create_task(built.service.start(await generation(built.service), ""))
+        await second.accept(await second.next_submit())
+        assert (await starting).instance_id == "a"
+
+
+async def test_after_the_end_of_the_gateway_nothing_is_submitted_again(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a", "b") as built:
+        session, _ = await start(built.service, built.workers["a"])
+        built.service.cluster.close()
+        await built.lose("a")
+        assert session.error is not None
+        assert (session.status, session.error.code) == ("failed", "draining")
+        assert built.workers["b"].unread() == 0
+
+
+async def test_a_request_that_waits_for_an_instance_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        session, _ = await start(built.service, built.workers["a"])
+        await built.lose("a")
+        built.service.cancel(session)
+        assert (session.finished, session.incomplete_reason) == (True, "cancelled")
+        assert (built.service.cluster.router.routes, built.service._running) == ({}, {})
+
+
+async def test_a_new_request_does_not_go_to_a_drained_instance_even_if_it_is_the_only_one(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        built.service.cluster.drain("a")
+        with pytest.raises(Unavailable) as caught:
+            await built.service.start(await generation(built.service), "")
+        assert (caught.value.code, built.workers["a"].unread()) == ("no_instance", 0)
+
+
+async def test_an_error_for_a_client_that_has_just_left_is_told_to_nobody(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        starting = asyncio.create_task(built.service.start(await generation(built.service), ""))
+        submit = await built.workers["a"].next_submit()
+        router = built.service.cluster.router
+        starting.cancel()
+        router.fail(router.routes[submit.request_id], closing())
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert (router.routes, built.service._sessions) == ({}, {})
+
+
+async def test_a_bug_when_a_deadline_passes_ends_that_request(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        session, request_id = await start(built.service, built.workers["a"])
+        router = built.service.cluster.router
+        route = router.routes[request_id]
+        route._stage_ends_s, route.expired = 0.0, None  # type: ignore[assignment, method-assign]
+        router._arm(route)
+        await ended(session)
+        assert session.error is not None
+        assert (session.error.code, router.routes) == ("internal_error", {})
+
+
+async def test_a_timer_that_is_early_is_set_again(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a") as built:
+        session, request_id = await start(built.service, built.workers["a"])
+        built.service.cancel(session)
+        router = built.service.cluster.router
+        early = router._timers[request_id]
+        router._expire(router.routes[request_id])
+        assert router._timers[request_id] is not early
+        assert not session.finished
 
 
 async def test_a_request_that_kills_its_instances_is_given_up(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,24 @@ import pytest
 from gateway import link as link_module
 from gateway.app import _close_sockets
 from gateway.errors import InvalidRequest, Overloaded
-from gateway.migration import Route
+from gateway.migration import Limits, Route
 from gateway.service import ResponseService
 from gateway.session import Session
 from gateway.store import ResponseStore
-from tests.gateway.scripted_service import ended, generation, scene, serving, start, until
+from gateway.ws_api import WebSocketConnection
+from tests.gateway.scripted_service import (
+    TARGETS,
+    ended,
+    generation,
+    scene,
+    serving,
+    start,
+    until,
+)
 from tests.gateway.scripted_worker import IDLE, ScriptedWorker
 from tests.gateway.test_apis import accepted, api, create, receive
 from workers import messages
-from workers.messages import Finish, Step, TokenRun
+from workers.messages import Finish, PeerMet, Rejected, SetPace, Step, TokenRun
 
 STOP = Finish(reason="stop")
 
@@ -128,44 +138,84 @@ async def test_a_bug_in_one_request_of_a_step_ends_that_request_alone(
         await ended(third)
 
 
-async def test_a_bug_in_the_end_of_a_response_ends_it_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pacing", [False, {"tpot_s": 0.01}])
+async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
+    tmp_path: Path, pacing: Any
+) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
-        session, request_id = await start(service, workers["worker-0"])
+        worker = workers["worker-0"]
+        session, request_id = await start(service, worker, pacing=pacing)
         session._transcript.output = broken  # type: ignore[method-assign]
-        await workers["worker-0"].tokens(request_id, 0, "a", finish=STOP)
-        await asyncio.wait_for(session.log.ended(), 10)
-        last = msgspec.json.decode(session.log.after(-1)[-1].data)
+        await worker.tokens(request_id, 0, "a", "b", finish=STOP)
+        with session.log.reader() as reader:
+            events = [entry async for entries in reader for entry in entries]
+        last = msgspec.json.decode(events[-1].data)
         assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+        assert last["response"]["error"]["code"] == "internal_error"
         assert isinstance(last["response"]["created_at"], int)
+        assert (service.cluster.router.routes, service._running) == ({}, {})
         assert service._admission.in_engines == 0
 
 
-async def test_a_bug_while_a_request_is_accepted_answers_its_client(tmp_path: Path) -> None:
+async def test_a_bug_in_a_cancel_leaves_no_response_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"], pacing={"tpot_s": 60})
+        await workers["worker-0"].tokens(request_id, 0, "a", "b", "c", finish=STOP)
+        await until(lambda: service._admission.in_engines == 0)
+        session._transcript.output = broken  # type: ignore[method-assign]
+        service.cancel(session)
+        assert (session.status, session.log.closed) == ("failed", True)
+        assert (service._running, service._admission._admitted) == ({}, {})
+
+
+@pytest.mark.parametrize("answer", ["accepted", "rejected"])
+async def test_a_bug_while_a_request_is_answered_answers_its_client(
+    tmp_path: Path, answer: str
+) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         starting = asyncio.create_task(service.start(await generation(service), ""))
         submit = await worker.next_submit()
         session = next(iter(service._sessions.values()))
-        session.accepted = broken  # type: ignore[method-assign]
-        await worker.accept(submit)
+        if answer == "accepted":
+            session.accepted = broken  # type: ignore[method-assign]
+            await worker.accept(submit)
+        else:
+            session.generation = None  # type: ignore[assignment]
+            await worker.say(Rejected(request_id=submit.request_id, code="no", message="No."))
         with pytest.raises(Exception, match="Internal error"):
             await asyncio.wait_for(starting, 10)
         assert service._sessions == {}
-        await worker.next_cancel()
+        if answer == "accepted":
+            await worker.next_cancel()
         other, other_id = await start(service, worker)
         await worker.tokens(other_id, 0, "b", finish=STOP)
         await ended(other)
 
 
-async def test_a_bug_in_the_release_of_one_response_ends_that_response(tmp_path: Path) -> None:
+async def test_a_bug_met_by_one_message_does_not_end_the_link(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
-        first, first_id = await start(service, worker, pacing={"tpot_s": 0.01})
+        session, request_id = await start(service, worker)
+        service.cluster._peer_met = broken  # type: ignore[method-assign]
+        await worker.say(PeerMet(engine_id="other"))
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await ended(session)
+        assert session.failovers == 0
+
+
+@pytest.mark.parametrize("method", ["release", "next_release_s"])
+async def test_a_bug_in_the_release_of_one_response_ends_that_response(
+    tmp_path: Path, method: str
+) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        worker = workers["worker-0"]
+        first, first_id = await start(service, worker, pacing={"tpot_s": 0.5})
         second, second_id = await start(service, worker, pacing={"tpot_s": 0.01})
         for request_id in (first_id, second_id):
             await worker.tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: first.answer_text)
-        first.release = broken  # type: ignore[method-assign]
+        setattr(first, method, broken)
         await asyncio.wait_for(first.log.ended(), 10)
         await ended(second)
         assert (first.status, second.status) == ("failed", "completed")
@@ -194,6 +244,22 @@ async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_lost_instan
         assert waiting.status == "completed"
 
 
+async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_drained_instance(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        service = built.service
+        first, first_id = await start(service, built.workers["a"])
+        second, second_id = await start(service, built.workers["a"])
+        service.cluster.router.routes[first_id].withdraw = broken  # type: ignore[method-assign]
+        b = await built.join("b")
+        service.cluster.drain("a")
+        assert first.status == "failed"
+        again = await b.next_submit()
+        assert again.request_id.startswith(second_id)
+        assert not second.finished
+
+
 async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
     tmp_path: Path,
 ) -> None:
@@ -211,6 +277,29 @@ async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
         service.fail_all()
         codes = [session.error and session.error.code for session in (first, second, third)]
         assert codes == ["internal_error", "draining", "internal_error"]
+
+
+async def test_a_bug_in_one_request_that_waits_does_not_keep_others_waiting_at_the_end(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "a") as built:
+        service, worker = built.service, built.workers["a"]
+        sessions = [(await start(service, worker))[0] for _ in range(2)]
+        await built.lose("a")
+        sessions[0].fail = broken  # type: ignore[method-assign]
+        service.cluster.close()
+        codes = [session.error and session.error.code for session in sessions]
+        assert codes == ["internal_error", "draining"]
+        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+
+
+async def test_the_end_of_the_gateway_leaves_no_deadline_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, _ = await start(service, workers["worker-0"])
+        service.cancel(session)
+        assert service.cluster.router._timers
+        service.fail_all()
+        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
 
 
 async def _started_by_force(
@@ -258,12 +347,9 @@ async def test_a_lane_answers_each_request_it_holds(
 
 async def test_an_instance_that_never_confirms_a_cancel_holds_up_nobody(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
-        session, request_id = await start(service, workers["worker-0"])
-        route = service.cluster.router.routes[request_id]
+        service.cluster.router._limits = Limits(cancel_timeout_s=0.05)
+        session, _ = await start(service, workers["worker-0"])
         service.cancel(session)
-        assert route.deadline_s is not None
-        route._cancelled_by_s = 0.0
-        service.cluster.router._arm(route)
         await ended(session)
         assert session.incomplete_reason == "cancelled"
         assert service.cluster.router.routes == {}
@@ -316,6 +402,20 @@ async def test_a_worker_that_does_not_read_is_left(
         assert (await starting).instance_id == "b"
 
 
+async def test_a_worker_that_reads_may_be_sent_any_amount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_MAX_UNSENT_BYTES", 2000)
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        session, request_id = await start(service, workers["worker-0"])
+        for _ in range(100):
+            service.cluster.set_pace(session)
+            assert isinstance(await workers["worker-0"].next(), SetPace)
+        await workers["worker-0"].tokens(request_id, 0, "a", finish=STOP)
+        await ended(session)
+        assert session.failovers == 0
+
+
 async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +426,8 @@ async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes
         with pytest.raises(InvalidRequest) as caught:
             await service.start(await generation(service, input="x" * 3000), "")
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+        instance = service.cluster.instances["worker-0"]
+        assert list(service.cluster.router.routes) == list(instance.routes) == [request_id]
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)
 
@@ -356,3 +458,19 @@ async def test_every_client_is_told_of_the_end_though_others_cannot_be(
     await asyncio.wait_for(_close_sockets(sockets), 10)
     assert told == ["sound"]
     await _close_sockets(set())
+
+
+async def test_a_lane_whose_client_has_gone_starts_nothing_more(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, _):
+        connection = WebSocketConnection(service, "", TARGETS)
+        begun: list[Any] = []
+
+        async def gone(body: Any, _: str | None) -> None:
+            begun.append(body)
+            raise ConnectionResetError
+
+        connection._run = gone  # type: ignore[method-assign, assignment]
+        bodies: Any = ["first", "second"]
+        connection._lanes["lane"] = deque(bodies)
+        await connection._guarded(lambda: connection._run_lane("lane"), "lane")
+        assert (begun, connection._lanes) == (["first"], {})

@@ -65,6 +65,15 @@ def test_the_oldest_are_dropped_when_memory_is_short() -> None:
     assert (expiry_of(kept), len(kept), kept._dropped) == (None, 0, {})
 
 
+def test_a_name_is_known_for_as_long_as_its_response_would_have_been_kept() -> None:
+    kept = KeptResponses(10.0, 0)
+    for name, now in (("a", 0.0), ("b", 4.0), ("c", 8.0)):
+        kept.add(finished(name), now)
+    assert expiry_of(kept) == 10.0  # of a name; the only one that is kept has time until 18
+    kept.expire(10.0)
+    assert [name for name in "abc" if kept.was_dropped(name, "")] == ["b"]
+
+
 def test_the_newest_is_kept_whatever_the_budget() -> None:
     kept = KeptResponses(10.0, 0)
     a, b = finished("a"), finished("b")

@@ -260,3 +260,19 @@ async def test_a_launcher_that_fails_to_restart_is_an_error_of_that_restart(
         assert await command("drain", "a", "--restart", f"--base-url={url}") == 1
         assert "internal error, see the gateway's log" in capsys.readouterr().err
         assert playing.cluster.router.drained == set()
+
+
+async def test_a_restart_that_is_taken_back_before_it_begins_is_not_made(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (playing, launcher, _, _client):
+        a, maintenance = playing.actors["a"], playing.service.maintenance
+        a.holding |= {"generate", "hand over"}
+        a.until_place = 2
+        session = await playing.start()
+        await until(lambda: len(session.token_ids) == 2)
+        maintenance.drain("a", restart=True)
+        await until(lambda: a.asked_for)
+        maintenance.undrain("a")
+        await until(lambda: not maintenance._restarts)
+        assert launcher.restarted == []
+        playing.release()
+        await ended(session)

@@ -120,6 +120,18 @@ async def test_instances_meet_in_both_directions_and_again_after_a_restart(tmp_p
         assert set(again.met) == {workers[name].engine_id for name in ("a", "old")}
 
 
+async def test_instances_that_could_not_meet_are_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cluster._MEET_AGAIN_S", 0.05)
+    async with scene(tmp_path, "a", movable=True) as built:
+        a, b = built.workers["a"], await built.join("b", movable=True, meeting_error="busy")
+        await until(lambda: len(b.met) >= 2)
+        b._meeting_error = None
+        await built.met("b", "a")
+        assert set(b.met) == {a.engine_id}
+
+
 async def test_who_cannot_read_it_is_no_target(tmp_path: Path) -> None:
     async with scene(tmp_path, "a", movable=True, placement=MOVE) as built:
         await built.join("b", movable=True, meeting_error="no route")

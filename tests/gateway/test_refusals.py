@@ -69,17 +69,20 @@ async def test_one_line_for_each_refusal(
     headers: dict[str, str],
     expected: tuple[int, str, str | None],
 ) -> None:
-    async with api(tmp_path, **TABLES) as (client, _, _service):
+    async with api(tmp_path, **TABLES) as (client, _, service):
         with capture_logs() as lines:
             answer = await client.request(
                 method, path, json=body, headers={**key("alice-key"), **headers}
             )
             await answer.read()
+        counted = f'pascal_refused_total{{code="{expected[1]}"}} 1.0\n'
+        assert counted in service.metrics.render().decode()
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("request_refused", "info")
     assert (line["method"], line["path"]) == (method, path)
     assert (line["status"], line["code"], line["param"]) == expected
     assert answer.status == expected[0]
+    assert (await answer.json())["error"]["type"] != "server_error"
     for secret in (SECRET, "alice-key", "eve-key"):
         assert secret not in str(lines)
 
@@ -138,3 +141,10 @@ async def test_who_has_no_key_learns_how_to_show_one(tmp_path: Path) -> None:
             assert answer.status == 401
             assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert "WWW-Authenticate" not in (await client.get("/v1/nothing")).headers
+
+
+async def test_the_line_is_short_however_long_the_path(tmp_path: Path) -> None:
+    async with api(tmp_path) as (client, _, _service):
+        with capture_logs() as lines:
+            await (await client.get("/v1/" + "x" * 5000)).read()
+    assert [len(line["path"]) for line in lines] == [200]

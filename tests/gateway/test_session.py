@@ -217,6 +217,53 @@ def test_an_instance_that_is_lost_while_it_cancels_leaves_a_cancelled_response()
     assert final(session)["incomplete_details"] == {"reason": "cancelled"}
 
 
+def test_a_cut_sends_what_is_buffered_and_is_a_failure() -> None:
+    session, worker = thinking_session()
+    assert session.cut_short(Unavailable("bye", code="draining"), 2.15) is True
+    worker.finish(now=2.2, reason="cancelled")
+    response = final(session)
+    assert (response["status"], response["error"]["code"]) == ("failed", "draining")
+    assert session.answer_text == "It is 4."
+
+
+def test_who_wanted_no_more_before_the_cut_has_cancelled() -> None:
+    session, worker = thinking_session()
+    session.cancel(2.15)
+    session.cut_short(Unavailable("bye", code="draining"), 2.16)
+    worker.finish(now=2.2, reason="cancelled")
+    assert final(session)["incomplete_details"] == {"reason": "cancelled"}
+
+
+def test_what_comes_after_the_end_changes_nothing() -> None:
+    session, worker = thinking_session()
+    session.fail(Unavailable("gone", code="instance_lost"), 2.2)
+    known, text = list(session.token_ids), session.answer_text
+    worker.say("more", now=2.3)
+    worker.finish(now=2.4)
+    assert (session.token_ids, session.answer_text) == (known, text)
+    assert final(session)["status"] == "failed"
+
+
+def test_usage_is_told_at_the_end_alone() -> None:
+    session, _ = thinking_session()
+    assert session.response_object()["usage"] is None
+
+
+def test_memory_grows_with_tokens_and_text() -> None:
+    session, worker = thinking_session()
+    before = session.size_bytes
+    worker.say("", "x" * 5000, now=2.2)
+    session.fail(Unavailable("gone", code="instance_lost"), 2.3)
+    assert session.size_bytes >= before + 5000 + 2 * 8
+    assert make_session(input="y" * 9000).size_bytes >= make_session().size_bytes + 8900
+
+
+def test_who_gives_a_request_up_has_not_finished_it() -> None:
+    session, worker = thinking_session()
+    worker.finish(now=2.2, reason="cancelled")
+    assert (final(session)["status"], final(session)["error"]["code"]) == ("failed", "given_up")
+
+
 def test_an_engine_error_fails_the_response() -> None:
     session, worker = thinking_session()
     worker.finish(now=2.2, reason="error", message="boom")

@@ -122,3 +122,18 @@ async def test_a_stream_whose_client_went_away_is_kept_open_no_longer(
         await until(lambda: comments)
         answer.close()
         await until(lambda: asyncio.all_tasks() <= before)
+
+
+def keeping_open() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if "keep_alive" in repr(task.get_coro())]
+
+
+async def test_a_stream_that_has_ended_is_kept_open_no_longer(tmp_path: Path) -> None:
+    async with api(tmp_path) as (client, worker, _):
+        body = {"input": "hi", "stream": True, **UNPACED}
+        asking = asyncio.create_task(client.post("/v1/responses", json=body))
+        request_id = await accepted(worker)
+        await until(keeping_open)
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await (await asking).read()
+        await until(lambda: not keeping_open())

@@ -94,6 +94,27 @@ async def test_retention_goes_on_while_the_store_is_open(
         cleaning.cancel()
 
 
+async def test_without_retention_nothing_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[float] = []
+    async with opened(tmp_path / "store.sqlite3") as store:
+        await store.put(STORED)  # of 1970
+        clean_up = store.clean_up
+
+        async def noted(created_before: float) -> int:
+            cleaned.append(await clean_up(created_before))
+            return 0
+
+        monkeypatch.setattr(store, "clean_up", noted)
+        cleaning = asyncio.create_task(store.keep_clean(retention_s=0.0))
+        while not cleaned:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        cleaning.cancel()
+        assert cleaned == [0]
+        assert await store.get(STORED.response_id, STORED.owner) is not None
+
+
 def test_a_short_retention_is_kept_to_more_closely() -> None:
     pauses = [module._clean_up_pause_s(retention_s) for retention_s in (0, 1, 100, 86400)]
     assert pauses == [3600, 5, 25, 3600]
@@ -240,6 +261,8 @@ async def test_a_disk_that_hangs_ends_the_look_up_and_the_closing(
     try:
         with pytest.raises(StoreError):
             await store.get("resp_1", "alice")
+        with pytest.raises(StoreError):
+            await store.delete("resp_1", "alice")
         with capture_logs() as logs:
             await store.close()
         assert [line["event"] for line in logs] == ["store_not_closed"]

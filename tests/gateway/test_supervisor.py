@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,3 +253,85 @@ async def test_a_worker_that_dies_while_it_serves_is_restarted_and_its_reason_sa
     assert reasons == {why}
     assert launcher.restarts_total >= 1
     assert len([line for line in logs if line["event"] == "worker_keeps_failing"]) == 1
+
+
+SERVES = """
+import asyncio, json, signal, subprocess, sys
+from pathlib import Path
+from websockets.asyncio.server import unix_serve
+from tests.gateway.scripted_worker import ScriptedWorker
+from workers.messages import PROTOCOL
+
+async def main():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"])
+    settings = json.loads(sys.argv[-1])
+    worker = ScriptedWorker(settings["instance_id"], PROTOCOL)
+    path = settings["listen"].removeprefix("unix:")
+    async with unix_serve(worker.handle, path, compression=None):
+        with Path(sys.argv[1]).open("a") as pids:
+            print(child.pid, file=pids)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@asynccontextmanager
+async def served(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, **workers: Any
+) -> AsyncIterator[tuple[LocalSupervisor, Path]]:
+    """A supervisor with a worker that hears no order to stop; the file names its children."""
+    program, pids = folder / "serves.py", folder / "pids"
+    program.write_text(SERVES)
+    script = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "{program}" "{pids}" "$@"'
+    monkeypatch.setattr(sys, "executable", fake_worker(folder, script))
+    monkeypatch.setattr(supervisor, "_STOP_S", 0.05)
+    monkeypatch.setattr(supervisor, "_STABLE_S", 0.05)
+    launcher = supervisor_of(folder, count=1, **workers)
+    running = asyncio.create_task(launcher.run())
+    try:
+        async with asyncio.timeout(120):
+            await launcher._cluster.wait_for_instances(1)
+            yield launcher, pids
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    assert not any(runs(int(pid)) for pid in pids.read_text().split())
+
+
+async def test_a_worker_is_restarted_once_and_leaves_nothing_and_is_forgiven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path, monkeypatch) as (launcher, pids):
+        cluster = launcher._cluster
+        (first,) = cluster.instances.values()
+        launcher.restart("worker-0")
+        await cluster.gone(first)
+        launcher._backoffs["worker-0"].failures = 1
+        await cluster.wait_for_instances(1)
+        assert not runs(int(pids.read_text().split()[0]))
+        while launcher.failures["worker-0"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert (launcher.restarts_total, len(pids.read_text().split())) == (1, 2)
+
+
+async def test_a_worker_that_says_nothing_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as logs:
+        async with served(tmp_path, monkeypatch, heartbeat_timeout_s=0.1) as (launcher, _):
+            (first,) = launcher._cluster.instances.values()
+            await launcher._cluster.gone(first)
+            while not launcher.failures["worker-0"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    (line, *_) = [line for line in logs if line["event"] == "worker_failed"]
+    assert line["reason"].startswith("no heartbeat for")

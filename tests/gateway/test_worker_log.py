@@ -72,6 +72,7 @@ def event(**fields: object) -> str:
         (event(reason="no chat template", exception=TRACEBACK * 50) + WARNED, "no chat template"),
         (event(reason="the first") + event(reason="the last"), "the last"),
         (event(reason="over\ntwo lines"), "over two lines"),
+        (event(event="vllm", reason="no", logger="worker_failed") + TRACEBACK, "ValueError: the"),
         (event(reason="") + TRACEBACK, "ValueError: the model has no chat template"),
         (TRACEBACK, "ValueError: the model has no chat template"),
         (TRACEBACK + WARNED, "ValueError: the model has no chat template"),

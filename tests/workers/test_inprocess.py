@@ -52,7 +52,7 @@ class FakeVllm:
         self.broken: dict[str, Exception] = {}  # what raises
         self.strange: set[str] = set()  # requests whose outputs make no sense
         self.steps: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.hangs = threading.Event()
+        self.hangs, self.hanging, self.free = (threading.Event() for _ in range(3))
 
     def _raise(self, name: str) -> None:
         if name in self.broken:
@@ -83,7 +83,8 @@ class FakeVllm:
 
     def step(self) -> list[RequestOutput]:
         if self.hangs.is_set():
-            threading.Event().wait()
+            self.hanging.set()
+            self.free.wait()
         try:
             self.steps.get(timeout=0.01)
         except queue.Empty:
@@ -215,14 +216,18 @@ async def test_closing_does_not_wait_for_a_step_that_hangs(
     bench = Bench()
     await bench.running("a")
     bench.vllm.hangs.set()
+    assert await asyncio.to_thread(bench.vllm.hanging.wait, 10)
     meeting = asyncio.create_task(bench.engine.meet_peer(PEER))
     await asyncio.sleep(0)
     began = time.monotonic()
-    async with asyncio.timeout(10):
-        await bench.engine.close()
-        with pytest.raises(EngineGone):
-            await meeting
-    assert time.monotonic() - began < CLOSE_S
+    try:
+        async with asyncio.timeout(10):
+            await bench.engine.close()
+            with pytest.raises(EngineGone):
+                await meeting
+        assert time.monotonic() - began < CLOSE_S
+    finally:
+        bench.vllm.free.set()
 
 
 def test_what_a_request_is_told_quotes_nothing() -> None:

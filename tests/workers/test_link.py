@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import unix_connect
+from websockets.frames import CloseCode
 
 from tests.workers.harness import Gateway
 from workers.errors import WorkerError
@@ -19,6 +21,7 @@ from workers.messages import (
     Endpoint,
     HandOver,
     Heartbeat,
+    Hello,
     MeetPeer,
     Pace,
     PeerMet,
@@ -28,6 +31,7 @@ from workers.messages import (
     Submit,
     TokenRun,
     Welcome,
+    encode,
 )
 from workers.messages import PhaseCounts as Counts
 from workers.outbox import Outbox
@@ -144,9 +148,11 @@ async def test_what_cannot_be_sent_ends_one_request(
     bad = TokenRun(request_id="b", position=0, token_ids=(1,), texts=(HALF,))
     async with asyncio.timeout(10):
         outbox.put(Rejected(request_id="x", code="c", message=HALF))
+        outbox.put(PeerMet(engine_id="f", error=HALF))
         outbox.put_step((bad,), STATS)
         service.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
+        assert gateway.met["f"].error
         gateway.accepted["a"] = Accepted(
             request_id="a", prompt_tokens=1, reasoning=True, max_tokens=1
         )
@@ -154,6 +160,25 @@ async def test_what_cannot_be_sent_ends_one_request(
         outbox.put_step((good,), STATS)
         service.wake()
         await gateway.started("a")
+
+
+@pytest.mark.parametrize("greeted", [False, True])
+async def test_a_frame_that_is_too_deep_closes_its_connection_and_not_the_worker(
+    tmp_path: Path, service: BrokenService, greeted: bool
+) -> None:
+    path = tmp_path / "w.sock"
+    hello = encode(Hello(protocol=PROTOCOL, token=None))
+    link = Link(service, WELCOME, None, 10.0)  # type: ignore[arg-type]
+    async with listening(f"unix:{path}", link), asyncio.timeout(10):
+        async with unix_connect(str(path), compression=None) as socket:
+            if greeted:
+                await socket.send(hello)
+                await socket.recv()
+            await socket.send(hello[:-1] + b',"x":' + b"[" * 100_000)
+            await socket.wait_closed()
+            assert socket.close_code == CloseCode.INVALID_DATA
+        async with Gateway(path, None):
+            pass  # it welcomes the next
 
 
 def test_an_address_that_is_in_use_is_named(tmp_path: Path) -> None:

@@ -525,6 +525,22 @@ async def test_lost_gateway_cancels_everything(bench: Bench) -> None:
     await bench.running("b")
 
 
+async def test_a_cancel_that_raises_does_not_keep_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.running("a")
+    await bench.running("b")
+    cancelled = []
+
+    def cancel(request_id: str) -> None:
+        cancelled.append(request_id)
+        raise RuntimeError
+
+    monkeypatch.setattr(bench.engine, "cancel", cancel)
+    bench.service.disconnect()
+    assert cancelled == ["a", "b"]
+
+
 async def test_failed_engine_ends_every_request(bench: Bench) -> None:
     await bench.running("a")
     bench.submit("b")
