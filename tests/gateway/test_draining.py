@@ -50,7 +50,11 @@ async def test_a_drained_instance_that_comes_back_is_better_than_none(tmp_path: 
 
 async def test_round_robin_spreads_what_is_moved_away(tmp_path: Path) -> None:
     everywhere = PlacementConfig(
-        new="round_robin", boundary="off", max_migrations=0, max_migrations_per_instance=0
+        new="round_robin",
+        boundary="off",
+        max_migrations=0,
+        max_migrations_per_instance=0,
+        migration_timeout_s=0.2,  # the targets hold on to what they pull
     )
     async with play(tmp_path, "a", "b", "c", placement=everywhere) as playing:
         for actor in playing.actors.values():

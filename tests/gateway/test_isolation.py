@@ -470,7 +470,8 @@ async def test_a_lane_whose_client_has_gone_starts_nothing_more(tmp_path: Path) 
             raise ConnectionResetError
 
         connection._run = gone  # type: ignore[method-assign, assignment]
-        bodies: Any = ["first", "second"]
+        bodies: Any = [("first", 10), ("second", 20)]  # with their sizes
+        connection._waiting_bytes = 30
         connection._lanes["lane"] = deque(bodies)
         await connection._guarded(lambda: connection._run_lane("lane"), "lane")
         assert (begun, connection._lanes) == (["first"], {})
