@@ -82,6 +82,13 @@ def all_parts() -> list[Part]:
             programs=(CHROMIUM,),
         ),
         Part(
+            "measurements",
+            "the benchmarks with real engines: every policy, two engines on a core, hand-overs",
+            _module("pytest", "-q", "tests/bench", "-m", "measurement"),
+            minutes=3,
+            limit_minutes=20,
+        ),
+        Part(
             "ray",
             "two workers in Ray actors: a kill, a drain, a gateway that dies",
             _module("tests.acceptance.with_ray"),

@@ -56,7 +56,8 @@ def test_every_promise_names_a_test(title: str, text: str) -> None:
 
 def test_the_constants_of_the_page_are_those_of_the_code() -> None:
     page = text_of(PAGE)
-    assert f"one worker**: {link._MAX_UNSENT_BYTES >> 20} MiB" in page
+    assert f"one worker**: with {link._FULL_BYTES >> 20} MiB waiting" in page
+    assert f"With {link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page
     assert f"confirm** ends the response after {Limits().cancel_timeout_s:g} s" in page
     assert f"more than {service._HIGH_WATER} tokens waiting" in page

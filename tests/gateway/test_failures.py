@@ -17,7 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from gateway import cli
-from tests.gateway.test_serving import LONG, SHORT, TERMINAL, create, receive_until
+from tests.gateway.test_serving import SHORT, TERMINAL, create, receive_until
 from tests.server import ROOT, Server, is_alive
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -37,9 +37,10 @@ async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) 
     with Server(tmp_path, workers=1, extra=patient) as server:
         (pid,) = server.worker_pids()
         async with connect(server.websocket_url, max_queue=None) as socket:
-            await create(socket, **LASTING)
+            shorter = LASTING | {"forced_lengths": {"reasoning_tokens": 30, "answer_tokens": 500}}
+            await create(socket, **shorter)
             undisturbed = await receive_until(socket, *TERMINAL)
-            await create(socket, **LASTING)
+            await create(socket, **shorter)
             await receive_until(socket, "response.output_text.delta")
             os.kill(pid, signal.SIGKILL)
 
@@ -70,7 +71,9 @@ async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) 
         # The same server, for the end in good order: Ctrl-C, also with a response still running.
         (pid,) = server.worker_pids()
         async with connect(server.websocket_url) as socket:
-            await create(socket, **LONG)
+            # What is generated already is delivered in the end, and complete: this is not.
+            lasting = {"reasoning_tokens": 30, "answer_tokens": 3500}
+            await create(socket, **LASTING | {"forced_lengths": lasting})
             await receive_until(socket, "response.output_text.delta")
             server.process.send_signal(signal.SIGINT)
             await asyncio.sleep(0)

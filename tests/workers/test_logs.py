@@ -116,7 +116,10 @@ def test_the_reason_is_the_error_behind_the_error_in_one_line() -> None:
     assert len(logs.reason_of(ValueError("x" * 10_000))) < 600
 
 
-def test_vllms_lines_take_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_vllms_lines_take_the_same_form(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)  # a test before this one may set it
     logs.prepare_engine_logs("worker-7", processes=False)
     log = logging.getLogger("vllm.x")
     log.info("not said")
