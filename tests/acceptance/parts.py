@@ -82,9 +82,9 @@ def all_parts() -> list[Part]:
             programs=(CHROMIUM,),
         ),
         Part(
-            "measurements",
-            "the benchmarks with real engines: every policy, two engines on a core, hand-overs",
-            _module("pytest", "-q", "tests/bench", "-m", "measurement"),
+            "long-tests",
+            "tests of a minute each: benchmarks with real engines, workers without a gateway",
+            _module("pytest", "-q", "tests", "-m", "long"),
             minutes=3,
             limit_minutes=20,
         ),

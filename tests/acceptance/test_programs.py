@@ -85,11 +85,11 @@ def test_without_the_program_a_test_is_skipped_with_a_line(monkeypatch: pytest.M
         assert outcome(absent) == outcome(here, absent) == f"{word}: {MISSING}"
 
 
-def test_a_measurement_runs_in_acceptance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_test_runs_in_acceptance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert outcome(pytest.mark.measurement).startswith("Skipped: takes a minute: `make acceptance")
+    assert outcome(pytest.mark.long).startswith("Skipped: takes a minute: `make acceptance")
     monkeypatch.setenv(VARIABLE, "1")
-    assert outcome(pytest.mark.measurement) == "runs"
+    assert outcome(pytest.mark.long) == "runs"
 
 
 def test_every_way_to_get_a_program_is_said() -> None:

@@ -98,7 +98,7 @@ def test_the_oracle_goes_first_and_the_others_take_turns() -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
-@pytest.mark.measurement
+@pytest.mark.long
 def test_every_policy_serves_the_same_requests_with_exact_lengths() -> None:
     """The engine's process fails by itself where a forced length does not come out."""
     lines: list[str] = []

@@ -10,7 +10,7 @@ from workers.kv_migration import available
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
-    pytest.mark.measurement,
+    pytest.mark.long,
     pytest.mark.skipif(not available(), reason="NIXL is missing: `make setup` installs it"),
 ]
 

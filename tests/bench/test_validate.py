@@ -298,7 +298,7 @@ def test_a_trace_on_a_real_engine_and_in_virtual_time() -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
-@pytest.mark.measurement
+@pytest.mark.long
 def test_two_engines_on_a_core_and_what_the_one_did_beside_the_other() -> None:
     plan = Plan(policy="slack", rounds=2, requests=4, seed=1, profile="")
     told: list[str] = []

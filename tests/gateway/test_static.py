@@ -152,6 +152,7 @@ def ask(server: Server) -> tuple[int, Any]:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.long
 async def test_two_workers_outlive_each_other_and_their_gateway(tmp_path: Path) -> None:
     ports = sorted((free_port(), free_port()))
     token = tmp_path / "token"

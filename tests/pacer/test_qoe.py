@@ -120,7 +120,9 @@ def test_any_unit_of_time_serves(
         reading.deliver(clock.reading(time))
     assert reading.final() == pytest.approx(seconds.final(), abs=1e-9)
     now = times[-1] + later
-    assert reading.at(clock.reading(now)) == pytest.approx(seconds.at(now), abs=1e-6)
+    _, due = cut_areas(times, tau, first, 0.0, now)
+    if due > 1e-6:  # else both are quotients of rounding errors
+        assert reading.at(clock.reading(now)) == pytest.approx(seconds.at(now), abs=1e-6)
 
 
 @given(times=deliveries, tau=taus, first=firsts, delay=st.floats(0, 10))
