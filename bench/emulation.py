@@ -34,10 +34,10 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from bench.client import Connection
-from bench.record import ResponseRecord
-from bench.server_facts import get_json, served_model
-from bench.transport import ServerError
+from bench.load.record import ResponseRecord
+from bench.load.transport.interface import ServerError
+from bench.load.transport.server_info import get_json, served_model
+from bench.load.transport.websocket import Connection
 
 _STREAMS_PER_CONNECTION = 40
 _REASONING = (800, 1100)  # tokens, uniform; means as of Arena-Hard
@@ -126,7 +126,7 @@ def _server(options: Options) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gateway.cli", "serve", "--port", str(port)),
+                    *(sys.executable, "-m", "pascal", "serve", "--port", str(port)),
                     *("--emulate", options.profile, "--workers", str(options.workers)),
                     *(f"--set={key}={value}" for key, value in settings.items()),
                 ],

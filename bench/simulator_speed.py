@@ -2,7 +2,7 @@
 
 ``python -m bench.simulator_speed [--quick] [--repeats N] [--json FILE]`` simulates eight instances
 under a steady load, as if it had gone on for ever: once with every short cut of
-`bench.simulated_scheduler`, once with none (``exact``), turn and turn about. Counted is CPU time of
+`bench.simulator.scheduler`, once with none (``exact``), turn and turn about. Counted is CPU time of
 this process, since others may share the machine, from the first arrival on: not what it takes to
 configure vLLM. Medians of all repeats, with the least and the most.
 """
@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.errors import BenchmarkError
-from bench.outputs import prepare_json, write_json
-from bench.simulated_parts import InstanceSettings
-from bench.simulator import NO_MIGRATION, Cluster, Window
-from bench.virtual import INSTANCES, KV_SHARE, MODEL, PROFILE, Plan, arrivals
-from workers.profile import load_profile
+from bench.policies.virtual import INSTANCES, KV_SHARE, Plan, arrivals
+from bench.reporting.errors import BenchmarkError
+from bench.reporting.outputs import prepare_json, write_json
+from bench.simulator.cluster import NO_MIGRATION, Cluster, Window
+from bench.simulator.defaults import MODEL, PROFILE
+from bench.simulator.scheduler_factory import InstanceSettings
+from workers.emulation.profile import load_profile
 
 _SEED = 1
 
@@ -41,7 +42,7 @@ class Case:
     policy: str
     rate: float  # requests per second, all instances together
     token_s: float  # that a token takes under this load
-    boundary: str = "off"  # where requests go at it; see `gateway.placement`
+    boundary: str = "off"  # where requests go at it; see `gateway.policy.placement`
 
 
 CASES = (
@@ -99,7 +100,7 @@ def cpu_seconds(case: Case, simulated_s: float, exact: bool) -> float:
     cluster = Cluster(settings, INSTANCES, window, rules)
     coming = arrivals(plan, _SEED)
     gc.collect()
-    gc.disable()  # as in the processes of `bench.virtual`
+    gc.disable()  # as in the processes of `bench.policies.virtual`
     try:
         began_s = time.process_time()
         cluster.run(coming)

@@ -20,14 +20,11 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import cors, refusals, sse
-from gateway.admin_api import drain_instance, get_instance, list_instances, undrain_instance
-from gateway.chat_api import create_chat_completion
-from gateway.config import PROJECT_ROOT, Config
-from gateway.connections import HEADER_BYTES, HttpRunner
-from gateway.descriptors import DescriptorWatch
-from gateway.errors import ApiError
-from gateway.http_api import (
+from gateway.api import cors, refusals, sse
+from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
+from gateway.api.chat import create_chat_completion
+from gateway.api.connections import HEADER_BYTES, HttpRunner
+from gateway.api.http import (
     SERVICE,
     SOCKETS,
     cancel_response,
@@ -37,11 +34,14 @@ from gateway.http_api import (
     open_socket,
     owner_of,
 )
-from gateway.launcher import Launcher, make_launcher
-from gateway.refusals import json_response
+from gateway.api.refusals import json_response
+from gateway.api.websocket import WebSocketConnection
+from gateway.config import PROJECT_ROOT, Config
+from gateway.descriptors import DescriptorWatch
+from gateway.launchers.base import Launcher, make_launcher
+from gateway.schemas.errors import ApiError
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
-from gateway.ws_api import WebSocketConnection
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

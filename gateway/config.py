@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.placement import Rules
+from gateway.policy.placement import Rules
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
@@ -123,7 +123,7 @@ class WorkersConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherConfig:
-    """Who runs the workers; see `gateway.launcher`."""
+    """Who runs the workers; see `gateway.launchers.base`."""
 
     kind: str = _choice("local", "local", "static", "ray")
     addresses: tuple[str, ...] = ()  # static: where the workers listen
@@ -137,7 +137,7 @@ class LauncherConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementConfig:
-    """Which instance serves what, and which requests move; see `gateway.placement.Rules`."""
+    """Which instance serves what, and which requests move; see `gateway.policy.placement.Rules`."""
 
     new: str = _choice("pascal", "pascal", "round_robin", "least_kv")
     boundary: str = _choice("balance", "off", "always", "adaptive", "balance")

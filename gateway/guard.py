@@ -1,7 +1,7 @@
 """What is done with a response that meets a bug: it fails, and nothing else does.
 
 Code that many requests share (links, timers, shutdown) calls what it does for one of them inside a
-guard, see `gateway.router.Router.guarded` and `gateway.service`.
+guard, see `gateway.routing.router.Router.guarded` and `gateway.service`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import time
 
 import structlog
 
-from gateway.errors import ApiError
-from gateway.session import Session
+from gateway.response.session import Session
+from gateway.schemas.errors import ApiError
 
 log = structlog.get_logger()
 

@@ -21,10 +21,10 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gateway.cluster import Cluster
-from gateway.lifecycle import State
+from gateway.response.lifecycle import State
+from gateway.response.session import Session
+from gateway.routing.cluster import Cluster
 from gateway.scrape import ClusterCollector, LauncherCollector, ProgramCollector, Restarting
-from gateway.session import Session
 from gateway.store import ResponseStore
 
 # A second series per counter and histogram that nobody asked for.

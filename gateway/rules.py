@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gateway.config import Config
-from gateway.instance import ViewRules
-from gateway.migration import Limits
+from gateway.routing.instance import ViewRules
+from gateway.routing.route import Limits
 
 
 def view_rules(config: Config) -> ViewRules:
-    """How `gateway.instance` describes an instance to placement."""
+    """How `gateway.routing.instance` describes an instance to placement."""
     workers = config.workers
     return ViewRules(
         slo_qoe=config.pacing.slo_qoe,
@@ -19,7 +19,7 @@ def view_rules(config: Config) -> ViewRules:
 
 
 def route_limits(config: Config) -> Limits:
-    """How long and how often `gateway.migration` tries."""
+    """How long and how often `gateway.routing.route` tries."""
     return Limits(
         migration_timeout_s=config.placement.migration_timeout_s,
         failover_timeout_s=config.cluster.failover_timeout_s,

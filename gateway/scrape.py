@@ -12,8 +12,8 @@ from typing import Protocol, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.cluster import Cluster
-from gateway.migration import Outcome
+from gateway.routing.cluster import Cluster
+from gateway.routing.route import Outcome
 from gateway.store import Failure, ResponseStore
 
 # Of emulated devices only; see `DeviceStats`.
@@ -29,7 +29,7 @@ _INSTANCE = ["instance"]
 
 
 class Restarting(Protocol):
-    """What a launcher knows of its workers; see `gateway.launcher`."""
+    """What a launcher knows of its workers; see `gateway.launchers.base`."""
 
     @property
     def restarts_total(self) -> int:

@@ -19,20 +19,20 @@ from typing import Any
 
 import structlog
 
-from gateway.bodies import ResponsesBody
-from gateway.cluster import Cluster
+from gateway.admission import Admission, user_of
 from gateway.config import Config
-from gateway.errors import InvalidRequest, NotFound
-from gateway.event_log import LogReader
 from gateway.guard import fail_broken
-from gateway.kept import KeptResponses
-from gateway.limits import Admission, user_of
-from gateway.maintenance import Maintenance
 from gateway.metrics import Metrics
-from gateway.requests import Generation, Targets, from_responses
-from gateway.router import closing
+from gateway.response.event_log import LogReader
+from gateway.response.kept import KeptResponses
+from gateway.response.session import Session
+from gateway.routing.cluster import Cluster
+from gateway.routing.draining import Maintenance
+from gateway.routing.router import closing
 from gateway.rules import route_limits, view_rules
-from gateway.session import Session
+from gateway.schemas.bodies import ResponsesBody
+from gateway.schemas.errors import InvalidRequest, NotFound
+from gateway.schemas.generation import Generation, Targets, from_responses
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
 

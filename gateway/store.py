@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import structlog
 
-from gateway.errors import Unavailable
+from gateway.schemas.errors import Unavailable
 from workers.messages import ChatMessage
 
 log = structlog.get_logger()

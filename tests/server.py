@@ -28,7 +28,7 @@ class Server:
         *,
         workers: int,
         extra: tuple[str, ...] = (),
-        module: tuple[str, ...] = ("gateway.cli",),
+        module: tuple[str, ...] = ("pascal",),
     ) -> None:
         self.url = ""
         self._output = state_dir / "gateway.log"

@@ -1,7 +1,7 @@
 """The worker's end of the link: a WebSocket server for one gateway at a time.
 
 Decides who may connect and what happens to frames that are wrong. Knows frames and close codes,
-nothing about requests: those are `workers.service`.
+nothing about requests: those are `workers.requests.service`.
 
 Close codes: 1001 the worker stops, 1007 a frame that is no message, 1008 wrong token or order,
 1013 another gateway is connected, 1002 another protocol version.
@@ -45,8 +45,8 @@ from workers.messages import (
     decode_to_worker,
     encode,
 )
-from workers.outbox import Outbox
-from workers.service import Service
+from workers.requests.outbox import Outbox
+from workers.requests.service import Service
 from workers.settings import MAX_SOCKET_PATH_BYTES
 
 _log = structlog.get_logger()

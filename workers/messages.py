@@ -1,8 +1,8 @@
 """Every message of the worker link, and the only place where they are encoded and decoded.
 
-The link is one WebSocket per worker (`workers.process` listens, `gateway.link` dials), over a Unix
-socket on one machine or TCP between machines. Each WebSocket message is one JSON object, tagged by
-``type``. Order on the link:
+The link is one WebSocket per worker (`workers.process` listens, `gateway.routing.worker_link`
+dials), over a Unix socket on one machine or TCP between machines. Each WebSocket message is one
+JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
     worker:  Welcome, then for ever  Accepted | Rejected | Step | Heartbeat | PeerMet
@@ -96,7 +96,7 @@ class PhaseCounts(Value):
 
 
 class DeviceStats(Value):
-    """What an emulated device has done since it started; see `workers.device_clock`."""
+    """What an emulated device has done since it started; see `workers.emulation.device_clock`."""
 
     passed_s: float  # since then
     steps: int

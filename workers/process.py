@@ -131,7 +131,7 @@ def surroundings(settings: WorkerSettings) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "NIXL_LOG_LEVEL": "WARN",
-        # workers.forced_lengths speaks the interface of this model runner.
+        # workers.engine.forced_lengths speaks the interface of this model runner.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "TOKENIZERS_PARALLELISM": "false",
         # It warns when this process is gone, and would have the last word in the log.
@@ -174,21 +174,21 @@ def kill_all() -> None:
 async def run(settings: WorkerSettings) -> int:
     """Load the engine and serve; :return: the exit status."""
     # Imported only now: `prepare` must come first.
-    from workers.chat import ChatRenderer
-    from workers.engine import Engine
+    from workers.engine.interface import Engine
+    from workers.engine.vllm_config import load_tokenizer, vllm_config
     from workers.link import Link, listening
-    from workers.load import load_tokenizer, vllm_config
     from workers.messages import PROTOCOL, Welcome
-    from workers.service import Service
+    from workers.requests.chat_template import ChatRenderer
+    from workers.requests.service import Service
 
     config = vllm_config(settings)
     engine: Engine
     if settings.engine == "inprocess":
-        from workers.inprocess import InProcessEngine
+        from workers.engine.in_process import InProcessEngine
 
         engine = InProcessEngine(config)
     else:
-        from workers.asyncllm import AsyncEngine
+        from workers.engine.async_llm import AsyncEngine
 
         engine = await AsyncEngine.load(config)
     facts = engine.facts

@@ -27,9 +27,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
     engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
     emulate: str | None = (
-        None  # device profile that stands for the hardware; see `workers.emulator`
+        None  # device profile that stands for the hardware; see `workers.emulation.executor`
     )
-    policy: str = "slack"  # and its numbers, see `workers.policy_settings`
+    policy: str = "slack"  # and its numbers, see `workers.policy.settings`
     quantum_tokens: int = 500
     demotion_tokens: int = 5000
     low_water_s: float = 2.0
@@ -50,6 +50,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # For how long the KV of a request that left waits for its reader. Long enough for a target that
     # must make room first; all this time the memory is missing here.
     kv_held_s: float = 15.0
-    kv_resume: str = "auto"  # see `workers.resume_cost.RESUMES`
+    kv_resume: str = "auto"  # see `workers.policy.resume_cost.RESUMES`
     step_log: str | None = None  # a file for what every step held and took: `workers.step_log`
     engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs

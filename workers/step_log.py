@@ -35,7 +35,7 @@ class StepLogError(Exception):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What does not change from step to step: the KV memory, as `workers.device.KvShape` has it."""
+    """What does not change from step to step: the KV memory (see `KvShape`)."""
 
     model: str
     device: str  # such as "cpu"
@@ -49,7 +49,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LoggedStep(NamedTuple):
-    """One engine step; what `workers.device.StepTimes.seconds` takes, and what came of it."""
+    """One engine step: what `StepTimes.seconds` takes, and what came of it."""
 
     wall_s: float
     processor_s: float  # of the engine's thread; less than ``wall_s`` where others use its core

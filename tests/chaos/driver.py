@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.lifecycle import State
-from gateway.migration import Route, Stage
-from gateway.session import Session
+from gateway.response.lifecycle import State
+from gateway.response.session import Session
+from gateway.routing.route import Route, Stage
 from tests.chaos.faults import Injector
 from tests.chaos.table import Cell, Fault, Party, Place
 from tests.chaos.world import World, until

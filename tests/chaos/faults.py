@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from gateway.instance import Instance
-from gateway.lifecycle import FINAL, State
-from gateway.migration import Route, Stage
-from gateway.session import Session
+from gateway.response.lifecycle import FINAL, State
+from gateway.response.session import Session
+from gateway.routing.instance import Instance
+from gateway.routing.route import Route, Stage
 from tests.chaos.links import SLOW_S, Proxy
 from tests.chaos.table import Cell, Fault, Party, Place, places
 from tests.chaos.world import World, until

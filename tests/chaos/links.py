@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from gateway.link import WorkerLink, open_link
-from workers import tickets
+from gateway.routing.worker_link import WorkerLink, open_link
+from workers.kv import tickets
 from workers.messages import Endpoint, Step, Ticket, ToGateway, TokenRun
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -127,7 +127,7 @@ class Links:
         self._ports: dict[tuple[str, int], int] = {}  # of KV channels: the proxy's, by the real one
 
     async def open_link(self, address: str, token: str | None) -> WorkerLink:
-        """In the place of `gateway.link.open_link`."""
+        """In the place of `gateway.routing.worker_link.open_link`."""
         path = address.removeprefix("unix:")
         name = Path(path).stem
         if name not in self.of:

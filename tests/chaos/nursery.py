@@ -22,14 +22,14 @@ from workers.settings import WorkerSettings
 _LOOK_S = 0.05  # between two looks for workers that have ended
 
 _IMPORTED = (
-    "workers.chat",
-    "workers.engine",
+    "workers.requests.chat_template",
+    "workers.engine.interface",
     "workers.link",
-    "workers.load",
-    "workers.service",
-    "workers.inprocess",
-    "workers.kv_migration",
-    "workers.scheduler",
+    "workers.engine.vllm_config",
+    "workers.requests.service",
+    "workers.engine.in_process",
+    "workers.kv.migration",
+    "workers.scheduler.plugin",
     "vllm.v1.worker.cpu_worker",
     "vllm.v1.worker.cpu_model_runner",
     "vllm.model_executor.models.qwen3",

@@ -12,9 +12,10 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-from gateway import lifecycle, migration
-from gateway.lifecycle import FINAL, Event, State
-from gateway.migration import Move, Stage
+from gateway.response import lifecycle
+from gateway.response.lifecycle import FINAL, Event, State
+from gateway.routing import route
+from gateway.routing.route import Move, Stage
 
 
 class Party(Enum):
@@ -86,7 +87,7 @@ TICKET_STATES = frozenset({State.MIGRATING})
 
 def _after(place: Place) -> set[Place]:
     found = set()
-    for (stage, move), next_stage in migration.TRANSITIONS.items():
+    for (stage, move), next_stage in route.TRANSITIONS.items():
         if stage is not place.stage:
             continue
         if move is Move.ACCEPT_TICKET and place.state not in TICKET_STATES:

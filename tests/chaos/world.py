@@ -22,14 +22,14 @@ import msgspec
 from aiohttp import web
 
 from gateway import config as configuration
-from gateway import dialling, supervisor
 from gateway.app import make_runner
-from gateway.cluster import Cluster
 from gateway.config import Config
-from gateway.launcher import make_launcher
+from gateway.launchers import dialer, local
+from gateway.launchers.base import make_launcher
+from gateway.launchers.local import local_settings
+from gateway.routing.cluster import Cluster
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
-from gateway.supervisor import local_settings
 from tests.chaos.links import Links
 from tests.chaos.nursery import Start
 from workers.messages import StepStats
@@ -144,7 +144,7 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         links = Links()
-        for module in (supervisor, dialling):
+        for module in (local, dialer):
             module.open_link = links.open_link  # type: ignore[attr-defined]
         (folder / "logs").mkdir()
         tasks = [asyncio.create_task(make_launcher(config, service.cluster, folder).run())]

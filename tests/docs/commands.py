@@ -81,7 +81,7 @@ def _command(found: Found) -> Iterator[Command]:
 @cache
 def parser_of(program: str) -> argparse.ArgumentParser | None:
     """The parser with which a program reads its command line; None: there is no such program."""
-    module = "gateway.cli" if program == "pascal" else program
+    module = "pascal" if program == "pascal" else program
     try:
         if importlib.util.find_spec(module) is None:
             return None

@@ -6,8 +6,8 @@ import ast
 import re
 import tomllib
 
-from gateway.lifecycle import TRANSITIONS
-from gateway.migration import Stage
+from gateway.response.lifecycle import TRANSITIONS
+from gateway.routing.route import Stage
 from tests.docs.pages import module_file, nodes_of, text_of, tracked
 
 PAGE = "docs/architecture.md"
@@ -60,7 +60,7 @@ def test_bench_imports_of_the_gateway_what_the_page_names() -> None:
 
 def test_the_two_tables_of_a_request_are_where_the_page_says() -> None:
     text = section("The life of a request")
-    assert "`gateway/lifecycle.py`" in text
-    assert "`gateway/migration.py`" in text
+    assert "`gateway/response/lifecycle.py`" in text
+    assert "`gateway/routing/route.py`" in text
     assert TRANSITIONS
-    assert Stage.__module__ == "gateway.migration"
+    assert Stage.__module__ == "gateway.routing.route"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
-from gateway import app, auth, errors, store
+from gateway import app, store
+from gateway.api import auth
+from gateway.schemas import errors
 from tests.docs.pages import nodes_of, table, text_of, tracked
 
 PAGE = "docs/protocol.md"
@@ -104,7 +106,7 @@ def test_every_listed_code_is_made_somewhere() -> None:
 
 
 def test_every_error_class_has_the_status_of_the_tree_in_the_docstring() -> None:
-    drawn = dict(re.findall(r"──\s*(\w+)\s+(\d{3})", text_of("gateway/errors.py")))
+    drawn = dict(re.findall(r"──\s*(\w+)\s+(\d{3})", text_of("gateway/schemas/errors.py")))
     real = {
         name: str(cls.status)
         for name, cls in {**vars(errors), **vars(store)}.items()

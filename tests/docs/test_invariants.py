@@ -7,10 +7,11 @@ import re
 
 import pytest
 
-from gateway import link, store
-from gateway.migration import Limits
+from gateway import store
+from gateway.routing import worker_link
+from gateway.routing.route import Limits
 from tests.docs.pages import text_of, tracked, tree_of
-from workers import service
+from workers.requests import service
 
 PAGE = "docs/explanation/invariants.md"
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -56,8 +57,8 @@ def test_every_promise_names_a_test(title: str, text: str) -> None:
 
 def test_the_constants_of_the_page_are_those_of_the_code() -> None:
     page = text_of(PAGE)
-    assert f"one worker**: with {link._FULL_BYTES >> 20} MiB waiting" in page
-    assert f"With {link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
+    assert f"one worker**: with {worker_link._FULL_BYTES >> 20} MiB waiting" in page
+    assert f"With {worker_link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page
     assert f"confirm** ends the response after {Limits().cancel_timeout_s:g} s" in page
     assert f"more than {service._HIGH_WATER} tokens waiting" in page

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.scrape import LauncherCollector
 from tests.docs.pages import Found, code_blocks, code_spans, text_of
-from tests.gateway.scripted_service import serving, start
-from tests.gateway.scripted_worker import IDLE
+from tests.gateway.support.scripted_service import serving, start
+from tests.gateway.support.scripted_worker import IDLE
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 
 PAGE = "docs/metrics.md"

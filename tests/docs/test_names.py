@@ -159,9 +159,9 @@ def _is_read(variable: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "there"),
     [
-        ("workers.policy", True),
+        ("workers.policy.decide", True),
         ("workers.scheduler.PhaseScheduler", True),
-        ("bench.hand_over.measure", True),
+        ("bench.migration.hand_over.measure", True),
         ("limits.max_request", False),
         ("workers.scheduler.PhaseSchedular", False),
         ("workers.schedulers", False),

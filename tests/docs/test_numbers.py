@@ -10,18 +10,25 @@ import re
 
 import pytest
 
-from bench import fidelity, load_run, machine_speed, measure, paper_cases, paper_plan, report
-from bench.paper_cases import INSTANCES, LOADS, blocks, sustained
-from gateway import config, ws_api
+from bench.load import measure, runner
+from bench.load.report import terminal
+from bench.paper import cases, plan
+from bench.paper.cases import INSTANCES, LOADS, blocks, sustained
+from bench.validation import machine_speed, regimes
+from gateway import config
+from gateway.api import websocket
 from tests.docs.pages import table, text_of
-from workers import device_clock, kv_claims, resume_cost, step_log
-from workers.policy_settings import PolicySettings
-from workers.profile import load_profile
+from workers import step_log
+from workers.emulation import device_clock
+from workers.emulation.profile import load_profile
+from workers.kv import claims
+from workers.policy import resume_cost
+from workers.policy.settings import PolicySettings
 from workers.settings import WorkerSettings
 
 POLICY = PolicySettings()
 DEFAULTS = config.Config()
-PAPER = load_profile(paper_cases.PROFILE)
+PAPER = load_profile(cases.PROFILE)
 HELD_S = WorkerSettings.__struct_defaults__[
     WorkerSettings.__struct_fields__.index("kv_held_s")
     - (len(WorkerSettings.__struct_fields__) - len(WorkerSettings.__struct_defaults__))
@@ -42,32 +49,32 @@ STATED = [
     (ARCHITECTURE, r"treated as one read at ([\d.]+) tokens/s", 1 / POLICY.tau_s),
     (ARCHITECTURE, r"through the latest (\d+) samples", resume_cost._WINDOW),
     (ARCHITECTURE, r"`kv_held_s`, (\d+) s", HELD_S),
-    (ARCHITECTURE, r"hangs \(after (\d+) s\)", kv_claims._ANSWER_S),
+    (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
     ("docs/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
     ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
     ("docs/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
     ("docs/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
     ("docs/metrics.md", r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
-    ("docs/protocol.md", r"server pings every (\d+) s", ws_api._PING_INTERVAL_S),
+    ("docs/protocol.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
     ("docs/protocol.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
     ("docs/protocol.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
-    ("docs/load.md", r"asks itself every (\d+) ms", load_run.LAG_PROBE_S * 1e3),
+    ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
     ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
-    ("docs/load.md", r"more than (\d+)% of a core", report.BUSY_SHARE * 100),
+    ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
     (REPRODUCTION, r"([\d,]+) tokens of KV each", PAPER.kv.blocks * PAPER.kv.block_size),
     (REPRODUCTION, r"(\d+) Gb/s between them", PAPER.links.network_bytes_per_s * 8 / 1e9),
-    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", paper_cases.LONGEST),
+    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", cases.LONGEST),
     (REPRODUCTION, r"quantum of (\d+) tokens", POLICY.quantum_tokens),
     (REPRODUCTION, r"demotes after (\d+)", POLICY.demotion_tokens),
     (REPRODUCTION, r"`low` is ([\d.]+),", LOADS["low"]),
     (REPRODUCTION, r"`medium` ([\d.]+),", LOADS["medium"]),
     (REPRODUCTION, r"`peak` ([\d.]+);", LOADS["high"]),
-    (REPRODUCTION, r"rate of a load of ([\d.]+), for", paper_plan._CHARACTERISED),
-    (REPRODUCTION, r"above ([\d,]+) tokens are left out", paper_plan._LONGEST_CHARACTERISED),
+    (REPRODUCTION, r"rate of a load of ([\d.]+), for", plan._CHARACTERISED),
+    (REPRODUCTION, r"above ([\d,]+) tokens are left out", plan._LONGEST_CHARACTERISED),
     (VALIDATION, r"of (\d+) MiB at most", step_log._MOST_BYTES / 2**20),
-    (VALIDATION, r"exits with 1 above ([\d.]+)%", fidelity.THRESHOLDS["e2e"] * 100),
-    (VALIDATION, r"above 1.6%, (\d+)%", fidelity.THRESHOLDS["ttft_mean"] * 100),
-    (VALIDATION, r"above 1.6%, 12% and (\d+)%", fidelity.THRESHOLDS["tpot"] * 100),
+    (VALIDATION, r"exits with 1 above ([\d.]+)%", regimes.THRESHOLDS["e2e"] * 100),
+    (VALIDATION, r"above 1.6%, (\d+)%", regimes.THRESHOLDS["ttft_mean"] * 100),
+    (VALIDATION, r"above 1.6%, 12% and (\d+)%", regimes.THRESHOLDS["tpot"] * 100),
     (VALIDATION, r"slowdowns, of ([\d.]+) s each", machine_speed.WINDOW_S),
     ("README.md", r"http://127.0.0.1:(\d+)\b", DEFAULTS.server.port),
 ]

@@ -15,7 +15,7 @@ from vllm.v1.metrics.stats import SchedulerStats
 from tests.docs.pages import table
 from tests.docs.test_names import is_there
 from tests.docs.vllm_use import class_named, members_of, private_of_others, touched
-from workers import utilities
+from workers.scheduler import engine_core_calls
 
 PAGE = "docs/architecture.md"
 
@@ -65,7 +65,7 @@ def test_the_page_names_what_the_sources_touch_and_nothing_else() -> None:
 def test_what_is_added_to_the_engine_core_replaces_nothing_of_vllm() -> None:
     source = inspect.getsource(EngineCore)
     for name in ("set_pace", "hand_over", "kv_endpoint", "meet_peer"):
-        assert callable(getattr(utilities, name))
+        assert callable(getattr(engine_core_calls, name))
         assert not re.search(rf"\b{name}\b", source)
 
 

@@ -14,8 +14,8 @@ import msgspec
 from gateway.config import PROJECT_ROOT
 from gateway.metrics import REFUSALS
 from gateway.store import Failure
-from tests.gateway.scripted_service import serving, start
-from tests.gateway.scripted_worker import IDLE
+from tests.gateway.support.scripted_service import serving, start
+from tests.gateway.support.scripted_worker import IDLE
 from tests.programs import PROMTOOL, needs
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 

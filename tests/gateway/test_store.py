@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from gateway import store as module
 from gateway.store import SCHEMA_VERSION, ResponseStore, StoredResponse, StoreError, StoreUnusable
-from tests.gateway.scripted_service import until
+from tests.gateway.support.scripted_service import until
 from workers.messages import ChatMessage
 
 STORED = StoredResponse(

@@ -19,9 +19,9 @@ from gateway import app
 from gateway.app import make_runner
 from gateway.config import Config, LauncherConfig, ServerConfig
 from gateway.store import ResponseStore, StoreUnusable, check_store
-from tests.gateway.actor import ANSWER
-from tests.gateway.play import play
-from tests.gateway.scripted_service import ended, until
+from tests.gateway.support.scene import play
+from tests.gateway.support.scripted_engine import ANSWER
+from tests.gateway.support.scripted_service import ended, until
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from gateway import cli, worker_cli
 from gateway.app import make_app
 from gateway.config import PROJECT_ROOT, Config, load
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
+from pascal import main, worker
 from workers.settings import WorkerSettings
 
 PATH = PROJECT_ROOT / "docs" / "kubernetes.yaml"
@@ -76,9 +76,9 @@ def test_workers_start_as_they_are_told(config_path: Path, monkeypatch: pytest.M
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(worker_cli, "run", run)
+    monkeypatch.setattr(worker, "run", run)
     program, *arguments = container["command"]
-    assert (program, cli.main(arguments)) == ("pascal", 0)
+    assert (program, main.main(arguments)) == ("pascal", 0)
     (settings,) = started
     port = container["ports"][0]["containerPort"]
     assert (settings.listen, settings.token) == (f"tcp://0.0.0.0:{port}", TOKEN)

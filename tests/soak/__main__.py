@@ -30,7 +30,7 @@ def main() -> int:
     args = _arguments()
     plan = Plan.of(args)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        module = ("tests.soak.leaks", args.leak) if args.leak else ("gateway.cli",)
+        module = ("tests.soak.leaks", args.leak) if args.leak else ("pascal",)
         extra = tuple(f"--set={key}={value}" for key, value in settings(plan.ttl_s).items())
         server = Server(Path(folder), workers=2, extra=extra, module=module)
         try:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gateway import cli
+from gateway.response.session import Session
 from gateway.service import ResponseService
-from gateway.session import Session
+from pascal import main
 
 _kept: list[Any] = []
 _MEMORY_BYTES = 32768  # about what the events of one response take
@@ -69,4 +69,4 @@ def patch(kind: str) -> None:
 
 if __name__ == "__main__":
     patch(sys.argv[1])
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main.main(sys.argv[2:]))

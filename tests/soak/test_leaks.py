@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config import SessionConfig
-from gateway.event_log import EventLog
+from gateway.response.event_log import EventLog
 from gateway.service import ResponseService
-from tests.gateway.scripted_service import ended, serving, start, until
+from tests.gateway.support.scripted_service import ended, serving, start, until
 from tests.soak import leaks
 from workers.messages import Finish
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from tokenizers import Tokenizer
 
-from tests.workers.harness import MODEL, Gateway, WorkerProcess
+from tests.workers.support.harness import MODEL, Gateway, WorkerProcess
 
 
 @pytest.fixture(scope="session")

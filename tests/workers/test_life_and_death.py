@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from tests.workers.harness import ROOT, Gateway, WorkerProcess, silent_server, until
-from workers.detokenize import IncrementalDecoder
-from workers.kv_migration import available
+from tests.workers.support.harness import ROOT, Gateway, WorkerProcess, silent_server, until
+from workers.kv.migration import available
 from workers.messages import Endpoint, ForcedLengths, MeetPeer
-from workers.scheduler import PhaseScheduler
-from workers.stream import RequestStream
+from workers.requests.detokenize import IncrementalDecoder
+from workers.requests.stream import RequestStream
+from workers.scheduler.plugin import PhaseScheduler
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

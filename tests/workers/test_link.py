@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import unix_connect
 from websockets.frames import CloseCode
 
-from tests.workers.harness import Gateway
+from tests.workers.support.harness import Gateway
 from workers.errors import WorkerError
 from workers.link import Link, check_free, listening
 from workers.messages import (
@@ -34,7 +34,7 @@ from workers.messages import (
     encode,
 )
 from workers.messages import PhaseCounts as Counts
-from workers.outbox import Outbox
+from workers.requests.outbox import Outbox
 
 STATS = StepStats(
     reasoning=Counts(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.workers.harness import ROOT
+from tests.workers.support.harness import ROOT
 from workers import loop
 
 
@@ -50,7 +50,7 @@ def test_without_it_asyncio_does_and_it_is_said_once(
 def test_the_command_line_starts_without_it(tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('built for another Python')")
     found = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "check"],
+        [sys.executable, "-m", "pascal", "check"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from websockets.asyncio.client import unix_connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.workers.harness import (
+from tests.workers.support.harness import (
     TOKEN,
     Gateway,
     Output,

@@ -1,0 +1,1 @@
+"""``pascal load``: the load generator."""

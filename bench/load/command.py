@@ -1,0 +1,251 @@
+"""``pascal load``: an open-loop load generator for the Responses API and for chat completions.
+
+Requests arrive by a Poisson process (or a gamma process, `--burstiness`, or as a workload or a
+trace has it) whether or not earlier ones were answered: the arrivals are drawn before the run and
+kept as well as the event loop allows. How well is measured too (`lateness_s`, `loop_lag_s`), for a
+late generator measures itself.
+
+A run: plan (`bench.load.plan`), drive (`bench.load.runner`), measure (`bench.load.measure`), report
+(`bench.load.report.terminal`, `bench.load.report.files`). Ctrl-C ends it early: what is in flight
+is cancelled on the server and counted as interrupted, and what was measured is reported and
+written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import resource
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.load import flags
+from bench.load.measure import run_result
+from bench.load.options import OptionError, Options, options_from
+from bench.load.plan import Planned, plan_requests, warmup_plan
+from bench.load.prompts import PromptError
+from bench.load.report import compare
+from bench.load.report.files import prepare_outputs, write_outputs
+from bench.load.report.reader_curves import reader_curves
+from bench.load.report.terminal import Progress, print_report
+from bench.load.runner import LoadRun
+from bench.load.sources import arrivals_of, further_lengths, source_of
+from bench.load.transport.interface import ServerError
+from bench.load.transport.server_info import served_model, wait_ready
+from bench.reporting.errors import BenchmarkError
+from workers import loop
+
+_COMPARE = ("words", "html")  # what `compare` takes
+
+__all__ = ["add_arguments", "main", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal load``."""
+    flags.add_arguments(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run sends."""
+
+    requests: list[Planned]
+    warmups: list[Planned]
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from stopping the event loop.
+
+    A full collection takes tens of milliseconds here, and what arrives meanwhile is stamped late. A
+    run leaves hardly any cycles behind.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def plan_of(options: Options) -> Plan:
+    """Everything that the flags ask to be sent.
+
+    :raises OptionError, PromptError, BenchmarkError: if it cannot be had.
+    """
+    workload = source_of(options)
+    if workload is None:
+        return Plan(plan_requests(options), warmup_plan(options))
+    arrivals = arrivals_of(workload, options)
+    further = further_lengths(workload, options) if options.turns is not None else None
+    return Plan(plan_requests(options, arrivals, further), warmup_plan(options, arrivals))
+
+
+def _allow_sockets(count: int) -> None:
+    """Raise this process's limit of open files so that ``count`` sockets fit, if it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256  # for everything that is no socket
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+async def _drive_until_interrupt(load: LoadRun, plan: Plan) -> bool:
+    """Drive the plan; True if the first Ctrl-C ended it. A second one is not held back."""
+    loop = asyncio.get_running_loop()
+    driving = asyncio.create_task(load.drive(plan.requests, plan.warmups), name="load-run")
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        driving.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await driving
+        return False
+    except asyncio.CancelledError:
+        return True
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the load described by the flags of `add_arguments`.
+
+    :returns: the exit code: 0, 1 if any request failed or the server cannot be used, 2 for flags
+        that cannot be used, 130 after Ctrl-C.
+    """
+    if args.words:
+        return _compare(args)
+    errors = Console(stderr=True)
+    try:
+        options = options_from(args)
+        prepare_outputs(options)
+        with errors.status("planning"):
+            plan = plan_of(options)
+    except (OptionError, PromptError, BenchmarkError) as error:
+        return _refuse(error, 2)
+    try:
+        options, model = _meet(options)
+        _allow_sockets(len(plan.requests))
+        with Progress(errors, len(plan.requests)) as progress:
+            result, interrupted = loop.run(_run_plan(options, model, plan, progress))
+    except OptionError as error:
+        return _refuse(error, 2)
+    except ServerError as error:
+        return _refuse(error, 1)
+    except KeyboardInterrupt:  # before the load began, or a second one
+        return 130
+    try:
+        written = write_outputs(options, result)  # before the report: its pipe may be closed
+    except OSError as error:
+        print_report(result, options, Console())
+        return _refuse(f"{error.filename}: {error.strerror}", 1)
+    print_report(result, options, Console())
+    for path in written:
+        print(f"result: {path}")
+    if interrupted:
+        return 130
+    return 1 if result["failed"] else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """``pascal load compare``: of all flags only ``--html`` has a use then."""
+    command, *results = args.words
+    parser = argparse.ArgumentParser()
+    flags.add_arguments(parser)
+    unset = vars(parser.parse_args([]))
+    useless = any(
+        getattr(args, name) != value for name, value in unset.items() if name not in _COMPARE
+    )
+    if command != "compare":
+        return _refuse(f"unrecognized arguments: {' '.join(args.words)}", 2)
+    if useless:
+        return _refuse("compare takes no flag but --html", 2)
+    if not results:
+        return _refuse("compare needs at least one RESULT.json", 2)
+    return compare.run([Path(name) for name in results], args.html)
+
+
+def _refuse(error: object, status: int) -> int:
+    print(f"pascal load: error: {error}", file=sys.stderr)
+    return status
+
+
+def _meet(options: Options) -> tuple[Options, str]:
+    """Wait for the server, and settle what depends on what it is.
+
+    :returns: the options, and the model's name.
+    :raises ServerError: if it cannot be used.
+    :raises OptionError: if it cannot do what the flags ask for.
+    """
+    if options.ready_check_timeout_s:
+        wait_ready(options.base_url, options.api_key, options.ready_check_timeout_s)
+    served = served_model(options.base_url, options.api_key, options.model)
+    if options.extensions is not None:
+        return options, served.model
+    if not served.ours and options.forces_lengths:
+        raise OptionError(
+            f"{options.base_url} is no pascal-serve (its model is owned by {served.owner!r}), so "
+            "lengths cannot be forced on it; --extensions if it is one after all"
+        )
+    return replace(options, extensions=served.ours), served.model
+
+
+async def _run_plan(
+    options: Options, model: str, plan: Plan, progress: Progress
+) -> tuple[dict[str, Any], bool]:
+    started = datetime.now().astimezone()
+    load = LoadRun(options, model, progress=progress)
+    with _no_collection():
+        interrupted = await _drive_until_interrupt(load, plan)
+    head = {
+        "date": started.isoformat(timespec="seconds"),
+        "model": model,
+        "config": options.config(),
+        "turns_not_sent": load.turns_not_sent,
+    }
+    return head | result_of(load, options), interrupted
+
+
+def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
+    """The figures of a run that is over, ready for JSON."""
+    results = load.results()
+    records = {entry.planned.index: entry.record for entry in load.entries}
+    figures = run_result(
+        results,
+        loop_lag_s=load.loop_lag_s,
+        percentiles=options.metric_percentiles,
+        goodput=options.goodput,
+        cpu_share=load.cpu_share,
+    )
+    curves = reader_curves([(r, records[r.index]) for r in results], options.tpot_s)
+    return figures | {"curves": curves}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A bad flag is one line, without the usage of thirty flags before it."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m bench.load.command``."""
+    parser = _Parser(prog="pascal load", description=(__doc__ or "").split("\n", 1)[0])
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

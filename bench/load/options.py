@@ -1,0 +1,198 @@
+"""What a run of ``pascal load`` is to do: its flags, checked against each other.
+
+Flags that do not fit together raise `OptionError`. How flags are written is `bench.load.flags`.
+Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
+
+from bench.load.ranges import Length, Pause
+
+API_KEY_VARIABLE: Final = "PASCAL_API_KEY"
+Api: TypeAlias = Literal["responses-ws", "responses-sse", "chat-sse"]
+APIS: Final[tuple[Api, ...]] = get_args(Api)
+
+NUM_PROMPTS: Final = 40
+REQUEST_RATE: Final = 2.0  # per second
+
+
+class OptionError(Exception):
+    """The flags cannot be used; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to run, checked."""
+
+    base_url: str  # without a trailing slash or /v1
+    model: str | None  # None: the server's first
+    api_key: str | None
+    api: Api
+    extensions: bool | None  # whether the server knows our fields; None: ask it
+    num_prompts: int | None  # requests, or conversations; None: as many as a trace has, or 40
+    num_warmups: int
+    request_rate: float | None  # per second; inf: all at once; None: the source's own
+    burstiness: float
+    max_concurrency: int | None
+    connections: int | None
+    seed: int
+    prompt_file: Path | None
+    families: tuple[str, ...]  # empty: all
+    reasoning_len: Length | None
+    answer_len: Length | None
+    workload: str | None
+    trace: Path | None
+    trace_format: str
+    trace_split: str | None  # of traces that do not say what is reasoning
+    turns: Length | None  # None: no conversations
+    think_time: Pause
+    tpot_s: float
+    pacing: bool
+    max_tokens: int | None
+    percentile_metrics: tuple[str, ...]
+    metric_percentiles: tuple[float, ...]
+    goodput: dict[str, float]
+    save_result: bool
+    result_dir: Path
+    result_filename: str | None
+    csv: Path | None
+    html: Path | None
+    timeout_s: float
+    ready_check_timeout_s: float
+
+    @property
+    def ws_url(self) -> str:
+        """Where the Responses API listens."""
+        return "ws" + self.base_url.removeprefix("http") + "/v1/responses"
+
+    @property
+    def forces_lengths(self) -> bool:
+        """Whether requests ask for exact lengths, which only pascal-serve can give."""
+        sources = (self.reasoning_len, self.workload, self.trace)
+        return any(source is not None for source in sources)
+
+    def config(self) -> dict[str, Any]:
+        """What the result records: everything but the API key, ready for JSON."""
+        values = asdict(self)
+        del values["api_key"]
+        for name in ("reasoning_len", "answer_len", "turns", "think_time"):
+            drawn: Length | Pause | None = getattr(self, name)
+            values[name] = drawn.text if drawn else None
+        for name in ("prompt_file", "trace", "result_dir", "csv", "html"):
+            values[name] = str(values[name]) if values[name] is not None else None
+        for name in ("request_rate", "burstiness"):
+            if values[name] is not None and math.isinf(values[name]):
+                values[name] = "inf"  # JSON has no infinity
+        return values
+
+
+def options_from(args: argparse.Namespace) -> Options:
+    """:raises OptionError: if the flags do not fit together."""
+    _check_together(args)
+    sourced = args.workload is not None or args.trace is not None
+    return Options(
+        base_url=args.base_url,
+        model=args.model,
+        api_key=args.api_key or os.environ.get(API_KEY_VARIABLE) or None,
+        api=cast(Api, args.api),
+        extensions=args.extensions,
+        num_prompts=args.num_prompts or (None if sourced else NUM_PROMPTS),
+        num_warmups=args.num_warmups,
+        request_rate=args.request_rate or (None if sourced else REQUEST_RATE),
+        burstiness=args.burstiness or 1.0,
+        max_concurrency=args.max_concurrency,
+        connections=args.connections,
+        seed=args.seed,
+        prompt_file=args.prompt_file,
+        families=args.families,
+        reasoning_len=args.reasoning_len,
+        answer_len=args.answer_len,
+        workload=args.workload,
+        trace=args.trace,
+        trace_format=args.trace_format,
+        trace_split=args.trace_split,
+        turns=args.turns,
+        think_time=args.think_time or Pause.parse("0s"),
+        tpot_s=args.tpot_s,
+        pacing=args.pacing,
+        max_tokens=args.max_tokens,
+        percentile_metrics=args.percentile_metrics,
+        metric_percentiles=args.metric_percentiles,
+        goodput=dict(args.goodput),
+        save_result=args.save_result,
+        result_dir=args.result_dir,
+        result_filename=args.result_filename,
+        csv=args.csv,
+        html=args.html,
+        timeout_s=args.timeout_s,
+        ready_check_timeout_s=args.ready_check_timeout_s,
+    )
+
+
+def _check_together(args: argparse.Namespace) -> None:
+    """Raise for the first pair of flags that contradict each other, or that have no effect."""
+    source = "--workload" if args.workload is not None else "--trace"
+    sourced = args.workload is not None or args.trace is not None
+    own_lengths = args.reasoning_len is not None or args.answer_len is not None
+    wrong = (
+        (
+            (args.reasoning_len is None) != (args.answer_len is None),
+            "--reasoning-len and --answer-len go together",
+        ),
+        (
+            args.prompt_file is not None and bool(args.families),
+            "--families has no effect on --prompt-file: give one of them",
+        ),
+        (
+            args.workload is not None and args.trace is not None,
+            "--workload and --trace both say when requests come: give one of them",
+        ),
+        (
+            sourced and own_lengths,
+            f"{source} brings its own lengths: leave --reasoning-len and --answer-len out",
+        ),
+        (
+            sourced and (args.prompt_file is not None or bool(args.families)),
+            f"{source} says how long prompts are: leave --prompt-file and --families out",
+        ),
+        (
+            args.trace is not None and args.burstiness is not None,
+            "--burstiness has no effect on --trace, which says when requests come",
+        ),
+        (
+            args.trace_format != "auto" and args.trace is None,
+            "--trace-format has no effect without --trace",
+        ),
+        (
+            args.trace_split is not None and args.trace is None,
+            "--trace-split has no effect without --trace",
+        ),
+        (
+            args.trace is not None and args.turns is not None,
+            "--turns has no effect on --trace, which says what is asked when",
+        ),
+        (
+            args.think_time is not None and args.turns is None,
+            "--think-time has no effect without --turns",
+        ),
+        (
+            args.connections is not None and args.api != "responses-ws",
+            f"--connections shares WebSockets: it has no effect on --api {args.api}",
+        ),
+        (
+            args.extensions is False and (own_lengths or sourced),
+            f"lengths are forced ({source if sourced else '--reasoning-len'}) by a field that only "
+            "pascal-serve knows: leave --no-extensions out",
+        ),
+        (args.timeout_s == 0, "--timeout must be above 0"),
+    )
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise OptionError(message)

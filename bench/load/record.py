@@ -1,0 +1,331 @@
+"""One response as its reader received it: the events of the wire, collected and checked.
+
+Decides whether a response kept the protocol (`docs/protocol.md`). Pure: the caller stamps every
+event with its own clock, in seconds, when it reads it off the socket. It must not know sockets, and
+it computes no figures (that is `bench.load.measure`).
+
+A response *fails* when it is refused or ends in ``response.failed``, when its connection is lost,
+or when it breaks a promise of the protocol:
+
+* ``sequence_number`` counts 0, 1, 2, ... without a gap,
+* exactly one terminal event comes, and nothing after it,
+* the joined deltas equal the text of the final object, for the thinking and for the answer,
+* forced lengths are met exactly,
+* it is incomplete only for a reason that the request or the model can have.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+Outcome: TypeAlias = Literal["completed", "incomplete", "failed", "interrupted"]
+
+TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+# Endings that a sound system may produce by itself; "cancelled" is not one, the load generator
+# cancels only what it has given up already.
+EXPECTED_INCOMPLETE = frozenset({"max_output_tokens", "no_answer"})
+
+
+# What is read of the server's objects; fields that are not named here are ignored.
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One content part of an output item."""
+
+    type: str
+    text: str = ""
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One output item: the thinking or the answer."""
+
+    type: str
+    content: tuple[Part, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "".join(part.text for part in self.content or ())
+
+
+class Error(msgspec.Struct, frozen=True):
+    """OpenAI's error object."""
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.code or self.type, self.message) if part)
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    """Why a response is incomplete."""
+
+    reason: str = ""
+
+
+class OutputDetails(msgspec.Struct, frozen=True):
+    """Parts of the output tokens."""
+
+    reasoning_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of a response. Output tokens include those of the thinking."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    output_tokens_details: OutputDetails = OutputDetails()
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """The server's own figures of one stream of tokens, in seconds."""
+
+    ttft_s: float | None = None
+    ttfat_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """``raw``: as the engine delivered; ``paced``: as released to the reader."""
+
+    raw: Delivery | None = None
+    paced: Delivery | None = None
+    reasoning_s: float | None = None
+
+
+class ServerQoE(msgspec.Struct, frozen=True):
+    """The three scores of the server (paper, "QoE, exactly")."""
+
+    qoe: float | None = None
+    qoe_ttfat: float | None = None
+    qoe_e2e: float | None = None
+
+
+class ResponseObject(msgspec.Struct, frozen=True):
+    """The response object that the first and the last event carry."""
+
+    id: str
+    status: str = ""
+    output: tuple[Item, ...] = ()
+    usage: Usage | None = None
+    error: Error | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instance: str | None = None
+    timing: Timing | None = None
+    qoe: ServerQoE | None = None
+    underruns: int | None = None
+    preemptions: int | None = None
+    migrations: int | None = None
+
+    def text(self, kind: str) -> str:
+        """The text of all items of one type, ``reasoning`` or ``message``."""
+        return "".join(item.text for item in self.output if item.type == kind)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Any event of the server."""
+
+    type: str
+    sequence_number: int | None = None
+    stream_id: str | None = None
+    delta: str = ""
+    tokens: Annotated[int, msgspec.Meta(ge=1)] = 1  # how many tokens the delta completes
+    buffered_tokens: int | None = None  # generated, and not yet released to the reader
+    item: Item | None = None
+    response: ResponseObject | None = None
+    status: int | None = None  # of an error
+    error: Error | None = None
+
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+def decode(message: str | bytes) -> Event:
+    """:raises msgspec.DecodeError: if it is not JSON, or not an event."""
+    return _decoder.decode(message)
+
+
+class ForcedLengths(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact lengths asked of the server, in tokens."""
+
+    reasoning_tokens: int
+    answer_tokens: int
+
+
+class AnswerDelta(msgspec.Struct, frozen=True):
+    """One delta of the answer, as it arrived."""
+
+    received_s: float
+    tokens: int
+    buffered: int | None = None  # tokens that the server still held back then; None: it did not say
+
+
+class ResponseRecord:
+    """Collects the events of one response.
+
+    Set `sent_s`, then call `receive` for every event, in order; after `ended` it goes on checking
+    that nothing more comes. `abandon` ends it from outside, also before it was sent. The first
+    thing that went wrong stays in `failure`.
+    """
+
+    def __init__(self, forced: ForcedLengths | None = None) -> None:
+        self.sent_s: float | None = None  # when the request was written to the socket
+        self.forced = forced
+        self.response_id: str | None = None
+        self.first_token_s: float | None = None  # the first delta, of thinking or answer
+        self.reasoning_end_s: float | None = None  # the reasoning item was done
+        self.answer: list[AnswerDelta] = []
+        self.ended_s: float | None = None  # the terminal event, or when it was abandoned
+        self.final: ResponseObject | None = None
+        self.failure: str | None = None
+        self.interrupted = False
+        self._next_sequence = 0
+        self._reasoning_text: list[str] = []
+        self._answer_text: list[str] = []
+        self._terminal: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more is expected."""
+        return self.ended_s is not None
+
+    @property
+    def answer_text(self) -> str:
+        """The answer as it arrived."""
+        return "".join(self._answer_text)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; a response that has not ended is ``failed``."""
+        if self.interrupted:
+            return "interrupted"
+        if self.failure is not None:
+            return "failed"
+        match self._terminal:
+            case "response.completed":
+                return "completed"
+            case "response.incomplete":
+                return "incomplete"
+            case _:
+                return "failed"
+
+    @property
+    def sound(self) -> bool:
+        """Whether it came to an end that a sound system may produce."""
+        return self.outcome in ("completed", "incomplete")
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the server says that it is incomplete; None if it does not."""
+        details = self.final.incomplete_details if self.final else None
+        return details.reason if details else None
+
+    def receive(self, event: Event, received_s: float) -> None:
+        """Account for the next event of this response."""
+        if self.ended:
+            if self._terminal is not None:
+                self.fail(f"{event.type} came after the terminal event {self._terminal}")
+            return  # events of a response that was given up
+        if event.type == "error":
+            self.abandon(f"error {event.status}: {event.error or 'no message'}", received_s)
+            return
+        self._check_sequence(event)
+        if event.response is not None:
+            self.response_id = event.response.id
+        match event.type:
+            case "response.output_text.delta":
+                self.answer.append(AnswerDelta(received_s, event.tokens, event.buffered_tokens))
+                self._answer_text.append(event.delta)
+                if self.first_token_s is None:
+                    self.first_token_s = received_s
+            case "response.reasoning_text.delta":
+                self._reasoning_text.append(event.delta)
+                if self.first_token_s is None:
+                    self.first_token_s = received_s
+                if self.answer:
+                    self.fail("thinking came after the answer had begun")
+            case "response.output_item.done":
+                if event.item is not None and event.item.type == "reasoning":
+                    self.reasoning_end_s = received_s
+            case terminal if terminal in TERMINAL:
+                self._end(event, received_s)
+
+    def abandon(self, reason: str, now: float) -> None:
+        """End it as failed: refused, timed out, connection lost. Ignored after its end."""
+        if not self.ended:
+            self.fail(reason)
+            self.ended_s = now
+
+    def interrupt(self, now: float) -> None:
+        """End it because the run was stopped. Ignored after its end."""
+        if not self.ended:
+            self.interrupted = True
+            self.ended_s = now
+
+    def fail(self, reason: str) -> None:
+        """Note what it broke; the first reason stays."""
+        if self.failure is None:
+            self.failure = reason
+
+    def _check_sequence(self, event: Event) -> None:
+        number = event.sequence_number
+        if number != self._next_sequence:
+            self.fail(
+                f"{event.type} has sequence_number {number} where {self._next_sequence} was due"
+            )
+        self._next_sequence = (self._next_sequence if number is None else number) + 1
+
+    def _end(self, event: Event, received_s: float) -> None:
+        self.ended_s = received_s
+        self._terminal = event.type
+        self.final = event.response
+        if self.final is None:
+            self.fail(f"{event.type} carries no response object")
+            return
+        if event.type != f"response.{self.final.status}":
+            self.fail(f"{event.type} carries a response with status {self.final.status!r}")
+        if event.type == "response.failed":
+            self.fail(f"response failed: {self.final.error or 'no message'}")
+            return
+        if event.type == "response.incomplete":
+            reason = self.incomplete_reason
+            if reason not in EXPECTED_INCOMPLETE:
+                self.fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
+        self._check_text("thinking", self._reasoning_text, self.final.text("reasoning"))
+        self._check_text("answer", self._answer_text, self.final.text("message"))
+        self._check_lengths()
+
+    def _check_text(self, what: str, deltas: list[str], final: str) -> None:
+        joined = "".join(deltas)
+        if joined != final:
+            where = next(
+                (i for i, (a, b) in enumerate(zip(joined, final, strict=False)) if a != b),
+                min(len(joined), len(final)),
+            )
+            self.fail(
+                f"the deltas of the {what} ({len(joined)} characters) differ from the final text "
+                f"({len(final)} characters) at character {where}"
+            )
+
+    def _check_lengths(self) -> None:
+        if self.forced is None:
+            return
+        usage = self.final.usage if self.final is not None else None
+        if usage is None:
+            self.fail("no usage to check the forced lengths against")
+            return
+        reasoning = usage.output_tokens_details.reasoning_tokens
+        got = ForcedLengths(
+            reasoning_tokens=reasoning, answer_tokens=usage.output_tokens - reasoning
+        )
+        if got != self.forced:
+            self.fail(
+                f"lengths {got.reasoning_tokens} + {got.answer_tokens} tokens where "
+                f"{self.forced.reasoning_tokens} + {self.forced.answer_tokens} were forced"
+            )

@@ -1,0 +1,1 @@
+"""What the load generator reports: terminal, JSON, CSV, HTML."""

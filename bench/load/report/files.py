@@ -1,0 +1,113 @@
+"""Where a run's figures go: JSON, CSV, HTML. Each place is looked at before the load begins."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.load.measure import RequestResult
+from bench.load.options import OptionError, Options
+
+# Columns of the CSV: plain values of a request, then the server's own figures of it.
+_SERVER_COLUMNS = (
+    ("raw", "ttft_s"),
+    ("raw", "tpot_s"),
+    ("raw", "e2e_s"),
+    ("paced", "ttft_s"),
+    ("paced", "ttfat_s"),
+    ("paced", "tpot_s"),
+)
+_NOT_IN_CSV = ("itl_s", "timing")
+
+
+def prepare_outputs(options: Options) -> None:
+    """Make sure that everything can be written, without touching what is there.
+
+    :raises OptionError: naming the flag and the file.
+    """
+    if options.save_result:
+        if options.result_filename is not None:
+            prepare_file("--result-filename", options.result_dir / options.result_filename)
+        else:
+            probe = options.result_dir / f".write-test-{datetime.now().astimezone():%f}"
+            prepare_file("--result-dir", probe)
+    for flag, path in (("--csv", options.csv), ("--html", options.html)):
+        if path is not None:
+            prepare_file(flag, path)
+
+
+def prepare_file(flag: str, path: Path) -> None:
+    """Open for writing, and leave no empty file behind: the run may end without a result."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise OptionError(f"{flag} {path}: {error.strerror}") from error
+
+
+def result_path(options: Options, model: str, started: datetime) -> Path:
+    """Where the JSON goes."""
+    name = options.result_filename
+    if name is None:
+        base = model.rstrip("/").rsplit("/", 1)[-1]
+        rate = "trace" if options.request_rate is None else f"{options.request_rate:g}qps"
+        name = f"load-{rate}-{base}-{started:%Y%m%d-%H%M%S}.json"
+    return options.result_dir / name
+
+
+def write_outputs(options: Options, result: Mapping[str, Any]) -> list[Path]:
+    """Write what the flags ask for, and say where it went.
+
+    :raises OSError: if a place that could be written no longer can be.
+    """
+    written: list[Path] = []
+    if options.save_result:
+        started = datetime.fromisoformat(result["date"])
+        path = result_path(options, result["model"], started)
+        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        written.append(path)
+    if options.csv is not None:
+        write_csv(options.csv, result["requests"])
+        written.append(options.csv)
+    if options.html is not None:
+        from bench.load.report.html import report_page  # loads matplotlib, which takes a second
+
+        options.html.write_text(report_page(result), encoding="utf-8")
+        written.append(options.html)
+    return written
+
+
+def write_csv(path: Path, requests: list[dict[str, Any]]) -> None:
+    """One row for every request. Times in seconds; empty where nothing was measured."""
+    plain = [field.name for field in fields(RequestResult) if field.name not in _NOT_IN_CSV]
+    server = [f"server_{kind}_{name}" for kind, name in _SERVER_COLUMNS]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*plain, *server])
+        for request in requests:
+            writer.writerow(
+                [_cell(request[name]) for name in plain]
+                + [_server_figure(request, kind, name) for kind, name in _SERVER_COLUMNS]
+            )
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is kept a text (OWASP, CSV injection)."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
+def _server_figure(request: Mapping[str, Any], kind: str, name: str) -> float | None:
+    figures = (request["timing"] or {}).get(kind) or {}
+    value: float | None = figures.get(name)
+    return value

@@ -1,0 +1,186 @@
+"""The load generator on the terminal: a progress line while it runs, a table after it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich import box, progress
+from rich.console import Console
+from rich.table import Table
+
+from bench.load.measure import LATE_S, METRICS, SLO_QOE, percentile_key
+from bench.load.options import Options
+from bench.load.record import Outcome
+
+LABELS: Final[Mapping[str, str]] = {
+    "ttft": "TTFT (ms)",
+    "ttfat": "TTFAT (ms)",
+    "tpot": "TPOT (ms)",
+    "itl": "ITL (ms)",
+    "e2el": "E2E (ms)",
+    "qoe": "QoE",
+}
+_ERRORS_SHOWN = 10
+BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was not let run
+
+
+class Progress:
+    """Counts of requests on one line of a terminal; nothing where there is no terminal."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._counts: Counter[str] = Counter()
+        self._total = total
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,  # drawing takes time from the event loop
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Say what goes on before the first request."""
+        self._bar.update(self._task, description=text)
+
+    def dropped(self, count: int) -> None:
+        """So many requests will not be sent."""
+        self._total -= count
+        self._bar.update(self._task, total=self._total)
+
+    def began(self) -> None:
+        """A request is on its way."""
+        self._counts["in flight"] += 1
+        self._show(advance=0)
+
+    def ended(self, outcome: Outcome) -> None:
+        """It came to its end."""
+        self._counts["in flight"] -= 1
+        self._counts[outcome] += 1
+        self._show(advance=1)
+
+    def _show(self, advance: int) -> None:
+        names = ("in flight", "incomplete", "failed")
+        text = ", ".join(f"{self._counts[name]} {name}" for name in names if self._counts[name])
+        self._bar.update(self._task, advance=advance, description=text)
+
+
+def print_report(result: Mapping[str, Any], options: Options, console: Console) -> None:
+    """Print the figures of `bench.load.measure.run_result`."""
+    say = console.out  # figures as they are: no wrapping, no markup, no colours
+    counts = (f"{result[n]} {n}" for n in ("completed", "failed", "incomplete", "interrupted"))
+    say(f"requests: {', '.join(counts)}")
+    say(
+        f"{result['duration_s']:.2f} s; {result['input_tokens']} tokens in, "
+        f"{result['output_tokens']} out; {_number(result['throughput_tok_s'])} tokens/s, "
+        f"{_number(result['throughput_req_s'])} requests/s"
+    )
+    if options.goodput:
+        bounds = " ".join(f"{name}:{bound:g}" for name, bound in options.goodput.items())
+        say(f"goodput ({bounds}): {_number(result['goodput_req_s'])} requests/s")
+    if result["accuracy"] is not None:
+        say(f"accuracy: {result['accuracy']:.1%} of the completed problems answered correctly")
+    console.print(_table(result, options))
+    if result["by_turn"]:
+        console.print(_turns(result["by_turn"]))
+    if result.get("turns_not_sent"):
+        say(f"turns not sent, because one before them failed: {result['turns_not_sent']}")
+    _say_comparison(result, say)
+    for reason, count in result["incomplete_reasons"].items():
+        say(f"incomplete ({count}): {reason}")
+    for error, count in list(result["errors"].items())[:_ERRORS_SHOWN]:
+        say(f"failed ({count}): {error}")
+    if len(result["errors"]) > _ERRORS_SHOWN:
+        say(f"and {len(result['errors']) - _ERRORS_SHOWN} other reasons")
+
+
+def _table(result: Mapping[str, Any], options: Options) -> Table:
+    keys = ("mean", *map(percentile_key, options.metric_percentiles))
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for key in keys:
+        table.add_column(key, justify="right")
+    for name in options.percentile_metrics:
+        table.add_row(LABELS[name], *_cells(result[METRICS[name]], keys, name))
+        if name == "tpot":
+            table.add_row("  raw, of the engine", *_cells(result["tpot_raw_s"], keys, name))
+        elif name == "qoe":
+            table.add_row("  of the server", *_cells(result["server_qoe"], keys, name))
+    return table
+
+
+def _turns(by_turn: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("turn", "requests", "tokens in", "TTFT p50 (ms)", "p99", "TPOT p50 (ms)", "QoE"):
+        table.add_column(name, justify="right")
+    for figures in by_turn:
+        table.add_row(
+            str(figures["turn"] + 1),
+            str(figures["requests"]),
+            _number(figures["input_tokens"]["mean"], digits=0),
+            _number(figures["ttft_s"]["p50"], scale=1000),
+            _number(figures["ttft_s"]["p99"], scale=1000),
+            _number(figures["tpot_s"]["p50"], scale=1000),
+            _number(figures["qoe"]["mean"], digits=4),
+        )
+    return table
+
+
+def _cells(figures: Mapping[str, float | None], keys: tuple[str, ...], name: str) -> list[str]:
+    if name == "qoe":
+        return [_number(figures[key], digits=4) for key in keys]
+    return [_number(figures[key], scale=1000) for key in keys]
+
+
+def _number(value: float | None, *, scale: float = 1.0, digits: int = 2) -> str:
+    return "-" if value is None else f"{value * scale:.{digits}f}"
+
+
+def _say_comparison(result: Mapping[str, Any], say: Any) -> None:
+    difference = result["qoe_client_server_max_diff"]
+    if difference is not None:
+        say(f"QoE here and by the server differ by at most {difference:.4f}")
+    say(f"QoE below {SLO_QOE}: {result['slo_violations']} requests")
+    for line in generator_lines(result):
+        say(line)
+
+
+def generator_lines(result: Mapping[str, Any]) -> list[str]:
+    """What the generator says about itself: how late it was, and whether that matters."""
+    late_s, lag_s = result["lateness_s"]["p99"], result["loop_lag_s"]["p99"]
+    share = result["generator"]["cpu_share"]
+    lines = [
+        f"this generator: sends late by {_number(late_s, scale=1000)} ms, event loop late by "
+        f"{_number(lag_s, scale=1000)} ms (p99)"
+        + (f", {share:.0%} of a core" if share is not None else "")
+    ]
+    if result["generator"]["kept_up"] is False:
+        busy = share is not None and share < BUSY_SHARE
+        why = (
+            "other work on this machine keeps it waiting, so leave it a core"
+            if busy
+            else "offer less load, or share sockets (--connections)"
+        )
+        lines.append(
+            f"warning: this generator cannot keep up: that is more than {LATE_S * 1000:g} ms, and "
+            f"the figures contain its own delay; {why}"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""How the load generator sends a request: WebSocket, or HTTP with server-sent events."""

@@ -1,0 +1,362 @@
+"""What it takes to change engines at the phase boundary: two real workers, over their real links.
+
+`measure` runs the same kind of request again and again: a context of so many tokens, some tokens
+decoded on the first worker, and then, from the moment at which the last of them has arrived,
+
+    stay        the next token of the same worker: nothing is stopped, nothing is submitted
+    move        hand-over, ticket, submission to the second worker, its first token
+    recompute   the same without the ticket: the second worker computes the KV of all tokens
+
+in turns, so that whatever else the machine does falls on all three alike. Contexts are random
+tokens that no prefix cache knows.
+
+Imports no vLLM: the engines are in the processes that are started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from websockets.asyncio.client import ClientConnection, unix_connect
+
+from bench.reporting.errors import BenchmarkError
+from workers.messages import (
+    PROTOCOL,
+    Accepted,
+    Cancel,
+    ChatMessage,
+    Finish,
+    ForcedLengths,
+    HandOver,
+    Heartbeat,
+    Hello,
+    MeetPeer,
+    MigrationStats,
+    Pace,
+    PeerMet,
+    Rejected,
+    Sampling,
+    Step,
+    Submit,
+    Ticket,
+    ToGateway,
+    ToWorker,
+    Welcome,
+    decode_to_gateway,
+    encode,
+)
+from workers.settings import WorkerSettings
+
+_ROOT: Final = Path(__file__).parents[2]
+_MODEL: Final = _ROOT / "models" / "tiny-reasoner"
+_WORDS: Final = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
+_BLOCK: Final = 32
+_AT_ONCE: Final = 12  # contexts for which there is memory: some are held until their time is up
+_HELD_S: Final = 5.0
+_BEFORE: Final = 4  # tokens decoded before the boundary
+_AFTER: Final = 24  # room for those that come before a hand-over takes effect, and after it
+_TEXT: Final = "Go on."
+_START_S: Final = 300.0
+_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}  # of a value
+_MODES: Final = ("move", "stay", "recompute")
+
+
+class MigrationError(BenchmarkError):
+    """The measurement failed; the message says where."""
+
+
+def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]]:
+    """Measure on two workers with the embedded model; starting them takes most of a minute.
+
+    :param contexts: tokens of prompt and output at the boundary.
+    :param repeats: samples of each kind; one more is thrown away first.
+    :return: by context, medians in seconds from the last token before the boundary to the first
+        one after it: ``move_s``, ``stay_s``, ``recompute_s``; ``transfer_s``, of the move, from
+        the claim until the KV is there as the engine sees it, which looks once a step;
+        ``memcpy_s``, copying as many bytes in one thread of this process; ``kv_bytes``.
+    :raises MigrationError: if a worker fails, or KV that should have moved did not.
+    """
+    settings = {
+        "max_model_len": max(contexts) + _AFTER,
+        "kv_blocks": _AT_ONCE * (max(contexts) // _BLOCK + 2),
+    }
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        cores = sorted(os.sched_getaffinity(0))
+        workers = [
+            stack.enter_context(_worker(Path(directory), number, cores, settings))
+            for number in range(2)
+        ]
+        samples = asyncio.run(_samples(workers, contexts, repeats))
+    found = {}
+    for context in contexts:
+        kv_bytes = context * _bytes_per_token()
+        found[context] = {
+            **{name: statistics.median(samples[context, name]) for name in (*_MODES, "transfer")},
+            "memcpy": _memcpy_s(kv_bytes, repeats),
+        }
+        found[context] = {f"{name}_s": value for name, value in found[context].items()}
+        found[context]["kv_bytes"] = kv_bytes
+    return found
+
+
+# ---- workers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A worker process."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path  # there when it is ready
+    log: Path
+
+    def ready(self) -> bool:
+        """:raises MigrationError: if it has ended."""
+        if self.process.poll() is not None:
+            raise MigrationError(f"a worker ended: {self.log.read_text(errors='replace')[-2000:]}")
+        return self.socket.exists()
+
+
+@contextlib.contextmanager
+def _worker(
+    directory: Path, number: int, cores: Sequence[int], settings: dict[str, Any]
+) -> Iterator[_Worker]:
+    path = directory / f"{number}.sock"
+    log_path = directory / f"{number}.log"
+    read_fd, write_fd = os.pipe()
+    values = WorkerSettings(
+        instance_id=f"worker-{number}",
+        listen=f"unix:{path}",
+        model=str(_MODEL),
+        served_model_name="tiny",
+        parent_fd=read_fd,
+        cpu_cores=(cores[number % len(cores)],),
+        dtype=_dtype(),
+        block_size=_BLOCK,
+        kv_migration=True,
+        kv_held_s=_HELD_S,
+        **settings,
+    )
+    command = [sys.executable, "-m", "workers.process", "--settings"]
+    # Contexts are longer than the model was trained for; nobody reads what it writes.
+    environment = os.environ | {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*command, msgspec.json.encode(values).decode()],
+            cwd=_ROOT,
+            env=environment,
+            pass_fds=(read_fd,),
+            stdout=log,
+            stderr=log,
+        )
+    os.close(read_fd)
+    try:
+        yield _Worker(process, path, log_path)
+    finally:
+        os.close(write_fd)  # it ends at once, with all that it started
+        process.wait()
+
+
+class _Link:
+    """One end of a worker's link; waits for one thing at a time."""
+
+    def __init__(self, connection: ClientConnection, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self.migration: MigrationStats | None = None  # as it was told last
+        self._connection = connection
+
+    async def send(self, message: ToWorker) -> None:
+        await self._connection.send(encode(message))
+
+    async def receive(self) -> ToGateway:
+        message = decode_to_gateway(await self._connection.recv())
+        if isinstance(message, Step | Heartbeat):
+            self.migration = message.stats.migration
+        if isinstance(message, Rejected):
+            raise MigrationError(f"a request was refused: {message.message}")
+        return message
+
+    async def tokens(self, request_id: str, count: int) -> tuple[list[int], Finish | None]:
+        """The next tokens of a request: at least so many, or all that come before its end."""
+        got: list[int] = []
+        while True:
+            message = await self.receive()
+            for run in message.runs if isinstance(message, Step) else ():
+                if run.request_id == request_id:
+                    got += run.token_ids
+                    if len(got) >= count or run.finish is not None:
+                        return got, run.finish
+
+    async def ended(self, request_id: str) -> tuple[list[int], Finish]:
+        """The tokens until a request's end, and how it ended."""
+        got: list[int] = []
+        while True:
+            tokens, finish = await self.tokens(request_id, 1)
+            got += tokens
+            if finish is not None:
+                return got, finish
+
+
+@contextlib.asynccontextmanager
+async def _linked(worker: _Worker) -> AsyncIterator[_Link]:
+    deadline = time.monotonic() + _START_S
+    while not await asyncio.to_thread(worker.ready):
+        if time.monotonic() > deadline:
+            raise MigrationError("a worker does not start")
+        await asyncio.sleep(0.1)
+    async with unix_connect(str(worker.socket), compression=None, max_size=None) as connection:
+        await connection.send(encode(Hello(protocol=PROTOCOL)))
+        welcome = decode_to_gateway(await connection.recv())
+        if not isinstance(welcome, Welcome) or welcome.endpoint is None:
+            raise MigrationError("the KV of this worker cannot move; is NIXL installed?")
+        yield _Link(connection, welcome)
+
+
+# ---- samples ----------------------------------------------------------------------------------
+
+
+async def _samples(
+    workers: Sequence[_Worker], contexts: Sequence[int], repeats: int
+) -> dict[tuple[int, str], list[float]]:
+    samples: dict[tuple[int, str], list[float]] = defaultdict(list)
+    async with _linked(workers[0]) as source, _linked(workers[1]) as target:
+        assert source.welcome.endpoint is not None
+        await target.send(MeetPeer(peer=source.welcome.endpoint))
+        while not isinstance(met := await target.receive(), PeerMet):
+            pass
+        if met.error is not None:
+            raise MigrationError(f"the workers do not meet: {met.error}")
+        sampler = _Sampler(source, target)
+        await sampler.prepare()
+        for repeat in range(repeats + 1):
+            for context in contexts:
+                for mode in _MODES:
+                    found = await sampler.sample(context, mode)
+                    if repeat:  # not the first, which pays for what is done once
+                        for name, seconds in found.items():
+                            samples[context, name].append(seconds)
+    return samples
+
+
+class _Sampler:
+    """Takes one sample after another."""
+
+    def __init__(self, source: _Link, target: _Link) -> None:
+        self._source = source
+        self._target = target
+        self._count = 0
+        self._chance = random.Random(1)
+        self._prompt = 0  # its tokens
+
+    async def prepare(self) -> None:
+        """Learn how long the prompt is; must be called first."""
+        await self._submit(self._source, "prompt", [], _AFTER)
+        while not isinstance(accepted := await self._source.receive(), Accepted):
+            pass
+        self._prompt = accepted.prompt_tokens
+        await self._cancel(self._source, "prompt")
+
+    async def sample(self, context: int, mode: str) -> dict[str, float]:
+        """:return: seconds by name; the first name is the mode."""
+        self._count += 1
+        name = f"{mode}-{self._count}"
+        known = self._chance.choices(_WORDS, k=context - self._prompt - _BEFORE)
+        await self._submit(self._source, name, known, context)
+        before, _ = await self._source.tokens(name, _BEFORE)
+        boundary = time.perf_counter()
+        if mode == "stay":
+            await self._source.tokens(name, 1)
+            found = {mode: time.perf_counter() - boundary}
+            await self._cancel(self._source, name)
+            return found
+        await self._source.send(HandOver(request_id=name))
+        late, finish = await self._source.ended(name)
+        if finish.ticket is None:
+            raise MigrationError(f"a request left without a ticket: {finish}")
+        ticket = finish.ticket if mode == "move" else None
+        earlier = self._target.migration
+        await self._submit(self._target, name, known + before + late, context, ticket)
+        await self._target.tokens(name, 1)
+        found = {mode: time.perf_counter() - boundary}
+        if ticket is not None:
+            found["transfer"] = self._transfer_s(earlier)
+        await self._cancel(self._target, name)
+        return found
+
+    def _transfer_s(self, earlier: MigrationStats | None) -> float:
+        now = self._target.migration
+        reads = 0 if earlier is None else earlier.read_requests_total
+        if now is None or now.read_requests_total != reads + 1:
+            raise MigrationError("a ticket was not read")
+        return now.read_s_total - (0.0 if earlier is None else earlier.read_s_total)
+
+    async def _submit(
+        self,
+        link: _Link,
+        name: str,
+        known: list[int],
+        context: int,
+        ticket: Ticket | None = None,
+    ) -> None:
+        await link.send(
+            Submit(
+                request_id=name,
+                messages=(ChatMessage(role="user", content=_TEXT),),
+                sampling=Sampling(temperature=0.0),
+                pace=Pace(tau_s=0.1),
+                known_token_ids=tuple(known),
+                forced_lengths=ForcedLengths(
+                    reasoning_tokens=context - self._prompt + _AFTER - 1, answer_tokens=1
+                ),
+                ticket=ticket,
+            )
+        )
+
+    async def _cancel(self, link: _Link, name: str) -> None:
+        await link.send(Cancel(request_id=name))
+        await link.ended(name)
+
+
+# ---- what is compared with --------------------------------------------------------------------
+
+
+def _config() -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((_MODEL / "config.json").read_text(encoding="utf-8"))
+    return values
+
+
+def _dtype() -> str:
+    return str(_config()["torch_dtype"])
+
+
+def _bytes_per_token() -> int:
+    config = _config()
+    values = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
+    return int(values * _BYTES[_dtype()])
+
+
+def _memcpy_s(size: int, repeats: int) -> float:
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+
+    def copy() -> float:
+        began = time.perf_counter()
+        target[:] = source
+        return time.perf_counter() - began
+
+    return statistics.median(copy() for _ in range(repeats + 1))

@@ -1,0 +1,1 @@
+"""``pascal simulate paper``: the evaluation of the paper."""

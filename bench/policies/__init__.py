@@ -1,0 +1,1 @@
+"""``pascal bench scheduler``: the scheduling policies on modelled and on real engines."""

@@ -1,0 +1,206 @@
+"""``pascal bench scheduler``: what the policies inside an engine are worth, and what they cost.
+
+Five parts, each of which can be run alone with ``--only``:
+
+    virtual    eight modelled H100 instances in virtual time, several seeds
+    cpu        real vLLM engines on this machine, interleaved
+    stock      a stock vLLM API server with the plugin and without
+    overhead   the scheduler's CPU time per step against vLLM's own
+    offload    tokens computed again with KV offload against without
+
+The JSON is written anew after every part, so an interrupted run keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.reporting.errors import BenchmarkError
+from bench.reporting.outputs import prepare_folder, prepare_json, write_json
+from bench.simulator.results import ORACLE, PolicyRun, policy_result
+
+_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
+
+PARTS = ("virtual", "cpu", "stock", "overhead", "offload")
+_QUICK_PARTS = ("virtual", "cpu", "overhead", "offload")  # `--quick --only stock` runs that one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal bench scheduler``."""
+    add = parser.add_argument
+    add(
+        "--quick",
+        action="store_true",
+        help="shorter runs, without the stock server: within 10 minutes on two cores",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--plots", type=Path, metavar="DIR", help="write plots there: virtual, cpu, overhead")
+    add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the parts; :return: the exit status."""
+    try:
+        results = prepare_json(args.json, keep=bool(args.only))
+        prepare_folder(args.plots)
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_COLUMNS)
+    parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
+        "virtual": _virtual,
+        "cpu": _cpu,
+        "stock": _stock,
+        "overhead": _overhead,
+        "offload": _offload,
+    }
+    for part in dict.fromkeys(args.only or (_QUICK_PARTS if args.quick else PARTS)):
+        try:
+            results |= parts[part](args.quick, console)
+        except BenchmarkError as error:
+            print(f"pascal: {part}: {error}", file=sys.stderr)
+            return 1
+        write_json(args.json, results)
+        if args.plots is not None:
+            _plot(part, results, args.plots)
+    return 0
+
+
+def _virtual(quick: bool, console: Console) -> dict[str, Any]:
+    # Read when vLLM is imported, here and in the processes that are started.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from bench.policies import virtual
+
+    plan = virtual.QUICK if quick else virtual.FULL
+    with _progress(console) as progress:
+        task = progress.add_task("virtual time", total=None)
+
+        def done(run: PolicyRun, count: int, total: int) -> None:
+            progress.update(task, completed=count, total=total)
+            if not console.is_terminal:  # where there is no bar
+                console.print(f"virtual time: {count} of {total} ({run.policy}, seed {run.seed})")
+
+        runs = virtual.run_virtual(plan, done)
+    results = by_policy(runs)
+    console.print(policy_table("Eight modelled H100 instances in virtual time", results))
+    return {"virtual": results}
+
+
+def _cpu(quick: bool, console: Console) -> dict[str, Any]:
+    from bench.policies import real_engines
+
+    with console.status("real CPU engines") as status:
+        runs = real_engines.run_engines(
+            quick, lambda text: status.update(f"real CPU engines: {text}")
+        )
+    results = by_policy(runs)
+    console.print(policy_table("Real vLLM engines on this machine's cores", results))
+    return {"cpu": results}
+
+
+def _stock(quick: bool, console: Console) -> dict[str, Any]:
+    from bench.policies import stock_server
+
+    with console.status("stock server") as status:
+        found = stock_server.run_stock(quick, lambda text: status.update(f"stock server: {text}"))
+    table = Table(title="Stock vLLM API server under KV pressure, TTFT")
+    for column in ("scheduler", "mean s", "p99 s", "failed"):
+        table.add_column(column, justify="right")
+    for side in ("default", "slack"):
+        figures = found[side]
+        ttft = figures["ttft_s"]
+        table.add_row(side, f"{ttft['mean']:.2f}", f"{ttft['p99']:.2f}", str(figures["failed"]))
+    console.print(table)
+    return {"stock": found}
+
+
+def _overhead(quick: bool, console: Console) -> dict[str, Any]:
+    from bench.policies import scheduler_overhead
+
+    with console.status("the scheduler's CPU time"):
+        found: dict[str, Any] = scheduler_overhead.measure_overhead(quick)
+    console.print(scheduler_overhead.table(found))
+    return {"overhead": found}
+
+
+def _offload(quick: bool, console: Console) -> dict[str, Any]:
+    from bench.policies import kv_offload
+
+    with console.status("KV offload against recompute"):
+        found = kv_offload.measure()
+    ratio = found["offload_extra_tokens_ratio"]
+    console.print(f"tokens computed again with offload / without: {ratio:.3f}")
+    return {"offload": found, "offload_extra_tokens_ratio": ratio}
+
+
+def by_policy(runs: Sequence[PolicyRun]) -> dict[str, Any]:
+    """Each policy's result, in the order in which they first appear."""
+    policies = dict.fromkeys(run.policy for run in runs)
+    oracle = [run for run in runs if run.policy == ORACLE]
+    return {
+        policy: policy_result([run for run in runs if run.policy == policy], oracle)
+        for policy in policies
+    }
+
+
+def policy_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row per policy."""
+    bins = sorted(
+        {first for result in results.values() for first in result["ttft_p99_to_oracle"]},
+        key=lambda text: int(text.partition("-")[0]),
+    )
+    table = Table(title=title, caption="p99 by reasoning tokens: multiples of the oracle's")
+    columns = ("policy", "TTFT mean s", "p99 s", *(f"p99 {b}" for b in bins))
+    for column in (*columns, "TTFAT p99 s", "SLO viol. %", "tok/s", "preempt/req", "starved"):
+        table.add_column(column, justify="right")
+    for policy, result in results.items():
+        ttft = result["ttft_s"]
+        ratios = result["ttft_p99_to_oracle"]
+        table.add_row(
+            policy,
+            f"{ttft['mean']:.2f}",
+            f"{ttft['p99']:.1f}",
+            *(f"{ratios[b]:.2f}" if b in ratios else "" for b in bins),
+            f"{result['ttfat_s']['p99']:.2f}",
+            f"{100 * result['slo_violations']:.2f}",
+            f"{result['throughput_tok_s']:.0f}",
+            f"{result['preemptions_per_request']:.2f}",
+            f"{result['underruns_by_preemption']:.1f}",
+        )
+    return table
+
+
+def _plot(part: str, results: Mapping[str, Any], folder: Path) -> None:
+    from bench.policies import plots
+
+    if part in ("virtual", "cpu"):
+        titles = {
+            "virtual": "Eight H100 instances in virtual time, half of their KV memory",
+            "cpu": "Real vLLM engines on CPU cores, half of the KV memory that is asked for",
+        }
+        plots.plot_policies(results[part], titles[part], folder / f"scheduler-{part}.png")
+    elif part == "overhead":
+        ratios = {case: results[part][case] for case in ("running_32", "running_256", "backlog")}
+        plots.plot_overhead(ratios, folder / "scheduler-overhead.png")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

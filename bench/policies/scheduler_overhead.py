@@ -1,0 +1,361 @@
+"""What the scheduler plugin costs: CPU time of an engine step beside vLLM's own scheduler.
+
+Drives vLLM's `Scheduler` and `PhaseScheduler` under each policy with a model runner that is a
+function, all in one process and in short turns, so that whatever else the machine does
+meets all of them alike. Every scheduler gets the same requests; the time that policies decide by is
+modelled, `STEP_S` a step, so that readers read and buffers run dry as on a GPU. Counted is the
+thread's CPU time in ``schedule()`` and ``update_from_output()``, with statistics on as in a server.
+
+    running_32, running_256  that many run, memory for all. Who finishes is replaced
+    backlog                  256 run, memory and slots for no more, and 1000 wait. vLLM takes them
+                             as they came; the policies swap
+
+Must not know how a policy decides. Says nothing about latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from vllm.config import VllmConfig
+from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+from workers.engine.vllm_config import vllm_config
+from workers.policy.phase import Phase
+from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY, PhaseScheduler
+from workers.settings import WorkerSettings
+
+MODEL: Final = Path(__file__).parents[2] / "models" / "tiny-reasoner"  # only its configuration
+DEFAULT: Final = "default"
+POLICIES: Final = ("slack", "pascal", "rr")  # the first is the one whose ratio is the result
+STEP_S: Final = 0.03  # of a 32B model on an H100
+BLOCK: Final = 16  # tokens; vLLM's default on GPUs
+STEP_TOKENS: Final = 8192  # likewise, for a server on an H100
+USERS: Final = 100
+# Steps of one scheduler before it is another's turn. Not fewer: after each change the interpreter
+# adapts its code to the other class, which costs what no server pays.
+TURN_STEPS: Final = 25
+# KV memory for each running request in the backlog, tokens: a little more than they hold in the
+# mean, so that memory and slots run out together.
+KV_TOKENS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many requests at any time, and what the plugin may cost."""
+
+    name: str
+    running: int
+    waiting: int
+    limit: float  # most that a step may cost, in steps of vLLM's own scheduler
+
+
+CASES: Final = (
+    Case("running_32", 32, 0, 1.05),
+    Case("running_256", 256, 0, 1.05),
+    Case("backlog", 256, 1000, 1.35),
+)
+
+
+class Load:
+    """Requests, one after another; the same seed draws the same ones.
+
+    Lengths like those of Arena-Hard on a 32B reasoning model: 950 tokens of reasoning and 820 of
+    answer in the mean (PASCAL, evaluation), widely spread.
+    """
+
+    def __init__(self, seed: int, think_end: int) -> None:
+        """:param think_end: the token after which a request answers."""
+        self._chance = random.Random(seed)
+        self._think_end = think_end
+        self._hasher = get_request_block_hasher(BLOCK, sha256)
+        self._boundaries: dict[str, int] = {}  # output tokens before the end of thinking
+
+    def fresh(self) -> Request:
+        """One that has just come."""
+        return self._request(begun=0.0)
+
+    def begun(self) -> Request:
+        """One at any point of its life: what it has generated so far is part of its prompt."""
+        return self._request(begun=self._chance.random())
+
+    def token(self, request: Request) -> int:
+        """The model: the next token of a request."""
+        thought = request.num_output_tokens == self._boundaries[request.request_id]
+        return self._think_end if thought else self._think_end + 1
+
+    def _request(self, begun: float) -> Request:
+        name = f"r{len(self._boundaries)}"
+        prompt = self._length(120, 500)
+        reasoning = self._length(950, 2400)
+        answer = self._length(820, 1100)
+        done = int(begun * (reasoning + answer))
+        phase = Phase.REASONING if done < reasoning else Phase.ANSWERING
+        self._boundaries[name] = reasoning - done - 1
+        told = {
+            "request_id": f"own-{name}",
+            "phase": phase.value,
+            "pace": {"tau_s": 0.1},
+            "user": f"user-{self._chance.randrange(USERS)}",
+        }
+        return Request(
+            request_id=name,
+            prompt_token_ids=self._chance.choices(range(1000), k=prompt + done),
+            sampling_params=SamplingParams(
+                max_tokens=reasoning + answer - done,
+                ignore_eos=True,
+                detokenize=False,
+                extra_args={REQUEST_KEY: told},
+            ),
+            pooling_params=None,
+            block_hasher=self._hasher,
+        )
+
+    def _length(self, mean: int, most: int) -> int:
+        return min(most, 1 + int(self._chance.gammavariate(2.0, mean / 2.0)))
+
+
+class _TimedScheduler(PhaseScheduler):
+    """Decides by the modelled time."""
+
+    clock_s = 0.0
+
+    def now(self) -> float:
+        return self.clock_s
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums over steps."""
+
+    steps: int = 0
+    schedule_s: float = 0.0  # CPU time
+    update_s: float = 0.0
+    computed: int = 0  # tokens, with prompts and what is recomputed
+    generated: int = 0
+    preemptions: int = 0
+
+    @property
+    def step_s(self) -> float:
+        """CPU time of a step."""
+        return (self.schedule_s + self.update_s) / self.steps
+
+
+class Side:
+    """One scheduler with its own copy of the load."""
+
+    def __init__(self, name: str, scheduler: Scheduler, load: Load, case: Case) -> None:
+        self.name = name
+        self.counts = Counts()
+        self.scheduler = scheduler
+        self._load = load
+        self._requests = case.running + case.waiting
+        for _ in range(case.running):
+            scheduler.add_request(load.begun())
+        self._replace()
+
+    def step(self) -> None:
+        """One engine step; whoever finishes in it is replaced."""
+        scheduler, counts = self.scheduler, self.counts
+        if isinstance(scheduler, _TimedScheduler):
+            scheduler.clock_s += STEP_S
+        began = time.thread_time()
+        scheduled = scheduler.schedule()
+        counts.schedule_s += time.thread_time() - began
+        names = list(scheduled.num_scheduled_tokens)
+        output = ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: index for index, name in enumerate(names)},
+            sampled_token_ids=[self._sampled(scheduler.requests[name]) for name in names],
+        )
+        began = time.thread_time()
+        scheduler.update_from_output(scheduled, output)
+        counts.update_s += time.thread_time() - began
+        counts.steps += 1
+        counts.computed += scheduled.total_num_scheduled_tokens
+        counts.generated += sum(map(len, output.sampled_token_ids))
+        counts.preemptions += len(scheduled.preempted_req_ids or ())
+        self._replace()
+
+    def _sampled(self, request: Request) -> list[int]:
+        return [] if request.is_prefill_chunk else [self._load.token(request)]
+
+    def _replace(self) -> None:
+        while len(self.scheduler.requests) < self._requests:
+            self.scheduler.add_request(self._load.fresh())
+
+
+def sides(case: Case) -> list[Side]:
+    """vLLM's own scheduler, and the plugin with each policy."""
+    settings = WorkerSettings(
+        instance_id="overhead",
+        listen="",
+        model=str(MODEL),
+        served_model_name="",
+        max_num_seqs=case.running,
+        max_num_batched_tokens=STEP_TOKENS,
+        block_size=BLOCK,
+    )
+    config = vllm_config(settings)
+    table = config.additional_config[CONFIG_KEY]
+    result = []
+    for name in (DEFAULT, *POLICIES):
+        kind = Scheduler if name == DEFAULT else _TimedScheduler
+        config.additional_config = {
+            CONFIG_KEY: table | ({} if name == DEFAULT else {"policy": name})
+        }
+        scheduler = _scheduler(kind, config, case)
+        result.append(Side(name, scheduler, Load(0, table["think_end_token_id"]), case))
+    return result
+
+
+def _scheduler(kind: type[Scheduler], config: VllmConfig, case: Case) -> Scheduler:
+    # Without a backlog there is room for all, however long they get.
+    tokens = KV_TOKENS if case.waiting else config.model_config.max_model_len
+    blocks = case.running * tokens // BLOCK + 1
+    config.cache_config.num_gpu_blocks = blocks
+    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
+    init_none_hash(sha256)
+    return kind(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=BLOCK,
+        hash_block_size=BLOCK,
+        log_stats=True,
+    )
+
+
+def measure_overhead(quick: bool = False) -> dict[str, Any]:
+    """Every case under every policy.
+
+    :return: by the name of a case, the CPU time of a step under the first of `POLICIES`, as a
+        multiple of that of vLLM's own scheduler. And under "details", by case and scheduler:
+        ``ratio``, the median over the repeats, with ``ratio_p5`` and ``ratio_p95``; microseconds
+        ``schedule_us`` and ``update_us``; tokens ``generated``, and ``computed`` with prompts and
+        what had been lost; ``preemptions``. All of them for one step.
+    """
+    repeats, steps, warm_up = (10, 50, 150) if quick else (60, 50, 400)
+    details = {case.name: measure_case(case, repeats, steps, warm_up) for case in CASES}
+    ratios = {name: by_side[POLICIES[0]]["ratio"] for name, by_side in details.items()}
+    return {**ratios, "details": details}
+
+
+def measure_case(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str, dict[str, float]]:
+    """One case, by scheduler; see `measure_overhead`.
+
+    :param steps: of each scheduler in a repeat, a multiple of `TURN_STEPS`.
+    :param warm_up: steps before the first repeat.
+    """
+    contestants = sides(case)
+    take_turns(contestants, warm_up)
+    gc.collect()
+    gc.freeze()  # as vLLM's engine does: the collector does not go through what is there to stay
+    measured: list[list[Counts]] = []
+    try:
+        for _ in range(repeats):
+            for side in contestants:
+                side.counts = Counts()
+            take_turns(contestants, steps)
+            measured.append([side.counts for side in contestants])
+    finally:
+        gc.unfreeze()
+    by_side = list(zip(*measured, strict=True))
+    return {
+        side.name: summary(counts, by_side[0])
+        for side, counts in zip(contestants, by_side, strict=True)
+    }
+
+
+def take_turns(contestants: Sequence[Side], steps: int) -> None:
+    """So many steps of each, a few at a time, and the order reversed every time."""
+    order = list(contestants)
+    for _ in range(steps // TURN_STEPS):
+        for side in order:
+            for _ in range(TURN_STEPS):
+                side.step()
+        order.reverse()
+
+
+def summary(counts: Sequence[Counts], default: Sequence[Counts]) -> dict[str, float]:
+    """Figures of one scheduler from its repeats, and from those of vLLM's own."""
+    ratios = sorted(c.step_s / d.step_s for c, d in zip(counts, default, strict=True))
+    steps = sum(c.steps for c in counts)
+    return {
+        "ratio": statistics.median(ratios),
+        "ratio_p5": ratios[round(0.05 * (len(ratios) - 1))],
+        "ratio_p95": ratios[round(0.95 * (len(ratios) - 1))],
+        "schedule_us": 1e6 * statistics.median(c.schedule_s / c.steps for c in counts),
+        "update_us": 1e6 * statistics.median(c.update_s / c.steps for c in counts),
+        "generated": sum(c.generated for c in counts) / steps,
+        "computed": sum(c.computed for c in counts) / steps,
+        "preemptions": sum(c.preemptions for c in counts) / steps,
+    }
+
+
+def table(result: Mapping[str, Any]) -> Table:
+    """What `measure_overhead` returns, to be read."""
+    shown = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title="CPU time of schedule() + update_from_output() per step; tokens of a step",
+    )
+    for name in ("case", "policy"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("ratio", "p5-p95", "limit", "us", "made", "computed", "swaps"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for case in CASES:
+        for name, figures in result["details"][case.name].items():
+            shown.add_row(
+                case.name,
+                name,
+                f"{figures['ratio']:.3f}",
+                f"{figures['ratio_p5']:.2f}-{figures['ratio_p95']:.2f}",
+                f"{case.limit:.2f}" if name == POLICIES[0] else "",
+                f"{figures['schedule_us']:.0f}+{figures['update_us']:.0f}",
+                f"{figures['generated']:.1f}",
+                f"{figures['computed']:.1f}",
+                f"{figures['preemptions']:.2f}",
+                end_section=name == POLICIES[-1],
+            )
+    return shown
+
+
+def main() -> None:
+    """``python -m bench.policies.scheduler_overhead [--quick] [--json FILE]``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.policies.scheduler_overhead", description=__doc__
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer steps: half a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    arguments = parser.parse_args()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    result = measure_overhead(arguments.quick)
+    Console().print(table(result))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""A cluster in virtual time: modelled devices, everything else the code that serves.
+
+vLLM's scheduler with our plugin decides inside an instance (`bench.simulator.instance`), the
+gateway's placement decides between them, the pacer's QoE says how readers fare: the simulator calls
+these functions and has no copy of them.
+
+Three things are written a second time, because the gateway's own need links and sessions: what
+placement sees of an instance (`bench.simulator.view`, as `gateway.routing.instance`), the moment at
+which a request is decided on at its boundary, and what is noted of its first answering token (as
+`gateway.routing.router`). A parity test holds the two together: it drives the gateway's cluster
+with the events of random simulations and compares every decision
+(``tests/bench/simulator/test_parity.py``).
+
+Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
+such as `bench.simulator.chrome_trace`, is a `Watch`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from bench.simulator.instance import Ended, InstanceTotals, Live, SimulatedInstance
+from bench.simulator.scheduler import Clock
+from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
+from bench.simulator.timeline import TTFAT_S, Timeline
+from bench.simulator.view import Move, view_rules
+from bench.workloads.arrivals import Arrival
+from gateway.policy.boundary_costs import BoundaryTimes
+from gateway.policy.placement import (
+    PAPER,
+    InstanceView,
+    MoveCost,
+    Rules,
+    place_at_boundary,
+    place_new_request,
+)
+from workers.policy.settings import PolicySettings
+
+NO_MIGRATION = replace(PAPER, boundary="off")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What of a run is measured: requests that arrive in it, tokens generated in it."""
+
+    from_s: float
+    to_s: float
+
+    def __contains__(self, at_s: float) -> bool:
+        return self.from_s <= at_s < self.to_s
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """The outcome of `simulate`."""
+
+    timelines: list[Timeline]  # of the measured requests, in the order of arrival
+    totals: list[InstanceTotals]  # from the start to the end of the run
+    generated_tokens: int  # in the window
+    ended_s: float
+    migrations: int
+
+
+class Watch:
+    """Is told what happens in a simulation, in the order of virtual time; by itself ignores it."""
+
+    def arrived(self, now: float, instance: SimulatedInstance, live: Live) -> None:
+        """A new request was placed."""
+
+    def step_began(self, now: float, instance: SimulatedInstance) -> None:
+        """A step, or a leap; `SimulatedInstance.computing` says who takes part."""
+
+    def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
+        """Its tokens are counted; nothing was decided upon them yet.
+
+        Of a leap that is still under way: as many of its steps as have ended, before something is
+        decided elsewhere. Their tokens are in ``ended``, nobody is done or has crossed.
+        """
+
+    def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
+        """A request at its boundary stays, or is to go."""
+
+    def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
+        """It is on its way, queued there."""
+
+    def closed(self, now: float) -> None:
+        """The simulation is over; what is not finished never will be."""
+
+
+_NOBODY = Watch()
+
+
+def simulate(
+    settings: InstanceSettings,
+    instances: int,
+    arrivals: Iterable[Arrival],
+    window: Window,
+    progress: Callable[[float], None] = lambda now: None,
+    rules: Rules = NO_MIGRATION,
+    watch: Watch = _NOBODY,
+) -> ClusterRun:
+    """Run until every request that arrives in the window is finished, while others still arrive.
+
+    :param arrivals: in order of time; if they end early, the last requests run under less load.
+    :param progress: called now and then with the virtual time, seconds.
+    :param rules: of placement; requests change instances only with ``settings.migration``.
+    """
+    return Cluster(settings, instances, window, rules, watch).run(iter(arrivals), progress)
+
+
+class Cluster:
+    """The instances of one simulation, and what happens to them."""
+
+    def __init__(
+        self,
+        settings: InstanceSettings,
+        instances: int,
+        window: Window,
+        rules: Rules,
+        watch: Watch = _NOBODY,
+    ) -> None:
+        self._clock = Clock()
+        factory = SchedulerFactory(settings)
+        self.network = factory.network
+        self.instances = {
+            name: SimulatedInstance(name, settings, factory, self._clock)
+            for name in (f"instance-{index}" for index in range(instances))
+        }
+        self._rules = rules
+        numbers = PolicySettings.of({"policy": settings.policy, **settings.policy_numbers})
+        self._view_rules = view_rules(numbers)
+        self._block_size = settings.profile.kv.block_size
+        self._watch = watch
+        self._moving = settings.migration and rules.boundary != "off"
+        self._migrations = 0
+        self._placed = 0  # for taking turns
+        self._moves: list[Move] = []  # under way
+        self._staying: list[tuple[Live, SimulatedInstance]] = []  # until the first token
+        self._boundary_times = BoundaryTimes()
+        self._window = window
+        self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
+        self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
+        self._order = itertools.count()  # of events at one moment: the order of their making
+        self._measured: list[Timeline] = []
+        self._unfinished = 0  # of the measured
+        self._generated = 0
+        for instance in self.instances.values():
+            instance.cut = partial(self._will_end, instance)
+            instance.window_to_s = window.to_s
+
+    def run(
+        self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
+    ) -> ClusterRun:
+        """See `simulate`; once only."""
+        coming = next(arrivals, None)
+        while True:
+            if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
+                if coming.at_s >= self._window.to_s and not self._unfinished:
+                    self._end_before(coming.at_s)
+                    break
+                arrival, coming = coming, next(arrivals, None)
+                self._arrive(arrival)
+                progress(self._clock.now)
+            elif self._steps:
+                self._end_step()
+                if not self._unfinished and self._clock.now >= self._window.to_s:
+                    break
+            else:
+                break
+        self._catch_up()
+        self._watch.closed(self._clock.now)
+        return ClusterRun(
+            timelines=self._measured,
+            totals=[instance.final_totals() for instance in self.instances.values()],
+            generated_tokens=self._generated,
+            ended_s=self._clock.now,
+            migrations=self._migrations,
+        )
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._clock.now = arrival.at_s
+        self._catch_up()
+        chosen = place_new_request(self._views(), self._rules, turn=self._placed)
+        self._placed += 1
+        assert chosen is not None
+        timeline = Timeline(arrival.at_s, arrival.lengths)
+        measured = arrival.at_s in self._window
+        if measured:
+            self._measured.append(timeline)
+            self._unfinished += 1
+        instance = self.instances[chosen]
+        live = instance.add(f"request-{next(self._order)}", timeline, measured)
+        self._watch.arrived(self._clock.now, instance, live)
+        if not instance.busy:
+            self._begin_step(instance)
+
+    def _begin_step(self, instance: SimulatedInstance) -> None:
+        end_s = instance.begin_step()
+        if end_s is not None:
+            self._watch.step_began(self._clock.now, instance)
+            self._will_end(instance, end_s)
+
+    def _will_end(self, instance: SimulatedInstance, end_s: float) -> None:
+        order = self._valid[instance.name] = next(self._order)
+        heapq.heappush(self._steps, (end_s, order, instance))
+
+    def _count(self, tokens: dict[float, int]) -> None:
+        for at_s, count in tokens.items():
+            if at_s in self._window:
+                self._generated += count
+
+    def _end_step(self) -> None:
+        end_s, order, instance = heapq.heappop(self._steps)
+        if order != self._valid[instance.name]:
+            return
+        self._clock.now = end_s
+        ended = instance.end_step()
+        self._count(ended.tokens)
+        self._unfinished -= sum(live.measured for live in ended.done)
+        if self._moving and ended.crossed:
+            self._catch_up()  # what is decided next depends on the others
+        self._watch.step_ended(self._clock.now, instance, ended)
+        if self._moving:
+            self._note_first_tokens(instance)
+        for live in ended.crossed:
+            if self._moving:
+                self._at_boundary(instance, live)
+            else:
+                self._watch.decided(self._clock.now, instance, live, instance.name)
+        self._begin_step(instance)
+
+    def _catch_up(self) -> None:
+        """Count, and tell of, the steps of leaps that have ended by now."""
+        now = self._clock.now
+        for instance in self.instances.values():
+            tokens = instance.catch_up(now)
+            if tokens:
+                self._count(tokens)
+                self._watch.step_ended(now, instance, Ended(tokens, [], []))
+                if self._moving:
+                    self._note_first_tokens(instance)
+
+    def _end_before(self, at_s: float) -> None:
+        """The simulation ends with the last step that has ended by then."""
+        last_s, self._clock.now = self._clock.now, at_s
+        self._catch_up()
+        ended_s = [instance.step_ended_s for instance in self.instances.values()]
+        self._clock.now = max(last_s, *ended_s)
+
+    def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
+        """Decide as the gateway does, and carry it out."""
+        now = self._clock.now
+        kv_blocks = -(-live.kv_tokens // self._block_size)
+
+        def cost() -> MoveCost | None:
+            return self._boundary_times.cost(here.name, kv_blocks, TTFAT_S, now)
+
+        chosen = place_at_boundary(
+            self._views(live),
+            here.name,
+            kv_blocks,
+            self._rules,
+            under_way=len(self._moves),
+            cost=cost,
+        )
+        self._watch.decided(now, here, live, chosen)
+        if chosen == here.name:
+            if self._rules.cost_check:
+                self._staying.append((live, here))
+            return
+        self._migrations += 1
+        there, held = self.instances[chosen], here.hand_over(live)
+        move = Move(live, here.name, chosen, live.generated, kv_blocks, now, held)
+        self._moves.append(move)
+        there.receive(live, f"request-{next(self._order)}", held)
+        self._watch.moved(now, there, move)
+        if not there.busy:
+            self._begin_step(there)
+
+    def _views(self, at_boundary: Live | None = None) -> list[InstanceView]:
+        return [
+            instance.view(self._view_rules, self._moves, at_boundary)
+            for instance in self.instances.values()
+        ]
+
+    def _note_first_tokens(self, instance: SimulatedInstance) -> None:
+        """Who has come to his first answering token has arrived, and tells what it took."""
+        for move in [move for move in self._moves if move.target == instance.name]:
+            if move.live.generated > move.generated:
+                self._moves.remove(move)
+                answered_s = move.live.timeline.answer_s[0]
+                if move.held.claimed:
+                    seconds = answered_s - move.boundary_s
+                    self._boundary_times.moved(move.kv_blocks, seconds, answered_s)
+        left = []
+        for live, here in self._staying:
+            boundary_s, answer_s = live.timeline.boundary_s, live.timeline.answer_s
+            if not answer_s:
+                left.append((live, here))
+            elif boundary_s is not None:
+                self._boundary_times.stayed(here.name, answer_s[0] - boundary_s, answer_s[0])
+        self._staying = left

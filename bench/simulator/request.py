@@ -1,0 +1,80 @@
+"""A request in a simulated instance: how far it is, and whether its reader is content.
+
+What is known of readers is counted only where it can matter: most of them never have to wait.
+Knows no scheduler and no instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vllm.v1.request import Request
+
+from bench.simulator.timeline import SLO_QOE, TAU_S, Timeline
+from pacer import RunningQoE
+
+
+class Live:
+    """A request in an instance."""
+
+    __slots__ = ("_qoe", "generated", "measured", "preemptions", "request", "timeline")
+
+    def __init__(self, request: Request, timeline: Timeline, measured: bool) -> None:
+        self.request = request  # vLLM's record, another one on every instance
+        self.timeline = timeline
+        self.measured = measured
+        self.generated = 0
+        self.preemptions = 0  # on earlier instances
+        self._qoe: RunningQoE | None = None  # of its reader, from when that one first had to wait
+
+    @property
+    def kv_tokens(self) -> int:
+        """Of its prompt and its output."""
+        return self.timeline.lengths.prompt + self.generated
+
+    @property
+    def reasoning_ahead(self) -> int:
+        """Tokens until its boundary; 0 or less after it."""
+        return self.timeline.lengths.reasoning - self.generated
+
+    @property
+    def tokens_ahead(self) -> int:
+        """Until it comes to its answer, or else to its end."""
+        left = self.reasoning_ahead
+        return left if left > 0 else left + self.timeline.lengths.answer
+
+    def within_slo(self, now: float) -> bool:
+        """As the gateway's pacer says it."""
+        if self._qoe is None:
+            answer_s = self.timeline.answer_s
+            # The QoE of a reader who never had to wait is 1.
+            if not answer_s or now <= answer_s[0] + len(answer_s) * TAU_S:
+                return True
+            self._waited()
+        assert self._qoe is not None
+        return self._qoe.at(now) >= SLO_QOE
+
+    def produced(self, times_s: Sequence[float]) -> None:
+        """More tokens, at least one."""
+        timeline = self.timeline
+        before = len(timeline.answer_s)
+        preemptions = self.preemptions + self.request.num_preemptions
+        timeline.produced_all(self.generated, times_s, preemptions)
+        self.generated += len(times_s)
+        answer_s = timeline.answer_s
+        if self._qoe is not None:
+            for token_s in answer_s[before:]:
+                self._qoe.deliver(token_s)
+        elif len(answer_s) > before and answer_s[-1] > answer_s[0] + before * TAU_S:
+            # The last of them is not in time for the place of the first: look at each.
+            due_s = answer_s[0]
+            places = range(before, len(answer_s))
+            if any(answer_s[place] > due_s + place * TAU_S for place in places):
+                self._waited()
+
+    def _waited(self) -> None:
+        """Its reader ran out of tokens: from here on the QoE has to be known."""
+        answer_s = self.timeline.answer_s
+        self._qoe = RunningQoE(tau_s=TAU_S, origin_s=answer_s[0])
+        for token_s in answer_s:
+            self._qoe.deliver(token_s)

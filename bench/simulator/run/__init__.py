@@ -1,0 +1,1 @@
+"""``pascal simulate run``."""

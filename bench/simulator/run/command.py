@@ -1,0 +1,347 @@
+"""``pascal simulate run``: how a cluster would fare, before anybody pays for it.
+
+Policies, boundary rules, numbers of instances and rates can be lists; every combination runs under
+the same arrivals and is shown side by side. The JSON holds no wall-clock time: the same command
+writes the same bytes. Imports no engine before everything that was asked for is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.reporting.errors import BenchmarkError
+from bench.reporting.outputs import prepare_json, write_json
+from bench.simulator.parallel import in_parallel
+from bench.simulator.run.report import config_of, results_of, table_of, title_of
+from bench.simulator.run.settings import (
+    BOUNDARIES,
+    Case,
+    CaseRun,
+    Load,
+    Settings,
+    Variant,
+    check_policies,
+    labels,
+    load_of,
+    numbers_of,
+    variants,
+)
+from workers.emulation.device import DeviceProfile
+from workers.emulation.profile import ProfileError
+
+_FILE_COLUMNS = 160  # where there is no terminal: room for the table
+_INTERRUPTED = 130
+
+T = TypeVar("T")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal simulate run``."""
+    parser.usage = "%(prog)s [flags]"  # all of them before every error would bury it
+    _add_load(parser)
+    _add_cluster(parser)
+    _add_output(parser)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what comes").add_argument
+    add("--workload", default=None, metavar="NAME", help="lengths and clients (arena-hard)")
+    add("--trace", metavar="FILE", help="a recorded trace instead")
+    add("--trace-format", default="auto", metavar="NAME", help="of the trace")
+    add(
+        "--trace-split",
+        metavar="NAME",
+        help="what of its output is reasoning",
+    )
+    add(
+        "--rate",
+        type=_list_of(_above_0),
+        default=(None,),
+        metavar="R,...",
+        help="requests per second, all instances together; default: the workload's own",
+    )
+    add("--burstiness", type=_above_0, default=1.0, metavar="B", help="1: Poisson; less: bursts")
+    add("--warm-up", type=_duration, default=60.0, metavar="TIME", help="not measured (60s)")
+    add("--seconds", type=_duration, default=None, metavar="TIME", help="measured (120s)")
+    add("--num-requests", type=_count, metavar="N", help="measure so many instead")
+    add("--cool-down", type=_duration, default=60.0, metavar="TIME", help="load goes on (60s)")
+    add("--seeds", type=_list_of(_seed), default=(1,), metavar="S,...", help="of arrivals (1)")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what serves it").add_argument
+    add(
+        "--policy",
+        type=_list_of(str),
+        default=("slack",),
+        metavar="NAME,...",
+        help="slack, pascal, rr, fcfs, andes, tokenflow; oracle: fcfs with memory for all (slack)",
+    )
+    add(
+        "--boundary",
+        type=_list_of(_one_of(BOUNDARIES)),
+        default=("off",),
+        metavar="RULE,...",
+        help="where requests answer: off (they stay), always, adaptive, balance (off)",
+    )
+    add("--instances", type=_list_of(_count), default=(1,), metavar="N,...", help="engines (1)")
+    add("--profile", default="h100-qwen32b", metavar="NAME|FILE", help="model and device")
+    add("--tensor-parallel-size", type=_count, metavar="T", help="devices of an instance")
+    add("--kv-share", type=_share, default=1.0, metavar="X", help="of the KV memory to use (1.0)")
+    add("--max-num-seqs", type=_count, default=1024, metavar="N", help="batch slots (1024)")
+    add("--max-num-batched-tokens", type=_count, default=8192, metavar="N", help="(8192)")
+    add(
+        "--offload",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the KV of preempted requests in host memory",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="numbers",
+        metavar="KEY=VALUE",
+        help="a number of the policy, or placement.KEY of placement",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is told").add_argument
+    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add(
+        "--chrome-trace",
+        type=Path,
+        metavar="FILE",
+        help="for Perfetto; with several cases one file each, named after them",
+    )
+
+
+# ---- reading flags ------------------------------------------------------------------------------
+
+
+def _list_of(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    def read_list(text: str) -> tuple[T, ...]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise argparse.ArgumentTypeError(f"{text!r} has an empty part")
+        return tuple(dict.fromkeys(read(part) for part in parts))
+
+    return read_list
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _above_0(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1")
+    return value
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s, 500ms or 2m")
+    return float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _one_of(known: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+        return text
+
+    return read
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """What holds for all cases.
+
+    :raises BenchmarkError: if flags do not fit together.
+    """
+    if args.workload is not None and args.trace is not None:
+        raise BenchmarkError("--workload and --trace: one of them")
+    if args.seconds is not None and args.num_requests is not None:
+        raise BenchmarkError("--seconds and --num-requests: one of them")
+    if args.seconds == 0:
+        raise BenchmarkError("--seconds: must be above 0")
+    if args.trace is not None and not Path(args.trace).exists():
+        raise BenchmarkError(f"--trace {args.trace}: no such file")
+    policy_numbers, placement = numbers_of(args.numbers)
+    check_policies(args.policy)
+    return Settings(
+        source=args.trace or args.workload or "arena-hard",
+        trace_format=args.trace_format,
+        trace_split=args.trace_split,
+        burstiness=args.burstiness,
+        profile=args.profile,
+        tensor_parallel_size=args.tensor_parallel_size,
+        kv_share=args.kv_share,
+        max_num_seqs=args.max_num_seqs,
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        offload=args.offload,
+        warm_up_s=args.warm_up,
+        seconds=120.0 if args.seconds is None else args.seconds,
+        num_requests=args.num_requests,
+        cool_down_s=args.cool_down,
+        policy_numbers=policy_numbers,
+        placement=placement,
+    )
+
+
+# ---- running ------------------------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate and tell; :return: the exit status."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_COLUMNS)
+    try:
+        settings = settings_of(args)
+        device = settings.device()
+        chosen = variants(
+            {
+                "policy": args.policy,
+                "boundary": args.boundary,
+                "instances": args.instances,
+                "rate": args.rate,
+            }
+        )
+        _check(settings, chosen)
+        cases = [Case(variant, seed) for seed in args.seeds for variant in chosen]
+        loads = _loads(settings, device, cases)
+        traces = _traces(args.chrome_trace, labels(chosen), cases)
+        prepare_json(args.json, keep=False)
+    except (BenchmarkError, ProfileError) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    try:
+        runs = _simulate(console, settings, cases, traces)
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pascal: interrupted; nothing was written", file=sys.stderr)
+        return _INTERRUPTED
+    results = results_of(chosen, runs)
+    console.print(table_of(title_of(settings, device, loads), results))
+    write_json(
+        args.json,
+        {
+            "config": config_of(settings, args.seeds, device),
+            "results": results,
+        },
+    )
+    return 0
+
+
+def _check(settings: Settings, chosen: Sequence[Variant]) -> None:
+    """:raises BenchmarkError: if settings that can be read cannot be had."""
+    device = settings.device()
+    if settings.longest(device) < 2 * device.kv.block_size:
+        raise BenchmarkError(
+            f"--kv-share {settings.kv_share:g}: leaves {settings.kv_blocks(device)} KV blocks of "
+            f"{device.kv.blocks}, too few for any request"
+        )
+    if settings.max_num_batched_tokens < settings.max_num_seqs:
+        raise BenchmarkError(
+            f"--max-num-batched-tokens {settings.max_num_batched_tokens}: must not be below "
+            f"--max-num-seqs {settings.max_num_seqs}, which may all want a token at once"
+        )
+    if not settings.offload and any(variant.boundary != "off" for variant in chosen):
+        raise BenchmarkError("--no-offload: without it requests cannot move; use --boundary off")
+
+
+def _loads(settings: Settings, device: DeviceProfile, cases: Sequence[Case]) -> list[Load]:
+    """Of each seed and rate, once: what is wrong with them is said before anything runs."""
+    workload = settings.workload()
+    distinct = {(case.variant.rate, case.seed): case for case in cases}
+    return [load_of(settings, workload, device, case) for case in distinct.values()]
+
+
+def _traces(
+    path: Path | None, names: Mapping[Variant, str], cases: Sequence[Case]
+) -> list[Path | None]:
+    """A file for each case.
+
+    :raises BenchmarkError: if one cannot be written.
+    """
+    if path is None:
+        return [None] * len(cases)
+    found: list[Path | None] = []
+    for case in cases:
+        name = re.sub(r"[^\w.]+", "-", f"{names[case.variant]}, seed {case.seed}")
+        file = path if len(cases) == 1 else path.with_name(f"{path.stem}-{name}{path.suffix}")
+        try:
+            file.open("a").close()
+        except OSError as error:
+            raise BenchmarkError(f"--chrome-trace {file}: {error.strerror}") from error
+        found.append(file)
+    return found
+
+
+def _simulate(
+    console: Console, settings: Settings, cases: Sequence[Case], traces: Sequence[Path | None]
+) -> list[CaseRun]:
+    # Read when vLLM is imported, in the processes that are started.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TORCH_LOGS", "-torch._library.triton")  # that there is no GPU
+    # Of hashes of KV blocks; nothing is to depend on them, and so nothing does.
+    os.environ.setdefault("PYTHONHASHSEED", "0")
+    work = [
+        (index, case, settings, trace)
+        for index, (case, trace) in enumerate(zip(cases, traces, strict=True))
+    ]
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("virtual time", total=len(cases))
+        runs = list(
+            in_parallel(_run_case, work, lambda done: progress.update(task, completed=done))
+        )
+    return sorted(runs, key=lambda run: cases.index(run.case))
+
+
+def _run_case(index: int, case: Case, settings: Settings, trace: Path | None) -> CaseRun:
+    """In a process of its own: an engine is imported there only."""
+    from bench.simulator.run.case import run_case
+
+    return run_case(index, case, settings, trace)

@@ -1,0 +1,249 @@
+"""What ``pascal simulate run`` is asked for, checked: axes that vary, and what holds for all cases.
+
+Pure but for the reading of profiles and traces. Every combination of the axes under every seed is a
+`Case`. Imports no engine: what is wrong is said before one is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.reporting.errors import BenchmarkError
+from bench.simulator.results import ORACLE, PolicyRun
+from bench.workloads.arrivals import Arrival
+from bench.workloads.named import Workload, workload_of
+from gateway.policy.placement import Rules
+from workers.emulation.device import DeviceProfile
+from workers.emulation.profile import load_profile
+from workers.policy.settings import BASELINES, POLICIES, PolicySettings
+
+BOUNDARIES = ("off", "always", "adaptive", "balance")
+LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
+_PLACEMENT = "placement."
+_HOPELESS = 1000  # requests that are refused for each that is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One combination of what varies."""
+
+    policy: str
+    boundary: str
+    instances: int
+    rate: float | None  # requests per second, all instances together; None: the workload's own
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A variant under the arrivals of one seed."""
+
+    variant: Variant
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What holds for every case."""
+
+    source: str  # a workload's name, or a trace's file
+    trace_format: str = "auto"
+    trace_split: str | None = None
+    burstiness: float = 1.0
+    profile: str = "h100-qwen32b"
+    tensor_parallel_size: int | None = None  # None: the profile's
+    kv_share: float = 1.0  # of the device's KV memory
+    max_num_seqs: int = 1024
+    max_num_batched_tokens: int = 8192
+    offload: bool = True
+    warm_up_s: float = 60.0
+    seconds: float = 120.0  # in which the requests arrive that are measured
+    num_requests: int | None = None  # that many instead
+    cool_down_s: float = 60.0  # further arrivals after them
+    policy_numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    placement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def device(self) -> DeviceProfile:
+        """Of one instance; raises `workers.emulation.profile.ProfileError`."""
+        return load_profile(self.profile, self.tensor_parallel_size)
+
+    def workload(self) -> Workload:
+        """What comes; raises `BenchmarkError`."""
+        return workload_of(self.source, format=self.trace_format, split=self.trace_split)
+
+    def kv_blocks(self, device: DeviceProfile) -> int:
+        """Of one instance, vLLM's null block included."""
+        return int(device.kv.blocks * self.kv_share)
+
+    def longest(self, device: DeviceProfile) -> int:
+        """Tokens of prompt and output that one instance can hold; longer requests are refused."""
+        return min(LONGEST, (self.kv_blocks(device) - 1) * device.kv.block_size)
+
+    def rules(self, boundary: str) -> Rules:
+        """Of placement: the gateway's, unless set otherwise."""
+        return Rules(**{**self.placement, "boundary": boundary})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The requests of one case."""
+
+    arrivals: list[Arrival]
+    from_s: float  # those that arrive from then on are measured,
+    to_s: float  # and until then
+    measured: int
+    refused: int  # of those that would be: no instance can hold them
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRun:
+    """The outcome of one case."""
+
+    case: Case
+    run: PolicyRun
+    refused: int  # requests that no instance could hold
+    migrations: int
+    busy_share: float  # of the instances' time, in which they computed
+    kv_peak_share: float  # of the fullest instance's blocks
+    ended_s: float  # virtual time
+
+
+def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:
+    """Every combination, once; the oracle has memory for everybody, so nobody moves."""
+    names = ("policy", "boundary", "instances", "rate")
+    found = (
+        Variant(**dict(zip(names, values, strict=True)))
+        for values in itertools.product(*(axes[name] for name in names))
+    )
+    return list(
+        dict.fromkeys(
+            dataclasses.replace(variant, boundary="off") if variant.policy == ORACLE else variant
+            for variant in found
+        )
+    )
+
+
+def labels(chosen: list[Variant]) -> dict[Variant, str]:
+    """What sets each apart, such as ``slack, 8 instances``; its policy if nothing else does."""
+    forms: dict[str, Callable[[Variant], str]] = {
+        "boundary": lambda v: v.boundary,
+        "instances": lambda v: f"{v.instances} instance{'s' if v.instances > 1 else ''}",
+        "rate": lambda v: "own rate" if v.rate is None else f"{v.rate:g}/s",
+    }
+    kept = [
+        form
+        for name, form in forms.items()
+        if len({getattr(variant, name) for variant in chosen if variant.policy != ORACLE}) > 1
+    ]
+    return {v: ", ".join([v.policy, *(form(v) for form in kept)]) for v in chosen}
+
+
+def load_of(settings: Settings, workload: Workload, device: DeviceProfile, case: Case) -> Load:
+    """What comes in one case.
+
+    :raises BenchmarkError: if there is nothing to measure.
+    """
+    longest = settings.longest(device)
+    arrivals: list[Arrival] = []
+    from_s, to_s = settings.warm_up_s, settings.warm_up_s + settings.seconds
+    if settings.num_requests is not None:
+        to_s = math.inf
+    measured = refused = 0
+    for arrival in _coming(settings, workload, case):
+        if arrival.at_s >= to_s + settings.cool_down_s:
+            break
+        lengths = arrival.lengths
+        inside = from_s <= arrival.at_s < to_s
+        if lengths.prompt + lengths.reasoning + lengths.answer > longest:
+            refused += inside
+            if math.isinf(to_s) and refused > _HOPELESS * (measured + 1):
+                break  # endless arrivals, hardly any of which an instance can hold
+            continue
+        if inside and measured == settings.num_requests:
+            to_s = arrival.at_s
+            inside = False
+        measured += inside
+        arrivals.append(arrival)
+    if not measured or (math.isinf(to_s) and refused > _HOPELESS * (measured + 1)):
+        problem = (
+            f"{refused} of {refused + measured} requests are longer than the {longest} tokens that "
+            "an instance can hold"
+            if refused
+            else f"no request comes between {from_s:g} s and {to_s:g} s"
+        )
+        raise BenchmarkError(f"{settings.source}: {problem}")
+    if math.isinf(to_s):  # it ended first
+        to_s = math.nextafter(arrivals[-1].at_s, math.inf)
+    return Load(arrivals, from_s, to_s, measured, refused)
+
+
+def _coming(settings: Settings, workload: Workload, case: Case) -> Iterator[Arrival]:
+    return workload.arrivals(case.variant.rate, case.seed, burstiness=settings.burstiness)
+
+
+def numbers_of(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``key=value`` texts: numbers of the policy, and of ``placement``.
+
+    :raises BenchmarkError: naming the key that is wrong.
+    """
+    policy: dict[str, Any] = {}
+    placement: dict[str, Any] = {}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise BenchmarkError(f"--set {text}: expected KEY=VALUE")
+        if key.startswith(_PLACEMENT):
+            name = key.removeprefix(_PLACEMENT)
+            placement[name] = _typed(Rules, name, value, text)
+        else:
+            policy[key] = _typed(PolicySettings, key, value, text)
+    try:
+        PolicySettings.of(policy)
+    except ValueError as error:
+        raise BenchmarkError(f"--set: {error}") from error
+    return policy, placement
+
+
+def _typed(table: type[Rules] | type[PolicySettings], key: str, value: str, text: str) -> Any:
+    """A number, or a word, as the key wants it."""
+    axes = ("policy", "boundary")
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(table) if f.name not in axes}
+    if key not in kinds:
+        close = difflib.get_close_matches(key, kinds, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(kinds)}"
+        raise BenchmarkError(f"--set {text}: unknown key {key!r}; {hint}")
+    try:
+        match kinds[key]:
+            case "int":
+                number: float = int(value)
+            case "float":
+                number = float(value)
+            case "bool":
+                return {"true": True, "false": False}[value.lower()]
+            case _:
+                return _word(key, value)
+    except (ValueError, KeyError) as error:
+        raise BenchmarkError(f"--set {text}: {value!r} is no {kinds[key]}") from error
+    if not 0 <= number < float("inf"):
+        raise BenchmarkError(f"--set {text}: must be at least 0 and finite")
+    return number
+
+
+def _word(key: str, value: str) -> str:
+    known = {"new": ("pascal", "round_robin", "least_kv")}[key]
+    if value not in known:
+        raise ValueError(value)
+    return value
+
+
+def check_policies(names: tuple[str, ...]) -> None:
+    """:raises BenchmarkError: for a policy that does not exist."""
+    known = (*POLICIES, *BASELINES, ORACLE)
+    for name in names:
+        if name not in known:
+            raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")

@@ -1,0 +1,387 @@
+"""The plugin's scheduler in virtual time, without work that changes nothing.
+
+Three kinds of short cut, none with decisions of its own. Within a step, vLLM's bookkeeping of
+requests to which nothing happens is left out, and so is what only a model runner would read. Where
+memory is too short for the next request in the queue, vLLM is not asked to find that out again. And
+steps between which nothing can be decided are taken in one go, a leap: vLLM takes them as one step
+in which every request has so many draft tokens, all of which come true.
+
+A leap is planned when it begins and handed to vLLM when it ends, or when somebody interferes with
+the instance, whichever comes first: then as many of its steps as have begun. So it need not end
+before something happens elsewhere.
+
+Tests hold the results against those of a scheduler that does none of it. What a leap shifts is when
+KV is stored to the host, and when that is noticed: at its end, not in its midst. What it fills of a
+request that ends with it is not stored at all; nobody would ask for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from workers.emulation.profile import StepTimes
+from workers.policy.resume_cost import ENOUGH_SAMPLES, ResumeCosts
+from workers.policy.settings import PolicySettings
+from workers.scheduler.plugin import PhaseScheduler
+
+_DRAFT_ID = 100
+_LONGEST = 64  # steps in one leap; keeps the lists of draft tokens short
+
+
+class Clock:
+    """The time of a simulation, seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def read(self) -> float:
+        """As `time.monotonic`."""
+        return self.now
+
+
+class _DraftingScheduler(Scheduler):  # type: ignore[misc]
+    """vLLM's scheduler between the plugin's decisions and its own work."""
+
+    step_ends: list[float]  # of the step that is taken, if it is a leap; else empty
+
+    def hopeless(self) -> bool:
+        """Whether it is certain that nobody who waits can be admitted now."""
+        return False
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """One step, or several as one."""
+        if self.step_ends:
+            drafts = [_DRAFT_ID] * (len(self.step_ends) - 1)
+            for request in self.running:
+                request.spec_token_ids = drafts
+        if not self.hopeless():
+            return super().schedule(*args, **kwargs)
+        # vLLM's own way of admitting nobody new; steps only take memory away.
+        self._pause_state = PauseState.PAUSED_NEW
+        try:
+            return super().schedule(*args, **kwargs)
+        finally:
+            self._pause_state = PauseState.UNPAUSED
+
+
+class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
+    """The plugin on a clock of its own.
+
+    Unless it is ``exact``: call `plan` before each `schedule`, and hand what it returned, or the
+    first steps of it, over in ``step_ends``, with the clock as it was at `plan`. In between nothing
+    may happen to the scheduler. After `update_from_output` call `store_filled`.
+    """
+
+    clock: Clock
+    exact: bool  # skip nothing, leap never
+    leaps: bool
+    step_times: StepTimes
+    # The transfer that next brings a request its KV back ends then; None: there is none.
+    next_load_s: Callable[[], float | None]
+    # From then on a step has something else to look after; infinite: there is nothing.
+    look_at_s: Callable[[], float]
+    # Tokens until a request comes to its answer or its end.
+    tokens_ahead: Callable[[Request], int]
+
+    def prepare(self) -> None:
+        """Call once the attributes above are set."""
+        self.step_ends = []
+        # Nobody who waits can be admitted before something happens: it was tried.
+        self._settled = False
+        # Their full blocks are still to be stored; in the order in which they were filled.
+        self._filled: dict[str, None] = {}
+        if not self.exact:
+            self._skip_needless_work()
+
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self.clock.now
+
+    def use_policy(self, settings: PolicySettings) -> None:
+        """Also remember its numbers: they bound leaps."""
+        super().use_policy(settings)
+        self._numbers = settings
+        # Else each step decides, and it would twice.
+        self._pauses = min(settings.review_s, settings.low_water_s) > 0
+
+    # ---- leaps
+
+    def plan(self) -> list[float]:
+        """When the next steps end in which it is certain that nothing but decoding happens.
+
+        A decision that is due is made first.
+
+        :return: at least two, or none: then `schedule` takes a step as it comes.
+        """
+        if not self.leaps or not self.running or not self._pauses:
+            return []
+        preemptions, decided_s = self._preemptions, self._review_s()
+        if self._dispatcher is not None:
+            self._dispatcher.before_step(self.now())  # does nothing when `schedule` calls it again
+        if self._review_s() != decided_s:
+            self._settled = False
+        if self._preemptions != preemptions or self.deferred_frees or not self._calm():
+            return []
+        most, kv_tokens, ample = self._steps_ahead()
+        if most < 2:
+            return []
+        ends = self._ends(most, kv_tokens, math.inf if ample else self._review_s())
+        return ends if len(ends) > 1 else []
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """As the plugin's, and look whether the next one may be a leap."""
+        preemptions = self._preemptions
+        output: SchedulerOutput = super().schedule(*args, **kwargs)
+        self._settled = not (
+            output.scheduled_new_reqs
+            or output.scheduled_cached_reqs.resumed_req_ids
+            or self._preemptions != preemptions
+            # With no token left vLLM tried nobody.
+            or output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
+            or self.deferred_frees
+            or self._anyone_moving()
+        )
+        return output
+
+    def add_request(self, request: Request) -> None:
+        """Somebody new waits."""
+        self._settled = False
+        super().add_request(request)
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        self._settled = False
+        self._filled.pop(request.request_id, None)
+        return super()._free_request(request, *args, **kwargs)
+
+    def give_back(self, request_id: str) -> None:
+        """Blocks that were held for another instance are free, as when a worker reports it."""
+        self._settled = False
+        self._free_blocks(self.requests[request_id])
+
+    def hopeless(self) -> bool:
+        """Whether the first in the queue needs more memory than there is.
+
+        Then vLLM admits nobody: it passes over those only whose KV is moving. Prompts share
+        nothing, so what it finds of a request in the prefix cache is free memory, too.
+        """
+        if self.exact or not self.waiting or self.deferred_frees:
+            return False
+        first = self.waiting.peek_request()
+        free = self.kv_cache_manager.block_pool.get_num_free_blocks()
+        if first.num_computed_tokens or -(-first.num_tokens // self.block_size) <= free:
+            return False
+        offload = self._offload
+        if offload is None:
+            return True
+        # Of those that it asks about in vain, the connector counts the ones that it would compute
+        # again, to try a reload now and then. A leap asks once at most, so with leaps such a count
+        # says nothing; without, only where there is nothing to count.
+        asks = not self.leaps and not _always_reloads(offload.costs, self.block_size)
+        return not asks and not offload.moving(first.request_id)
+
+    def _calm(self) -> bool:
+        """Whether the queues stay as they are as long as those who run only decode."""
+        if not all(map(self._loads, self.kv_holding_waiting)):
+            return False
+        return not self.waiting or self._settled or self.hopeless()
+
+    def _loads(self, request: Request) -> bool:
+        """Whether its KV is on its way; one that has it back goes on as soon as memory is free."""
+        blocked = request.status is RequestStatus.WAITING_FOR_REMOTE_KVS
+        return blocked and request.request_id not in self.finished_recving_kv_req_ids
+
+    def _anyone_moving(self) -> bool:
+        offload = self._offload
+        return offload is not None and any(offload.moving(r.request_id) for r in self.waiting)
+
+    def _review_s(self) -> float:
+        return math.inf if self._dispatcher is None else self._dispatcher.review_at
+
+    def _steps_ahead(self) -> tuple[int, int, bool]:
+        """Steps that all who run can make before something happens to one of them.
+
+        :return: also their KV tokens, and whether so much memory is free after those steps that
+            the policy has nothing to decide.
+        """
+        size, states = self.block_size, self._phase_states
+        demotion = self._numbers.demotion_tokens
+        most = min(_LONGEST, self.max_num_scheduled_tokens // len(self.running))
+        kv_tokens = 0
+        lasting = []  # steps that each one's last block lasts for
+        for request in self.running:
+            computed = request.num_computed_tokens
+            if request.num_tokens - computed != 1:
+                return 1, 0, False  # in prefill
+            if request.next_decode_eligible_step > self.current_step + 1:
+                return 1, 0, False  # made to skip this one
+            kv_tokens += computed
+            lasting.append(-computed % size)
+            most = min(most, self.tokens_ahead(request))
+            state = states[request.request_id]
+            turn = state.turn
+            if turn is not None:
+                state.settle()
+                most = min(most, turn.left_tokens)
+                reasoned = state.tracker.reasoning_tokens
+                if turn.boundary_at is not None:
+                    if turn.clock is None:
+                        return 1, 0, False  # its reader's clock begins with the next token
+                elif reasoned < demotion:
+                    most = min(most, demotion - reasoned)
+            if most < 2:
+                return 1, 0, False
+        free = self.kv_cache_manager.block_pool.get_num_free_blocks()
+        while (left := free - sum(-(-max(0, most - n) // size) for n in lasting)) < 0:
+            if most < 4:
+                return 1, 0, False
+            most //= 2
+        steps_blocks = len(lasting) + self.max_num_scheduled_tokens // size + 1
+        waiting = self.waiting or self.kv_holding_waiting
+        return most, kv_tokens, not waiting and left >= steps_blocks
+
+    def _ends(self, most: int, kv_tokens: int, review_s: float) -> list[float]:
+        """When those steps end.
+
+        :param review_s: from then on a step begins with a decision.
+        """
+        now, running = self.clock.now, len(self.running)
+        load_s = self.next_load_s()
+        loaded_s = math.inf if load_s is None else load_s
+        look_s = min(review_s, self.look_at_s())
+        seconds = self.step_times.seconds
+        ends: list[float] = []
+        for _ in range(most):
+            # At the end of a step somebody has got its KV back; one would begin with a decision.
+            if ends and (now >= loaded_s or now >= look_s):
+                break
+            kv_tokens += running
+            now += seconds(running, kv_tokens, 0, 0)
+            ends.append(now)
+        return ends
+
+    def store_filled(self) -> KVConnectorMetadata | None:
+        """What a leap has left to be stored to the host; None: nothing."""
+        if not self._filled:
+            return None
+        output = SchedulerOutput.make_empty()
+        output.num_scheduled_tokens = dict.fromkeys(self._filled, 0)
+        # As in the step that fills a block: the connector then asks for the block's hash.
+        output.scheduled_cached_reqs.req_ids.extend(self._filled)
+        output.scheduled_cached_reqs.new_block_ids.extend([None] * len(self._filled))
+        self._filled.clear()
+        return self.connector.build_connector_meta(output)
+
+    def _learn_step(self, now: float) -> None:
+        """A leap teaches what its steps would have."""
+        if not self.step_ends or self._offload is None:
+            super()._learn_step(now)
+            return
+        began, _ = self._step_times.popleft()
+        for ended in self.step_ends:
+            self._offload.costs.stepped(0, ended - began)
+            began = ended
+        self._step_ended = now
+
+    # ---- less work
+
+    def _skip_needless_work(self) -> None:
+        """Leave the KV-cache manager alone where tokens go into a block that is there.
+
+        Not for the last slot of a block: then it enters the prefix cache.
+        """
+        manager, size = self.kv_cache_manager, self.block_size
+        allocate, nothing = manager.allocate_slots, manager.empty_kv_cache_blocks
+
+        def allocate_slots(request: Request, num_new_tokens: int, **kw: Any) -> Any:
+            begin = request.num_computed_tokens % size
+            if begin and begin + num_new_tokens < size and len(kw) == 1:  # of a running request
+                return nothing
+            return allocate(request, num_new_tokens, **kw)
+
+        manager.allocate_slots = allocate_slots
+
+    def _update_request_with_output(
+        self, request: Request, new_token_ids: list[int], is_stale: bool = False
+    ) -> tuple[list[int], bool]:
+        """Scripted requests end by their length, and only full blocks are hashed."""
+        if self.exact:
+            result: tuple[list[int], bool] = super()._update_request_with_output(
+                request, new_token_ids, is_stale
+            )
+            return result
+        request._output_token_ids.extend(new_token_ids)
+        request._all_token_ids.extend(new_token_ids)
+        count, size = len(new_token_ids), self.block_size
+        tokens = len(request._all_token_ids)
+        if tokens % size < count:
+            request.update_block_hashes()
+        if count > 1 and (tokens - 1) % size < count - 1:
+            # Single steps would have entered it into the prefix cache on the way.
+            self.kv_cache_manager.cache_blocks(request, tokens - 1)
+            if self.connector is not None:
+                self._filled[request.request_id] = None
+        if len(request._output_token_ids) < request.max_tokens:
+            return new_token_ids, False
+        request.status = RequestStatus.FINISHED_LENGTH_CAPPED
+        return new_token_ids, True
+
+    def _make_cached_request_data(
+        self,
+        running_reqs: list[Request],
+        resumed_reqs: list[Request],
+        num_scheduled_tokens: dict[str, int],
+        spec_decode_tokens: dict[str, list[int]],
+        req_to_new_blocks: dict[str, KVCacheBlocks],
+    ) -> CachedRequestData:
+        """Only of requests with new blocks, or with one that is full: no other has changed."""
+        if not self.exact:
+            nothing = self.kv_cache_manager.empty_kv_cache_blocks
+            running_reqs = [
+                request
+                for request in running_reqs
+                if req_to_new_blocks[request.request_id] is not nothing
+                or self._fills(request, num_scheduled_tokens[request.request_id])
+            ]
+        return super()._make_cached_request_data(
+            running_reqs, resumed_reqs, num_scheduled_tokens, spec_decode_tokens, req_to_new_blocks
+        )
+
+    def _build_kv_connector_meta(self, connector: Any, scheduler_output: SchedulerOutput) -> Any:
+        """Only with requests that begin or fill a block: no other has anything to store."""
+        if not self.exact:
+            begin = {new.req_id for new in scheduler_output.scheduled_new_reqs}
+            begin |= scheduler_output.scheduled_cached_reqs.resumed_req_ids
+            storing = {
+                request_id: tokens
+                for request_id, tokens in scheduler_output.num_scheduled_tokens.items()
+                if request_id in begin or self._fills(self.requests[request_id], tokens)
+            }
+            scheduler_output = replace(scheduler_output, num_scheduled_tokens=storing)
+        return super()._build_kv_connector_meta(connector, scheduler_output)
+
+    def _fills(self, request: Request, tokens: int) -> bool:
+        """Whether the step that is being scheduled completes a block of tokens that are known.
+
+        Of a leap only the first step does: the others' are stored with `store_filled`.
+        """
+        size, computed = self.block_size, request.num_computed_tokens
+        filled: bool = computed % size + min(tokens, request.num_tokens - computed) >= size
+        return filled
+
+
+def _always_reloads(costs: ResumeCosts, least: int) -> bool:
+    """Whether KV of any number of tokens from ``least`` on is sooner loaded than computed."""
+    load, compute = costs.reload, costs.recompute
+    if costs.resume != "auto" or min(load.samples, compute.samples) < ENOUGH_SAMPLES:
+        return True
+    return load.per_token_s <= compute.per_token_s and load.seconds(least) <= compute.seconds(least)

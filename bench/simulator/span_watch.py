@@ -1,0 +1,54 @@
+"""Records the spans of `bench.simulator.spans` in a simulation: when each request computes.
+
+It must not decide anything: the same run without it has the same outcome.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bench.simulator.cluster import Watch
+from bench.simulator.instance import Ended, SimulatedInstance
+from bench.simulator.spans import Spans
+from bench.simulator.timeline import Timeline
+from bench.simulator.view import Move
+
+
+class SpanWatch(Watch):
+    """Watches one simulation."""
+
+    def __init__(self) -> None:
+        self._spans: dict[int, Spans] = {}  # by the identity of the timeline
+        # By instance, then by that identity: who computes there now.
+        self._computing: defaultdict[str, dict[int, Timeline]] = defaultdict(dict)
+
+    def spans(self, timelines: Sequence[Timeline]) -> list[Spans]:
+        """Those of these requests of the run, in the same order."""
+        return [self._spans[id(timeline)] for timeline in timelines]
+
+    def step_began(self, now: float, instance: SimulatedInstance) -> None:
+        """Some may have been admitted, some preempted."""
+        before = self._computing[instance.name]
+        after = {id(timeline): timeline for timeline in instance.computing()}
+        if after.keys() == before.keys():
+            return
+        for gone in before.keys() - after.keys():
+            self._spans[gone].moments.append(now)
+        for come in after.keys() - before.keys():
+            self._spans.setdefault(come, Spans(after[come])).moments.append(now)
+        self._computing[instance.name] = after
+
+    def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
+        """Who is done computes no more."""
+        for live in ended.done:
+            self._stopped(now, instance.name, live.timeline)
+
+    def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
+        """Who leaves while it computes computes no more; if it waited, that is over already."""
+        if id(move.live.timeline) in self._computing[move.source]:
+            self._stopped(now, move.source, move.live.timeline)
+
+    def _stopped(self, now: float, name: str, timeline: Timeline) -> None:
+        del self._computing[name][id(timeline)]
+        self._spans[id(timeline)].moments.append(now)

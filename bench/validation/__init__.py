@@ -1,0 +1,1 @@
+"""``pascal simulate validate`` and ``calibrate``: the simulator against real engines."""

@@ -1,0 +1,340 @@
+"""``pascal simulate validate``: one and the same traces on engines and in the simulator.
+
+Two parts, each of which can be run alone with ``--only``:
+
+    engines    a real CPU engine with the embedded model against a profile that is fitted, in the
+               same run, to the step log of other traces; on the processor's clock a second engine
+               on the same core runs them, and tells how fast the core was
+               (`bench.validation.machine_speed`)
+    emulated   an emulated instance in real time against virtual time, of one and the same profile
+
+What is compared, and what the figures mean: `bench.validation.regimes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.policies.engine_clock import CLOCKS, ClockName, Share
+from bench.policies.real_engines import SETTINGS
+from bench.reporting.errors import BenchmarkError
+from bench.reporting.outputs import prepare_file, prepare_json, write_json
+from bench.validation.calibrate import QUIET, fit_json, fit_table, profile_of, provenance, to_toml
+from bench.validation.machine_speed import WINDOW_S, agreement, fit_slowed, slowdowns
+from bench.validation.regimes import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
+from bench.validation.replay_engine import ReplayEngine
+from bench.validation.runs import BATCHED_TOKENS, Advance, Plan, replay_rounds, simulated
+from bench.validation.step_fit import fit_steps
+from workers.emulation.profile import ProfileError, load_profile
+from workers.policy.settings import BASELINES, POLICIES
+from workers.step_log import LoggedStep
+
+PARTS = ("engines", "emulated")
+_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
+_PROBE_S = 0.3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``pascal simulate validate``."""
+    add = parser.add_argument
+    add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
+    add(
+        "--policy",
+        choices=POLICIES + BASELINES,
+        default="fcfs",
+        help="inside the engines (default: fcfs, vLLM's own)",
+    )
+    add("--rounds", type=int, default=6, help="replays of each trace on the real engine (6)")
+    add("--requests", type=int, default=30, help="of each trace")
+    add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
+    add(
+        "--clock",
+        choices=CLOCKS,
+        default="processor",
+        help="the real engine's (default: processor, on which others do not count)",
+    )
+    add("--emulate", default="h100-qwen32b", metavar="PROFILE", help="of the emulated part")
+    add("--profile-output", type=Path, metavar="FILE.toml", help="write the fitted profile there")
+    add("--check", action="store_true", help="exit with 1 if a figure of a part is too large")
+    add(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the figures there; without FILE to standard output, and all else to errors",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the parts; :return: the exit status."""
+    # Read when vLLM is imported, here and in the processes that are started.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    to_stdout = args.json == "-"
+    path = Path(args.json) if args.json and not to_stdout else None
+    console = Console(stderr=to_stdout)
+    if not console.is_terminal:
+        console = Console(stderr=to_stdout, width=_FILE_COLUMNS)
+    parts = list(dict.fromkeys(args.only or PARTS))
+    try:
+        plan = _plan(args, path)
+    except (BenchmarkError, ProfileError) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    results: dict[str, Any] = {}
+    try:
+        for part in parts:
+            found = _engines(plan, args, console) if part == "engines" else _emulated(plan, console)
+            if not results or part == "engines":
+                results["mape"] = found["mape"]
+            results[part] = found
+    except BenchmarkError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pascal: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    write_json(path, results)
+    if to_stdout:
+        print(json.dumps(results, indent=1))
+    missed = [f"{part} {key}" for part in parts for key in _missed(results[part]["mape"])]
+    if args.check and missed:
+        print(f"pascal: too far apart: {', '.join(missed)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
+    for flag, least in (("rounds", 1), ("requests", 2)):
+        if getattr(args, flag) < least:
+            raise BenchmarkError(f"--{flag}: at least {least}, not {getattr(args, flag)}")
+    prepare_json(path, keep=False)
+    output = args.profile_output
+    if output is not None and output.suffix != ".toml":
+        raise BenchmarkError(f"--profile-output {output}: the name of a profile ends in .toml")
+    if output is not None and "engines" not in (args.only or PARTS):
+        raise BenchmarkError("--profile-output: only the engines' part fits a profile")
+    prepare_file("--profile-output", output)
+    load_profile(args.emulate)
+    return Plan(
+        policy=args.policy,
+        rounds=args.rounds,
+        requests=args.requests,
+        seed=args.seed,
+        profile=args.emulate,
+    )
+
+
+def _missed(found: dict[str, float]) -> list[str]:
+    return [key for key, most in THRESHOLDS.items() if found[key] > most]
+
+
+# ---- real engines
+
+
+def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    core, had = _quietest_core()
+    clock: ClockName = args.clock
+    console.print(f"core {core}, which a busy thread has for {had:.0%} of the time; {clock} time")
+    settings = msgspec.structs.replace(
+        SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=BATCHED_TOKENS
+    )
+    with _progress(console, "real engine", plan.rounds * len(JUDGED)) as step:
+        found = replay_rounds(plan, settings, clock, core, step)
+    # On the wall's clock engines take turns: what one tells is not of the other's time.
+    tracked = clock == "processor"
+    if tracked:
+        fit = fit_slowed(found.spells, clock)
+    else:
+        fit = fit_steps([step for spell in found.spells for step in spell], clock)
+    header = found.replays[JUDGED[0].name][0].header
+    profile = profile_of(fit, header)
+    comparisons = []
+    for trace in found.traces:
+        replays = found.replays[trace.name]
+        steady = simulated(trace, profile, settings)
+        slowed = [
+            simulated(trace, profile, settings, slowdowns(fit.times, spell, clock))
+            for spell in found.calibration[trace.name]
+            if tracked
+        ]
+        comparisons.append(
+            compare(
+                trace.name,
+                [replay.requests for replay in replays],
+                slowed or [steady],
+                steady,
+                _share([step for replay in replays for step in replay.steps]),
+            )
+        )
+    console.print(fit_table(fit))
+    correlation = None
+    if tracked:
+        did = [replay.steps for replays in found.replays.values() for replay in replays]
+        correlation = agreement(fit.times, zip(did, found.spells, strict=True))
+        if correlation is not None:
+            console.print(
+                f"slowdowns of both engines, {WINDOW_S:g} s each: {correlation:.2f} alike"
+            )
+    title = f"A real CPU engine against the simulator, {plan.policy}, {clock} time"
+    console.print(comparison_table(title, comparisons))
+    _say_noise(console, clock, comparisons)
+    if args.profile_output is not None:
+        args.profile_output.write_text(to_toml(profile, provenance(header, fit, clock)), "utf-8")
+    return {
+        "clock": clock,
+        "policy": plan.policy,
+        "mape": mape(comparisons),
+        "fit": fit_json(fit),
+        "speed_correlation": correlation,
+        "traces": [one.to_json() for one in comparisons],
+    }
+
+
+# ---- emulated instances
+
+
+def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
+    profile = load_profile(plan.profile)
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        emulate=plan.profile,
+        kv_offload_gib=0.0,
+        kv_blocks=profile.kv.blocks,
+        block_size=profile.kv.block_size,
+        max_num_seqs=64,
+        max_num_batched_tokens=BATCHED_TOKENS,
+    )
+    comparisons = []
+    with (
+        _progress(console, "emulated instance", len(JUDGED)) as advance,
+        ReplayEngine(settings, "wall", None) as engine,
+    ):
+        for regime in JUDGED:
+            trace = trace_of(
+                regime,
+                profile.step,
+                requests=plan.requests,
+                policy=plan.policy,
+                block_size=profile.kv.block_size,
+                kv_blocks=profile.kv.blocks - 1,
+                seed=plan.seed,
+            )
+            replay = engine.replay(trace)
+            advance(trace.name)
+            virtual = simulated(trace, profile, settings)
+            comparisons.append(
+                compare(trace.name, [replay.requests], [virtual], virtual, replay.share)
+            )
+    title = f"An emulated instance in real time against virtual time, {plan.profile}, {plan.policy}"
+    console.print(comparison_table(title, comparisons))
+    return {
+        "profile": plan.profile,
+        "policy": plan.policy,
+        "mape": mape(comparisons),
+        "traces": [one.to_json() for one in comparisons],
+    }
+
+
+# ---- for people
+
+
+@contextmanager
+def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        done = 0
+
+        def advance(name: str) -> None:
+            nonlocal done
+            done += 1
+            progress.update(task, completed=done)
+            if not console.is_terminal:  # where there is no bar
+                console.print(f"{what}: {done} of {total} ({name})")
+
+        yield advance
+
+
+def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
+    """One row a trace, and one for all."""
+    table = Table(title=title)
+    table.add_column("trace")
+    errors = ("e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady", "by chance")
+    for column in ("requests", *errors, "preemptions", "simulated", "processor"):
+        table.add_column(column, justify="right")
+    for one in comparisons:
+        table.add_row(
+            one.name,
+            str(one.requests),
+            f"{one.e2e:.2%}",
+            f"{one.e2e_mean:+.2%}",
+            f"{one.ttft_mean:+.2%}",
+            f"{one.tpot:+.2%}",
+            f"{one.e2e_steady:.2%}",
+            "-" if one.chance is None else f"{one.chance:.2%}",
+            f"{one.preemptions[0]:.1f}",
+            f"{one.preemptions[1]:.1f}",
+            f"{one.share.had:.0%}",
+        )
+    whole = mape(comparisons)
+    table.add_section()
+    count = sum(one.requests for one in comparisons)
+    figures = (f"{whole[key]:.2%}" for key in ("e2e", "e2e_mean", "ttft_mean", "tpot"))
+    steady = sum(one.e2e_steady * one.requests for one in comparisons) / count
+    table.add_row("MAPE", str(count), *figures, f"{steady:.2%}")
+    return table
+
+
+def _say_noise(console: Console, clock: ClockName, comparisons: Sequence[Comparison]) -> None:
+    least = min(one.share.had for one in comparisons)
+    if least >= QUIET:
+        return
+    if clock == "wall":
+        console.print(
+            f"Not quiet: the engine's thread had a processor for {least:.0%} of the time only. "
+            "These figures say more about the machine; take --clock processor."
+        )
+    else:
+        console.print(
+            f"Others use this machine: the engine's thread had a processor for {least:.0%} of the "
+            "time. Times are the processor's, on which that does not count."
+        )
+
+
+def _share(steps: Sequence[LoggedStep]) -> Share:
+    return Share(sum(step.wall_s for step in steps), sum(step.processor_s for step in steps))
+
+
+def _quietest_core() -> tuple[int, float]:
+    """A core, and which share of its time a busy thread there has it for itself."""
+    before = os.sched_getaffinity(0)
+    found = {}
+    try:
+        for core in before:
+            os.sched_setaffinity(0, {core})
+            began_s, processor_s = time.monotonic(), time.thread_time()
+            while time.monotonic() - began_s < _PROBE_S:
+                pass
+            found[core] = Share(time.monotonic() - began_s, time.thread_time() - processor_s).had
+    finally:
+        os.sched_setaffinity(0, before)
+    return max(found.items(), key=lambda core: core[1])

@@ -1,0 +1,1 @@
+"""What arrives: arrival processes, lengths, public traces."""

@@ -1,0 +1,277 @@
+"""``python -m bench.workloads NAME|FILE``: what a workload is like, before it is put on anything.
+
+    python -m bench.workloads servegen-r1 --rate 4
+    python -m bench.workloads AzureLLMInferenceTrace_conv.csv --split servegen-r1
+    python -m bench.workloads data/reason/deepseek-r1 --between 79200-80400
+
+Decides which figures describe requests to come. Arithmetic but for `main`, which prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.reporting.errors import BenchmarkError
+from bench.workloads.arrivals import Arrival
+from bench.workloads.distributions import Quantiles
+from bench.workloads.named import NAMES, Workload, WorkloadError, of_clients, workload_of
+from bench.workloads.traces import FORMATS
+
+T = TypeVar("T")
+
+COUNT = 10_000  # requests that are drawn from a workload without end
+SHARES = (0.01, 0.1, 0.5, 0.9, 0.95, 0.99)
+
+_COUNTED_S = (1.0, 10.0)  # how far apart bursts are looked for
+_PROGRESS_EVERY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LengthFigures:
+    """Of one kind of tokens."""
+
+    mean: float
+    least: int
+    quantiles: tuple[float, ...]  # at `SHARES`
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of some requests."""
+
+    requests: int
+    span_s: float  # from the first to the last
+    clients: int  # that are known; 0: nobody says who sent what
+    rate: float | None  # per second; None: they span no time
+    gap_cv: float | None  # standard deviation of the gaps in mean gaps; 1 for Poisson arrivals
+    dispersion: dict[float, float | None]  # by seconds counted: variance of counts in mean counts
+    lengths: dict[str, LengthFigures]  # prompt, reasoning, answer, output
+
+
+def figures(arrivals: Sequence[Arrival]) -> Figures:
+    """:raises ValueError: if there are none."""
+    if not arrivals:
+        raise ValueError("no requests to describe")
+    times = [arrival.at_s - arrivals[0].at_s for arrival in arrivals]
+    gaps = [b - a for a, b in pairwise(times)]
+    span_s = times[-1]
+    drawn = [arrival.lengths for arrival in arrivals]
+    return Figures(
+        requests=len(arrivals),
+        span_s=span_s,
+        clients=len({arrival.client for arrival in arrivals} - {None}),
+        rate=len(gaps) / span_s if span_s > 0 else None,
+        gap_cv=statistics.pstdev(gaps) / statistics.fmean(gaps) if span_s > 0 else None,
+        dispersion={width_s: _dispersion(times, width_s) for width_s in _COUNTED_S},
+        lengths={
+            "prompt": _length_figures([each.prompt for each in drawn]),
+            "reasoning": _length_figures([each.reasoning for each in drawn]),
+            "answer": _length_figures([each.answer for each in drawn]),
+            "output": _length_figures([each.reasoning + each.answer for each in drawn]),
+        },
+    )
+
+
+def _dispersion(times: Sequence[float], width_s: float) -> float | None:
+    """Of the whole intervals only; None if there are fewer than two."""
+    intervals = int(times[-1] / width_s)
+    if intervals < 2:
+        return None
+    # By those that are not empty: a rare workload has more intervals than memory has room for.
+    counts = Counter(int(time_s / width_s) for time_s in times)
+    del counts[intervals]
+    mean = counts.total() / intervals
+    return sum(count * count for count in counts.values()) / intervals / mean - mean
+
+
+def _length_figures(tokens: list[int]) -> LengthFigures:
+    tokens = sorted(tokens)
+    if len(tokens) == 1:
+        at = dict.fromkeys(SHARES, float(tokens[0]))
+    else:
+        last = len(tokens) - 1
+        law = Quantiles(tuple(index / last for index in range(len(tokens))), tuple(tokens))
+        at = {share: law.at(share) for share in SHARES}
+    return LengthFigures(statistics.fmean(tokens), tokens[0], tuple(at.values()), tokens[-1])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """:return: the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        described = _described(args)
+    except BenchmarkError as error:
+        print(f"workload: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("workload: interrupted", file=sys.stderr)
+        return 130
+    _print(*described)
+    return 0
+
+
+def _described(args: argparse.Namespace) -> tuple[Workload, Figures]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task(f"reading {args.source}")
+
+        def read(lines: int) -> None:
+            progress.update(task, description=f"reading {args.source}: {lines} requests")
+
+        workload = workload_of(
+            args.source,
+            format=args.format,
+            split=args.split,
+            seed=args.seed,
+            limit=args.count,
+            progress=read,
+        )
+        if args.between is not None:
+            workload = _part(workload, *args.between)
+        rate = args.rate
+        if rate is None and workload.rate is None:
+            rate = None if workload.finite else 1.0
+        arrivals = workload.arrivals(rate, args.seed, burstiness=args.burstiness)
+        count = args.count or (None if workload.finite else COUNT)
+        found: list[Arrival] = []
+        for arrival in islice(arrivals, count):
+            found.append(arrival)
+            if len(found) % _PROGRESS_EVERY == 0:
+                progress.update(task, description=f"{args.source}: {len(found)} requests")
+        return workload, figures(found)
+
+
+def _part(workload: Workload, start_s: float, end_s: float) -> Workload:
+    if workload.clients is None:
+        raise WorkloadError(f"--between: {workload.name} has no clients with windows of time")
+    try:
+        part = workload.clients.between(start_s, end_s)
+    except ValueError as error:
+        raise WorkloadError(f"--between: {error}") from error
+    return of_clients(workload.name, part, f"{workload.description}, {start_s:g}-{end_s:g} s")
+
+
+def _print(workload: Workload, found: Figures) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)  # where there is no terminal: room for the table
+    console.print(f"{workload.name}: {workload.description}", highlight=False, markup=False)
+    facts = [f"{found.requests} requests over {found.span_s:.1f} s"]
+    if found.rate is not None:
+        facts.append(f"{found.rate:.4g} per second")
+    if found.gap_cv is not None:
+        facts.append(f"CV of gaps {found.gap_cv:.2f}")
+    for width_s, dispersion in found.dispersion.items():
+        if dispersion is not None:
+            facts.append(f"dispersion of counts in {width_s:g} s {dispersion:.2f}")
+    if found.clients:
+        facts.append(f"{found.clients} clients")
+    console.print(", ".join(facts), highlight=False, markup=False)
+    table = Table(box=box.SIMPLE)
+    headings = ("tokens", "mean", "least", *(f"p{share * 100:g}" for share in SHARES), "most")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "tokens" else "right")
+    for name, of in found.lengths.items():
+        numbers = (of.mean, of.least, *of.quantiles, of.most)
+        table.add_row(name, *(f"{number:.0f}" for number in numbers))
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.workloads", description="What a workload is like."
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="NAME|FILE",
+        help=f"{', '.join(NAMES)}; or a trace ({', '.join(FORMATS)}), a table of clients, or a "
+        "folder of ServeGen's",
+    )
+    add(
+        "--rate",
+        type=_reads(_positive),
+        metavar="RATE",
+        help="arrivals per second; inf: all at once (default: the workload's own, else 1)",
+    )
+    add("--seed", type=int, default=0, help="of everything that is drawn (default %(default)s)")
+    add(
+        "--burstiness",
+        type=_reads(_positive),
+        default=1.0,
+        help="shape of gamma-distributed gaps; 1: Poisson arrivals (default %(default)s)",
+    )
+    add(
+        "--count",
+        type=_reads(_count),
+        metavar="N",
+        help=f"requests to read or draw (default: a whole trace, else {COUNT})",
+    )
+    add("--format", default="auto", help=f"auto, {', '.join(FORMATS)} (default %(default)s)")
+    add("--split", help="what is reasoning in a trace that does not say: none, servegen-r1, 4:1")
+    add(
+        "--between",
+        type=_reads(_range),
+        metavar="START-END",
+        help="only these seconds of the clients' day",
+    )
+    return parser
+
+
+def _reads(read: Callable[[str], T]) -> Callable[[str], T]:
+    """As an argparse type whose error says what is wrong."""
+
+    def checked(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not value > 0:
+        raise ValueError(f"{text!r} is not above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _range(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    found = _number(start), _number(end)
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{text!r} is not START-END, in seconds")
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value

@@ -1,0 +1,60 @@
+"""The operator's routes: instances, draining them, and back. Used by ``pascal drain``."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from gateway.api.auth import is_local
+from gateway.api.http import SERVICE, owner_of, read_bytes
+from gateway.api.refusals import json_response
+from gateway.routing.draining import Maintenance
+from gateway.schemas.bodies import parse_json_object
+from gateway.schemas.errors import Forbidden, InvalidRequest
+
+
+class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /admin/instances/{id}/drain``."""
+
+    restart: bool = False
+
+
+async def list_instances(request: web.Request) -> web.Response:
+    """``GET /admin/instances``."""
+    return json_response({"instances": _allowed(request).describe_all()})
+
+
+async def get_instance(request: web.Request) -> web.Response:
+    """``GET /admin/instances/{id}``."""
+    return json_response(_allowed(request).describe(request.match_info["instance_id"]))
+
+
+async def drain_instance(request: web.Request) -> web.Response:
+    """``POST /admin/instances/{id}/drain``: begins, and answers at once."""
+    maintenance = _allowed(request)
+    data = await read_bytes(request)
+    document = parse_json_object(data) if data else {}
+    try:
+        body = msgspec.convert(document, DrainBody)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest.of_validation(error) from error
+    instance_id = request.match_info["instance_id"]
+    return json_response(maintenance.drain(instance_id, restart=body.restart), status=202)
+
+
+async def undrain_instance(request: web.Request) -> web.Response:
+    """``POST /admin/instances/{id}/undrain``."""
+    return json_response(_allowed(request).undrain(request.match_info["instance_id"]))
+
+
+def _allowed(request: web.Request) -> Maintenance:
+    """With keys, who has one; without, only this machine: the API itself is open to all then."""
+    owner_of(request)
+    service = request.app[SERVICE]
+    if not service.config.server.api_keys and not is_local(request.remote, request.headers):
+        raise Forbidden(
+            "Without API keys, instances are managed from the gateway's own machine only: by its "
+            "loopback address, and not through a proxy.",
+            code="local_only",
+        )
+    return service.maintenance

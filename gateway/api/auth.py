@@ -1,0 +1,114 @@
+"""Who may use the gateway: API keys, web origins, and who is on its own machine.
+
+Without configured keys everybody on the listening address may, as in vLLM's own server; the default
+address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
+that a foreign page cannot use a gateway on the visitor's own machine. Pages of `allowed_origins`
+may open WebSockets, and `gateway.api.cors` lets them use `fetch`.
+
+A reverse proxy on the same machine makes the whole world local. So a request is only taken for one
+from here if nothing about it speaks of a proxy; one that says nothing of itself cannot be noticed
+(`docs/deploy.md`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from gateway.config import ServerConfig
+from gateway.schemas.errors import ApiError, Unauthorized
+
+# Browsers cannot set headers on a WebSocket; OpenAI's convention is this subprotocol.
+SUBPROTOCOL = "responses"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_SUBPROTOCOL_KEY = "openai-insecure-api-key."
+# What proxies say of whom they speak for: RFC 7239 (Forwarded), RFC 9110 7.6.3 (Via), and what is
+# in use besides.
+_OF_PROXIES = frozenset(
+    "forwarded via x-real-ip x-client-ip true-client-ip cf-connecting-ip fastly-client-ip".split()
+)
+_OF_PROXIES_PREFIX = "x-forwarded"  # -for, -host, -proto, -port, -server, ...
+
+
+class ForbiddenOrigin(ApiError):
+    """A web page of another origin."""
+
+    status = 403
+    type = "invalid_request_error"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"Origin {origin} is not allowed; see server.allowed_origins.", code="forbidden_origin"
+        )
+
+
+def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
+    """The owner that requests with these headers act for: a fingerprint of their key.
+
+    :raises Unauthorized: keys are configured and none of them was sent.
+    :raises ForbiddenOrigin: sent by a page of another origin.
+    """
+    _check_origin(config, headers)
+    if not config.api_keys:
+        return ""
+    # Header bytes that are no UTF-8 arrive as surrogates; they can be in no key.
+    offered = _offered_key(headers).encode(errors="surrogateescape")
+    known = [key for key in config.api_keys if hmac.compare_digest(key.encode(), offered)]
+    if not known:
+        raise Unauthorized()
+    return hashlib.sha256(known[0].encode()).hexdigest()[:16]
+
+
+def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a program on this machine, for all that can be known.
+
+    :param remote: the address of the connection's other end, which may be a proxy.
+    """
+    try:
+        address = ipaddress.ip_address(remote or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    if not (mapped or address).is_loopback or any(map(_is_of_proxies, headers)):
+        return False
+    try:
+        # A proxy that adds nothing may at least pass on the name that was asked for.
+        hostname = urlsplit(f"//{headers.get('Host', '')}").hostname
+    except ValueError:
+        return False
+    return hostname in _LOOPBACK
+
+
+def _is_of_proxies(header: str) -> bool:
+    name = header.lower()
+    return name in _OF_PROXIES or name.startswith(_OF_PROXIES_PREFIX)
+
+
+def _offered_key(headers: Mapping[str, str]) -> str:
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    for protocol in headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if protocol.strip().startswith(_SUBPROTOCOL_KEY):
+            return protocol.strip().removeprefix(_SUBPROTOCOL_KEY)
+    return ""
+
+
+def _check_origin(config: ServerConfig, headers: Mapping[str, str]) -> None:
+    origin = headers.get("Origin")
+    if origin is None or origin in config.allowed_origins or "*" in config.allowed_origins:
+        return
+    try:
+        parts = urlsplit(origin)
+        hostname, place = parts.hostname, parts.netloc
+    except ValueError:
+        hostname, place = None, ""
+    own = place == headers.get("Host")
+    # A foreign name may resolve to the loopback (DNS rebinding): there only known names are own.
+    if config.host in _LOOPBACK:
+        own = own and hostname in _LOOPBACK
+    if not own:
+        raise ForbiddenOrigin(ascii(origin)[1:-1])

@@ -1,0 +1,150 @@
+"""``POST /v1/chat/completions``: the same responses in the older form, whole or as chunks.
+
+Chunks carry the thoughts twice, as ``delta.reasoning`` and ``delta.reasoning_content``, because
+clients differ in which of the two they read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.api import sse
+from gateway.api.http import SERVICE, owner_of, read_body, start_whole
+from gateway.api.refusals import json_response
+from gateway.response.event_log import LogEntry, LogReader, LogTruncated
+from gateway.response.session import Session
+from gateway.schemas import events
+from gateway.schemas.bodies import ChatBody, parse_body
+from gateway.schemas.errors import ApiError, Cancelled
+from gateway.schemas.generation import default_targets, from_chat
+from gateway.service import ResponseService
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def create_chat_completion(request: web.Request) -> web.StreamResponse:
+    """Handle the route."""
+    owner = owner_of(request)
+    service = request.app[SERVICE]
+    body = parse_body(await read_body(request), ChatBody)
+    service.check_model(body.model)
+    generation = from_chat(body, default_targets(service.config.pacing, request.headers))
+    if not body.stream:
+        return json_response(_completion(await start_whole(service, generation, owner)))
+    session = await service.start(generation, owner)
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    try:
+        with service.following(session) as reader:
+            return await _stream(request, session, reader, with_usage)
+    finally:
+        _stop_if_running(service, session)
+
+
+def _stop_if_running(service: ResponseService, session: Session) -> None:
+    """Here nobody can come back to a response: a client that went away wants no more."""
+    if not session.finished:
+        service.cancel(session)
+
+
+async def _stream(
+    request: web.Request, session: Session, reader: LogReader, with_usage: bool
+) -> web.StreamResponse:
+    head = _head(session, "chat.completion.chunk")
+
+    def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return sse.frame(_encode({**head, "choices": [choice], **extra}))
+
+    keepalive_s = request.app[SERVICE].config.server.chat_keepalive_s
+    async with sse.event_stream(request, keepalive_s) as stream:
+        await stream.send(chunk({"role": "assistant", "content": ""}))
+        try:
+            async for entries in reader:
+                for entry in entries:
+                    if (delta := _delta(entry)) is not None:
+                        await stream.send(chunk(delta))
+            await stream.send(chunk({}, _finish_reason(session), **_extensions(session)))
+            if with_usage:
+                usage = {**head, "choices": [], "usage": _usage(session)}
+                await stream.send(sse.frame(_encode(usage)))
+        except LogTruncated:
+            lost = ApiError("The client reads too slowly: events were lost.", code="events_expired")
+            await stream.send(sse.frame(_encode({"error": lost.body()})))
+        except ApiError as error:
+            await stream.send(sse.frame(_encode({"error": error.body()})))
+        await stream.send(sse.frame(b"[DONE]"))
+    return stream.response
+
+
+def _delta(entry: LogEntry) -> dict[str, str] | None:
+    if entry.type == events.REASONING_DELTA:
+        return {"reasoning": entry.text, "reasoning_content": entry.text}
+    if entry.type == events.ANSWER_DELTA:
+        return {"content": entry.text}
+    return None
+
+
+def _completion(session: Session) -> dict[str, Any]:
+    thoughts = session.reasoning_text or None
+    message = {
+        "role": "assistant",
+        "content": session.answer_text,
+        "reasoning": thoughts,
+        "reasoning_content": thoughts,
+        "refusal": None,
+    }
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": _finish_reason(session),
+    }
+    return {
+        **_head(session, "chat.completion"),
+        "choices": [choice],
+        "usage": _usage(session),
+        **_extensions(session),
+    }
+
+
+def _head(session: Session, kind: str) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-" + session.response_id.removeprefix("resp_"),
+        "object": kind,
+        "created": int(session.created_at),
+        "model": session.model,
+    }
+
+
+# By `Session.incomplete_reason`. The model's own end is a "stop" even if it gave no answer.
+_FINISH_REASONS = {None: "stop", "no_answer": "stop", "max_output_tokens": "length"}
+
+
+def _finish_reason(session: Session) -> str:
+    """How the model ended. This API has no word for what was cut: it is an error.
+
+    :raises ApiError: the response failed, was cancelled, or has not ended.
+    """
+    if session.error is not None:
+        raise session.error
+    if not session.finished or session.incomplete_reason not in _FINISH_REASONS:
+        raise Cancelled()
+    return _FINISH_REASONS[session.incomplete_reason]
+
+
+def _extensions(session: Session) -> dict[str, Any]:
+    return {**session.measurements(), "instance": session.instance_id}
+
+
+def _usage(session: Session) -> dict[str, Any]:
+    usage = session.usage()
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+        "prompt_tokens_details": {"cached_tokens": usage["input_tokens_details"]["cached_tokens"]},
+        "completion_tokens_details": usage["output_tokens_details"],
+    }

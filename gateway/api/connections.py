@@ -1,0 +1,242 @@
+"""The HTTP server's connections: what aiohttp leaves to its user.
+
+A connection on which no request is complete in time is closed, and so is one whose client takes
+nothing of what is sent. What is not valid HTTP gets an error in OpenAI's form. Double and trailing
+slashes in a path do not count.
+
+aiohttp has no setting for these. `_Connection` extends its `web.RequestHandler`, and
+`HttpRunner` its `web.AppRunner`, at methods that are not part of its documented interface: the
+tests of this module hold them to the installed version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from gateway.api import refusals
+from gateway.descriptors import DescriptorWatch
+from gateway.schemas.errors import ApiError, HeadersTooLarge, InvalidHttp
+
+log = structlog.get_logger()
+
+OnRefusal = Callable[[ApiError, str, str | None], None]
+
+HEADER_BYTES = 32 * 1024  # of the request line, and of one header field
+_DISCARD_S = 1.0  # for which the rest of a broken request is read, so that its error arrives
+_SLASHES = re.compile("/{2,}")
+
+
+class HttpRunner(web.AppRunner):
+    """Runs an application over connections that end.
+
+    :param header_timeout_s: for the request line and the headers, from the connection's beginning
+        or the first byte of a later request. Idle connections between requests are not meant.
+    :param send_timeout_s: for the client to take what is sent; a stalled client holds a connection,
+        its buffers and the handler that writes to it for no longer.
+    :param on_refusal: gets the error, method and path of each request that reaches no handler.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        header_timeout_s: float,
+        send_timeout_s: float,
+        on_refusal: OnRefusal,
+        watch: DescriptorWatch,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(app, **kwargs)
+        self._timeouts = _Timeouts(header_timeout_s, send_timeout_s)
+        self._on_refusal = on_refusal
+        self._watch = watch
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._timeouts, self._on_refusal, self._watch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeouts:
+    header_s: float
+    send_s: float
+
+
+class _Server(web.Server):
+    """Makes the connections; otherwise the same as the server that it is made from."""
+
+    def __init__(
+        self,
+        plain: web.Server,
+        timeouts: _Timeouts,
+        on_refusal: OnRefusal,
+        watch: DescriptorWatch,
+    ) -> None:
+        super().__init__(
+            _with_errors(plain.request_handler, on_refusal),
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            **plain._kwargs,
+        )
+        self._make_plain_request = plain.request_factory
+        self.request_factory = self._make_clean_request
+        self.timeouts = timeouts
+        self.on_refusal = on_refusal
+        self.watch = watch
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def _make_clean_request(self, message: Any, *rest: Any) -> web.BaseRequest:
+        url = message.url
+        path = _SLASHES.sub("/", url.raw_path).rstrip("/") or "/"
+        if path != url.raw_path:
+            # Not a redirect: clients would send a POST on as a GET, without its body.
+            url = url.with_path(path, encoded=True, keep_query=True)
+            message = message._replace(url=url)
+        return self._make_plain_request(message, *rest)
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a client."""
+
+    __slots__ = ("_broken", "_header_timer", "_sent_all", "_server")
+
+    def __init__(self, server: _Server, **kwargs: Any) -> None:
+        super().__init__(server, **kwargs)
+        self._server = server
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._broken = False  # what the client sent is no HTTP
+        self._sent_all = asyncio.Event()  # the client will send nothing more
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected: its request must come."""
+        super().connection_made(transport)
+        self._expect_header()
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            self._server.watch.accepted(connection.fileno())
+            _bound_sending(connection.fileno(), self._server.timeouts.send_s)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended."""
+        self._stop_timer()
+        self._sent_all.set()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more."""
+        self._sent_all.set()
+        super().eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests, of a body, or of a WebSocket."""
+        idle, requests = self._waiter is not None, self._request_count
+        super().data_received(data)
+        if self._request_count != requests:
+            self._stop_timer()
+        elif data and idle and self._header_timer is None:
+            self._expect_header()  # the beginning of another request on this connection
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP, or what no handler has caught, in OpenAI's form; ends the connection.
+
+        :raises ConnectionError: part of a response is sent already.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionError("A response is on its way already.")
+        if status >= web.HTTPInternalServerError.status_code:
+            log.error("request_failed", exc_info=exc)
+            error = ApiError("Internal error.", code="internal_error")
+        else:
+            self._broken = True
+            self._close = True  # what else it sends is not looked at
+            error = _of_parser(exc, message or "")
+            self._server.on_refusal(error, request.method, None)
+        response = refusals.error_response(error)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the rest of a response."""
+        finished = await super().finish_response(request, resp, start_time)
+        if self._broken and self.transport is not None and not self.transport.is_closing():
+            # To close with bytes unread would reset the connection, and the error would be lost.
+            self.transport.write_eof()
+            try:
+                await asyncio.wait_for(self._sent_all.wait(), _DISCARD_S)
+            except TimeoutError:
+                pass  # it is still sending
+        return finished
+
+    def _expect_header(self) -> None:
+        self._header_timer = self._loop.call_later(
+            self._server.timeouts.header_s, self._close_incomplete
+        )
+
+    def _close_incomplete(self) -> None:
+        self._header_timer = None
+        log.debug("incomplete_request_closed")
+        self.force_close()
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+
+def _bound_sending(descriptor: int, timeout_s: float) -> None:
+    """Have the system end a TCP connection on which nothing can be sent for so long.
+
+    A deadline for each write would not do: after it, closing a connection waits for its buffer to
+    be sent, for ever.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux
+        return
+    connection = socket.socket(fileno=descriptor)  # not a duplicate: there may be none left
+    try:
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            milliseconds = round(timeout_s * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    finally:
+        connection.detach()  # the transport closes it
+
+
+def _with_errors(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], on_refusal: OnRefusal
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """For what aiohttp refuses before the application's middlewares: an unknown ``Expect``."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            refusal = refusals.of_http(error, request)
+            on_refusal(refusal, request.method, request.rel_url.raw_path)
+            return refusals.error_response(refusal)
+
+    return handle
+
+
+def _of_parser(error: BaseException | None, message: str) -> ApiError:
+    """The error of what aiohttp's parser refuses; it says nothing of what was sent."""
+    if isinstance(error, LineTooLong):
+        return HeadersTooLarge(HEADER_BYTES)
+    what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]
+    return InvalidHttp(what)

@@ -1,0 +1,71 @@
+"""What a client gets for a request that is refused, and the one line that the log gets of it.
+
+The line holds no part of the body but the name of the wrong field, and never a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from gateway.metrics import Metrics
+from gateway.schemas.errors import ApiError, NotFound, Overloaded, Unauthorized
+
+log = structlog.get_logger()
+
+_LONGEST = 200  # characters of a client's text in the log
+_encode = msgspec.json.Encoder().encode
+
+
+def json_response(document: Any, status: int = 200) -> web.Response:
+    """A JSON body."""
+    return web.Response(body=_encode(document), status=status, content_type="application/json")
+
+
+def note(metrics: Metrics, error: ApiError, *, method: str, path: str | None) -> None:
+    """Count a refusal and log it.
+
+    :param method: of HTTP, or "WEBSOCKET" for an event on a socket.
+    :param path: None where the request was not even understood as HTTP.
+    """
+    metrics.refused.labels(error.code).inc()
+    log.info(
+        "request_refused",
+        method=_loggable(method),
+        path=_loggable(path),
+        status=error.status,
+        code=error.code,
+        param=_loggable(error.param),
+    )
+
+
+def error_response(error: ApiError) -> web.Response:
+    """The response in OpenAI's form."""
+    response = json_response({"error": error.body()}, status=error.status)
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif error.status == web.HTTPRequestTimeout.status_code:
+        response.force_close()  # the rest of the body would be taken for the next request
+    return response
+
+
+def of_http(error: web.HTTPException, request: web.BaseRequest) -> ApiError:
+    """An error of the HTTP server (404, 405, 417) as one of ours."""
+    if isinstance(error, web.HTTPNotFound):
+        return NotFound(f"Nothing at {request.method} {request.path}.", code="no_such_route")
+    refusal = ApiError(f"{error.reason}: {request.method} {request.path}.", code="http_error")
+    refusal.status = error.status
+    refusal.type = "invalid_request_error"
+    return refusal
+
+
+def _loggable(text: str | None) -> str | None:
+    """A client's text without what could break a line or speak to a terminal."""
+    if text is None:
+        return None
+    return "".join(c if c.isprintable() else "?" for c in text[:_LONGEST])

@@ -1,0 +1,306 @@
+"""The Responses API over WebSocket (``docs/protocol.md``): one connection, many streams.
+
+A *lane* is what a ``stream_id`` names: its responses run one after another, those of different
+lanes in parallel. A resumed response is followed beside the lanes. Nothing a client sends ends the
+connection, except a message beyond the hard limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from gateway.api import refusals
+from gateway.api.auth import SUBPROTOCOL
+from gateway.guard import broken
+from gateway.response.event_log import LogTruncated
+from gateway.response.session import Session
+from gateway.schemas import events
+from gateway.schemas.bodies import ResponsesBody, parse_body, parse_json_object
+from gateway.schemas.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
+from gateway.schemas.generation import Targets
+from gateway.service import ResponseService
+
+log = structlog.get_logger()
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+_PING_INTERVAL_S = 25.0
+# Fields of `response.create` that belong to the socket, not to the Responses body.
+_ENVELOPE = ("type", "stream_id")
+
+
+class PacingUpdate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``response.pacing.update``."""
+
+    type: str
+    response_id: str
+    tpot_s: float | None = None
+    paused: bool | None = None
+    stream_id: str | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``response.resume``; ``starting_after`` -1 (the default) sends everything."""
+
+    type: str
+    response_id: str
+    starting_after: int = -1
+    stream_id: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``response.cancel``."""
+
+    type: str
+    response_id: str
+    stream_id: str | None = None
+
+
+class WebSocketConnection:
+    """One client socket."""
+
+    def __init__(self, service: ResponseService, owner: str, defaults: Targets) -> None:
+        config = service.config
+        self.socket = web.WebSocketResponse(
+            heartbeat=_PING_INTERVAL_S,
+            max_msg_size=config.server.hard_message_bytes,
+            compress=False,
+            protocols=(SUBPROTOCOL,),
+        )
+        self._service = service
+        self._owner = owner
+        self._defaults = defaults
+        # Bodies that wait, per lane, with the sizes of their messages.
+        self._lanes: dict[str | None, deque[tuple[ResponsesBody, int]]] = {}
+        self._waiting_bytes = 0  # of all of them
+        self._resumed = 0  # resumed responses that are being followed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """Upgrade, and exchange messages until the socket closes."""
+        await self.socket.prepare(request)
+        try:
+            async for message in self.socket:
+                if message.type is WSMsgType.TEXT:
+                    await self._receive(message.data)
+                elif message.type is WSMsgType.BINARY:
+                    await self._refuse(
+                        InvalidRequest("Messages must be JSON text, not binary.", param=None)
+                    )
+                elif message.type is WSMsgType.ERROR:
+                    log.info("socket_error", reason=str(self.socket.exception()))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        return self.socket
+
+    async def close(self) -> None:
+        """Tell the client that the server goes away."""
+        if not self.socket.prepared:
+            return  # the client is still to be answered: its request ends with the server
+        await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"server shutting down")
+
+    # ---- client events ------------------------------------------------------------------------
+
+    async def _receive(self, text: str) -> None:
+        stream_id = None
+        try:
+            size = len(text.encode())
+            bound = self._service.config.server.max_message_bytes
+            if size > bound:
+                raise TooLarge(size, bound)
+            document = parse_json_object(text)
+            stream_id = _stream_id(document)
+            self._dispatch(document, stream_id, size)
+        except ApiError as error:
+            await self._refuse(error, stream_id)
+        except Exception:
+            log.exception("event_failed")
+            await self._send_error(broken(), stream_id)
+
+    def _dispatch(self, document: dict[str, Any], stream_id: str | None, size: int) -> None:
+        match document.get("type"):
+            case "response.create":
+                self._create(document, stream_id, size)
+            case "response.cancel":
+                cancel = _converted(document, Cancel)
+                self._service.cancel(self._service.find(cancel.response_id, self._owner))
+            case "response.resume":
+                self._resume(_converted(document, Resume))
+            case "response.pacing.update":
+                update = _converted(document, PacingUpdate)
+                if update.tpot_s is not None and not 0.001 <= update.tpot_s <= 60:
+                    raise InvalidRequest("tpot_s must be from 0.001 to 60.", param="tpot_s")
+                session = self._service.find(update.response_id, self._owner)
+                self._service.set_pace(session, update.tpot_s, update.paused)
+            case None:
+                raise InvalidRequest("The event has no 'type'.", param="type")
+            case other:
+                raise InvalidRequest(
+                    f"Unknown event type {other!r}.", param="type", code="unknown_event_type"
+                )
+
+    def _create(self, document: dict[str, Any], stream_id: str | None, size: int) -> None:
+        """Put a request into its lane; it is checked now and started when its turn comes."""
+        fields = {key: value for key, value in document.items() if key not in _ENVELOPE}
+        if fields.pop("generate", True) is False:
+            raise InvalidRequest("'generate': false is not supported.", param="generate")
+        body = parse_body(fields, ResponsesBody)
+        if stream_id not in self._lanes:
+            bound = self._service.config.limits.max_streams_per_connection
+            if len(self._lanes) >= bound:
+                raise Overloaded(
+                    f"This connection has {bound} streams running, its limit.",
+                    code="too_many_streams",
+                    retry_after_s=self._service.config.limits.retry_after_s,
+                )
+            self._lanes[stream_id] = deque([(body, size)])
+            self._waiting_bytes += size
+            self._spawn(lambda: self._run_lane(stream_id), stream_id)
+            return
+        waiting = self._lanes[stream_id]
+        if len(waiting) >= self._service.config.limits.max_streams_per_connection:
+            raise Overloaded(
+                f"{len(waiting)} requests wait in this stream already.",
+                code="stream_queue_full",
+                retry_after_s=self._service.config.limits.retry_after_s,
+            )
+        # No limit on requests counts those that wait here.
+        bound = self._service.config.server.hard_message_bytes
+        if self._waiting_bytes + size > bound:
+            raise Overloaded(
+                f"Requests of {self._waiting_bytes} bytes wait on this connection already; they "
+                f"may have {bound}.",
+                code="stream_queue_full",
+                retry_after_s=self._service.config.limits.retry_after_s,
+            )
+        waiting.append((body, size))
+        self._waiting_bytes += size
+
+    def _resume(self, resume: Resume) -> None:
+        session = self._service.find(resume.response_id, self._owner)
+        session.check_resume(resume.starting_after)
+        bound = self._service.config.limits.max_streams_per_connection
+        if self._resumed >= bound:
+            raise Overloaded(
+                f"This connection follows {bound} resumed responses, its limit.",
+                code="too_many_streams",
+                retry_after_s=self._service.config.limits.retry_after_s,
+            )
+        self._resumed += 1
+        self._spawn(
+            lambda: self._follow_resumed(session, resume.stream_id, resume.starting_after),
+            resume.stream_id,
+        )
+
+    # ---- streams ------------------------------------------------------------------------------
+
+    async def _run_lane(self, stream_id: str | None) -> None:
+        waiting = self._lanes[stream_id]
+        try:
+            while waiting:
+                body, size = waiting.popleft()
+                self._waiting_bytes -= size
+                try:
+                    await self._run(body, stream_id)
+                except ApiError as error:
+                    await self._refuse(error, stream_id)
+                except ConnectionError:
+                    raise  # nobody is left to answer
+                except Exception:
+                    log.exception("request_failed")
+                    await self._send_error(broken(), stream_id)
+        finally:
+            del self._lanes[stream_id]
+
+    async def _run(self, body: ResponsesBody, stream_id: str | None) -> None:
+        generation = await self._service.prepare(body, self._defaults, self._owner)
+        session = await self._service.start(generation, self._owner)
+        await self._follow(session, stream_id, -1)
+
+    async def _follow_resumed(
+        self, session: Session, stream_id: str | None, starting_after: int
+    ) -> None:
+        try:
+            await self._follow(session, stream_id, starting_after)
+        finally:
+            self._resumed -= 1
+
+    async def _follow(self, session: Session, stream_id: str | None, starting_after: int) -> None:
+        """Send a response's events until the last one."""
+        # Events are logged without it, since several sockets may follow one response.
+        suffix = b"}" if stream_id is None else b',"stream_id":' + _encode(stream_id) + b"}"
+        try:
+            with self._service.following(session, starting_after) as reader:
+                async for entries in reader:
+                    for entry in entries:
+                        await self.socket.send_str((entry.data[:-1] + suffix).decode())
+        except LogTruncated as error:
+            await self._send_error(
+                NotFound(
+                    f"Response '{session.response_id}': {error}.",
+                    code="events_expired",
+                    param="starting_after",
+                ),
+                stream_id,
+            )
+
+    async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
+        refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
+        await self._send_error(error, stream_id)
+
+    async def _send_error(self, error: ApiError, stream_id: str | None = None) -> None:
+        event = events.error_event(error.body(), error.status, stream_id)
+        if isinstance(error, Overloaded):
+            event["error"]["retry_after_s"] = error.retry_after_s
+        await self._send(_encode(event))
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self.socket.send_str(data.decode())
+        except ConnectionError:
+            log.info("socket_closed_while_sending")
+
+    def _spawn(self, work: Work, stream_id: str | None) -> None:
+        task = asyncio.create_task(self._guarded(work, stream_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Work, stream_id: str | None) -> None:
+        """One stream's trouble is its own; the socket and its other streams go on."""
+        try:
+            await work()
+        except ConnectionError:
+            log.info("socket_closed_while_streaming")  # the response goes on and can be resumed
+        except Exception:
+            log.exception("stream_failed")
+            await self._send_error(broken(), stream_id)
+
+
+_encode = msgspec.json.Encoder().encode
+Event = TypeVar("Event")
+
+
+def _stream_id(document: dict[str, Any]) -> str | None:
+    stream_id = document.get("stream_id")
+    if stream_id is not None and not (isinstance(stream_id, str) and 0 < len(stream_id) <= 128):
+        raise InvalidRequest(
+            "stream_id must be a string of 1 to 128 characters.", param="stream_id"
+        )
+    return stream_id
+
+
+def _converted(document: dict[str, Any], kind: type[Event]) -> Event:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest.of_validation(error) from error

@@ -1,0 +1,1 @@
+"""How workers come to be: local processes, given addresses, or Ray."""

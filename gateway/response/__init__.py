@@ -1,0 +1,1 @@
+"""One response from its first token to its last event. No I/O."""

@@ -1,0 +1,426 @@
+"""One response from submission to its terminal event: the session.
+
+A synchronous state machine without I/O. The cluster feeds it what the worker said, the service
+feeds it time and the reader's wishes; every call may append events to `log`, which readers follow.
+It owns the token log: every token id so far, so that any instance could go on with the request.
+
+After every call the owner must look at `next_release_s` and call `release` at that moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from gateway.response.delivery import Delta, Reader
+from gateway.response.event_log import EventLog
+from gateway.response.lifecycle import FINAL, Event, State, advance
+from gateway.response.transcript import Transcript
+from gateway.schemas import events
+from gateway.schemas.errors import ApiError, InvalidRequest, Unavailable
+from gateway.schemas.generation import Generation
+from workers.messages import Finish, Pace, TokenRun
+
+_SESSION_BYTES = 8192  # a session without text: its objects, measured
+_TOKEN_BYTES = 8 + 28  # a place in a list, and a number
+
+
+class Session:
+    """State of one response.
+
+    :param owner: who may see and stop it (a fingerprint of the API key; empty without keys).
+    :param created_at: Unix time, for the response object only.
+    :param now: monotonic seconds; all later ``now`` are of the same clock.
+    """
+
+    def __init__(
+        self,
+        response_id: str,
+        generation: Generation,
+        *,
+        model: str,
+        owner: str,
+        created_at: float,
+        now: float,
+        log_capacity: int,
+    ) -> None:
+        self.response_id = response_id
+        self.generation = generation
+        self.model = model
+        self.owner = owner
+        self.created_at = created_at
+        self.state = State.QUEUED
+        self.instance_id: str | None = None
+        self.log = EventLog(log_capacity)
+        self.reader = Reader(generation.targets, now)
+        self.token_ids: list[int] = []
+        self.prompt_tokens = 0
+        self.reasoning_tokens = 0
+        self.thinking = True  # before the boundary, as far as is known
+        self.finish: Finish | None = None
+        self.preemptions = 0  # by all instances that said so
+        self.migrations = 0
+        self.failovers = 0
+        self.error: ApiError | None = None
+        self.cancelling = False  # the instance was told to stop it and has not confirmed yet
+        self._cut_by: ApiError | None = None  # why the gateway itself is stopping it
+        self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self.pause_ends_s: float | None = None  # the reader paused; the pause ends by itself then
+        self._transcript = Transcript(self.log, response_id)
+
+    # ---- what others ask ----------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """True after the terminal event."""
+        return self.state in FINAL
+
+    @property
+    def in_engine(self) -> bool:
+        """True while tokens are still to come; an instance holds memory for it, or will."""
+        return self.state in (State.QUEUED, State.REASONING, State.MIGRATING, State.ANSWERING)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose KV the instance keeps for it; an estimate until the prompt is counted."""
+        if not self.in_engine:
+            return 0
+        prompt = self.prompt_tokens or sum(
+            8 + len(message.content) // 4 for message in self.generation.messages
+        )
+        return prompt + len(self.token_ids)
+
+    @property
+    def reasoning_text(self) -> str:
+        """The thoughts so far."""
+        return self._transcript.thoughts
+
+    @property
+    def answer_text(self) -> str:
+        """The answer as far as it was released to the reader."""
+        return self._transcript.answer
+
+    @property
+    def pace(self) -> Pace:
+        """What the scheduler needs to know of the reader."""
+        return Pace(
+            tau_s=self.reader.tpot_s,
+            paced=self.reader.paced,
+            paused=self.reader.paused,
+        )
+
+    @property
+    def status(self) -> str:
+        """The public status."""
+        match self.state:
+            case State.FAILED:
+                return "failed"
+            case State.DONE | State.CANCELLED:
+                return "incomplete" if self.incomplete_reason else "completed"
+            case _:
+                return "in_progress"
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the response ended without being complete."""
+        if self.state is State.CANCELLED:
+            return "cancelled"
+        if self.state is not State.DONE or self.finish is None:
+            return None
+        if self.finish.reason == "length" and not self._has_forced_lengths():
+            return "max_output_tokens"
+        return None if self._transcript.answer else "no_answer"
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes besides its events; an estimate."""
+        texts = (self.reasoning_text, self.answer_text)
+        characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
+        return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
+
+    def next_release_s(self) -> float | None:
+        """When `release` is due; None if there is nothing to wait for."""
+        if self.finished or self.cancelling:
+            return None
+        return self.reader.next_release_s()
+
+    def check_resume(self, starting_after: int) -> None:
+        """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
+        last = self.log.next_sequence - 1
+        if not -1 <= starting_after <= last:
+            raise InvalidRequest(
+                f"starting_after must be from -1 to {last}, the last event so far, "
+                f"not {starting_after}.",
+                param="starting_after",
+            )
+        if self.finished and starting_after == last:
+            raise InvalidRequest(
+                f"Response '{self.response_id}' has ended; nothing comes after {last}.",
+                param="starting_after",
+                code="nothing_to_resume",
+            )
+
+    # ---- what the worker says -----------------------------------------------------------------
+
+    def accepted(self, instance_id: str, prompt_tokens: int, reasoning: bool) -> None:
+        """An instance has queued the request; with the first one the response exists.
+
+        :param reasoning: whether the prompt leads into thinking; part of it may be known already.
+        """
+        first = self.state is State.QUEUED
+        if first:
+            self.thinking = reasoning
+        self._advance(Event.REASONING_BEGAN if self.thinking else Event.ANSWERING_BEGAN)
+        self.instance_id = instance_id
+        if not first:
+            return
+        self.prompt_tokens = prompt_tokens
+        self.log.append("response.created", {"response": self.response_object()})
+        self.log.append("response.in_progress", {"response": self.response_object()})
+
+    def tokens(self, run: TokenRun, now: float) -> None:
+        """New tokens, and perhaps the end, as the engine delivered them.
+
+        A run that does not follow the token log means that tokens were lost: the response fails.
+        """
+        if not self.in_engine:
+            return  # it ended here while these were on their way
+        if run.position != len(self.token_ids):
+            self.fail(
+                Unavailable(
+                    f"Tokens were lost between gateway and instance {self.instance_id}.",
+                    code="tokens_lost",
+                ),
+                now,
+            )
+            return
+        for index, text in enumerate(run.texts):
+            self.token_ids.append(run.token_ids[index])
+            self.reader.token_arrived(now)
+            if self.state is State.REASONING:
+                self.reasoning_tokens += 1
+                self._transcript.add_thought(text)
+                if index == run.boundary:
+                    self._boundary(now)
+            elif not self.cancelling:
+                self.reader.answer_arrived(text, now)
+        if run.finish is not None:
+            self._generated(run.finish, now)
+        self.release(now)
+
+    def left(self) -> None:
+        """Its instance does not have it any more; it goes on elsewhere, from the token log."""
+        if self.state in (State.REASONING, State.ANSWERING):
+            self._advance(Event.LEFT)
+
+    # ---- what the reader and the clock say ----------------------------------------------------
+
+    def release(self, now: float) -> None:
+        """Send the reader what is due; ends the response after its last token."""
+        if self.finished or self.cancelling:
+            return
+        self._show(self.reader.release(now), now)
+        if self.state is State.DELIVERING and self.reader.buffered_tokens == 0:
+            self._advance(Event.DELIVERED)
+            self._end(now)
+
+    def set_pace(
+        self, tpot_s: float | None, paused: bool | None, now: float, longest_pause_s: float
+    ) -> None:
+        """Another pace, a pause, or reading on; None leaves it as it is.
+
+        A pause ends by itself ``longest_pause_s`` after it began. Asking again does not
+        prolong it.
+        """
+        if paused and not self.reader.paused:
+            self.pause_ends_s = now + longest_pause_s
+        elif paused is False:
+            self.pause_ends_s = None
+        self.reader.set_pace(tpot_s, paused, now)
+
+    def cancel(self, now: float) -> bool:
+        """The reader wants no more. True if the instance must be told; it will confirm."""
+        if self.finished:
+            return False
+        if self.in_engine:
+            self.cancelling = True
+            return True
+        self._cancelled(now)
+        return False
+
+    def cut_short(self, error: ApiError, now: float) -> bool:
+        """The gateway cannot wait for the end: as `cancel`, but the response fails with ``error``.
+
+        One that is generated already is complete: its reader gets the rest at once.
+        """
+        if self.state is State.DELIVERING:
+            self._show(self.reader.flush(now), now)
+            self._advance(Event.DELIVERED)
+            self._end(now)
+            return False
+        if not self.cancelling:
+            self._cut_by = error
+        return self.cancel(now)
+
+    def confirm_cancel(self, now: float) -> None:
+        """No instance has it any more: nothing is left to wait for after `cancel`."""
+        if not self.finished:
+            self._cancelled(now)
+
+    def fail(self, error: ApiError, now: float) -> None:
+        """Nothing more will come. What the reader has not seen of the answer is sent first."""
+        if self.finished:
+            return
+        if self.cancelling:
+            self._cancelled(now)
+            return
+        self._show(self.reader.flush(now), now)
+        self.error = error
+        self._advance(Event.FAIL)
+        self._end(now)
+
+    def abandon(self, error: ApiError, now: float) -> None:
+        """End a response that even `fail` cannot end, because something in it is broken.
+
+        What the reader has not seen is lost, and so is whatever of the response object raises.
+        """
+        self.error = error
+        self.state = State.FAILED
+        self.reader.ended_s = now
+        if not self.log.closed:
+            body = {
+                "id": self.response_id,
+                "object": "response",
+                "created_at": int(self.created_at),
+                "status": "failed",
+                "error": {"code": error.code, "message": error.message},
+                "model": self.model,
+                "output": [],
+            }
+            self.log.append(events.FAILED, {"response": body}, terminal=True)
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _has_forced_lengths(self) -> bool:
+        """Whether it has the lengths that the client prescribed."""
+        forced = self.generation.forced_lengths
+        if forced is None:
+            return False
+        return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
+
+    def _advance(self, event: Event) -> None:
+        self.state = advance(self.state, event)
+
+    def _boundary(self, now: float) -> None:
+        self._advance(Event.BOUNDARY)
+        self.thinking = False
+        self.reader.boundary(now)
+        self._transcript.close_thoughts("completed", self.reader.figures().reasoning_s)
+
+    def _show(self, deltas: list[Delta], now: float) -> None:
+        slack_s = self.reader.slack_s(now)
+        for delta in deltas:
+            self._transcript.add_answer(
+                delta.text,
+                delta.tokens,
+                buffered_tokens=self.reader.buffered_tokens,
+                slack_s=None if slack_s is None else round(slack_s, 3),
+            )
+
+    def _generated(self, finish: Finish, now: float) -> None:
+        self.finish = finish
+        self.preemptions += finish.preemptions
+        if self.cancelling:
+            self._cancelled(now)
+        elif finish.reason == "handed_over":
+            self.left()
+        elif finish.reason == "error":
+            message = finish.message or "The engine failed."
+            self.fail(Unavailable(message, code="engine_error"), now)
+        elif finish.reason == "cancelled":
+            self.fail(Unavailable("The instance gave the request up.", code="given_up"), now)
+        else:
+            self._advance(Event.GENERATED)
+
+    def _cancelled(self, now: float) -> None:
+        if self._cut_by is None:
+            self._advance(Event.CANCEL)
+        else:
+            self._show(self.reader.flush(now), now)
+            self.error = self._cut_by
+            self._advance(Event.FAIL)
+        self._end(now)
+
+    def _end(self, now: float) -> None:
+        self.reader.ended_s = now
+        self._transcript.close_thoughts("incomplete", None)
+        self._transcript.close_answer("completed" if self.status == "completed" else "incomplete")
+        if self.state is State.FAILED:
+            type_ = events.FAILED
+        else:
+            type_ = events.INCOMPLETE if self.incomplete_reason else events.COMPLETED
+        self.log.append(type_, {"response": self.response_object()}, terminal=True)
+
+    def response_object(self) -> dict[str, Any]:
+        """The Responses API's response object as it stands."""
+        generation = self.generation
+        sampling = generation.sampling
+        reason = self.incomplete_reason
+        body: dict[str, Any] = {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": int(self.created_at),  # clients decode it as a whole number
+            "status": self.status,
+            "background": False,
+            "error": self.error and {"code": self.error.code, "message": self.error.message},
+            "incomplete_details": reason and {"reason": reason},
+            "instructions": generation.instructions,
+            "max_output_tokens": sampling.max_tokens,
+            "model": self.model,
+            "output": self._transcript.output(),
+            "parallel_tool_calls": False,
+            "previous_response_id": generation.previous_response_id,
+            "store": generation.store,
+            "temperature": sampling.temperature,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": sampling.top_p,
+            "truncation": "disabled",
+            "usage": self.usage() if self.finished else None,
+            "user": generation.user,
+            "metadata": dict(generation.metadata or {}),
+            "instance": self.instance_id,
+            "phase": "reasoning" if self.thinking else "answering",
+        }
+        if self.finished:
+            body |= {
+                **self.measurements(),
+                "underruns": self.reader.underruns,
+                "preemptions": self.preemptions,
+                "migrations": self.migrations,
+                "failovers": self.failovers,
+            }
+        return body
+
+    def measurements(self) -> dict[str, Any]:
+        """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE")."""
+        figures = asdict(self.reader.figures())
+        failed = self.state is State.FAILED
+        return {
+            "timing": {name: figures[name] for name in ("reasoning_s", "raw", "paced")},
+            "qoe": {
+                name: 0.0 if failed else figures[name] for name in ("qoe", "qoe_ttfat", "qoe_e2e")
+            },
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Token counts of the Responses API; all generated tokens, shown or not."""
+        # An instance that a request came to later finds some of its output in the cache, too.
+        cached = min(self.finish.cached_tokens, self.prompt_tokens) if self.finish else 0
+        return events.usage(
+            self.prompt_tokens,
+            cached,
+            len(self.token_ids),
+            self.reasoning_tokens,
+        )

@@ -1,0 +1,323 @@
+"""One request's way through the instances: who has it, where it is to go, and until when.
+
+    WAITING ──submitted──> SUBMITTED ──accepted──> PULLING ──progressed──> RUNNING ──hand_over──┐
+       ^                       └─────accepted, no ticket──────────────────────^                 │
+       └──── Resubmit: on another instance, or here again <──── handed_over ──── HANDING_OVER <─┘
+
+A synchronous state machine without I/O: the cluster tells it what happened and carries out the
+`Step` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on another.
+Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an instance
+lost) the request goes on without its ticket: its KV is computed again. What the gateway knows of
+its output goes with it, so neither way loses or doubles a token. A move that `TRANSITIONS` does not
+have raises `IllegalTransition` and leaves the route as it was.
+
+Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from gateway.response.lifecycle import IllegalTransition, State
+from gateway.response.session import Session
+from gateway.schemas.errors import ApiError, Unavailable
+from workers.messages import Ticket
+
+
+class Stage(Enum):
+    """Where a request is on its way."""
+
+    WAITING = "waiting"  # no instance has it: until one can take it
+    SUBMITTED = "submitted"  # sent to one, which has not answered
+    PULLING = "pulling"  # accepted with a ticket; its KV is being read, no token yet
+    RUNNING = "running"
+    HANDING_OVER = "handing_over"  # its instance was told to let it go, and still generates
+    OVER = "over"
+
+
+class Move(Enum):
+    """What takes a request from one stage to the next."""
+
+    SUBMIT = "submit"
+    WAIT = "wait"
+    ACCEPT = "accept"
+    ACCEPT_TICKET = "accept_ticket"
+    PROGRESS = "progress"  # the first tokens after a change of instances
+    HAND_OVER = "hand_over"
+    END = "end"
+
+
+HELD = frozenset({Stage.SUBMITTED, Stage.PULLING, Stage.RUNNING, Stage.HANDING_OVER})
+
+TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
+    (Stage.WAITING, Move.SUBMIT): Stage.SUBMITTED,
+    (Stage.SUBMITTED, Move.ACCEPT): Stage.RUNNING,
+    (Stage.SUBMITTED, Move.ACCEPT_TICKET): Stage.PULLING,
+    (Stage.PULLING, Move.PROGRESS): Stage.RUNNING,
+    (Stage.RUNNING, Move.PROGRESS): Stage.RUNNING,  # came without KV
+    (Stage.RUNNING, Move.HAND_OVER): Stage.HANDING_OVER,
+    # Its holder is lost, has let it go or is in doubt.
+    **{(stage, Move.SUBMIT): Stage.SUBMITTED for stage in HELD},
+    **{(stage, Move.WAIT): Stage.WAITING for stage in HELD},
+    # Ended again after a bug: it stays so.
+    **{(stage, Move.END): Stage.OVER for stage in Stage},
+}
+
+# moved: with its KV · recomputed: without · finished: before it could leave · cancelled · failed
+Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a request waits, and how often it tries."""
+
+    migration_timeout_s: float = 10.0  # each stage of a migration
+    failover_timeout_s: float = 120.0  # for any instance
+    max_restarts: int = 3  # instances lost under it
+    accept_timeout_s: float = 60.0  # for the answer to a submission
+    cancel_timeout_s: float = 10.0  # for the answer to a cancel
+
+
+@dataclass(slots=True)
+class Migration:
+    """A change of instances that is under way."""
+
+    source_id: str
+    target_id: str | None  # None: any
+    kv_blocks: int  # in blocks of the source
+    begun_s: float
+    ticket: Ticket | None = None  # not used yet: it can be used once
+    with_kv: bool = False  # submitted with the ticket, and there was no doubt since
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Submit the request again, from the token log; a holder that still has it is told to stop."""
+
+    prefer: str | None = None  # this instance, if it can take it
+    avoid: str | None = None  # not this one, if there is another
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End the request with this error."""
+
+    error: ApiError
+
+
+Step: TypeAlias = Resubmit | GiveUp
+
+
+class Route:
+    """The way of one request.
+
+    :param outcomes: gets one more of an `Outcome` for each migration that ends.
+    """
+
+    def __init__(self, session: Session, limits: Limits, outcomes: Counter[str]) -> None:
+        self.session = session
+        self.stage = Stage.WAITING
+        self.holder: str | None = None  # the instance that has it or is to answer
+        self._stage_ends_s: float | None = None
+        self._cancelled_by_s: float | None = None
+        self.migration: Migration | None = None
+        self.restarts = 0
+        self.boundary_s: float | None = None  # until the first answering token after it
+        self._limits = limits
+        self._outcomes = outcomes
+        self._attempt = 0
+
+    @property
+    def wire_id(self) -> str:
+        """Its id in messages to and from its holder."""
+        name = self.session.response_id
+        return name if self._attempt <= 1 else f"{name}.{self._attempt}"
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When `expired` is due: at the end of the stage's time, or of that for a cancel."""
+        ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
+        return None if self.stage is Stage.OVER else min(ends, default=None)
+
+    def __repr__(self) -> str:
+        return f"<Route {self.wire_id} {self.stage.value} at {self.holder}>"
+
+    # ---- what was done with it ----------------------------------------------------------------
+
+    def submitted(self, instance_id: str, now: float, *, with_ticket: bool) -> None:
+        """It was sent to an instance."""
+        soon_s = self._soon(now) if with_ticket else now + self._limits.accept_timeout_s
+        self._enter(Move.SUBMIT, soon_s)
+        self._attempt += 1
+        self.holder = instance_id
+        if self.migration is not None:
+            self.migration.target_id = instance_id
+            self.migration.ticket = None
+            self.migration.with_kv = with_ticket
+
+    def waits(self, now: float) -> None:
+        """There is no instance for it."""
+        self._enter(Move.WAIT, now + self._limits.failover_timeout_s)
+        self.holder = None
+
+    def hand_over(self, target_id: str, kv_blocks: int, now: float) -> None:
+        """Its holder is told to let it go."""
+        assert self.holder is not None
+        self._enter(Move.HAND_OVER, self._soon(now))
+        if self.migration is not None:
+            self._end_migration("recomputed")  # it arrived, and leaves before its first token
+        self.migration = Migration(self.holder, target_id, kv_blocks, now)
+
+    def withdraw(self, kv_blocks: int, now: float) -> Resubmit:
+        """It is to leave its holder without its KV."""
+        assert self.holder is not None
+        if self.stage is not Stage.SUBMITTED:
+            if self.migration is not None:
+                self._end_migration("recomputed")
+            self.migration = Migration(self.holder, None, kv_blocks, now)
+        return Resubmit(avoid=self.holder)
+
+    def cancelled(self, now: float) -> None:
+        """Its holder was told to stop it."""
+        self._cancelled_by_s = now + self._limits.cancel_timeout_s
+
+    def over(self) -> None:
+        """Nothing more comes from an instance, or is wanted."""
+        self._enter(Move.END, None)
+        if self.migration is not None:
+            state = self.session.state
+            if state is State.CANCELLED or self.session.cancelling:
+                self._end_migration("cancelled")
+            else:
+                self._end_migration("failed" if state is State.FAILED else "finished")
+        self.holder = None
+
+    # ---- what its holder says -----------------------------------------------------------------
+
+    def accepted(self, now: float) -> None:
+        """Its holder has it in its queue."""
+        if self.migration is not None and self.migration.with_kv:
+            self._enter(Move.ACCEPT_TICKET, self._soon(now))
+        else:
+            self._enter(Move.ACCEPT, None)
+
+    def progressed(self, kv_tokens: int | None) -> Outcome | None:
+        """Tokens came; the outcome of the migration that they end.
+
+        :param kv_tokens: what the holder says of the ticket, see `workers.messages.TokenRun`.
+        """
+        if self.migration is None or self.stage is Stage.HANDING_OVER:
+            return None
+        self._enter(Move.PROGRESS, None)
+        outcome: Outcome = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
+        self.session.migrations += 1
+        self._end_migration(outcome)
+        return outcome
+
+    def handed_over(self, ticket: Ticket | None) -> Resubmit:
+        """Its holder has let it go; nothing follows from there."""
+        if self.migration is None or self.stage is not Stage.HANDING_OVER:
+            return Resubmit()  # asked for before a doubt, or by nobody
+        self.migration.ticket = ticket
+        return Resubmit(prefer=self.migration.target_id, avoid=self.migration.source_id)
+
+    def ticket(self, now: float) -> Ticket | None:
+        """The ticket with the validity that is left by our own clock; None if there is none.
+
+        The ticket was made after we had asked for it, so its time cannot end before
+        ``begun_s + valid_s``, however long the messages took.
+        """
+        migration = self.migration
+        if migration is None or migration.ticket is None:
+            return None
+        left_s = migration.begun_s + migration.ticket.valid_s - now
+        if left_s <= 0:
+            return None
+        return msgspec.structs.replace(migration.ticket, valid_s=left_s)
+
+    # ---- what goes wrong ----------------------------------------------------------------------
+
+    def doubted(self) -> Resubmit:
+        """Something of this submission is not as it should be: the same again, without ticket."""
+        if self.migration is None:
+            return Resubmit()
+        self.migration.with_kv = False
+        self.migration.ticket = None
+        return Resubmit(prefer=self.migration.target_id)
+
+    def lost(self, instance_id: str, why: str) -> Step | None:
+        """An instance is gone, or broke down under this request; None if that changes nothing."""
+        migration = self.migration
+        if self.stage in HELD and instance_id == self.holder:
+            if migration is not None:
+                migration.with_kv = False
+                migration.ticket = None
+            return self.restart(why)
+        if migration is None:
+            return None
+        if migration.with_kv and instance_id == migration.source_id:
+            return self.doubted()  # it may not have been read to its end
+        if self.stage is Stage.HANDING_OVER and instance_id == migration.target_id:
+            migration.target_id = None
+        return None
+
+    def restart(self, why: str) -> Step:
+        """The holder failed this request. A request may be what its instances die of."""
+        self.restarts += 1
+        self.boundary_s = None  # what it waits for now is not the boundary's doing
+        if self.restarts > self._limits.max_restarts:
+            return GiveUp(
+                Unavailable(
+                    f"{why} This request was started again {self._limits.max_restarts} times "
+                    "and is not tried any more.",
+                    code="instance_lost",
+                )
+            )
+        target_id = None if self.migration is None else self.migration.target_id
+        prefer = None if target_id == self.holder else target_id
+        return Resubmit(prefer=prefer, avoid=self.holder)
+
+    def expired(self, now: float) -> Step | None:
+        """Time has passed; None if it is not yet ``deadline_s``."""
+        if self.deadline_s is None or now < self.deadline_s:
+            return None
+        if self.stage is Stage.WAITING:
+            waited_s = self._limits.failover_timeout_s
+            return GiveUp(
+                Unavailable(f"No instance came back within {waited_s:g} s.", code="no_instance")
+            )
+        if self._awaits_answer():
+            return self.restart(f"Instance {self.holder} did not answer in time.")
+        return self.doubted()
+
+    def answers_come(self, answered_s: float) -> None:
+        """Its holder answered a request then: this one only has to wait for its turn."""
+        if self._awaits_answer():
+            self._stage_ends_s = answered_s + self._limits.accept_timeout_s
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _awaits_answer(self) -> bool:
+        """Whether it was submitted without a ticket, so that nothing but its turn is waited for."""
+        with_kv = self.migration is not None and self.migration.with_kv
+        return self.stage is Stage.SUBMITTED and not with_kv
+
+    def _soon(self, now: float) -> float:
+        return now + self._limits.migration_timeout_s
+
+    def _enter(self, move: Move, deadline_s: float | None) -> None:
+        """:raises IllegalTransition: if the table has no such row; nothing has changed then."""
+        try:
+            self.stage = TRANSITIONS[self.stage, move]
+        except KeyError:
+            raise IllegalTransition(self.stage, move) from None
+        self._stage_ends_s = deadline_s
+
+    def _end_migration(self, outcome: Outcome) -> None:
+        self._outcomes[outcome] += 1
+        self.migration = None

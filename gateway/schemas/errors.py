@@ -1,0 +1,215 @@
+"""Errors that a client can see. One root, each with the HTTP status and OpenAI's error fields.
+
+    ApiError
+    ├── InvalidRequest      400  the body is wrong; ``param`` names the field
+    ├── InvalidHttp         400  what came is not HTTP
+    ├── Unauthorized        401
+    ├── Forbidden           403  what only the gateway's own machine may do
+    ├── NotFound            404  response, model or instance
+    ├── RequestTimeout      408  the body did not come in time
+    ├── Conflict            409  not possible as things are
+    ├── TooLarge            413
+    ├── UnsupportedEncoding 415  the body is compressed in a way that cannot be read here
+    ├── Overloaded          429  carries ``retry_after_s``
+    ├── HeadersTooLarge     431
+    ├── Cancelled           499  somebody cancelled the response before it was complete
+    └── Unavailable         503  no instance can serve, or the one that did is gone
+        └── StoreError      503  stored responses cannot be used (in `gateway.store`)
+
+Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, see `gateway.api.encodings`
+
+_LONGEST_QUOTE = 1000  # characters of a text that may quote what a client sent
+
+# What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
+_VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<path>\w+)`")
+
+
+class ApiError(Exception):
+    """A refusal, in OpenAI's form: ``type``, ``code``, ``message`` and the offending ``param``."""
+
+    status = 500
+    type = "server_error"
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = _sendable(message)
+        if len(self.message) > _LONGEST_QUOTE:
+            self.message = f"{self.message[:_LONGEST_QUOTE]}..."
+        self.code = code
+        self.param = None if param is None else _sendable(param)[:_LONGEST_QUOTE]
+
+    def body(self) -> dict[str, Any]:
+        """The ``error`` object of HTTP bodies, error events and failed responses."""
+        return {
+            "type": self.type,
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+        }
+
+
+def _sendable(text: str) -> str:
+    """A text that may quote a client: bytes that are no UTF-8 arrive as surrogates."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+class InvalidRequest(ApiError):
+    """The request can never be served as it stands."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None, code: str = "invalid_value") -> None:
+        super().__init__(message, code=code, param=param)
+
+    @classmethod
+    def of_validation(cls, error: msgspec.ValidationError) -> InvalidRequest:
+        """The refusal of a document that does not fit its type; names the field."""
+        text = str(error)
+        found = _VALIDATION.fullmatch(text)
+        assert found is not None  # the pattern matches any text
+        path, what = found["path"] or None, found["what"].replace("`", "")
+        if path is None and (missing := _MISSING.search(text)):
+            path = missing["path"]
+        return cls(f"'{path}': {what}." if path else f"{what}.", param=path)
+
+
+class InvalidHttp(ApiError):
+    """What a client sent cannot be parsed as HTTP."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"This is not a valid HTTP request: {what}.", code="invalid_http")
+
+
+class HeadersTooLarge(ApiError):
+    """A request line or a header beyond the bound."""
+
+    status = 431
+    type = "invalid_request_error"
+
+    def __init__(self, bound_bytes: int) -> None:
+        super().__init__(
+            f"The request line or a header is longer than {bound_bytes} bytes.",
+            code="headers_too_large",
+        )
+
+
+class Unauthorized(ApiError):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "authentication_error"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Missing or wrong API key: send it as 'Authorization: Bearer KEY'.",
+            code="invalid_api_key",
+        )
+
+
+class Forbidden(ApiError):
+    """Not for whoever asks from there."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
+class NotFound(ApiError):
+    """No such model, instance or response (or it belongs to another user)."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class RequestTimeout(ApiError):
+    """The body of a request did not come in time."""
+
+    status = 408
+    type = "invalid_request_error"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The body of the request was not complete within {timeout_s:g} s.",
+            code="request_timeout",
+        )
+
+
+class Conflict(ApiError):
+    """Things are not such that it could be done."""
+
+    status = 409
+    type = "invalid_request_error"
+
+
+class TooLarge(ApiError):
+    """A body or message beyond the configured bound."""
+
+    status = 413
+    type = "invalid_request_error"
+
+    def __init__(self, size_bytes: int, bound_bytes: int) -> None:
+        super().__init__(
+            f"The message has {size_bytes} bytes; at most {bound_bytes} are accepted.",
+            code="request_too_large",
+        )
+
+
+class UnsupportedEncoding(ApiError):
+    """A ``Content-Encoding`` that this server does not decode."""
+
+    status = 415
+    type = "invalid_request_error"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"Content-Encoding '{encoding[:64]}' is not supported: send the body as it is, or "
+            f"with {' or '.join(CONTENT_ENCODINGS)}.",
+            code="unsupported_content_encoding",
+            param="Content-Encoding",
+        )
+
+
+class Overloaded(ApiError):
+    """No room now; the client may try again after ``retry_after_s``."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class Cancelled(ApiError):
+    """A response was cancelled by its id, or deleted, before it was complete.
+
+    No status of RFC 9110 says so; 499 is in common use for it, and clients do not send a request
+    again because of it, as they do after a 409 or a 503.
+    """
+
+    status = 499
+    type = "invalid_request_error"
+
+    def __init__(self) -> None:
+        super().__init__("The response was cancelled before it was complete.", code="cancelled")
+
+
+class Unavailable(ApiError):
+    """No instance can serve the request."""
+
+    status = 503
+    type = "server_error"

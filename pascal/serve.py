@@ -1,0 +1,47 @@
+"""``pascal serve``: start the workers and the gateway, and serve until a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+
+from pascal import config_flags
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``pascal serve``."""
+    config_flags.add_config_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve.
+
+    :return: the exit status: 0 after a clean stop, 1 if something is missing on this machine or
+        the server cannot go on, 2 if the configuration is wrong.
+    """
+    from gateway import app, logs
+    from gateway.config import ConfigError
+    from gateway.launchers import preflight
+    from gateway.launchers.local import CannotServe
+    from gateway.store import StoreUnusable
+    from workers import loop
+
+    try:
+        config = config_flags.config_of(args)
+    except ConfigError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    logs.configure(config.server.log_level)
+    try:
+        preflight.check(config)
+        loop.run(app.serve(config, announce=_announce))
+    except (preflight.PreflightError, CannotServe, OSError, StoreUnusable) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _announce(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+        print(line, flush=True)

@@ -1,0 +1,82 @@
+"""``pascal worker``: one worker for a gateway elsewhere (``launcher.kind = "static"``)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import urllib.parse
+from typing import NoReturn
+
+import msgspec
+
+from gateway.config import Config, ConfigError, is_worker_address
+from gateway.launchers import preflight
+from gateway.launchers.local import worker_settings
+from pascal.config_flags import add_config_flags, config_of
+from workers.settings import WorkerSettings
+
+_OF_THE_GATEWAY = ("server.", "pacing.", "workers.count")  # keys that do not concern an engine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``pascal worker``: its own, and those of the configuration of an engine."""
+    parser.add_argument(
+        "--listen", required=True, help="tcp://host:port, of all interfaces 0.0.0.0, or unix:/path"
+    )
+    parser.add_argument("--id", help="its name among all workers; default: host name and port")
+    add_config_flags(parser, without=_OF_THE_GATEWAY)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the engine's configuration, then become the worker process.
+
+    :return: the exit status, if it cannot start: 1 if something is missing on this machine, 2 if
+        the command line or the configuration is wrong.
+    """
+    try:
+        config = config_of(args)
+        settings = settings_of(args, config)
+        preflight.check_engine(config)
+    except ConfigError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    except preflight.PreflightError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    return _become(settings)
+
+
+def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
+    """What it is started with. Raises `ConfigError`."""
+    scheme = args.listen.partition(":")[0]
+    if scheme not in ("tcp", "unix") or not is_worker_address(args.listen):
+        raise ConfigError(f"--listen {args.listen}: neither tcp://host:port nor unix:/path")
+    token = config.launcher.token or None
+    if scheme == "tcp" and token is None:
+        raise ConfigError(
+            "launcher.token: needed for a worker on TCP; use --token-file, or "
+            "PASCAL_LAUNCHER_TOKEN in the environment"
+        )
+    instance_id = args.id or _default_id(args.listen)
+    settings = worker_settings(config, instance_id, args.listen)
+    # How many others there are is the gateway's business, not in this configuration.
+    migration = config.workers.kv_migration
+    return msgspec.structs.replace(settings, token=token, kv_migration=migration)
+
+
+def _become(settings: WorkerSettings) -> NoReturn:
+    """Become the worker process. Its settings go through a pipe: others can read arguments."""
+    data = msgspec.json.encode(settings)
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "wb") as pipe:
+        pipe.write(data)  # some hundred bytes: they fit into the pipe
+    os.dup2(read_end, 0)
+    os.execv(sys.executable, [sys.executable, "-m", "workers.process", "--settings", "-"])
+
+
+def _default_id(listen: str) -> str:
+    if listen.startswith("unix:"):
+        return f"{socket.gethostname()}-{os.path.basename(listen).removesuffix('.sock')}"
+    return f"{socket.gethostname()}-{urllib.parse.urlsplit(listen).port}"

@@ -1,0 +1,212 @@
+"""What requests wait at their boundary reaches the cost check, and the cost check a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.policy.placement import MoveCost, Rules
+from gateway.routing import router as router_module
+from gateway.routing.instance import Instance, ViewRules
+from gateway.routing.route import Limits, Outcome, Route
+from gateway.routing.router import Router
+from tests.gateway.support.instances import add, feed, make_instance, stats
+from workers.messages import HandOver, Ticket
+
+TICKET = Ticket(engine_id="engine-a", data="d", tokens=1, valid_s=60.0)
+RULES = Rules(
+    boundary="balance",
+    balance_gap=0.5,
+    headroom=0.0,
+    max_migrations=0,
+    max_migrations_per_instance=0,
+)
+
+
+class Passing:
+    """A router over "a" and "b", its clock, and what it said of boundaries."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rules: Rules) -> None:
+        self.now_s = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        monkeypatch.setattr(router_module, "time", clock)
+        # Deadlines are the business of other tests, and need a loop.
+        monkeypatch.setattr(Router, "_arm", lambda _self, _route: None)
+        self.a, self.b = make_instance("a", "b"), make_instance("b", "a")
+        self.said: list[tuple[str, float]] = []
+        self.router = Router(
+            {"a": self.a, "b": self.b},
+            on_progress=lambda _: None,
+            on_boundary=lambda how, seconds: self.said.append((how, round(seconds, 6))),
+            rules=rules,
+            view_rules=ViewRules(),
+            limits=Limits(),
+        )
+        self._names = 0
+
+    def thinker(self, thoughts: int = 63) -> Route:
+        """A request on "a" that is about to end its thinking."""
+        self._names += 1
+        route = add(self.a, f"r{self._names}", thoughts=thoughts)
+        self.router.routes[route.session.response_id] = route
+        return route
+
+    def reach_boundary(self, route: Route, *, answers: int = 0) -> bool:
+        """The end of thinking comes, with so many tokens behind it; whether it is to move."""
+        run = feed(route, 1 + answers, self.now_s, boundary=0)
+        self.router.passed_boundary(self.a, route, run, None, 0)
+        return route.migration is not None
+
+    def answer(self, holder: Instance, route: Route, how: Outcome | None = None) -> None:
+        """The next token comes from there; ``how``: it ended a migration."""
+        run = feed(route, 1, self.now_s)
+        self.router.passed_boundary(holder, route, run, how, 5)
+
+    def arrive(self, route: Route, kv_tokens: int | None) -> Outcome | None:
+        """It is let go, goes on at "b", and its first token is on its way."""
+        self.router.go_on(route, route.handed_over(TICKET))
+        self.router.accepted(route)
+        route.session.accepted("b", 16, reasoning=True)
+        return route.progressed(kv_tokens)
+
+    def move(self, seconds: float, kv_tokens: int | None = 80) -> None:
+        """A request whose first answering token comes from "b", so long after its boundary."""
+        route = self.thinker()
+        assert self.reach_boundary(route)
+        outcome = self.arrive(route, kv_tokens)
+        self.now_s += seconds
+        self.answer(self.b, route, outcome)
+        self.router.end(route)
+
+    def cost(self, instance_id: str = "a") -> MoveCost | None:
+        return self.router._boundary_times.cost(instance_id, 5, 0.25, self.now_s)
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rules], Passing]:
+    return lambda rules: Passing(monkeypatch, rules)
+
+
+def test_a_stay_is_counted_from_the_boundary_to_the_next_token(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(Rules(boundary="off"))
+    route = p.thinker()
+    p.now_s += 50.0  # what thinking took is nobody's wait
+    assert not p.reach_boundary(route)
+    assert p.said == []
+    p.now_s += 0.75
+    p.answer(p.a, route)
+    p.now_s += 3.0
+    p.answer(p.a, route)  # the second token says nothing of the boundary
+    assert p.said == [("stayed", 0.75)]
+    p.reach_boundary(p.thinker(), answers=1)  # the answer came along with the boundary
+    assert p.said == [("stayed", 0.75), ("stayed", 0.0)]
+
+
+def test_moves_are_counted_from_the_boundary_and_not_from_the_hand_over(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(RULES)
+    route = p.thinker()
+    assert p.reach_boundary(route)
+    assert p.a.link.sent == [HandOver(request_id=route.wire_id)]  # type: ignore[attr-defined]
+    p.now_s += 0.5
+    p.answer(p.a, route)  # until it is let go; its reader waits for the new instance all the same
+    assert p.said == []
+    outcome = p.arrive(route, 80)
+    assert outcome == "moved"
+    p.now_s += 1.0
+    p.answer(p.b, route, outcome)
+    assert p.said == [("moved", 1.5)]
+
+
+def test_moves_and_stays_are_noted_and_a_move_without_kv_is_neither(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(RULES)
+    for _ in range(4):
+        p.move(2.0, kv_tokens=0)  # the ticket was of no use: that says nothing of transfers
+    assert [how for how, _ in p.said] == ["recomputed"] * 4
+    assert p.cost() is None
+    for seconds in (1.0, 2.0, 3.0, 4.0):
+        p.said.clear()
+        p.move(seconds)
+        assert p.said == [("moved", seconds)]
+    cost = p.cost()
+    assert cost is not None
+    assert (cost.move_s, cost.stay_s) == (2.5, 0.0)
+    there = p.cost("b")
+    assert there is not None
+    assert there.stay_s == 0.0  # nobody has stayed there
+    add(p.b, "heavy", thoughts=500)  # from here on there is no reason to go there
+    for seconds in (0.5, 1.5):
+        route = p.thinker()
+        assert not p.reach_boundary(route)
+        p.now_s += seconds
+        p.answer(p.a, route)
+    cost = p.cost()
+    assert cost is not None
+    assert (cost.move_s, cost.stay_s) == (2.5, 1.0)
+
+
+def test_the_memory_of_the_request_itself_counts_as_free_where_it_is(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    # Neither has room, but for the five blocks that the request has anyway.
+    for free_there, moves in ((4, False), (5, True)):
+        p = passing(replace(RULES, boundary="adaptive"))
+        add(p.a, "thinks", thoughts=16)
+        p.a.stats, p.b.stats = stats(used=100), stats(used=100 - free_there)
+        assert p.reach_boundary(p.thinker()) == moves
+
+
+def test_requests_stay_where_moves_are_dear_until_that_is_forgotten(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(RULES)
+    for _ in range(4):
+        p.move(5.0)
+    assert not p.reach_boundary(p.thinker())
+    for route in list(p.a.routes.values()):
+        p.router.end(route)
+    p.now_s += 61.0
+    assert p.reach_boundary(p.thinker())
+
+
+def test_a_dear_move_is_still_better_than_a_longer_wait(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(RULES)
+    for _ in range(4):
+        p.move(2.0)
+    waits = p.thinker()
+    assert not p.reach_boundary(waits)
+    p.now_s += 3.0
+    p.answer(p.a, waits)
+    p.router.end(waits)
+    assert p.reach_boundary(p.thinker())
+
+
+def test_a_move_within_what_the_reader_expects_is_made(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(RULES)
+    for _ in range(4):
+        p.move(0.25)  # the target of the time to the first answering token
+    assert p.reach_boundary(p.thinker())
+    for _ in range(16):
+        p.router._boundary_times.moved(5, 0.26, p.now_s)
+    assert not p.reach_boundary(p.thinker())
+
+
+def test_without_the_check_what_moves_take_is_not_asked(
+    passing: Callable[[Rules], Passing],
+) -> None:
+    p = passing(replace(RULES, cost_check=False))
+    for _ in range(5):
+        p.move(50.0)
+    assert p.said == [("moved", 50.0)] * 5

@@ -1,0 +1,43 @@
+"""The transition table."""
+
+import pytest
+
+from gateway.response.lifecycle import FINAL, TRANSITIONS, Event, IllegalTransition, State, advance
+
+
+def test_a_thinking_request_runs_through_all_states() -> None:
+    state = State.QUEUED
+    seen = [state]
+    for event in (Event.REASONING_BEGAN, Event.BOUNDARY, Event.GENERATED, Event.DELIVERED):
+        state = advance(state, event)
+        seen.append(state)
+    assert seen == [
+        State.QUEUED,
+        State.REASONING,
+        State.ANSWERING,
+        State.DELIVERING,
+        State.DONE,
+    ]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in FINAL])
+def test_every_running_state_can_be_cancelled_and_can_fail(state: State) -> None:
+    assert advance(state, Event.CANCEL) is State.CANCELLED
+    assert advance(state, Event.FAIL) is State.FAILED
+
+
+@pytest.mark.parametrize("state", [state for state in State if state in FINAL])
+@pytest.mark.parametrize("event", list(Event))
+def test_nothing_leaves_a_final_state(state: State, event: Event) -> None:
+    with pytest.raises(IllegalTransition) as caught:
+        advance(state, event)
+    assert (caught.value.state, caught.value.event) == (state, event)
+
+
+def test_every_state_can_be_reached() -> None:
+    assert {State.QUEUED, *TRANSITIONS.values()} == set(State)
+
+
+def test_delivery_cannot_end_before_generation() -> None:
+    with pytest.raises(IllegalTransition):
+        advance(State.ANSWERING, Event.DELIVERED)

@@ -1,0 +1,88 @@
+"""Instances and their requests without a link: what they are told is written down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+from gateway.routing.instance import Instance
+from gateway.routing.route import Limits, Route
+from gateway.routing.worker_link import WorkerLink
+from tests.gateway.support.scripted_worker import IDLE
+from tests.gateway.support.sessions import make_session
+from workers.messages import PROTOCOL, Endpoint, StepStats, TokenRun, ToWorker, Welcome
+
+BLOCK = 16
+BLOCKS = 100
+PROMPT = BLOCK  # one block
+
+
+class SilentLink:
+    """Says nothing."""
+
+    def __init__(self, instance_id: str) -> None:
+        self.sent: list[ToWorker] = []
+        self.last_heard_s = float("inf")  # never silent for long
+        self.full = False
+        self.welcome = Welcome(
+            protocol=PROTOCOL,
+            instance_id=instance_id,
+            pid=1,
+            model="m",
+            max_model_len=10_000,
+            block_size=BLOCK,
+            kv_blocks_total=BLOCKS,
+            max_num_seqs=8,
+            reasoning=True,
+            engine="none",
+            endpoint=Endpoint(engine_id=f"engine-{instance_id}", host="h", port=1),
+        )
+
+    def send(self, message: ToWorker) -> None:
+        self.sent.append(message)
+
+
+def make_instance(instance_id: str, *known: str) -> Instance:
+    """An instance that can read the KV of those."""
+    instance = Instance(cast(WorkerLink, SilentLink(instance_id)))
+    instance.readable = {f"engine-{name}" for name in known}
+    return instance
+
+
+def stats(used: int) -> StepStats:
+    """With so many blocks in use."""
+    values = {name: getattr(IDLE, name) for name in IDLE.__struct_fields__}
+    return StepStats(**(values | {"kv_blocks_used": used, "kv_blocks_total": BLOCKS}))
+
+
+def add(
+    instance: Instance, name: str, *, thoughts: int, answers: int | None = None, **fields: Any
+) -> Route:
+    """A running request with a prompt of a block; ``answers``: it is past its boundary."""
+    session = make_session(**fields)
+    session.response_id = name
+    route = Route(session, Limits(), Counter())
+    route.submitted(instance.instance_id, 0.0, with_ticket=False)
+    route.accepted(0.0)
+    instance.routes[route.wire_id] = route
+    session.accepted(instance.instance_id, PROMPT, reasoning=True)
+    boundary = None if answers is None else thoughts - 1
+    feed(route, thoughts, 0.0, boundary=boundary)
+    feed(route, answers or 0, 0.0)
+    return route
+
+
+def feed(
+    route: Route, count: int, now: float, *, boundary: int | None = None, **fields: Any
+) -> TokenRun:
+    """New tokens for its session; the run that they came in."""
+    run = TokenRun(
+        request_id=route.wire_id,
+        position=len(route.session.token_ids),
+        token_ids=(9,) * count,
+        texts=("x",) * count,
+        boundary=boundary,
+        **fields,
+    )
+    route.session.tokens(run, now)
+    return run

@@ -1,0 +1,90 @@
+"""``python -m tests.workers.support.exactness``: greedy output with and without KV pressure.
+
+A process of its own because vLLM and torch read their environment at import. Prints one JSON
+object: for each policy and each way to resume how often it preempted, what was computed again and
+reloaded, and how many outputs differ from those of the unpressured run; also those of runs whose
+KV was mixed up on purpose, on the device and in the memory for offloaded KV.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from bench.policies import kv_offload
+from bench.policies.small_memory_engine import Load, PressedEngine, Run
+from workers.kv.offload import HostMemoryWorker
+from workers.policy.settings import POLICIES
+
+LOAD = Load(requests=14, output_tokens=110)
+AT_ONCE = 3  # that fit without pressure
+BROKEN_EVERY = 40  # steps
+
+SETTINGS = msgspec.structs.replace(
+    kv_offload.SETTINGS,
+    quantum_tokens=12,
+    demotion_tokens=40,
+    max_model_len=224,
+    kv_blocks=20,
+    # Else what was preempted would find its blocks again and lose nothing.
+    engine_args={"enable_prefix_caching": False},
+)
+
+
+class Engine(PressedEngine):
+    """One whose memory can be mixed up."""
+
+    mixing = ""  # "device" or "host"
+
+    def before_step(self, step: int) -> None:
+        """Every request finds in its blocks what another wrote."""
+        if not step or step % BROKEN_EVERY:
+            return
+        worker = self.core.model_executor.driver_worker.worker
+        if self.mixing == "device":
+            for cache in worker.model_runner.kv_caches:
+                blocks = next(d for d, size in enumerate(cache.shape) if size == SETTINGS.kv_blocks)
+                cache.copy_(cache.roll(1, blocks))
+        if self.mixing == "host":
+            for memory in self.host_memory().memory:
+                memory[:] = 0
+
+    def host_memory(self) -> HostMemoryWorker:
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        worker = get_kv_transfer_group().connector_worker.worker
+        assert isinstance(worker, HostMemoryWorker)
+        return worker
+
+
+def compared(run: Run, reference: Run) -> dict[str, Any]:
+    return {
+        "preemptions": run.preemptions,
+        "extra": run.computed_tokens - reference.computed_tokens,
+        "reloaded": run.reloaded_tokens,
+        "recomputed": run.recomputed_tokens,
+        "different": sum(a != b for a, b in zip(run.outputs, reference.outputs, strict=True)),
+    }
+
+
+def main() -> None:
+    engine = Engine(SETTINGS, LOAD)
+    engine.use("fcfs", "recompute")
+    reference = engine.run(AT_ONCE)
+    found: dict[str, Any] = {"unpressured": compared(reference, reference)}
+    for resume in ("recompute", "reload"):
+        found[resume] = {}
+        for policy in POLICIES:
+            engine.use(policy, resume)
+            found[resume][policy] = compared(engine.run(), reference)
+    for engine.mixing in ("device", "host"):
+        engine.use("slack", "reload")
+        found[f"broken_{engine.mixing}"] = compared(engine.run(), reference)
+    found["tokens"] = sum(map(len, reference.outputs))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Device profiles: TOML files that say how long a model on a device takes.
+
+Two kinds. One holds the numbers themselves, such as a fit to measurements (``[step]``, ``[kv]``,
+``[links]``, ``[host]``: `workers.emulation.device`). The other holds the shape of a model and the
+data sheet of a device (``[model]``, ``[device]``, ``[host]``), from which a roofline computes them
+(`workers.emulation.roofline`). Those in ``workers/emulation/profiles`` are known by their name.
+Knows no engine and no clock.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from workers.emulation.device import DeviceProfile, Host, KvShape, Links, StepTimes
+from workers.emulation.roofline import Roofline, RooflineError
+
+__all__ = [
+    "DeviceProfile",
+    "Host",
+    "KvShape",
+    "Links",
+    "ProfileError",
+    "StepTimes",
+    "load_profile",
+]
+
+_SHIPPED = Path(__file__).parent / "profiles"
+
+_Table = TypeVar("_Table", DeviceProfile, Roofline)
+
+
+class ProfileError(Exception):
+    """There is no such profile, or it is wrong; the message names the file and the key."""
+
+
+def load_profile(name: str, tensor_parallel_size: int | None = None) -> DeviceProfile:
+    """A shipped profile by its name, or any by the path of its file.
+
+    :param tensor_parallel_size: devices that share the model; None: as the file says.
+    :raises ProfileError: if it cannot be read, or its times are not computed and so hold for the
+        devices that they were measured on alone.
+    """
+    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    values = _read(path, name)
+    if "model" in values or "device" in values:
+        roofline = _as(Roofline, values, path)
+        if tensor_parallel_size is not None:
+            parallel = msgspec.structs.replace(roofline.parallel, devices=tensor_parallel_size)
+            roofline = msgspec.structs.replace(roofline, parallel=parallel)
+            _check_numbers(roofline, path, "")
+        try:
+            return roofline.profile()
+        except RooflineError as error:
+            raise ProfileError(f"{path}: {error}") from error
+    if tensor_parallel_size not in (None, 1):
+        raise ProfileError(
+            f"{path}: its step times hold for the devices that they were measured on; for "
+            f"tensor parallelism of {tensor_parallel_size} take a profile with [model] and [device]"
+        )
+    return _as(DeviceProfile, values, path)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = sorted(file.stem for file in _SHIPPED.glob("*.toml"))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(known)}"
+        raise ProfileError(f"no device profile {name!r}; {hint}") from error
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: {error}") from error
+
+
+def _as(kind: type[_Table], values: dict[str, Any], path: Path) -> _Table:
+    try:
+        found = msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ProfileError(f"{path}: {error}") from error
+    _check_numbers(found, path, "")
+    return found
+
+
+def _check_numbers(part: msgspec.Struct, path: Path, prefix: str) -> None:
+    """Every number is above 0, unless its table says that it can be 0."""
+    may_be_0 = getattr(part, "MAY_BE_0", ())
+    for name in part.__struct_fields__:
+        value = getattr(part, name)
+        if isinstance(value, msgspec.Struct):
+            _check_numbers(value, path, f"{prefix}{name}.")
+        elif value is None or isinstance(value, bool) or (value == 0 and name in may_be_0):
+            continue
+        elif isinstance(value, tuple):
+            if not all(0 < one < float("inf") for one in value):
+                raise ProfileError(f"{path}: {prefix}{name} must all be above 0")
+        elif not 0 < value < float("inf"):
+            raise ProfileError(f"{path}: {prefix}{name} must be above 0, not {value}")

@@ -1,0 +1,1 @@
+"""The vLLM engine behind one interface, in the worker's process or in one of its own."""

@@ -1,0 +1,441 @@
+"""The engine in this process: vLLM's `LLMEngine`, stepped by one thread of its own.
+
+The right shape for one engine per core on a CPU: one process, no copies between processes. The
+thread owns the engine; the event loop sends it commands, which it carries out between steps, and
+gets events back through `call_soon_threadsafe`, in order. With nothing to do the thread waits for
+a command. If a step raises, the engine has failed: it says so once and ends. If a command raises,
+its request or its caller is told (see `workers.engine.interface`), and the thread goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import msgspec
+import structlog
+import vllm
+from vllm.config import VllmConfig
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.core_client import InprocClient
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.request import Request
+
+from workers.emulation.executor import EmulatedExecutor
+from workers.engine.interface import (
+    CLOSE_S,
+    MEETING_S,
+    EngineEvents,
+    EngineFacts,
+    EngineGone,
+    EngineOutput,
+    EngineRequest,
+    EngineStep,
+)
+from workers.engine.sampling import sampling_params
+from workers.kv.migration import kv_tokens_of
+from workers.kv.offload import offloads
+from workers.messages import Endpoint, FinishReason, Pace, StepStats
+from workers.policy.resume_cost import ENOUGH_SAMPLES
+from workers.scheduler.engine_core_calls import kv_endpoint, meet_peer
+from workers.scheduler.hand_over import HANDED_OVER, ticket_of
+from workers.scheduler.plugin import PhaseAsyncScheduler, PhaseScheduler
+
+_log = structlog.get_logger()
+
+# In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
+_WARM_UP_PROMPT = 300  # tokens
+WARM_UP_DECODE = 4  # tokens
+
+_MEETING_POLL_S = 0.01  # how often to ask whether another engine was met
+_IDLE_S = 0.0005  # between two steps that compute nothing
+
+T = TypeVar("T")
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "cancelled",
+    "error": "error",
+    "repetition": "stop",
+}
+
+
+def finish_of(output: RequestOutput) -> FinishReason | None:
+    """vLLM's finish reason in the words of the worker link."""
+    completion = output.outputs[0]
+    if completion.stop_reason == HANDED_OVER:
+        return "handed_over"
+    return None if completion.finish_reason is None else _FINISH[completion.finish_reason]
+
+
+def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
+    """Prompts with which an engine is warmed up; its prefix cache is emptied after each round.
+
+    Where KV is offloaded, they also show what it costs to compute and to reload it (see
+    `workers.policy.resume_cost`): when the duration of a usual step is known, some prompts are
+    computed, then loaded whole, and then a block of each.
+    """
+    length = max(1, min(_WARM_UP_PROMPT, config.model_config.max_model_len - WARM_UP_DECODE))
+    if not offloads(config):
+        return [[[1] * length]]
+    block = min(length, config.cache_config.block_size + 1)
+    tokens = range(2, 2 + ENOUGH_SAMPLES)
+    whole = [[token] * length for token in tokens]
+    return [[[1] * length, *whole], whole, [[token] * block for token in tokens]]
+
+
+async def until_known(ask: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Ask until another engine was met or could not be; :return: why not, or None."""
+    try:
+        async with asyncio.timeout(MEETING_S):
+            while True:
+                if (answer := await ask()) is not None:
+                    return answer or None
+                await asyncio.sleep(_MEETING_POLL_S)
+    except TimeoutError:
+        return f"not connected after {MEETING_S:.0f} s"
+
+
+def failure_of(error: Exception) -> str:
+    """What a request is told; the error could quote its prompt, so only the type is said."""
+    return f"the engine could not carry this out: {type(error).__name__}"
+
+
+def _resolve(future: asyncio.Future[T], value: T | None, error: Exception | None) -> None:
+    if future.done():  # who waited for it may be gone
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(cast("T", value))
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A request in the engine."""
+
+    internal_id: str  # vLLM makes its own of ours
+    request: Request  # the scheduler's record, which outlives the request there
+
+
+class InProcessEngine:
+    """`workers.engine.interface.Engine` on an `LLMEngine`."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        """Load the model and warm up; takes seconds."""
+        self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        client = self._llm.engine_core
+        assert isinstance(client, InprocClient), "vLLM put its engine into another process"
+        scheduler = client.engine_core.scheduler
+        assert isinstance(scheduler, PhaseScheduler | PhaseAsyncScheduler)
+        self._scheduler = scheduler
+        executor = client.engine_core.model_executor
+        self._device = executor if isinstance(executor, EmulatedExecutor) else None
+        self._defaults = config.model_config.get_diff_sampling_param()
+        endpoint = kv_endpoint(client.engine_core)
+        self._facts = EngineFacts(
+            name=f"vllm {vllm.__version__} {self._kind()}",
+            max_model_len=config.model_config.max_model_len,
+            block_size=config.cache_config.block_size,
+            kv_blocks_total=self._scheduler.phase_stats().kv_blocks_total,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            endpoint=None if endpoint is None else Endpoint(**endpoint),
+        )
+        self._core = client.engine_core
+        self._prepare_thread()
+        self._steps = 0
+        self._step_s = 0.0
+        self._busy_since: float | None = None  # end of the last step, or when work arrived
+        self._warm_up(config)
+        if self._device is not None:
+            self._device.reset_stats()
+        self._stats = self._new_stats()  # written by the thread, read by the loop: one reference
+
+    def _kind(self) -> str:
+        return "in-process" if self._device is None else f"emulated {self._device.name}"
+
+    def _prepare_thread(self) -> None:
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._waiting: set[asyncio.Future[Any]] = set()  # for the thread; owned by the loop
+        self._gone = False  # the thread has ended, or will not answer; owned by the loop
+        self._live: dict[str, _Live] = {}  # owned by the thread, as all that follows
+        self._paused = False
+        self._closing = False
+
+    # ---- on the event loop
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What does not change while the engine lives."""
+        return self._facts
+
+    def start(self, events: EngineEvents) -> None:
+        """Begin to work, on the running event loop."""
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request; :raises RequestRejected: for wrong sampling parameters."""
+        params = sampling_params(request, self._defaults)
+        self._commands.put(lambda: self._add(request, params))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request and free its KV memory; unknown ones are ignored."""
+        self._command(request_id, lambda: self._abort(request_id))
+
+    def set_pace(self, request_id: str, pace: Pace) -> None:
+        """Tell the scheduler how the reader reads now."""
+
+        def call() -> None:
+            try:
+                self._scheduler.set_pace(request_id, pace)
+            except Exception as error:  # noqa: BLE001 (the request goes on at the pace it had)
+                _log.error("pace_not_set", request_id=request_id, kind=type(error).__name__)
+
+        self._commands.put(call)
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere; unknown ones are ignored."""
+        self._command(request_id, lambda: self._scheduler.hand_over(request_id))
+
+    def _command(self, request_id: str, work: Callable[[], None]) -> None:
+        """Do something for one request on the engine's thread; the request ends if it raises."""
+
+        def call() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
+                self._fail(request_id, error)
+
+        self._commands.put(call)
+
+    async def meet_peer(self, peer: Endpoint) -> str | None:
+        """Connect to the KV memory of another engine; :return: why that failed, or None."""
+        values = msgspec.structs.asdict(peer)
+        return await until_known(lambda: self._call(lambda: meet_peer(self._core, values)))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Do something on the engine's thread; raises what it raises.
+
+        :raises EngineGone: if the thread has ended, or ends meanwhile.
+        """
+        if self._gone:
+            raise EngineGone("the engine has stopped")
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+
+        def call() -> None:
+            value: T | None = None
+            failure: Exception | None = None
+            try:
+                value = work()
+            except Exception as error:  # noqa: BLE001 (it is raised where it is waited for)
+                failure = error
+            self._tell(_resolve, done, value, failure)
+
+        self._commands.put(call)
+        return await done
+
+    def _end_waiting(self) -> None:
+        self._gone = True
+        for future in self._waiting.copy():
+            _resolve(future, None, EngineGone("the engine has stopped"))
+
+    def pause(self) -> None:
+        """Make no further step until `resume`."""
+        self._commands.put(lambda: self._set_paused(True))
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._commands.put(lambda: self._set_paused(False))
+
+    def stats(self) -> StepStats:
+        """State after the last step."""
+        return self._stats
+
+    def since_step_s(self) -> float:
+        """Seconds since the last step or, if later, since work arrived."""
+        since = self._busy_since
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    async def close(self) -> None:
+        """Stop, and free everything; a thread that hangs in a step is left behind."""
+        self._commands.put(self._close)
+        self._end_waiting()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, CLOSE_S)
+        if self._thread.is_alive():
+            _log.error("engine_step_hangs", seconds=round(self.since_step_s(), 1))
+
+    # ---- on the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._obey()
+                if self._may_step():
+                    self._step()
+            self._llm.engine_core.shutdown()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must be told)
+            # The process ends when it hears this: nothing is known about the engine any more.
+            self._busy_since = None
+            self._tell(self._events.engine_failed, f"{type(error).__name__}: {error}")
+        finally:
+            self._tell(self._end_waiting)
+
+    def _may_step(self) -> bool:
+        return (bool(self._live) or self._storing()) and not self._paused and not self._closing
+
+    def _storing(self) -> bool:
+        """Whether KV of requests that have ended is still to be stored, or their blocks freed."""
+        return self._scheduler.connector is not None and self._scheduler.has_requests()
+
+    def _obey(self) -> None:
+        """Carry out what was asked; wait for it if there is nothing else to do."""
+        if not self._may_step():
+            self._busy_since = None
+            self._commands.get()()
+        elif self._scheduler.connector is not None and self._scheduler.idle:
+            # It waits for KV of others, or for others to take its own: no use in running hot.
+            with contextlib.suppress(queue.Empty):
+                self._commands.get(timeout=_IDLE_S)()
+        while not self._commands.empty():
+            self._commands.get()()
+        if self._may_step() and self._busy_since is None:
+            self._busy_since = time.monotonic()
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        outputs = []
+        for output in self._llm.step():
+            if not isinstance(output, RequestOutput):
+                continue  # the other kind is for models that do not write
+            if output.request_id not in self._live:
+                continue  # it could not be taken out of vLLM
+            try:
+                outputs.append(self._output(output))
+            except Exception as error:  # noqa: BLE001 (the fault of one request)
+                self._fail(output.request_id, error)
+        ended = time.monotonic()
+        self._steps += 1
+        self._step_s = ended - began
+        self._busy_since = ended
+        if outputs or self._live:
+            self._deliver(*outputs)
+        else:
+            self._stats = self._new_stats()  # the heartbeat tells
+
+    def _output(self, output: RequestOutput) -> EngineOutput:
+        request_id = output.request_id
+        live = self._live[request_id]
+        completion = output.outputs[0]
+        if output.finished:
+            del self._live[request_id]
+        return EngineOutput(
+            request_id=request_id,
+            token_ids=completion.token_ids,
+            finish=finish_of(output),
+            cached_tokens=output.num_cached_tokens or 0,
+            preemptions=live.request.num_preemptions,
+            ticket=ticket_of(output.kv_transfer_params),
+            kv_tokens=kv_tokens_of(output.kv_transfer_params),
+        )
+
+    def _add(self, request: EngineRequest, params: SamplingParams) -> None:
+        prompt = tokens_input(list(request.prompt_token_ids))
+        request_id = request.request_id
+        try:
+            internal_id = self._llm.add_request(request_id, prompt, params)
+            self._live[request_id] = _Live(internal_id, self._scheduler.requests[internal_id])
+        except (VLLMClientError, ValueError) as error:
+            self._forget(request_id)
+            self._tell(self._events.request_rejected, request_id, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 (the fault of one request)
+            self._forget(request_id)
+            _log.error("request_not_added", request_id=request_id, kind=type(error).__name__)
+            reason = failure_of(error)
+            self._tell(self._events.request_rejected, request_id, reason, "internal_error")
+            return
+        self._tell(self._events.request_accepted, request_id)
+
+    def _abort(self, request_id: str) -> None:
+        live = self._live.pop(request_id, None)
+        if live is None:
+            return
+        self._llm.abort_request([live.internal_id], internal=True)
+        self._deliver(
+            EngineOutput(request_id, (), "cancelled", preemptions=live.request.num_preemptions)
+        )
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        """End one request with an error; the others go on."""
+        _log.error("request_failed_in_engine", request_id=request_id, kind=type(error).__name__)
+        self._live.pop(request_id, None)
+        self._forget(request_id)
+        self._deliver(EngineOutput(request_id, (), "error", message=failure_of(error)))
+
+    def _forget(self, request_id: str) -> None:
+        """Take a request out of vLLM, in whatever state an exception has left it."""
+        try:
+            self._llm.abort_request([request_id])
+        except Exception as error:  # noqa: BLE001 (nothing else can be done for it)
+            _log.error("request_not_freed", request_id=request_id, kind=type(error).__name__)
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+
+    def _close(self) -> None:
+        self._closing = True
+
+    def _deliver(self, *outputs: EngineOutput) -> None:
+        self._stats = self._new_stats()
+        self._tell(self._events.step_finished, EngineStep(outputs, self._stats))
+
+    def _tell(self, event: Callable[..., None], *values: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(event, *values)
+
+    def _new_stats(self) -> StepStats:
+        phases = self._scheduler.phase_stats()
+        return StepStats(
+            reasoning=phases.reasoning,
+            answering=phases.answering,
+            kv_blocks_used=phases.kv_blocks_used,
+            kv_blocks_total=phases.kv_blocks_total,
+            preemptions_total=phases.preemptions_total,
+            reloaded_tokens_total=phases.reloaded_tokens_total,
+            recomputed_tokens_total=phases.recomputed_tokens_total,
+            steps_total=self._steps,
+            step_s=self._step_s,
+            migration=phases.migration,
+            device=None if self._device is None else self._device.stats(),
+        )
+
+    def _warm_up(self, config: VllmConfig) -> None:
+        params = SamplingParams(
+            max_tokens=WARM_UP_DECODE,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        for prompts in warm_up_rounds(config):
+            for prompt in prompts:
+                self._llm.add_request("warm-up", tokens_input(prompt), params)
+                while self._llm.has_unfinished_requests() or self._storing():
+                    self._llm.step()
+            self._llm.reset_prefix_cache()
+        self._llm.reset_prefix_cache(reset_connector=True)

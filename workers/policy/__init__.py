@@ -1,0 +1,1 @@
+"""Scheduling decisions: pure functions of what the scheduler sees of its requests."""

@@ -1,0 +1,78 @@
+"""Baselines: two published schedulers for streamed text, in the terms of this project's policies.
+
+Both know that a reader has tokens in store, neither knows phases. What is here is their rule for
+whom to serve, not their code: on the same views as all policies, with the same memory and the same
+ways to resume. A request that thinks has shown its reader nothing, so to both its first token is
+due. As in the originals nothing guards against starvation: whose reader has paused comes last.
+
+    andes      "Andes: Defining and Enhancing Quality-of-Experience in LLM-Based Text Streaming
+               Services" (arXiv 2404.16283): a knapsack. To serve a request for a while is worth the
+               QoE that it gains, and weighs its KV; greedily, most gain per block first
+    tokenflow  "TokenFlow: Responsive LLM Text Streaming Serving under Request Burst via Preemptive
+               Scheduling" (arXiv 2510.02758): the emptiest buffer first; who has buffered enough to
+               be moved out and back makes room
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from workers.policy.make_room import make_room
+from workers.policy.phase import Phase
+from workers.policy.settings import PolicySettings
+from workers.policy.view import Decision, Memory, RequestView, slack_s
+
+
+def andes(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """Most gain per block first, and not more preemptions a request, in the mean, than allowed."""
+    worth = {
+        r.request_id: _gain_s(settings, r, now) / max(1, r.blocks_held, r.blocks_needed)
+        for r in requests
+    }
+    spent = sum(r.preemptions for r in requests)
+    may_preempt = spent < settings.preemptions_per_request * len(requests)
+
+    def displaces(waiting: RequestView, running: RequestView) -> bool:
+        return may_preempt and worth[waiting.request_id] > worth[running.request_id]
+
+    order = sorted(requests, key=lambda r: (-worth[r.request_id], not r.running, r.arrival))
+    preempt, admit = make_room(settings, order, memory, displaces)
+    return Decision(tuple(r.request_id for r in order), preempt, admit)
+
+
+def tokenflow(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """The emptiest buffer first; only well-filled ones make room, and only for an empty one."""
+    buffered = {r.request_id: _buffered_s(r, now) for r in requests}
+
+    def displaces(waiting: RequestView, running: RequestView) -> bool:
+        if buffered[waiting.request_id] > settings.low_water_s:
+            return False
+        return bool(buffered[running.request_id]) and slack_s(running, now) >= settings.high_water_s
+
+    order = sorted(requests, key=lambda r: (buffered[r.request_id], not r.running, r.arrival))
+    preempt, admit = make_room(settings, order, memory, displaces)
+    return Decision(tuple(r.request_id for r in order), preempt, admit)
+
+
+def _gain_s(settings: PolicySettings, request: RequestView, now: float) -> float:
+    """Seconds within the horizon that the reader is not kept waiting, if it is served from now on.
+
+    What QoE loses is area, and these seconds are its base.
+    """
+    comes_at = now if request.running else now + request.resume_s
+    lacks_at = math.inf if request.dry_at is None else request.dry_at
+    if request.phase is Phase.REASONING or not request.paced:
+        lacks_at = now
+    return max(0.0, now + settings.qoe_horizon_s - max(comes_at, lacks_at))
+
+
+def _buffered_s(request: RequestView, now: float) -> float:
+    """Seconds for which the reader has tokens."""
+    if request.phase is Phase.REASONING or not request.paced:
+        return 0.0
+    return math.inf if request.dry_at is None else max(0.0, request.dry_at - now)

@@ -1,0 +1,197 @@
+"""Scheduling policies inside one engine: who runs, who waits, who gives its KV memory up.
+
+Decides from a view of all requests and of the memory, once before an engine step; knows no engine,
+no clock and no chance, so that a simulator can run the same functions. Moments are seconds on the
+caller's monotonic clock.
+
+    fcfs    vLLM's own order; nothing is ever preempted for a waiting request
+    rr      phase-blind round-robin
+    pascal  the paper's two queues (PASCAL, "Intra-instance scheduling"): reasoning before answering
+            and before demoted reasoning, round-robin inside each
+    slack   an answering request needs the engine only when its reader is about to run out of
+            tokens; until then reasoning goes first
+    andes, tokenflow
+            baselines: `workers.policy.baselines`
+
+A request's *turn* is its place in a round-robin queue: a ticket and a quantum of tokens. When the
+quantum is used up it draws a new ticket, behind everybody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from workers.policy.baselines import andes, tokenflow
+from workers.policy.make_room import growth, make_room
+from workers.policy.phase import Phase
+from workers.policy.settings import PolicySettings
+from workers.policy.view import (
+    HIGH_QUEUE,
+    LOW_QUEUE,
+    Decision,
+    Memory,
+    RequestView,
+    slack_s,
+)
+
+# Ranks of `slack`, best first.
+_STARVED, _URGENT, _REASONING, _REST = range(4)
+
+
+def decide(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """The policy's decision for the next step."""
+    return _POLICIES[settings.policy](settings, requests, memory, now)
+
+
+def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
+    """The queue a request belongs to; whoever changes queues begins a new turn."""
+    if settings.policy == "rr":
+        return HIGH_QUEUE
+    if phase is Phase.ANSWERING:
+        return LOW_QUEUE
+    demoted = settings.policy == "pascal" and reasoning_tokens >= settings.demotion_tokens
+    return LOW_QUEUE if demoted else HIGH_QUEUE
+
+
+# ---- the policies
+
+
+def _fcfs(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    order = sorted(requests, key=lambda r: (not r.running, r.arrival))
+    return Decision(tuple(r.request_id for r in order))
+
+
+def _round_robin(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    """Both `rr`, where all share one queue, and `pascal`, where the high one comes first."""
+
+    def place(request: RequestView) -> tuple[int, int]:
+        return request.queue, request.ticket
+
+    order = sorted(requests, key=place)
+    preempt, admit = make_room(settings, order, memory, lambda w, r: place(w) < place(r))
+    return Decision(tuple(r.request_id for r in order), preempt, admit)
+
+
+def _slack(
+    settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
+) -> Decision:
+    ranks: dict[str, tuple[int, int]] = {}
+    keys: dict[str, tuple[float, ...]] = {}
+    urgent = set()
+    for r in requests:
+        rank = _slack_rank(settings, r, now)
+        if rank <= _URGENT:
+            urgent.add(r.request_id)
+        ranks[r.request_id] = rank, level = rank, _level(settings, r, rank, now)
+        if rank == _STARVED:
+            measure = r.waiting_since
+        elif rank == _REASONING:
+            measure = 0.0
+        else:
+            measure = math.inf if r.dry_at is None else r.dry_at
+        keys[r.request_id] = (rank, level, not r.running, measure, r.arrival)
+    order = _fair(sorted(requests, key=lambda r: keys[r.request_id]), ranks)
+
+    def displaces(waiting: RequestView, running: RequestView) -> bool:
+        mine, its = ranks[waiting.request_id], ranks[running.request_id]
+        if running.preemptions >= settings.max_preemptions:
+            return False
+        if mine[0] != its[0]:
+            return mine[0] < its[0]
+        # Who was admitted may use a quantum up before one of its own kind takes the place.
+        return mine[1] < its[1] and running.run_tokens >= settings.quantum_tokens
+
+    preempt, admit = make_room(settings, order, memory, displaces)
+    hold = _hold(settings, order, memory, set(preempt), ranks, now)
+    return Decision(tuple(r.request_id for r in order), preempt, admit, hold, frozenset(urgent))
+
+
+_POLICIES = {
+    "fcfs": _fcfs,
+    "rr": _round_robin,
+    "pascal": _round_robin,
+    "slack": _slack,
+    "andes": andes,
+    "tokenflow": tokenflow,
+}
+
+
+# ---- slack
+
+
+def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> int:
+    if request.phase is Phase.REASONING or not request.paced:
+        return _REASONING
+    if not request.running and now - request.waiting_since >= settings.starvation_s:
+        return _STARVED
+    if request.preemptions >= settings.max_preemptions:
+        return _URGENT
+    if request.urgent:
+        if request.running and request.run_tokens < settings.min_run_tokens:
+            return _URGENT
+        return _URGENT if slack_s(request, now) < settings.high_water_s else _REST
+    return _URGENT if slack_s(request, now) < settings.low_water_s else _REST
+
+
+def _level(settings: PolicySettings, request: RequestView, rank: int, now: float) -> int:
+    """Within reasoning: the quanta used up, fewest first, unless it was preempted or waits long."""
+    if rank != _REASONING or request.preemptions >= settings.max_preemptions:
+        return 0
+    starved = not request.running and now - request.waiting_since >= settings.starvation_s
+    return 0 if starved else request.quanta
+
+
+def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
+    """Within a class, let each user's first waiting request go before anybody's second.
+
+    What a user has running in the class counts as going before. Running requests stay first.
+    """
+    if all(r.user is None for r in order):
+        return order
+    before: Counter[tuple[int, str]] = Counter()
+    places: dict[str, tuple[int, ...]] = {}
+    for r in order:
+        rank, level = ranks[r.request_id]
+        nth = 0
+        if r.user is not None:
+            owner = rank, r.user
+            nth = before[owner]
+            before[owner] = nth + 1
+        places[r.request_id] = (rank, 0, level) if r.running else (rank, 1, nth)
+    # `order` is sorted by its keys and sorting is stable: the places alone are enough.
+    return sorted(order, key=lambda r: places[r.request_id])
+
+
+def _hold(
+    settings: PolicySettings,
+    order: Sequence[RequestView],
+    memory: Memory,
+    gone: set[str],
+    ranks: Mapping[str, tuple[int, int]],
+    now: float,
+) -> tuple[str, ...]:
+    """Where running requests want more blocks than are left, the well-fed wait for a step.
+
+    Else their growth would cost another its memory. Never all: an engine with nothing to do would
+    spin.
+    """
+    staying = [r for r in order if r.running and r.request_id not in gone]
+    freed = sum(r.blocks_held for r in order if r.request_id in gone)
+    short = sum(map(growth, staying)) - memory.free_blocks - freed
+    held: list[str] = []
+    for r in reversed(staying):
+        if short <= 0 or len(held) + 1 >= len(staying):
+            break
+        rest = ranks[r.request_id][0] == _REST
+        if rest and growth(r) and slack_s(r, now) >= settings.high_water_s:
+            held.append(r.request_id)
+            short -= growth(r)
+    return tuple(held)

@@ -1,0 +1,1 @@
+"""One request inside a worker: from its messages to token ids and back to text."""

@@ -1,0 +1,199 @@
+"""From token ids to text, one piece of text per token, and where a stop string ends the answer.
+
+Pure but for the tokenizer's `decode`, which is passed in. Must not know who sends the tokens or
+where the text goes.
+
+A piece of text belongs to the token that completes it: a UTF-8 character spread over three tokens
+gives two empty pieces and then the character. Text that may be the beginning of a stop string is
+held back in the same way. What is still held when the request ends goes to its last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
+
+Decode = Callable[[Sequence[int]], str]  # token ids to text, special tokens left out
+
+_REPLACEMENT = "\ufffd"
+_LONGEST_INCOMPLETE = 3  # bytes of an incomplete UTF-8 character; some decoders show one sign each
+_WINDOW = 64  # tokens decoded again at every step; reached only by endless invalid bytes
+_CONTEXT = 8  # tokens kept when the window is cut: more than any character has bytes
+
+
+class IncrementalDecoder:
+    """Decodes a growing sequence of tokens. Joined pieces equal `decode` of the whole.
+
+    Tokens cannot be decoded one by one: characters span tokens, and some decoders treat the first
+    token of a text differently. So a short window is decoded again with each new token. It begins
+    with a group of tokens that gave out all their text together, which is the context of those
+    that follow.
+    """
+
+    __slots__ = ("_context", "_decode", "_given", "_window")
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._window: list[int] = []
+        self._context = 0  # tokens of the window of which nothing is held
+        self._given = ""  # the part of the window's text that was given out
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes."""
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        if not text.startswith(self._given):
+            # A byte-fallback decoder takes back a whole run of bytes when one is invalid. What
+            # was given out cannot be taken back: start again at this token.
+            self._cut(len(self._window) - 1)
+            self._given = ""
+            text = self._decode(self._window)
+        complete = len(text) - _held(text)
+        piece = text[len(self._given) : complete]
+        if complete < len(text):
+            self._given = text[: max(complete, len(self._given))]
+        else:
+            if piece and self._context:
+                self._cut(self._context)
+                text = self._decode(self._window)
+            self._given = text
+            self._context = len(self._window)
+        if len(self._window) > _WINDOW:
+            self._cut(len(self._window) - _CONTEXT)
+            text = self._decode(self._window)
+            self._given = text[: len(text) - _held(text)]
+        return piece
+
+    def _cut(self, tokens: int) -> None:
+        del self._window[:tokens]
+        self._context = max(0, self._context - tokens)
+
+    def flush(self) -> str:
+        """What is held: incomplete bytes at the end, as U+FFFD. The decoder starts anew."""
+        rest = self._decode(self._window)[len(self._given) :] if self._window else ""
+        self._window.clear()
+        self._context = 0
+        self._given = ""
+        return rest
+
+
+def _held(text: str) -> int:
+    """Characters at the end of ``text`` that a further byte may still change."""
+    held = 0
+    while held < min(_LONGEST_INCOMPLETE, len(text)) and text[-1 - held] == _REPLACEMENT:
+        held += 1
+    return held
+
+
+class StopMatcher:
+    """Looks for stop strings in a text that arrives in pieces."""
+
+    __slots__ = ("_held", "_stops")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        """:param stops: non-empty strings."""
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """Add text.
+
+        :return: text that certainly comes before any stop string, and whether one was found. The
+            rest is held back, or, after a match, gone.
+        """
+        if not self._stops:
+            return piece, False
+        text = self._held + piece
+        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
+        if found >= 0:
+            self._held = ""
+            return text[:found], True
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def flush(self) -> str:
+        """What is held; no stop string can follow any more."""
+        rest, self._held = self._held, ""
+        return rest
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` with which ``stop`` could begin."""
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What some output tokens gave."""
+
+    texts: tuple[str, ...]  # one per token; fewer than given if a stop string ended the answer
+    boundary: int | None  # index of the end-of-thinking token, if it is among them
+    stopped: bool  # a stop string was found: the request must end here
+
+
+class Detokenizer:
+    """The text of one request: phases, decoder and stop strings together.
+
+    Thoughts and answer begin with visible text: the markers give no text, nor does white space
+    directly after them. A model without markers gets its text unchanged. Incomplete bytes at the
+    end of the thoughts go to the boundary token, which is otherwise empty.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        markers: ThinkMarkers | None,
+        phase: Phase,
+        stops: Sequence[str] = (),
+    ) -> None:
+        self.tracker = PhaseTracker(phase, None if markers is None else markers.end)
+        self._decoder = IncrementalDecoder(decode)
+        self._matcher = StopMatcher(stops)
+        self._markers = markers
+        self._leading = markers is not None  # nothing visible since the phase began
+
+    def push(self, token_ids: Sequence[int], *, last: bool = False) -> Pieces:
+        """Add output tokens; with ``last`` also everything still held, on the last of them."""
+        was = self.tracker.phase
+        boundary = self.tracker.feed(token_ids)
+        texts: list[str] = []
+        phase = was
+        for index, token_id in enumerate(token_ids):
+            if index == boundary:
+                texts.append(self._decoder.flush())
+                self._leading = True
+                phase = Phase.ANSWERING
+                continue
+            text, stopped = self._text_of(token_id, phase)
+            texts.append(text)
+            if stopped:
+                return Pieces(tuple(texts), boundary, True)
+        if last and texts:
+            rest, stopped = self._matched(self._decoder.flush(), phase)
+            texts[-1] += rest if stopped else rest + self._matcher.flush()
+            return Pieces(tuple(texts), boundary, stopped)
+        return Pieces(tuple(texts), boundary, False)
+
+    def _text_of(self, token_id: int, phase: Phase) -> tuple[str, bool]:
+        if (
+            self._leading
+            and phase is Phase.REASONING
+            and self._markers is not None
+            and token_id == self._markers.start
+        ):
+            return "", False
+        return self._matched(self._decoder.push(token_id), phase)
+
+    def _matched(self, piece: str, phase: Phase) -> tuple[str, bool]:
+        if self._leading:
+            piece = piece.lstrip()
+            self._leading = not piece
+        if phase is Phase.REASONING:
+            return piece, False
+        return self._matcher.push(piece)

@@ -1,0 +1,402 @@
+"""What the worker does with the gateway's messages: the life of every request in this process.
+
+    1. `submit`: the id must be new; the conversation is rendered in a thread.
+    2. The request is checked against the model's context and given to the engine.
+    3. The engine accepts it: `Accepted` goes out.
+    4. Each engine step becomes one `Step`: texts, boundaries, finishes.
+    5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, an error of its
+       own, or the failure of the engine.
+
+Everything here runs on one event loop for all requests: what one of them, or one peer, makes raise
+is answered to that one, and the others go on.
+
+Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from workers.engine.interface import Engine, EngineOutput, EngineRequest, EngineStep
+from workers.errors import RequestRejected
+from workers.messages import (
+    Accepted,
+    Endpoint,
+    Finish,
+    FinishReason,
+    Heartbeat,
+    Pace,
+    PeerMet,
+    Rejected,
+    Submit,
+    TokenRun,
+)
+from workers.policy.phase import Phase
+from workers.requests.chat_template import ChatRenderer
+from workers.requests.detokenize import Detokenizer
+from workers.requests.outbox import Outbox
+from workers.requests.output_bounds import check_values, plan
+from workers.requests.stream import RequestStream
+
+_log = structlog.get_logger()
+
+_HIGH_WATER = 8192  # tokens waiting for the link at which the engine pauses
+_LOW_WATER = 2048  # and at which it goes on
+NO_KV_MOVES = "the KV of this engine cannot move"
+
+
+class _Stage(enum.Enum):
+    PREPARING = "preparing"  # its prompt is being rendered
+    QUEUEING = "queueing"  # given to the engine, which has not answered
+    ACTIVE = "active"  # accepted
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A request that is not finished."""
+
+    stage: _Stage
+    pace: Pace
+    stream: RequestStream | None = None  # once prepared
+    accepted: Accepted | None = None  # once prepared
+    ended: FinishReason | None = None  # asked for while it was being prepared
+
+
+class Service:
+    """All requests of the one connected gateway; listens to the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: ChatRenderer,
+        tasks: asyncio.TaskGroup,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """Idle until `connect`.
+
+        :param tasks: owns the preparation of requests.
+        :param on_failure: called once if the engine fails, after every request was told.
+        """
+        self._engine = engine
+        self._renderer = renderer
+        self._tasks = tasks
+        self._on_failure = on_failure
+        # One thread: renders in order of arrival, and the engine keeps its share of the core.
+        self._render_thread = ThreadPoolExecutor(1, thread_name_prefix="render")
+        self._entries: dict[str, _Entry] = {}
+        self._outbox: Outbox | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._paused = False  # the engine, until the link has caught up
+        self._started: set[asyncio.Task[None]] = set()  # what `close` must end
+
+    # ---- the link
+
+    def connect(self, outbox: Outbox, wake: Callable[[], None]) -> None:
+        """Send everything to ``outbox`` from now on; ``wake`` is called after each message."""
+        self._outbox = outbox
+        self._wake = wake
+
+    def disconnect(self) -> None:
+        """The gateway is gone: nobody waits for these requests any more."""
+        self._outbox = None
+        self._wake = lambda: None
+        entries, self._entries = self._entries, {}
+        for request_id, entry in entries.items():
+            if entry.stage is not _Stage.PREPARING:
+                self._cancel_in_engine(request_id)
+        self._resume()
+
+    def drained(self) -> None:
+        """The link took something out of the outbox."""
+        if self._outbox is not None and self._outbox.tokens <= _LOW_WATER:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._engine.resume()
+
+    def heartbeat(self) -> None:
+        """Tell the gateway that this process lives, and whether its engine moves."""
+        if self._outbox is not None:
+            self._outbox.put_heartbeat(
+                Heartbeat(since_step_s=self._engine.since_step_s(), stats=self._engine.stats())
+            )
+            self._wake()
+
+    # ---- messages of the gateway
+
+    def submit(self, message: Submit) -> None:
+        """Start a request; answered by `Accepted` or `Rejected`."""
+        if message.request_id in self._entries:
+            rejection = RequestRejected(
+                "duplicate_request", "a request with this id is running", "request_id"
+            )
+            self._answer_rejected(message.request_id, rejection)
+            return
+        entry = _Entry(_Stage.PREPARING, message.pace)
+        self._entries[message.request_id] = entry
+        self._start_task(self._prepare(message, entry))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; unknown and finished ones are ignored."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return
+        if entry.stage is _Stage.PREPARING:
+            entry.ended = "cancelled"
+        else:
+            self._engine.cancel(request_id)
+
+    def hand_over(self, request_id: str) -> None:
+        """End a request, to go on elsewhere; unknown and finished ones are ignored."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return
+        if entry.stage is _Stage.PREPARING:
+            entry.ended = entry.ended or "handed_over"
+        else:
+            self._engine.hand_over(request_id)
+
+    def meet_peer(self, peer: Endpoint) -> None:
+        """Connect to another engine's KV memory; answered by `PeerMet`."""
+        self._start_task(self._meet(peer))
+
+    async def _meet(self, peer: Endpoint) -> None:
+        error: str | None = NO_KV_MOVES
+        if self._engine.facts.endpoint is not None:
+            try:
+                error = await self._engine.meet_peer(peer)
+            except Exception as failure:  # noqa: BLE001 (the peer's fault: it is answered)
+                error = f"{type(failure).__name__}: {failure}"
+        if error is not None:
+            self.not_met(peer, error)
+        elif self._outbox is not None:
+            self._outbox.put(PeerMet(engine_id=peer.engine_id))
+            self._wake()
+
+    def not_met(self, peer: Endpoint, reason: str) -> None:
+        """Answer that another engine's KV cannot be read."""
+        _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
+        if self._outbox is not None:
+            self._outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
+            self._wake()
+
+    def fail(self, request_id: str, message: str) -> None:
+        """End one request with an error, wherever it stands; unknown ones are rejected.
+
+        :param message: what the gateway is told; must not quote text of the request.
+        """
+        entry = self._entries.pop(request_id, None)
+        if entry is not None and entry.stage is not _Stage.PREPARING:
+            self._cancel_in_engine(request_id)
+        if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
+            self._answer_rejected(request_id, RequestRejected("internal_error", message))
+            return
+        self._put_runs((entry.stream.end(Finish(reason="error", message=message)),))
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+
+    def _cancel_in_engine(self, request_id: str) -> None:
+        try:
+            self._engine.cancel(request_id)
+        except Exception as error:  # noqa: BLE001 (the others must be told, too)
+            _log.error("cancel_failed", request_id=request_id, kind=type(error).__name__)
+
+    def set_pace(self, request_id: str, pace: Pace) -> None:
+        """The reader reads at another pace; unknown and finished requests are ignored."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return
+        if not pace.possible:
+            _log.warning("pace_ignored", request_id=request_id, tau_s=pace.tau_s)
+            return
+        entry.pace = pace
+        if entry.stage is not _Stage.PREPARING:
+            self._engine.set_pace(request_id, pace)
+
+    async def _prepare(self, message: Submit, entry: _Entry) -> None:
+        request_id = message.request_id
+        try:
+            await self._start(message, entry)
+        except RequestRejected as rejection:
+            self._drop(request_id, entry, rejection)
+        except Exception as error:  # noqa: BLE001 (see below)
+            # A chat template is a program of the model's author: whatever it raises is the fault
+            # of this one request. The error could quote the prompt, so only its type is logged.
+            _log.error(
+                "request_preparation_failed", request_id=request_id, kind=type(error).__name__
+            )
+            unknown = RequestRejected("internal_error", "the request could not be prepared")
+            self._drop(request_id, entry, unknown)
+
+    async def _start(self, message: Submit, entry: _Entry) -> None:
+        request_id = message.request_id
+        check_values(message)
+        prompt = await asyncio.get_running_loop().run_in_executor(
+            self._render_thread, self._renderer.render, message.messages, message.thinking
+        )
+        if self._entries.get(request_id) is not entry:
+            return  # the gateway is gone
+        markers, known = self._renderer.markers, message.known_token_ids
+        chosen = plan(message, prompt, markers, self._engine.facts.max_model_len)
+        detokenizer = Detokenizer(
+            self._renderer.decode, markers, prompt.phase, message.sampling.stop
+        )
+        entry.stream = RequestStream(request_id, detokenizer, known, chosen.forced_total)
+        entry.accepted = Accepted(
+            request_id=request_id,
+            prompt_tokens=len(prompt.token_ids),
+            reasoning=prompt.phase is Phase.REASONING,
+            max_tokens=chosen.bound,
+        )
+        if entry.ended is not None:
+            self._end_unstarted(request_id, entry, Finish(reason=entry.ended))
+            return
+        if chosen.left == 0:
+            reason: FinishReason = "length" if chosen.forced_total is None else "stop"
+            self._end_unstarted(request_id, entry, Finish(reason=reason))
+            return
+        self._engine.submit(
+            EngineRequest(
+                request_id=request_id,
+                prompt_token_ids=prompt.token_ids + known,
+                sampling=message.sampling,
+                max_tokens=chosen.left,
+                phase=chosen.phase,
+                pace=entry.pace,
+                thinking_budget=chosen.thinking_budget,
+                forced_reasoning=chosen.forced_reasoning,
+                forced_answer=chosen.forced_answer,
+                user=message.user,
+                known_tokens=len(known),
+                ticket=message.ticket,
+            )
+        )
+        entry.stage = _Stage.QUEUEING
+
+    def _end_unstarted(self, request_id: str, entry: _Entry, finish: Finish) -> None:
+        assert entry.stream is not None
+        assert entry.accepted is not None
+        del self._entries[request_id]
+        if self._outbox is not None:
+            self._outbox.put(entry.accepted)
+            self._put_runs((entry.stream.end(finish),))
+
+    def _drop(self, request_id: str, entry: _Entry, rejection: RequestRejected) -> None:
+        if self._entries.get(request_id) is entry:
+            del self._entries[request_id]
+            self._answer_rejected(request_id, rejection)
+
+    def _answer_rejected(self, request_id: str, rejection: RequestRejected) -> None:
+        if self._outbox is not None:
+            self._outbox.put(
+                Rejected(
+                    request_id=request_id,
+                    code=rejection.code,
+                    message=rejection.message,
+                    param=rejection.param,
+                )
+            )
+            self._wake()
+
+    # ---- events of the engine
+
+    def request_accepted(self, request_id: str) -> None:
+        """The engine has queued a request: say so."""
+        entry = self._entries.get(request_id)
+        if entry is None or self._outbox is None:
+            return
+        assert entry.accepted is not None
+        entry.stage = _Stage.ACTIVE
+        self._outbox.put(entry.accepted)
+        self._wake()
+
+    def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
+        """The engine itself refused a request."""
+        entry = self._entries.get(request_id)
+        if entry is not None:
+            self._drop(request_id, entry, RequestRejected(code, reason))
+
+    def step_finished(self, step: EngineStep) -> None:
+        """Pass on what the engine produced."""
+        runs = []
+        for output in step.outputs:
+            try:
+                run = self._advance(output)
+            except Exception as error:  # noqa: BLE001 (see `_spoiled`)
+                run = self._spoiled(output.request_id, error)
+            if run is not None:
+                runs.append(run)
+        if self._outbox is None:
+            return
+        self._outbox.put_step(tuple(runs), step.stats)
+        if self._outbox.tokens > _HIGH_WATER and not self._paused:
+            self._paused = True
+            self._engine.pause()
+        self._wake()
+
+    def _advance(self, output: EngineOutput) -> TokenRun | None:
+        entry = self._entries.get(output.request_id)
+        if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
+            return None
+        update = entry.stream.advance(output)
+        if update.cancel:
+            self._engine.cancel(output.request_id)
+        if entry.stream.finished:
+            del self._entries[output.request_id]
+        return update.run
+
+    def _spoiled(self, request_id: str, error: Exception) -> TokenRun | None:
+        """A tokenizer is the model's author's: what it raises for one request ends that one.
+
+        The error could quote the output, so only its type is told.
+        """
+        kind = type(error).__name__
+        _log.error("request_output_failed", request_id=request_id, kind=kind)
+        entry = self._entries.pop(request_id, None)
+        self._cancel_in_engine(request_id)
+        if entry is None or entry.stream is None:
+            return None
+        message = f"the output could not be turned into text: {kind}"
+        return entry.stream.end(Finish(reason="error", message=message))
+
+    def engine_failed(self, reason: str) -> None:
+        """End every request; this process cannot go on."""
+        _log.error("engine_failed", reason=reason, requests=len(self._entries))
+        try:
+            self._end_all(reason)
+        finally:
+            self._on_failure(reason)
+
+    def _end_all(self, reason: str) -> None:
+        finish = Finish(reason="error", message=reason)
+        entries, self._entries = self._entries, {}
+        runs = []
+        for request_id, entry in entries.items():
+            if entry.stage is _Stage.ACTIVE and entry.stream is not None:
+                runs.append(entry.stream.end(finish))
+            else:
+                self._answer_rejected(request_id, RequestRejected("engine_failed", reason))
+        self._put_runs(tuple(runs))
+
+    def _put_runs(self, runs: tuple[TokenRun, ...]) -> None:
+        if self._outbox is not None:
+            self._outbox.put_step(runs, self._engine.stats())
+            self._wake()
+
+    def close(self) -> None:
+        """End what this object has begun; the engine is not its own."""
+        for task in self._started:
+            task.cancel()
+        self._render_thread.shutdown(wait=False, cancel_futures=True)

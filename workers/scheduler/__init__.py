@@ -1,0 +1,5 @@
+"""The scheduler plugin for vLLM: ``scheduler_cls="workers.scheduler.PhaseScheduler"``."""
+
+from workers.scheduler.plugin import PhaseAsyncScheduler, PhaseScheduler
+
+__all__ = ["PhaseAsyncScheduler", "PhaseScheduler"]

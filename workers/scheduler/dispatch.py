@@ -1,0 +1,410 @@
+"""Carries a policy's decisions out in vLLM's scheduler.
+
+vLLM orders its waiting queue and picks victims by ``Request.priority`` when its scheduling policy
+is PRIORITY; here the priority is the rank that the policy gave. What vLLM does not do by itself is
+added before its own `schedule`: running requests are preempted for waiting ones, and others are
+made to skip a step with their KV kept. Admission then follows in the same step.
+
+Decides nothing (that is `workers.policy.decide`) and reads no clock: ``now`` is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import PriorityRequestQueue, SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from pacer.clock import ReadingClock
+from workers.kv.connectors import part_of
+from workers.kv.offload import ResumeConnector
+from workers.messages import Pace
+from workers.policy.decide import decide, queue_of
+from workers.policy.phase import Phase, PhaseTracker
+from workers.policy.settings import PolicySettings
+from workers.policy.view import Memory, RequestView
+
+_BY_RANK = attrgetter("priority")
+_UNRANKED = 2**62  # behind every ranked request, until the next decision
+
+
+@dataclass(slots=True)
+class Turn:
+    """Where a request stands with the policy; see `workers.policy.decide.RequestView`."""
+
+    arrival: int
+    user: str | None
+    waiting_since: float
+    queue: int
+    ticket: int
+    left_tokens: int  # of its quantum
+    quanta: int = 0
+    run_tokens: int = 0
+    preemptions: int = 0
+    boundary_at: float | None = None  # when it began to answer
+    clock: ReadingClock | None = None  # of its reader, from the first answering token on
+    view: RequestView | None = None  # kept while it waits and nothing happens to it
+
+
+@dataclass(slots=True)
+class PhaseState:
+    """What the plugin knows about one request."""
+
+    tracker: PhaseTracker
+    own_id: str | None  # the worker's id of the request; None in a stock server
+    pace: Pace | None  # None in a stock server: nothing is known about the reader
+    kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
+    turn: Turn | None = None  # None where vLLM's own order holds
+    lost_tokens: int = 0  # how far its KV had come when it was preempted
+    unseen: int = 0  # output tokens that tracker and turn do not count yet; see `settle`
+    quiet: float = math.inf  # output tokens, unseen ones included, until the policy notes something
+
+    def settle(self) -> None:
+        """Count the unseen tokens; call before the counts of tracker or turn are read.
+
+        Every token of every request comes past here, and nearly always there is nothing but a
+        number to change: so it is changed when somebody asks.
+        """
+        tokens = self.unseen
+        if tokens:
+            self.unseen = 0
+            self.quiet -= tokens
+            self.tracker.count(tokens)
+            if self.turn is not None:
+                self.turn.run_tokens += tokens
+                self.turn.left_tokens -= tokens
+                self.turn.view = None
+
+
+class RankedQueue(PriorityRequestQueue):
+    """vLLM's priority queue, which can also be looked into and put into another order at once."""
+
+    def members(self) -> list[Request]:
+        """All requests, in no order."""
+        return self._heap
+
+    def reorder(self, ranked: list[Request]) -> None:
+        """Replace the contents by the same requests, best first: a sorted list is a heap."""
+        self._heap = ranked
+
+
+class Dispatcher:
+    """One scheduler's policy at work."""
+
+    def __init__(
+        self, scheduler: Scheduler, settings: PolicySettings, states: dict[str, PhaseState]
+    ) -> None:
+        """Take over the scheduler's queues, which are still empty.
+
+        :param states: by vLLM's request id; kept by the caller, who creates and forgets them.
+        """
+        self._scheduler = scheduler
+        self._settings = settings
+        self._states = states
+        self._arrivals = 0
+        self._tickets = 0
+        self.review_at = 0.0  # before it nothing is decided
+        self._review_at_least = 0.0  # nor, whatever happens, before this
+        self._urgent: frozenset[str] = frozenset()  # as decided last time
+        self._set_aside: list[Request] = []  # preempted in this step
+        self._offload = part_of(scheduler.connector, ResumeConnector)
+        scheduler.policy = SchedulingPolicy.PRIORITY
+        self._waiting = scheduler.waiting = RankedQueue()
+        self._loading = scheduler.kv_holding_waiting = RankedQueue()
+        groups = scheduler.kv_cache_config.kv_cache_groups
+        self._block_sizes = [group.kv_cache_spec.block_size for group in groups]
+        self._step_tokens = scheduler.max_num_scheduled_tokens
+        # Most blocks that one step of the running requests can ask for, less one for each.
+        self._step_blocks = sum(self._step_tokens // size + 1 for size in self._block_sizes)
+
+    # ---- what happens to requests
+
+    def arrived(self, request: Request, state: PhaseState, user: str | None, now: float) -> None:
+        """A request is about to be queued."""
+        phase = state.tracker.phase
+        self._arrivals += 1
+        self._review_soon(now)
+        state.turn = Turn(
+            arrival=self._arrivals,
+            user=user,
+            waiting_since=now,
+            queue=queue_of(self._settings, phase, 0),
+            ticket=self._next_ticket(),
+            left_tokens=self._settings.quantum_tokens,
+            boundary_at=now if phase is Phase.ANSWERING else None,
+        )
+        state.quiet = self._quiet_tokens(state, state.turn)
+        request.priority = _UNRANKED + self._arrivals
+
+    def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
+        """A request got tokens which are not quiet; with ``crossed`` it has come to its answer."""
+        turn = state.turn
+        assert turn is not None
+        turn.run_tokens += tokens
+        turn.left_tokens -= tokens
+        turn.view = None
+        self._note(state, turn, crossed, now)
+        state.quiet = self._quiet_tokens(state, turn)
+
+    def _quiet_tokens(self, state: PhaseState, turn: Turn) -> int:
+        """After how many tokens there is something to note: the quantum, the queue, the reader."""
+        tracker = state.tracker
+        if tracker.phase is Phase.ANSWERING:
+            return 1 if turn.clock is None else turn.left_tokens
+        to_demotion = self._settings.demotion_tokens - tracker.reasoning_tokens
+        return min(turn.left_tokens, to_demotion) if to_demotion > 0 else turn.left_tokens
+
+    def _note(self, state: PhaseState, turn: Turn, crossed: bool, now: float) -> None:
+        tracker = state.tracker
+        if crossed:
+            # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
+            self._review_soon(now)
+            turn.boundary_at = now
+            turn.quanta = 0
+        if turn.clock is None and tracker.answering_tokens:
+            turn.clock = ReadingClock(self._tau_s(state.pace), now)
+            if state.pace is not None and state.pace.paused:
+                turn.clock.pause(now)
+        queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
+        if turn.left_tokens <= 0:
+            turn.quanta += 1
+        elif queue == turn.queue:
+            return
+        turn.queue = queue
+        turn.ticket = self._next_ticket()
+        turn.left_tokens = self._settings.quantum_tokens
+
+    def preempted(self, state: PhaseState, now: float) -> None:
+        """A running request gave up its memory, by whoever's decision."""
+        turn = state.turn
+        assert turn is not None
+        state.settle()
+        turn.run_tokens = 0
+        turn.waiting_since = now
+        turn.view = None
+
+    def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
+        """The reader reads otherwise from now on."""
+        if state.turn is None:
+            return
+        state.turn.view = None
+        self._review_soon(now)
+        clock = state.turn.clock
+        if clock is None:
+            return
+        clock.set_tau(self._tau_s(pace), now)
+        if pace.paused:
+            clock.pause(now)
+        else:
+            clock.resume(now)
+
+    # ---- before a step
+
+    def before_step(self, now: float) -> None:
+        """Rank all requests, preempt and hold as the policy decides; call before `schedule`."""
+        scheduler = self._scheduler
+        running, waiting, loading = (
+            scheduler.running,
+            self._waiting.members(),
+            self._loading.members(),
+        )
+        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        # Blocks of preempted requests that a step in flight may still write come with its end.
+        free += sum(len(blocks) for _, blocks in scheduler.deferred_frees)
+        groups = len(self._block_sizes)
+        if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
+            return  # everybody has what it wants: no rank matters
+        if now < self.review_at or scheduler.pause_state is not PauseState.UNPAUSED:
+            return
+        if not loading and self._all_fit(waiting, free):
+            return
+        views = [self._view(request, True) for request in running]
+        views += [self._waiting_view(request) for request in waiting]
+        views += [self._view(request, False, loading=True) for request in loading]
+        self._plan_review(len(views), now)
+        decision = decide(self._settings, views, self._memory(free), now)
+        requests = scheduler.requests
+        for rank, request_id in enumerate(decision.order):
+            requests[request_id].priority = rank
+        for request_id in self._urgent ^ decision.urgent:
+            if request_id in self._states:  # else it has ended
+                self._turn(request_id).view = None
+        self._urgent = decision.urgent
+        queue = sorted(waiting, key=_BY_RANK)
+        self._loading.reorder(sorted(loading, key=_BY_RANK))
+        running.sort(key=_BY_RANK)
+        if decision.preempt:
+            self._preempt(decision.preempt, now)
+        self._waiting.reorder(queue)  # without those just preempted
+        for request_id in decision.hold:
+            request = requests[request_id]
+            # `schedule` counts its step first; whoever is eligible only after it is passed over.
+            request.next_decode_eligible_step = max(
+                request.next_decode_eligible_step, scheduler.current_step + 2
+            )
+
+    def _review_soon(self, now: float) -> None:
+        """Something has happened that the last decision did not know."""
+        self.review_at = min(self.review_at, max(now, self._review_at_least))
+
+    def _plan_review(self, requests: int, now: float) -> None:
+        """A decision on so many is being made."""
+        settings = self._settings
+        pause_s = max(settings.review_s, requests * settings.review_s_per_request)
+        self.review_at = now + min(pause_s, settings.low_water_s / 4)
+        self._review_at_least = now + requests * settings.review_least_s_per_request
+
+    def after_step(self) -> None:
+        """Queue who was preempted; call after `schedule`."""
+        for request in self._set_aside:
+            self._waiting.add_request(request)
+        self._set_aside.clear()
+
+    def _preempt(self, request_ids: Iterable[str], now: float) -> None:
+        scheduler = self._scheduler
+        gone = set(request_ids)
+        victims = [r for r in scheduler.running if r.request_id in gone]
+        for loaded in [r for r in self._loading.members() if r.request_id in gone]:
+            self._unload(loaded, now)
+        scheduler.running = [r for r in scheduler.running if r.request_id not in gone]
+        for victim in victims:
+            self._turn(victim.request_id).preemptions += 1
+            scheduler._preempt_request(
+                victim, now, drop_stale_output=scheduler.requires_kv_delivery
+            )
+            # Not to be resumed in this very step, if whom it made room for is not admitted after
+            # all: vLLM does not do that, and KV connectors rely on it.
+            self._set_aside.append(victim)
+
+    def _unload(self, request: Request, now: float) -> None:
+        """A request that has got its KV back, and not run yet, gives it up again."""
+        scheduler = self._scheduler
+        self._turn(request.request_id).preemptions += 1
+        self._loading.remove_request(request)
+        scheduler.deferred_waiting.discard(request)
+        scheduler.finished_recving_kv_req_ids.discard(request.request_id)
+        scheduler._set_kv_fetch_stage(request, None)
+        # From here it is as if it had run: vLLM preempts running requests only.
+        request.status = RequestStatus.RUNNING
+        scheduler._preempt_request(request, now)
+        self._set_aside.append(request)
+
+    def _all_fit(self, waiting: list[Request], free_blocks: int) -> bool:
+        """Whether the next step admits all who wait whatever their order: nothing to decide."""
+        scheduler = self._scheduler
+        memory = self._memory(free_blocks)
+        if len(waiting) > memory.free_slots or scheduler._inflight_prefills:
+            return False
+        running = len(scheduler.running)
+        tokens = running * (1 + scheduler.num_spec_tokens) + sum(r.num_tokens for r in waiting)
+        blocks = len(self._block_sizes) * (running + len(waiting)) + self._step_blocks
+        return tokens <= memory.step_tokens and blocks + memory.reserve_blocks <= free_blocks
+
+    def _memory(self, free_blocks: int) -> Memory:
+        scheduler = self._scheduler
+        # Sessions that wait for more input keep their slot although they do not run.
+        taken = len(scheduler.running) + scheduler.num_waiting_for_streaming_input
+        # Nor do those that are loading, but they will.
+        taken += sum(
+            r.status is RequestStatus.WAITING_FOR_REMOTE_KVS and not self._ready(r)
+            for r in self._loading.members()
+        )
+        return Memory(
+            free_blocks=free_blocks,
+            free_slots=scheduler.max_num_active_reqs - taken,
+            step_tokens=self._step_tokens,
+            reserve_blocks=scheduler.kv_cache_manager.watermark_blocks,
+        )
+
+    def _waiting_view(self, request: Request) -> RequestView:
+        """The view of a request in the waiting queue. With a backlog most are as they were."""
+        state = self._states[request.request_id]
+        state.settle()  # a step in flight may have brought it tokens after its preemption
+        turn = self._turn(request.request_id)
+        if turn.view is not None:
+            return turn.view
+        view = self._view(request, False)
+        if view.ready:  # else it may become so, of which nobody tells
+            turn.view = view
+        return view
+
+    def _view(self, request: Request, running: bool, loading: bool = False) -> RequestView:
+        state = self._states[request.request_id]
+        state.settle()
+        turn = state.turn
+        assert turn is not None
+        # With the placeholders of steps still in flight. A waiting request also needs room for the
+        # token that its first step generates, or it would be preempted at the second.
+        tokens = request.num_tokens_with_spec + request.num_output_placeholders
+        room = tokens if running else tokens + 1
+        held = state.kv_blocks
+        if loading:
+            groups = self._scheduler.kv_cache_manager.coordinator.get_blocks(request.request_id)
+            held = sum(map(len, groups))
+        needed = 0
+        for size in self._block_sizes:
+            needed -= -room // size
+        return RequestView(
+            request_id=request.request_id,
+            phase=state.tracker.phase,
+            arrival=turn.arrival,
+            running=running,
+            blocks_held=held,
+            blocks_needed=needed,
+            tokens_needed=max(1, tokens - request.num_computed_tokens),
+            ready=running or self._ready(request),
+            preemptable=True,
+            queue=turn.queue,
+            ticket=turn.ticket,
+            quanta=turn.quanta,
+            run_tokens=turn.run_tokens,
+            preemptions=turn.preemptions,
+            dry_at=self._dry_at(state, turn),
+            resume_s=self._resume_s(tokens),
+            waiting_since=turn.waiting_since,
+            urgent=request.request_id in self._urgent,
+            paced=state.pace is None or state.pace.paced,
+            user=turn.user,
+        )
+
+    def _ready(self, request: Request) -> bool:
+        """Whether memory and a slot are all that a waiting request lacks."""
+        if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
+            return request.request_id in self._scheduler.finished_recving_kv_req_ids
+        if request.num_stale_output_tokens and not request.drop_stale_output:
+            return False  # until its steps in flight are back
+        if self._offload is not None and self._offload.moving(request.request_id):
+            return False
+        return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+
+    def _resume_s(self, tokens: int) -> float:
+        s_per_token = self._settings.resume_s_per_token
+        if self._offload is None:
+            return tokens * s_per_token
+        return self._offload.costs.resume_s(tokens, s_per_token)
+
+    def _dry_at(self, state: PhaseState, turn: Turn) -> float | None:
+        if turn.boundary_at is None:
+            return None
+        if turn.clock is not None:
+            return turn.clock.seconds(state.tracker.answering_tokens)
+        if state.pace is not None and state.pace.paused:
+            return None
+        return turn.boundary_at + self._settings.ttfat_s  # by then the first token is due
+
+    def _turn(self, request_id: str) -> Turn:
+        turn = self._states[request_id].turn
+        assert turn is not None
+        return turn
+
+    def _tau_s(self, pace: Pace | None) -> float:
+        return self._settings.tau_s if pace is None else pace.tau_s
+
+    def _next_ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets

@@ -1,0 +1,58 @@
+"""What an adapter asks of the engine core besides requests, from the same process or another one.
+
+vLLM's engine client can call any method of `EngineCore` by name: these functions become such
+methods (`serve_utilities`), and in the same process they are called as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from vllm.distributed.kv_transfer import get_kv_transfer_group
+from vllm.v1.engine.core import EngineCore
+
+from workers.kv.connectors import part_of
+from workers.kv.migration import MigrationConnector
+from workers.messages import Endpoint, Pace
+
+NO_KV_MOVES = "the KV of this engine cannot move"
+
+
+def set_pace(engine: EngineCore, own_id: str, pace: dict[str, Any]) -> None:
+    """The reader of a request reads at another pace."""
+    engine.scheduler.set_pace(own_id, Pace(**pace))
+
+
+def hand_over(engine: EngineCore, own_id: str) -> None:
+    """Let a request leave for another engine."""
+    engine.scheduler.hand_over(own_id)
+
+
+def kv_endpoint(engine: EngineCore) -> dict[str, Any] | None:
+    """The fields of the engine's `Endpoint`; None if its KV cannot move."""
+    migration = engine.scheduler.migration
+    return None if migration is None else msgspec.structs.asdict(migration.endpoint())
+
+
+def meet_peer(engine: EngineCore, peer: dict[str, Any]) -> str | None:
+    """Connect to the engine at this endpoint; ask again until it is known.
+
+    :param peer: the fields of its `Endpoint`.
+    :return: None: not known yet; "": its KV can be read; else why not.
+    """
+    answers = engine.model_executor.collective_rpc(_meet, args=(peer,))
+    return next((answer for answer in answers if answer != ""), "")
+
+
+def serve_utilities() -> None:
+    """Let another process call them; runs where the engine runs, in the scheduler's constructor."""
+    for utility in (set_pace, hand_over, kv_endpoint, meet_peer):
+        setattr(EngineCore, utility.__name__, utility)
+
+
+def _meet(_worker: object, peer: dict[str, Any]) -> str | None:
+    connector = part_of(get_kv_transfer_group(), MigrationConnector)
+    if connector is None or connector.connector_worker is None:
+        return NO_KV_MOVES
+    return connector.connector_worker.meet(Endpoint(**peer))

@@ -1,0 +1,402 @@
+"""The scheduler plugin: vLLM's own scheduler, which also knows the phase of every request.
+
+Load it with ``scheduler_cls="workers.scheduler.PhaseScheduler"`` (`PhaseAsyncScheduler` where vLLM
+schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}``:
+
+    policy              "slack" (default), "pascal", "rr", "fcfs", vLLM's own order, or another of
+                        `workers.policy.decide`; the numbers of `workers.policy.settings` are
+                        further keys
+    think_start_token_id, think_end_token_id
+                        the markers; default: from vLLM's reasoning config, else `<think>` and
+                        `</think>` of the model's vocabulary, else the model does not reason
+
+It works in a stock vLLM server. The worker adds facts about a request under `REQUEST_KEY` in
+``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace,
+the user.
+
+Public methods of vLLM's scheduler are overridden, and `_preempt_request` to count. What a policy
+decides is carried out by `workers.scheduler.dispatch`; under "fcfs" there is none. vLLM does not
+call this interface public, so its version is pinned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
+    OffloadingConnectorMetadata,
+)
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.request import Request
+
+from workers.kv.connectors import part_of, parts_of_metadata
+from workers.kv.migration import MigrationConnector
+from workers.kv.offload import ResumeConnector
+from workers.messages import Pace, PhaseCounts
+from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
+from workers.policy.settings import PolicySettings
+from workers.scheduler.dispatch import Dispatcher, PhaseState
+from workers.scheduler.engine_core_calls import serve_utilities
+from workers.scheduler.hand_over import HandOver
+from workers.scheduler.phase_stats import PhaseStats
+from workers.scheduler.request_facts import facts_of
+from workers.step_log import StepLog
+
+CONFIG_KEY = "phase"  # in vLLM's additional_config
+REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
+# Keys of the table that are no policy's.
+_OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
+
+# A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
+# most two tokens of white space. Further back it may be the user who wrote it.
+_PROMPT_TAIL = 3
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over the requests of one phase, kept while they change: every step reports them."""
+
+    requests: int = 0
+    running: int = 0
+    kv_blocks: int = 0  # of the running ones
+
+    def count(self, state: PhaseState, sign: int) -> None:
+        """Include a request (1) or leave it out (-1), as it stands."""
+        self.requests += sign
+        if state.kv_blocks:
+            self.running += sign
+            self.kv_blocks += sign * state.kv_blocks
+
+
+def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
+    """The plugin's part of vLLM's additional_config."""
+    additional = vllm_config.additional_config
+    return dict(additional.get(CONFIG_KEY, {})) if isinstance(additional, dict) else {}
+
+
+def policy_settings(table: Mapping[str, Any]) -> PolicySettings:
+    """The policy and its numbers.
+
+    :param table: as `phase_config` returns it.
+    :raises ValueError: naming the key that is wrong.
+    """
+    return PolicySettings.of(table, _OTHER_KEYS)
+
+
+def think_markers(vllm_config: VllmConfig) -> ThinkMarkers | None:
+    """The model's markers of thinking, in the order of the module docstring."""
+    config = phase_config(vllm_config)
+    if (end := config.get("think_end_token_id")) is not None:
+        return ThinkMarkers(config.get("think_start_token_id"), end)
+    reasoning = vllm_config.reasoning_config
+    if reasoning is not None and reasoning.enabled:
+        ends = reasoning.natural_reasoning_end_token_ids or []
+        starts = reasoning.reasoning_start_token_ids or []
+        if len(ends) == 1:
+            return ThinkMarkers(starts[0] if len(starts) == 1 else None, ends[0])
+    if vllm_config.model_config.skip_tokenizer_init:
+        return None
+    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
+    return ThinkMarkers.of_vocabulary(tokenizer.get_vocab())
+
+
+class _PhaseMixin(Scheduler):
+    """Phase tracking for any of vLLM's schedulers; a base class only for the two at the end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = policy_settings(phase_config(self.vllm_config))
+        self._markers = think_markers(self.vllm_config)
+        self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
+        self._reasoning, self._answering = _Totals(), _Totals()  # of those states
+        self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
+        self._preemptions = 0
+        self._recomputed_tokens = 0
+        self._counted_early = 0  # of them; a figure that has been told must not become less
+        self._lost_kv: set[str] = set()  # preempted requests that have not run again
+        self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
+        self._step_ended = 0.0
+        self._offload = part_of(self.connector, ResumeConnector)
+        migration = part_of(self.connector, MigrationConnector)
+        self.migration = None if migration is None else migration.connector_scheduler
+        self._hand_over = HandOver(self, self.migration)
+        self._step_log = StepLog.of(self.vllm_config, self.kv_cache_config)
+        self.idle = False  # the last step computed nothing
+        self._dispatcher: Dispatcher | None = None  # None: vLLM's own order
+        self.use_policy(settings)
+        serve_utilities()
+
+    def now(self) -> float:
+        """Seconds on the clock by which the policy decides; a simulation has its own."""
+        return time.monotonic()
+
+    # ---- vLLM's override points
+
+    def add_request(self, request: Request) -> None:
+        """Begin to follow a request."""
+        if request.request_id not in self._phase_states:
+            self._track(request)
+        if self._step_log is not None:
+            self._step_log.arrived(idle=not self.has_unfinished_requests())
+        try:
+            super().add_request(request)
+        except Exception:
+            if request.request_id not in self.requests:
+                self._forget_if_finished(request.request_id)
+            raise
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """One step, after the policy has said who takes part."""
+        if self._hand_over:
+            self._hand_over.before_step()
+        if self._dispatcher is not None:
+            self._dispatcher.before_step(self.now())
+        output: SchedulerOutput = super().schedule(*args, **kwargs)
+        self.idle = not output.num_scheduled_tokens
+        if self._step_log is not None:
+            self._step_log.scheduled(output.num_scheduled_tokens, self.requests)
+        if self._dispatcher is not None:
+            self._dispatcher.after_step()
+        if self._lost_kv:
+            self._count_recomputed(output.num_scheduled_tokens)
+        if self._offload is not None and output.num_scheduled_tokens:
+            self._step_times.append((self.now(), self._prefill_tokens(output)))
+        for new in output.scheduled_new_reqs:
+            self._count_blocks(new.req_id, new.block_ids)
+        cached = output.scheduled_cached_reqs
+        for request_id, block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            if block_ids is not None:
+                self._count_blocks(request_id, block_ids)
+        return output
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
+        """Follow what requests got, and put the figures into the statistics."""
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
+        if self.migration is not None:
+            for batch in outputs.values():  # before any of them leaves and is forgotten
+                self.migration.tell_settled(batch.outputs)
+        now = self.now() if self._dispatcher is not None or self._step_times else 0.0
+        if self._step_times and args[0].num_scheduled_tokens:
+            self._learn_step(now)
+        if self._hand_over:
+            self._hand_over.after_step(outputs)
+        for batch in outputs.values():
+            self._observe(batch.outputs, now)
+        for batch in outputs.values():
+            if batch.scheduler_stats is not None:
+                # The one field of free integers that reaches a stat logger in another process;
+                # vLLM reads only its own names from it. Not done in make_stats, which vLLM calls
+                # before the phases are up to date.
+                batch.scheduler_stats.num_kv_fetch_reqs_by_stage.update(
+                    self.phase_stats().to_integers()
+                )
+        if self._step_log is not None:
+            self._step_log.ended(more=self.has_unfinished_requests())
+        return outputs
+
+    def finish_requests(self, *args: Any, **kwargs: Any) -> list[Request]:
+        """Forget requests that were ended from outside."""
+        finished: list[Request] = super().finish_requests(*args, **kwargs)
+        for request in finished:
+            self._forget_if_finished(request.request_id)
+        return finished
+
+    def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
+        self._preemptions += 1
+        state = self._phase_states[request.request_id]
+        resumed = request.request_id not in self._lost_kv
+        if resumed and request.num_computed_tokens < state.lost_tokens:
+            # It had not got so far again: what is still missing was counted too early.
+            self._counted_early += state.lost_tokens - request.num_computed_tokens
+        state.lost_tokens = max(state.lost_tokens, request.num_computed_tokens)
+        self._lost_kv.add(request.request_id)
+        self._stopped_running(state)
+        if self._dispatcher is not None:
+            self._dispatcher.preempted(state, self.now())
+        super()._preempt_request(request, timestamp, *args, **kw)
+
+    # ---- what the worker calls
+
+    def use_policy(self, settings: PolicySettings) -> None:
+        """Schedule by this policy from now on; :raises RuntimeError: while there are requests."""
+        if self.requests:
+            raise RuntimeError("the policy can only be exchanged while there are no requests")
+        if settings.policy == "fcfs":
+            self._dispatcher = None
+            self.policy = SchedulingPolicy(self.scheduler_config.policy)
+            self.waiting = create_request_queue(self.policy)
+            self.kv_holding_waiting = create_request_queue(self.policy)
+        else:
+            self._dispatcher = Dispatcher(self, settings, self._phase_states)
+
+    def phase_stats(self) -> PhaseStats:
+        """Counts by phase, and the blocks that requests really hold."""
+        pool = self.kv_cache_manager.block_pool
+        total = pool.num_gpu_blocks - 1  # the null block is never given out
+        return PhaseStats(
+            reasoning=self._counts(Phase.REASONING),
+            answering=self._counts(Phase.ANSWERING),
+            kv_blocks_used=total - pool.get_num_free_blocks(),
+            kv_blocks_total=total,
+            preemptions_total=self._preemptions,
+            reloaded_tokens_total=0 if self._offload is None else self._offload.reloaded_tokens,
+            recomputed_tokens_total=self._recomputed_tokens,
+            migration=None if self.migration is None else self.migration.stats(),
+        )
+
+    def hand_over(self, own_id: str) -> None:
+        """Let a request leave for another engine; unknown requests are ignored."""
+        if own_id in self._own_ids:
+            self._hand_over.begin(self._own_ids[own_id])
+
+    def set_pace(self, own_id: str, pace: Pace) -> None:
+        """The reader of a request reads at another pace; unknown requests are ignored."""
+        state = self._phase_states.get(self._own_ids.get(own_id, ""))
+        if state is not None:
+            state.pace = pace
+            if self._dispatcher is not None:
+                self._dispatcher.paced(state, pace, self.now())
+
+    # ---- own state
+
+    def _counts(self, phase: Phase) -> PhaseCounts:
+        totals = self._totals(phase)
+        kv_blocks = totals.kv_blocks
+        if self.kv_holding_waiting:
+            kv_blocks += sum(
+                self._blocks_held(request.request_id)
+                for request in self.kv_holding_waiting
+                if self._phase_states[request.request_id].tracker.phase is phase
+            )
+        return PhaseCounts(
+            running=totals.running,
+            waiting=totals.requests - totals.running,
+            kv_blocks=kv_blocks,
+        )
+
+    def _totals(self, phase: Phase) -> _Totals:
+        return self._reasoning if phase is Phase.REASONING else self._answering
+
+    def _track(self, request: Request) -> None:
+        params = request.sampling_params
+        told = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
+        if told is None:
+            phase, own_id, pace = self._phase_of_prompt(request), None, None
+        else:
+            phase, own_id, pace = Phase(told.phase), told.request_id, told.pace
+            self._own_ids[own_id] = request.request_id
+        end = None if self._markers is None else self._markers.end
+        state = PhaseState(PhaseTracker(phase, end), own_id, pace)
+        self._phase_states[request.request_id] = state
+        self._totals(phase).count(state, 1)
+        if self._dispatcher is not None:
+            user = None if told is None else told.user
+            self._dispatcher.arrived(request, state, user, self.now())
+
+    def _phase_of_prompt(self, request: Request) -> Phase:
+        if self._markers is None or request.sampling_params is None:
+            return Phase.ANSWERING
+        tail = (request.prompt_token_ids or [])[-_PROMPT_TAIL:]
+        return self._markers.phase_after(tail) or Phase.REASONING
+
+    def _observe(self, outputs: list[EngineCoreOutput], now: float) -> None:
+        states, dispatcher = self._phase_states, self._dispatcher
+        end = None if self._markers is None else self._markers.end
+        for output in outputs:
+            state = states.get(output.request_id)
+            if state is None:
+                continue
+            token_ids = output.new_token_ids
+            unseen = state.unseen + len(token_ids)
+            if unseen < state.quiet and end not in token_ids and output.finish_reason is None:
+                state.unseen = unseen
+                continue
+            state.settle()
+            crossed = state.tracker.feed(token_ids) is not None
+            if crossed:
+                self._reasoning.count(state, -1)
+                self._answering.count(state, 1)
+            if dispatcher is not None and token_ids:
+                dispatcher.produced(state, len(token_ids), crossed, now)
+            if output.finish_reason is not None:
+                self._forget_if_finished(output.request_id)
+
+    def _forget_if_finished(self, request_id: str) -> None:
+        request = self.requests.get(request_id)
+        if request is not None and not request.is_finished():
+            # One turn of a streamed input: the request goes on, but for now it does not run.
+            self._stopped_running(self._phase_states[request_id])
+            return
+        state = self._phase_states.pop(request_id, None)
+        if state is not None:
+            self._totals(state.tracker.phase).count(state, -1)
+            self._lost_kv.discard(request_id)
+            if state.own_id is not None:
+                self._own_ids.pop(state.own_id, None)
+            if self.migration is not None:
+                self.migration.forget(request_id)
+
+    def _count_recomputed(self, scheduled: Mapping[str, int]) -> None:
+        """Requests that lost their KV run again: what they have not got back, they compute."""
+        for request_id in self._lost_kv & scheduled.keys():
+            lost = self._phase_states[request_id].lost_tokens
+            begin = self.requests[request_id].num_computed_tokens - scheduled[request_id]
+            missing = max(0, lost - begin)
+            early = min(missing, self._counted_early)
+            self._counted_early -= early
+            self._recomputed_tokens += missing - early
+            if self._offload is not None:
+                self._offload.costs.resumed(lost, missing)
+            self._lost_kv.remove(request_id)
+
+    def _prefill_tokens(self, output: SchedulerOutput) -> int | None:
+        """Computed in a step beyond one token per request; None if its duration tells nothing."""
+        for meta in parts_of_metadata(output.kv_connector_metadata):
+            if isinstance(meta, OffloadingConnectorMetadata) and meta.load_jobs:
+                return None  # it may have waited for the copies
+        return output.total_num_scheduled_tokens - len(output.num_scheduled_tokens)
+
+    def _learn_step(self, now: float) -> None:
+        """The oldest step is done; with several in flight it began when the one before it ended."""
+        scheduled_at, prefill_tokens = self._step_times.popleft()
+        if prefill_tokens is not None and self._offload is not None:
+            self._offload.costs.stepped(prefill_tokens, now - max(scheduled_at, self._step_ended))
+        self._step_ended = now
+
+    def _count_blocks(self, request_id: str, given: Sequence[Sequence[int]]) -> None:
+        """A request runs and was given blocks: with its admission all of them, later more."""
+        state = self._phase_states[request_id]
+        totals = self._totals(state.tracker.phase)
+        kv_blocks = sum(map(len, given))
+        if not state.kv_blocks:
+            totals.running += 1
+        totals.kv_blocks += kv_blocks
+        state.kv_blocks += kv_blocks
+
+    def _stopped_running(self, state: PhaseState) -> None:
+        totals = self._totals(state.tracker.phase)
+        totals.count(state, -1)
+        state.kv_blocks = 0
+        totals.count(state, 1)
+
+    def _blocks_held(self, request_id: str) -> int:
+        groups = self.kv_cache_manager.coordinator.get_blocks(request_id)
+        return sum(map(len, groups))
+
+
+class PhaseScheduler(_PhaseMixin, Scheduler):
+    """For engines that schedule step by step."""
+
+
+class PhaseAsyncScheduler(_PhaseMixin, AsyncScheduler):
+    """For engines that schedule the next step while the last one runs."""
