@@ -25,13 +25,17 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # argparse overloads it by the namespace's type
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Import the module first, if this is the first time."""
+        """Complete the parser, then parse."""
+        self.complete()
+        return super().parse_known_args(args, namespace)
+
+    def complete(self) -> None:
+        """Import the command's module and add its arguments, unless that is done."""
         if self._module:
             command = import_module(self._module)
             self._module = ""
             command.add_arguments(self)
             self.set_defaults(run=getattr(command, "run", None))
-        return super().parse_known_args(args, namespace)
 
 
 def add_commands(

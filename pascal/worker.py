@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except preflight.PreflightError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
-    return _become(settings)
+    return become(settings)
 
 
 def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
@@ -66,7 +66,7 @@ def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
     return msgspec.structs.replace(settings, token=token, kv_migration=migration)
 
 
-def _become(settings: WorkerSettings) -> NoReturn:
+def become(settings: WorkerSettings) -> NoReturn:
     """Become the worker process. Its settings go through a pipe: others can read arguments."""
     data = msgspec.json.encode(settings)
     read_end, write_end = os.pipe()

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from gateway import config as configuration
+from pascal.commands import CommandParser
 from tests.docs.pages import Found, code_blocks, code_spans, docstring_spans
 
 # At the start of a line or of a code span: `$ `, variables, a unit file's key, a container, a path.
@@ -136,6 +137,9 @@ def _unknown(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                if isinstance(command, CommandParser):
+                    command.complete()
             return dict(action.choices)
     return {}
 

@@ -66,11 +66,12 @@ import os
 import sys
 from pathlib import Path
 import structlog
-from gateway import cli, logs
+from gateway import logs
+from pascal import serve
 
 logs.configure("info")
 structlog.get_logger().info("lost")
-cli._announce("lost")
+serve._announce("lost")
 os.dup2(int(sys.argv[1]), 2)
 structlog.get_logger().info("kept")
 os._exit(0)

@@ -96,7 +96,7 @@ async def test_what_a_scrape_reads(tmp_path: Path) -> None:
 
 def test_refusals_that_start_at_zero_are_codes_of_the_gateway() -> None:
     source = "".join(
-        path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "gateway").glob("*.py")
+        path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "gateway").rglob("*.py")
     )
     codes = set(re.findall(r'code(?:: str)? ?= ?"([a-z_]+)"', source))
     assert set(REFUSALS) <= codes

@@ -76,7 +76,7 @@ def test_workers_start_as_they_are_told(config_path: Path, monkeypatch: pytest.M
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(worker, "run", run)
+    monkeypatch.setattr(worker, "become", run)
     program, *arguments = container["command"]
     assert (program, main.main(arguments)) == ("pascal", 0)
     (settings,) = started

@@ -23,7 +23,7 @@ class nixl_agent:
 # What each process says: why NIXL cannot be used, whether vLLM still could import it.
 CODE = """
 import importlib
-from workers import nixl
+from workers.kv import nixl
 try:
     importlib.import_module("nixl._api")
     seen = "seen"
@@ -51,9 +51,9 @@ def test_what_cannot_be_used_is_hidden_from_vllm_and_named(
     code = CODE
     if package is None:
         code = "import sys; sys.modules['nixl'] = None\n" + code.replace(
-            "from workers",
+            "from workers.kv",
             "del sys.modules['nixl']; sys.path[:] = [p for p in sys.path if "
-            "'site-packages' not in p]\nfrom workers",
+            "'site-packages' not in p]\nfrom workers.kv",
         )
     else:
         (tmp_path / "nixl").mkdir()
