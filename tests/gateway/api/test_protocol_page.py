@@ -8,7 +8,7 @@ from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas.bodies import MOST_STOP_STRINGS
 from tests.gateway.response.test_endings import ENDINGS
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
