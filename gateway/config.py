@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from gateway.policy.placement import Rules
+from workers.policy.settings import is_plugin
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
@@ -467,7 +468,7 @@ def _build(table: str, found: dict[str, Any]) -> Any:
 
 def _checked(name: str, value: Any, metadata: Mapping[str, Any]) -> Any:
     choices = metadata.get("choices")
-    if choices and value not in choices:
+    if choices and value not in choices and not (name == "workers.policy" and is_plugin(value)):
         raise ConfigError(f"{name}: {value!r} is none of {', '.join(choices)}")
     # A bound would let infinity through; a timer that never ends is nobody's wish.
     if isinstance(value, float) and not math.isfinite(value):

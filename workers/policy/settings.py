@@ -15,10 +15,19 @@ BASELINES = ("andes", "tokenflow")  # others' rules, to compare with
 
 
 def check_policy(policy: str) -> None:
-    """:raises ValueError: for a policy that does not exist."""
+    """Check the name of a policy. ``module:function`` is looked up when the engine first decides.
+
+    :raises ValueError: for a policy that does not exist.
+    """
     known = POLICIES + BASELINES
-    if policy not in known:
+    if policy not in known and not is_plugin(policy):
         raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(known)}")
+
+
+def is_plugin(policy: str) -> bool:
+    """Whether this names a function of another module: ``module:function``."""
+    module, _, function = policy.partition(":")
+    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
