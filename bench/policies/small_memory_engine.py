@@ -43,7 +43,7 @@ class Run:
     recomputed_tokens: int
 
 
-class PressedEngine:
+class SmallMemoryEngine:
     """The engine, and the load that it runs."""
 
     def __init__(self, settings: WorkerSettings, load: Load) -> None:

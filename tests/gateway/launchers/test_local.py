@@ -21,7 +21,7 @@ from gateway.config import Config, ServerConfig, WorkersConfig
 from gateway.launchers import local
 from gateway.launchers.local import CannotServe, LocalSupervisor, local_settings
 from gateway.routing.cluster import Cluster
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: Path) -> None:
