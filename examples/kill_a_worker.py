@@ -25,19 +25,22 @@ def kill_the_busy_worker() -> None:
 
 
 with connect(address) as socket:
-    lengths = {"reasoning_tokens": 60, "answer_tokens": 150}
+    lengths = {"reasoning_tokens": 101, "answer_tokens": 150}
     create = {"type": "response.create", "input": "What is 348 + 275?", "forced_lengths": lengths}
     socket.send(json.dumps(create))
-    deltas = 0
+    tokens = 0
     for message in socket:
         event = json.loads(message)
         if event["type"].endswith("_text.delta"):
             print(event["delta"], end="", flush=True)
-            deltas += 1
-            if deltas == 80:  # it answers, and most of the answer is still to come
+        if event["type"] == "response.output_text.delta":
+            tokens += 1
+            if tokens == 5:  # the engine still has most of the answer to generate
                 kill_the_busy_worker()
         if event["type"] in ("response.completed", "response.failed"):
             break
 
 response = event["response"]
-print(f"\n--- {response['status']} on {response['instance']}, failovers: {response['failovers']} ---")
+print(
+    f"\n--- {response['status']} on {response['instance']}, failovers: {response['failovers']} ---"
+)
