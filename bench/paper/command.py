@@ -38,7 +38,7 @@ from bench.simulator.results import ORACLE
 
 _FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 _INTERRUPTED = 130
-_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_DOCS = Path(__file__).resolve().parents[2] / "docs/results"
 _STATE = Path("bench-results") / "paper"
 
 
