@@ -34,6 +34,8 @@ HELD_S = WorkerSettings.__struct_defaults__[
     - (len(WorkerSettings.__struct_fields__) - len(WorkerSettings.__struct_defaults__))
 ]
 
+API = "docs/reference/api.md"
+METRICS = "docs/reference/metrics.md"
 ARCHITECTURE = "docs/architecture.md"
 REPRODUCTION = "docs/reproduction.md"
 SIMULATOR = "docs/simulator.md"
@@ -52,12 +54,11 @@ STATED = [
     (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
     ("docs/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
     ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
-    ("docs/reference/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
-    ("docs/reference/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
-    ("docs/reference/metrics.md", r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
-    ("docs/reference/api.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
-    ("docs/reference/api.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
-    ("docs/reference/api.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
+    (METRICS, r"After (\d+) s it is freed unread", HELD_S),
+    (METRICS, r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
+    (API, r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
+    (API, r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
+    (API, r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
     ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
     ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
     ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
