@@ -48,8 +48,8 @@ def examples() -> list[Found]:
     blocks = [block for block in code_blocks() if block.page == PAGE]
     found = [block for block in blocks if block.text.startswith("{") and _is_sent(block.text)]
     for block in blocks:
-        for body in re.findall(r"-d '([^']+)'", block.text):
-            found.append(Found(block.page, block.line, body))
+        bodies = re.findall(r"-d '([^']+)'", block.text)
+        found += [Found(block.page, block.line, body) for body in bodies]
     return found
 
 
