@@ -10,7 +10,6 @@ hand and stays as it is.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import inspect
 import json
@@ -19,7 +18,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from command_pages import command_line
 from metric_tables import metrics
@@ -28,6 +26,7 @@ from source_fields import SourceField, fields_of, sentence, type_words
 from gateway import config as configuration
 from pascal.config_flags import FLAGS
 from workers import messages
+from workers.checked import settings_of
 from workers.emulation import device, roofline
 from workers.emulation.profile import _SHIPPED, load_profile
 from workers.policy.settings import PolicySettings
@@ -55,6 +54,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 def item(name: str, facts: Iterable[str], text: str) -> str:
     """One item of a list: a name, facts about it in parentheses, and what it means."""
+    text = text.replace(" * ", " `*` ")  # a line of Markdown that begins with it is an item
     head = f"- `{name}` ({', '.join(facts)})"
     return wrapped(f"{head}: {text}" if text else head, "  ")
 
@@ -71,38 +71,40 @@ def summary(cls: type) -> Iterator[str]:
 def configuration_tables() -> Iterator[str]:
     """Every table of ``config.toml`` with its keys."""
     flags = {key: flag for flag, key, _ in FLAGS}
-    variables = {key: name for name, key in configuration.ENV_ALIASES.items()}
-    for table, spec in configuration.TABLES.items():
+    short = {key: name for name, key in configuration.ENV_ALIASES.items()}
+    keys = list(configuration.described())
+    for table, cls in configuration.TABLES.items():
         yield f"## `[{table}]`"
-        cls: Any = type(spec.default)
         yield from summary(cls)
-        described = {field.name: field for field in fields_of(cls)}
         items = []
-        for key in dataclasses.fields(cls):
-            name = f"{table}.{key.name}"
-            facts = [_kind(described[key.name].kind, key.metadata)]
-            facts.append(f"default `{json.dumps(key.default)}`")
-            if name in flags:
-                facts.append(f"flag `{flags[name]}`")
-            if name in variables:
-                facts.append(f"variable `{variables[name]}`")
-            items.append(item(key.name, facts, described[key.name].comment))
+        for key in keys:
+            if key.table == table:
+                name = f"{table}.{key.key}"
+                facts = kind_facts(key.type, key.constraint, key.unit)
+                facts.append(f"default `{key.default}`")
+                facts += [f"flag `{flags[name]}`"] if name in flags else []
+                facts += [f"variable `{short[name]}`"] if name in short else []
+                items.append(item(key.key, facts, key.description))
         yield "\n".join(items)
 
 
-def _kind(kind: Any, bounds: Any) -> str:
-    if choices := bounds.get("choices"):
-        return "one of " + ", ".join(f"`{json.dumps(choice)}`" for choice in choices)
-    low, high = bounds.get("low"), bounds.get("high")
-    words = type_words(kind)
-    if low is None:
-        return words
-    return f"{words} of at least {low:g}" if high is None else f"{words} from {low:g} to {high:g}"
+def kind_facts(type_name: str, constraint: str, unit: str) -> list[str]:
+    """The type, unit and bounds of a setting, as short as possible."""
+    if constraint.startswith("one of "):
+        choices = constraint.removeprefix("one of ").split(", ")
+        return ["one of " + ", ".join(f"`{choice}`" for choice in choices)]
+    kind = unit or re.sub(r"^an? ", "", type_name)
+    return [kind, constraint] if constraint else [kind]
 
 
 def policy_settings() -> Iterator[str]:
-    """The numbers of the scheduling policies."""
-    yield field_list(fields_of(PolicySettings))
+    """The settings of the scheduling policies."""
+    items = []
+    for setting in settings_of(PolicySettings).values():
+        facts = kind_facts(setting.type_name, setting.constraint, setting.unit)
+        facts.append(f"default `{json.dumps(setting.default)}`")
+        items.append(item(setting.name, facts, setting.description))
+    yield "\n".join(items)
 
 
 # ---- messages and profiles ----------------------------------------------------------------------
