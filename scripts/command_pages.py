@@ -130,7 +130,7 @@ def _with_names(text: str) -> str:
     if variable := re.search(r" ?\[(PASCAL_\w+)\]", text):
         names.append(f"variable `{variable[1]}`")
         text = text.replace(variable[0], "")
-    if key := re.search(r" ?\((\w+)\.(\w+)\)$", text):
+    if key := re.search(r" ?\(([a-z_]+)\.([a-z_]+)\)$", text):
         names.append(f"key [`{key[1]}.{key[2]}`](configuration.md#{key[1]})")
         text = text.removesuffix(key[0])
     return f"{text} ({', '.join(names)})".strip() if names else text

@@ -17,7 +17,7 @@ from bench.paper.cases import INSTANCES, LOADS, blocks, sustained
 from bench.validation import machine_speed, regimes
 from gateway import config
 from gateway.api import websocket
-from tests.docs.pages import table, text_of
+from tests.docs.pages import text_of
 from workers import step_log
 from workers.emulation import device_clock
 from workers.emulation.profile import load_profile
@@ -37,9 +37,8 @@ HELD_S = WorkerSettings.__struct_defaults__[
 API = "docs/reference/api.md"
 METRICS = "docs/reference/metrics.md"
 ARCHITECTURE = "docs/architecture.md"
-REPRODUCTION = "docs/reproduction.md"
-SIMULATOR = "docs/simulator.md"
-VALIDATION = "docs/validation.md"
+REPRODUCTION = "docs/results/reproduction.md"
+VALIDATION = "docs/results/validation.md"
 
 STATED = [
     (ARCHITECTURE, r"waited ([\d.]+) s\s+goes first", POLICY.starvation_s),
@@ -52,8 +51,8 @@ STATED = [
     (ARCHITECTURE, r"through the latest (\d+) samples", resume_cost._WINDOW),
     (ARCHITECTURE, r"`kv_held_s`, (\d+) s", HELD_S),
     (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
-    ("docs/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
-    ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
+    ("docs/results/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
+    ("docs/results/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
     (METRICS, r"After (\d+) s it is freed unread", HELD_S),
     (METRICS, r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
     (API, r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
@@ -103,12 +102,3 @@ def test_the_rates_of_the_reproduction_are_computed() -> None:
         for load in LOADS.values()
     ]
     assert [float(rate) for rate in rates.groups()] == pytest.approx(computed, abs=0.0501)
-
-
-def test_the_table_of_computed_profiles_is_computed() -> None:
-    for name, _, _, tokens, step_ms in table(SIMULATOR, "profile"):
-        profile = load_profile(name.strip("`"))
-        kv_tokens = profile.kv.tokens
-        assert abs(int(tokens.replace(",", "")) - kv_tokens) < profile.kv.block_size, name
-        step_s = profile.step.seconds(1, 0, 0, 0)
-        assert float(step_ms.removesuffix(" ms")) == pytest.approx(step_s * 1e3, abs=0.051), name
