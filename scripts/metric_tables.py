@@ -43,8 +43,8 @@ def _row(family: Metric) -> str:
 def _labels(family: Metric) -> list[str]:
     """The labels of a metric, in the order in which it declares them."""
     declared = getattr(family, "_labelnames", ())  # all there is where nothing was counted yet
-    found = [*declared, *(label for sample in family.samples for label in sample.labels)]
-    return [label for label in dict.fromkeys(found) if label != "le"]
+    names = [*declared, *(label for sample in family.samples for label in sample.labels)]
+    return [label for label in dict.fromkeys(names) if label != "le"]
 
 
 async def _families() -> list[Metric]:

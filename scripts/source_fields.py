@@ -39,15 +39,15 @@ def fields_of(cls: type) -> list[SourceField]:
     """All fields that the class itself declares, in order."""
     hints = typing.get_type_hints(cls)
     comments = _comments_of(cls)
-    found = []
+    fields = []
     for node in _tree_of(cls).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             kind = hints[node.target.id]
             if typing.ClassVar in (kind, typing.get_origin(kind)):
                 continue
             default = None if node.value is None else ast.unparse(node.value)
-            found.append(SourceField(node.target.id, kind, default, _comment_on(comments, node)))
-    return found
+            fields.append(SourceField(node.target.id, kind, default, _comment_on(comments, node)))
+    return fields
 
 
 def type_words(kind: Any, linked: frozenset[str] = frozenset()) -> str:
@@ -84,12 +84,12 @@ def _tree_of(cls: type) -> ast.ClassDef:
 
 def _comments_of(cls: type) -> dict[int, tuple[str, bool]]:
     """By line: the text of the comment, and whether it has the line to itself."""
-    found = {}
+    comments = {}
     for token in tokenize.generate_tokens(io.StringIO(_source_of(cls)).readline):
         if token.type == tokenize.COMMENT:
             alone = not token.line[: token.start[1]].strip()
-            found[token.start[0]] = token.string.lstrip("# "), alone
-    return found
+            comments[token.start[0]] = token.string.lstrip("# "), alone
+    return comments
 
 
 def _comment_on(comments: dict[int, tuple[str, bool]], node: ast.AnnAssign) -> str:

@@ -14,7 +14,7 @@ from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
 from gateway.schemas.errors import InvalidRequest
-from tests.docs.pages import Found, code_blocks, text_of
+from tests.docs.pages import Excerpt, code_blocks, text_of
 from tests.gateway.response.test_endings import ENDINGS
 
 PAGE = "docs/reference/api.md"
@@ -43,14 +43,14 @@ def test_its_settings_and_bounds_are_those_of_the_code() -> None:
     assert f"`server.sse_keepalive_s` ({Config().server.sse_keepalive_s:g} s)" in page
 
 
-def examples() -> list[Found]:
+def examples() -> list[Excerpt]:
     """JSON that a client sends: blocks, and the bodies of `curl` commands."""
     blocks = [block for block in code_blocks() if block.page == PAGE]
-    found = [block for block in blocks if block.text.startswith("{") and _is_sent(block.text)]
+    requests = [block for block in blocks if block.text.startswith("{") and _is_sent(block.text)]
     for block in blocks:
         bodies = re.findall(r"-d '([^']+)'", block.text)
-        found += [Found(block.page, block.line, body) for body in bodies]
-    return found
+        requests += [Excerpt(block.page, block.line, body) for body in bodies]
+    return requests
 
 
 def _is_sent(text: str) -> bool:
@@ -71,9 +71,9 @@ def _check(document: dict[str, Any]) -> None:
 
 
 def test_the_examples_are_accepted() -> None:
-    found = examples()
-    assert len(found) >= 10
-    for example in found:
+    requests = examples()
+    assert len(requests) >= 10
+    for example in requests:
         _check(json.loads(example.text))
 
 

@@ -1,4 +1,4 @@
-"""Every link within the project leads somewhere."""
+"""Every link to a file or a heading of the project has a target."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Numbers in the prose of the pages are those of the code, wherever a setting or constant has them.
+"""Numbers in the prose of the pages are those of the settings and constants of the code.
 
-Each line names a page, the words around the number, and where the code has it. Defaults in
-``config.toml`` have a test of their own (``tests/gateway/test_config.py``).
+Each line has a page, a pattern for the words around the number, and the number in the code.
+Defaults in ``config.toml`` have a test of their own (``tests/gateway/test_config.py``).
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ STATED = [
 
 @pytest.mark.parametrize(("page", "around", "number"), STATED)
 def test_a_number_is_that_of_the_code(page: str, around: str, number: float) -> None:
-    found = re.findall(around, text_of(page))
-    assert found, f"{page}: nothing like /{around}/"
-    for text in found:
+    numbers = re.findall(around, text_of(page))
+    assert numbers, f"{page}: nothing like /{around}/"
+    for text in numbers:
         assert float(text.replace(",", "")) == pytest.approx(number), f"{page}: /{around}/"
 
 
