@@ -117,8 +117,15 @@ def field_list(fields: Iterable[SourceField], linked: frozenset[str] = frozenset
         facts = [type_words(field.kind, linked)]
         if field.default not in (None, "None"):
             facts.append(f"default `{_as_json(field.default)}`")
-        items.append(item(field.name, facts, re.sub(r"\bNone\b", "null", field.comment)))
+        items.append(item(field.name, facts, _json_words(field.comment)))
     return "\n".join(items)
+
+
+def _json_words(text: str) -> str:
+    """Replace Python's names for values by those of JSON, as code."""
+    for name, word in (("None", "null"), ("True", "true"), ("False", "false")):
+        text = re.sub(rf"(?<!`)\b{name}\b", f"`{word}`", text)
+    return text
 
 
 def _as_json(source: str | None) -> str:

@@ -63,9 +63,11 @@ def type_words(kind: Any, linked: frozenset[str] = frozenset()) -> str:
     if origin is typing.Literal:
         return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_words(one, linked) for one in arguments)
+        words = " or ".join(type_words(one, linked) for one in arguments)
+        return words.replace("true or false or", "true, false or")
     if origin is tuple:
-        return f"list of {type_words(arguments[0], linked)}"
+        words = type_words(arguments[0], linked)
+        return f"list of {words}s" if arguments[0] in _WORDS else f"list of {words}"
     name = kind.__name__
     return f"[`{name}`](#{name.lower()})" if name in linked else f"`{name}`"
 
