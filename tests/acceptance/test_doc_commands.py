@@ -28,7 +28,7 @@ def test_most_blocks_are_run_and_the_others_say_why() -> None:
     marked = [block for block in blocks if block.not_run]
     assert len(marked) <= MARKED, "\n".join(map(str, marked))
     assert len(blocks) - len(marked) > MARKED
-    assert all(len(block.not_run) > 10 for block in marked)
+    assert all(len(block.not_run) >= 10 for block in marked)
 
 
 def test_commands_are_in_shell_blocks_alone() -> None:
