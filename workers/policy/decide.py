@@ -39,7 +39,7 @@ from workers.policy.view import (
 )
 
 # Ranks of `slack`, best first.
-_STARVED, _URGENT, _REASONING, _REST = range(4)
+_AGED, _URGENT, _REASONING, _REST = range(4)
 
 
 def decide(
@@ -89,7 +89,7 @@ def _round_robin(
     """Both `rr`, where all share one queue, and `pascal`, where the high one comes first."""
 
     def place(request: RequestView) -> tuple[int, int]:
-        return request.queue, request.ticket
+        return request.queue, request.queue_position
 
     order = sorted(requests, key=place)
     preempt, admit = make_room(settings, order, memory, lambda w, r: place(w) < place(r))
@@ -107,7 +107,7 @@ def _slack(
         if rank <= _URGENT:
             urgent.add(r.request_id)
         ranks[r.request_id] = rank, level = rank, _level(settings, r, rank, now)
-        if rank == _STARVED:
+        if rank == _AGED:
             measure = r.waiting_since
         elif rank == _REASONING:
             measure = 0.0
@@ -147,7 +147,7 @@ def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> i
     if request.phase is Phase.REASONING or not request.paced:
         return _REASONING
     if not request.running and now - request.waiting_since >= settings.starvation_s:
-        return _STARVED
+        return _AGED
     if request.preemptions >= settings.max_preemptions:
         return _URGENT
     if request.urgent:
@@ -161,8 +161,8 @@ def _level(settings: PolicySettings, request: RequestView, rank: int, now: float
     """Within reasoning: the quanta used up, fewest first, unless it was preempted or waits long."""
     if rank != _REASONING or request.preemptions >= settings.max_preemptions:
         return 0
-    starved = not request.running and now - request.waiting_since >= settings.starvation_s
-    return 0 if starved else request.quanta
+    aged = not request.running and now - request.waiting_since >= settings.starvation_s
+    return 0 if aged else request.quanta
 
 
 def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
