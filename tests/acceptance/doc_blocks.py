@@ -11,12 +11,16 @@ A block is fenced as ``sh``. An HTML comment above it may mark it:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from tests.docs.pages import _MARKDOWN, ROOT
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _MARK = re.compile(
-    r"<!-- (?:not run: (?P<reason>.+)|in the background(?:: until (?P<url>\S+) answers)?) -->\s*"
+    r"<!-- (?:not run: (?P<reason>.+)|in the background(?:: until (?P<url>\S+) answers)?) -->"
 )
 
 
@@ -46,21 +50,38 @@ def guide_pages() -> list[str]:
     return [*first, *(str(path.relative_to(ROOT)) for path in guides)]
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A block of code on a page, of any language."""
+
+    line: int  # its first one
+    language: str
+    text: str
+    comment: str  # the HTML comment right above it; empty: there is none
+
+
+def fences(text: str) -> Iterator[Fence]:
+    """The blocks of code of a page, indented ones included."""
+    comment = ""
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type in ("fence", "code_block"):
+            line = token.map[0] + 1 + (token.type == "fence") if token.map else 0
+            yield Fence(line, token.info, token.content, comment.strip())
+        comment = token.content if token.type == "html_block" else ""
+
+
 def blocks_of(page: str, text: str) -> list[Block]:
     """The shell blocks of a page. Raises MarkError for a comment above one that is no mark."""
-    tokens = _MARKDOWN.parse(text)
     blocks = []
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if token.type != "fence" or token.info != "sh":
+    for fence in fences(text):
+        if fence.language != "sh":
             continue
-        line = token.map[0] + 2 if token.map else 0
-        comment = before.content if before is not None and before.type == "html_block" else ""
-        mark = _MARK.fullmatch(comment)
-        if comment and mark is None:
-            raise MarkError(f"{page}:{line}: {comment.strip()}")
+        mark = _MARK.fullmatch(fence.comment)
+        if fence.comment and mark is None:
+            raise MarkError(f"{page}:{fence.line}: {fence.comment}")
         reason, url = (mark["reason"], mark["url"]) if mark else (None, None)
         background = mark is not None and reason is None
-        blocks.append(Block(page, line, token.content, reason or "", background, url or ""))
+        blocks.append(Block(page, fence.line, fence.text, reason or "", background, url or ""))
     return blocks
 
 
