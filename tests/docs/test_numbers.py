@@ -37,6 +37,7 @@ HELD_S = WorkerSettings.__struct_defaults__[
 ]
 
 API = "docs/reference/api.md"
+LOAD = "docs/howto/generate-load.md"
 MEMORY = "docs/explanation/memory.md"
 METRICS = "docs/reference/metrics.md"
 MIGRATION = "docs/explanation/migration.md"
@@ -70,10 +71,10 @@ STATED = [
     (METRICS, r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
     (API, r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
     (API, r'"pacing": {"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
-    (API, r'"pacing": {.*"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
-    ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
-    ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
-    ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
+    (API, r'"pacing": {[^}]*"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
+    (LOAD, r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
+    (LOAD, r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
+    (LOAD, r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
     (REPRODUCTION, r"([\d,]+) tokens of KV each", PAPER.kv.blocks * PAPER.kv.block_size),
     (REPRODUCTION, r"(\d+) Gb/s between them", PAPER.links.network_bytes_per_s * 8 / 1e9),
     (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", cases.LONGEST),
