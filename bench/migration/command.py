@@ -93,11 +93,11 @@ def _loaded(quick: bool, console: Console) -> dict[str, Any]:
 
     with CaseProgress(console, "virtual time") as progress:
 
-        def done(run: under_load.MovesRun, count: int, total: int) -> None:
+        def done(run: under_load.BoundaryRun, count: int, total: int) -> None:
             case = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
             progress.finished(case, count, total)
 
-        found = under_load.run_moves(under_load.QUICK if quick else under_load.FULL, done)
+        found = under_load.run_boundaries(quick, done)
     console.print(loaded_table(found))
     return {"loaded": found}
 

@@ -12,19 +12,17 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
+from bench.simulator.defaults import INSTANCES, LONGEST, PROFILE
+from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.results import ORACLE
 from bench.workloads.lengths import LengthSource
 from bench.workloads.named import named
 from workers.emulation.profile import load_profile
 
-PROFILE = "h100-qwen32b"
-LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
-
 # Near 0.9 memory is short at times and readers can still be fed: the regime in which policies
 # differ. `sustained` says what rates they are; docs/reproduction.md shows them.
 LOADS = {"low": 0.5, "medium": 0.75, "high": 0.87}
 WORKLOADS = ("alpacaeval", "arena-hard")
-INSTANCES = 8
 # A policy of the evaluation, with the boundary rule that belongs to it: the paper's, and for
 # `slack` what `pascal serve` does unless it is told otherwise.
 POLICIES = {
@@ -34,17 +32,7 @@ POLICIES = {
     "pascal": "adaptive_paper",
     "slack": "balance",
 }
-_ORACLE_KV = 8  # times the device's memory: never full
 _DRAWN = 20_000  # requests whose lengths make a mean
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much of a load is simulated."""
-
-    from_s: float  # requests that arrive from here
-    to_s: float  # to here are measured
-    stop_s: float  # no arrivals after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +42,25 @@ class Case:
     workload: str
     rate: float  # requests per second, all instances together
     policy: str
-    boundary: str  # of `bench.migration.under_load.RULES`
+    boundary: str  # of `bench.simulator.defaults.RULES`
     seed: int
     instances: int
-    kv_blocks: int  # of an instance
+    kv_blocks: int  # of an instance; the oracle has its own, see `bench.simulator.case`
     extent: Extent
     token_s: float | None  # of the requests that are there at the beginning; None: none are
     longest: int = LONGEST  # tokens; longer requests are left out
     numbers: tuple[tuple[str, float], ...] = ()  # of the policy, where they are not its defaults
+
+    @property
+    def load(self) -> SteadyLoad:
+        """The requests that arrive."""
+        return SteadyLoad(
+            workload=self.workload,
+            rate=self.rate,
+            extent=self.extent,
+            token_s=self.token_s,
+            longest=self.longest,
+        )
 
     @property
     def text(self) -> str:
@@ -109,7 +108,7 @@ def cases_of(
             boundary=boundary,
             seed=seed,
             instances=instances,
-            kv_blocks=blocks(kv_share if policy != ORACLE else _ORACLE_KV),
+            kv_blocks=blocks(kv_share),
             extent=extent,
             token_s=load.token_s,
         )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.paper.cases import PROFILE, WORKLOADS
+from bench.paper.cases import WORKLOADS
+from bench.simulator.defaults import PROFILE
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 

@@ -20,17 +20,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bench.paper.cases import (
-    INSTANCES,
     LOADS,
     POLICIES,
-    PROFILE,
     WORKLOADS,
     Case,
-    Extent,
     blocks,
     cases_of,
     sustained,
 )
+from bench.simulator.defaults import INSTANCES, PROFILE
+from bench.simulator.load import Extent
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES, PolicySettings

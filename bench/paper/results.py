@@ -22,7 +22,7 @@ from bench.paper.cases import WORKLOADS
 from bench.paper.outcome import PaperRun
 from bench.paper.plan import SWEPT, Label, Scope
 from bench.reporting.statistics import SLO_QOE, percentile
-from bench.simulator.results import BIN_TOKENS, ORACLE, policy_result
+from bench.simulator.results import BIN_TOKENS, ORACLE, cluster_result, policy_result
 from bench.simulator.spans import Split
 from bench.simulator.timeline import TAU_S, TTFAT_S, RequestFigures
 
@@ -32,10 +32,7 @@ _ABLATED = SWEPT  # the headlines of the ablations
 
 def result_of(runs: Sequence[PaperRun], oracle: Sequence[PaperRun] = ()) -> dict[str, Any]:
     """Of one policy under several seeds; the module docstring says what is in it."""
-    result = policy_result([run.run for run in runs], [run.run for run in oracle])
-    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in runs]
-    result["boundary_blocking_p99_s"] = statistics.fmean(percentile(w, 99) for w in waits)
-    result["migrations"] = statistics.fmean(run.migrations for run in runs)
+    result = cluster_result(runs, [run.run for run in oracle])
     result["transfers_s"] = _quantiles([s for run in runs for s in run.transfers_s])
     result["attainment"] = _attainment(runs)
     result["splits"] = _splits(runs)

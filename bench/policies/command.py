@@ -84,13 +84,13 @@ def _virtual(quick: bool, console: Console) -> dict[str, Any]:
     prepare_environment()
     from bench.policies import virtual
 
-    plan = virtual.QUICK if quick else virtual.FULL
+    load = virtual.QUICK if quick else virtual.FULL
     with CaseProgress(console, "virtual time") as progress:
 
         def done(run: PolicyRun, count: int, total: int) -> None:
             progress.finished(f"{run.policy}, seed {run.seed}", count, total)
 
-        runs = virtual.run_virtual(plan, done)
+        runs = virtual.run_virtual(load, done)
     results = by_policy(runs)
     console.print(policy_table("Eight modelled H100 instances in virtual time", results))
     return {"virtual": results}

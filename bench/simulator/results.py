@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
 from bench.simulator.timeline import RequestFigures
@@ -56,6 +56,18 @@ class PolicyRun:
         return cls(requests=requests, **values)
 
 
+class ClusterRunLike(Protocol):
+    """Any record of one run of a cluster."""
+
+    @property
+    def run(self) -> PolicyRun:
+        """What its requests and engines did."""
+
+    @property
+    def migrations(self) -> int:
+        """Requests that changed instances."""
+
+
 def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
     """Means over the runs of one policy, with 95% intervals of the mean under ``intervals``.
 
@@ -97,6 +109,20 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
     figures["seeds"] = [run.seed for run in runs]
     figures["intervals"] = intervals
     return figures
+
+
+def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
+    """`policy_result`, and what requests did at the phase boundary, as means over the runs.
+
+    ``boundary_blocking_p99_s`` is the p99 of the time from the boundary to the first answering
+    token; ``migrations`` are those of one run.
+    """
+    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in runs]
+    return {
+        **policy_result([run.run for run in runs], oracle),
+        "boundary_blocking_p99_s": statistics.fmean(percentile(wait, 99) for wait in waits),
+        "migrations": statistics.fmean(run.migrations for run in runs),
+    }
 
 
 def _bins(

@@ -328,6 +328,6 @@ def _simulate(
 
 def _run_case(index: int, case: Case, settings: Settings, trace: Path | None) -> CaseRun:
     """In a process of its own: an engine is imported there only."""
-    from bench.simulator.run.case import run_case
+    from bench.simulator.run.case import simulate_case
 
-    return run_case(index, case, settings, trace)
+    return simulate_case(index, case, settings, trace)
