@@ -43,7 +43,7 @@ from bench.reporting.vllm_environment import prepare_environment
 from bench.simulator.parallel import in_parallel
 from bench.simulator.results import ORACLE
 
-_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
 _STATE = Path("bench-results") / "paper"
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.soak.observations import Observations
-from tests.soak.series import SERIES, Series
-from tests.soak.slopes import HOUR_S, Judgement, judge
-from tests.soak.streams import Tally
+from tests.soak.clients.stream import Tally
+from tests.soak.growth.observations import Observations
+from tests.soak.growth.series import SERIES, Series
+from tests.soak.growth.slopes import HOUR_S, Judgement, judge
 
 
 @dataclass(slots=True)

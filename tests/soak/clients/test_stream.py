@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak.streams import Stream, Tally, Violation
+from tests.soak.clients.stream import Stream, Tally, Violation
 
 
 def events(**final: Any) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.soak.series import METRICS
-from tests.soak.stage import HEADERS
+from tests.soak.clients.stage import HEADERS
+from tests.soak.growth.series import METRICS
 
 Values = dict[str, float]
 
@@ -74,7 +74,7 @@ class Observer:
         return pid
 
     async def look(self) -> Values:
-        """One sample of everything, by the names of `tests.soak.series` and those of metrics."""
+        """One sample of everything, by the names of `growth.series` and those of metrics."""
         sample: Values = {}
         requests = 0
         for instance in await self.instances():

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from websockets.exceptions import ConnectionClosed
 
-from tests.soak.stage import KEY, LARGEST_BODY, LARGEST_FRAME, Socket, Stage, body, reset
-from tests.soak.streams import Violation
+from tests.soak.clients.stage import KEY, LARGEST_BODY, LARGEST_FRAME, Socket, Stage, body, reset
+from tests.soak.clients.stream import Violation
 
 _CREATE = {"type": "response.create", "input": "Hello."}
 _TEXTS = (

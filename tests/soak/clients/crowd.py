@@ -10,13 +10,13 @@ from typing import Protocol
 import aiohttp
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.soak import garbage, http_readers, readers
-from tests.soak.stage import Stage
-from tests.soak.streams import Refused, Violation
+from tests.soak.clients import garbage, http_readers, websocket_readers
+from tests.soak.clients.stage import Stage
+from tests.soak.clients.stream import Refused, Violation
 
 
 class Reader(Protocol):
-    """A coroutine function of `readers`, `http_readers` or `garbage`."""
+    """A coroutine function of `websocket_readers`, `http_readers` or `garbage`."""
 
     __name__: str
 
@@ -26,18 +26,18 @@ class Reader(Protocol):
 
 # How often each comes. What costs the gateway little, or is rare in life, has a small share.
 SHARES: tuple[tuple[float, Reader], ...] = (
-    (10, readers.reads_to_the_end),
-    (6, readers.stalls),
-    (1, readers.stalls_for_ever),
-    (4, readers.pauses),
-    (8, readers.stops),
-    (10, readers.vanishes_and_comes_back),
-    (3, readers.comes_back_late),
-    (3, readers.resumes_wrongly),
-    (5, readers.has_many_lanes),
-    (8, readers.goes_on_and_forgets),
-    (4, readers.deletes_while_it_runs),
-    (3, readers.says_nothing),
+    (10, websocket_readers.reads_to_the_end),
+    (6, websocket_readers.stalls),
+    (1, websocket_readers.stalls_for_ever),
+    (4, websocket_readers.pauses),
+    (8, websocket_readers.stops),
+    (10, websocket_readers.vanishes_and_comes_back),
+    (3, websocket_readers.comes_back_late),
+    (3, websocket_readers.resumes_wrongly),
+    (5, websocket_readers.has_many_lanes),
+    (8, websocket_readers.goes_on_and_forgets),
+    (4, websocket_readers.deletes_while_it_runs),
+    (3, websocket_readers.says_nothing),
     (10, http_readers.reads_events),
     (8, http_readers.reads_chunks),
     (8, http_readers.waits_for_the_whole),

@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.soak.stage import KEY, PATIENCE_S, Stage, body, connected, reset
-from tests.soak.streams import Refused, Stream, Violation
+from tests.soak.clients.stage import KEY, PATIENCE_S, Stage, body, connected, reset
+from tests.soak.clients.stream import Refused, Stream, Violation
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:

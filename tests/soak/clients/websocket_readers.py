@@ -7,8 +7,8 @@ import random
 
 from websockets.exceptions import ConnectionClosed
 
-from tests.soak.stage import SEND_TIMEOUT_S, Socket, Stage, body
-from tests.soak.streams import Refused, Stream, Violation
+from tests.soak.clients.stage import SEND_TIMEOUT_S, Socket, Stage, body
+from tests.soak.clients.stream import Refused, Stream, Violation
 
 
 async def reads_to_the_end(stage: Stage, chance: random.Random) -> None:

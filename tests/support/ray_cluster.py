@@ -1,4 +1,4 @@
-"""Two workers in actors of a Ray cluster on this machine: ``python -m tests.ray_cluster``.
+"""Two workers in actors of a Ray cluster on this machine: ``python -m tests.support.ray_cluster``.
 
 Starts a cluster of its own, ``pascal serve`` on it, and shows that requests are served by both
 actors, that a killed worker is brought back by Ray under running requests, that a drained one's
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.server import Server, is_alive
+from tests.support.server import Server, is_alive
 
 NAMES = ["worker-0", "worker-1"]
 SHORT = {"reasoning_tokens": 30, "answer_tokens": 30}
@@ -147,7 +147,9 @@ def show(folder: Path, address: str, *extra: str) -> dict[str, Any]:
 
 def main() -> int:
     """Run it and print what was seen."""
-    parser = argparse.ArgumentParser(prog="python -m tests.ray_cluster", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.ray_cluster", description=__doc__
+    )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     extra = parser.parse_args().set or ["model.dtype=float32"]
     with tempfile.TemporaryDirectory() as folder, ray_cluster() as address:

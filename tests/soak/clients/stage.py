@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.soak.streams import Refused, Stream, Tally, Violation
+from tests.soak.clients.stream import Refused, Stream, Tally, Violation
 
 KEY = "key-of-the-soak"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.soak.observations import Observations, Values
-from tests.soak.report import Report, judge_all, show, write
+from tests.soak.clients.stream import Tally
+from tests.soak.growth.observations import Observations, Values
+from tests.soak.growth.report import Report, judge_all, show, write
 from tests.soak.run import differences, errors_of
-from tests.soak.streams import Tally
 
 STEADY: Values = {"gateway rss": 1e8, "gateway fds": 50, "pascal_sessions": 100}
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tests.soak.slopes import Judgement, judge
+from tests.soak.growth.slopes import Judgement, judge
 
 WINDOW_S = 2700.0
 SAMPLES = 540  # one in 5 s

@@ -15,7 +15,7 @@ from bench.load.report.compare import (
     run,
     warnings,
 )
-from tests.bench.load.test_html import EVIL, Page
+from tests.bench.load.report.test_html import EVIL, Page
 from tests.bench.support.run_results import a_result
 
 
