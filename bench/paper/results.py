@@ -24,7 +24,7 @@ from bench.paper.plan import SWEPT, Label, Scope
 from bench.reporting.statistics import SLO_QOE, percentile
 from bench.simulator.results import BIN_TOKENS, ORACLE, cluster_result, policy_result
 from bench.simulator.spans import Split
-from bench.simulator.timeline import TAU_S, TTFAT_S, RequestFigures
+from bench.simulator.timeline import TAU_S, TTFAT_S, RequestMetrics
 
 Runs = Mapping[Label, Sequence[PaperRun]]
 _ABLATED = SWEPT  # the headlines of the ablations
@@ -256,12 +256,12 @@ def _splits(runs: Sequence[PaperRun]) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def _bin(request: RequestFigures) -> int:
+def _bin(request: RequestMetrics) -> int:
     return request.reasoning_tokens // BIN_TOKENS * BIN_TOKENS
 
 
-def _by_bin(requests: Iterable[RequestFigures]) -> dict[int, list[RequestFigures]]:
-    found: defaultdict[int, list[RequestFigures]] = defaultdict(list)
+def _by_bin(requests: Iterable[RequestMetrics]) -> dict[int, list[RequestMetrics]]:
+    found: defaultdict[int, list[RequestMetrics]] = defaultdict(list)
     for request in requests:
         found[_bin(request)].append(request)
     return found

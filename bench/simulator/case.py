@@ -16,7 +16,7 @@ from bench.simulator.load import Extent
 from bench.simulator.parallel import report
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.scheduler_factory import InstanceSettings
-from bench.simulator.timeline import Timeline, figures
+from bench.simulator.timeline import Timeline, metrics_of
 from bench.workloads.arrivals import Arrival
 from gateway.policy.placement import Rules
 
@@ -88,7 +88,7 @@ def _outcome(spec: CaseSpec, cluster: Cluster, run: ClusterRun) -> Outcome:
         run=PolicyRun(
             policy=spec.policy,
             seed=spec.seed,
-            requests=[figures(timeline) for timeline in run.timelines],
+            requests=[metrics_of(timeline) for timeline in run.timelines],
             throughput_tok_s=run.generated_tokens / (spec.extent.to_s - spec.extent.from_s),
             generated_tokens=sum(total.generated_tokens for total in totals),
             recomputed_tokens=sum(total.recomputed_tokens for total in totals),

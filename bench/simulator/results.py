@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 
 ORACLE = "oracle"  # vLLM's own order with memory for everybody
 BIN_TOKENS = 512  # of reasoning
@@ -27,7 +27,7 @@ class PolicyRun:
 
     policy: str
     seed: int
-    requests: Sequence[RequestFigures]  # the measured ones; all are finished
+    requests: Sequence[RequestMetrics]  # the measured ones; all are finished
     throughput_tok_s: float  # generated
     generated_tokens: int  # of all requests, measured or not, as the rest
     recomputed_tokens: int  # KV that preemptions had lost
@@ -52,7 +52,7 @@ class PolicyRun:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PolicyRun:
         """Inverse of `to_json`."""
-        requests = [RequestFigures(**request) for request in values.pop("requests")]
+        requests = [RequestMetrics(**request) for request in values.pop("requests")]
         return cls(requests=requests, **values)
 
 
@@ -153,9 +153,9 @@ def _range(first: int) -> str:
     return f"{first}-{first + BIN_TOKENS - 1}"
 
 
-def _share(run: PolicyRun, condition: Callable[[RequestFigures], bool]) -> float:
+def _share(run: PolicyRun, condition: Callable[[RequestMetrics], bool]) -> float:
     return sum(map(condition, run.requests)) / len(run.requests)
 
 
-def _mean(run: PolicyRun, value: Callable[[RequestFigures], float]) -> float:
+def _mean(run: PolicyRun, value: Callable[[RequestMetrics], float]) -> float:
     return statistics.fmean(map(value, run.requests))

@@ -14,11 +14,11 @@ from bench.migration import under_load
 from bench.migration.under_load import BOUNDARIES, BoundaryRun
 from bench.simulator.defaults import RULES
 from bench.simulator.results import PolicyRun
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 from gateway.policy.placement import PAPER, Rules
 from pascal.main import main
 
-REQUEST = RequestFigures(
+REQUEST = RequestMetrics(
     reasoning_tokens=600,
     ttft_s=10.0,
     ttfat_s=0.1,
