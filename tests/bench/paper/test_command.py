@@ -104,7 +104,7 @@ def test_everything_is_told_and_the_second_time_nothing_is_run(
     }
     assert results["scope"] == "quick"
     assert len(tiny) == len(set(tiny)) > 50
-    assert "quick: directions, no results" in capsys.readouterr().out
+    assert "quick: trends only" in capsys.readouterr().out
     (gone,) = list((tmp_path / "kept").iterdir())[:1]
     gone.unlink()
     tiny.clear()
