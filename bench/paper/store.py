@@ -29,6 +29,7 @@ _DECIDING = (
     "bench/workloads",
     "gateway/policy",
     "pacer",
+    "workers/checked.py",
     "workers/emulation",
     "workers/kv",
     "workers/messages.py",

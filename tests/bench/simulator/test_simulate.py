@@ -43,8 +43,8 @@ LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1"
         ("--tensor-parallel-size 2", "take a profile with [model] and [device]"),
         ("--workload arena", "unknown workload 'arena'"),
         ("--trace /no/such.csv", "--trace /no/such.csv: no such file"),
-        ("--trace x --workload arena-hard", "--workload and --trace: one of them"),
-        ("--num-requests 5 --seconds 9", "--seconds and --num-requests: one of them"),
+        ("--trace x --workload arena-hard", "--workload and --trace exclude each other"),
+        ("--num-requests 5 --seconds 9", "--seconds and --num-requests exclude each other"),
         ("--seconds 0", "--seconds: must be above 0"),
         ("--set low_water=3", "did you mean 'low_water_s'?"),
         ("--set low_water_s", "expected KEY=VALUE"),
@@ -78,12 +78,12 @@ def test_what_cannot_be_had_is_said_before_anything_runs(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--rate 0", "argument --rate: '0' is no number above 0"),
+        ("--rate 0", "argument --rate: '0' is not a number above 0"),
         ("--rate 1,,2", "has an empty part"),
-        ("--kv-share 1.5", "argument --kv-share: '1.5' is no share"),
-        ("--instances 1.5", "argument --instances: '1.5' is no whole number above 0"),
-        ("--boundary never", "'never' is none of off, always, adaptive, balance"),
-        ("--warm-up soon", "'soon' is no duration such as 30s"),
+        ("--kv-share 1.5", "argument --kv-share: '1.5' is not a share"),
+        ("--instances 1.5", "argument --instances: '1.5' is not a whole number above 0"),
+        ("--boundary never", "'never' is not one of off, always, adaptive, balance"),
+        ("--warm-up soon", "'soon' is not a duration such as 30s"),
         ("--seeds -1", "argument --seeds"),
     ],
 )
