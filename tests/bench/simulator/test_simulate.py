@@ -56,7 +56,7 @@ LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1"
         ("--kv-share 0.0001", "--kv-share 0.0001: leaves 0 KV blocks"),
         ("--kv-share 0.001", "are longer than the 64 tokens that an instance can hold"),
         ("--max-num-batched-tokens 100", "must not be below --max-num-seqs 1024"),
-        ("--no-offload --boundary always", "without it requests cannot move"),
+        ("--no-offload --boundary always", "requests cannot move without offload"),
         ("--json /no/such/folder/x.json", "--json /no/such/folder/x.json: No such file"),
         ("--chrome-trace /no/such/x.json", "--chrome-trace /no/such/x.json: No such file"),
         ("--burstiness 2 --workload servegen-r1", "has bursts of its own"),
