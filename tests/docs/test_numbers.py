@@ -12,8 +12,10 @@ import pytest
 
 from bench.load import measure, runner
 from bench.load.report import terminal
-from bench.paper import cases, plan
-from bench.paper.cases import INSTANCES, LOADS, blocks, sustained
+from bench.paper import plan
+from bench.paper.cases import LOADS, blocks, sustained
+from bench.simulator import defaults
+from bench.simulator.defaults import INSTANCES
 from bench.validation import machine_speed, regimes
 from gateway import config, store
 from gateway.api import websocket
@@ -30,7 +32,7 @@ from workers.settings import WorkerSettings
 
 POLICY = PolicySettings()
 DEFAULTS = config.Config()
-PAPER = load_profile(cases.PROFILE)
+PAPER = load_profile(defaults.PROFILE)
 HELD_S = WorkerSettings.__struct_defaults__[
     WorkerSettings.__struct_fields__.index("kv_held_s")
     - (len(WorkerSettings.__struct_fields__) - len(WorkerSettings.__struct_defaults__))
@@ -77,7 +79,7 @@ STATED = [
     (LOAD, r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
     (REPRODUCTION, r"([\d,]+) tokens of KV each", PAPER.kv.blocks * PAPER.kv.block_size),
     (REPRODUCTION, r"(\d+) Gb/s between them", PAPER.links.network_bytes_per_s * 8 / 1e9),
-    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", cases.LONGEST),
+    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", defaults.LONGEST),
     (REPRODUCTION, r"quantum of (\d+) tokens", POLICY.quantum_tokens),
     (REPRODUCTION, r"demotes after (\d+)", POLICY.demotion_tokens),
     (REPRODUCTION, r"`low` is ([\d.]+),", LOADS["low"]),

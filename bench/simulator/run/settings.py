@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.reporting.errors import BenchmarkError
+from bench.simulator.defaults import LONGEST
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.workloads.arrivals import Arrival
 from bench.workloads.named import Workload, workload_of
@@ -24,7 +25,6 @@ from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
 BOUNDARIES = ("off", "always", "adaptive", "balance")
-LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
 _PLACEMENT = "placement."
 _HOPELESS = 1000  # requests that are refused for each that is measured
 
