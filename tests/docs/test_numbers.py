@@ -54,7 +54,11 @@ STATED = [
     ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
     ("docs/reference/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
     ("docs/reference/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
-    ("docs/reference/metrics.md", r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
+    (
+        "docs/reference/metrics.md",
+        r"below ([\d.]+) the instance is slower",
+        1 - device_clock._STARVING,
+    ),
     ("docs/reference/api.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
     ("docs/reference/api.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
     ("docs/reference/api.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
