@@ -201,8 +201,6 @@ async def run(settings: WorkerSettings) -> int:
         max_model_len=facts.max_model_len,
         block_size=facts.block_size,
         kv_blocks_total=facts.kv_blocks_total,
-        max_num_seqs=facts.max_num_seqs,
-        reasoning=renderer.markers is not None,
         engine=facts.name,
         endpoint=facts.endpoint,
     )

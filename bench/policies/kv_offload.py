@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from bench.policies.vllm_environment import one_threaded
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.vllm_environment import one_threaded
 from workers.policy.resume_cost import RESUMES
 from workers.policy.settings import POLICIES
 from workers.settings import WorkerSettings

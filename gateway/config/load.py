@@ -19,6 +19,7 @@ import msgspec
 from gateway.config.tables import EMBEDDED, ENV_ALIASES, TABLES, Config, LauncherConfig
 from workers import checked
 from workers.checked import SettingError
+from workers.policy.settings import POLICY_NAMES, is_plugin
 
 # Variables of the same family that other parts read.
 ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
@@ -65,10 +66,17 @@ def _resolved(
                 _from_text(table, key, value, "command line") if isinstance(value, str) else value
             )
     config = checked.convert(values, Config)
+    _check_policy(config.workers.policy)
     _check_water_marks(config)
     _check_emulation(config)
     _check_addresses(config.launcher)
     return msgspec.structs.replace(config, launcher=_with_token(config.launcher))
+
+
+def _check_policy(policy: str) -> None:
+    if policy not in POLICY_NAMES and not is_plugin(policy):
+        known = ", ".join(POLICY_NAMES)
+        raise ConfigError(f"workers.policy: {policy!r} is none of {known}, and no module:function")
 
 
 def _check_water_marks(config: Config) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.policy.placement import Rules
 from workers.checked import about, settings_of
-from workers.policy.settings import PolicyName
+from workers.policy.settings import POLICY_NAMES
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = "embedded"
@@ -141,8 +141,11 @@ class WorkersConfig(Table, frozen=True, kw_only=True):
         ),
     ] = ""
     policy: Annotated[
-        PolicyName,
-        about('Scheduling policy of an engine; "fcfs" is vLLM\'s own order.'),
+        str,
+        about(
+            f"Scheduling policy of an engine: {', '.join(POLICY_NAMES)}; or module:function, a "
+            "policy of your own. fcfs is vLLM's own order."
+        ),
     ] = "slack"
     quantum_tokens: Annotated[
         int,

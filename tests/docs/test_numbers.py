@@ -35,9 +35,9 @@ HELD_S = WorkerSettings.__struct_defaults__[
 ]
 
 ARCHITECTURE = "docs/architecture.md"
-REPRODUCTION = "docs/reproduction.md"
+REPRODUCTION = "docs/results/reproduction.md"
 SIMULATOR = "docs/simulator.md"
-VALIDATION = "docs/validation.md"
+VALIDATION = "docs/results/validation.md"
 
 STATED = [
     (ARCHITECTURE, r"waited ([\d.]+) s\s+goes first", POLICY.starvation_s),
@@ -50,8 +50,8 @@ STATED = [
     (ARCHITECTURE, r"through the latest (\d+) samples", resume_cost._WINDOW),
     (ARCHITECTURE, r"`kv_held_s`, (\d+) s", HELD_S),
     (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
-    ("docs/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
-    ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
+    ("docs/results/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
+    ("docs/results/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
     ("docs/reference/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
     ("docs/reference/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
     (

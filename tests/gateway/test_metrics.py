@@ -25,7 +25,6 @@ MIGRATION = MigrationStats(
     tickets_total=9,
     expired_total=2,
     read_requests_total=4,
-    read_tokens_total=0,
     read_s_total=0.0,
     failed_total=1,
 )

@@ -12,15 +12,24 @@ from workers.checked import SettingError, about
 
 # What each decides: `workers.policy.decide`.
 PolicyName = Literal["fcfs", "rr", "pascal", "slack", "andes", "tokenflow"]
+POLICY_NAMES = get_args(PolicyName)
 BASELINES = ("andes", "tokenflow")  # rules of other papers, to compare with
-POLICIES = tuple(name for name in get_args(PolicyName) if name not in BASELINES)
+POLICIES = tuple(name for name in POLICY_NAMES if name not in BASELINES)
 
 
 def check_policy(policy: str) -> None:
-    """:raises ValueError: for a policy that does not exist."""
-    known = get_args(PolicyName)
-    if policy not in known:
-        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(known)}")
+    """Check the name of a policy. ``module:function`` is looked up when the engine first decides.
+
+    :raises ValueError: for a policy that does not exist.
+    """
+    if policy not in POLICY_NAMES and not is_plugin(policy):
+        raise ValueError(f"unknown scheduling policy {policy!r}; known: {', '.join(POLICY_NAMES)}")
+
+
+def is_plugin(policy: str) -> bool:
+    """Whether this names a function of another module: ``module:function``."""
+    module, _, function = policy.partition(":")
+    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

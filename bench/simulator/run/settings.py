@@ -23,7 +23,7 @@ from workers import checked
 from workers.checked import Setting, SettingError
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import load_profile
-from workers.policy.settings import BASELINES, POLICIES, PolicySettings
+from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
 _OF_POLICY = {
     name: setting
@@ -236,5 +236,5 @@ def check_policies(names: tuple[str, ...]) -> None:
     """:raises BenchmarkError: for a policy that does not exist."""
     known = (*POLICIES, *BASELINES, ORACLE)
     for name in names:
-        if name not in known:
+        if name not in known and not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
