@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.server import Server
+from tests.support import programs
+from tests.support.server import Server
 
-# For engines in this process and in those that it starts: see `bench.policies.vllm_environment`.
+# For engines in this process and in those that it starts: see `bench.reporting.vllm_environment`.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 

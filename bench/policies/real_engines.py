@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from bench.policies.vllm_environment import one_threaded
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.vllm_environment import one_threaded
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.timeline import RequestFigures, Timeline, figures
 from bench.workloads.arrivals import poisson, under_way

@@ -184,7 +184,7 @@ class Cluster:
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
         self._catch_up()
-        chosen = place_new_request(self._views(), self._rules, turn=self._placed)
+        chosen = place_new_request(self._views(), self._rules, placed_before=self._placed)
         self._placed += 1
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)

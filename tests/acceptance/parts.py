@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.programs import CHROMIUM, PROMTOOL, Program
+from tests.support.programs import CHROMIUM, PROMTOOL, Program
 
 
 @dataclass(frozen=True, slots=True)

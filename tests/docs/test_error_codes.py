@@ -10,7 +10,7 @@ from gateway.api import auth
 from gateway.schemas import errors
 from tests.docs.pages import nodes_of, table, text_of, tracked
 
-PAGE = "docs/protocol.md"
+PAGE = "docs/reference/api.md"
 # In the code, but no client sees them: the cluster submits such a request again before its session
 # hears of it, and gives each submission an id of its own.
 _NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}

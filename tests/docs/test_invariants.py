@@ -9,7 +9,7 @@ import pytest
 
 from gateway import store
 from gateway.routing import worker_link
-from gateway.routing.route import Limits
+from gateway.routing.route import RouteTimeouts
 from tests.docs.pages import text_of, tracked, tree_of
 from workers.requests import service
 
@@ -60,5 +60,5 @@ def test_the_constants_of_the_page_are_those_of_the_code() -> None:
     assert f"one worker**: with {worker_link._FULL_BYTES >> 20} MiB waiting" in page
     assert f"With {worker_link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page
-    assert f"confirm** ends the response after {Limits().cancel_timeout_s:g} s" in page
+    assert f"confirm** ends the response after {RouteTimeouts().cancel_timeout_s:g} s" in page
     assert f"more than {service._HIGH_WATER} tokens waiting" in page

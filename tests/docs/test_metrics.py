@@ -15,7 +15,7 @@ from tests.gateway.support.scripted_service import serving, start
 from tests.gateway.support.scripted_worker import IDLE
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 
-PAGE = "docs/metrics.md"
+PAGE = "docs/reference/metrics.md"
 _METRIC = re.compile(r"\b(pascal_[a-z0-9_]+[a-z])(\{[^}]*\})?")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -35,11 +34,7 @@ _FOREIGN = ("proxy_", "process_", "python_")
 
 def settings() -> set[str]:
     """All ``table.key``."""
-    return {
-        f"{table}.{spec.name}"
-        for table, values in configuration.TABLES.items()
-        for spec in dataclasses.fields(type(values.default))  # type: ignore[arg-type]
-    }
+    return {f"{key.table}.{key.key}" for key in configuration.described()}
 
 
 def is_there(dotted: str) -> bool:
@@ -165,7 +160,7 @@ def _is_read(variable: str) -> bool:
         ("limits.max_request", False),
         ("workers.scheduler.PhaseSchedular", False),
         ("workers.schedulers", False),
-        ("gateway.config.Config.served_model_name", True),
+        ("gateway.config.tables.Config.served_model_name", True),
     ],
 )
 def test_the_checks_can_fail(name: str, there: bool) -> None:

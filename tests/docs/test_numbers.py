@@ -35,9 +35,9 @@ HELD_S = WorkerSettings.__struct_defaults__[
 ]
 
 ARCHITECTURE = "docs/architecture.md"
-REPRODUCTION = "docs/reproduction.md"
+REPRODUCTION = "docs/results/reproduction.md"
 SIMULATOR = "docs/simulator.md"
-VALIDATION = "docs/validation.md"
+VALIDATION = "docs/results/validation.md"
 
 STATED = [
     (ARCHITECTURE, r"waited ([\d.]+) s\s+goes first", POLICY.starvation_s),
@@ -50,14 +50,18 @@ STATED = [
     (ARCHITECTURE, r"through the latest (\d+) samples", resume_cost._WINDOW),
     (ARCHITECTURE, r"`kv_held_s`, (\d+) s", HELD_S),
     (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
-    ("docs/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
-    ("docs/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
-    ("docs/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
-    ("docs/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
-    ("docs/metrics.md", r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
-    ("docs/protocol.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
-    ("docs/protocol.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
-    ("docs/protocol.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
+    ("docs/results/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
+    ("docs/results/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
+    ("docs/reference/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
+    ("docs/reference/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
+    (
+        "docs/reference/metrics.md",
+        r"below ([\d.]+) the instance is slower",
+        1 - device_clock._STARVING,
+    ),
+    ("docs/reference/api.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
+    ("docs/reference/api.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
+    ("docs/reference/api.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
     ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
     ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
     ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),

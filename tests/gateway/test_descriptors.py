@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.descriptors import DescriptorWatch
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 def test_scarce_descriptors_are_told_once_until_many_are_free_again() -> None:

@@ -16,7 +16,7 @@ from gateway.metrics import REFUSALS
 from gateway.store import Failure
 from tests.gateway.support.scripted_service import serving, start
 from tests.gateway.support.scripted_worker import IDLE
-from tests.programs import PROMTOOL, needs
+from tests.support.programs import PROMTOOL, needs
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 
 LAUNCHER = SimpleNamespace(restarts_total=2, failures={"worker-0": 0, "worker-1": 3})

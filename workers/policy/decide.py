@@ -19,9 +19,11 @@ quantum is used up it draws a new ticket, behind everybody.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from workers.policy.baselines import andes, tokenflow
 from workers.policy.make_room import growth, make_room
@@ -44,7 +46,21 @@ def decide(
     settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
 ) -> Decision:
     """The policy's decision for the next step."""
-    return _POLICIES[settings.policy](settings, requests, memory, now)
+    return policy_function(settings.policy)(settings, requests, memory, now)
+
+
+@cache
+def policy_function(policy: str) -> Callable[..., Decision]:
+    """The function that decides: one of this module, or ``module:function`` of any other.
+
+    :raises ImportError: if there is no such module.
+    :raises AttributeError: if the module has no such function.
+    """
+    if policy in _POLICIES:
+        return _POLICIES[policy]
+    module, _, name = policy.partition(":")
+    function: Callable[..., Decision] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
@@ -114,7 +130,7 @@ def _slack(
     return Decision(tuple(r.request_id for r in order), preempt, admit, hold, frozenset(urgent))
 
 
-_POLICIES = {
+_POLICIES: dict[str, Callable[..., Decision]] = {
     "fcfs": _fcfs,
     "rr": _round_robin,
     "pascal": _round_robin,

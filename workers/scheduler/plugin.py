@@ -43,6 +43,7 @@ from workers.kv.connectors import part_of, parts_of_metadata
 from workers.kv.migration import MigrationConnector
 from workers.kv.offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts, PhaseStats
+from workers.policy.decide import policy_function
 from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.policy.settings import PolicySettings
 from workers.scheduler.dispatch import Dispatcher, PhaseState
@@ -231,6 +232,7 @@ class _PhaseMixin(Scheduler):
         """Schedule by this policy from now on; :raises RuntimeError: while there are requests."""
         if self.requests:
             raise RuntimeError("the policy can only be exchanged while there are no requests")
+        policy_function(settings.policy)  # fails here if there is none, not at the first request
         if settings.policy == "fcfs":
             self._dispatcher = None
             self.policy = SchedulingPolicy(self.scheduler_config.policy)

@@ -21,7 +21,7 @@ from bench.workloads.named import Workload, workload_of
 from gateway.policy.placement import Rules
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import load_profile
-from workers.policy.settings import BASELINES, POLICIES, PolicySettings
+from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
 BOUNDARIES = ("off", "always", "adaptive", "balance")
 LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
@@ -245,5 +245,5 @@ def check_policies(names: tuple[str, ...]) -> None:
     """:raises BenchmarkError: for a policy that does not exist."""
     known = (*POLICIES, *BASELINES, ORACLE)
     for name in names:
-        if name not in known:
+        if name not in known and not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")

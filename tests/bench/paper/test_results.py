@@ -21,7 +21,7 @@ from bench.reporting.errors import BenchmarkError
 from bench.simulator.results import ORACLE
 from tests.bench.support.paper_runs import outcome
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+DOCS = Path(__file__).resolve().parents[3] / "docs/results"
 QOES = [1.0, 0.95, 0.949, 0.96]
 TTFTS_S = {ORACLE: 10.0, "fcfs": 40.0, "rr": 16.0, "pascal": 12.0, "slack": 10.2}
 

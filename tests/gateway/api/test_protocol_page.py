@@ -1,4 +1,4 @@
-"""`docs/protocol.md` names what the code can say to a client."""
+"""`docs/reference/api.md` names what the code can say to a client."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas.bodies import MOST_STOP_STRINGS
 from tests.gateway.response.test_endings import ENDINGS
-from tests.server import ROOT
+from tests.support.server import ROOT
 
-PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 
 
 def test_every_ending_is_a_row_with_what_both_apis_say() -> None:

@@ -9,19 +9,19 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from gateway.config import Config, ServerConfig, WorkersConfig
 from gateway.launchers import local
 from gateway.launchers.local import CannotServe, LocalSupervisor, local_settings
 from gateway.routing.cluster import Cluster
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 def test_each_cpu_worker_gets_a_core_of_its_own_while_there_are_some(tmp_path: Path) -> None:

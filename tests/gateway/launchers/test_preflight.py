@@ -7,11 +7,11 @@ import os
 import shutil
 import socket
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway import logs
 from gateway.config import Config, ServerConfig, WorkersConfig

@@ -32,7 +32,7 @@ NOW = 1000.0
 
 
 def of(policy: str, base: PolicySettings = SMALL, **changes: Any) -> PolicySettings:
-    return dataclasses.replace(base, policy=policy, **changes)
+    return msgspec.structs.replace(base, policy=policy, **changes)
 
 
 def view(request_id: str, phase: Phase = Phase.REASONING, **fields: Any) -> RequestView:
@@ -504,12 +504,12 @@ def test_nobody_waits_for_memory_that_a_preemption_has_just_freed() -> None:
     [
         ({"policy": "lifo"}, "'lifo'; known: fcfs, rr, pascal, slack, andes, tokenflow"),
         ({"quantum_token": 5}, "'quantum_token'; did you mean 'quantum_tokens'"),
-        ({"quantum_tokens": 0}, "quantum_tokens must be at least 1, not 0"),
-        ({"quantum_tokens": 5.5}, "quantum_tokens must be of type int"),
-        ({"demotion_tokens": True}, "demotion_tokens must be of type int"),
-        ({"low_water_s": "2"}, "low_water_s must be of type float"),
-        ({"low_water_s": math.nan}, "low_water_s must be at least 0"),
-        ({"low_water_s": 12}, "high_water_s must be above low_water_s"),
+        ({"quantum_tokens": 0}, "quantum_tokens: 0 is out of range .at least 1."),
+        ({"quantum_tokens": 5.5}, "quantum_tokens: expected a whole number, not 5.5"),
+        ({"demotion_tokens": True}, "demotion_tokens: expected a whole number, not True"),
+        ({"low_water_s": "2"}, "low_water_s: expected a number, not '2'"),
+        ({"low_water_s": math.nan}, "low_water_s: nan is not a finite number"),
+        ({"low_water_s": 12}, "high_water_s: 12.0 must be above low_water_s"),
     ],
 )
 def test_wrong_settings_are_named(table: dict[str, Any], complaint: str) -> None:
