@@ -91,6 +91,15 @@ class Session:
         return prompt + len(self.token_ids)
 
     @property
+    def answering_tokens(self) -> int:
+        """Tokens generated after the phase boundary."""
+        return len(self.token_ids) - self.reasoning_tokens
+
+    def within_slo(self, slo_qoe: float, now: float) -> bool:
+        """Whether the QoE of its reader is at least ``slo_qoe``."""
+        return self.delivery.qoe_now(now) >= slo_qoe
+
+    @property
     def reasoning_text(self) -> str:
         """The thoughts so far."""
         return self._transcript.thoughts
