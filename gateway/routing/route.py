@@ -27,7 +27,7 @@ import msgspec
 import structlog
 
 from gateway.admission import user_of
-from gateway.response.lifecycle import IllegalTransition, State
+from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
 from gateway.schemas.errors import ApiError, Unavailable
 from workers.messages import Submit, Ticket
@@ -355,10 +355,7 @@ class Route:
 
     def _enter(self, move: Move, deadline_s: float | None) -> None:
         """:raises IllegalTransition: if the table has no such row; nothing has changed then."""
-        try:
-            self.stage = TRANSITIONS[self.stage, move]
-        except KeyError:
-            raise IllegalTransition(self.stage, move) from None
+        self.stage = advance(TRANSITIONS, self.stage, move)
         self._stage_ends_s = deadline_s
 
     def _end_migration(self, outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from tests.docs.pages import nodes_of, table, text_of, tracked
 PAGE = "docs/protocol.md"
 # In the code, but no client sees them: the cluster submits such a request again before its session
 # hears of it, and gives each submission an id of its own.
-_NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}
+_NEVER_SENT = {"engine_failed", "duplicate_request"}
 # The HTTP server's own refusals, with its own status.
 _OTHER_STATUS = {"http_error", "invalid_http", "headers_too_large"}
 
