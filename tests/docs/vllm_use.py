@@ -19,8 +19,6 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from vllm.engine.arg_utils import AsyncEngineArgs
-
 from tests.docs.pages import module_file, names_in, nodes_of, tracked, tree_of
 from tests.docs.vllm_types import Kind, Own, Scope, members_of, name_of
 
@@ -37,6 +35,8 @@ _OTHERS = {"_exit", "_replace"}
 @cache
 def uses() -> dict[tuple[str, str], frozenset[str]]:
     """The files that touch each member: by owner (a module, or ``module.Class``) and name."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
     found: Uses = {}
     for file in files():
         _Reader(file, found).read()
@@ -68,9 +68,7 @@ def private_of_others() -> dict[str, frozenset[str]]:
 @cache
 def files() -> tuple[str, ...]:
     """The sources that are read."""
-    return tuple(
-        name for name in tracked() if name.endswith(".py") and name.startswith(FOLDERS)
-    )
+    return tuple(name for name in tracked() if name.endswith(".py") and name.startswith(FOLDERS))
 
 
 class _Reader:
@@ -107,11 +105,11 @@ class _Reader:
             scope = Scope(self._names | {"cls": self._names.get(owner)}, fields.get(owner, {}))
             scope.learn(function)
             self._objects(function, scope)
-        module = Scope(self._names, {})
+        top = Scope(self._names, {})
         for statement in tree.body:
             if not isinstance(statement, _FUNCTION | ast.ClassDef):
-                module.learn(statement)
-                self._objects(statement, module)
+                top.learn(statement)
+                self._objects(statement, top)
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 for base in bases_of_vllm(self._file, node):
@@ -253,7 +251,9 @@ def _of_vllm(module: str) -> bool:
 
 
 def _is_super(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    )
 
 
 def _private(name: str) -> bool:
