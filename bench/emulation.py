@@ -20,7 +20,6 @@ import os
 import random
 import re
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,20 +28,24 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-import aiohttp
 from rich.console import Console
 from rich.table import Table
 
 from bench.load.record import ResponseRecord
-from bench.load.transport.interface import ServerError
+from bench.load.transport.interface import ServerError, Transport
+from bench.load.transport.pool import WebSockets
 from bench.load.transport.server_info import get_json, served_model
-from bench.load.transport.websocket import Connection
+from bench.load.transport.whole import WholeResponses
+from bench.policies.engine_process import ServerProcess
+from bench.reporting.errors import BenchmarkError
 
 _STREAMS_PER_CONNECTION = 40
 _REASONING = (800, 1100)  # tokens, uniform; means as of Arena-Hard
 _ANSWER = (700, 950)
 _RAMP_TIMEOUT_S = 120.0
+_REQUEST_S = 3600.0  # guards against a hang
 _SAMPLE_S = 1.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -60,7 +63,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceFigures:
+class InstanceResult:
     """One instance during the measurement."""
 
     instance_id: str
@@ -72,10 +75,10 @@ class InstanceFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Results:
     """The measurement. Cores are processor seconds per second."""
 
-    instances: tuple[InstanceFigures, ...]
+    instances: tuple[InstanceResult, ...]
     seconds: float
     ready_s: float  # from the start of the server until all instances were there
     gateway_cores: float
@@ -88,68 +91,67 @@ class Figures:
         return min(instance.busy for instance in self.instances)
 
 
-async def measure(options: Options) -> Figures:
-    """Start, load, measure, take down.
+async def measure(options: Options) -> Results:
+    """Start the server, load it, measure, and stop it.
 
-    :raises ServerError: if the server does not come up, or breaks under the load.
+    :raises ServerError: if the server breaks under the load.
+    :raises ProcessFailed: if the server ends.
     """
-    with _server(options) as (base_url, process):
+    with _Server(options) as server:
         began_s = time.monotonic()
-        await _until_instances(base_url, options.workers, process)
+        await _until_instances(server, options.workers)
         ready_s = time.monotonic() - began_s
-        model = (await asyncio.to_thread(served_model, base_url, None)).model
+        model = (await asyncio.to_thread(served_model, server.url, None)).model
         try:
-            async with _load(options, base_url, model):
-                await _until_loaded(base_url, options)
-                return await _window(base_url, process.pid, options, ready_s)
+            async with _load(options, server.url, model):
+                await _until_loaded(server.url, options)
+                return await _window(server.url, server.pid, options, ready_s)
         except* ServerError as group:
-            failed = ServerError(str(group.exceptions[0]))
-        raise failed  # in here, so that the gateway's last words are added
+            reason = str(group.exceptions[0])
+        raise server.failed(reason)
 
 
-@contextlib.contextmanager
-def _server(options: Options) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    requests = 2 * options.workers * options.running
-    with tempfile.TemporaryDirectory(prefix="pascal-emulation-") as state_dir:
-        log = Path(state_dir) / "gateway.log"
+class _Server(ServerProcess):
+    """``pascal serve`` with emulated instances."""
+
+    def __init__(self, options: Options) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._state_dir = tempfile.TemporaryDirectory(prefix="pascal-emulation-")
+        requests = 2 * options.workers * options.running
         settings = {
-            "server.state_dir": state_dir,
+            "server.state_dir": self._state_dir.name,
             "server.shutdown_timeout_s": 0,
             "limits.max_requests": requests,
             "limits.max_readers": requests,
             "workers.max_num_seqs": max(64, 2 * options.running),
             "session.ttl_s": 1,
         }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "pascal", "serve", "--port", str(port)),
-                    *("--emulate", options.profile, "--workers", str(options.workers)),
-                    *(f"--set={key}={value}" for key, value in settings.items()),
-                ],
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # the system shares the processor between sessions
-            )
-        try:
-            yield f"http://127.0.0.1:{port}", process
-        except ServerError as error:
-            lines = log.read_text(errors="replace").splitlines() or ["(it printed nothing)"]
-            raise ServerError(f"{error}; the gateway's last line: {lines[-1][:300]}") from error
-        finally:
-            process.terminate()
-            process.wait()
+        command = [
+            *("-m", "pascal", "serve", "--port", str(port)),
+            *("--emulate", options.profile, "--workers", str(options.workers)),
+            *(f"--set={key}={value}" for key, value in settings.items()),
+        ]
+        super().__init__("the gateway", command)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it."""
+        super().__exit__(kind, error, traceback)
+        self._state_dir.cleanup()
 
 
-async def _until_instances(base_url: str, count: int, process: subprocess.Popen[bytes]) -> None:
+async def _until_instances(server: _Server, count: int) -> None:
     while True:
-        if process.poll() is not None:
-            raise ServerError(f"the server ended with {process.returncode}")
+        server.check()
         with contextlib.suppress(ServerError):  # not yet
-            ready = await asyncio.to_thread(get_json, base_url, "/ready", None)
+            ready = await asyncio.to_thread(get_json, server.url, "/ready", None)
             if len(ready["instances"]) == count:
                 return
         await asyncio.sleep(0.5)
@@ -161,26 +163,39 @@ async def _until_instances(base_url: str, count: int, process: subprocess.Popen[
 @contextlib.asynccontextmanager
 async def _load(options: Options, base_url: str, model: str) -> AsyncIterator[None]:
     rng = random.Random(options.seed)
-    readers = _unread if options.unread else _streamed
-    async with asyncio.TaskGroup() as tasks:
-        count = options.workers * options.running
-        running = [
-            tasks.create_task(
-                readers(base_url, model, [_bodies(model, rng) for _ in range(streams)])
-            )
-            for streams in _split(count, _STREAMS_PER_CONNECTION)
-        ]
-        yield
-        for task in running:
-            task.cancel()
+    count = options.workers * options.running
+    transport: Transport
+    if options.unread:
+        transport = WholeResponses(base_url)
+    else:
+        sockets = -(-count // _STREAMS_PER_CONNECTION)
+        url = "ws" + base_url.removeprefix("http") + "/v1/responses"
+        transport = WebSockets(url, api_key=None, limit=sockets)
+    try:
+        await transport.open()
+        async with asyncio.TaskGroup() as tasks:
+            clients = [
+                tasks.create_task(_client(transport, number, _bodies(model, rng)))
+                for number in range(count)
+            ]
+            yield
+            for task in clients:
+                task.cancel()
+    finally:
+        await transport.close()
 
 
-def _split(count: int, size: int) -> list[int]:
-    return [min(size, count - at) for at in range(0, count, size)]
+async def _client(transport: Transport, number: int, bodies: Iterator[dict[str, object]]) -> None:
+    """One request after another; :raises ServerError: when one of them fails."""
+    for turn, body in enumerate(bodies):
+        record = ResponseRecord()
+        await transport.exchange(f"{number}-{turn}", body, record, _REQUEST_S)
+        if record.outcome != "completed":
+            raise ServerError(f"a response {record.outcome}: {record.failure}")
 
 
 def _bodies(model: str, rng: random.Random) -> Iterator[dict[str, object]]:
-    """The requests of one client, one after the other; the first is under way already."""
+    """The requests of one client, one after the other; the first is already under way."""
     done = rng.random()
     while True:
         lengths = {
@@ -188,56 +203,13 @@ def _bodies(model: str, rng: random.Random) -> Iterator[dict[str, object]]:
             "answer_tokens": max(1, round(rng.uniform(*_ANSWER) * (1 - done))),
         }
         done = 0.0
-        text = f"Request {rng.getrandbits(64):x}."  # no prompt is another's prefix
+        text = f"Request {rng.getrandbits(64):x}."  # no prompt is a prefix of another
         yield {"model": model, "input": text, "pacing": False, "store": False} | {
             "forced_lengths": lengths
         }
 
 
-async def _streamed(
-    base_url: str, model: str, clients: Sequence[Iterator[dict[str, object]]]
-) -> None:
-    connection = await Connection.open("ws" + base_url.removeprefix("http") + "/v1/responses")
-
-    async def client(number: int, bodies: Iterator[dict[str, object]]) -> None:
-        for turn, body in enumerate(bodies):
-            record = ResponseRecord(None)
-            stream = await connection.create(f"{number}-{turn}", body, record)
-            await stream.wait()
-            if record.outcome != "completed":
-                raise ServerError(f"a response {record.outcome}: {record.failure}")
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for number, bodies in enumerate(clients):
-                tasks.create_task(client(number, bodies))
-    finally:
-        await connection.close()
-
-
-async def _unread(
-    base_url: str, model: str, clients: Sequence[Iterator[dict[str, object]]]
-) -> None:
-    async def client(session: aiohttp.ClientSession, bodies: Iterator[dict[str, object]]) -> None:
-        for body in bodies:
-            async with session.post("/v1/responses", json=body) as answer:
-                if answer.status != 200:
-                    raise ServerError(f"a response failed: {await answer.text()}")
-                await answer.read()
-
-    async with (
-        aiohttp.ClientSession(
-            base_url,
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None),
-        ) as session,
-        asyncio.TaskGroup() as tasks,
-    ):
-        for bodies in clients:
-            tasks.create_task(client(session, bodies))
-
-
-# ---- figures
+# ---- results
 
 
 @dataclass(slots=True)
@@ -298,7 +270,7 @@ async def _until_loaded(base_url: str, options: Options) -> None:
     raise ServerError(f"the instances did not run {wanted:.0f} requests within the ramp")
 
 
-async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> Figures:
+async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> Results:
     before, processor_before = await _counters(base_url), _processor_s(pid)
     began_s = time.monotonic()
     running: dict[str, list[float]] = defaultdict(list)
@@ -315,7 +287,7 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
         modelled_s = now.busy_s + now.stalled_s - then.busy_s - then.stalled_s
         steps = now.steps - then.steps
         instances.append(
-            InstanceFigures(
+            InstanceResult(
                 instance_id=instance_id,
                 running=sum(running[instance_id]) / len(running[instance_id]),
                 busy=modelled_s / passed_s,
@@ -327,7 +299,7 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
     gateway, workers, client = (
         (new - old) / seconds for new, old in zip(processor_after, processor_before, strict=True)
     )
-    return Figures(tuple(instances), seconds, ready_s, gateway, workers, client)
+    return Results(tuple(instances), seconds, ready_s, gateway, workers, client)
 
 
 def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
@@ -351,10 +323,10 @@ def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
 # ---- command line
 
 
-def print_figures(figures: Figures, console: Console) -> None:
+def print_results(results: Results, console: Console) -> None:
     """A table, and who used the processor."""
     table = Table("instance", "running", "busy", "starved", "steps/s", "late, ms")
-    for instance in figures.instances:
+    for instance in results.instances:
         table.add_row(
             instance.instance_id,
             f"{instance.running:.1f}",
@@ -365,9 +337,9 @@ def print_figures(figures: Figures, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"{figures.seconds:.0f} s; least busy {figures.least_busy:.3f}; ready after "
-        f"{figures.ready_s:.0f} s; cores used: workers {figures.worker_cores:.2f}, gateway "
-        f"{figures.gateway_cores:.2f}, clients {figures.client_cores:.2f}"
+        f"{results.seconds:.0f} s; least busy {results.least_busy:.3f}; ready after "
+        f"{results.ready_s:.0f} s; cores used: workers {results.worker_cores:.2f}, gateway "
+        f"{results.gateway_cores:.2f}, clients {results.client_cores:.2f}"
     )
 
 
@@ -394,12 +366,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
     )
     try:
-        figures = asyncio.run(measure(options))
-    except ServerError as error:
+        results = asyncio.run(measure(options))
+    except (ServerError, BenchmarkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print_figures(figures, Console())
-    return 0 if figures.least_busy >= args.at_least else 1
+    print_results(results, Console())
+    return 0 if results.least_busy >= args.at_least else 1
 
 
 if __name__ == "__main__":

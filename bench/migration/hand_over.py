@@ -21,13 +21,10 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +32,7 @@ import msgspec
 import numpy as np
 from websockets.asyncio.client import ClientConnection, unix_connect
 
+from bench.policies.engine_process import ROOT, ServerProcess
 from bench.reporting.errors import BenchmarkError
 from workers.messages import (
     PROTOCOL,
@@ -63,8 +61,7 @@ from workers.messages import (
 )
 from workers.settings import WorkerSettings
 
-_ROOT: Final = Path(__file__).parents[2]
-_MODEL: Final = _ROOT / "models" / "tiny-reasoner"
+_MODEL: Final = ROOT / "models" / "tiny-reasoner"
 _WORDS: Final = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
 _BLOCK: Final = 32
 _AT_ONCE: Final = 12  # contexts for which there is memory: some are held until their time is up
@@ -90,7 +87,7 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
         one after it: ``move_s``, ``stay_s``, ``recompute_s``; ``transfer_s``, of the move, from
         the claim until the KV is there as the engine sees it, which looks once a step;
         ``memcpy_s``, copying as many bytes in one thread of this process; ``kv_bytes``.
-    :raises MigrationError: if a worker fails, or KV that should have moved did not.
+    :raises BenchmarkError: if a worker fails, or KV that should have moved did not.
     """
     settings = {
         "max_model_len": max(contexts) + _AFTER,
@@ -99,7 +96,9 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         cores = sorted(os.sched_getaffinity(0))
         workers = [
-            stack.enter_context(_worker(Path(directory), number, cores, settings))
+            stack.enter_context(
+                _Worker(Path(directory), number, cores[number % len(cores)], settings)
+            )
             for number in range(2)
         ]
         samples = asyncio.run(_samples(workers, contexts, repeats))
@@ -118,59 +117,35 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
 # ---- workers ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
+class _Worker(ServerProcess):
     """A worker process."""
 
-    process: subprocess.Popen[bytes]
-    socket: Path  # there when it is ready
-    log: Path
+    def __init__(self, directory: Path, number: int, core: int, settings: dict[str, Any]) -> None:
+        self.socket = directory / f"{number}.sock"  # there when it is ready
+        values = WorkerSettings(
+            instance_id=f"worker-{number}",
+            listen=f"unix:{self.socket}",
+            model=str(_MODEL),
+            served_model_name="tiny",
+            parent_fd=0,  # its standard input, which ends with this process
+            cpu_cores=(core,),
+            dtype=_dtype(),
+            block_size=_BLOCK,
+            kv_migration=True,
+            kv_held_s=_HELD_S,
+            **settings,
+        )
+        super().__init__(
+            values.instance_id,
+            ["-m", "workers.process", "--settings", msgspec.json.encode(values).decode()],
+            # Contexts are longer than those of the model's training; nothing reads its text.
+            environment={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
+        )
 
     def ready(self) -> bool:
-        """:raises MigrationError: if it has ended."""
-        if self.process.poll() is not None:
-            raise MigrationError(f"a worker ended: {self.log.read_text(errors='replace')[-2000:]}")
+        """:raises ProcessFailed: if it has ended."""
+        self.check()
         return self.socket.exists()
-
-
-@contextlib.contextmanager
-def _worker(
-    directory: Path, number: int, cores: Sequence[int], settings: dict[str, Any]
-) -> Iterator[_Worker]:
-    path = directory / f"{number}.sock"
-    log_path = directory / f"{number}.log"
-    read_fd, write_fd = os.pipe()
-    values = WorkerSettings(
-        instance_id=f"worker-{number}",
-        listen=f"unix:{path}",
-        model=str(_MODEL),
-        served_model_name="tiny",
-        parent_fd=read_fd,
-        cpu_cores=(cores[number % len(cores)],),
-        dtype=_dtype(),
-        block_size=_BLOCK,
-        kv_migration=True,
-        kv_held_s=_HELD_S,
-        **settings,
-    )
-    command = [sys.executable, "-m", "workers.process", "--settings"]
-    # Contexts are longer than the model was trained for; nobody reads what it writes.
-    environment = os.environ | {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, msgspec.json.encode(values).decode()],
-            cwd=_ROOT,
-            env=environment,
-            pass_fds=(read_fd,),
-            stdout=log,
-            stderr=log,
-        )
-    os.close(read_fd)
-    try:
-        yield _Worker(process, path, log_path)
-    finally:
-        os.close(write_fd)  # it ends at once, with all that it started
-        process.wait()
 
 
 class _Link:

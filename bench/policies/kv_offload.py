@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.policies.vllm_environment import one_threaded
-from bench.reporting.errors import BenchmarkError
+from bench.policies.engine_process import ROOT, EngineProcess, Send
 from workers.policy.resume_cost import RESUMES
 from workers.policy.settings import POLICIES
 from workers.settings import WorkerSettings
 
-_ROOT = Path(__file__).parents[2]
 _REQUESTS = 14
 _OUTPUT_TOKENS = 240
 _FIT = 3  # requests at a time, without pressure
@@ -34,7 +31,7 @@ _FIT = 3  # requests at a time, without pressure
 SETTINGS = WorkerSettings(
     instance_id="bench",
     listen="unix:/dev/null",
-    model=str(_ROOT / "models" / "tiny-reasoner"),
+    model=str(ROOT / "models" / "tiny-reasoner"),
     served_model_name="tiny",
     # So small that requests of some hundred tokens go through everything.
     policy="slack",
@@ -51,27 +48,22 @@ SETTINGS = WorkerSettings(
 )
 
 
-class OffloadError(BenchmarkError):
-    """The measurement failed; the message ends with what its process said last."""
-
-
 def measure(prefix_caching: bool = False) -> dict[str, Any]:
-    """Measure in a process of its own; about a minute. The result is that of `figures`.
+    """Measure in a process of its own; about a minute. The result is that of `results`.
 
-    :raises OffloadError: if the process failed.
+    :raises ProcessFailed: if the process failed.
     """
-    command = [sys.executable, "-m", "bench.policies.kv_offload"]
-    command += ["--prefix-caching"] if prefix_caching else []
-    done = subprocess.run(
-        command, cwd=_ROOT, env=one_threaded(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise OffloadError(f"the offload measurement failed: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    with EngineProcess("the offload measurement", __name__) as process:
+        process.send(prefix_caching)
+        return process.receive(dict[str, Any])
 
 
-def figures(prefix_caching: bool) -> dict[str, Any]:
+def serve(messages: Iterator[bytes], send: Send) -> None:
+    """In that process: the first message says whether to use vLLM's prefix cache."""
+    send(results(msgspec.json.decode(next(messages), type=bool)))
+
+
+def results(prefix_caching: bool) -> dict[str, Any]:
     """Run everything in this process, which must not have imported vLLM.
 
     :return: `unpressured_tokens` computed without pressure; `policies`, for each and each way to
@@ -91,16 +83,7 @@ def figures(prefix_caching: bool) -> dict[str, Any]:
         policies[policy] = {}
         for resume in RESUMES:
             engine.use(policy, resume)
-            run = engine.run()
-            policies[policy][resume] = {
-                "preemptions": run.preemptions,
-                "extra": run.computed_tokens - reference.computed_tokens,
-                "reloaded": run.reloaded_tokens,
-                "recomputed": run.recomputed_tokens,
-                "different": sum(
-                    a != b for a, b in zip(run.outputs, reference.outputs, strict=True)
-                ),
-            }
+            policies[policy][resume] = engine.run().compared_with(reference)
     extra = {
         resume: sum(policies[policy][resume]["extra"] for policy in POLICIES) for resume in RESUMES
     }
@@ -123,7 +106,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--prefix-caching", action="store_true", help="with vLLM's prefix cache")
     arguments = parser.parse_args()
-    found = figures(arguments.prefix_caching)
+    found = results(arguments.prefix_caching)
     if arguments.json is None:
         print(json.dumps(found))
     else:

@@ -15,27 +15,20 @@ Imports no vLLM: the engine is `bench.policies.timed_engine`, in the processes t
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from bench.policies.vllm_environment import one_threaded
-from bench.reporting.errors import BenchmarkError
+from bench.policies.engine_process import ROOT, EngineProcess, Send
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.timeline import RequestFigures, Timeline, figures
 from bench.workloads.arrivals import poisson, under_way
@@ -45,8 +38,6 @@ from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from bench.policies.timed_engine import TimedEngine
-
-_ROOT: Final = Path(__file__).parents[2]
 
 # Real outputs are so much shorter than the modelled ones; `BIN_TOKENS` counts modelled tokens.
 SCALE: Final = 5
@@ -65,7 +56,7 @@ _SEEDS_APART: Final = 100  # of two processes
 SETTINGS: Final = WorkerSettings(
     instance_id="bench",
     listen="unix:/dev/null",
-    model=str(_ROOT / "models" / "tiny-reasoner"),
+    model=str(ROOT / "models" / "tiny-reasoner"),
     served_model_name="tiny",
     max_num_seqs=256,  # memory is to be what is scarce
     kv_blocks=_PLENTY_BLOCKS + 1,  # vLLM never gives the first one out
@@ -74,11 +65,7 @@ SETTINGS: Final = WorkerSettings(
 )
 
 
-class EnginesError(BenchmarkError):
-    """A measuring process failed; the message ends with what it said last."""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
     """What one process measures."""
 
     seed: int  # of the first round; the others' follow
@@ -109,20 +96,22 @@ def run_engines(quick: bool, progress: Callable[[str], None]) -> list[PolicyRun]
     Figures are of scaled requests (see the module), but `reasoning_tokens` is scaled back.
 
     :param progress: called with lines for people, from several threads, one at a time.
-    :raises EnginesError: if a process failed.
+    :raises ProcessFailed: if a process failed.
     """
     cores = sorted(os.sched_getaffinity(0))[:_CORES]
     rounds = 1 if quick else 3
-    plans = [Plan(seed=_SEEDS_APART * (index + 1), rounds=rounds) for index in range(len(cores))]
+    extents = [
+        Extent(seed=_SEEDS_APART * (index + 1), rounds=rounds) for index in range(len(cores))
+    ]
     lock = threading.Lock()
 
-    def told(line: str) -> None:
+    def report(line: str) -> None:
         with lock:
             progress(line)
 
     with ThreadPoolExecutor(len(cores)) as pool:
-        found = list(pool.map(lambda core, plan: measure_apart(core, plan, told), cores, plans))
-    return [run for runs in found for run in runs]
+        by_core = pool.map(lambda core, one: measure_apart(core, one, report), cores, extents)
+        return [run for runs in by_core for run in runs]
 
 
 def scaled(lengths: Lengths) -> Lengths:
@@ -203,22 +192,24 @@ def turns(round_number: int, seed: int) -> list[str]:
 # ---- in a process of its own
 
 
-def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
+def measure(extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
     """Run everything in this process, which must not have imported vLLM."""
     from bench.policies.timed_engine import TimedEngine
 
     engine = TimedEngine(SETTINGS)
     runs: list[PolicyRun] = []
-    for round_number in range(plan.rounds):
+    for round_number in range(extent.rounds):
         # Anew, for a machine that others use too is not always as fast.
-        load = _calibrate(engine, plan)
+        load = _calibrate(engine, extent)
         progress(
-            f"a step with {plan.running} running takes {load.step_s * 1e3:.1f} ms: "
+            f"a step with {extent.running} running takes {load.step_s * 1e3:.1f} ms: "
             f"{load.rate:.1f} requests/s, read at {1 / load.tau_s:.0f} tokens/s"
         )
         kv_blocks = _PLENTY_BLOCKS
-        for policy in turns(round_number, plan.seed):
-            run, half_blocks = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
+        for policy in turns(round_number, extent.seed):
+            run, half_blocks = _run(
+                engine, extent, load, policy, kv_blocks, extent.seed + round_number
+            )
             runs.append(run)
             progress(_line(run))
             if policy == ORACLE:
@@ -226,23 +217,23 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
     return runs
 
 
-def _calibrate(engine: TimedEngine, plan: Plan) -> Load:
-    chance = random.Random(plan.seed)
-    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(chance))) for _ in range(plan.burst)]
+def _calibrate(engine: TimedEngine, extent: Extent) -> Load:
+    chance = random.Random(extent.seed)
+    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(chance))) for _ in range(extent.burst)]
     run = engine.run(
         PolicySettings(policy="fcfs"), _PLENTY_BLOCKS, burst, burst, least_running=_LEAST_RUNNING
     )
     decodes = ((step.tokens, step.seconds) for step in run.steps if not step.prefill)
-    return load_for(plan.running, decodes)
+    return load_for(extent.running, decodes)
 
 
 def _run(
-    engine: TimedEngine, plan: Plan, load: Load, policy: str, kv_blocks: int, seed: int
+    engine: TimedEngine, extent: Extent, load: Load, policy: str, kv_blocks: int, seed: int
 ) -> tuple[PolicyRun, int]:
     """:return: also half of the KV blocks in use, in the mean over the steps of the window."""
-    begin_s = plan.warm_steps * load.step_s
-    end_s = begin_s + plan.window_steps * load.step_s
-    requests = arrivals(load, seed, end_s + plan.cool_steps * load.step_s)
+    begin_s = extent.warm_steps * load.step_s
+    end_s = begin_s + extent.window_steps * load.step_s
+    requests = arrivals(load, seed, end_s + extent.cool_steps * load.step_s)
     measured = [one for one in requests if begin_s <= one.arrival_s < end_s]
     run = engine.run(numbers(policy, load), kv_blocks, requests, measured)
     steps = [step for step in run.steps if begin_s <= step.ended_s < end_s]
@@ -283,49 +274,16 @@ def _line(run: PolicyRun) -> str:
     )
 
 
-def measure_apart(core: int, plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
-    """`measure` in a process of its own on a core; :raises EnginesError: if it failed."""
-    command = [sys.executable, "-m", "bench.policies.real_engines", "--core", str(core)]
-    command += ["--plan", msgspec.json.encode(plan).decode()]
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            env=one_threaded(),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert child.stdout is not None
-        result = ""
-        try:
-            for line in child.stdout:
-                if line.startswith("["):
-                    result = line
-                else:
-                    progress(f"core {core}: {line.strip()}")
-            status = child.wait()
-        finally:
-            child.kill()
-            child.wait()
-        errors.seek(0)
-        if status:
-            raise EnginesError(f"the engine on core {core} failed: {errors.read()[-2000:]}")
-    found: list[dict[str, Any]] = json.loads(result)
-    return [PolicyRun.from_json(run) for run in found]
+def measure_apart(core: int, extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
+    """`measure` in a process of its own on a core; :raises ProcessFailed: if it failed."""
+    with EngineProcess(f"the engine on core {core}", __name__, core=core) as process:
+        process.send(extent)
+        while isinstance(answer := process.receive(object), str):
+            progress(f"core {core}: {answer}")
+    return [PolicyRun.from_json(run) for run in cast(list[dict[str, Any]], answer)]
 
 
-def main() -> None:
-    """Measure by a plan on one core; the last line of the output is the runs as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.policies.real_engines")
-    parser.add_argument("--core", type=int, required=True)
-    parser.add_argument("--plan", required=True, help="`Plan` as JSON")
-    arguments = parser.parse_args()
-    os.sched_setaffinity(0, {arguments.core})
-    plan = msgspec.json.decode(arguments.plan, type=Plan)
-    runs = measure(plan, lambda line: print(line, flush=True))
-    print(json.dumps([run.to_json() for run in runs]))
-
-
-if __name__ == "__main__":
-    main()
+def serve(messages: Iterator[bytes], send: Send) -> None:
+    """In that process: lines of progress as text, then the runs as one list."""
+    extent = msgspec.json.decode(next(messages), type=Extent)
+    send([run.to_json() for run in measure(extent, send)])

@@ -6,21 +6,19 @@ its own: the environment is set here, before vLLM and torch read it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+from bench.policies.local_engine import LocalEngine  # first: it sets the environment
+
+# isort: split
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.engine.core_client import InprocClient
-from vllm.v1.engine.llm_engine import LLMEngine
 
-from workers.engine.vllm_config import load_tokenizer, vllm_config
+from workers.engine.vllm_config import load_tokenizer
 from workers.policy.settings import PolicySettings
-from workers.scheduler.plugin import PhaseScheduler, phase_config, policy_settings
+from workers.scheduler.plugin import phase_config, policy_settings
 from workers.settings import WorkerSettings
 
 
@@ -42,24 +40,29 @@ class Run:
     reloaded_tokens: int  # after preemptions, as are the next
     recomputed_tokens: int
 
+    def compared_with(self, reference: Run) -> dict[str, int]:
+        """Tokens computed beyond those of another run, and outputs that differ from its own."""
+        pairs = zip(self.outputs, reference.outputs, strict=True)
+        return {
+            "preemptions": self.preemptions,
+            "extra": self.computed_tokens - reference.computed_tokens,
+            "reloaded": self.reloaded_tokens,
+            "recomputed": self.recomputed_tokens,
+            "different": sum(a != b for a, b in pairs),
+        }
 
-class SmallMemoryEngine:
+
+class SmallMemoryEngine(LocalEngine):
     """The engine, and the load that it runs."""
 
     def __init__(self, settings: WorkerSettings, load: Load) -> None:
         """Load the model."""
-        config = vllm_config(settings)
-        self._policy_settings = policy_settings(phase_config(config))
-        self.llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        client = self.llm.engine_core
-        assert isinstance(client, InprocClient)
-        self.core = client.engine_core
-        assert isinstance(self.core.scheduler, PhaseScheduler)
-        self.scheduler = self.core.scheduler
+        super().__init__(settings)
+        self._policy_settings = policy_settings(phase_config(self.config))
         self._load = load
         self._runs = 0
         self._computed_tokens = 0
-        tokenizer: Any = load_tokenizer(config)
+        tokenizer: Any = load_tokenizer(self.config)
         self._prompts: list[list[int]] = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": f"What is {13 * i + 5} + {7 * i + 11}?"}],
@@ -80,15 +83,12 @@ class SmallMemoryEngine:
 
     def use(self, policy: str, resume: str) -> None:
         """Go on with this policy and way to resume, and with nothing cached or offloaded."""
-        scheduler = self.scheduler
-        assert not scheduler.has_unfinished_requests()
-        while scheduler.has_requests():
-            self.llm.step()  # KV of finished requests that is still being stored
-        assert self.llm.reset_prefix_cache(reset_connector=True)
-        if scheduler._offload is not None:
-            scheduler._offload.costs.resume = resume
+        self.finish()
+        self.forget()
+        if self.scheduler._offload is not None:
+            self.scheduler._offload.costs.resume = resume
         numbers = {f.name: getattr(self._policy_settings, f.name) for f in fields(PolicySettings)}
-        scheduler.use_policy(PolicySettings(**(numbers | {"policy": policy})))
+        self.use_policy(PolicySettings(**(numbers | {"policy": policy})))
 
     def run(self, at_once: int | None = None) -> Run:
         """The whole load, so many requests at a time; None: all of them."""

@@ -14,12 +14,13 @@ import pytest
 from rich.console import Console
 
 from bench.policies.engine_clock import Share
+from bench.policies.engine_process import ProcessFailed
 from bench.policies.real_engines import SETTINGS
 from bench.simulator.scheduler_factory import InstanceSettings
 from bench.validation import command, runs
 from bench.validation.calibrate import profile_of
 from bench.validation.regimes import CALIBRATION, JUDGED, NUMBERS, THRESHOLDS, compare, trace_of
-from bench.validation.replay_engine import Replayed, ReplayEngine, ReplayError, Served, Trace
+from bench.validation.replay_engine import Replayed, ReplayEngine, Served, Trace
 from bench.validation.runs import Plan, Rounds, replay_rounds, simulated
 from bench.validation.step_fit import fit_steps
 from workers.emulation.profile import load_profile
@@ -265,7 +266,7 @@ def test_engines_change_roles_and_calibration_lasts_as_long_as_what_it_is_beside
 
 def test_an_engine_that_cannot_start_says_why() -> None:
     with (
-        pytest.raises(ReplayError, match="OSError"),
+        pytest.raises(ProcessFailed, match="Invalid argument"),
         ReplayEngine(SMALL, "processor", 2**15),  # there is no such core
     ):
         pass
