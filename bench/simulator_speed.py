@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from bench.policies.virtual import INSTANCES, KV_SHARE, Plan, arrivals
+from bench.reporting.console import CaseProgress, interrupted
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
 from bench.simulator.cluster import NO_MIGRATION, Cluster, Window
@@ -156,14 +156,18 @@ def main(flags: Sequence[str] | None = None) -> None:
     simulated_s = 10.0 if arguments.quick else 60.0
     speeds: list[Speed] = []
     try:
-        with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("", total=2 * arguments.repeats * len(CASES))
+        total = 2 * arguments.repeats * len(CASES)
+        with CaseProgress(Console(stderr=True), "simulated", total) as progress:
+            runs = itertools.count(1)
             for case in CASES:
-                progress.update(task, description=f"{case.name}, {case.policy}")
-                done = partial(progress.advance, task)
+                name = f"{case.name}, {case.policy}"
+
+                def done(name: str = name) -> None:
+                    progress.finished(name, next(runs), total)
+
                 speeds.append(measure(case, simulated_s, arguments.repeats, done))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interrupted())
     Console().print(table(speeds))
     figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
     write_json(arguments.json, {"speeds": figures})

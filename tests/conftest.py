@@ -11,7 +11,7 @@ import pytest
 from tests import programs
 from tests.server import Server
 
-# For engines in this process and in those that it starts: see `bench.policies.engine_process`.
+# For engines in this process and in those that it starts: see `bench.reporting.vllm_environment`.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 

@@ -9,23 +9,29 @@ Two parts, each of which can be run alone with ``--only``:
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 
 PARTS = ("engines", "loaded")
 _CONTEXTS = (256, 1024, 4096)  # tokens
 _REPEATS, _QUICK_REPEATS = 25, 9
-_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +47,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         results = prepare_json(args.json, keep=bool(args.only))
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+        return give_up(REFUSED, error)
+    console = wide_console()
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "engines": _engines,
         "loaded": _loaded,
@@ -54,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             results |= parts[part](args.quick, console)
         except BenchmarkError as error:
-            print(f"pascal: {part}: {error}", file=sys.stderr)
-            return 1
+            return give_up(FAILED, f"{part}: {error}")
+        except KeyboardInterrupt:
+            return interrupted("the results of finished parts are kept")
         write_json(args.json, results)
-    return 0
+    return OK
 
 
 def _engines(quick: bool, console: Console) -> dict[str, Any]:
@@ -84,25 +88,14 @@ def _engines(quick: bool, console: Console) -> dict[str, Any]:
 
 
 def _loaded(quick: bool, console: Console) -> dict[str, Any]:
-    # Read when vLLM is imported, here and in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
     from bench.migration import under_load
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("virtual time", total=None)
+    with CaseProgress(console, "virtual time") as progress:
 
         def done(run: under_load.MovesRun, count: int, total: int) -> None:
-            progress.update(task, completed=count, total=total)
-            if not console.is_terminal:  # where there is no bar
-                name = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
-                console.print(f"virtual time: {count} of {total} ({name})")
+            case = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
+            progress.finished(case, count, total)
 
         found = under_load.run_moves(under_load.QUICK if quick else under_load.FULL, done)
     console.print(loaded_table(found))

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.load.measure import percentile
 from bench.policies.virtual import INSTANCES, Plan, arrivals, policy_run
+from bench.reporting.statistics import percentile
 from bench.simulator.cluster import NO_MIGRATION, Window, simulate
 from bench.simulator.defaults import MODEL, PROFILE
 from bench.simulator.parallel import in_parallel

@@ -8,13 +8,10 @@ command goes on where it was. Imports no engine before the flags are checked.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.paper.cases import POLICIES, Case
 from bench.paper.outcome import PaperRun
@@ -31,13 +28,21 @@ from bench.paper.plan import (
     sections,
 )
 from bench.paper.store import Store
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 from bench.simulator.parallel import in_parallel
 from bench.simulator.results import ORACLE
 
-_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
-_INTERRUPTED = 130
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _STATE = Path("bench-results") / "paper"
 
@@ -77,16 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate what is missing, and tell; :return: the exit status."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+    console = wide_console()
     scope = QUICK if args.quick else FULL
     wanted = tuple(dict.fromkeys(args.only or SECTIONS))
     docs = _docs(args)
     if args.seeds is not None:
         if not 1 <= args.seeds <= len(scope.seeds):
-            print(f"pascal: --seeds: 1 to {len(scope.seeds)}, not {args.seeds}", file=sys.stderr)
-            return 2
+            return give_up(REFUSED, f"--seeds: 1 to {len(scope.seeds)}, not {args.seeds}")
         scope = scope.with_seeds(args.seeds)
     try:
         prepare_json(args.json, keep=False)
@@ -96,24 +98,16 @@ def run(args: argparse.Namespace) -> int:
 
             prepare_docs(docs)
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
-    # Read when vLLM is imported, here and in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+        return give_up(REFUSED, error)
+    prepare_environment()
     try:
         found = _simulated(scope, wanted, store, console)
         _tell(scope, found, args.json, docs, console)
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 1
+        return give_up(FAILED, error)
     except KeyboardInterrupt:
-        print(
-            f"pascal: interrupted; finished runs are in {store.folder}, the same command goes on",
-            file=sys.stderr,
-        )
-        return _INTERRUPTED
-    return 0
+        return interrupted(f"finished runs are in {store.folder}, the same command goes on")
+    return OK
 
 
 def _docs(args: argparse.Namespace) -> Path | None:
@@ -130,10 +124,10 @@ def _simulated(
     plan = {name: section for name, section in sections(scope).items() if name in wanted}
     if "characterisation" in wanted:
         plan["characterisation"] = characterised(scope)
-    with _progress(console) as progress:
-        oracle = plan.get("characterisation", {}).get((ORACLE,), [])
-        total = len(in_order(plan)) + len(oracle) * (len(POLICIES) - 1)
-        runner = _Runner(store, console, progress, scope.name, total)
+    oracle = plan.get("characterisation", {}).get((ORACLE,), [])
+    total = len(in_order(plan)) + len(oracle) * (len(POLICIES) - 1)
+    with CaseProgress(console, f"virtual time ({scope.name})", total) as progress:
+        runner = _Runner(store, console, progress, total)
         runner.run(in_order(plan))
         if oracle:
             # What it took says what the others get.
@@ -150,13 +144,10 @@ def _runs(section: Section, store: Store) -> dict[Label, list[PaperRun]]:
 class _Runner:
     """Runs what the store lacks, a process per core, and shows how far it is."""
 
-    def __init__(
-        self, store: Store, console: Console, progress: Progress, scope: str, total: int
-    ) -> None:
+    def __init__(self, store: Store, console: Console, progress: CaseProgress, total: int) -> None:
         self._store = store
         self._console = console
         self._progress = progress
-        self._task = progress.add_task(f"virtual time ({scope})", total=total)
         self._total, self._done = total, 0  # cases
 
     def run(self, cases: Sequence[Case]) -> None:
@@ -169,17 +160,15 @@ class _Runner:
             kept = len(cases) - len(missing)
             self._console.print(f"{kept} of {len(cases)} runs are in {self._store.folder} already")
         before = self._done
-        self._show(before)
+        self._progress.show(before)
         if not missing:
             return
         arguments = [(index, case, self._store.folder) for index, case in enumerate(missing)]
-        for case in in_parallel(keep_case, arguments, lambda done: self._show(before + done)):
+        for case in in_parallel(
+            keep_case, arguments, lambda done: self._progress.show(before + done)
+        ):
             self._done += 1
-            if not self._console.is_terminal:  # where there is no bar
-                self._console.print(f"virtual time: {self._done} of {self._total} ({case.text})")
-
-    def _show(self, done: float) -> None:
-        self._progress.update(self._task, completed=done)
+            self._progress.finished(case.text, self._done, self._total)
 
 
 def _tell(
@@ -199,13 +188,3 @@ def _tell(
     if docs is not None:
         report.renew(docs, results)
         console.print(f"renewed {docs / report.PAGE} and the images beside it")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )

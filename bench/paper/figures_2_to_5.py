@@ -10,28 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.paper.figure_3 import Story
-from bench.simulator.results import ORACLE
+from bench.reporting.plots import COLOURS, save
 
 if TYPE_CHECKING:
     from bench.paper.figure_2 import UnitLine
 
-matplotlib.use("Agg")
-
-COLOURS = {
-    ORACLE: "#9aa0a6",
-    "fcfs": "#c0504d",
-    "rr": "#e0a030",
-    "pascal": "#4f81bd",
-    "slack": "#2e8b57",
-}
 _PARTS = {"executed": "#4f81bd", "blocked": "#c0504d", "preempted": "#e0a030"}
 _LEAST_REQUESTS = 5  # in a bin that is drawn
-_DPI = 80
 
 
 def figure_2(lines: Mapping[str, Mapping[str, UnitLine]], path: Path) -> None:
@@ -97,12 +86,6 @@ def figure_5(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes_of[-1].set_title("requests within the target, %", fontsize="medium")
     axes_of[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write it as a small PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
 
 
 def _splits(axes_of: Sequence[Axes], results: Mapping[str, Mapping[str, Any]], phase: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.paper.figures_2_to_5 import COLOURS, save
+from bench.reporting.plots import COLOURS, save
 from bench.simulator.results import ORACLE
 
 Results = Mapping[str, Any]

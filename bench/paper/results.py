@@ -18,13 +18,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.load.measure import percentile
 from bench.paper.cases import WORKLOADS
 from bench.paper.outcome import PaperRun
 from bench.paper.plan import SWEPT, Label, Scope
+from bench.reporting.statistics import SLO_QOE, percentile
 from bench.simulator.results import BIN_TOKENS, ORACLE, policy_result
 from bench.simulator.spans import Split
-from bench.simulator.timeline import SLO_QOE, TAU_S, TTFAT_S, RequestFigures
+from bench.simulator.timeline import TAU_S, TTFAT_S, RequestFigures
 
 Runs = Mapping[Label, Sequence[PaperRun]]
 _ABLATED = SWEPT  # the headlines of the ablations

@@ -14,21 +14,26 @@ The JSON is written anew after every part, so an interrupted run keeps what it h
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_folder, prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 from bench.simulator.results import ORACLE, PolicyRun, policy_result
-
-_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 
 PARTS = ("virtual", "cpu", "stock", "overhead", "offload")
 _QUICK_PARTS = ("virtual", "cpu", "overhead", "offload")  # `--quick --only stock` runs that one
@@ -53,11 +58,8 @@ def run(args: argparse.Namespace) -> int:
         results = prepare_json(args.json, keep=bool(args.only))
         prepare_folder(args.plots)
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+        return give_up(REFUSED, error)
+    console = wide_console()
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "virtual": _virtual,
         "cpu": _cpu,
@@ -69,28 +71,24 @@ def run(args: argparse.Namespace) -> int:
         try:
             results |= parts[part](args.quick, console)
         except BenchmarkError as error:
-            print(f"pascal: {part}: {error}", file=sys.stderr)
-            return 1
+            return give_up(FAILED, f"{part}: {error}")
+        except KeyboardInterrupt:
+            return interrupted("the results of finished parts are kept")
         write_json(args.json, results)
         if args.plots is not None:
             _plot(part, results, args.plots)
-    return 0
+    return OK
 
 
 def _virtual(quick: bool, console: Console) -> dict[str, Any]:
-    # Read when vLLM is imported, here and in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
     from bench.policies import virtual
 
     plan = virtual.QUICK if quick else virtual.FULL
-    with _progress(console) as progress:
-        task = progress.add_task("virtual time", total=None)
+    with CaseProgress(console, "virtual time") as progress:
 
         def done(run: PolicyRun, count: int, total: int) -> None:
-            progress.update(task, completed=count, total=total)
-            if not console.is_terminal:  # where there is no bar
-                console.print(f"virtual time: {count} of {total} ({run.policy}, seed {run.seed})")
+            progress.finished(f"{run.policy}, seed {run.seed}", count, total)
 
         runs = virtual.run_virtual(plan, done)
     results = by_policy(runs)
@@ -194,13 +192,3 @@ def _plot(part: str, results: Mapping[str, Any], folder: Path) -> None:
     elif part == "overhead":
         ratios = {case: results[part][case] for case in ("running_32", "running_256", "backlog")}
         plots.plot_overhead(ratios, folder / "scheduler-overhead.png")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )

@@ -27,6 +27,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.vllm_environment import one_threaded
 
 ROOT: Final = Path(__file__).parents[2]
 _LAST_WORDS: Final = 2000  # characters
@@ -61,10 +62,7 @@ class ServerProcess:
         self.name = name
         self._command = [sys.executable, *command]
         self._core = core
-        # Two OpenMP threads on one core wait for each other by spinning, and make a step ten times
-        # as long. Only the environment at the start counts: where this process has used vLLM,
-        # LD_PRELOAD makes the child load OpenMP before any of its code runs.
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        self._environment = {**one_threaded(), **(environment or {})}
 
     def __enter__(self) -> Self:
         """Start it; :raises ProcessFailed: if it cannot run on that core."""

@@ -29,12 +29,13 @@ from typing import Any, Final
 
 import aiohttp
 
-from bench.load.measure import SLO_QOE, Arrival, RequestResult, measure, summarize
+from bench.load.measure import Arrival, RequestResult, measure
 from bench.load.prompts import problem_prompts
 from bench.load.record import ResponseRecord
 from bench.load.transport.interface import ServerError
 from bench.load.transport.sse_client import EventStreams
 from bench.policies.engine_process import ROOT, ServerProcess
+from bench.reporting.statistics import SLO_QOE, summarize
 from bench.simulator.timeline import TAU_S
 from models import problems
 

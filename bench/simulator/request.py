@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from vllm.v1.request import Request
 
-from bench.simulator.timeline import SLO_QOE, TAU_S, Timeline
+from bench.reporting.statistics import SLO_QOE
+from bench.simulator.timeline import TAU_S, Timeline
 from pacer import RunningQoE
 
 

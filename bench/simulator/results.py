@@ -6,23 +6,19 @@ means over runs, each with its interval. Names are those of `bench.load.measure`
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.load.measure import percentile, summarize
-from bench.simulator.timeline import SLO_QOE, RequestFigures
+from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
+from bench.simulator.timeline import RequestFigures
 
 ORACLE = "oracle"  # vLLM's own order with memory for everybody
 BIN_TOKENS = 512  # of reasoning
 LEAST_REQUESTS = 50  # in a bin whose ratio to the oracle is told
 _SUMMARIES = ("ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
-# Two-sided 95% quantiles of Student's t, by degrees of freedom.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-_T95_MANY = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +97,6 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
     figures["seeds"] = [run.seed for run in runs]
     figures["intervals"] = intervals
     return figures
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean by Student's t; the value itself if there is only one."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, mean
-    freedom = len(values) - 1
-    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_MANY
-    half = t * statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
 
 
 def _bins(

@@ -14,7 +14,6 @@ from pacer import TokenBuffer, qoe
 
 TAU_S = 0.1  # per answering token (paper, "Terms")
 TTFAT_S = 0.25  # end of thinking to the first answering token
-SLO_QOE = 0.95
 
 
 @dataclass(slots=True)

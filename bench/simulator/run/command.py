@@ -8,18 +8,25 @@ writes the same bytes. Imports no engine before everything that was asked for is
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 from bench.simulator.parallel import in_parallel
 from bench.simulator.run.report import config_of, results_of, table_of, title_of
 from bench.simulator.run.settings import (
@@ -39,7 +46,6 @@ from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import ProfileError
 
 _FILE_COLUMNS = 160  # where there is no terminal: room for the table
-_INTERRUPTED = 130
 
 T = TypeVar("T")
 
@@ -224,9 +230,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and tell; :return: the exit status."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+    console = wide_console(columns=_FILE_COLUMNS)
     try:
         settings = settings_of(args)
         device = settings.device()
@@ -244,16 +248,13 @@ def run(args: argparse.Namespace) -> int:
         traces = _traces(args.chrome_trace, labels(chosen), cases)
         prepare_json(args.json, keep=False)
     except (BenchmarkError, ProfileError) as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, error)
     try:
-        runs = _simulate(console, settings, cases, traces)
+        runs = _simulate(settings, cases, traces)
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 1
+        return give_up(FAILED, error)
     except KeyboardInterrupt:
-        print("pascal: interrupted; nothing was written", file=sys.stderr)
-        return _INTERRUPTED
+        return interrupted()
     results = results_of(chosen, runs)
     console.print(table_of(title_of(settings, device, loads), results))
     write_json(
@@ -263,7 +264,7 @@ def run(args: argparse.Namespace) -> int:
             "results": results,
         },
     )
-    return 0
+    return OK
 
 
 def _check(settings: Settings, chosen: Sequence[Variant]) -> None:
@@ -312,31 +313,16 @@ def _traces(
 
 
 def _simulate(
-    console: Console, settings: Settings, cases: Sequence[Case], traces: Sequence[Path | None]
+    settings: Settings, cases: Sequence[Case], traces: Sequence[Path | None]
 ) -> list[CaseRun]:
-    # Read when vLLM is imported, in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TORCH_LOGS", "-torch._library.triton")  # that there is no GPU
-    # Of hashes of KV blocks; nothing is to depend on them, and so nothing does.
-    os.environ.setdefault("PYTHONHASHSEED", "0")
+    prepare_environment()
     work = [
         (index, case, settings, trace)
         for index, (case, trace) in enumerate(zip(cases, traces, strict=True))
     ]
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        task = progress.add_task("virtual time", total=len(cases))
-        runs = list(
-            in_parallel(_run_case, work, lambda done: progress.update(task, completed=done))
-        )
+    errors = Console(stderr=True)
+    with CaseProgress(errors, "virtual time", len(cases), transient=True) as progress:
+        runs = list(in_parallel(_run_case, work, progress.show))
     return sorted(runs, key=lambda run: cases.index(run.case))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from bench.load.measure import percentile
+from bench.reporting.statistics import percentile
 from bench.simulator.results import ORACLE, policy_result
 from bench.simulator.run.settings import CaseRun, Load, Settings, Variant, labels
 from workers.emulation.device import DeviceProfile

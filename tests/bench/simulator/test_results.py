@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.policies.command import by_policy, policy_table
-from bench.simulator.results import PolicyRun, interval, policy_result
+from bench.simulator.results import PolicyRun, policy_result
 from bench.simulator.timeline import RequestFigures, Timeline, figures
 from bench.workloads.lengths import Lengths
 
@@ -95,13 +95,6 @@ def test_figures_are_means_over_seeds_and_ratios_are_per_seed() -> None:
 def test_a_bin_of_few_requests_has_no_ratio() -> None:
     few = [run("slack", 1, [3.0] * 49)]
     assert policy_result(few, [run("oracle", 1, [2.0] * 49)])["ttft_p99_to_oracle"] == {}
-
-
-def test_interval_of_student_s_t() -> None:
-    low, high = interval([1.0, 2.0, 3.0])
-    assert (low + high) / 2 == pytest.approx(2.0)
-    assert high - 2.0 == pytest.approx(4.30 / 3**0.5, rel=1e-3)
-    assert interval([5.0]) == (5.0, 5.0)
 
 
 def test_a_run_survives_json() -> None:
