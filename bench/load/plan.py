@@ -71,19 +71,19 @@ def plan_requests(
     :param further: lengths of the later turns of conversations, if ``arrivals`` are given.
     :raises PromptError: if the prompts cannot be had.
     """
-    chances = {
+    rngs = {
         part: random.Random(f"{options.seed}/{part}")
         for part in ("arrivals", "prompts", "lengths", "turns")
     }
-    times, clients = _begins(options, arrivals, chances["arrivals"])
-    turns = [options.turns.draw(chances["turns"]) if options.turns else 1 for _ in times]
+    times, clients = _begins(options, arrivals, rngs["arrivals"])
+    turns = [options.turns.draw(rngs["turns"]) if options.turns else 1 for _ in times]
     if arrivals is None:
-        lengths = _forced(options, chances["lengths"])
+        lengths = _forced(options, rngs["lengths"])
     else:
         lengths = _given(arrivals, turns, further)
     prompts: Iterator[Prompt] = repeat(_EMPTY)
     if arrivals is None:
-        prompts = iter(_prompts(options, sum(turns), chances["prompts"]))
+        prompts = iter(_prompts(options, sum(turns), rngs["prompts"]))
     plan: list[Planned] = []
     for conversation, (at_s, client) in enumerate(zip(times, clients, strict=True)):
         for turn in range(turns[conversation]):
@@ -96,7 +96,7 @@ def plan_requests(
                 prompt_tokens=prompt_tokens,
                 conversation=conversation,
                 turn=turn,
-                think_s=options.think_time.draw_s(chances["turns"]) if turn else 0.0,
+                think_s=options.think_time.draw_s(rngs["turns"]) if turn else 0.0,
                 client=client,
             )
             plan.append(planned)
@@ -122,12 +122,12 @@ def warmup_plan(options: Options, arrivals: Sequence[Arrival] | None = None) -> 
     ]
 
 
-def filled(plan: Sequence[Planned], fit: Fit, chance: random.Random) -> list[Planned]:
+def filled(plan: Sequence[Planned], fit: Fit, rng: random.Random) -> list[Planned]:
     """The same with prompts as long as they are to be."""
     return [
         planned
         if planned.prompt_tokens is None
-        else replace(planned, prompt=text_prompt(filler(fit.words(planned.prompt_tokens), chance)))
+        else replace(planned, prompt=text_prompt(filler(fit.words(planned.prompt_tokens), rng)))
         for planned in plan
     ]
 
@@ -142,37 +142,35 @@ _Sized = tuple[int | None, ForcedLengths | None]
 
 
 def _begins(
-    options: Options, arrivals: Sequence[Arrival] | None, chance: random.Random
+    options: Options, arrivals: Sequence[Arrival] | None, rng: random.Random
 ) -> tuple[list[float], list[str | None]]:
     """When every conversation begins, and who holds it."""
     if arrivals is not None:
         return [a.at_s for a in arrivals], [a.client for a in arrivals]
     count = options.num_prompts or NUM_PROMPTS
     rate = options.request_rate or REQUEST_RATE
-    return arrival_times(count, rate, options.burstiness, chance), [None] * count
+    return arrival_times(count, rate, options.burstiness, rng), [None] * count
 
 
-def _prompts(options: Options, count: int, chance: random.Random) -> list[Prompt]:
+def _prompts(options: Options, count: int, rng: random.Random) -> list[Prompt]:
     if options.prompt_file is not None:
         return file_prompts(count, options.prompt_file)
-    return problem_prompts(count, options.families, chance)
+    return problem_prompts(count, options.families, rng)
 
 
-def _forced(options: Options, chance: random.Random) -> Iterator[_Sized]:
+def _forced(options: Options, rng: random.Random) -> Iterator[_Sized]:
     """Endless, as the flags have it."""
     reasoning, answer = options.reasoning_len, options.answer_len
     if reasoning is None or answer is None:
         return repeat((None, None))
-    return _drawn(reasoning, answer, chance)
+    return _drawn(reasoning, answer, rng)
 
 
-def _drawn(reasoning: Length, answer: Length, chance: random.Random) -> Iterator[_Sized]:
+def _drawn(reasoning: Length, answer: Length, rng: random.Random) -> Iterator[_Sized]:
     while True:
         yield (
             None,
-            ForcedLengths(
-                reasoning_tokens=reasoning.draw(chance), answer_tokens=answer.draw(chance)
-            ),
+            ForcedLengths(reasoning_tokens=reasoning.draw(rng), answer_tokens=answer.draw(rng)),
         )
 
 

@@ -29,9 +29,9 @@ _WORDS: Final = (
 _TEXT: Final = tuple(islice(cycle(_WORDS), 4000))
 
 
-def filler(words: int, chance: random.Random) -> str:
+def filler(words: int, rng: random.Random) -> str:
     """So many words, at least 1; the first of them drawn."""
-    own = chance.choices(_WORDS, k=min(words, _OWN_WORDS))
+    own = rng.choices(_WORDS, k=min(words, _OWN_WORDS))
     rest = max(0, words - _OWN_WORDS)
     return " ".join(own + list(islice(cycle(_TEXT), rest)))
 

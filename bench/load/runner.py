@@ -89,9 +89,9 @@ class LoadRun:
             await self._transport.open()
             if any(planned.prompt_tokens is not None for planned in (*plan, *warmups)):
                 fit = await self._calibrate()
-                chances = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
-                warmups = filled(warmups, fit, next(chances))
-                plan = filled(plan, fit, next(chances))
+                rngs = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
+                warmups = filled(warmups, fit, next(rngs))
+                plan = filled(plan, fit, next(rngs))
             await self._warm_up(warmups)
             await self._drive(plan)
         finally:

@@ -132,9 +132,9 @@ class ScaledLengths:
 
     longest_output = MOST.reasoning + MOST.answer
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        return scaled(ARENA_HARD.draw(chance))
+        return scaled(ARENA_HARD.draw(rng))
 
 
 def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
@@ -159,8 +159,8 @@ def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
         [8.0 * group + 4 for group in groups], [statistics.median(groups[g]) for g in groups]
     )
     step_s = line.intercept + line.slope * running
-    chance = random.Random(0)
-    drawn = [ScaledLengths().draw(chance) for _ in range(10_000)]
+    rng = random.Random(0)
+    drawn = [ScaledLengths().draw(rng) for _ in range(10_000)]
     output = statistics.fmean(one.reasoning + one.answer for one in drawn)
     return Load(step_s=step_s, rate=running / (step_s * output))
 
@@ -218,8 +218,8 @@ def measure(extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
 
 
 def _calibrate(engine: TimedEngine, extent: Extent) -> Load:
-    chance = random.Random(extent.seed)
-    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(chance))) for _ in range(extent.burst)]
+    rng = random.Random(extent.seed)
+    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(rng))) for _ in range(extent.burst)]
     run = engine.run(
         PolicySettings(policy="fcfs"), _PLENTY_BLOCKS, burst, burst, least_running=_LEAST_RUNNING
     )

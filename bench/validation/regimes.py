@@ -50,9 +50,9 @@ class ShortLengths:
 
     longest_output = MOST.reasoning + MOST.answer
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        drawn = ARENA_HARD.draw(chance)
+        drawn = ARENA_HARD.draw(rng)
 
         def fitted(name: str) -> int:
             least, most = getattr(_LEAST, name), getattr(MOST, name)
@@ -83,8 +83,8 @@ CALIBRATION: Final = (
 
 def burst(policy: str, kv_blocks: int, seed: int | str) -> Trace:
     """Requests that all come at once: it tells roughly what a step takes."""
-    chance = random.Random(f"burst {seed}")
-    drawn = [ShortLengths().draw(chance) for _ in range(16)]
+    rng = random.Random(f"burst {seed}")
+    drawn = [ShortLengths().draw(rng) for _ in range(16)]
     requests = tuple((0.0, one.prompt, one.reasoning, one.answer) for one in drawn)
     return Trace(
         name="burst", requests=requests, policy=policy, numbers=NUMBERS, kv_blocks=kv_blocks
@@ -106,8 +106,8 @@ def trace_of(
     :param times: roughly the engine's.
     :param kv_blocks: of the engine.
     """
-    chance = random.Random(0)
-    drawn = [ShortLengths().draw(chance) for _ in range(_DRAWN)]
+    rng = random.Random(0)
+    drawn = [ShortLengths().draw(rng) for _ in range(_DRAWN)]
     outputs = [one.reasoning + one.answer for one in drawn]
     output = statistics.fmean(outputs)
     # Whoever is met under way is more often a long one, and half done.

@@ -28,11 +28,11 @@ class Arrival:
 
 def poisson(rate: float, lengths: LengthSource, seed: int | str) -> Iterator[Arrival]:
     """Arrivals without end, ``rate`` per second."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     at_s = 0.0
     while True:
-        at_s += chance.expovariate(rate)
-        yield Arrival(at_s, lengths.draw(chance))
+        at_s += rng.expovariate(rate)
+        yield Arrival(at_s, lengths.draw(rng))
 
 
 def gamma(
@@ -54,15 +54,15 @@ def gamma(
 
 
 def _gamma(
-    rate: float, burstiness: float, lengths: LengthSource, chance: random.Random
+    rate: float, burstiness: float, lengths: LengthSource, rng: random.Random
 ) -> Iterator[Arrival]:
     at_s = 0.0
     while True:
         if math.isinf(burstiness) or math.isinf(rate):
             at_s += 1 / rate  # what the law of gaps has no room for
         else:
-            at_s += chance.gammavariate(burstiness, 1 / (rate * burstiness))
-        yield Arrival(at_s, lengths.draw(chance))
+            at_s += rng.gammavariate(burstiness, 1 / (rate * burstiness))
+        yield Arrival(at_s, lengths.draw(rng))
 
 
 def under_way(
@@ -75,12 +75,12 @@ def under_way(
 
     :param token_s: that they took for a token so far.
     """
-    chance = random.Random(f"under way {seed}")
+    rng = random.Random(f"under way {seed}")
     longest_s = lengths.longest_output * token_s
-    age_s = chance.expovariate(rate)
+    age_s = rng.expovariate(rate)
     found: list[Arrival] = []
     while age_s < longest_s:
-        drawn = lengths.draw(chance)
+        drawn = lengths.draw(rng)
         done = int(age_s / token_s)
         if done < drawn.reasoning + drawn.answer:
             left = Lengths(
@@ -89,5 +89,5 @@ def under_way(
                 answer=drawn.answer - max(0, done - drawn.reasoning),
             )
             found.append(Arrival(0.0, left))
-        age_s += chance.expovariate(rate)
+        age_s += rng.expovariate(rate)
     return reversed(found)

@@ -41,30 +41,30 @@ class Window:
     shape: float  # below 1: in bursts
     lengths: LengthSource
 
-    def gap(self, chance: random.Random) -> float:
+    def gap(self, rng: random.Random) -> float:
         """Between two requests, with mean 1."""
         match self.family:
             case "Gamma":
-                return chance.gammavariate(self.shape, 1 / self.shape)
+                return rng.gammavariate(self.shape, 1 / self.shape)
             case "Weibull":
-                return chance.weibullvariate(1 / math.gamma(1 + 1 / self.shape), self.shape)
+                return rng.weibullvariate(1 / math.gamma(1 + 1 / self.shape), self.shape)
             case _:
                 assert_never(self.family)
 
-    def rest(self, chance: random.Random) -> float:
+    def rest(self, rng: random.Random) -> float:
         """From a time chosen blindly to the next request, in mean gaps.
 
         Long gaps are met more often: the gap that is met has the density ``x f(x)``.
         """
         match self.family:
             case "Gamma":
-                met = chance.gammavariate(self.shape + 1, 1 / self.shape)
+                met = rng.gammavariate(self.shape + 1, 1 / self.shape)
             case "Weibull":
-                power = chance.gammavariate(1 + 1 / self.shape, 1.0)
+                power = rng.gammavariate(1 + 1 / self.shape, 1.0)
                 met = power ** (1 / self.shape) / math.gamma(1 + 1 / self.shape)
             case _:
                 assert_never(self.family)
-        return met * chance.random()
+        return met * rng.random()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ class ClientMixture:
         """Most tokens of reasoning and answer together."""
         return max(source.longest_output for source in self._sources)
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request of a client that is drawn by its requests."""
-        index = bisect_right(self._cumulative, chance.random() * self._cumulative[-1])
-        return self._sources[min(index, len(self._sources) - 1)].draw(chance)
+        index = bisect_right(self._cumulative, rng.random() * self._cumulative[-1])
+        return self._sources[min(index, len(self._sources) - 1)].draw(rng)
 
     def arrivals(self, rate: float | None, seed: int | str) -> Iterator[Arrival]:
         """All clients' requests without end, by time from 0.
@@ -128,12 +128,12 @@ class ClientMixture:
         ]
         return heapq.merge(*streams, key=lambda arrival: arrival.at_s)
 
-    def _requests(self, client: Client, scale: float, chance: random.Random) -> Iterator[Arrival]:
+    def _requests(self, client: Client, scale: float, rng: random.Random) -> Iterator[Arrival]:
         span_s = self.end_s - self.start_s
         turn_s = 0.0  # start of this turn of the span, from time 0
         sent = sum((end_s - w.start_s) * w.rate for w, end_s in _spans(client, self.end_s)) * scale
         active = next(window for window in client.windows if window.rate > 0)
-        left = active.rest(chance)  # of the gap to the next request, in mean gaps
+        left = active.rest(rng)  # of the gap to the next request, in mean gaps
         while True:
             # Gaps of a law with a long tail outlast thousands of turns: not one by one.
             turns, left = divmod(left, sent)
@@ -144,8 +144,8 @@ class ClientMixture:
                 while rate > 0 and left <= (until_s - now) * rate:
                     now += left / rate
                     at_s = turn_s + now - self.start_s
-                    yield Arrival(at_s, window.lengths.draw(chance), client.name)
-                    left = window.gap(chance)
+                    yield Arrival(at_s, window.lengths.draw(rng), client.name)
+                    left = window.gap(rng)
                 left -= (until_s - now) * rate
             turn_s += span_s
 

@@ -22,7 +22,7 @@ TABLES = Path(__file__).parent / "tables"
 class Distribution(Protocol):
     """Of one number."""
 
-    def draw(self, chance: random.Random) -> float:
+    def draw(self, rng: random.Random) -> float:
         """One number."""
 
     @property
@@ -54,9 +54,9 @@ class Quantiles:
         part = (share - low) / (high - low)
         return self.values[index - 1] + part * (self.values[index] - self.values[index - 1])
 
-    def draw(self, chance: random.Random) -> float:
+    def draw(self, rng: random.Random) -> float:
         """One number."""
-        return self.at(chance.random())
+        return self.at(rng.random())
 
     @property
     def most(self) -> float:
@@ -82,9 +82,9 @@ class Probabilities:
             raise ValueError("probabilities must be positive and finite, not all 0")
         return cls(tuple(value for value, _ in found), tuple(accumulate(p for _, p in found)))
 
-    def draw(self, chance: random.Random) -> float:
+    def draw(self, rng: random.Random) -> float:
         """One number."""
-        return self.at(chance.random())
+        return self.at(rng.random())
 
     def at(self, share: float) -> float:
         """The quantile of ``share``, from 0 to 1."""

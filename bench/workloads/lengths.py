@@ -31,7 +31,7 @@ class Lengths:
 class LengthSource(Protocol):
     """Where lengths come from, such as `LengthModel`."""
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
 
     @property
@@ -59,12 +59,12 @@ class LengthModel:
         """Most tokens of reasoning and answer together."""
         return self.reasoning_most + self.answer_most
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        z = chance.gauss(0.0, 1.0)
-        own = chance.gauss(0.0, 1.0)
+        z = rng.gauss(0.0, 1.0)
+        own = rng.gauss(0.0, 1.0)
         with_z = self.correlation * z + math.sqrt(1 - self.correlation**2) * own
-        prompt = self.prompt_median * math.exp(self.prompt_sigma * chance.gauss(0.0, 1.0))
+        prompt = self.prompt_median * math.exp(self.prompt_sigma * rng.gauss(0.0, 1.0))
         reasoning = _log_normal(self.reasoning_mean, self.reasoning_sigma, z)
         answer = _log_normal(self.answer_mean, self.answer_sigma, with_z)
         return Lengths(
@@ -92,12 +92,12 @@ class RatioModel:
         """Most tokens of reasoning and answer together."""
         return self.reasoning_most + max(16, round(self.reasoning_most / self.ratio_least))
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        prompt = self.prompt_median * math.exp(self.prompt_sigma * chance.gauss(0.0, 1.0))
-        drawn = _log_normal(self.reasoning_mean, self.reasoning_sigma, chance.gauss(0.0, 1.0))
+        prompt = self.prompt_median * math.exp(self.prompt_sigma * rng.gauss(0.0, 1.0))
+        drawn = _log_normal(self.reasoning_mean, self.reasoning_sigma, rng.gauss(0.0, 1.0))
         reasoning = _clipped(drawn, 32, self.reasoning_most)
-        ratio = chance.uniform(self.ratio_least, self.ratio_most)
+        ratio = rng.uniform(self.ratio_least, self.ratio_most)
         return Lengths(
             prompt=_clipped(prompt, 8, self.prompt_most),
             reasoning=reasoning,
@@ -118,11 +118,11 @@ class SharedLengths:
         """Most tokens of reasoning and answer together."""
         return max(2, round(self.output.most))
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        prompt = round(self.prompt.draw(chance))
-        output = round(self.output.draw(chance))
-        return divided(prompt, output, output * self.share.draw(chance))
+        prompt = round(self.prompt.draw(rng))
+        output = round(self.output.draw(rng))
+        return divided(prompt, output, output * self.share.draw(rng))
 
 
 class Mixed:
@@ -138,10 +138,10 @@ class Mixed:
         """Most tokens of reasoning and answer together."""
         return max(source.longest_output for source in self._sources)
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        (source,) = chance.choices(self._sources, cum_weights=self._cumulative)
-        return source.draw(chance)
+        (source,) = rng.choices(self._sources, cum_weights=self._cumulative)
+        return source.draw(rng)
 
 
 def divided(prompt: int, output: int, reasoning: float) -> Lengths:

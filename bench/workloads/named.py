@@ -100,9 +100,9 @@ class TraceLengths:
         """Most tokens of reasoning and answer together."""
         return max(request.reasoning + request.answer for request in self.requests)
 
-    def draw(self, chance: random.Random) -> Lengths:
+    def draw(self, rng: random.Random) -> Lengths:
         """One request."""
-        return chance.choice(self.requests)
+        return rng.choice(self.requests)
 
 
 def named(name: str) -> Workload:

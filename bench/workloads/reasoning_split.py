@@ -37,7 +37,7 @@ def split_named(name: str) -> Split:
         return lambda prompt, output, _: divided(prompt, output, 0)
     if name == "servegen-r1":
         shares = r1_shares()
-        return lambda prompt, output, chance: divided(prompt, output, output * shares.draw(chance))
+        return lambda prompt, output, rng: divided(prompt, output, output * shares.draw(rng))
     if match := re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", name):
         reasoning, answer = float(match[1]), float(match[2])
         if reasoning + answer > 0:

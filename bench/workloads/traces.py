@@ -89,12 +89,12 @@ def load_trace(
         raise TraceError("holds no request below its header", path)
     reader = _format(first, format)
     needed = chosen if _needs_split(first, reader, chosen) else None
-    chance = random.Random(f"{seed}/split")
+    rng = random.Random(f"{seed}/split")
     found: list[tuple[float, Arrival]] = []
     count = 0
     for count, row in enumerate(islice(chain([first], lines), limit), 1):
         at = reader.time(row)  # before the rest: every line must be right, answered or not
-        lengths = _lengths(row, reader, needed, chance)
+        lengths = _lengths(row, reader, needed, rng)
         if lengths is not None:
             found.append((at, Arrival(0.0, lengths, _client(row, reader))))
         if count % PROGRESS_EVERY == 0:
@@ -261,9 +261,7 @@ def _needs_split(first: Row, reader: _Format, chosen: Split | None) -> bool:
     return True
 
 
-def _lengths(
-    row: Row, reader: _Format, split: Split | None, chance: random.Random
-) -> Lengths | None:
+def _lengths(row: Row, reader: _Format, split: Split | None, rng: random.Random) -> Lengths | None:
     """None: the request has no output, because it failed or nobody waited for it."""
     prompt = row.tokens(reader.prompt)
     if split is None:
@@ -271,7 +269,7 @@ def _lengths(
         output = reasoning + row.tokens("answer_tokens")
         return divided(prompt, output, reasoning) if output else None
     output = row.tokens(reader.output)
-    return split(prompt, output, chance) if output else None
+    return split(prompt, output, rng) if output else None
 
 
 def _client(row: Row, reader: _Format) -> str | None:

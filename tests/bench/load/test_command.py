@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -337,3 +338,12 @@ def test_what_cannot_be_done_is_one_line(
     assert (caught.value.code, out) == (code, "")
     assert err.startswith(f"pascal load: error: {message}")
     assert err.count("\n") == 1
+
+
+def test_the_command_imports_neither_plots_nor_engines() -> None:
+    code = (
+        "import sys; from bench.load import command; "
+        "print({'matplotlib', 'numpy', 'torch', 'vllm'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert ran.stdout == b"set()\n"

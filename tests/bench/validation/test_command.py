@@ -158,11 +158,11 @@ class TwoSpeeds:
         return found
 
     def steps(self, factor: float) -> list[LoggedStep]:
-        chance = random.Random(1)
+        rng = random.Random(1)
         found = []
         for _ in range(2000):
-            decodes = chance.randint(1, 16)
-            kv, prefill = decodes * chance.randint(50, 300), chance.choice([0, 0, 0, 40, 120])
+            decodes = rng.randint(1, 16)
+            kv, prefill = decodes * rng.randint(50, 300), rng.choice([0, 0, 0, 40, 120])
             took_s = factor * self.profile.step.seconds(decodes, kv, prefill, prefill**2)
             found.append(
                 LoggedStep(took_s, took_s, decodes, kv, prefill, prefill**2, int(prefill > 0))

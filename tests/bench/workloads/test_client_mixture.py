@@ -146,8 +146,8 @@ def test_lengths_are_drawn_by_requests() -> None:
     mixture = ClientMixture(
         (steady("a", 1.0, 1.0, prompt=5), steady("b", 3.0, 1.0, prompt=6)), 0.0, 600.0
     )
-    chance = random.Random(0)
-    prompts = [mixture.draw(chance).prompt for _ in range(8000)]
+    rng = random.Random(0)
+    prompts = [mixture.draw(rng).prompt for _ in range(8000)]
     assert prompts.count(6) == pytest.approx(6000, rel=0.03)
     assert mixture.longest_output == 20
 

@@ -22,9 +22,9 @@ TRACE = [Arrival(2.0 * turn, Lengths(10 + turn, 20, 30)) for turn in range(50)]
 
 
 def drawn(name: str, count: int = 30_000) -> list[Lengths]:
-    chance = random.Random(11)
+    rng = random.Random(11)
     lengths = named(name).lengths
-    return [lengths.draw(chance) for _ in range(count)]
+    return [lengths.draw(rng) for _ in range(count)]
 
 
 def means(found: list[Lengths]) -> tuple[float, float, float]:
@@ -69,7 +69,7 @@ def mean_of(law: Distribution) -> float:
 
 
 def mean_over_clients(mean: Callable[[SharedLengths], float]) -> float:
-    """Of all requests, without chance."""
+    """Of all requests, without rng."""
     total = requests = 0.0
     for client in deepseek_r1().clients:
         for window in client.windows:
@@ -160,8 +160,8 @@ def test_a_trace_as_a_workload() -> None:
     fast = list(workload.arrivals(5.0, 0))
     assert [a.at_s for a in fast] == pytest.approx([a.at_s / 10 for a in TRACE])
     assert next(workload.arrivals(5.0, 1)).lengths != TRACE[0].lengths
-    chance = random.Random(0)
-    assert {workload.lengths.draw(chance) for _ in range(1000)} == {a.lengths for a in TRACE}
+    rng = random.Random(0)
+    assert {workload.lengths.draw(rng) for _ in range(1000)} == {a.lengths for a in TRACE}
     assert workload.lengths.longest_output == 50
 
 

@@ -232,11 +232,11 @@ def test_what_is_reasoning_is_never_decided_silently(tmp_path: Path, text: str) 
 
 
 def test_splits() -> None:
-    chance = random.Random(0)
-    assert split_named("none")(5, 10, chance) == Lengths(5, 1, 9)
-    assert split_named("4:1")(5, 10, chance) == Lengths(5, 8, 2)
-    assert split_named("0:1")(0, 1, chance) == Lengths(1, 1, 1)
-    shares = [split_named("servegen-r1")(5, 1000, chance).reasoning / 1000 for _ in range(4000)]
+    rng = random.Random(0)
+    assert split_named("none")(5, 10, rng) == Lengths(5, 1, 9)
+    assert split_named("4:1")(5, 10, rng) == Lengths(5, 8, 2)
+    assert split_named("0:1")(0, 1, rng) == Lengths(1, 1, 1)
+    shares = [split_named("servegen-r1")(5, 1000, rng).reasoning / 1000 for _ in range(4000)]
     assert sum(shares) / len(shares) == pytest.approx(0.70, abs=0.02)
     for name in ("0:0", "4", "4:-1", "a:b", ""):
         with pytest.raises(SplitError):
