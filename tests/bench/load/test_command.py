@@ -210,7 +210,7 @@ async def test_the_command_reports_and_saves(tmp_path: Path) -> None:
     assert "ITL" not in rows
     assert "E2E" not in rows
     assert "goodput (qoe:0.99):" in out
-    assert "QoE here and by the server differ by at most 0.2500" in out
+    assert "QoE measured here and by the server differs by at most 0.2500" in out
     saved_text = (tmp_path / "out" / "r.json").read_text()
     saved = json.loads(saved_text)
     assert "secret-key" not in saved_text
@@ -255,7 +255,7 @@ async def test_lengths_are_not_forced_on_another_server() -> None:
         process = await command("--base-url", server.base_url, "--num-prompts=1", *lengths)
         _, err = (text.decode() for text in await process.communicate())
         assert process.returncode == 2
-        assert "is no pascal-serve (its model is owned by 'somebody')" in err
+        assert "is not pascal-serve (its model is owned by 'somebody')" in err
         assert err.count("\n") == 1
         assert server.requests == []
         sent = await command("--base-url", server.base_url, "--num-prompts=1", *AT_ONCE)
@@ -321,7 +321,7 @@ def test_a_workload_says_how_long_conversations_are() -> None:
     [
         ("--num-prompts none", 2, "argument --num-prompts: 'none' is not a whole number from 1"),
         ("--bogus 1", 2, "unrecognized arguments: --bogus"),
-        ("--families astrology", 2, "unknown family 'astrology'; there are "),
+        ("--families astrology", 2, "unknown family 'astrology'; known are "),
         ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
         ("--save-result --result-dir /dev/null/x", 2, "--result-dir /dev/null/x/.write"),
         ("--answer-len 5", 2, "--reasoning-len and --answer-len go together"),
