@@ -309,7 +309,7 @@ def _metrics(text: str) -> tuple[str, ...]:
     names = _names(text)
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
+            raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
     return names
 
 

@@ -294,7 +294,7 @@ async def test_a_trace_is_replayed_with_prompts_of_about_its_lengths(tmp_path: P
     ("flags", "message"),
     [
         ("--workload arena", "unknown workload 'arena'; did you mean arena-hard?"),
-        ("--trace {tmp}", "{tmp}: does not say what is reasoning; choose a split"),
+        ("--trace {tmp}", "{tmp}: has no reasoning lengths; choose a split"),
         ("--trace {tmp} --trace-split 4:1 --num-prompts 9", "--num-prompts 9: "),
     ],
 )

@@ -66,7 +66,7 @@ def test_goodput_as_in_vllm() -> None:
         ("--timeout soon", "'soon' is not a duration"),
         ("--base-url localhost:80", "'localhost:80' is not of the form http://HOST:PORT"),
         ("--base-url http://me:secret@h", "pass a key with --api-key"),
-        ("--percentile-metrics ttft,speed", "unknown metric 'speed'; there are ttft, ttfat"),
+        ("--percentile-metrics ttft,speed", "unknown metric 'speed'; known are ttft, ttfat"),
         ("--metric-percentiles 50,101", "'50,101' is not a list of percentiles"),
         ("--goodput itl:5", "'itl:5' does not begin with one of ttft"),
         ("--goodput ttft:fast", "'fast' is not a positive number"),

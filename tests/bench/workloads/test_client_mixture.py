@@ -163,7 +163,7 @@ def test_a_part_of_the_span() -> None:
     assert part.rate == pytest.approx((5 * 1 + 5 * 5) / 20)
     assert whole.between(600.0, 630.0).rate == whole.rate
     for start_s, end_s in ((0.0, 620.0), (610.0, 640.0), (620.0, 620.0)):
-        with pytest.raises(ValueError, match="is no part of 600-630 s"):
+        with pytest.raises(ValueError, match="is not part of 600-630 s"):
             whole.between(start_s, end_s)
     with pytest.raises(ValueError, match="no client sends anything"):
         whole.between(610.0, 620.0)

@@ -138,12 +138,12 @@ def test_tables_that_hold_nothing(tmp_path: Path) -> None:
         (
             "dataset_json",
             span("[1]"),
-            "span 0: is no dict",
+            "span 0: is not a dict",
         ),
         (
             "dataset_json",
             span("{-4: 1}"),
-            "span 0: has a value that is no number of tokens",
+            "span 0: has a value that is not a number of tokens",
         ),
     ],
 )
