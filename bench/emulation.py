@@ -1,14 +1,14 @@
-"""Do emulated instances keep real time? Starts them behind the real gateway, loads them, measures.
+"""Checks that emulated instances run in real time, behind the real gateway and under load.
 
-The question: how much of the time in which an emulated device had work did it compute? Below 1 the
-engine, its worker process or the machine was too slow for the modelled device, and every other
-figure of the run is worse than that device would have shown.
+The main result is the share of its time in which an emulated device computed. Below 1, the engine,
+its worker process or the machine was too slow for the modelled device. Then every other result is
+worse than that of the device would be.
 
-The load is a closed loop: so many requests on each instance, each followed by a new one. Their
-lengths vary little, so that placement, which looks at KV memory, spreads them about evenly. Their
-readers take tokens as fast as they come (a paced reader outlives its request in the engine), either
-as streams over WebSocket or, with ``--unread``, as a whole at the end, which spares the gateway and
-the clients most of their work.
+The load is a closed loop: a fixed number of requests on each instance, and a new one for each that
+ends. Their lengths vary little, so that placement, which looks at KV memory, spreads them about
+evenly. Their readers take tokens as fast as they arrive, because a paced reader outlives its
+request in the engine. Answers are streams over WebSocket. With ``--unread`` each arrives as a whole
+at its end, which spares the gateway and the clients most of their work.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ from bench.load.transport.pool import WebSockets
 from bench.load.transport.server_info import get_json, served_model
 from bench.load.transport.whole import WholeResponses
 from bench.policies.engine_process import ServerProcess
+from bench.reporting.console import FAILED, OK, give_up
 from bench.reporting.errors import BenchmarkError
 
 _STREAMS_PER_CONNECTION = 40
-_REASONING = (800, 1100)  # tokens, uniform; means as of Arena-Hard
+_REASONING = (800, 1100)  # tokens, uniform; means as in Arena-Hard
 _ANSWER = (700, 950)
 _RAMP_TIMEOUT_S = 120.0
 _REQUEST_S = 3600.0  # guards against a hang
@@ -52,7 +53,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to run."""
+    """Extent of a measurement."""
 
     profile: str = "h100-qwen32b"
     workers: int = 8
@@ -67,27 +68,27 @@ class InstanceResult:
     """One instance during the measurement."""
 
     instance_id: str
-    running: float  # mean
-    busy: float  # modelled time that passed on the device, as a share of the measurement's
-    starved: float  # share in which it stood idle although it had work, by its own account
+    running: float  # requests, mean
+    busy: float  # modelled time that passed on the device, as a share of real time
+    starved: float  # share in which it was idle although it had work, as it reports itself
     steps_per_s: float
     late_s: float  # mean, from a step's end until the engine took its tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The measurement. Cores are processor seconds per second."""
+    """Results of a measurement. Cores are processor seconds per second."""
 
     instances: tuple[InstanceResult, ...]
     seconds: float
-    ready_s: float  # from the start of the server until all instances were there
+    ready_s: float  # from the start of the server until all instances were ready
     gateway_cores: float
     worker_cores: float  # of all workers
     client_cores: float  # of this process
 
     @property
     def least_busy(self) -> float:
-        """The worst instance's."""
+        """`busy` of the slowest instance."""
         return min(instance.busy for instance in self.instances)
 
 
@@ -214,7 +215,7 @@ def _bodies(model: str, rng: random.Random) -> Iterator[dict[str, object]]:
 
 @dataclass(slots=True)
 class _Counters:
-    """Of one instance, from ``/metrics``."""
+    """Counters of one instance from ``/metrics``."""
 
     running: float = 0.0
     steps: float = 0.0
@@ -227,7 +228,7 @@ class _Counters:
 
 _SAMPLE = re.compile(r'^(\w+)\{instance="([^"]+)"[^}]*\} (\S+)$', re.MULTILINE)
 _FIELDS = {
-    "pascal_requests_running": "running",  # one sample a phase
+    "pascal_requests_running": "running",  # one sample per phase
     "pascal_emulated_steps_total": "steps",
     "pascal_emulated_seconds_total": "passed_s",
     "pascal_emulated_busy_seconds_total": "busy_s",
@@ -238,13 +239,13 @@ _FIELDS = {
 
 
 def parse_counters(text: str) -> dict[str, _Counters]:
-    """By instance. :param text: Prometheus text format, as the gateway writes it."""
-    found: dict[str, _Counters] = defaultdict(_Counters)
+    """Counters by instance; :param text: of ``/metrics``, in Prometheus text format."""
+    by_instance: dict[str, _Counters] = defaultdict(_Counters)
     for name, instance_id, value in _SAMPLE.findall(text):
         if (field := _FIELDS.get(name)) is not None:
-            counters = found[instance_id]
+            counters = by_instance[instance_id]
             setattr(counters, field, getattr(counters, field) + float(value))
-    return dict(found)
+    return dict(by_instance)
 
 
 async def _counters(base_url: str) -> dict[str, _Counters]:
@@ -260,7 +261,7 @@ async def _counters(base_url: str) -> dict[str, _Counters]:
 
 
 async def _until_loaded(base_url: str, options: Options) -> None:
-    """Until the instances together run what they should, or no more will come."""
+    """Wait until the instances together run nearly all requests."""
     deadline_s = time.monotonic() + _RAMP_TIMEOUT_S
     wanted = 0.97 * options.workers * options.running
     while time.monotonic() < deadline_s:
@@ -283,7 +284,9 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
     instances = []
     for instance_id, then in before.items():
         now = after[instance_id]
-        passed_s = now.passed_s - then.passed_s  # by the worker's clock: its figures come late
+        passed_s = (
+            now.passed_s - then.passed_s
+        )  # by the worker's clock, because its counters arrive late
         modelled_s = now.busy_s + now.stalled_s - then.busy_s - then.stalled_s
         steps = now.steps - then.steps
         instances.append(
@@ -303,7 +306,7 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
 
 
 def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
-    """Processor time so far: of the gateway, its children and this process."""
+    """Processor time so far of the gateway, of its children, and of this process, in seconds."""
 
     def fields(pid: str) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -313,18 +316,18 @@ def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
 
     workers_s = 0.0
     for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it has just ended
             if int((values := fields(path.name))[1]) == gateway_pid:
                 workers_s += seconds(values)
-    own = os.times()
-    return seconds(fields(str(gateway_pid))), workers_s, own.user + own.system
+    times = os.times()
+    return seconds(fields(str(gateway_pid))), workers_s, times.user + times.system
 
 
 # ---- command line
 
 
 def print_results(results: Results, console: Console) -> None:
-    """A table, and who used the processor."""
+    """Print a table of the instances, and the use of the processor."""
     table = Table("instance", "running", "busy", "starved", "steps/s", "late, ms")
     for instance in results.instances:
         table.add_row(
@@ -344,18 +347,24 @@ def print_results(results: Results, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m bench.emulation``; 1 if an instance was busy for less than ``--at-least``."""
+    """``python -m bench.emulation``; :return: 1 if an instance was less busy than ``--at-least``."""
     defaults = Options()
     parser = argparse.ArgumentParser(
         prog="python -m bench.emulation", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--emulate", default=defaults.profile, metavar="PROFILE")
     parser.add_argument("--workers", type=int, default=defaults.workers)
-    parser.add_argument("--running", type=int, default=defaults.running, help="on each instance")
+    parser.add_argument(
+        "--running", type=int, default=defaults.running, help="requests on each instance"
+    )
     parser.add_argument("--seconds", type=float, default=defaults.seconds)
-    parser.add_argument("--unread", action="store_true", help="answers as a whole, no streams")
+    parser.add_argument(
+        "--unread", action="store_true", help="take answers as a whole, not as streams"
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--at-least", type=float, default=0.95, help="least busy share")
+    parser.add_argument(
+        "--at-least", type=float, default=0.95, help="smallest busy share that passes"
+    )
     args = parser.parse_args(argv)
     options = Options(
         profile=args.emulate,
@@ -368,10 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = asyncio.run(measure(options))
     except (ServerError, BenchmarkError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return give_up(FAILED, f"error: {error}", "bench.emulation")
     print_results(results, Console())
-    return 0 if results.least_busy >= args.at_least else 1
+    return OK if results.least_busy >= args.at_least else FAILED
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Scheduling policies on real engines: the same arrivals through each, in real time, on CPU cores.
+"""Scheduling policies on real engines: each serves the same arrivals in real time, on CPU cores.
 
-`run_engines` starts one process per core. In each round it measures what a step of its engine
-takes, derives from it the load and the readers' pace, and lets the same requests arrive under every
-policy: the oracle, which is vLLM's own order with memory for all, and then the four policies with
-half of the KV memory that the oracle used in the mean.
+`run_engines` starts one process per core. Each round of a process has three steps:
 
-Prompts and outputs are a fifth as long as those that are simulated, and so are quanta and water
-marks. All times follow the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps.
-A run begins with the requests of a steady state, some steps before the window whose arrivals are
-measured; load goes on while they are finished, but not for ever.
+1. It measures the time of an engine step, and derives the load and the readers' pace from it.
+2. It runs the oracle, which is vLLM's own order with enough memory for all requests.
+3. It runs every policy on the same requests with half of the KV memory that the oracle used on
+   average.
 
-Imports no vLLM: the engine is `bench.policies.timed_engine`, in the processes that are started.
+Prompts, outputs, quanta and water marks are a fifth of those that are simulated. All times are
+multiples of the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps. A run begins
+with the requests of a steady state, some steps before the window whose arrivals are measured. Load
+goes on while these finish, up to a limit.
+
+Imports no vLLM: the engine is `bench.policies.timed_engine`, in the child processes.
 """
 
 from __future__ import annotations
@@ -39,49 +41,49 @@ from workers.settings import WorkerSettings
 if TYPE_CHECKING:
     from bench.policies.timed_engine import TimedEngine
 
-# Real outputs are so much shorter than the modelled ones; `BIN_TOKENS` counts modelled tokens.
+# Modelled lengths are real lengths times this; `BIN_TOKENS` counts modelled tokens.
 SCALE: Final = 5
 LEAST_TOKENS: Final = 8
-# Two in a hundred are longer and are cut, or every run would end with one of them alone.
+# 2% of requests are longer and are cut. Otherwise every run would end with one of them alone.
 MOST: Final = Lengths(prompt=160, reasoning=1000, answer=500)
 
-# As a 32B model on an H100 under load: 33 ms a step, 100 ms a token.
+# As a 32B model on an H100 under load: 33 ms per step, 100 ms per token.
 STEPS_PER_TOKEN: Final = 3
 
-_LEAST_RUNNING: Final = 8  # of the burst with which the step is measured
-_PLENTY_BLOCKS: Final = 2048  # KV memory for everybody
+_LEAST_RUNNING: Final = 8  # of the burst that measures the step
+_PLENTY_BLOCKS: Final = 2048  # KV memory for all requests
 _CORES: Final = 2
-_SEEDS_APART: Final = 100  # of two processes
+_SEEDS_APART: Final = 100  # of the two processes
 
 SETTINGS: Final = WorkerSettings(
     instance_id="bench",
     listen="unix:/dev/null",
     model=str(ROOT / "models" / "tiny-reasoner"),
     served_model_name="tiny",
-    max_num_seqs=256,  # memory is to be what is scarce
+    max_num_seqs=256,  # so that memory limits, not slots
     kv_blocks=_PLENTY_BLOCKS + 1,  # vLLM never gives the first one out
-    block_size=32,  # the least that vLLM's CPU attention takes
+    block_size=32,  # the smallest that vLLM's CPU attention supports
     kv_offload_gib=0.5,  # more than all KV of a run
 )
 
 
 class Extent(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process measures."""
+    """Extent of the measurement in one process."""
 
-    seed: int  # of the first round; the others' follow
+    seed: int  # of the first round; later rounds count up
     rounds: int  # runs of each policy
-    running: int = 48  # requests that the oracle has running in the mean
+    running: int = 48  # requests that the oracle runs on average
     warm_steps: int = 100
     window_steps: int = 900
     cool_steps: int = 100
-    burst: int = 64  # requests with which the step is measured
+    burst: int = 64  # requests that measure the step
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What arrives and how it is read, from what the engine can do."""
+    """Arrivals and readers' pace, derived from the speed of the engine."""
 
-    step_s: float  # with as many running as planned
+    step_s: float  # with the planned number of running requests
     rate: float  # requests per second
 
     @property
@@ -93,9 +95,9 @@ class Load:
 def run_engines(quick: bool, progress: Callable[[str], None]) -> list[PolicyRun]:
     """Measure all policies; under each seed in the result there is a run of each.
 
-    Figures are of scaled requests (see the module), but `reasoning_tokens` is scaled back.
+    Results are those of scaled requests (see the module), but `reasoning_tokens` is scaled back.
 
-    :param progress: called with lines for people, from several threads, one at a time.
+    :param progress: called with lines for the user, from several threads, one at a time.
     :raises ProcessFailed: if a process failed.
     """
     cores = sorted(os.sched_getaffinity(0))[:_CORES]
@@ -115,7 +117,7 @@ def run_engines(quick: bool, progress: Callable[[str], None]) -> list[PolicyRun]
 
 
 def scaled(lengths: Lengths) -> Lengths:
-    """A request that this engine is as long busy with as a GPU with the modelled one, in steps."""
+    """The modelled request with all lengths divided by `SCALE`, within bounds."""
 
     def fitted(tokens: int, most: int) -> int:
         return max(LEAST_TOKENS, min(most, round(tokens / SCALE)))
@@ -128,17 +130,17 @@ def scaled(lengths: Lengths) -> Lengths:
 
 
 class ScaledLengths:
-    """Lengths of `ARENA_HARD`, scaled."""
+    """Scaled lengths of `ARENA_HARD`."""
 
     longest_output = MOST.reasoning + MOST.answer
 
     def draw(self, rng: random.Random) -> Lengths:
-        """One request."""
+        """Draw the lengths of one request."""
         return scaled(ARENA_HARD.draw(rng))
 
 
 def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
-    """The requests of a steady state, and those that come later."""
+    """The requests of a steady state at time 0, and later arrivals."""
     lengths = ScaledLengths()
     coming = itertools.takewhile(
         lambda arrival: arrival.at_s < until_s, poisson(load.rate, lengths, seed)
@@ -148,9 +150,9 @@ def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
 
 
 def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
-    """The load under which the oracle has so many requests running in the mean.
+    """The load under which the oracle runs ``running`` requests on average (Little's law).
 
-    :param steps: batch sizes and seconds; medians over groups of sizes count.
+    :param steps: batch sizes and seconds. A line is fitted to medians over groups of sizes.
     """
     groups: defaultdict[int, list[float]] = defaultdict(list)
     for size, seconds in steps:
@@ -166,14 +168,14 @@ def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
 
 
 def numbers(policy: str, load: Load) -> PolicySettings:
-    """A policy's numbers for requests and steps of this size."""
+    """The settings of a policy for requests and steps of this size."""
     tau_s = load.tau_s
     return PolicySettings(
         policy="fcfs" if policy == ORACLE else policy,
         quantum_tokens=500 // SCALE,
         demotion_tokens=5000 // SCALE,
         low_water_s=20 * tau_s,
-        # Half of the default: answers are a fifth as long, and would be urgent to their end.
+        # Half of the default. Answers are a fifth as long and would always be urgent.
         high_water_s=60 * tau_s,
         starvation_s=300 * tau_s,
         min_run_tokens=64 // SCALE,
@@ -183,8 +185,8 @@ def numbers(policy: str, load: Load) -> PolicySettings:
     )
 
 
-def turns(round_number: int, seed: int) -> list[str]:
-    """The order of the policies in a round; the oracle's run says how much memory they get."""
+def policy_order(round_number: int, seed: int) -> list[str]:
+    """The order of policies in a round. The oracle is first: its run determines their memory."""
     first = (round_number + seed // _SEEDS_APART) % len(POLICIES)
     return [ORACLE, *POLICIES[first:], *POLICIES[:first]]
 
@@ -193,20 +195,20 @@ def turns(round_number: int, seed: int) -> list[str]:
 
 
 def measure(extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
-    """Run everything in this process, which must not have imported vLLM."""
+    """Measure in this process, which must not have imported vLLM."""
     from bench.policies.timed_engine import TimedEngine
 
     engine = TimedEngine(SETTINGS)
     runs: list[PolicyRun] = []
     for round_number in range(extent.rounds):
-        # Anew, for a machine that others use too is not always as fast.
+        # In every round, because the speed of a shared machine changes.
         load = _calibrate(engine, extent)
         progress(
             f"a step with {extent.running} running takes {load.step_s * 1e3:.1f} ms: "
             f"{load.rate:.1f} requests/s, read at {1 / load.tau_s:.0f} tokens/s"
         )
         kv_blocks = _PLENTY_BLOCKS
-        for policy in turns(round_number, extent.seed):
+        for policy in policy_order(round_number, extent.seed):
             run, half_blocks = _run(
                 engine, extent, load, policy, kv_blocks, extent.seed + round_number
             )
@@ -230,7 +232,7 @@ def _calibrate(engine: TimedEngine, extent: Extent) -> Load:
 def _run(
     engine: TimedEngine, extent: Extent, load: Load, policy: str, kv_blocks: int, seed: int
 ) -> tuple[PolicyRun, int]:
-    """:return: also half of the KV blocks in use, in the mean over the steps of the window."""
+    """Run one policy; :return: also half of the KV blocks in use, averaged over the window."""
     begin_s = extent.warm_steps * load.step_s
     end_s = begin_s + extent.window_steps * load.step_s
     requests = arrivals(load, seed, end_s + extent.cool_steps * load.step_s)
@@ -252,7 +254,7 @@ def _run(
 
 
 def least_blocks(requests: Sequence[Timeline]) -> int:
-    """With fewer blocks the longest request would never come to its end."""
+    """The fewest blocks with which the longest request can finish."""
     lengths = (one.lengths for one in requests)
     longest = max(one.prompt + one.reasoning + one.answer for one in lengths)
     assert SETTINGS.block_size is not None

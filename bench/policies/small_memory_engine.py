@@ -1,7 +1,6 @@
-"""A real engine in this process with little KV memory, whose policy is exchanged while it is idle.
+"""A real engine in this process with little KV memory, which runs the same requests repeatedly.
 
-Starting an engine takes longer than the runs that are compared on it. Import only in a process of
-its own: the environment is set here, before vLLM and torch read it.
+Import this module only in a process of its own (`bench.policies.local_engine`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from workers.settings import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Greedy requests."""
+    """Greedy requests that run together."""
 
     requests: int
     output_tokens: int  # of each
@@ -32,12 +31,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the load came to."""
+    """Outputs and totals of one run of the load."""
 
     outputs: list[list[int]]  # in the order of the prompts
     preemptions: int
     computed_tokens: int
-    reloaded_tokens: int  # after preemptions, as are the next
+    reloaded_tokens: int  # after preemptions, as the next
     recomputed_tokens: int
 
     def compared_with(self, reference: Run) -> dict[str, int]:
@@ -53,10 +52,10 @@ class Run:
 
 
 class SmallMemoryEngine(LocalEngine):
-    """The engine, and the load that it runs."""
+    """The engine and its load."""
 
     def __init__(self, settings: WorkerSettings, load: Load) -> None:
-        """Load the model."""
+        """Load the model; takes seconds."""
         super().__init__(settings)
         self._policy_settings = policy_settings(phase_config(self.config))
         self._load = load
@@ -82,7 +81,7 @@ class SmallMemoryEngine(LocalEngine):
         self.scheduler.schedule = counted  # type: ignore[method-assign]  # this one only
 
     def use(self, policy: str, resume: str) -> None:
-        """Go on with this policy and way to resume, and with nothing cached or offloaded."""
+        """Use this policy and way to resume, with nothing cached or offloaded."""
         self.finish()
         self.forget()
         if self.scheduler._offload is not None:
@@ -91,7 +90,7 @@ class SmallMemoryEngine(LocalEngine):
         self.use_policy(PolicySettings(**(numbers | {"policy": policy})))
 
     def run(self, at_once: int | None = None) -> Run:
-        """The whole load, so many requests at a time; None: all of them."""
+        """Run the whole load, ``at_once`` requests at a time; None: all of them."""
         before, computed_before = self.scheduler.phase_stats(), self._computed_tokens
         self._runs += 1
         outputs: list[list[int]] = [[] for _ in self._prompts]
@@ -115,7 +114,7 @@ class SmallMemoryEngine(LocalEngine):
         )
 
     def before_step(self, step: int) -> None:
-        """For whoever meddles with a run."""
+        """Do nothing; tests override this to disturb a run."""
 
     def _add(self, index: int) -> None:
         params = SamplingParams(

@@ -43,26 +43,26 @@ DEFAULT: Final = "default"
 SLACK: Final = "slack"
 
 OUTPUT_TOKENS: Final = 360  # of each request
-KV_BLOCKS: Final = 96  # for eight of them at their ends
-BLOCK_SIZE: Final = 32  # the least that vLLM's CPU attention takes
-# What is offered, in multiples of what the server without the plugin got done in a burst. That
-# says too little, for a burst ends with a few requests alone.
+KV_BLOCKS: Final = 96  # for eight finished requests
+BLOCK_SIZE: Final = 32  # the smallest that vLLM's CPU attention supports
+# Offered load, as a multiple of the throughput of the server without the plugin in a burst. Above
+# 1, because a burst ends with a few requests alone and so underestimates the throughput.
 LOAD: Final = 1.5
 BURST: Final = 24  # requests
-# Thoughts over the others often take more than the whole output.
+# The reasoning of other families often exceeds the whole output.
 FAMILIES: Final = tuple(sorted({*problems.FAMILIES} - {"sums", "sorting"}))
 
 _MODEL_NAME: Final = "tiny"
-_START_S: Final = 300.0  # guards against a hang, as the next
+_START_S: Final = 300.0  # guards against a hang, as the next one
 _REQUEST_S: Final = 300.0
 
 
 def run_stock(quick: bool, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Figures of both servers, and those of the plugin's as ratios to the other's.
+    """Results of both servers, and ratios of the server with the plugin to the other one.
 
     :return: for "default" and "slack" the requests `completed` and `failed`, `ttft_s`, `e2e_s`,
-        `slo_violations` of a reader with 10 tokens/s, and `preemptions`; `ttft_p99_ratio` and
-        `ttft_mean_ratio`.
+        the `slo_violations` of readers with 10 tokens/s, and `preemptions`. In addition
+        `ttft_p99_ratio` and `ttft_mean_ratio`.
     :raises ProcessFailed: if a server does not start, or dies.
     """
     return asyncio.run(_measure(22.0 if quick else 60.0, progress))
@@ -113,7 +113,7 @@ def side(results: Sequence[RequestResult], preemptions: int) -> dict[str, Any]:
 
 
 def ratio(sides: Sequence[dict[str, Any]], key: str) -> float | None:
-    """Of the second side's TTFT to the first's; None where one has none."""
+    """Ratio of the second side's TTFT to the first's; None if one has none."""
     default, slack = (one["ttft_s"][key] for one in sides)
     return slack / default if default and slack is not None else None
 

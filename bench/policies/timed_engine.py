@@ -1,8 +1,8 @@
-"""A real engine in this process, under requests that arrive in real time, or its processor's.
+"""A real engine in this process that serves requests as they arrive, on a chosen clock.
 
-Steps vLLM's `LLMEngine` itself and stamps every token at the end of the step that made it. The
-policy is exchanged between runs. What arrives when is decided by `bench.policies.real_engines`.
-Import only in a process of its own: the environment is set here, before vLLM and torch read it.
+It steps vLLM's `LLMEngine` itself, and stamps every token at the end of its step. It does not
+choose arrivals (`bench.policies.real_engines` does). Import this module only in a process of its
+own (`bench.policies.local_engine`).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _WORDS = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One engine step that generated something."""
+    """One engine step that generated tokens."""
 
     ended_s: float
     seconds: float
-    tokens: int  # generated: one for each request that took part
+    tokens: int  # generated: one for each request in the batch
     kv_blocks: int  # in use after it
-    prefill: bool  # somebody's first token after arrival or preemption was among them
+    prefill: bool  # it generated a request's first token after arrival or preemption
 
 
 @dataclass(slots=True)
 class EngineRun:
-    """What the engine did in one run."""
+    """Steps and totals of one run."""
 
     steps: list[Step] = field(default_factory=list)
     generated_tokens: int = 0
@@ -58,7 +58,7 @@ class EngineRun:
 class _Live:
     """A request in the engine."""
 
-    record: Request  # the scheduler's, which outlives the request there
+    record: Request  # the scheduler's record, which stays valid after the request has ended
     timeline: Timeline
     generated: int = 0
 
@@ -96,12 +96,12 @@ class TimedEngine(LocalEngine):
         measured: Sequence[Timeline],
         least_running: int = 0,
     ) -> EngineRun:
-        """Let requests arrive and fill in their timelines; all times are from the start of the run.
+        """Serve requests and fill in their timelines; all times count from the start of the run.
 
-        Ends when ``measured`` are finished, or fewer than ``least_running`` are left of requests
-        that have all arrived; what is still running then is dropped.
+        Ends when ``measured`` are finished. It also ends when all requests have arrived and fewer
+        than ``least_running`` of them are left; these are dropped.
 
-        :param kv_blocks: of the engine's memory, what requests may use.
+        :param kv_blocks: the part of the engine's memory that requests may use.
         :param requests: in the order of their arrival.
         """
         self._withhold_but(kv_blocks)
@@ -129,11 +129,11 @@ class TimedEngine(LocalEngine):
         return run
 
     def _add(self, timeline: Timeline, tau_s: float) -> None:
-        """Queue a request with forced lengths, whose prompt is like no other's."""
+        """Queue a request with forced lengths and a random prompt."""
         self._names += 1
         name = f"request-{self._names}"
         lengths = timeline.lengths
-        told = {
+        request_facts = {
             "request_id": name,
             "phase": Phase.REASONING.value,
             "pace": {"tau_s": tau_s},
@@ -146,7 +146,7 @@ class TimedEngine(LocalEngine):
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={REQUEST_KEY: told},
+            extra_args={REQUEST_KEY: request_facts},
         )
         prompt = tokens_input(self._rng.choices(_WORDS, k=lengths.prompt))
         internal_id = self.llm.add_request(name, prompt, params)
@@ -177,16 +177,13 @@ class TimedEngine(LocalEngine):
         run.kv_peak_blocks = max(run.kv_peak_blocks, used)
 
     def _check_lengths(self, live: _Live) -> None:
-        """A timeline is only true if the lengths came out as they were forced."""
+        """Check that the forced lengths were kept; otherwise the timeline is wrong."""
         output, lengths = list(live.record.output_token_ids), live.timeline.lengths
         assert len(output) == lengths.reasoning + lengths.answer
         assert output.index(self._boundary) == lengths.reasoning - 1
 
     def _withhold_but(self, kv_blocks: int) -> None:
-        """Forget all KV and let requests have so many blocks, as if the engine had no more.
-
-        One engine for all runs: vLLM keeps its KV connector once per process.
-        """
+        """Discard all KV, and hold blocks back until requests can use only ``kv_blocks``."""
         self._pool.free_blocks(self._withheld)
         self.forget()
         self._withheld = self._pool.get_new_blocks(self._pool.get_num_free_blocks() - kv_blocks)

@@ -33,23 +33,23 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests, and what they are served with."""
+    """Requests, with the policy and the memory that serve them."""
 
     name: str
     requests: tuple[tuple[float, int, int, int], ...]  # arrival_s, prompt, reasoning, answer
     policy: str
     numbers: dict[str, Any]  # of `PolicySettings`
-    kv_blocks: int  # that requests may have
+    kv_blocks: int  # for requests
 
     def timelines(self) -> list[Timeline]:
-        """The requests, to be filled in."""
+        """Empty timelines of the requests."""
         return [Timeline(at_s, Lengths(*lengths)) for at_s, *lengths in self.requests]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of a trace: seconds from the start of the trace, the engine's own times.
+    """One request of a trace, in seconds from the start of the trace.
 
-    Not the reader's: pacing would hide what is to be compared.
+    These are the engine's times. The reader's times would not do: pacing hides differences.
     """
 
     arrival_s: float
@@ -60,7 +60,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, timeline: Timeline) -> Served:
-        """From a finished request's timeline."""
+        """The times of a finished request."""
         assert timeline.finished_s is not None
         return cls(
             arrival_s=timeline.arrival_s,
@@ -88,7 +88,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a trace on a real engine."""
+    """One replay of a trace on a real engine."""
 
     requests: tuple[Served, ...]
     header: Header
@@ -96,21 +96,21 @@ class Replayed:
 
     @property
     def share(self) -> Share:
-        """How quiet the machine was, while the engine had work."""
+        """Share of the processor while the engine had work."""
         return Share(
             sum(step.wall_s for step in self.steps), sum(step.processor_s for step in self.steps)
         )
 
 
 class ReplayEngine(EngineProcess):
-    """One real engine, in a process of its own. A context manager: it ends with the block."""
+    """One real engine in a process of its own, which ends with the ``with`` block."""
 
     def __init__(self, settings: WorkerSettings, clock: ClockName, core: int | None) -> None:
-        """:param core: to which the process is pinned; None: to none."""
+        """:param core: the core on which it runs; None: any."""
         super().__init__("the engine", __name__, core=core)
         self._folder = tempfile.TemporaryDirectory(prefix="pascal-replay-")
         self._step_log = Path(self._folder.name) / f"engine{SUFFIX}"
-        self._logged = 0  # steps, of those that were returned
+        self._logged = 0  # number of steps that were returned
         settings = msgspec.structs.replace(settings, step_log=str(self._step_log))
         self._start = Start(settings=settings, clock=clock)
 

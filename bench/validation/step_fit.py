@@ -29,11 +29,11 @@ from workers.emulation.device import BatchTable, StepTimes
 from workers.step_log import LoggedStep
 
 LEAST_STEPS = 200
-_MOST_STEPS = 20_000  # more tell nothing new; they are thinned out evenly
+_MOST_STEPS = 20_000  # more do not improve the fit; every n-th is used
 _LEAST_AT_KNOT = 40  # steps between two knots of the table
 _ROUNDS = 12  # of reweighting; the weights hardly change after five
-_HUBER = 1.345  # deviations; 95% as efficient as least squares where nothing is held up
-_WORST = 5.0  # times the model: what is beyond is not the engine
+_HUBER = 1.345  # deviations; 95% as efficient as least squares without outliers
+_WORST = 5.0  # times the model; a longer step was not the engine's fault
 _NOTHING_S = 1e-12  # a profile's numbers are above 0
 _WINDOW = 50  # steps whose sum is judged
 
@@ -45,29 +45,29 @@ _Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 class FitError(BenchmarkError):
-    """The steps do not suffice; the message says what is missing."""
+    """The steps do not suffice for a fit; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What was found, and how well it describes the steps that it was fitted to."""
+    """Fitted times, and their errors on the same steps."""
 
     times: StepTimes
     steps: int
     median_error: float  # of a step, relative
     window_error: float  # of the sum of 50 successive steps, relative, mean
-    share: Share  # of the steps
+    share: Share  # of the processor, in the steps
 
 
 def seconds_of(step: LoggedStep, clock: ClockName) -> float:
-    """What a step took."""
+    """Measured time of a step."""
     return step.wall_s if clock == "wall" else step.processor_s
 
 
 def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
     """Fit the model to steps.
 
-    :raises FitError: if they are too few, or nobody decodes or nothing is prefilled in them.
+    :raises FitError: if they are too few, or none of them decodes or prefills.
     """
     stride = -(-len(steps) // _MOST_STEPS) or 1
     used = [step for step in steps[::stride] if seconds_of(step, clock) > 0.0]
@@ -94,7 +94,7 @@ def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
 
 
 def modelled_s(times: StepTimes, step: LoggedStep) -> float:
-    """What a step should have taken."""
+    """Modelled time of a step."""
     return times.seconds(
         step.decodes, step.decode_kv_tokens, step.prefill_tokens, step.prefill_tokens2
     )
@@ -109,11 +109,11 @@ def _window_error(took: Sequence[float], modelled: Sequence[float]) -> float:
 
 
 def _knots(decodes: Iterable[int]) -> list[int]:
-    """Batch sizes of the table: closer where batches are small, none without enough steps."""
+    """Batch sizes of the table: denser for small batches, and only where there are enough steps."""
     sizes = sorted(size for size in decodes if size)
     wanted = sorted({round(1.5**power) for power in range(20)})
     knots: list[int] = []
-    since = 0  # where the last knot stands among the sizes
+    since = 0  # index of the last knot among the sizes
     for size in wanted:
         reached = sum(1 for other in sizes[since:] if other <= size)
         left = len(sizes) - since - reached
@@ -157,7 +157,7 @@ def _times(values: _Floats, knots: Sequence[int]) -> StepTimes:
 
 
 def _slope(knots: Sequence[int], table: Sequence[float]) -> float:
-    """Of the whole table: with it batches beyond the last knot go on."""
+    """Slope of the whole table, used for batches beyond the last knot."""
     return (table[-1] - table[0]) / (knots[-1] - knots[0]) if len(knots) > 1 else 0.0
 
 
@@ -165,7 +165,7 @@ def _slope(knots: Sequence[int], table: Sequence[float]) -> float:
 
 
 def _not_negative(columns: _Floats, took: _Floats) -> _Floats:
-    """Nothing saves time: leave out the columns that would, one after another."""
+    """Coefficients of at least 0: columns with negative ones are removed, one after another."""
     kept = list(range(columns.shape[1]))
     while True:
         values = np.zeros(columns.shape[1])

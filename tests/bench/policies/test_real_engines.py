@@ -23,8 +23,8 @@ from bench.policies.real_engines import (
     load_for,
     measure_apart,
     numbers,
+    policy_order,
     scaled,
-    turns,
 )
 from bench.simulator.results import ORACLE, policy_result
 from bench.simulator.timeline import Timeline
@@ -89,8 +89,8 @@ def test_times_follow_the_step(policy: str) -> None:
     assert found.quantum_tokens * SCALE == default.quantum_tokens
 
 
-def test_the_oracle_goes_first_and_the_others_take_turns() -> None:
-    orders = [turns(number, seed) for number in range(4) for seed in (100, 200)]
+def test_the_oracle_goes_first_and_the_others_take_policy_order() -> None:
+    orders = [policy_order(number, seed) for number in range(4) for seed in (100, 200)]
     assert all(order[0] == ORACLE for order in orders)
     assert all(sorted(order[1:]) == sorted(POLICIES) for order in orders)
     assert {order[1] for order in orders} == set(POLICIES)
@@ -107,7 +107,7 @@ def test_every_policy_serves_the_same_requests_with_exact_lengths() -> None:
         seed=100, rounds=1, running=8, warm_steps=0, window_steps=200, cool_steps=0, burst=24
     )
     runs = measure_apart(core, extent, lines.append)
-    assert [run.policy for run in runs] == turns(0, 100)
+    assert [run.policy for run in runs] == policy_order(0, 100)
     assert len({tuple(r.reasoning_tokens for r in run.requests) for run in runs}) == 1
     oracle = runs[0]
     assert len(oracle.requests) >= 3

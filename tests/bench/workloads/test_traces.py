@@ -209,7 +209,11 @@ def test_files_that_are_no_traces(tmp_path: Path) -> None:
     fails("a,b,a\n1,2,3\n", "trace:1: a: is there twice")
     fails("a,b\n1,2\n", "has the columns of no known format: a, b .*mooncake: input_length")
     fails("client,window_start_s\n1,2\n", "is a table of clients, not of requests")
-    fails(PLAIN, "is not a trace of format azure: it lacks ContextTokens, GeneratedTokens", format="azure")
+    fails(
+        PLAIN,
+        "is not a trace of format azure: it lacks ContextTokens, GeneratedTokens",
+        format="azure",
+    )
     fails(PLAIN, "unknown format 'csv'; known are auto, azure, burstgpt", format="csv")
     fails(PLAIN.encode() + b"\xff\n", "trace:4: not UTF-8 text")
     fails(gzip.compress(PLAIN.encode())[:-9], "trace: the gzip file is broken")
