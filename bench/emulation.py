@@ -347,7 +347,7 @@ def print_results(results: Results, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m bench.emulation``; :return: 1 if an instance was less busy than ``--at-least``."""
+    """``python -m bench.emulation``; :return: 1 if an instance was too idle."""
     defaults = Options()
     parser = argparse.ArgumentParser(
         prog="python -m bench.emulation", description=(__doc__ or "").partition("\n")[0]

@@ -170,7 +170,7 @@ class _Link:
         return message
 
     async def tokens(self, request_id: str, count: int) -> tuple[list[int], Finish | None]:
-        """The next ``count`` tokens of a request or more, or all until its end; and how it ended."""
+        """At least ``count`` tokens of a request, or all until its end; and how it ended."""
         token_ids: list[int] = []
         while True:
             message = await self.receive()
