@@ -1,4 +1,4 @@
-"""What the reproduction simulates: loads that mean the same everywhere, sections without gaps."""
+"""Cases of the reproduction: comparable loads, and sections without gaps."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ def test_the_evaluation_is_whole_and_every_section_is_there(scope: Scope) -> Non
     assert all(len(cases) == len(scope.seeds) for cases in plan["evaluation"].values())
 
 
-def test_baselines_get_the_same_requests_and_nobody_moves() -> None:
+def test_baselines_get_the_same_requests_and_move_none() -> None:
     plan = sections(FULL)
     for workload in WORKLOADS:
-        mine = plan["evaluation"][workload, "high", "slack"]
+        evaluated = plan["evaluation"][workload, "high", "slack"]
         for policy in ("slack", *BASELINES):
             cases = plan["baselines"][workload, policy]
             assert [case.boundary for case in cases] == ["off"] * len(FULL.seeds)
             assert [case.policy for case in cases] == [policy] * len(FULL.seeds)
-            for case, its in zip(cases, mine, strict=True):
-                assert (case.rate, case.seed, case.kv_blocks) == (its.rate, its.seed, its.kv_blocks)
+            for case, other in zip(cases, evaluated, strict=True):
+                assert (case.rate, case.seed) == (other.rate, other.seed)
+                assert case.kv_blocks == other.kv_blocks
         for policy in (ORACLE, "fcfs", "rr"):
             same = plan["evaluation"][workload, "high", policy]
             assert plan["baselines"][workload, policy] == same
@@ -75,7 +76,7 @@ def test_policies_get_the_same_requests_and_the_oracle_more_memory() -> None:
 
 
 def test_a_load_is_a_share_of_the_memory() -> None:
-    """By Little's law, with the profile's own step times."""
+    """By Little's law and the step times of the profile."""
     step = load_profile("h100-qwen32b").step
     found = sustained("arena-hard", 0.87, 8, blocks(1.0))
     held = 0.87 * 90_000
@@ -88,16 +89,20 @@ def test_a_load_is_a_share_of_the_memory() -> None:
     assert sustained("alpacaeval", 0.87, 8, blocks(1.0)).rate > 2 * found.rate
 
 
-def test_the_capped_get_half_of_what_the_oracle_took_and_the_same_requests() -> None:
+def test_other_policies_get_half_of_the_oracle_s_memory_and_the_same_requests() -> None:
     (oracle,) = characterised(QUICK).values()
     rest = capped({case: 3000 + case.seed for case in oracle})
     assert {policy for (policy,) in rest} == set(POLICIES) - {ORACLE}
     for cases in rest.values():
         assert [case.seed for case in cases] == list(QUICK.characterised_seeds)
-        for case, its in zip(cases, oracle, strict=True):
+        for case, other in zip(cases, oracle, strict=True):
             assert case.kv_blocks == (3000 + case.seed) // 2
-            assert (case.rate, case.extent, case.longest) == (its.rate, its.extent, its.longest)
-    # However little the oracle took, the longest request fits.
+            assert (case.rate, case.extent, case.longest) == (
+                other.rate,
+                other.extent,
+                other.longest,
+            )
+    # The longest request fits even if the oracle used very little.
     (least, *_), *_ = capped({oracle[0]: 10}).values()
     assert (least.kv_blocks - 1) * 16 >= least.longest
 

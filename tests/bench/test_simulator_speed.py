@@ -1,4 +1,4 @@
-"""The benchmark of the simulator: what it runs and how it answers wrong flags."""
+"""The benchmark of the simulator: its cases and its errors for wrong flags."""
 
 from __future__ import annotations
 
