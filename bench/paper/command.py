@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     except BenchmarkError as error:
         return give_up(FAILED, error)
     except KeyboardInterrupt:
-        return interrupted(f"finished runs are in {store.folder}, the same command goes on")
+        return interrupted(f"finished runs are in {store.folder}, the same command continues")
     return OK
 
 

@@ -127,7 +127,7 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_continue(
 
     monkeypatch.setattr(paper, "in_parallel", interrupted)
     assert main(["simulate", "paper", "--quick", "--state", "kept"]) == 130
-    assert "interrupted; finished runs are in kept, the same command goes on" in (
+    assert "interrupted; finished runs are in kept, the same command continues" in (
         capsys.readouterr().err
     )
     kept = len(list((tmp_path / "kept").glob("*.json")))
