@@ -42,6 +42,7 @@ from bench.simulator.run.settings import (
     numbers_of,
     variants,
 )
+from workers.checked import SettingError, seconds
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import ProfileError
 
@@ -235,10 +236,10 @@ def _seed(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30s, 500ms or 2m")
-    return float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
+    try:
+        return seconds(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _one_of(known: Sequence[str]) -> Callable[[str], str]:
