@@ -25,6 +25,7 @@ from rich.table import Table
 from bench.policies.virtual import KV_SHARE
 from bench.reporting.console import CaseProgress, interrupted
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.flag_types import count
 from bench.reporting.outputs import prepare_json, write_json
 from bench.simulator.case import CaseSpec
 from bench.simulator.defaults import INSTANCES, PROFILE, RULES
@@ -129,16 +130,6 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _at_least_one(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from error
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
-    return count
-
-
 def main(flags: Sequence[str] | None = None) -> None:
     """Measure all cases and print the table.
 
@@ -147,7 +138,7 @@ def main(flags: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.simulator_speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a sixth of the simulated time")
     parser.add_argument(
-        "--repeats", type=_at_least_one, default=5, help="repeats of each case (default: 5)"
+        "--repeats", type=count, default=5, help="repeats of each case (default: 5)"
     )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     arguments = parser.parse_args(flags)
