@@ -12,8 +12,8 @@ import pytest
 from bench.paper import command as paper
 from bench.paper.cases import LOADS, WORKLOADS, Case
 from bench.paper.outcome import PaperRun
-from bench.paper.plan import QUICK
 from bench.paper.run import run_case
+from bench.paper.sections import QUICK
 from bench.paper.store import Store
 from bench.simulator.load import Extent
 from pascal.main import main

@@ -14,9 +14,9 @@ import pytest
 from bench.paper.cases import LOADS, POLICIES, WORKLOADS
 from bench.paper.claims import claims
 from bench.paper.outcome import PaperRun
-from bench.paper.plan import QUICK, Label
 from bench.paper.report import PAGE, prepare_docs, renew, tables
 from bench.paper.results import result_of, results_of, violations
+from bench.paper.sections import QUICK, Label
 from bench.reporting.errors import BenchmarkError
 from bench.simulator.results import ORACLE
 from tests.bench.support.paper_runs import outcome

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.paper.cases import LOADS, POLICIES, WORKLOADS, blocks, sustained
-from bench.paper.plan import (
+from bench.paper.run import spec_of
+from bench.paper.sections import (
     FULL,
     QUICK,
     SECTIONS,
@@ -15,7 +16,6 @@ from bench.paper.plan import (
     in_order,
     sections,
 )
-from bench.paper.run import spec_of
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES
@@ -23,31 +23,31 @@ from workers.policy.settings import BASELINES
 
 @pytest.mark.parametrize("scope", [FULL, QUICK], ids=lambda scope: scope.name)
 def test_the_evaluation_is_whole_and_every_section_is_there(scope: Scope) -> None:
-    plan = sections(scope)
-    assert (*plan, "characterisation") == SECTIONS
+    by_name = sections(scope)
+    assert (*by_name, "characterisation") == SECTIONS
     labels = {(w, load, p) for w in WORKLOADS for load in LOADS for p in POLICIES}
-    assert set(plan["evaluation"]) == labels
-    for section in plan.values():
+    assert set(by_name["evaluation"]) == labels
+    for section in by_name.values():
         for cases in section.values():
             assert cases
             assert len({case.seed for case in cases}) == len(cases)
-    assert all(len(cases) == len(scope.seeds) for cases in plan["evaluation"].values())
+    assert all(len(cases) == len(scope.seeds) for cases in by_name["evaluation"].values())
 
 
 def test_baselines_get_the_same_requests_and_move_none() -> None:
-    plan = sections(FULL)
+    by_name = sections(FULL)
     for workload in WORKLOADS:
-        evaluated = plan["evaluation"][workload, "high", "slack"]
+        evaluated = by_name["evaluation"][workload, "high", "slack"]
         for policy in ("slack", *BASELINES):
-            cases = plan["baselines"][workload, policy]
+            cases = by_name["baselines"][workload, policy]
             assert [case.boundary for case in cases] == ["off"] * len(FULL.seeds)
             assert [case.policy for case in cases] == [policy] * len(FULL.seeds)
             for case, other in zip(cases, evaluated, strict=True):
                 assert (case.rate, case.seed) == (other.rate, other.seed)
                 assert case.kv_blocks == other.kv_blocks
         for policy in (ORACLE, "fcfs", "rr"):
-            same = plan["evaluation"][workload, "high", policy]
-            assert plan["baselines"][workload, policy] == same
+            same = by_name["evaluation"][workload, "high", policy]
+            assert by_name["baselines"][workload, policy] == same
 
 
 def test_fewer_seeds_are_the_first_of_them() -> None:
@@ -108,14 +108,15 @@ def test_other_policies_get_half_of_the_oracle_s_memory_and_the_same_requests() 
 
 
 def test_cases_of_several_sections_are_run_once_and_first_seeds_first() -> None:
-    plan = sections(FULL)
-    cases = in_order(plan)
+    by_name = sections(FULL)
+    cases = in_order(by_name)
     assert len(cases) == len(set(cases))
-    assert {case for section in plan.values() for of in section.values() for case in of} == set(
+    assert {case for section in by_name.values() for of in section.values() for case in of} == set(
         cases
     )
     seeds = [case.seed for case in cases]
     assert seeds == sorted(seeds)
     assert (
-        plan["quantum"]["pascal", "500"] == plan["evaluation"]["arena-hard", "high", "pascal"][:3]
+        by_name["quantum"]["pascal", "500"]
+        == by_name["evaluation"]["arena-hard", "high", "pascal"][:3]
     )
