@@ -156,8 +156,8 @@ class Metrics:
         self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
         if not session.generation.read_along:
             return  # nobody read along: there is no pace to speak of
-        self.underruns.inc(session.reader.underruns)
-        figures = session.reader.figures()
+        self.underruns.inc(session.delivery.underruns)
+        figures = session.delivery.figures()
         qoe = 0.0 if session.state is State.FAILED else figures.qoe
         for histogram, value in (
             (self._ttft, figures.paced.ttft_s),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.config import Config
 from gateway.routing.instance import ViewRules
-from gateway.routing.route import Limits
+from gateway.routing.route import RouteTimeouts
 
 
 def view_rules(config: Config) -> ViewRules:
@@ -18,9 +18,9 @@ def view_rules(config: Config) -> ViewRules:
     )
 
 
-def route_limits(config: Config) -> Limits:
+def route_timeouts(config: Config) -> RouteTimeouts:
     """How long and how often `gateway.routing.route` tries."""
-    return Limits(
+    return RouteTimeouts(
         migration_timeout_s=config.placement.migration_timeout_s,
         failover_timeout_s=config.cluster.failover_timeout_s,
         max_restarts=config.cluster.max_restarts,

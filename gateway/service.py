@@ -23,13 +23,13 @@ from gateway.admission import Admission, user_of
 from gateway.config import Config
 from gateway.guard import fail_broken
 from gateway.metrics import Metrics
-from gateway.response.event_log import LogReader
+from gateway.response.event_log import EventCursor
 from gateway.response.kept import KeptResponses
 from gateway.response.session import Session
 from gateway.routing.cluster import Cluster
 from gateway.routing.draining import Maintenance
 from gateway.routing.router import closing
-from gateway.rules import route_limits, view_rules
+from gateway.rules import route_timeouts, view_rules
 from gateway.schemas.bodies import ResponsesBody
 from gateway.schemas.errors import InvalidRequest, NotFound
 from gateway.schemas.generation import Generation, Targets, from_responses
@@ -53,7 +53,7 @@ class ResponseService:
             on_boundary=self._boundary_passed,
             rules=config.placement.rules,
             view_rules=view_rules(config),
-            limits=route_limits(config),
+            timeouts=route_timeouts(config),
             # Workers send a heartbeat every second; a quarter of the time after which one counts
             # as dead is long enough to prefer others.
             silent_s=config.workers.heartbeat_timeout_s / 4,
@@ -126,7 +126,7 @@ class ResponseService:
         return session
 
     @contextmanager
-    def following(self, session: Session, starting_after: int = -1) -> Iterator[LogReader]:
+    def following(self, session: Session, starting_after: int = -1) -> Iterator[EventCursor]:
         """A cursor in a response's events for a client that reads them.
 
         When the last client has left a response that does not outlive its client (see
@@ -135,9 +135,9 @@ class ResponseService:
         """
         self._stop_departure(session)
         try:
-            with session.log.reader(starting_after) as reader:
+            with session.log.cursor(starting_after) as cursor:
                 self._count(session)
-                yield reader
+                yield cursor
         finally:
             self._count(session)
             if not (session.finished or session.log.followed or session.generation.outlives_client):
@@ -279,7 +279,7 @@ class ResponseService:
             self._timers[session.response_id] = self._call_at(
                 due_s, self._guarded, session, release
             )
-        elif (until_s := session.pause_ends_s) is not None and session.reader.paused:
+        elif (until_s := session.pause_ends_s) is not None and session.delivery.paused:
             # A reader who paused and never came back must not hold the response for ever.
             read_on = partial(self.set_pace, session, None, False)
             self._timers[session.response_id] = self._call_at(
@@ -338,7 +338,7 @@ class ResponseService:
 
     def _report(self, session: Session) -> None:
         self.metrics.response_ended(session, self.config.pacing.slo_qoe)
-        figures = session.reader.figures()
+        figures = session.delivery.figures()
         log.info(
             "response_ended",
             request_id=session.response_id,

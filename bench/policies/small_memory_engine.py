@@ -5,18 +5,18 @@ Import this module only in a process of its own (`bench.policies.local_engine`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from bench.policies.local_engine import LocalEngine  # first: it sets the environment
 
 # isort: split
 
+import msgspec
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from workers.engine.vllm_config import load_tokenizer
-from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import phase_config, policy_settings
 from workers.settings import WorkerSettings
 
@@ -86,8 +86,7 @@ class SmallMemoryEngine(LocalEngine):
         self.forget()
         if self.scheduler._offload is not None:
             self.scheduler._offload.costs.resume = resume
-        numbers = {f.name: getattr(self._policy_settings, f.name) for f in fields(PolicySettings)}
-        self.use_policy(PolicySettings(**(numbers | {"policy": policy})))
+        self.use_policy(msgspec.structs.replace(self._policy_settings, policy=policy))
 
     def run(self, at_once: int | None = None) -> Run:
         """Run the whole load, ``at_once`` requests at a time; None: all of them."""

@@ -23,7 +23,7 @@ from vllm.v1.core.kv_cache_utils import KVCacheBlock
 from vllm.v1.request import Request
 
 from bench.simulator.timeline import Timeline
-from workers.engine.in_process import WARM_UP_DECODE, warm_up_rounds
+from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import REQUEST_KEY, phase_config
@@ -81,10 +81,9 @@ class TimedEngine(LocalEngine):
         self._rng = random.Random(settings.seed)
         self._names = 0
         self._live: dict[str, _Live] = {}
-        params = SamplingParams(max_tokens=WARM_UP_DECODE, ignore_eos=True, detokenize=False)
         for prompts in warm_up_rounds(self.config):
             for prompt in prompts:
-                self.llm.add_request("warm-up", tokens_input(prompt), params)
+                self.llm.add_request("warm-up", tokens_input(prompt), warm_up_params())
                 self.finish()
             self.llm.reset_prefix_cache()
 

@@ -12,7 +12,7 @@ with the events of random simulations and compares every decision
 (``tests/bench/simulator/test_parity.py``).
 
 Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
-such as `bench.simulator.chrome_trace`, is a `Watch`.
+such as `bench.simulator.run.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Cluster:
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
         self._catch_up()
-        chosen = place_new_request(self._views(), self._rules, turn=self._placed)
+        chosen = place_new_request(self._views(), self._rules, placed_before=self._placed)
         self._placed += 1
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.api import sse
 from gateway.api.http import SERVICE, owner_of, read_body, start_whole
 from gateway.api.refusals import json_response
-from gateway.response.event_log import LogEntry, LogReader, LogTruncated
+from gateway.response.event_log import EventCursor, LogEntry, LogTruncated
 from gateway.response.session import Session
 from gateway.schemas import events
 from gateway.schemas.bodies import ChatBody, parse_body
@@ -37,8 +37,8 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     session = await service.start(generation, owner)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     try:
-        with service.following(session) as reader:
-            return await _stream(request, session, reader, with_usage)
+        with service.following(session) as cursor:
+            return await _stream(request, session, cursor, with_usage)
     finally:
         _stop_if_running(service, session)
 
@@ -50,7 +50,7 @@ def _stop_if_running(service: ResponseService, session: Session) -> None:
 
 
 async def _stream(
-    request: web.Request, session: Session, reader: LogReader, with_usage: bool
+    request: web.Request, session: Session, cursor: EventCursor, with_usage: bool
 ) -> web.StreamResponse:
     head = _head(session, "chat.completion.chunk")
 
@@ -62,7 +62,7 @@ async def _stream(
     async with sse.event_stream(request, keepalive_s) as stream:
         await stream.send(chunk({"role": "assistant", "content": ""}))
         try:
-            async for entries in reader:
+            async for entries in cursor:
                 for entry in entries:
                     if (delta := _delta(entry)) is not None:
                         await stream.send(chunk(delta))

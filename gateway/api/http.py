@@ -167,14 +167,14 @@ async def _stream(
 ) -> web.StreamResponse:
     """Send the events. A client that goes away may come back, see `ResponseService.following`."""
     service = request.app[SERVICE]
-    with service.following(session, starting_after) as reader:
+    with service.following(session, starting_after) as cursor:
         try:
             session.log.after(starting_after)
         except LogTruncated as error:
             raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
         async with sse.event_stream(request, service.config.server.sse_keepalive_s) as stream:
             try:
-                async for entries in reader:
+                async for entries in cursor:
                     frames = [sse.frame(entry.data, entry.type) for entry in entries]
                     await stream.send(b"".join(frames))
             except LogTruncated as error:

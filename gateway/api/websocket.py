@@ -240,8 +240,8 @@ class WebSocketConnection:
         # Events are logged without it, since several sockets may follow one response.
         suffix = b"}" if stream_id is None else b',"stream_id":' + _encode(stream_id) + b"}"
         try:
-            with self._service.following(session, starting_after) as reader:
-                async for entries in reader:
+            with self._service.following(session, starting_after) as cursor:
+                async for entries in cursor:
                     for entry in entries:
                         await self.socket.send_str((entry.data[:-1] + suffix).decode())
         except LogTruncated as error:

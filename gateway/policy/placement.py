@@ -74,7 +74,7 @@ def place_new_request(
     instances: Sequence[InstanceView],
     rules: Rules = PAPER,
     *,
-    turn: int = 0,
+    placed_before: int = 0,
     kv_blocks: int = 0,
     near: str | None = None,
 ) -> str | None:
@@ -82,14 +82,14 @@ def place_new_request(
 
     Ties go to fewer requests, then to the earlier instance. None if there is no instance.
 
-    :param turn: how many requests were placed before; for ``round_robin``.
+    :param placed_before: how many requests were placed before; for ``round_robin``.
     :param kv_blocks: of the request's prompt.
     :param near: the instance that holds the KV of its conversation, if one does.
     """
     if not instances:
         return None
     if rules.new == "round_robin":
-        return instances[turn % len(instances)].instance_id
+        return instances[placed_before % len(instances)].instance_id
     candidates = instances if rules.new == "least_kv" else _healthy(instances)
     chosen = min(candidates, key=_by_footprint)
     for view in candidates:

@@ -43,7 +43,7 @@ class Figures:
     qoe_e2e: float | None
 
 
-class Reader:
+class Delivery:
     """Holds back the answer's tokens and measures the stream.
 
     Tokens without text of their own (parts of a character) are read together with the token that

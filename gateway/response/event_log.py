@@ -1,6 +1,6 @@
 """The log of one response: every event in order, kept for readers that come late or come back.
 
-A bounded ring. It encodes each event once, whoever reads it. Readers (`LogReader`) have a cursor
+A bounded ring. It encodes each event once, whoever reads it. Readers (`EventCursor`) have a cursor
 each and never hold the writer up: a reader that falls behind the ring gets `LogTruncated` instead
 of a stream with a hole.
 """
@@ -61,7 +61,7 @@ class EventLog:
         self._capacity = capacity
         self._next = 0
         self._closed = False
-        self._readers: set[LogReader] = set()
+        self._cursors: set[EventCursor] = set()
 
     @property
     def next_sequence(self) -> int:
@@ -76,7 +76,7 @@ class EventLog:
     @property
     def followed(self) -> bool:
         """Whether anybody reads it now."""
-        return bool(self._readers)
+        return bool(self._cursors)
 
     def append(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
         """Number, encode and keep one event; wakes the readers.
@@ -90,8 +90,8 @@ class EventLog:
             self._keep(LogEntry(self._next, type_, data, fields.get("delta", "")))
         self._next += 1
         self._closed = terminal
-        for reader in self._readers:
-            reader.wake()
+        for cursor in self._cursors:
+            cursor.wake()
 
     def expire(self) -> None:
         """Keep none of the events so far; a reader that asks for one gets `LogTruncated`."""
@@ -112,13 +112,13 @@ class EventLog:
 
     async def ended(self) -> None:
         """Return once the terminal event is there, whether or not it is kept."""
-        with self.reader(self._next - 1) as reader:
+        with self.cursor(self._next - 1) as cursor:
             while not self._closed:
-                await reader.changed()
+                await cursor.changed()
 
-    def reader(self, starting_after: int = -1) -> LogReader:
+    def cursor(self, starting_after: int = -1) -> EventCursor:
         """A cursor that starts behind ``starting_after``; use it as a context manager."""
-        return LogReader(self, starting_after, self._readers)
+        return EventCursor(self, starting_after, self._cursors)
 
     def _keep(self, entry: LogEntry) -> None:
         if len(self._entries) == self._capacity:
@@ -127,17 +127,17 @@ class EventLog:
         self.size_bytes += _size_bytes(entry)
 
 
-class LogReader:
+class EventCursor:
     """Follows one log to its terminal event.
 
     ::
 
-        with log.reader(starting_after) as reader:
-            async for entries in reader:
+        with log.cursor(starting_after) as cursor:
+            async for entries in cursor:
                 ...
     """
 
-    def __init__(self, log: EventLog, cursor: int, registry: set[LogReader]) -> None:
+    def __init__(self, log: EventLog, cursor: int, registry: set[EventCursor]) -> None:
         self._log = log
         self._cursor = cursor
         self._registry = registry
@@ -152,7 +152,7 @@ class LogReader:
         await self._changed.wait()
         self._changed.clear()
 
-    def __enter__(self) -> LogReader:
+    def __enter__(self) -> EventCursor:
         self._registry.add(self)
         return self
 

@@ -4,7 +4,7 @@
        └─────ANSWERING_BEGAN───────────────────────────────^ │
                             DONE <──DELIVERED── DELIVERING <──GENERATED
 
-    REASONING, ANSWERING ──LEFT──> MIGRATING ──REASONING_BEGAN, ANSWERING_BEGAN──> as before
+    REASONING, ANSWERING ──LEFT──> BETWEEN_INSTANCES ──REASONING_BEGAN, ANSWERING_BEGAN──> as before
 
 GENERATED may also come while reasoning (the model never reached the boundary). CANCEL and FAIL end
 a request from every state that is not final. An event that the table does not have is a bug of the
@@ -22,7 +22,7 @@ class State(Enum):
 
     QUEUED = "queued"  # sent to an instance, not yet accepted
     REASONING = "reasoning"  # in the engine: waiting for prefill, in prefill, or thinking
-    MIGRATING = "migrating"  # its instance handed it over or was lost; accepted by no other yet
+    BETWEEN_INSTANCES = "between_instances"  # left one, and no other has accepted it yet
     ANSWERING = "answering"  # past the phase boundary; tokens go through the pacer
     DELIVERING = "delivering"  # the engine is done with it, the buffer still feeds the reader
     DONE = "done"
@@ -49,10 +49,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.REASONING_BEGAN): State.REASONING,
     (State.QUEUED, Event.ANSWERING_BEGAN): State.ANSWERING,
     (State.REASONING, Event.BOUNDARY): State.ANSWERING,
-    (State.REASONING, Event.LEFT): State.MIGRATING,
-    (State.ANSWERING, Event.LEFT): State.MIGRATING,
-    (State.MIGRATING, Event.REASONING_BEGAN): State.REASONING,
-    (State.MIGRATING, Event.ANSWERING_BEGAN): State.ANSWERING,
+    (State.REASONING, Event.LEFT): State.BETWEEN_INSTANCES,
+    (State.ANSWERING, Event.LEFT): State.BETWEEN_INSTANCES,
+    (State.BETWEEN_INSTANCES, Event.REASONING_BEGAN): State.REASONING,
+    (State.BETWEEN_INSTANCES, Event.ANSWERING_BEGAN): State.ANSWERING,
     (State.REASONING, Event.GENERATED): State.DELIVERING,
     (State.ANSWERING, Event.GENERATED): State.DELIVERING,
     (State.DELIVERING, Event.DELIVERED): State.DONE,

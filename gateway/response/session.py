@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from gateway.response.delivery import Delta, Reader
+from gateway.response.delivery import Delivery, Delta
 from gateway.response.event_log import EventLog
 from gateway.response.lifecycle import FINAL, Event, State, advance
 from gateway.response.transcript import Transcript
@@ -52,7 +52,7 @@ class Session:
         self.state = State.QUEUED
         self.instance_id: str | None = None
         self.log = EventLog(log_capacity)
-        self.reader = Reader(generation.targets, now)
+        self.delivery = Delivery(generation.targets, now)
         self.token_ids: list[int] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
@@ -78,7 +78,7 @@ class Session:
     @property
     def in_engine(self) -> bool:
         """True while tokens are still to come; an instance holds memory for it, or will."""
-        return self.state in (State.QUEUED, State.REASONING, State.MIGRATING, State.ANSWERING)
+        return self.state not in FINAL and self.state is not State.DELIVERING
 
     @property
     def kv_tokens(self) -> int:
@@ -104,9 +104,9 @@ class Session:
     def pace(self) -> Pace:
         """What the scheduler needs to know of the reader."""
         return Pace(
-            tau_s=self.reader.tpot_s,
-            paced=self.reader.paced,
-            paused=self.reader.paused,
+            tau_s=self.delivery.tpot_s,
+            paced=self.delivery.paced,
+            paused=self.delivery.paused,
         )
 
     @property
@@ -142,7 +142,7 @@ class Session:
         """When `release` is due; None if there is nothing to wait for."""
         if self.finished or self.cancelling:
             return None
-        return self.reader.next_release_s()
+        return self.delivery.next_release_s()
 
     def check_resume(self, starting_after: int) -> None:
         """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
@@ -196,14 +196,14 @@ class Session:
             return
         for index, text in enumerate(run.texts):
             self.token_ids.append(run.token_ids[index])
-            self.reader.token_arrived(now)
+            self.delivery.token_arrived(now)
             if self.state is State.REASONING:
                 self.reasoning_tokens += 1
                 self._transcript.add_thought(text)
                 if index == run.boundary:
                     self._boundary(now)
             elif not self.cancelling:
-                self.reader.answer_arrived(text, now)
+                self.delivery.answer_arrived(text, now)
         if run.finish is not None:
             self._generated(run.finish, now)
         self.release(now)
@@ -219,8 +219,8 @@ class Session:
         """Send the reader what is due; ends the response after its last token."""
         if self.finished or self.cancelling:
             return
-        self._show(self.reader.release(now), now)
-        if self.state is State.DELIVERING and self.reader.buffered_tokens == 0:
+        self._show(self.delivery.release(now), now)
+        if self.state is State.DELIVERING and self.delivery.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
 
@@ -232,11 +232,11 @@ class Session:
         A pause ends by itself ``longest_pause_s`` after it began. Asking again does not
         prolong it.
         """
-        if paused and not self.reader.paused:
+        if paused and not self.delivery.paused:
             self.pause_ends_s = now + longest_pause_s
         elif paused is False:
             self.pause_ends_s = None
-        self.reader.set_pace(tpot_s, paused, now)
+        self.delivery.set_pace(tpot_s, paused, now)
 
     def cancel(self, now: float) -> bool:
         """The reader wants no more. True if the instance must be told; it will confirm."""
@@ -254,7 +254,7 @@ class Session:
         One that is generated already is complete: its reader gets the rest at once.
         """
         if self.state is State.DELIVERING:
-            self._show(self.reader.flush(now), now)
+            self._show(self.delivery.flush(now), now)
             self._advance(Event.DELIVERED)
             self._end(now)
             return False
@@ -274,7 +274,7 @@ class Session:
         if self.cancelling:
             self._cancelled(now)
             return
-        self._show(self.reader.flush(now), now)
+        self._show(self.delivery.flush(now), now)
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
@@ -286,7 +286,7 @@ class Session:
         """
         self.error = error
         self.state = State.FAILED
-        self.reader.ended_s = now
+        self.delivery.ended_s = now
         if not self.log.closed:
             body = {
                 "id": self.response_id,
@@ -314,16 +314,16 @@ class Session:
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
         self.thinking = False
-        self.reader.boundary(now)
-        self._transcript.close_thoughts("completed", self.reader.figures().reasoning_s)
+        self.delivery.boundary(now)
+        self._transcript.close_thoughts("completed", self.delivery.figures().reasoning_s)
 
     def _show(self, deltas: list[Delta], now: float) -> None:
-        slack_s = self.reader.slack_s(now)
+        slack_s = self.delivery.slack_s(now)
         for delta in deltas:
             self._transcript.add_answer(
                 delta.text,
                 delta.tokens,
-                buffered_tokens=self.reader.buffered_tokens,
+                buffered_tokens=self.delivery.buffered_tokens,
                 slack_s=None if slack_s is None else round(slack_s, 3),
             )
 
@@ -346,13 +346,13 @@ class Session:
         if self._cut_by is None:
             self._advance(Event.CANCEL)
         else:
-            self._show(self.reader.flush(now), now)
+            self._show(self.delivery.flush(now), now)
             self.error = self._cut_by
             self._advance(Event.FAIL)
         self._end(now)
 
     def _end(self, now: float) -> None:
-        self.reader.ended_s = now
+        self.delivery.ended_s = now
         self._transcript.close_thoughts("incomplete", None)
         self._transcript.close_answer("completed" if self.status == "completed" else "incomplete")
         if self.state is State.FAILED:
@@ -396,7 +396,7 @@ class Session:
         if self.finished:
             body |= {
                 **self.measurements(),
-                "underruns": self.reader.underruns,
+                "underruns": self.delivery.underruns,
                 "preemptions": self.preemptions,
                 "migrations": self.migrations,
                 "failovers": self.failovers,
@@ -405,7 +405,7 @@ class Session:
 
     def measurements(self) -> dict[str, Any]:
         """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE")."""
-        figures = asdict(self.reader.figures())
+        figures = asdict(self.delivery.figures())
         failed = self.state is State.FAILED
         return {
             "timing": {name: figures[name] for name in ("reasoning_s", "raw", "paced")},

@@ -19,7 +19,7 @@ from gateway.guard import broken
 from gateway.policy.placement import Rules
 from gateway.response.session import Session
 from gateway.routing.instance import Instance, Totals, ViewRules
-from gateway.routing.route import Limits, Outcome, Route, Stage
+from gateway.routing.route import Outcome, Route, RouteTimeouts, Stage
 from gateway.routing.router import Router, closing
 from gateway.routing.worker_link import WorkerLink
 from gateway.schemas.errors import InvalidRequest
@@ -40,7 +40,7 @@ from workers.messages import (
 log = structlog.get_logger()
 
 _MEET_AGAIN_S = 10.0  # after a meeting that failed
-_DEFAULT_RULES, _DEFAULT_VIEW, _DEFAULT_LIMITS = Rules(), ViewRules(), Limits()
+_DEFAULT_RULES, _DEFAULT_VIEW, _DEFAULT_TIMEOUTS = Rules(), ViewRules(), RouteTimeouts()
 
 
 def _nobody(how: str, seconds: float) -> None:
@@ -61,7 +61,7 @@ class Cluster:
         on_boundary: Callable[[str, float], None] = _nobody,
         rules: Rules = _DEFAULT_RULES,
         view_rules: ViewRules = _DEFAULT_VIEW,
-        limits: Limits = _DEFAULT_LIMITS,
+        timeouts: RouteTimeouts = _DEFAULT_TIMEOUTS,
         silent_s: float = 3.5,
         retry_after_s: int = 2,
     ) -> None:
@@ -73,7 +73,7 @@ class Cluster:
             on_boundary=on_boundary,
             rules=rules,
             view_rules=view_rules,
-            limits=limits,
+            timeouts=timeouts,
             silent_s=silent_s,
             retry_after_s=retry_after_s,
         )

@@ -109,7 +109,7 @@ class Instance:
         queued = [session for session in (*counted, *arriving) if session is not at_boundary]
         return InstanceView(
             instance_id=name,
-            within_slo=all(session.reader.qoe_now(now) >= rules.slo_qoe for session in sessions),
+            within_slo=all(session.delivery.qoe_now(now) >= rules.slo_qoe for session in sessions),
             kv_footprint_blocks=sum(self.blocks(session) for session in counted),
             requests=len(counted) + len(arriving),
             reasoning=sum(self._is_high(session, rules) for session in queued),

@@ -4,12 +4,12 @@
        ^                       └─────accepted, no ticket──────────────────────^                 │
        └──── Resubmit: on another instance, or here again <──── handed_over ──── HANDING_OVER <─┘
 
-A synchronous state machine without I/O: the cluster tells it what happened and carries out the
-`Step` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on another.
-Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an instance
-lost) the request goes on without its ticket: its KV is computed again. What the gateway knows of
-its output goes with it, so neither way loses or doubles a token. A move that `TRANSITIONS` does not
-have raises `IllegalTransition` and leaves the route as it was.
+A synchronous state machine without I/O: the router tells it what happened and carries out the
+`NextAction` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on
+another. Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an
+instance lost) the request goes on without its ticket: its KV is computed again. What the gateway
+knows of its output goes with it, so neither way loses or doubles a token. A move that
+`TRANSITIONS` does not have raises `IllegalTransition` and leaves the route as it was.
 
 Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
 """
@@ -73,7 +73,7 @@ Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "fa
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RouteTimeouts:
     """How long a request waits, and how often it tries."""
 
     migration_timeout_s: float = 10.0  # each stage of a migration
@@ -110,7 +110,7 @@ class GiveUp:
     error: ApiError
 
 
-Step: TypeAlias = Resubmit | GiveUp
+NextAction: TypeAlias = Resubmit | GiveUp
 
 
 class Route:
@@ -119,7 +119,7 @@ class Route:
     :param outcomes: gets one more of an `Outcome` for each migration that ends.
     """
 
-    def __init__(self, session: Session, limits: Limits, outcomes: Counter[str]) -> None:
+    def __init__(self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[str]) -> None:
         self.session = session
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
@@ -128,7 +128,7 @@ class Route:
         self.migration: Migration | None = None
         self.restarts = 0
         self.boundary_s: float | None = None  # until the first answering token after it
-        self._limits = limits
+        self._timeouts = timeouts
         self._outcomes = outcomes
         self._attempt = 0
 
@@ -151,7 +151,7 @@ class Route:
 
     def submitted(self, instance_id: str, now: float, *, with_ticket: bool) -> None:
         """It was sent to an instance."""
-        soon_s = self._soon(now) if with_ticket else now + self._limits.accept_timeout_s
+        soon_s = self._soon(now) if with_ticket else now + self._timeouts.accept_timeout_s
         self._enter(Move.SUBMIT, soon_s)
         self._attempt += 1
         self.holder = instance_id
@@ -162,7 +162,7 @@ class Route:
 
     def waits(self, now: float) -> None:
         """There is no instance for it."""
-        self._enter(Move.WAIT, now + self._limits.failover_timeout_s)
+        self._enter(Move.WAIT, now + self._timeouts.failover_timeout_s)
         self.holder = None
 
     def hand_over(self, target_id: str, kv_blocks: int, now: float) -> None:
@@ -184,7 +184,7 @@ class Route:
 
     def cancelled(self, now: float) -> None:
         """Its holder was told to stop it."""
-        self._cancelled_by_s = now + self._limits.cancel_timeout_s
+        self._cancelled_by_s = now + self._timeouts.cancel_timeout_s
 
     def over(self) -> None:
         """Nothing more comes from an instance, or is wanted."""
@@ -250,7 +250,7 @@ class Route:
         self.migration.ticket = None
         return Resubmit(prefer=self.migration.target_id)
 
-    def lost(self, instance_id: str, why: str) -> Step | None:
+    def lost(self, instance_id: str, why: str) -> NextAction | None:
         """An instance is gone, or broke down under this request; None if that changes nothing."""
         migration = self.migration
         if self.stage in HELD and instance_id == self.holder:
@@ -266,14 +266,14 @@ class Route:
             migration.target_id = None
         return None
 
-    def restart(self, why: str) -> Step:
+    def restart(self, why: str) -> NextAction:
         """The holder failed this request. A request may be what its instances die of."""
         self.restarts += 1
         self.boundary_s = None  # what it waits for now is not the boundary's doing
-        if self.restarts > self._limits.max_restarts:
+        if self.restarts > self._timeouts.max_restarts:
             return GiveUp(
                 Unavailable(
-                    f"{why} This request was started again {self._limits.max_restarts} times "
+                    f"{why} This request was started again {self._timeouts.max_restarts} times "
                     "and is not tried any more.",
                     code="instance_lost",
                 )
@@ -282,12 +282,12 @@ class Route:
         prefer = None if target_id == self.holder else target_id
         return Resubmit(prefer=prefer, avoid=self.holder)
 
-    def expired(self, now: float) -> Step | None:
+    def expired(self, now: float) -> NextAction | None:
         """Time has passed; None if it is not yet ``deadline_s``."""
         if self.deadline_s is None or now < self.deadline_s:
             return None
         if self.stage is Stage.WAITING:
-            waited_s = self._limits.failover_timeout_s
+            waited_s = self._timeouts.failover_timeout_s
             return GiveUp(
                 Unavailable(f"No instance came back within {waited_s:g} s.", code="no_instance")
             )
@@ -298,7 +298,7 @@ class Route:
     def answers_come(self, answered_s: float) -> None:
         """Its holder answered a request then: this one only has to wait for its turn."""
         if self._awaits_answer():
-            self._stage_ends_s = answered_s + self._limits.accept_timeout_s
+            self._stage_ends_s = answered_s + self._timeouts.accept_timeout_s
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class Route:
         return self.stage is Stage.SUBMITTED and not with_kv
 
     def _soon(self, now: float) -> float:
-        return now + self._limits.migration_timeout_s
+        return now + self._timeouts.migration_timeout_s
 
     def _enter(self, move: Move, deadline_s: float | None) -> None:
         """:raises IllegalTransition: if the table has no such row; nothing has changed then."""

@@ -27,7 +27,7 @@ from gateway.policy.placement import (
 )
 from gateway.response.session import Session
 from gateway.routing.instance import Instance, ViewRules
-from gateway.routing.route import GiveUp, Limits, Outcome, Route, Stage, Step
+from gateway.routing.route import GiveUp, NextAction, Outcome, Route, RouteTimeouts, Stage
 from gateway.routing.worker_link import FrameTooLarge
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded, Unavailable
 from workers.messages import Cancel, HandOver, Sampling, Submit, Ticket, TokenRun, ToWorker
@@ -54,7 +54,7 @@ class Router:
         on_boundary: Callable[[str, float], None],
         rules: Rules,
         view_rules: ViewRules,
-        limits: Limits,
+        timeouts: RouteTimeouts,
         silent_s: float = 3.5,
         retry_after_s: int = 2,
     ) -> None:
@@ -68,7 +68,7 @@ class Router:
         self._on_boundary = on_boundary
         self._rules = rules
         self._view_rules = view_rules
-        self._limits = limits
+        self._timeouts = timeouts
         self._silent_s = silent_s
         self._retry_after_s = retry_after_s
         self._boundary_times = BoundaryTimes()
@@ -106,7 +106,7 @@ class Router:
             )
         if instance is None:
             raise Unavailable("No instance can serve now.", code="no_instance")
-        route = Route(session, self._limits, self.migrations)
+        route = Route(session, self._timeouts, self.migrations)
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.routes[session.response_id] = route
         self._answers[session.response_id] = answered
@@ -197,7 +197,7 @@ class Router:
 
     # ---- from one instance to another ---------------------------------------------------------
 
-    def go_on(self, route: Route, step: Step | None) -> None:
+    def go_on(self, route: Route, step: NextAction | None) -> None:
         """Carry out what the route says comes next."""
         if step is None:
             return
@@ -253,7 +253,9 @@ class Router:
             if fresh or not readers:
                 self.go_on(route, route.withdraw(instance.blocks(route.session), now))
             elif open_:  # else each that arrives makes room
-                target_id = place_new_request(self._views(open_), self._rules, turn=self._placed)
+                target_id = place_new_request(
+                    self._views(open_), self._rules, placed_before=self._placed
+                )
                 assert target_id is not None
                 self._placed += 1
                 self._hand_over(instance, route, target_id)
@@ -299,7 +301,7 @@ class Router:
         blocks = instance.blocks(session)
 
         def cost() -> MoveCost | None:
-            unnoticed_s = session.reader.targets.ttfat_s
+            unnoticed_s = session.delivery.targets.ttfat_s
             return self._boundary_times.cost(instance.instance_id, blocks, unnoticed_s, now)
 
         chosen = place_at_boundary(
@@ -406,7 +408,7 @@ class Router:
         chosen = place_new_request(
             self._views(candidates),
             self._rules,
-            turn=self._placed,
+            placed_before=self._placed,
             kv_blocks=candidates[0].blocks(session),
             near=session.generation.near,
         )

@@ -11,13 +11,13 @@ what their user did not set.
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from gateway.schemas.errors import InvalidRequest
+from workers.checked import closest
 
 # A bound on generated tokens; -1 is how common clients say that there is none. 0 is refused, see
 # `_refuse_unsupported`.
@@ -83,7 +83,7 @@ class Part(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class Turn(msgspec.Struct, frozen=True):
+class InputMessage(msgspec.Struct, frozen=True):
     """One message of either API, or an earlier output item given back as input."""
 
     role: str | None = None
@@ -127,7 +127,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/responses`` and of ``response.create``."""
 
-    input: str | list[Turn] | None = None
+    input: str | list[InputMessage] | None = None
     instructions: str | None = None
     max_output_tokens: TokenBound | None = None
     previous_response_id: str | None = None
@@ -142,7 +142,7 @@ class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True
 class ChatBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Turn], Meta(min_length=1)]
+    messages: Annotated[list[InputMessage], Meta(min_length=1)]
     max_tokens: TokenBound | None = None
     max_completion_tokens: TokenBound | None = None
     reasoning_effort: str | None = None
@@ -192,8 +192,8 @@ def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
     for name in document:
         if name not in known:
             shown = name[:_LONGEST_NAME]  # to compare a name of a megabyte would take seconds
-            close = difflib.get_close_matches(shown, known, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
+            near = closest(shown, known)
+            hint = f" Did you mean '{near}'?" if near else ""
             raise InvalidRequest(
                 f"Unknown parameter: '{shown}'.{hint}", param=shown, code="unknown_parameter"
             )

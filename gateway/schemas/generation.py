@@ -10,10 +10,10 @@ from gateway.config import PacingConfig
 from gateway.schemas.bodies import (
     ChatBody,
     ChatTemplateKwargs,
+    InputMessage,
     Pacing,
     Reasoning,
     ResponsesBody,
-    Turn,
 )
 from gateway.schemas.errors import InvalidRequest
 from workers.messages import ChatMessage, ForcedLengths, Sampling
@@ -187,7 +187,7 @@ _SPOKEN_ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
-def _messages(turns: list[Turn], param: str) -> tuple[ChatMessage, ...]:
+def _messages(turns: list[InputMessage], param: str) -> tuple[ChatMessage, ...]:
     messages = []
     for index, turn in enumerate(turns):
         where = f"{param}[{index}]"
@@ -207,7 +207,7 @@ def _messages(turns: list[Turn], param: str) -> tuple[ChatMessage, ...]:
     return tuple(messages)
 
 
-def _text_of(turn: Turn, where: str) -> str:
+def _text_of(turn: InputMessage, where: str) -> str:
     if turn.content is None:
         if turn.role == "assistant":
             return ""  # a turn that was nothing but thoughts or tool calls

@@ -137,7 +137,7 @@ class Driver:
             while True:
                 for route in list(self._world.cluster.router.routes.values()):
                     session = route.session
-                    if session.state is State.ANSWERING and session.reader.paced:
+                    if session.state is State.ANSWERING and session.delivery.paced:
                         slowed.add(session)
                         service.set_pace(session, _SLOW_TPOT_S, None)
                 await asyncio.sleep(0.05)
@@ -173,4 +173,4 @@ def _ends_the_link(cell: Cell) -> bool:
 
 def _moves(place: Place) -> bool:
     """Whether a request is there on its way between two instances."""
-    return place.stage in _LEAVING or place == Place(State.MIGRATING, Stage.SUBMITTED)
+    return place.stage in _LEAVING or place == Place(State.BETWEEN_INSTANCES, Stage.SUBMITTED)

@@ -82,7 +82,7 @@ ALONE: dict[Event, frozenset[Stage]] = {
     Event.FAIL: frozenset({Stage.OVER}),
 }
 # Only a request that an instance let go has a ticket.
-TICKET_STATES = frozenset({State.MIGRATING})
+TICKET_STATES = frozenset({State.BETWEEN_INSTANCES})
 
 
 def _after(place: Place) -> set[Place]:
@@ -221,7 +221,7 @@ _QUICK = (
     ("queued/submitted", Party.LINK, Fault.CUT),
     ("reasoning/running", Party.LINK, Fault.SLOW),
     ("reasoning/handing_over", Party.SOURCE, Fault.SLOW),
-    ("migrating/waiting", Party.LINK, Fault.CUT),
+    ("between_instances/waiting", Party.LINK, Fault.CUT),
     ("answering/pulling", Party.SOURCE, Fault.CUT),
     ("delivering/over", Party.LINK, Fault.CUT),
     ("answering/running", Party.SOURCE, Fault.KILL),

@@ -1,4 +1,4 @@
-"""What ``pascal bench migration`` makes of runs: which rules they are, and the figures it tells."""
+"""Rules and results of ``pascal bench migration``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from bench.migration import under_load
-from bench.migration.under_load import BOUNDARIES, RULES, MovesRun
+from bench.migration.under_load import BOUNDARIES, BoundaryRun
+from bench.simulator.defaults import RULES
 from bench.simulator.results import PolicyRun
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 from gateway.policy.placement import PAPER, Rules
 from pascal.main import main
 
-REQUEST = RequestFigures(
+REQUEST = RequestMetrics(
     reasoning_tokens=600,
     ttft_s=10.0,
     ttfat_s=0.1,
@@ -32,8 +33,8 @@ REQUEST = RequestFigures(
 )
 
 
-def case(policy: str, boundary: str, seed: int) -> MovesRun:
-    """A hundred requests: one waits ``seed`` seconds at the boundary, one in two misses its SLO."""
+def case(policy: str, boundary: str, seed: int) -> BoundaryRun:
+    """100 requests: two wait ``seed`` seconds at the boundary, every other one misses its SLO."""
     requests = [
         dataclasses.replace(
             REQUEST, ttfat_s=float(seed) if index > 97 else 0.1, qoe=1.0 if index % 2 else 0.5
@@ -50,10 +51,10 @@ def case(policy: str, boundary: str, seed: int) -> MovesRun:
         reloaded_tokens=0,
         kv_peak_blocks=10,
     )
-    return MovesRun(boundary, run, 10 * seed)
+    return BoundaryRun(boundary, run, 10 * seed)
 
 
-def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
+def test_rules_differ_from_the_paper_s_only_at_the_boundary() -> None:
     assert RULES["adaptive_paper"] == PAPER
     assert {name: rule.boundary for name, rule in RULES.items()} == {
         "off": "off",
@@ -68,23 +69,23 @@ def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
         assert same == PAPER
 
 
-def test_figures_are_means_over_seeds_by_policy_and_rule(
+def test_results_are_means_over_seeds_by_policy_and_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def in_turn(run: Callable[..., Any], cases: list[Any]) -> Iterator[MovesRun]:
-        assert run is under_load.run_case
-        for policy, boundary, seed, plan in reversed(cases):
-            assert plan is under_load.QUICK
+    def in_turn(run: Callable[..., Any], cases: list[Any]) -> Iterator[BoundaryRun]:
+        assert run is under_load.run_boundary
+        for policy, boundary, seed, load in reversed(cases):
+            assert load is under_load.QUICK
             yield case(policy, boundary, seed)
 
     monkeypatch.setattr(under_load, "in_parallel", in_turn)
     path = tmp_path / "moves.json"
     assert main(["bench", "migration", "--quick", "--only", "loaded", "--json", str(path)]) == 0
     loaded = json.loads(path.read_text())["loaded"]
-    assert {policy: tuple(found) for policy, found in loaded.items()} == BOUNDARIES
+    assert {policy: tuple(by_rule) for policy, by_rule in loaded.items()} == BOUNDARIES
     assert {"off", "always", "adaptive"} <= set(loaded["pascal"])
-    for found in loaded.values():
-        for result in found.values():
+    for by_rule in loaded.values():
+        for result in by_rule.values():
             assert result["completed"] == 200
             assert result["boundary_blocking_p99_s"] == pytest.approx(1.5)  # seeds 1 and 2
             assert result["migrations"] == 15

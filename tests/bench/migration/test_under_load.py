@@ -1,4 +1,4 @@
-"""Requests that change instances in virtual time: where they go, what it takes, what is left."""
+"""Moves in virtual time: targets, duration, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.simulator.cluster import NO_MIGRATION, Cluster, ClusterRun, Window
 from bench.simulator.defaults import MODEL
 from bench.simulator.migration import Network
 from bench.simulator.scheduler_factory import InstanceSettings
-from bench.simulator.timeline import figures
+from bench.simulator.timeline import metrics_of
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Lengths
 from gateway.policy.placement import Rules
@@ -30,10 +30,10 @@ def ruled(boundary: str) -> Rules:
 
 
 def pressed(boundary: str, policy: str = "pascal", **changes: Any) -> tuple[ClusterRun, Cluster]:
-    """Three instances whose memory holds a handful of requests."""
-    chance = random.Random(5)
+    """Three instances with memory for a few requests each."""
+    rng = random.Random(5)
     arrivals = [
-        Arrival(index * 0.25, Lengths(20 + index, chance.randint(30, 300), chance.randint(20, 200)))
+        Arrival(index * 0.25, Lengths(20 + index, rng.randint(30, 300), rng.randint(20, 200)))
         for index in range(60)
     ]
     settings = dataclasses.replace(SETTINGS, policy=policy, kv_blocks=120, **changes)
@@ -43,7 +43,7 @@ def pressed(boundary: str, policy: str = "pascal", **changes: Any) -> tuple[Clus
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("boundary", ["always", "adaptive", "balance"])
-def test_requests_that_move_get_every_token_once_and_leave_nothing(
+def test_moved_requests_get_every_token_once_and_leave_nothing_behind(
     boundary: str, policy: str
 ) -> None:
     run, cluster = pressed(boundary, policy)
@@ -59,7 +59,7 @@ def test_requests_that_move_get_every_token_once_and_leave_nothing(
         assert view.kv_blocks_free == 119
 
 
-def test_without_a_rule_nothing_is_different() -> None:
+def test_without_a_rule_nothing_changes() -> None:
     still, _ = pressed("off")
     without, _ = pressed("off", migration=False)
     assert still == without
@@ -70,7 +70,7 @@ def test_a_move_takes_the_transfer_and_the_steps_around_it() -> None:
     arrivals = [
         Arrival(0.0, Lengths(2000, 40, 50)),  # to the first instance
         Arrival(0.3, Lengths(3000, 5, 400)),  # to the second, where it soon answers
-        Arrival(0.6, Lengths(10, 300, 5)),  # to the first, which has a thinker then
+        Arrival(0.6, Lengths(10, 300, 5)),  # to the first, which then has a reasoning request
     ]
     settings = dataclasses.replace(SETTINGS, policy="pascal")
     cluster = Cluster(settings, 2, EVERYTHING, ruled("always"))
@@ -80,7 +80,7 @@ def test_a_move_takes_the_transfer_and_the_steps_around_it() -> None:
     tokens = moved.lengths.prompt + moved.lengths.reasoning - 1
     transfer_s = tokens * PROFILE.kv.bytes_per_token / PROFILE.links.network_bytes_per_s
     step_s = PROFILE.step.seconds(4, 4 * 3000, 0, 0)
-    assert transfer_s < figures(moved).ttfat_s < transfer_s + 3 * step_s
+    assert transfer_s < metrics_of(moved).ttfat_s < transfer_s + 3 * step_s
 
 
 def test_links_are_shared() -> None:
@@ -91,16 +91,16 @@ def test_links_are_shared() -> None:
     assert network.transfer("b", "d", 100, 3.0) == 4.0
 
 
-def test_leaps_end_before_anybody_comes() -> None:
+def test_leaps_end_before_a_request_arrives() -> None:
     quick, _ = pressed("always")
     exact, _ = pressed("always", leaps=False)
     means = [
-        statistics.fmean(figures(timeline).e2e_s for timeline in run.timelines)
+        statistics.fmean(metrics_of(timeline).e2e_s for timeline in run.timelines)
         for run in (quick, exact)
     ]
     assert means[0] == pytest.approx(means[1], rel=0.05)
     waits = [
-        statistics.fmean(figures(timeline).ttfat_s for timeline in run.timelines)
+        statistics.fmean(metrics_of(timeline).ttfat_s for timeline in run.timelines)
         for run in (quick, exact)
     ]
     assert waits[0] == pytest.approx(waits[1], rel=0.25)

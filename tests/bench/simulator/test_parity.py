@@ -172,8 +172,6 @@ class Link:
             max_model_len=1_000_000,
             block_size=16,
             kv_blocks_total=blocks,
-            max_num_seqs=1000,
-            reasoning=True,
             engine="none",
             endpoint=Endpoint(engine_id=name, host="h", port=1),
         )
@@ -239,7 +237,6 @@ class LiveCluster:
                         request_id=wire_id,
                         prompt_tokens=self.prompts[key],
                         reasoning=not known,
-                        max_tokens=1_000_000,
                     )
                 )
             case HandOver(request_id=wire_id):
@@ -268,7 +265,6 @@ class LiveCluster:
             kv_blocks_total=self._blocks,
             preemptions_total=0,
             steps_total=0,
-            step_s=0.0,
         )
 
     def read(self, now: float) -> None:

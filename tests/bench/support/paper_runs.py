@@ -1,4 +1,4 @@
-"""Made-up outcomes of cases, for tests of what is told of them."""
+"""Invented outcomes of cases, for tests of reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.paper.outcome import PaperRun
 from bench.simulator.results import PolicyRun
 from bench.simulator.spans import Split
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 
 
 def outcome(
@@ -22,9 +22,9 @@ def outcome(
     generation_tpot_s: float = 0.03,
     transfers_s: Sequence[float] = (),
 ) -> PaperRun:
-    """One request for each TTFT, the first of which violate their SLO."""
+    """One request for each TTFT; the first ``violations`` of them violate their SLO."""
     requests = [
-        RequestFigures(
+        RequestMetrics(
             reasoning_tokens=reasoning_tokens,
             ttft_s=ttft_s,
             ttfat_s=ttfat_s,

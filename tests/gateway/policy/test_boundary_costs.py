@@ -11,7 +11,7 @@ import pytest
 from gateway.policy.placement import MoveCost, Rules
 from gateway.routing import router as router_module
 from gateway.routing.instance import Instance, ViewRules
-from gateway.routing.route import Limits, Outcome, Route
+from gateway.routing.route import Outcome, Route, RouteTimeouts
 from gateway.routing.router import Router
 from tests.gateway.support.instances import add, feed, make_instance, stats
 from workers.messages import HandOver, Ticket
@@ -43,7 +43,7 @@ class Passing:
             on_boundary=lambda how, seconds: self.said.append((how, round(seconds, 6))),
             rules=rules,
             view_rules=ViewRules(),
-            limits=Limits(),
+            timeouts=RouteTimeouts(),
         )
         self._names = 0
 

@@ -190,7 +190,7 @@ def test_room_is_measured_by_each_instances_own_memory() -> None:
 def test_round_robin_takes_turns() -> None:
     views = [view("a", 5), view("b"), view("c")]
     rules = Rules(new="round_robin")
-    chosen = [place_new_request(views, rules, turn=turn) for turn in range(4)]
+    chosen = [place_new_request(views, rules, placed_before=count) for count in range(4)]
     assert chosen == ["a", "b", "c", "a"]
 
 

@@ -46,8 +46,8 @@ async def test_readers_follow_to_the_end_each_at_its_own_place() -> None:
     log = filled(2)
 
     async def read(after: int) -> list[int]:
-        with log.reader(after) as reader:
-            return [entry.sequence async for entries in reader for entry in entries]
+        with log.cursor(after) as cursor:
+            return [entry.sequence async for entries in cursor for entry in entries]
 
     readers = [asyncio.create_task(read(after)) for after in (-1, 0, 1)]
     await asyncio.sleep(0)
@@ -56,13 +56,13 @@ async def test_readers_follow_to_the_end_each_at_its_own_place() -> None:
     log.append("end", {}, terminal=True)
     assert await asyncio.gather(*readers) == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
     assert await read(3) == []
-    assert not log._readers, "a reader that is gone is still woken"
+    assert not log._cursors, "a reader that is gone is still woken"
 
 
 async def test_a_reader_that_fell_behind_the_ring_is_told() -> None:
     log = filled(1, capacity=2)
-    with log.reader() as reader:
-        batches = aiter(reader)
+    with log.cursor() as cursor:
+        batches = aiter(cursor)
         await anext(batches)
         for _ in range(4):
             log.append("delta", {})

@@ -37,7 +37,7 @@ from tests.chaos.world import World
 from tests.gateway.support.scene import play
 from tests.gateway.support.scripted_engine import LENGTH
 from tests.gateway.support.scripted_service import ended, until
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 def test_the_places_of_both_tables_are_all_there_and_no_others() -> None:
@@ -47,8 +47,8 @@ def test_the_places_of_both_tables_are_all_there_and_no_others() -> None:
         "reasoning/pulling",
         "reasoning/running",
         "reasoning/handing_over",
-        "migrating/waiting",
-        "migrating/submitted",
+        "between_instances/waiting",
+        "between_instances/submitted",
         "answering/pulling",
         "answering/running",
         "answering/handing_over",
@@ -130,7 +130,7 @@ async def test_the_injector_sees_a_request_enter_each_place_of_its_way(tmp_path:
             "reasoning/running",
             "answering/running",
             "answering/handing_over",
-            "migrating/submitted",
+            "between_instances/submitted",
             "answering/pulling",
             "answering/running",
         ]

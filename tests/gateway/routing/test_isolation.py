@@ -16,7 +16,7 @@ from gateway.api.websocket import WebSocketConnection
 from gateway.app import _close_sockets
 from gateway.response.session import Session
 from gateway.routing import worker_link as link_module
-from gateway.routing.route import Limits, Route
+from gateway.routing.route import Route, RouteTimeouts
 from gateway.schemas.errors import InvalidRequest, Overloaded
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
@@ -59,12 +59,12 @@ async def step(worker: ScriptedWorker, *runs: TokenRun) -> None:
 
 
 def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
-    session.reader.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     """Not even `Session.fail` works any more."""
-    session.reader.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session._transcript.close_answer = broken  # type: ignore[method-assign]
 
 
@@ -75,12 +75,12 @@ def break_everything(_: ResponseService, session: Session, __: Route) -> None:
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
     """It can be failed, but the event that says so cannot be made."""
-    session.reader.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session.response_object = broken  # type: ignore[method-assign]
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
-    session.reader.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session._transcript.output = broken  # type: ignore[method-assign]
 
 
@@ -147,8 +147,8 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
         session, request_id = await start(service, worker, pacing=pacing)
         session._transcript.output = broken  # type: ignore[method-assign]
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
-        with session.log.reader() as reader:
-            events = [entry async for entries in reader for entry in entries]
+        with session.log.cursor() as cursor:
+            events = [entry async for entries in cursor for entry in entries]
         last = msgspec.json.decode(events[-1].data)
         assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
         assert last["response"]["error"]["code"] == "internal_error"
@@ -347,7 +347,7 @@ async def test_a_lane_answers_each_request_it_holds(
 
 async def test_an_instance_that_never_confirms_a_cancel_holds_up_nobody(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
-        service.cluster.router._limits = Limits(cancel_timeout_s=0.05)
+        service.cluster.router._timeouts = RouteTimeouts(cancel_timeout_s=0.05)
         session, _ = await start(service, workers["worker-0"])
         service.cancel(session)
         await ended(session)

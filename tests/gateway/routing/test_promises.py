@@ -113,7 +113,7 @@ class Play:
             return
         at = self.due[-1][1] if self.due else None
         for _ in range(self._held + 1):
-            waits = at is not None and self.session.reader.paced
+            waits = at is not None and self.session.delivery.paced
             at = max(self.now, at + TAU_S) if waits and at is not None else self.now
         assert at is not None
         self.due.append((text, at))

@@ -13,17 +13,17 @@ from gateway.response.lifecycle import IllegalTransition, State
 from gateway.routing.route import (
     TRANSITIONS,
     GiveUp,
-    Limits,
     Migration,
     Move,
     Resubmit,
     Route,
+    RouteTimeouts,
     Stage,
 )
 from tests.gateway.support.sessions import make_session
 from workers.messages import Ticket
 
-LIMITS = Limits(
+LIMITS = RouteTimeouts(
     migration_timeout_s=5.0,
     failover_timeout_s=60.0,
     max_restarts=2,

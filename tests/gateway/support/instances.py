@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, cast
 
 from gateway.routing.instance import Instance
-from gateway.routing.route import Limits, Route
+from gateway.routing.route import Route, RouteTimeouts
 from gateway.routing.worker_link import WorkerLink
 from tests.gateway.support.scripted_worker import IDLE
 from tests.gateway.support.sessions import make_session
@@ -32,8 +32,6 @@ class SilentLink:
             max_model_len=10_000,
             block_size=BLOCK,
             kv_blocks_total=BLOCKS,
-            max_num_seqs=8,
-            reasoning=True,
             engine="none",
             endpoint=Endpoint(engine_id=f"engine-{instance_id}", host="h", port=1),
         )
@@ -61,7 +59,7 @@ def add(
     """A running request with a prompt of a block; ``answers``: it is past its boundary."""
     session = make_session(**fields)
     session.response_id = name
-    route = Route(session, Limits(), Counter())
+    route = Route(session, RouteTimeouts(), Counter())
     route.submitted(instance.instance_id, 0.0, with_ticket=False)
     route.accepted(0.0)
     instance.routes[route.wire_id] = route

@@ -112,8 +112,8 @@ async def start(
 
 async def ended(session: Session) -> None:
     async def follow() -> None:
-        with session.log.reader() as reader:
-            async for _ in reader:
+        with session.log.cursor() as cursor:
+            async for _ in cursor:
                 pass
 
     await asyncio.wait_for(follow(), 10)
