@@ -18,8 +18,8 @@ import msgspec
 
 from gateway.config.tables import EMBEDDED, ENV_ALIASES, TABLES, Config, LauncherConfig
 from workers import checked
-from workers.policy.settings import POLICY_NAMES, is_plugin
 from workers.checked import SettingError
+from workers.policy.settings import POLICY_NAMES, is_plugin
 
 # Variables of the same family that other parts read.
 ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})

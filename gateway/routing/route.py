@@ -8,8 +8,8 @@ A synchronous state machine without I/O: the router tells it what happened and c
 `NextAction` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on
 another. Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an
 instance lost) the request goes on without its ticket: its KV is computed again. What the gateway
-knows of its output goes with it, so neither way loses or doubles a token. A move that `TRANSITIONS` does not
-have raises `IllegalTransition` and leaves the route as it was.
+knows of its output goes with it, so neither way loses or doubles a token. A move that
+`TRANSITIONS` does not have raises `IllegalTransition` and leaves the route as it was.
 
 Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
 """
