@@ -239,7 +239,7 @@ async def test_a_worker_that_dies_while_it_serves_is_restarted_and_its_reason_sa
     program.write_text(SERVES_AND_DIES)
     script = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "{program}" "$@"'
     monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, script))
-    monkeypatch.setattr(local, "_HOPELESS_STARTS", 2)
+    monkeypatch.setattr(local, "_MAX_FAILED_STARTS", 2)
     launcher = supervisor_of(tmp_path, count=1)
     log = tmp_path / "logs" / "worker-0.log"
     with capture_logs() as logs:

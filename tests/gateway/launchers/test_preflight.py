@@ -126,9 +126,7 @@ def test_a_name_that_is_too_long_is_one_line(
         arguments = ["--port=0", f"--set=server.state_dir={tmp_path}", f"--set={key}={long}"]
         for command in ("check", "serve"):
             assert main.main([command, *arguments]) == 1
-            assert (
-                capsys.readouterr().err == f"pascal: Cannot look at {long}: File name too long.\n"
-            )
+            assert capsys.readouterr().err == f"pascal: Cannot read {long}: File name too long.\n"
 
 
 def test_the_folder_for_the_logs_of_workers_must_be_one(
