@@ -1,10 +1,11 @@
 """Step times and KV memory from the shape of a model and a device's data sheet: a roofline.
 
 A step waits for memory or for arithmetic, whichever takes longer; efficiencies say how much of a
-data sheet's rates kernels reach. What comes out is computed, not measured: docs/simulator.md says
-how far off it was where there are measurements. Left out: the engine's own work between steps, and
-everything about a model but its matrices and its attention. With tensor parallelism weights,
-arithmetic and KV are split evenly, and every layer adds up its result twice among the devices.
+data sheet's rates kernels reach. What comes out is computed, not measured:
+`docs/reference/profiles.md` says how far off it was where there are measurements. Left out: the
+engine's own work between steps, and everything about a model but its matrices and its attention.
+With tensor parallelism weights, arithmetic and KV are split evenly, and every layer adds up its
+result twice among the devices.
 
 Pure. Times are seconds, sizes bytes unless they say tokens, rates per second and device.
 """

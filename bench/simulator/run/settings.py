@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.reporting.errors import BenchmarkError
+from bench.simulator.defaults import LONGEST
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.workloads.arrivals import Arrival
 from bench.workloads.named import Workload, workload_of
@@ -36,7 +37,6 @@ _OF_PLACEMENT = {
     if field.name != "boundary"  # an axis
 }
 BOUNDARIES: tuple[str, ...] = checked.settings_of(PlacementConfig)["boundary"].choices
-LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
 _PLACEMENT = "placement."
 _HOPELESS = 1000  # requests that are refused for each that is measured
 
