@@ -370,8 +370,8 @@ def of_newer_code(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (a_folder, "it is no file"),
-        (a_file_where_its_folder_should_be, "is no folder"),
+        (a_folder, "it is not a file"),
+        (a_file_where_its_folder_should_be, "is not a folder"),
         (other_text, "file is not a database"),
         (a_corrupt_page, "malformed"),
         (without_a_column, "its table 'responses' has other columns: conversation, created_at, re"),

@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.load.options import OptionError
-from bench.load.report import plots
 from bench.load.report.files import prepare_file
 from bench.load.report.html import figure, number, page, table
 from bench.reporting.console import OK, REFUSED, give_up
@@ -203,6 +202,8 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def comparison_page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The comparison as one HTML page."""
+    from bench.load.report import plots  # imports matplotlib, which takes a second
+
     notes = "".join(f"<p>{escape(line)}</p>" for line in warnings(results))
     runs = [(name, result["model"], result["date"]) for name, result in results.items()]
     sources = (

@@ -11,7 +11,6 @@ from html import escape
 from typing import Any, Final
 
 from bench.load.measure import LATE_S
-from bench.load.report import plots as load_plots
 from bench.load.report.terminal import LABELS, generator_lines
 from bench.reporting.statistics import SLO_QOE
 
@@ -165,6 +164,8 @@ def _figures(result: Mapping[str, Any]) -> str:
 
 
 def _plots(result: Mapping[str, Any]) -> str:
+    from bench.load.report import plots as load_plots  # imports matplotlib, which takes a second
+
     alone = {"this run": result}
     plots: list[tuple[str, str, Callable[[], str | None]]] = [
         (
