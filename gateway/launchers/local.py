@@ -201,7 +201,7 @@ class LocalSupervisor:
             finally:
                 await link.close()
         finally:
-            await _end_process(process)
+            await _end_process(process, settings.instance_id)
             os.close(write_end)
 
     async def _spawn(
@@ -280,17 +280,17 @@ def _lower_priority(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(f"{_WORKER_NICENESS}\n", encoding="ascii")
 
 
-async def _end_process(process: asyncio.subprocess.Process) -> None:
+async def _end_process(process: asyncio.subprocess.Process, instance_id: str) -> None:
     """Ask a worker to stop, then kill it and its children, which share its process group."""
     if process.returncode is None:
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), _STOP_S)
         except TimeoutError:
-            log.warning("worker_killed", pid=process.pid)
+            log.warning("worker_killed", instance_id=instance_id, pid=process.pid)
     with contextlib.suppress(ProcessLookupError):  # the whole group may have ended already
         os.killpg(process.pid, signal.SIGKILL)
     try:
         await asyncio.wait_for(process.wait(), _KILLED_S)
     except TimeoutError:
-        log.error("worker_not_killed", pid=process.pid, waited_s=_KILLED_S)
+        log.error("worker_not_killed", instance_id=instance_id, pid=process.pid, waited_s=_KILLED_S)

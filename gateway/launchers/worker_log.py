@@ -69,9 +69,9 @@ def reason_in(text: str, *, any_line: bool = True) -> str:
     said = [line for line in plain if line and not _OF_A_TRACEBACK.match(line)]
     causes = [line for line in said if _EXCEPTION.match(line) or _FATAL.match(line)]
     first_hand = [line for line in causes if not _POINTS_BACK.search(line)]
-    for found in (first_hand, causes, *((said, lines) if any_line else ())):
-        if found:
-            return _one_line(found[-1])
+    for candidates in (first_hand, causes, *((said, lines) if any_line else ())):
+        if candidates:
+            return _one_line(candidates[-1])
     return "it printed nothing" if any_line else ""
 
 

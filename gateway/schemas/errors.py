@@ -77,9 +77,9 @@ class InvalidRequest(ApiError):
     def of_validation(cls, error: msgspec.ValidationError) -> InvalidRequest:
         """Make the refusal of a document that does not fit its type; it names the field."""
         text = str(error)
-        found = _VALIDATION.fullmatch(text)
-        assert found is not None  # the pattern matches any text
-        path, what = found["path"] or None, found["what"].replace("`", "")
+        match = _VALIDATION.fullmatch(text)
+        assert match is not None  # the pattern matches any text
+        path, what = match["path"] or None, match["what"].replace("`", "")
         if path is None and (missing := _MISSING.search(text)):
             path = missing["path"]
         return cls(f"'{path}': {what}." if path else f"{what}.", param=path)

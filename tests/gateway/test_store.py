@@ -376,7 +376,7 @@ def of_newer_code(path: Path) -> None:
         (a_corrupt_page, "malformed"),
         (without_a_column, "its table 'responses' has other columns: conversation, created_at, re"),
         (of_another_program, "it is a database of another program"),
-        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 2, this one knows 1\)"),
+        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 2; this one knows 1\)"),
     ],
 )
 async def test_a_file_that_is_no_store_is_refused_by_name(

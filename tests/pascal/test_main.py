@@ -1,4 +1,4 @@
-"""The command line itself."""
+"""The command line itself: versions and exit statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``pascal worker`` starts a worker with."""
+"""The settings that ``pascal worker`` starts a worker with."""
 
 from __future__ import annotations
 

@@ -128,14 +128,14 @@ class CaseRun:
 def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:
     """Return every combination once. The oracle has memory for all requests, so none moves."""
     names = ("policy", "boundary", "instances", "rate")
-    found = (
+    combinations = (
         Variant(**dict(zip(names, values, strict=True)))
         for values in itertools.product(*(axes[name] for name in names))
     )
     return list(
         dict.fromkeys(
             dataclasses.replace(variant, boundary="off") if variant.policy == ORACLE else variant
-            for variant in found
+            for variant in combinations
         )
     )
 

@@ -1,4 +1,4 @@
-"""``pascal simulate run``: what it refuses, what it tells, and that it tells the same again."""
+"""``pascal simulate run``: its errors, its results, and that these are reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks before the start: `pascal check` and `pascal serve` make the same ones."""
+"""Checks before the start, which `pascal check` and `pascal serve` share."""
 
 from __future__ import annotations
 

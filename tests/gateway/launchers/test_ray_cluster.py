@@ -1,4 +1,4 @@
-"""Workers in actors of a real Ray cluster, where ray is installed."""
+"""Workers in actors of a real Ray cluster, if ray is installed."""
 
 from __future__ import annotations
 

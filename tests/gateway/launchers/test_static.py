@@ -1,4 +1,4 @@
-"""Workers that run elsewhere: dialled, lost, dialled again, never ended."""
+"""Workers that run elsewhere: they are dialled, lost and dialled again, but never ended."""
 
 from __future__ import annotations
 
