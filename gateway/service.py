@@ -338,7 +338,7 @@ class ResponseService:
 
     def _report(self, session: Session) -> None:
         self.metrics.response_ended(session, self.config.pacing.slo_qoe)
-        figures = session.delivery.figures()
+        measured = session.delivery.measurements()
         log.info(
             "response_ended",
             request_id=session.response_id,
@@ -347,8 +347,8 @@ class ResponseService:
             reason=session.incomplete_reason,
             output_tokens=len(session.token_ids),
             reasoning_tokens=session.reasoning_tokens,
-            ttft_s=figures.paced.ttft_s,
-            qoe=figures.qoe,
+            ttft_s=measured.paced.ttft_s,
+            qoe=measured.qoe,
         )
 
     def _wait_for_expiry(self) -> None:
