@@ -20,7 +20,7 @@ from gateway.response.transcript import Transcript
 from gateway.schemas import events
 from gateway.schemas.errors import ApiError, InvalidRequest
 from gateway.schemas.generation import Generation
-from workers.messages import Finish, Pace, TokenRun
+from workers.messages import ChatMessage, Finish, Pace, TokenRun
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 8 + 28  # a place in a list, and a number
@@ -109,6 +109,17 @@ class Session:
     def answer_text(self) -> str:
         """The answer as far as the reader has it."""
         return self.transcript.answer
+
+    @property
+    def conversation(self) -> tuple[ChatMessage, ...]:
+        """The messages so far, with the answer as the reader has it, without instructions.
+
+        Instructions belong to one request, so a later request does not inherit them.
+        """
+        messages = self.generation.messages
+        if self.generation.instructions:
+            messages = messages[1:]
+        return (*messages, ChatMessage(role="assistant", content=self.answer_text))
 
     @property
     def pace(self) -> Pace:
