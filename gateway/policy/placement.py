@@ -36,7 +36,7 @@ class InstanceView:
 class Rules:
     """How to decide; the fields of the table ``[placement]`` in ``config.toml``.
 
-    A bound of 0 means that there is no bound.
+    A bound of 0 means unbounded.
     """
 
     new: str = "pascal"  # or "round_robin", "least_kv"
@@ -84,7 +84,7 @@ def place_new_request(
     """Algorithm 1: the instance with the smallest KV footprint, of those within their SLO.
 
     If none is within its SLO, all are candidates. Ties go to fewer requests, then to the earlier
-    instance. None if there is no instance.
+    instance. None without any instance.
 
     :param placed_before: the number of requests placed before; for ``round_robin``.
     :param kv_blocks: the size of the request's prompt.

@@ -51,7 +51,7 @@ class Maintenance:
 
         A second call changes nothing, except that it can add ``restart``.
 
-        :raises NotFound: there is no such instance.
+        :raises NotFound: no instance of this name is known.
         :raises Conflict: no launcher of this gateway can restart it.
         """
         self._check(instance_id)

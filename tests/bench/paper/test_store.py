@@ -136,7 +136,7 @@ def test_what_decides_is_found_and_what_tells_is_not() -> None:
         "bench/migration/under_load.py",
         "bench/simulator/cluster.py",
         "bench/policies/virtual.py",
-        "gateway/routing/instance.py",
+        "gateway/policy/cluster_view.py",
         "gateway/policy/placement.py",
         "pacer/qoe.py",
         "workers/emulation/device.py",

@@ -1,4 +1,4 @@
-"""A bug that one request meets ends that request, not its instance, its socket or the shutdown."""
+"""A bug in one request ends that request, not its instance, its socket or the shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOP = Finish(reason="stop")
 
 
 class Bug(Exception):
-    """What a handler meets."""
+    """The exception of a bug in a handler."""
 
 
 def broken(*_: object, **__: object) -> Any:
@@ -63,18 +63,18 @@ def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even `Session.fail` works any more."""
+    """`Session.fail` raises too."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session.transcript.close_answer = broken  # type: ignore[method-assign]
 
 
 def break_everything(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even its text can be read."""
+    """The text of the response cannot be read either."""
     session.transcript = None  # type: ignore[assignment]
 
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
-    """It can be failed, but the event that says so cannot be made."""
+    """`Session.fail` works, but its event cannot be built."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session.response_object = broken  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""The way of one request, without instances: what follows what, and when time is up."""
+"""The route of one request, without instances: its transitions and its deadlines."""
 
 from __future__ import annotations
 
