@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from bench.policies.virtual import INSTANCES, KV_SHARE, Plan, arrivals
+from bench.policies.virtual import KV_SHARE
+from bench.reporting.console import CaseProgress, interrupted
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
-from bench.simulator.cluster import NO_MIGRATION, Cluster, Window
-from bench.simulator.defaults import MODEL, PROFILE
+from bench.simulator.case import CaseSpec
+from bench.simulator.defaults import INSTANCES, PROFILE, RULES
+from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.scheduler_factory import InstanceSettings
 from workers.emulation.profile import load_profile
 
@@ -84,26 +85,25 @@ def measure(case: Case, simulated_s: float, repeats: int, done: Callable[[], Non
 
 def cpu_seconds(case: Case, simulated_s: float, exact: bool) -> float:
     """CPU seconds of one run."""
-    profile = load_profile(PROFILE)
-    settings = InstanceSettings(
-        profile=profile,
-        model=str(MODEL),
+    # Nothing is measured: the simulation ends with the first arrival after the window.
+    extent = Extent(simulated_s, simulated_s, 2 * simulated_s)
+    load = SteadyLoad(rate=case.rate, extent=extent, token_s=case.token_s)
+    spec = CaseSpec(
         policy=case.policy,
-        kv_blocks=int(profile.kv.blocks * KV_SHARE),
-        migration=case.boundary != "off",
-        exact=exact,
+        seed=_SEED,
+        extent=extent,
+        rules=replace(RULES["off"], boundary=case.boundary),
+        instance=InstanceSettings(
+            kv_blocks=int(load_profile(PROFILE).kv.blocks * KV_SHARE), exact=exact
+        ),
     )
-    # Nothing is measured in it: the simulation ends with the first arrival after it.
-    window = Window(simulated_s, simulated_s)
-    plan = Plan(case.rate, window, 2 * simulated_s, (_SEED,), case.token_s)
-    rules = replace(NO_MIGRATION, boundary=case.boundary)
-    cluster = Cluster(settings, INSTANCES, window, rules)
-    coming = arrivals(plan, _SEED)
+    cluster = spec.cluster()
+    arrivals = load.arrivals(_SEED)
     gc.collect()
-    gc.disable()  # as in the processes of `bench.policies.virtual`
+    gc.disable()  # as in the processes of `bench.simulator.parallel`
     try:
         began_s = time.process_time()
-        cluster.run(coming)
+        cluster.run(arrivals)
         return time.process_time() - began_s
     finally:
         gc.enable()
@@ -156,14 +156,18 @@ def main(flags: Sequence[str] | None = None) -> None:
     simulated_s = 10.0 if arguments.quick else 60.0
     speeds: list[Speed] = []
     try:
-        with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("", total=2 * arguments.repeats * len(CASES))
+        total = 2 * arguments.repeats * len(CASES)
+        with CaseProgress(Console(stderr=True), "simulated", total) as progress:
+            runs = itertools.count(1)
             for case in CASES:
-                progress.update(task, description=f"{case.name}, {case.policy}")
-                done = partial(progress.advance, task)
+                name = f"{case.name}, {case.policy}"
+
+                def done(name: str = name) -> None:
+                    progress.finished(name, next(runs), total)
+
                 speeds.append(measure(case, simulated_s, arguments.repeats, done))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interrupted())
     Console().print(table(speeds))
     figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
     write_json(arguments.json, {"speeds": figures})

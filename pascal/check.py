@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from typing import Any
 
 from gateway import config as configuration
 from gateway.launchers import preflight
@@ -31,24 +29,7 @@ def run(args: argparse.Namespace) -> int:
     except preflight.PreflightError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
-    for table in configuration.TABLES:
-        print(f"[{table}]")
-        for key, value in dataclasses.asdict(getattr(config, table)).items():
-            print(
-                f"{key} = {_toml('(hidden)' if key in configuration.SECRETS and value else value)}"
-            )
-        print()
+    print(configuration.as_toml(config))
     print(f"# model loaded from: {config.model_path}")
     print(f"# model name in the API: {config.served_model_name}")
     return 0
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)

@@ -85,7 +85,8 @@ def resolve(lock: str, uv: str, sources: PackageSources, constraints: str = "") 
     oldest = ".".join(map(str, SUPPORTED[0]))
     command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--upgrade"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--python-version", oldest]
-    command += ["--python-platform", "x86_64-manylinux_2_28", "--extra", extra, "--extra", "dev"]
+    command += ["--python-platform", "x86_64-manylinux_2_28", "--extra", extra]
+    command += ["--extra", "bench", "--extra", "dev"]
     command += ["pyproject.toml", str(WIDER), "--constraint", str(CONSTRAINTS)]
     for name in OVERRIDES[lock]:
         command += ["--override", str(REQUIREMENTS / name)]

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 3  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 4  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
@@ -98,16 +98,12 @@ class PhaseCounts(Value):
 class DeviceStats(Value):
     """What an emulated device has done since it started; see `workers.emulation.device_clock`."""
 
-    passed_s: float  # since then
+    passed_s: float  # since it started
     steps: int
-    busy_s: float  # modelled time that it computed
-    starved_s: (
-        float  # it stood idle although there was work: the engine was late with the next step
-    )
-    late_s: float  # between the end of a step and the engine's taking its tokens, all steps
-    stalled_s: float = 0.0  # it waited until KV was stored whose blocks others got
-    stored_blocks: int = 0  # KV blocks to the host
-    loaded_blocks: int = 0  # and back
+    busy_s: float  # modelled time in which it computed
+    starved_s: float  # idle with work: the engine was late with the next step
+    late_s: float  # from the end of a step until the engine took its tokens, summed over steps
+    stalled_s: float = 0.0  # waited until KV was stored, because other requests got its blocks
 
 
 class MigrationStats(Value):
@@ -115,28 +111,42 @@ class MigrationStats(Value):
 
     held_blocks: int  # KV blocks that no request holds: they wait for the readers of tickets
     tickets_total: int  # given to requests that left
-    expired_total: int  # of them: not read in time; their memory came back at the deadline
+    expired_total: int  # tickets that were not used in time; their memory came back at the deadline
     read_requests_total: int  # requests that came with a ticket and got their KV
-    read_tokens_total: int  # of them
     read_s_total: float  # from asking for it until it was there, as the scheduler sees it, summed
     failed_total: int  # requests whose ticket was of no use: they compute their KV
 
 
-class StepStats(Value):
-    """State of the engine after a step."""
+class PhaseStats(Value):
+    """State of the scheduler after a step.
+
+    ``kv_blocks`` of a phase counts the blocks that its requests hold. A block that is shared
+    through the prefix cache counts once for each of them, so the phases may add up to more than
+    ``kv_blocks_used``.
+    """
 
     reasoning: PhaseCounts
     answering: PhaseCounts
     kv_blocks_used: int  # blocks that requests hold; cached blocks that may be evicted are free
     kv_blocks_total: int
     preemptions_total: int  # since the engine started
-    steps_total: int  # since the engine started
-    step_s: float  # duration of the last step
     # KV tokens that preempted requests had lost, since the engine started.
     reloaded_tokens_total: int = 0  # brought back from host memory
     recomputed_tokens_total: int = 0
-    device: DeviceStats | None = None  # None: the device is real
     migration: MigrationStats | None = None  # None: its KV cannot move
+
+
+class StepStats(PhaseStats, kw_only=True):
+    """State of the engine after a step."""
+
+    steps_total: int  # since the engine started
+    device: DeviceStats | None = None  # None: the device is real
+
+    @classmethod
+    def of(cls, phases: PhaseStats, steps: int, device: DeviceStats | None = None) -> StepStats:
+        """The scheduler's state, with what only the engine knows."""
+        state = {name: getattr(phases, name) for name in PhaseStats.__struct_fields__}
+        return cls(**state, steps_total=steps, device=device)
 
 
 class Ticket(Value):
@@ -254,8 +264,6 @@ class Welcome(Message, tag="welcome"):
     max_model_len: int  # tokens of prompt and output together
     block_size: int  # tokens per KV block
     kv_blocks_total: int
-    max_num_seqs: int  # batch slots
-    reasoning: bool  # whether the model thinks before it answers
     engine: str  # which adapter and version, for people
     endpoint: Endpoint | None = None  # None: its KV cannot move
 
@@ -266,7 +274,6 @@ class Accepted(Message, tag="accepted"):
     request_id: str
     prompt_tokens: int
     reasoning: bool  # False: it starts in the answering phase (thinking switched off)
-    max_tokens: int  # the bound that holds, after the context length
 
 
 class Rejected(Message, tag="rejected"):

@@ -201,8 +201,6 @@ async def run(settings: WorkerSettings) -> int:
         max_model_len=facts.max_model_len,
         block_size=facts.block_size,
         kv_blocks_total=facts.kv_blocks_total,
-        max_num_seqs=facts.max_num_seqs,
-        reasoning=renderer.markers is not None,
         engine=facts.name,
         endpoint=facts.endpoint,
     )
@@ -239,7 +237,7 @@ async def run(settings: WorkerSettings) -> int:
 
 
 def _stop_now(status: int) -> None:
-    _log.error("worker_stop_hangs", seconds=_STOP_S)
+    _log.error("worker_stop_timed_out", seconds=_STOP_S)
     end(status)
 
 

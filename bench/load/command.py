@@ -41,6 +41,7 @@ from bench.load.runner import LoadRun
 from bench.load.sources import arrivals_of, further_lengths, source_of
 from bench.load.transport.interface import ServerError
 from bench.load.transport.server_info import served_model, wait_ready
+from bench.reporting.console import FAILED, INTERRUPTED, OK, REFUSED, give_up
 from bench.reporting.errors import BenchmarkError
 from workers import loop
 
@@ -133,29 +134,29 @@ def run(args: argparse.Namespace) -> int:
         with errors.status("planning"):
             plan = plan_of(options)
     except (OptionError, PromptError, BenchmarkError) as error:
-        return _refuse(error, 2)
+        return _refuse(error, REFUSED)
     try:
         options, model = _meet(options)
         _allow_sockets(len(plan.requests))
         with Progress(errors, len(plan.requests)) as progress:
             result, interrupted = loop.run(_run_plan(options, model, plan, progress))
     except OptionError as error:
-        return _refuse(error, 2)
+        return _refuse(error, REFUSED)
     except ServerError as error:
-        return _refuse(error, 1)
+        return _refuse(error, FAILED)
     except KeyboardInterrupt:  # before the load began, or a second one
-        return 130
+        return INTERRUPTED
     try:
         written = write_outputs(options, result)  # before the report: its pipe may be closed
     except OSError as error:
         print_report(result, options, Console())
-        return _refuse(f"{error.filename}: {error.strerror}", 1)
+        return _refuse(f"{error.filename}: {error.strerror}", FAILED)
     print_report(result, options, Console())
     for path in written:
         print(f"result: {path}")
     if interrupted:
-        return 130
-    return 1 if result["failed"] else 0
+        return INTERRUPTED
+    return FAILED if result["failed"] else OK
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -168,17 +169,16 @@ def _compare(args: argparse.Namespace) -> int:
         getattr(args, name) != value for name, value in unset.items() if name not in _COMPARE
     )
     if command != "compare":
-        return _refuse(f"unrecognized arguments: {' '.join(args.words)}", 2)
+        return _refuse(f"unrecognized arguments: {' '.join(args.words)}", REFUSED)
     if useless:
-        return _refuse("compare takes no flag but --html", 2)
+        return _refuse("compare takes no flag but --html", REFUSED)
     if not results:
-        return _refuse("compare needs at least one RESULT.json", 2)
+        return _refuse("compare needs at least one RESULT.json", REFUSED)
     return compare.run([Path(name) for name in results], args.html)
 
 
 def _refuse(error: object, status: int) -> int:
-    print(f"pascal load: error: {error}", file=sys.stderr)
-    return status
+    return give_up(status, f"error: {error}", "pascal load")
 
 
 def _meet(options: Options) -> tuple[Options, str]:

@@ -24,7 +24,6 @@ incomplete; `itl_s` pools the gaps of all of them. `qoe` also counts every faile
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +33,9 @@ from typing import Any, Final
 import msgspec
 
 from bench.load.record import Outcome, ResponseRecord, Timing
+from bench.reporting.statistics import PERCENTILES, SLO_QOE, summarize
 from pacer import qoe
 
-SLO_QOE: Final = 0.95  # below, a request violates its SLO (paper, "Terms")
-PERCENTILES: Final = (50.0, 95.0, 99.0)  # always in the result
 LATE_S: Final = 0.010  # a p99 beyond this means that the generator itself distorts the figures
 
 # Names of vLLM's flags for the keys of the result. A goodput bound is the worst value that is still
@@ -175,39 +173,6 @@ def _client_qoe(record: ResponseRecord, tau_s: float) -> float | None:
         return None
     deliveries_s = (delta.received_s for delta in record.answer for _ in range(delta.tokens))
     return qoe(deliveries_s, tau_s=tau_s, origin_s=record.answer[0].received_s)
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Percentile with linear interpolation between the closest ranks.
-
-    :param ordered: at least one value, ascending.
-    :param percent: from 0 to 100.
-    """
-    rank = (len(ordered) - 1) * percent / 100
-    low = math.floor(rank)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
-
-
-def percentile_key(percent: float) -> str:
-    """``p50``, ``p99.9``."""
-    return f"p{percent:g}"
-
-
-def summarize(
-    values: Iterable[float | None], percentiles: Sequence[float] = PERCENTILES
-) -> dict[str, float | None]:
-    """Mean, percentiles and extremes of the values that are there; null if none is."""
-    ordered = sorted(value for value in values if value is not None)
-    keys = sorted({*PERCENTILES, *percentiles})
-    if not ordered:
-        return dict.fromkeys(("mean", *map(percentile_key, keys), "min", "max"))
-    return {
-        "mean": math.fsum(ordered) / len(ordered),
-        **{percentile_key(key): percentile(ordered, key) for key in keys},
-        "min": ordered[0],
-        "max": ordered[-1],
-    }
 
 
 def is_good(result: RequestResult, goodput: Mapping[str, float]) -> bool:

@@ -1,38 +1,44 @@
-"""``pascal bench migration``: what it costs to change engines at the phase boundary, and what for.
+"""``pascal bench migration``: cost and benefit of a move at the phase boundary.
 
-Two parts, each of which can be run alone with ``--only``:
+It has two parts. ``--only`` selects one of them:
 
-    engines    two real workers: the first token after a move, a stay and a recompute, by context
-    loaded     eight modelled H100 instances in virtual time, with every boundary rule
+    engines    two real workers: time to the first token after a move, a stay and a recompute
+    loaded     eight modelled H100 instances in virtual time, under every boundary rule
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 
 PARTS = ("engines", "loaded")
 _CONTEXTS = (256, 1024, 4096)  # tokens
 _REPEATS, _QUICK_REPEATS = 25, 9
-_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal bench migration``."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="shorter runs: some minutes")
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--quick", action="store_true", help="shorter runs (minutes)")
+    add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
 
 
@@ -41,11 +47,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         results = prepare_json(args.json, keep=bool(args.only))
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+        return give_up(REFUSED, error)
+    console = wide_console()
     parts: dict[str, Callable[[bool, Console], dict[str, Any]]] = {
         "engines": _engines,
         "loaded": _loaded,
@@ -54,59 +57,49 @@ def run(args: argparse.Namespace) -> int:
         try:
             results |= parts[part](args.quick, console)
         except BenchmarkError as error:
-            print(f"pascal: {part}: {error}", file=sys.stderr)
-            return 1
+            return give_up(FAILED, f"{part}: {error}")
+        except KeyboardInterrupt:
+            return interrupted("the results of finished parts are kept")
         write_json(args.json, results)
-    return 0
+    return OK
 
 
 def _engines(quick: bool, console: Console) -> dict[str, Any]:
     from bench.migration import hand_over
 
     with console.status("two workers"):
-        found = hand_over.measure(_CONTEXTS, _QUICK_REPEATS if quick else _REPEATS)
-    table = Table(title="From the last token before the boundary to the first after it, ms")
+        results = hand_over.measure(_CONTEXTS, _QUICK_REPEATS if quick else _REPEATS)
+    table = Table(title="Time from the last reasoning token to the first answering token, ms")
     columns = ("tokens", "move", "stay", "recompute", "move/recompute", "transfer", "memcpy", "KiB")
     for column in columns:
         table.add_column(column, justify="right")
-    for tokens, figures in found.items():
-        times = [figures[f"{name}_s"] for name in ("move", "stay", "recompute")]
+    for tokens, result in results.items():
+        times = [result[f"{name}_s"] for name in ("move", "stay", "recompute")]
         table.add_row(
             str(tokens),
             *(f"{1e3 * seconds:.1f}" for seconds in times),
             f"{times[0] / times[2]:.2f}",
-            f"{1e3 * figures['transfer_s']:.1f}",
-            f"{1e3 * figures['memcpy_s']:.3f}",
-            f"{figures['kv_bytes'] / 1024:.0f}",
+            f"{1e3 * result['transfer_s']:.1f}",
+            f"{1e3 * result['memcpy_s']:.3f}",
+            f"{result['kv_bytes'] / 1024:.0f}",
         )
     console.print(table)
-    return {"by_context": found}
+    return {"by_context": results}
 
 
 def _loaded(quick: bool, console: Console) -> dict[str, Any]:
-    # Read when vLLM is imported, here and in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
     from bench.migration import under_load
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("virtual time", total=None)
+    with CaseProgress(console, "virtual time") as progress:
 
-        def done(run: under_load.MovesRun, count: int, total: int) -> None:
-            progress.update(task, completed=count, total=total)
-            if not console.is_terminal:  # where there is no bar
-                name = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
-                console.print(f"virtual time: {count} of {total} ({name})")
+        def done(run: under_load.BoundaryRun, count: int, total: int) -> None:
+            case = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
+            progress.finished(case, count, total)
 
-        found = under_load.run_moves(under_load.QUICK if quick else under_load.FULL, done)
-    console.print(loaded_table(found))
-    return {"loaded": found}
+        results = under_load.run_boundaries(quick, done)
+    console.print(loaded_table(results))
+    return {"loaded": results}
 
 
 def loaded_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from bench.policies.vllm_environment import one_threaded
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.vllm_environment import one_threaded
 from workers.policy.resume_cost import RESUMES
 from workers.policy.settings import POLICIES
 from workers.settings import WorkerSettings
@@ -78,12 +78,12 @@ def figures(prefix_caching: bool) -> dict[str, Any]:
         resume the `preemptions`, `extra`, `reloaded` and `recomputed` tokens and how many outputs
         are `different`; the `ratio` of each policy, and `offload_extra_tokens_ratio` of all.
     """
-    from bench.policies.small_memory_engine import Load, PressedEngine
+    from bench.policies.small_memory_engine import Load, SmallMemoryEngine
 
     settings = msgspec.structs.replace(
         SETTINGS, engine_args={"enable_prefix_caching": prefix_caching}
     )
-    engine = PressedEngine(settings, Load(_REQUESTS, _OUTPUT_TOKENS))
+    engine = SmallMemoryEngine(settings, Load(_REQUESTS, _OUTPUT_TOKENS))
     engine.use("fcfs", "recompute")
     reference = engine.run(_FIT)
     policies: dict[str, dict[str, dict[str, int]]] = {}

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import random
 import statistics
 import time
@@ -41,6 +40,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
+from bench.reporting.vllm_environment import prepare_environment
 from workers.engine.vllm_config import vllm_config
 from workers.policy.phase import Phase
 from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY, PhaseScheduler
@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer steps: half a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    prepare_environment()
     result = measure_overhead(arguments.quick)
     Console().print(table(result))
     if arguments.json is not None:

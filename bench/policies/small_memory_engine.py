@@ -7,19 +7,19 @@ its own: the environment is set here, before vLLM and torch read it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
+import msgspec
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from workers.engine.vllm_config import load_tokenizer, vllm_config
-from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import PhaseScheduler, phase_config, policy_settings
 from workers.settings import WorkerSettings
 
@@ -43,7 +43,7 @@ class Run:
     recomputed_tokens: int
 
 
-class PressedEngine:
+class SmallMemoryEngine:
     """The engine, and the load that it runs."""
 
     def __init__(self, settings: WorkerSettings, load: Load) -> None:
@@ -87,8 +87,7 @@ class PressedEngine:
         assert self.llm.reset_prefix_cache(reset_connector=True)
         if scheduler._offload is not None:
             scheduler._offload.costs.resume = resume
-        numbers = {f.name: getattr(self._policy_settings, f.name) for f in fields(PolicySettings)}
-        scheduler.use_policy(PolicySettings(**(numbers | {"policy": policy})))
+        scheduler.use_policy(msgspec.structs.replace(self._policy_settings, policy=policy))
 
     def run(self, at_once: int | None = None) -> Run:
         """The whole load, so many requests at a time; None: all of them."""

@@ -34,9 +34,9 @@ from typing import Any, Final
 
 import aiohttp
 
-from bench.load.measure import SLO_QOE, summarize
 from bench.load.prompts import problem_prompts
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.statistics import SLO_QOE, summarize
 from bench.simulator.timeline import TAU_S
 from models import problems
 from pacer import qoe

@@ -28,8 +28,8 @@ from vllm.v1.request import Request
 
 from bench.policies.engine_clock import EngineClock, WallClock
 from bench.simulator.timeline import Timeline
-from workers.engine.in_process import WARM_UP_DECODE, warm_up_rounds
 from workers.engine.vllm_config import vllm_config
+from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import REQUEST_KEY, PhaseAsyncScheduler, PhaseScheduler, phase_config
@@ -93,10 +93,9 @@ class TimedEngine:
         self._chance = random.Random(settings.seed)
         self._names = 0
         self._live: dict[str, _Live] = {}
-        params = SamplingParams(max_tokens=WARM_UP_DECODE, ignore_eos=True, detokenize=False)
         for prompts in warm_up_rounds(config):
             for prompt in prompts:
-                self._llm.add_request("warm-up", tokens_input(prompt), params)
+                self._llm.add_request("warm-up", tokens_input(prompt), warm_up_params())
                 self._finish()
             self._llm.reset_prefix_cache()
 

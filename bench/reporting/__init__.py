@@ -1,1 +1,1 @@
-"""What all measurements share: outputs, errors."""
+"""Shared by all measurements: terminal, files, statistics, plots, errors."""

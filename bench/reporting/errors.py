@@ -1,7 +1,7 @@
-"""The root of what can go wrong in a measurement."""
+"""The root of all errors that a measurement reports to the user."""
 
 from __future__ import annotations
 
 
 class BenchmarkError(Exception):
-    """A measurement failed; the message is for people."""
+    """A measurement failed, or cannot begin; the message says why, for people."""

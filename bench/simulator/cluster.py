@@ -6,7 +6,7 @@ says how readers fare. Nothing of these is re-implemented here: the simulator su
 that a gateway learns from its workers, and carries the decisions out.
 
 Deterministic: the same settings and arrivals give the same result. A recorder, such as
-`bench.simulator.chrome_trace`, is a `Watch`.
+`bench.simulator.run.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations

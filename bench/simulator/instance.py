@@ -222,7 +222,7 @@ class SimulatedInstance:
         self.busy = scheduler.has_requests()
         if not self.busy:
             return None
-        self._ends = scheduler.plan()
+        self._ends = scheduler.plan_leap()
         if self._ends:
             self._planned_s = now
         else:

@@ -6,23 +6,19 @@ means over runs, each with its interval. Names are those of `bench.load.measure`
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from bench.load.measure import percentile, summarize
-from bench.simulator.timeline import SLO_QOE, RequestFigures
+from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
+from bench.simulator.timeline import RequestMetrics
 
 ORACLE = "oracle"  # vLLM's own order with memory for everybody
 BIN_TOKENS = 512  # of reasoning
 LEAST_REQUESTS = 50  # in a bin whose ratio to the oracle is told
 _SUMMARIES = ("ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
-# Two-sided 95% quantiles of Student's t, by degrees of freedom.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-_T95_MANY = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +27,7 @@ class PolicyRun:
 
     policy: str
     seed: int
-    requests: Sequence[RequestFigures]  # the measured ones; all are finished
+    requests: Sequence[RequestMetrics]  # the measured ones; all are finished
     throughput_tok_s: float  # generated
     generated_tokens: int  # of all requests, measured or not, as the rest
     recomputed_tokens: int  # KV that preemptions had lost
@@ -56,8 +52,20 @@ class PolicyRun:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PolicyRun:
         """Inverse of `to_json`."""
-        requests = [RequestFigures(**request) for request in values.pop("requests")]
+        requests = [RequestMetrics(**request) for request in values.pop("requests")]
         return cls(requests=requests, **values)
+
+
+class ClusterRunLike(Protocol):
+    """Any record of one run of a cluster."""
+
+    @property
+    def run(self) -> PolicyRun:
+        """What its requests and engines did."""
+
+    @property
+    def migrations(self) -> int:
+        """Requests that changed instances."""
 
 
 def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
@@ -103,15 +111,18 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
     return figures
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean by Student's t; the value itself if there is only one."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, mean
-    freedom = len(values) - 1
-    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_MANY
-    half = t * statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
+def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
+    """`policy_result`, and what requests did at the phase boundary, as means over the runs.
+
+    ``boundary_blocking_p99_s`` is the p99 of the time from the boundary to the first answering
+    token; ``migrations`` are those of one run.
+    """
+    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in runs]
+    return {
+        **policy_result([run.run for run in runs], oracle),
+        "boundary_blocking_p99_s": statistics.fmean(percentile(wait, 99) for wait in waits),
+        "migrations": statistics.fmean(run.migrations for run in runs),
+    }
 
 
 def _bins(
@@ -142,9 +153,9 @@ def _range(first: int) -> str:
     return f"{first}-{first + BIN_TOKENS - 1}"
 
 
-def _share(run: PolicyRun, condition: Callable[[RequestFigures], bool]) -> float:
+def _share(run: PolicyRun, condition: Callable[[RequestMetrics], bool]) -> float:
     return sum(map(condition, run.requests)) / len(run.requests)
 
 
-def _mean(run: PolicyRun, value: Callable[[RequestFigures], float]) -> float:
+def _mean(run: PolicyRun, value: Callable[[RequestMetrics], float]) -> float:
     return statistics.fmean(map(value, run.requests))

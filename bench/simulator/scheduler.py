@@ -77,9 +77,9 @@ class _DraftingScheduler(Scheduler):  # type: ignore[misc]
 class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
     """The plugin on a clock of its own.
 
-    Unless it is ``exact``: call `plan` before each `schedule`, and hand what it returned, or the
-    first steps of it, over in ``step_ends``, with the clock as it was at `plan`. In between nothing
-    may happen to the scheduler. After `update_from_output` call `store_filled`.
+    Unless it is ``exact``: call `plan_leap` before each `schedule`, and hand what it returned, or
+    the first steps of it, over in ``step_ends``, with the clock as it was at `plan_leap`. In
+    between nothing may happen to the scheduler. After `update_from_output` call `store_filled`.
     """
 
     clock: Clock
@@ -116,7 +116,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
 
     # ---- leaps
 
-    def plan(self) -> list[float]:
+    def plan_leap(self) -> list[float]:
         """When the next steps end in which it is certain that nothing but decoding happens.
 
         A decision that is due is made first.
@@ -228,13 +228,13 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             lasting.append(-computed % size)
             most = min(most, self.tokens_ahead(request))
             state = states[request.request_id]
-            turn = state.turn
-            if turn is not None:
+            queue_state = state.queue_state
+            if queue_state is not None:
                 state.settle()
-                most = min(most, turn.left_tokens)
+                most = min(most, queue_state.left_tokens)
                 reasoned = state.tracker.reasoning_tokens
-                if turn.boundary_at is not None:
-                    if turn.clock is None:
+                if queue_state.boundary_at is not None:
+                    if queue_state.clock is None:
                         return 1, 0, False  # its reader's clock begins with the next token
                 elif reasoned < demotion:
                     most = min(most, demotion - reasoned)

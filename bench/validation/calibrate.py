@@ -7,7 +7,6 @@ they cannot tell, the rates of the links and the memory of the host, is given by
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.policies.engine_clock import CLOCKS, ClockName
+from bench.reporting.console import OK, REFUSED, give_up
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
 from bench.validation.step_fit import Fit, fit_steps
@@ -60,11 +60,9 @@ def run(args: argparse.Namespace) -> int:
         profile = profile_of(fit, header, links_of(args), Host(offload_bytes=args.offload_bytes))
         args.output.write_text(to_toml(profile, provenance(header, fit, args.clock)), "utf-8")
     except (BenchmarkError, StepLogError) as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, error)
     except OSError as error:
-        print(f"pascal: --output {args.output}: {error.strerror}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, f"--output {args.output}: {error.strerror}")
     console = Console()
     console.print(fit_table(fit))
     if header.device == "cpu" and args.clock == "wall" and fit.share.had < QUIET:
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         )
     console.print(f"{args.output} written")
     write_json(args.json, fit_json(fit))
-    return 0
+    return OK
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,13 +24,22 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.policies.engine_clock import CLOCKS, ClockName, Share
 from bench.policies.real_engines import SETTINGS
+from bench.reporting.console import (
+    FAILED,
+    OK,
+    REFUSED,
+    CaseProgress,
+    give_up,
+    interrupted,
+    wide_console,
+)
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_file, prepare_json, write_json
+from bench.reporting.vllm_environment import prepare_environment
 from bench.validation.calibrate import QUIET, fit_json, fit_table, profile_of, provenance, to_toml
 from bench.validation.machine_speed import WINDOW_S, agreement, fit_slowed, slowdowns
 from bench.validation.regimes import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
@@ -43,7 +51,6 @@ from workers.policy.settings import BASELINES, POLICIES
 from workers.step_log import LoggedStep
 
 PARTS = ("engines", "emulated")
-_FILE_COLUMNS = 140  # where there is no terminal: room for the tables
 _PROBE_S = 0.3
 
 
@@ -80,20 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the parts; :return: the exit status."""
-    # Read when vLLM is imported, here and in the processes that are started.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
     to_stdout = args.json == "-"
     path = Path(args.json) if args.json and not to_stdout else None
-    console = Console(stderr=to_stdout)
-    if not console.is_terminal:
-        console = Console(stderr=to_stdout, width=_FILE_COLUMNS)
+    console = wide_console(stderr=to_stdout)
     parts = list(dict.fromkeys(args.only or PARTS))
     try:
         plan = _plan(args, path)
     except (BenchmarkError, ProfileError) as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, error)
     results: dict[str, Any] = {}
     try:
         for part in parts:
@@ -102,19 +104,16 @@ def run(args: argparse.Namespace) -> int:
                 results["mape"] = found["mape"]
             results[part] = found
     except BenchmarkError as error:
-        print(f"pascal: {error}", file=sys.stderr)
-        return 1
+        return give_up(FAILED, error)
     except KeyboardInterrupt:
-        print("pascal: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return interrupted()
     write_json(path, results)
     if to_stdout:
         print(json.dumps(results, indent=1))
     missed = [f"{part} {key}" for part in parts for key in _missed(results[part]["mape"])]
     if args.check and missed:
-        print(f"pascal: too far apart: {', '.join(missed)}", file=sys.stderr)
-        return 1
-    return 0
+        return give_up(FAILED, f"too far apart: {', '.join(missed)}")
+    return OK
 
 
 def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
@@ -254,22 +253,13 @@ def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
 
 @contextmanager
 def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task(what, total=total)
+    with CaseProgress(console, what, total) as progress:
         done = 0
 
         def advance(name: str) -> None:
             nonlocal done
             done += 1
-            progress.update(task, completed=done)
-            if not console.is_terminal:  # where there is no bar
-                console.print(f"{what}: {done} of {total} ({name})")
+            progress.finished(name, done, total)
 
         yield advance
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 import msgspec
 
 from bench.policies.engine_clock import CLOCKS, ClockName, Share, clock_of
-from bench.policies.vllm_environment import one_threaded
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.vllm_environment import one_threaded
 from bench.simulator.timeline import Timeline
 from bench.workloads.lengths import Lengths
 from workers.policy.settings import PolicySettings

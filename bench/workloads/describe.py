@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.reporting.console import INTERRUPTED, OK, REFUSED, give_up, wide_console
 from bench.reporting.errors import BenchmarkError
 from bench.workloads.arrivals import Arrival
 from bench.workloads.distributions import Quantiles
@@ -115,13 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         described = _described(args)
     except BenchmarkError as error:
-        print(f"workload: {error}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, error, "workload")
     except KeyboardInterrupt:
-        print("workload: interrupted", file=sys.stderr)
-        return 130
+        return give_up(INTERRUPTED, "interrupted", "workload")
     _print(*described)
-    return 0
+    return OK
 
 
 def _described(args: argparse.Namespace) -> tuple[Workload, Figures]:
@@ -168,9 +166,7 @@ def _part(workload: Workload, start_s: float, end_s: float) -> Workload:
 
 
 def _print(workload: Workload, found: Figures) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=100)  # where there is no terminal: room for the table
+    console = wide_console(columns=100)
     console.print(f"{workload.name}: {workload.description}", highlight=False, markup=False)
     facts = [f"{found.requests} requests over {found.span_s:.1f} s"]
     if found.rate is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.programs import CHROMIUM, PROMTOOL, Program
+from tests.support.programs import CHROMIUM, PROMTOOL, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,13 @@ def all_parts() -> list[Part]:
             _module("tests.acceptance.fresh", "--name=fresh-clone", "--empty-home", "--test"),
             minutes=20,
             limit_minutes=60,
+        ),
+        Part(
+            "docs",
+            "the commands of the README, the tutorial and the how-to guides, in a fresh clone",
+            _module("tests.acceptance.doc_commands"),
+            minutes=25,
+            limit_minutes=75,
         ),
         Part(
             "real-time",

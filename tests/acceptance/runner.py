@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final, Literal, TypeAlias
 
 from tests.acceptance.parts import Part
-from tests.programs import VARIABLE, Program
+from tests.support.programs import VARIABLE, Program
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LINE_LENGTH: Final = 160  # of a quotation from a log

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.runner import ROOT
-from tests.programs import VARIABLE, Program, check, needs
+from tests.support.programs import VARIABLE, Program, check, needs
 
 MISSING = "no-such-program is missing: install the Debian package `no-such-package`"
 TESTS = """
-from tests.programs import needs
+from tests.support.programs import needs
 import pytest
 
 @needs("no-such-program", package="no-such-package")

@@ -17,7 +17,7 @@ from tests.acceptance import __main__ as command_line
 from tests.acceptance import parts as table
 from tests.acceptance.parts import Part, all_parts
 from tests.acceptance.runner import Runner
-from tests.programs import Program
+from tests.support.programs import Program
 
 ABSENT = Program("no-such-program", package="no-such-package")
 

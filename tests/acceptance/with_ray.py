@@ -1,4 +1,4 @@
-"""``python -m tests.acceptance.with_ray``: `tests.ray_cluster`, with ray apart from .venv.
+"""``python -m tests.acceptance.with_ray``: `tests.support.ray_cluster`, with ray apart from .venv.
 
 `.venv` stays as the lock says. A package that both ray and the lock need has the version of the
 lock.
@@ -36,7 +36,7 @@ def main() -> int:
     install()
     paths = [str(FOLDER), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    command = [sys.executable, "-m", "tests.ray_cluster"]
+    command = [sys.executable, "-m", "tests.support.ray_cluster"]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -1,11 +1,12 @@
 """Configuration: precedence, and errors that name the key."""
 
-import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from gateway.config import PROJECT_ROOT, TABLES, Config, ConfigError, load
+from gateway.config import PROJECT_ROOT, Config, ConfigError, described, load
+from gateway.config.describe import toml_value
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -16,6 +17,34 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_the_shipped_file_states_the_defaults() -> None:
     assert load(PROJECT_ROOT / "config.toml", environment={}) == Config()
+
+
+def test_the_shipped_file_and_the_reference_have_the_same_keys_and_defaults() -> None:
+    document = tomllib.loads((PROJECT_ROOT / "config.toml").read_text(encoding="utf-8"))
+    shipped = [
+        (table, key, toml_value(value))
+        for table in document
+        for key, value in document[table].items()
+    ]
+    assert shipped == [(key.table, key.key, key.default) for key in described()]
+
+
+def test_every_key_is_described_in_a_sentence() -> None:
+    for key in described():
+        assert key.description.endswith("."), key
+        assert key.unit or not key.key.endswith(("_s", "_bytes", "_gib", "_days", "_tokens")), key
+
+
+def test_the_reference_states_bounds_choices_and_variables() -> None:
+    keys = {f"{key.table}.{key.key}": key for key in described()}
+    assert keys["server.port"].constraint == "from 0 to 65535"
+    assert keys["workers.count"].constraint == "at least 1"
+    assert keys["launcher.kind"].constraint == "one of local, static, ray"
+    assert keys["launcher.kind"].variable == "PASCAL_LAUNCHER_KIND"
+    assert keys["server.port"].variable == "PASCAL_PORT"
+    assert keys["session.ttl_s"].unit == "seconds"
+    assert keys["workers.kv_migration"].default == "true"
+    assert keys["server.api_keys"].type == "a list of texts"
 
 
 def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
@@ -52,12 +81,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) 
 
 def float_settings() -> list[str]:
     """Seconds and all other numbers that are no integers, as ``table.key``."""
-    found = [
-        f"{table}.{spec.name}"
-        for table, values in TABLES.items()
-        for spec in dataclasses.fields(type(values.default))  # type: ignore[arg-type]
-        if spec.type == "float"
-    ]
+    found = [f"{key.table}.{key.key}" for key in described() if key.type == "a number"]
     assert len([key for key in found if key.endswith("_s")]) >= 10
     return found
 

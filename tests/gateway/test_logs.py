@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 PROGRAM = """
 import structlog

@@ -16,7 +16,7 @@ from gateway.metrics import REFUSALS
 from gateway.store import Failure
 from tests.gateway.support.scripted_service import serving, start
 from tests.gateway.support.scripted_worker import IDLE
-from tests.programs import PROMTOOL, needs
+from tests.support.programs import PROMTOOL, needs
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
 
 LAUNCHER = SimpleNamespace(restarts_total=2, failures={"worker-0": 0, "worker-1": 3})
@@ -25,7 +25,6 @@ MIGRATION = MigrationStats(
     tickets_total=9,
     expired_total=2,
     read_requests_total=4,
-    read_tokens_total=0,
     read_s_total=0.0,
     failed_total=1,
 )

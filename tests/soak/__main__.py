@@ -1,10 +1,11 @@
 """``python -m tests.soak --minutes 60``: a gateway under clumsy readers, for as long as you like.
 
 Starts ``pascal serve`` with two emulated workers and lets readers come that read, stall, stop,
-vanish, come back and send garbage (`tests.soak.crowd`); every few minutes it kills a worker. Every
-reader checks its own stream. From outside it watches memory, descriptors, tasks, sessions, log and
-store (`tests.soak.series`), and after the warm-up none of them may grow (`tests.soak.slopes`). In
-the end the readers leave, and everything must be as it was before the first came.
+vanish, come back and send garbage (`tests.soak.clients.crowd`); every few minutes it kills a
+worker. Every reader checks its own stream. From outside it watches memory, descriptors, tasks,
+sessions, log and store (`tests.soak.growth.series`), and after the warm-up none of them may grow
+(`tests.soak.growth.slopes`). In the end the readers leave, and everything must be as it was before
+the first came.
 
 Ends with status 0 if all held, 1 if not, 2 if the run could not be made.
 """
@@ -19,10 +20,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.server import Server
-from tests.soak import leaks, report
+from tests.soak import leaks
+from tests.soak.clients.stage import nice, settings
+from tests.soak.growth import report
 from tests.soak.run import CannotRun, Plan, after_the_end, soak
-from tests.soak.stage import nice, settings
+from tests.support.server import Server
 
 
 def main() -> int:

@@ -20,12 +20,13 @@ from typing import Any
 
 import aiohttp
 
-from tests.server import Server, is_alive
-from tests.soak import crowd, garbage, http_readers, readers, report
-from tests.soak.observations import Observations, Observer, Values, observe
-from tests.soak.report import Report
-from tests.soak.stage import HEADERS, KILLED, Stage
-from tests.soak.streams import Tally
+from tests.soak.clients import crowd, garbage, http_readers, websocket_readers
+from tests.soak.clients.stage import HEADERS, KILLED, Stage
+from tests.soak.clients.stream import Tally
+from tests.soak.growth import report
+from tests.soak.growth.observations import Observations, Observer, Values, observe
+from tests.soak.growth.report import Report
+from tests.support.server import Server, is_alive
 
 _PROGRESS_S = 30.0
 _KILLED = r"was killed by SIGKILL\b"  # in the log, of a worker
@@ -183,7 +184,7 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
     async with _readers_session() as http:
         stage = Stage(server.url, http, tally, plan.ttl_s)
         for reader in (
-            readers.goes_on_and_forgets,
+            websocket_readers.goes_on_and_forgets,
             http_readers.waits_for_the_whole,
             http_readers.reads_chunks,
             garbage.asks_wrongly,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import NODE, find_node, needs
+from tests.support.programs import NODE, find_node, needs
 
 HERE = Path(__file__).parent
 

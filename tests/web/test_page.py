@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Page, find
 
-from tests.programs import CHROMIUM, needs
-from tests.server import Server
+from tests.support.programs import CHROMIUM, needs
+from tests.support.server import Server
 from tests.web.scripted_server import THOUGHTS, ScriptedServer
 
 BROWSER = find()

@@ -43,7 +43,6 @@ STATS = StepStats(
     kv_blocks_total=8,
     preemptions_total=0,
     steps_total=0,
-    step_s=0.0,
 )
 WELCOME = Welcome(
     protocol=PROTOCOL,
@@ -53,8 +52,6 @@ WELCOME = Welcome(
     max_model_len=8,
     block_size=1,
     kv_blocks_total=8,
-    max_num_seqs=1,
-    reasoning=True,
     engine="none",
 )
 PEER = Endpoint(engine_id="f", host="127.0.0.1", port=9)
@@ -153,9 +150,7 @@ async def test_what_cannot_be_sent_ends_one_request(
         service.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
         assert gateway.met["f"].error
-        gateway.accepted["a"] = Accepted(
-            request_id="a", prompt_tokens=1, reasoning=True, max_tokens=1
-        )
+        gateway.accepted["a"] = Accepted(request_id="a", prompt_tokens=1, reasoning=True)
         gateway._known["a"] = 0
         outbox.put_step((good,), STATS)
         service.wake()

@@ -34,7 +34,6 @@ stats = built(
     kv_blocks_total=counts,
     preemptions_total=counts,
     steps_total=counts,
-    step_s=seconds,
 )
 sampling = built(
     messages.Sampling,
@@ -94,8 +93,6 @@ to_gateway = st.one_of(
         max_model_len=counts,
         block_size=counts,
         kv_blocks_total=counts,
-        max_num_seqs=counts,
-        reasoning=st.booleans(),
         engine=texts,
     ),
     built(
@@ -103,7 +100,6 @@ to_gateway = st.one_of(
         request_id=texts,
         prompt_tokens=counts,
         reasoning=st.booleans(),
-        max_tokens=counts,
     ),
     built(messages.Rejected, request_id=texts, code=texts, message=texts, param=maybe(texts)),
     built(

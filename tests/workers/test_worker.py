@@ -48,9 +48,8 @@ async def test_worker_introduces_itself(gateway: Gateway, worker: WorkerProcess)
     welcome = gateway.welcome
     assert (welcome.protocol, welcome.instance_id, welcome.model) == (PROTOCOL, "worker-0", "tiny")
     assert welcome.pid == worker.process.pid
-    assert (welcome.max_model_len, welcome.max_num_seqs) == (1024, 16)
+    assert welcome.max_model_len == 1024
     assert (welcome.kv_blocks_total, welcome.block_size) == (48, 32)
-    assert welcome.reasoning
     stats = await gateway.idle_stats()
     assert (stats.kv_blocks_used, stats.steps_total >= 0) == (0, True)
 
@@ -59,7 +58,6 @@ async def test_model_thinks_and_answers(gateway: Gateway, tokenizer: Tokenizer) 
     output = await greedy_output(gateway, "a")
     accepted = gateway.accepted["a"]
     assert accepted.reasoning
-    assert accepted.max_tokens == 1024 - accepted.prompt_tokens
     assert output.finish is not None
     assert output.finish.reason == "stop"
     assert output.boundary is not None
@@ -217,7 +215,6 @@ async def test_max_tokens_ends_with_length(gateway: Gateway) -> None:
     assert len(output.token_ids) == 7
     assert output.finish is not None
     assert output.finish.reason == "length"
-    assert gateway.accepted["a"].max_tokens == 7
 
 
 async def test_seed_makes_sampling_repeatable(gateway: Gateway) -> None:

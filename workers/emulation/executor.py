@@ -144,8 +144,6 @@ class EmulatedExecutor(Executor):
             starved_s=clock.starved_s,
             late_s=clock.late_s,
             stalled_s=transfers.stall_s if transfers else 0.0,
-            stored_blocks=transfers.stored_blocks if transfers else 0,
-            loaded_blocks=transfers.loaded_blocks if transfers else 0,
         )
 
     # ---- the engine starts

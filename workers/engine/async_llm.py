@@ -21,19 +21,12 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from workers.engine.in_process import (
-    WARM_UP_DECODE,
-    failure_of,
-    finish_of,
-    until_known,
-    warm_up_rounds,
-)
 from workers.engine.interface import (
     CLOSE_S,
     EngineEvents,
@@ -43,12 +36,13 @@ from workers.engine.interface import (
     EngineRequest,
     EngineStep,
 )
+from workers.engine.meeting import until_known
+from workers.engine.outputs import engine_output, failure_of
 from workers.engine.sampling import sampling_params
-from workers.kv.migration import kv_tokens_of
+from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.messages import Endpoint, Pace, PhaseCounts, StepStats
 from workers.scheduler.engine_core_calls import hand_over, kv_endpoint, meet_peer, set_pace
-from workers.scheduler.hand_over import ticket_of
-from workers.scheduler.phase_stats import PhaseStats
+from workers.scheduler.phase_stats import from_integers
 
 _log = structlog.get_logger()
 
@@ -117,19 +111,13 @@ class AsyncEngine:
             kv_blocks_total=0,
             preemptions_total=0,
             steps_total=0,
-            step_s=0.0,
         )
 
     @classmethod
     async def load(cls, config: VllmConfig) -> AsyncEngine:
         """Load the model and warm up."""
         engine = cls(config)
-        params = SamplingParams(
-            max_tokens=WARM_UP_DECODE,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = warm_up_params()
         for prompts in warm_up_rounds(config):
             for prompt in prompts:
                 async for _ in engine._llm.generate(tokens_input(prompt), params, "warm-up"):
@@ -151,7 +139,6 @@ class AsyncEngine:
             max_model_len=config.model_config.max_model_len,
             block_size=config.cache_config.block_size,
             kv_blocks_total=self._stats.kv_blocks_total,  # known since the warm-up
-            max_num_seqs=config.scheduler_config.max_num_seqs,
             endpoint=self._endpoint,
         )
 
@@ -315,20 +302,9 @@ class AsyncEngine:
 
     def _stepped(self, stats: SchedulerStats) -> None:
         now = time.monotonic()
-        phases = PhaseStats.from_integers(stats.num_kv_fetch_reqs_by_stage)
+        phases = from_integers(stats.num_kv_fetch_reqs_by_stage)
         self._steps += 1
-        self._stats = StepStats(
-            reasoning=phases.reasoning,
-            answering=phases.answering,
-            kv_blocks_used=phases.kv_blocks_used,
-            kv_blocks_total=phases.kv_blocks_total,
-            preemptions_total=phases.preemptions_total,
-            reloaded_tokens_total=phases.reloaded_tokens_total,
-            recomputed_tokens_total=phases.recomputed_tokens_total,
-            steps_total=self._steps,
-            step_s=self.since_step_s(),
-            migration=phases.migration,
-        )
+        self._stats = StepStats.of(phases, self._steps)
         outputs = self._collect()
         self._busy_since = now if self._live and not self._paused else None
         # Steps that only wait until tickets are used are nobody's business; the heartbeat tells.
@@ -350,19 +326,10 @@ class AsyncEngine:
         output = live.outputs.get_nowait()
         if not isinstance(output, RequestOutput):
             return None
-        completion = output.outputs[0]
-        found = EngineOutput(
-            request_id=request_id,
-            token_ids=completion.token_ids,
-            finish=finish_of(output),
-            cached_tokens=output.num_cached_tokens or 0,
-            preemptions=_preemptions(output),
-            ticket=ticket_of(output.kv_transfer_params),
-            kv_tokens=kv_tokens_of(output.kv_transfer_params),
-        )
+        got = engine_output(request_id, output, _preemptions(output))
         if output.finished:
             del self._live[request_id]
-        return found
+        return got
 
     def _deliver(self, outputs: list[EngineOutput]) -> None:
         if outputs and self._events is not None:

@@ -14,7 +14,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -25,7 +25,7 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.request import Request
@@ -33,7 +33,6 @@ from vllm.v1.request import Request
 from workers.emulation.executor import EmulatedExecutor
 from workers.engine.interface import (
     CLOSE_S,
-    MEETING_S,
     EngineEvents,
     EngineFacts,
     EngineGone,
@@ -41,74 +40,19 @@ from workers.engine.interface import (
     EngineRequest,
     EngineStep,
 )
+from workers.engine.meeting import until_known
+from workers.engine.outputs import engine_output, failure_of
 from workers.engine.sampling import sampling_params
-from workers.kv.migration import kv_tokens_of
-from workers.kv.offload import offloads
-from workers.messages import Endpoint, FinishReason, Pace, StepStats
-from workers.policy.resume_cost import ENOUGH_SAMPLES
+from workers.engine.warm_up import warm_up_params, warm_up_rounds
+from workers.messages import Endpoint, Pace, StepStats
 from workers.scheduler.engine_core_calls import kv_endpoint, meet_peer
-from workers.scheduler.hand_over import HANDED_OVER, ticket_of
 from workers.scheduler.plugin import PhaseAsyncScheduler, PhaseScheduler
 
 _log = structlog.get_logger()
 
-# In bfloat16 on CPU, an engine whose very first forward pass is a single token dies of SIGILL.
-_WARM_UP_PROMPT = 300  # tokens
-WARM_UP_DECODE = 4  # tokens
-
-_MEETING_POLL_S = 0.01  # how often to ask whether another engine was met
 _IDLE_S = 0.0005  # between two steps that compute nothing
 
 T = TypeVar("T")
-
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "abort": "cancelled",
-    "error": "error",
-    "repetition": "stop",
-}
-
-
-def finish_of(output: RequestOutput) -> FinishReason | None:
-    """vLLM's finish reason in the words of the worker link."""
-    completion = output.outputs[0]
-    if completion.stop_reason == HANDED_OVER:
-        return "handed_over"
-    return None if completion.finish_reason is None else _FINISH[completion.finish_reason]
-
-
-def warm_up_rounds(config: VllmConfig) -> list[list[list[int]]]:
-    """Prompts with which an engine is warmed up; its prefix cache is emptied after each round.
-
-    Where KV is offloaded, they also show what it costs to compute and to reload it (see
-    `workers.policy.resume_cost`): when the duration of a usual step is known, some prompts are
-    computed, then loaded whole, and then a block of each.
-    """
-    length = max(1, min(_WARM_UP_PROMPT, config.model_config.max_model_len - WARM_UP_DECODE))
-    if not offloads(config):
-        return [[[1] * length]]
-    block = min(length, config.cache_config.block_size + 1)
-    tokens = range(2, 2 + ENOUGH_SAMPLES)
-    whole = [[token] * length for token in tokens]
-    return [[[1] * length, *whole], whole, [[token] * block for token in tokens]]
-
-
-async def until_known(ask: Callable[[], Awaitable[str | None]]) -> str | None:
-    """Ask until another engine was met or could not be; :return: why not, or None."""
-    try:
-        async with asyncio.timeout(MEETING_S):
-            while True:
-                if (answer := await ask()) is not None:
-                    return answer or None
-                await asyncio.sleep(_MEETING_POLL_S)
-    except TimeoutError:
-        return f"not connected after {MEETING_S:.0f} s"
-
-
-def failure_of(error: Exception) -> str:
-    """What a request is told; the error could quote its prompt, so only the type is said."""
-    return f"the engine could not carry this out: {type(error).__name__}"
 
 
 def _resolve(future: asyncio.Future[T], value: T | None, error: Exception | None) -> None:
@@ -148,13 +92,11 @@ class InProcessEngine:
             max_model_len=config.model_config.max_model_len,
             block_size=config.cache_config.block_size,
             kv_blocks_total=self._scheduler.phase_stats().kv_blocks_total,
-            max_num_seqs=config.scheduler_config.max_num_seqs,
             endpoint=None if endpoint is None else Endpoint(**endpoint),
         )
         self._core = client.engine_core
         self._prepare_thread()
         self._steps = 0
-        self._step_s = 0.0
         self._busy_since: float | None = None  # end of the last step, or when work arrived
         self._warm_up(config)
         if self._device is not None:
@@ -318,7 +260,6 @@ class InProcessEngine:
             self._busy_since = time.monotonic()
 
     def _step(self) -> None:
-        began = time.monotonic()
         outputs = []
         for output in self._llm.step():
             if not isinstance(output, RequestOutput):
@@ -329,10 +270,8 @@ class InProcessEngine:
                 outputs.append(self._output(output))
             except Exception as error:  # noqa: BLE001 (the fault of one request)
                 self._fail(output.request_id, error)
-        ended = time.monotonic()
         self._steps += 1
-        self._step_s = ended - began
-        self._busy_since = ended
+        self._busy_since = time.monotonic()
         if outputs or self._live:
             self._deliver(*outputs)
         else:
@@ -341,18 +280,9 @@ class InProcessEngine:
     def _output(self, output: RequestOutput) -> EngineOutput:
         request_id = output.request_id
         live = self._live[request_id]
-        completion = output.outputs[0]
         if output.finished:
             del self._live[request_id]
-        return EngineOutput(
-            request_id=request_id,
-            token_ids=completion.token_ids,
-            finish=finish_of(output),
-            cached_tokens=output.num_cached_tokens or 0,
-            preemptions=live.request.num_preemptions,
-            ticket=ticket_of(output.kv_transfer_params),
-            kv_tokens=kv_tokens_of(output.kv_transfer_params),
-        )
+        return engine_output(request_id, output, live.request.num_preemptions)
 
     def _add(self, request: EngineRequest, params: SamplingParams) -> None:
         prompt = tokens_input(list(request.prompt_token_ids))
@@ -410,28 +340,11 @@ class InProcessEngine:
             self._loop.call_soon_threadsafe(event, *values)
 
     def _new_stats(self) -> StepStats:
-        phases = self._scheduler.phase_stats()
-        return StepStats(
-            reasoning=phases.reasoning,
-            answering=phases.answering,
-            kv_blocks_used=phases.kv_blocks_used,
-            kv_blocks_total=phases.kv_blocks_total,
-            preemptions_total=phases.preemptions_total,
-            reloaded_tokens_total=phases.reloaded_tokens_total,
-            recomputed_tokens_total=phases.recomputed_tokens_total,
-            steps_total=self._steps,
-            step_s=self._step_s,
-            migration=phases.migration,
-            device=None if self._device is None else self._device.stats(),
-        )
+        device = None if self._device is None else self._device.stats()
+        return StepStats.of(self._scheduler.phase_stats(), self._steps, device)
 
     def _warm_up(self, config: VllmConfig) -> None:
-        params = SamplingParams(
-            max_tokens=WARM_UP_DECODE,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = warm_up_params()
         for prompts in warm_up_rounds(config):
             for prompt in prompts:
                 self._llm.add_request("warm-up", tokens_input(prompt), params)

@@ -39,7 +39,6 @@ class EngineFacts:
     max_model_len: int  # tokens of prompt and output together
     block_size: int  # tokens per KV block
     kv_blocks_total: int
-    max_num_seqs: int  # batch slots
     endpoint: Endpoint | None = None  # None: KV cannot move
 
 

@@ -128,7 +128,6 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         # many tokens have their KV by it.
         self._settled: dict[str, int] = {}
         self._read_requests = 0
-        self._read_tokens = 0
         self._read_s = 0.0
         self._failed = 0
 
@@ -147,7 +146,6 @@ class MigrationScheduler(NixlPullConnectorScheduler):
             tickets_total=self.book.given,
             expired_total=self.book.expired,
             read_requests_total=self._read_requests,
-            read_tokens_total=self._read_tokens,
             read_s_total=self._read_s,
             failed_total=self._failed,
         )
@@ -273,7 +271,6 @@ class MigrationScheduler(NixlPullConnectorScheduler):
                     self._settled[request_id] = 0
             elif tokens:
                 self._read_requests += 1
-                self._read_tokens += tokens
                 self._read_s += time.monotonic() - since
 
     def _nixl_handshake_listener(

@@ -19,9 +19,11 @@ quantum is used up it draws a new ticket, behind everybody.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from workers.policy.baselines import andes, tokenflow
 from workers.policy.make_room import growth, make_room
@@ -37,14 +39,28 @@ from workers.policy.view import (
 )
 
 # Ranks of `slack`, best first.
-_STARVED, _URGENT, _REASONING, _REST = range(4)
+_AGED, _URGENT, _REASONING, _REST = range(4)
 
 
 def decide(
     settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
 ) -> Decision:
     """The policy's decision for the next step."""
-    return _POLICIES[settings.policy](settings, requests, memory, now)
+    return policy_function(settings.policy)(settings, requests, memory, now)
+
+
+@cache
+def policy_function(policy: str) -> Callable[..., Decision]:
+    """The function that decides: one of this module, or ``module:function`` of any other.
+
+    :raises ImportError: if there is no such module.
+    :raises AttributeError: if the module has no such function.
+    """
+    if policy in _POLICIES:
+        return _POLICIES[policy]
+    module, _, name = policy.partition(":")
+    function: Callable[..., Decision] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
@@ -73,7 +89,7 @@ def _round_robin(
     """Both `rr`, where all share one queue, and `pascal`, where the high one comes first."""
 
     def place(request: RequestView) -> tuple[int, int]:
-        return request.queue, request.ticket
+        return request.queue, request.queue_position
 
     order = sorted(requests, key=place)
     preempt, admit = make_room(settings, order, memory, lambda w, r: place(w) < place(r))
@@ -91,7 +107,7 @@ def _slack(
         if rank <= _URGENT:
             urgent.add(r.request_id)
         ranks[r.request_id] = rank, level = rank, _level(settings, r, rank, now)
-        if rank == _STARVED:
+        if rank == _AGED:
             measure = r.waiting_since
         elif rank == _REASONING:
             measure = 0.0
@@ -114,7 +130,7 @@ def _slack(
     return Decision(tuple(r.request_id for r in order), preempt, admit, hold, frozenset(urgent))
 
 
-_POLICIES = {
+_POLICIES: dict[str, Callable[..., Decision]] = {
     "fcfs": _fcfs,
     "rr": _round_robin,
     "pascal": _round_robin,
@@ -131,7 +147,7 @@ def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> i
     if request.phase is Phase.REASONING or not request.paced:
         return _REASONING
     if not request.running and now - request.waiting_since >= settings.starvation_s:
-        return _STARVED
+        return _AGED
     if request.preemptions >= settings.max_preemptions:
         return _URGENT
     if request.urgent:
@@ -145,8 +161,8 @@ def _level(settings: PolicySettings, request: RequestView, rank: int, now: float
     """Within reasoning: the quanta used up, fewest first, unless it was preempted or waits long."""
     if rank != _REASONING or request.preemptions >= settings.max_preemptions:
         return 0
-    starved = not request.running and now - request.waiting_since >= settings.starvation_s
-    return 0 if starved else request.quanta
+    aged = not request.running and now - request.waiting_since >= settings.starvation_s
+    return 0 if aged else request.quanta
 
 
 def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:

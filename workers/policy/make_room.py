@@ -94,7 +94,7 @@ def _victims(
     for candidate in reversed(running):
         if missing <= 0 and slots + len(chosen) >= 1:
             break
-        if candidate.preemptable and displaces(waiting, candidate):
+        if displaces(waiting, candidate):
             chosen.append(candidate)
             missing -= candidate.blocks_held + growth(candidate)
     if missing > 0 or slots + len(chosen) < 1:

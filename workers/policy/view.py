@@ -23,9 +23,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     blocks_needed: int  # held in all once it has run its next step
     tokens_needed: int = 1  # that its next step computes, if nothing of it is cached
     ready: bool = True  # could run; False: waits for something else than memory
-    preemptable: bool = True  # its blocks can be freed now
     queue: int = HIGH_QUEUE  # as `queue_of` says
-    ticket: int = 0  # of its turn
+    queue_position: int = 0  # in that queue; the lowest runs first
     quanta: int = 0  # used up in this phase
     run_tokens: int = 0  # generated since it was last admitted
     preemptions: int = 0  # that decisions have cost it

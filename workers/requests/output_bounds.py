@@ -16,11 +16,10 @@ from workers.requests.chat_template import Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class OutputBounds:
     """All counts are in tokens; those of the engine begin after the known output."""
 
     phase: Phase  # of the next token
-    bound: int  # on the whole output, known part included
     left: int  # what of it is left; 0: the known output is complete already
     thinking_budget: int | None
     forced_reasoning: int | None
@@ -28,7 +27,9 @@ class Plan:
     forced_total: int | None  # length of the whole output, if it was prescribed
 
 
-def plan(submit: Submit, prompt: Prompt, markers: ThinkMarkers | None, max_model_len: int) -> Plan:
+def output_bounds(
+    submit: Submit, prompt: Prompt, markers: ThinkMarkers | None, max_model_len: int
+) -> OutputBounds:
     """:raises RequestRejected: naming the offending field of the submit."""
     check_values(submit)
     known = submit.known_token_ids
@@ -43,9 +44,8 @@ def plan(submit: Submit, prompt: Prompt, markers: ThinkMarkers | None, max_model
     if budget is not None:
         # The boundary belongs to the budget; past it, it comes as soon as it can.
         budget = max(1, budget - progress.reasoning_tokens)
-    return Plan(
+    return OutputBounds(
         phase=progress.phase,
-        bound=bound,
         left=max(0, bound - len(known)),
         thinking_budget=budget if progress.phase is Phase.REASONING else None,
         forced_reasoning=None,
@@ -77,7 +77,7 @@ def check_values(submit: Submit) -> None:
 
 def _forced(
     submit: Submit, forced: ForcedLengths, prompt: Prompt, progress: PhaseTracker, room: int
-) -> Plan:
+) -> OutputBounds:
     reasoning, answer = forced.reasoning_tokens, forced.answer_tokens
     total = reasoning + answer
     starts_reasoning = prompt.phase is Phase.REASONING
@@ -106,9 +106,8 @@ def _forced(
     if (thinks and left_reasoning < 1) or left_answer < 0:
         raise _wrong("known_token_ids", "the known output is longer than the forced lengths")
     left = left_reasoning + left_answer
-    return Plan(
+    return OutputBounds(
         phase=progress.phase,
-        bound=total,
         left=left,
         thinking_budget=None,
         forced_reasoning=left_reasoning,

@@ -42,7 +42,7 @@ from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
 from workers.requests.detokenize import Detokenizer
 from workers.requests.outbox import Outbox
-from workers.requests.output_bounds import check_values, plan
+from workers.requests.output_bounds import check_values, output_bounds
 from workers.requests.stream import RequestStream
 
 _log = structlog.get_logger()
@@ -249,22 +249,21 @@ class Service:
         if self._entries.get(request_id) is not entry:
             return  # the gateway is gone
         markers, known = self._renderer.markers, message.known_token_ids
-        chosen = plan(message, prompt, markers, self._engine.facts.max_model_len)
+        bounds = output_bounds(message, prompt, markers, self._engine.facts.max_model_len)
         detokenizer = Detokenizer(
             self._renderer.decode, markers, prompt.phase, message.sampling.stop
         )
-        entry.stream = RequestStream(request_id, detokenizer, known, chosen.forced_total)
+        entry.stream = RequestStream(request_id, detokenizer, known, bounds.forced_total)
         entry.accepted = Accepted(
             request_id=request_id,
             prompt_tokens=len(prompt.token_ids),
             reasoning=prompt.phase is Phase.REASONING,
-            max_tokens=chosen.bound,
         )
         if entry.ended is not None:
             self._end_unstarted(request_id, entry, Finish(reason=entry.ended))
             return
-        if chosen.left == 0:
-            reason: FinishReason = "length" if chosen.forced_total is None else "stop"
+        if bounds.left == 0:
+            reason: FinishReason = "length" if bounds.forced_total is None else "stop"
             self._end_unstarted(request_id, entry, Finish(reason=reason))
             return
         self._engine.submit(
@@ -272,12 +271,12 @@ class Service:
                 request_id=request_id,
                 prompt_token_ids=prompt.token_ids + known,
                 sampling=message.sampling,
-                max_tokens=chosen.left,
-                phase=chosen.phase,
+                max_tokens=bounds.left,
+                phase=bounds.phase,
                 pace=entry.pace,
-                thinking_budget=chosen.thinking_budget,
-                forced_reasoning=chosen.forced_reasoning,
-                forced_answer=chosen.forced_answer,
+                thinking_budget=bounds.thinking_budget,
+                forced_reasoning=bounds.forced_reasoning,
+                forced_answer=bounds.forced_answer,
                 user=message.user,
                 known_tokens=len(known),
                 ticket=message.ticket,

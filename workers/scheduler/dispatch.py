@@ -34,14 +34,14 @@ _UNRANKED = 2**62  # behind every ranked request, until the next decision
 
 
 @dataclass(slots=True)
-class Turn:
+class QueueState:
     """Where a request stands with the policy; see `workers.policy.decide.RequestView`."""
 
     arrival: int
     user: str | None
     waiting_since: float
     queue: int
-    ticket: int
+    position: int  # in its queue; drawn anew for each quantum
     left_tokens: int  # of its quantum
     quanta: int = 0
     run_tokens: int = 0
@@ -59,13 +59,13 @@ class PhaseState:
     own_id: str | None  # the worker's id of the request; None in a stock server
     pace: Pace | None  # None in a stock server: nothing is known about the reader
     kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
-    turn: Turn | None = None  # None where vLLM's own order holds
+    queue_state: QueueState | None = None  # None where vLLM's own order holds
     lost_tokens: int = 0  # how far its KV had come when it was preempted
-    unseen: int = 0  # output tokens that tracker and turn do not count yet; see `settle`
+    unseen: int = 0  # output tokens that tracker and queue_state do not count yet; see `settle`
     quiet: float = math.inf  # output tokens, unseen ones included, until the policy notes something
 
     def settle(self) -> None:
-        """Count the unseen tokens; call before the counts of tracker or turn are read.
+        """Count the unseen tokens; call before the counts of tracker or queue_state are read.
 
         Every token of every request comes past here, and nearly always there is nothing but a
         number to change: so it is changed when somebody asks.
@@ -75,10 +75,10 @@ class PhaseState:
             self.unseen = 0
             self.quiet -= tokens
             self.tracker.count(tokens)
-            if self.turn is not None:
-                self.turn.run_tokens += tokens
-                self.turn.left_tokens -= tokens
-                self.turn.view = None
+            if self.queue_state is not None:
+                self.queue_state.run_tokens += tokens
+                self.queue_state.left_tokens -= tokens
+                self.queue_state.view = None
 
 
 class RankedQueue(PriorityRequestQueue):
@@ -107,7 +107,7 @@ class Dispatcher:
         self._settings = settings
         self._states = states
         self._arrivals = 0
-        self._tickets = 0
+        self._positions = 0
         self.review_at = 0.0  # before it nothing is decided
         self._review_at_least = 0.0  # nor, whatever happens, before this
         self._urgent: frozenset[str] = frozenset()  # as decided last time
@@ -129,72 +129,76 @@ class Dispatcher:
         phase = state.tracker.phase
         self._arrivals += 1
         self._review_soon(now)
-        state.turn = Turn(
+        state.queue_state = QueueState(
             arrival=self._arrivals,
             user=user,
             waiting_since=now,
             queue=queue_of(self._settings, phase, 0),
-            ticket=self._next_ticket(),
+            position=self._next_position(),
             left_tokens=self._settings.quantum_tokens,
             boundary_at=now if phase is Phase.ANSWERING else None,
         )
-        state.quiet = self._quiet_tokens(state, state.turn)
+        state.quiet = self._quiet_tokens(state, state.queue_state)
         request.priority = _UNRANKED + self._arrivals
 
     def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
         """A request got tokens which are not quiet; with ``crossed`` it has come to its answer."""
-        turn = state.turn
-        assert turn is not None
-        turn.run_tokens += tokens
-        turn.left_tokens -= tokens
-        turn.view = None
-        self._note(state, turn, crossed, now)
-        state.quiet = self._quiet_tokens(state, turn)
+        queue_state = state.queue_state
+        assert queue_state is not None
+        queue_state.run_tokens += tokens
+        queue_state.left_tokens -= tokens
+        queue_state.view = None
+        self._note(state, queue_state, crossed, now)
+        state.quiet = self._quiet_tokens(state, queue_state)
 
-    def _quiet_tokens(self, state: PhaseState, turn: Turn) -> int:
+    def _quiet_tokens(self, state: PhaseState, queue_state: QueueState) -> int:
         """After how many tokens there is something to note: the quantum, the queue, the reader."""
         tracker = state.tracker
         if tracker.phase is Phase.ANSWERING:
-            return 1 if turn.clock is None else turn.left_tokens
+            return 1 if queue_state.clock is None else queue_state.left_tokens
         to_demotion = self._settings.demotion_tokens - tracker.reasoning_tokens
-        return min(turn.left_tokens, to_demotion) if to_demotion > 0 else turn.left_tokens
+        return (
+            min(queue_state.left_tokens, to_demotion)
+            if to_demotion > 0
+            else queue_state.left_tokens
+        )
 
-    def _note(self, state: PhaseState, turn: Turn, crossed: bool, now: float) -> None:
+    def _note(self, state: PhaseState, queue_state: QueueState, crossed: bool, now: float) -> None:
         tracker = state.tracker
         if crossed:
             # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
             self._review_soon(now)
-            turn.boundary_at = now
-            turn.quanta = 0
-        if turn.clock is None and tracker.answering_tokens:
-            turn.clock = ReadingClock(self._tau_s(state.pace), now)
+            queue_state.boundary_at = now
+            queue_state.quanta = 0
+        if queue_state.clock is None and tracker.answering_tokens:
+            queue_state.clock = ReadingClock(self._tau_s(state.pace), now)
             if state.pace is not None and state.pace.paused:
-                turn.clock.pause(now)
+                queue_state.clock.pause(now)
         queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
-        if turn.left_tokens <= 0:
-            turn.quanta += 1
-        elif queue == turn.queue:
+        if queue_state.left_tokens <= 0:
+            queue_state.quanta += 1
+        elif queue == queue_state.queue:
             return
-        turn.queue = queue
-        turn.ticket = self._next_ticket()
-        turn.left_tokens = self._settings.quantum_tokens
+        queue_state.queue = queue
+        queue_state.position = self._next_position()
+        queue_state.left_tokens = self._settings.quantum_tokens
 
     def preempted(self, state: PhaseState, now: float) -> None:
         """A running request gave up its memory, by whoever's decision."""
-        turn = state.turn
-        assert turn is not None
+        queue_state = state.queue_state
+        assert queue_state is not None
         state.settle()
-        turn.run_tokens = 0
-        turn.waiting_since = now
-        turn.view = None
+        queue_state.run_tokens = 0
+        queue_state.waiting_since = now
+        queue_state.view = None
 
     def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
         """The reader reads otherwise from now on."""
-        if state.turn is None:
+        if state.queue_state is None:
             return
-        state.turn.view = None
+        state.queue_state.view = None
         self._review_soon(now)
-        clock = state.turn.clock
+        clock = state.queue_state.clock
         if clock is None:
             return
         clock.set_tau(self._tau_s(pace), now)
@@ -233,7 +237,7 @@ class Dispatcher:
             requests[request_id].priority = rank
         for request_id in self._urgent ^ decision.urgent:
             if request_id in self._states:  # else it has ended
-                self._turn(request_id).view = None
+                self._queue_state(request_id).view = None
         self._urgent = decision.urgent
         queue = sorted(waiting, key=_BY_RANK)
         self._loading.reorder(sorted(loading, key=_BY_RANK))
@@ -273,7 +277,7 @@ class Dispatcher:
             self._unload(loaded, now)
         scheduler.running = [r for r in scheduler.running if r.request_id not in gone]
         for victim in victims:
-            self._turn(victim.request_id).preemptions += 1
+            self._queue_state(victim.request_id).preemptions += 1
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
@@ -284,7 +288,7 @@ class Dispatcher:
     def _unload(self, request: Request, now: float) -> None:
         """A request that has got its KV back, and not run yet, gives it up again."""
         scheduler = self._scheduler
-        self._turn(request.request_id).preemptions += 1
+        self._queue_state(request.request_id).preemptions += 1
         self._loading.remove_request(request)
         scheduler.deferred_waiting.discard(request)
         scheduler.finished_recving_kv_req_ids.discard(request.request_id)
@@ -325,19 +329,19 @@ class Dispatcher:
         """The view of a request in the waiting queue. With a backlog most are as they were."""
         state = self._states[request.request_id]
         state.settle()  # a step in flight may have brought it tokens after its preemption
-        turn = self._turn(request.request_id)
-        if turn.view is not None:
-            return turn.view
+        queue_state = self._queue_state(request.request_id)
+        if queue_state.view is not None:
+            return queue_state.view
         view = self._view(request, False)
         if view.ready:  # else it may become so, of which nobody tells
-            turn.view = view
+            queue_state.view = view
         return view
 
     def _view(self, request: Request, running: bool, loading: bool = False) -> RequestView:
         state = self._states[request.request_id]
         state.settle()
-        turn = state.turn
-        assert turn is not None
+        queue_state = state.queue_state
+        assert queue_state is not None
         # With the placeholders of steps still in flight. A waiting request also needs room for the
         # token that its first step generates, or it would be preempted at the second.
         tokens = request.num_tokens_with_spec + request.num_output_placeholders
@@ -352,24 +356,23 @@ class Dispatcher:
         return RequestView(
             request_id=request.request_id,
             phase=state.tracker.phase,
-            arrival=turn.arrival,
+            arrival=queue_state.arrival,
             running=running,
             blocks_held=held,
             blocks_needed=needed,
             tokens_needed=max(1, tokens - request.num_computed_tokens),
             ready=running or self._ready(request),
-            preemptable=True,
-            queue=turn.queue,
-            ticket=turn.ticket,
-            quanta=turn.quanta,
-            run_tokens=turn.run_tokens,
-            preemptions=turn.preemptions,
-            dry_at=self._dry_at(state, turn),
+            queue=queue_state.queue,
+            queue_position=queue_state.position,
+            quanta=queue_state.quanta,
+            run_tokens=queue_state.run_tokens,
+            preemptions=queue_state.preemptions,
+            dry_at=self._dry_at(state, queue_state),
             resume_s=self._resume_s(tokens),
-            waiting_since=turn.waiting_since,
+            waiting_since=queue_state.waiting_since,
             urgent=request.request_id in self._urgent,
             paced=state.pace is None or state.pace.paced,
-            user=turn.user,
+            user=queue_state.user,
         )
 
     def _ready(self, request: Request) -> bool:
@@ -388,23 +391,23 @@ class Dispatcher:
             return tokens * s_per_token
         return self._offload.costs.resume_s(tokens, s_per_token)
 
-    def _dry_at(self, state: PhaseState, turn: Turn) -> float | None:
-        if turn.boundary_at is None:
+    def _dry_at(self, state: PhaseState, queue_state: QueueState) -> float | None:
+        if queue_state.boundary_at is None:
             return None
-        if turn.clock is not None:
-            return turn.clock.seconds(state.tracker.answering_tokens)
+        if queue_state.clock is not None:
+            return queue_state.clock.seconds(state.tracker.answering_tokens)
         if state.pace is not None and state.pace.paused:
             return None
-        return turn.boundary_at + self._settings.ttfat_s  # by then the first token is due
+        return queue_state.boundary_at + self._settings.ttfat_s  # by then the first token is due
 
-    def _turn(self, request_id: str) -> Turn:
-        turn = self._states[request_id].turn
-        assert turn is not None
-        return turn
+    def _queue_state(self, request_id: str) -> QueueState:
+        queue_state = self._states[request_id].queue_state
+        assert queue_state is not None
+        return queue_state
 
     def _tau_s(self, pace: Pace | None) -> float:
         return self._settings.tau_s if pace is None else pace.tau_s
 
-    def _next_ticket(self) -> int:
-        self._tickets += 1
-        return self._tickets
+    def _next_position(self) -> int:
+        self._positions += 1
+        return self._positions

@@ -42,13 +42,14 @@ from vllm.v1.request import Request
 from workers.kv.connectors import part_of, parts_of_metadata
 from workers.kv.migration import MigrationConnector
 from workers.kv.offload import ResumeConnector
-from workers.messages import Pace, PhaseCounts
+from workers.messages import Pace, PhaseCounts, PhaseStats
+from workers.policy.decide import policy_function
 from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.policy.settings import PolicySettings
 from workers.scheduler.dispatch import Dispatcher, PhaseState
 from workers.scheduler.engine_core_calls import serve_utilities
 from workers.scheduler.hand_over import HandOver
-from workers.scheduler.phase_stats import PhaseStats
+from workers.scheduler.phase_stats import to_integers
 from workers.scheduler.request_facts import facts_of
 from workers.step_log import StepLog
 
@@ -198,7 +199,7 @@ class _PhaseMixin(Scheduler):
                 # vLLM reads only its own names from it. Not done in make_stats, which vLLM calls
                 # before the phases are up to date.
                 batch.scheduler_stats.num_kv_fetch_reqs_by_stage.update(
-                    self.phase_stats().to_integers()
+                    to_integers(self.phase_stats())
                 )
         if self._step_log is not None:
             self._step_log.ended(more=self.has_unfinished_requests())
@@ -231,6 +232,7 @@ class _PhaseMixin(Scheduler):
         """Schedule by this policy from now on; :raises RuntimeError: while there are requests."""
         if self.requests:
             raise RuntimeError("the policy can only be exchanged while there are no requests")
+        policy_function(settings.policy)  # fails here if there is none, not at the first request
         if settings.policy == "fcfs":
             self._dispatcher = None
             self.policy = SchedulingPolicy(self.scheduler_config.policy)

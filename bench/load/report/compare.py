@@ -7,7 +7,6 @@ the runs were configured differently: figures of different loads are not compara
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +22,7 @@ from bench.load.options import OptionError
 from bench.load.report import plots
 from bench.load.report.files import prepare_file
 from bench.load.report.html import figure, number, page, table
+from bench.reporting.console import OK, REFUSED, give_up
 
 # Label, path within the result, factor, digits.
 _FIGURES: Final = (
@@ -92,15 +92,14 @@ def run(paths: Sequence[Path], html: Path | None) -> int:
         if html is not None:
             html.write_text(comparison_page(results), encoding="utf-8")
     except (ComparisonError, OptionError, OSError) as error:
-        print(f"pascal load compare: error: {error}", file=sys.stderr)
-        return 2
+        return give_up(REFUSED, f"error: {error}", "pascal load compare")
     console = Console()
     console.print(_table(results))
     for line in warnings(results):
         console.out(line)
     if html is not None:
         console.out(f"result: {html}")
-    return 0
+    return OK
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, Mapping[str, Any]]:

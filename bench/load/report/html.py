@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from bench.load.measure import LATE_S, SLO_QOE
+from bench.load.measure import LATE_S
 from bench.load.report import plots as load_plots
 from bench.load.report.terminal import LABELS, generator_lines
+from bench.reporting.statistics import SLO_QOE
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }

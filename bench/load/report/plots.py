@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from bench.load.measure import SLO_QOE, percentile
+from bench.reporting.statistics import SLO_QOE, percentile
 
 matplotlib.use("Agg")
 

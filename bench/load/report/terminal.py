@@ -11,9 +11,10 @@ from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
-from bench.load.measure import LATE_S, METRICS, SLO_QOE, percentile_key
+from bench.load.measure import LATE_S, METRICS
 from bench.load.options import Options
 from bench.load.record import Outcome
+from bench.reporting.statistics import SLO_QOE, percentile_key
 
 LABELS: Final[Mapping[str, str]] = {
     "ttft": "TTFT (ms)",

@@ -5,9 +5,7 @@ import pytest
 from bench.load.measure import (
     is_good,
     measure,
-    percentile,
     run_result,
-    summarize,
 )
 from bench.load.record import ResponseRecord
 from tests.bench.support.results import arrival, four_results, record_of, result_of
@@ -72,25 +70,6 @@ def test_a_request_that_was_never_sent() -> None:
     assert (result.outcome, result.error, result.qoe) == ("failed", "no connection", 0.0)
     assert (result.sent_s, result.queued_s, result.ttft_s, result.e2e_s) == (None,) * 4
     assert result.lateness_s == 0.25
-
-
-@pytest.mark.parametrize(
-    ("percent", "expected"), [(0, 1.0), (25, 1.75), (50, 2.5), (95, 3.85), (99, 3.97), (100, 4.0)]
-)
-def test_percentile(percent: float, expected: float) -> None:
-    assert percentile([1.0, 2.0, 3.0, 4.0], percent) == pytest.approx(expected)
-
-
-def test_percentile_of_one_value() -> None:
-    assert percentile([7.0], 99) == 7.0
-
-
-def test_summary() -> None:
-    assert summarize([4.0, None, 1.0, 3.0, 2.0], [99.9]) == pytest.approx(
-        {"mean": 2.5, "p50": 2.5, "p95": 3.85, "p99": 3.97, "p99.9": 3.997, "min": 1.0, "max": 4.0}
-    )
-    assert set(summarize([None]).values()) == {None}
-    assert list(summarize([])) == ["mean", "p50", "p95", "p99", "min", "max"]
 
 
 def test_the_figures_of_a_run() -> None:

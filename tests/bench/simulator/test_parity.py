@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.v1.request import Request
 
+from bench.reporting.statistics import SLO_QOE
 from bench.simulator.migration import Move
 from bench.simulator.request import Live
-from bench.simulator.timeline import SLO_QOE, TAU_S, Timeline
+from bench.simulator.timeline import TAU_S, Timeline
 from bench.workloads.lengths import Lengths
 from gateway.policy.cluster_view import MovingRequest, Occupancy, PlacedRequest, view_of, view_rules
 from gateway.response.session import Session

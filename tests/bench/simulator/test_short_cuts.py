@@ -15,12 +15,13 @@ from typing import Any, cast
 import pytest
 from vllm.v1.request import Request
 
+from bench.reporting.statistics import SLO_QOE
 from bench.simulator.cluster import NO_MIGRATION, Cluster, ClusterRun, Window, simulate
 from bench.simulator.defaults import MODEL
 from bench.simulator.instance import Live
 from bench.simulator.scheduler import Clock, SimulatedScheduler
 from bench.simulator.scheduler_factory import InstanceSettings
-from bench.simulator.timeline import SLO_QOE, TAU_S, Timeline
+from bench.simulator.timeline import TAU_S, Timeline
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Lengths
 from gateway.policy.cluster_view import ViewRules, view_of

@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from websockets.asyncio.client import connect
 
-from tests.server import Server
+from tests.support.server import Server
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.config import Config, LauncherConfig
 from gateway.routing.cluster import Cluster
-from tests.programs import RAY, needs
+from tests.support.programs import RAY, needs
 
 pytestmark = needs(RAY)
 

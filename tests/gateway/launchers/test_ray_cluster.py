@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config import Config, LauncherConfig, ServerConfig
 from gateway.launchers.preflight import RAY_VERSIONS, PreflightError, check
-from tests import programs
+from tests.support import programs
 
 HAVE_RAY = importlib.util.find_spec("ray") is not None
 RAY = Config(server=ServerConfig(port=0), launcher=LauncherConfig(kind="ray"))
@@ -70,7 +70,7 @@ def test_the_range_is_that_of_the_extra() -> None:
 @pytest.mark.slow
 @programs.needs(programs.RAY)
 def test_two_actors_serve_fail_move_and_outlive_their_gateway(tmp_path: Path) -> None:
-    from tests.ray_cluster import ray_cluster, show
+    from tests.support.ray_cluster import ray_cluster, show
 
     with ray_cluster() as address:
         assert show(tmp_path, address, "model.dtype=float32")["with their KV"] >= 1

@@ -24,7 +24,7 @@ from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, open_link
 from tests.gateway.support.scripted_service import until
 from tests.gateway.support.scripted_worker import scripted_worker
-from tests.server import ROOT, Server, is_alive
+from tests.support.server import ROOT, Server, is_alive
 
 TOKEN = "a token of the test"
 QUICK = WorkersConfig(restart_backoff_s=0.01, restart_backoff_max_s=0.02)

@@ -80,9 +80,7 @@ class Passing:
     def arrive(self, route: Route) -> None:
         """The source hands the request over, and "b" accepts it."""
         self._step(self.a, route, 0, finish=Finish(reason="handed_over", ticket=TICKET))
-        accepted = Accepted(
-            request_id=route.wire_id, prompt_tokens=16, reasoning=True, max_tokens=1000
-        )
+        accepted = Accepted(request_id=route.wire_id, prompt_tokens=16, reasoning=True)
         self.router.on_accepted(self.b, accepted, self.now_s)
 
     def move(self, seconds: float, kv_tokens: int = 80) -> None:

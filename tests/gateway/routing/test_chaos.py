@@ -37,7 +37,7 @@ from tests.chaos.world import World
 from tests.gateway.support.scene import play
 from tests.gateway.support.scripted_engine import LENGTH
 from tests.gateway.support.scripted_service import ended, until
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 def test_the_places_of_both_tables_are_all_there_and_no_others() -> None:

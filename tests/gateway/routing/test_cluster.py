@@ -369,7 +369,6 @@ async def test_memory_that_waits_for_its_reader_is_a_metric(tmp_path: Path) -> N
         tickets_total=3,
         expired_total=0,
         read_requests_total=0,
-        read_tokens_total=0,
         read_s_total=0.0,
         failed_total=0,
     )
@@ -433,9 +432,7 @@ async def test_a_link_lost_right_after_acceptance_loses_nothing(tmp_path: Path) 
         starting = asyncio.create_task(service.start(await generation(service), ""))
         submit = await workers["a"].next_submit()
         instance = service.cluster.instances["a"]
-        accepted = Accepted(
-            request_id=submit.request_id, prompt_tokens=20, reasoning=False, max_tokens=50
-        )
+        accepted = Accepted(request_id=submit.request_id, prompt_tokens=20, reasoning=False)
         service.cluster._handle(instance, accepted)  # and before the waiting task runs again:
         service.cluster._lose(instance)
         session = await starting

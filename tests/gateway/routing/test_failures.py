@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from pascal import main
 from tests.gateway.api.test_serving import SHORT, TERMINAL, create, receive_until
-from tests.server import ROOT, Server, is_alive
+from tests.support.server import ROOT, Server, is_alive
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -51,8 +51,6 @@ class SilentLink:
             max_model_len=10_000,
             block_size=BLOCK,
             kv_blocks_total=BLOCKS,
-            max_num_seqs=8,
-            reasoning=True,
             engine="none",
             endpoint=Endpoint(engine_id=f"engine-{instance_id}", host="h", port=1),
         )

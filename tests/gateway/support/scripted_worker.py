@@ -41,7 +41,6 @@ IDLE = StepStats(
     reloaded_tokens_total=40,
     recomputed_tokens_total=5,
     steps_total=0,
-    step_s=0.0,
 )
 
 _STARTS = itertools.count()
@@ -73,8 +72,6 @@ class ScriptedWorker:
             max_model_len=100,
             block_size=16,
             kv_blocks_total=kv_blocks,
-            max_num_seqs=8,
-            reasoning=True,
             engine="script",
             endpoint=Endpoint(engine_id=self.engine_id, host="h", port=1) if movable else None,
         )
@@ -144,7 +141,6 @@ class ScriptedWorker:
                 request_id=submit.request_id,
                 prompt_tokens=20,
                 reasoning=reasoning,
-                max_tokens=50,
             )
         )
 

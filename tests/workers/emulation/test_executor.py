@@ -44,7 +44,8 @@ network_bytes_per_s = 12.5e9
 [host]
 offload_bytes = 200e9
 """
-BLOCKS = 1552 // 16 - 1  # one is vLLM's null block
+BLOCK = 16
+BLOCKS = 1552 // BLOCK - 1  # one is vLLM's null block
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,6 @@ async def test_worker_says_what_it_is(gateway: Gateway) -> None:
     assert welcome.engine.endswith(" emulated fast")
     assert (welcome.block_size, welcome.kv_blocks_total) == (16, BLOCKS)
     assert welcome.max_model_len == 1024
-    assert welcome.reasoning
 
 
 async def test_forced_lengths_give_the_script_and_readable_text(
@@ -269,9 +269,8 @@ async def test_kv_of_preempted_requests_goes_to_the_host_and_comes_back(
         await gateway.finished("last")
         stats = await gateway.idle_stats()
         assert stats.preemptions_total > 0
-        assert stats.device is not None
-        assert stats.device.loaded_blocks > 0
-        assert stats.device.stored_blocks > BLOCKS  # generated tokens too
+        # Without the host's memory they would compute it all again, generated tokens included.
+        assert stats.recomputed_tokens_total < 2 * BLOCK * stats.preemptions_total
 
 
 def test_requests_longer_than_the_emulated_memory_are_refused_at_the_start(

@@ -14,10 +14,11 @@ from vllm.outputs import RequestOutput
 
 from tests.workers.engine.test_in_process import SECRET, made
 from tests.workers.support.engines import PEER, PHASES, Listener, request
-from workers.engine import async_llm, in_process
+from workers.engine import async_llm, meeting
 from workers.engine.async_llm import AsyncEngine, _StepListener
 from workers.engine.interface import CLOSE_S, EngineGone
 from workers.messages import Pace
+from workers.scheduler.phase_stats import to_integers
 
 
 class FakeVllm:
@@ -79,7 +80,7 @@ class Bench:
     def step(self, **outputs: RequestOutput | Exception) -> None:
         for name, output in outputs.items():
             self.vllm.queues[name].append(output)
-        stats: Any = SimpleNamespace(num_kv_fetch_reqs_by_stage=PHASES.to_integers())
+        stats: Any = SimpleNamespace(num_kv_fetch_reqs_by_stage=to_integers(PHASES))
         self.on_step.record(stats, None)
 
     async def goes_on(self) -> None:
@@ -147,7 +148,7 @@ async def test_a_step_whose_figures_make_no_sense_does_not_end_vllms_loop(bench:
 async def test_a_meeting_is_the_callers_and_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_process, "MEETING_S", 0.05)
+    monkeypatch.setattr(meeting, "MEETING_S", 0.05)
     assert "not connected after" in (await bench.engine.meet_peer(PEER) or "")
     bench.vllm.broken["meet_peer"] = RuntimeError("the peer has died")
     with pytest.raises(RuntimeError, match="the peer has died"):

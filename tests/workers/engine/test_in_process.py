@@ -14,9 +14,10 @@ import pytest
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from tests.workers.support.engines import FACTS, PEER, PHASES, Listener, request
-from workers.engine import in_process
+from workers.engine import in_process, meeting
 from workers.engine.in_process import InProcessEngine
 from workers.engine.interface import CLOSE_S, EngineGone
+from workers.engine.outputs import failure_of
 from workers.messages import Pace
 
 SECRET = RuntimeError("the secret prompt")
@@ -104,7 +105,7 @@ class Bench:
         engine._device = None
         engine._facts = FACTS
         engine._core = None
-        engine._steps, engine._step_s, engine._busy_since = 0, 0.0, None
+        engine._steps, engine._busy_since = 0, None
         engine._prepare_thread()
         self.engine: InProcessEngine = engine
         self.engine.start(self.listener)
@@ -188,7 +189,7 @@ async def test_a_meeting_that_raises_is_the_callers(
 
 async def test_a_meeting_ends_after_its_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_process, "meet_peer", lambda *_: None)
-    monkeypatch.setattr(in_process, "MEETING_S", 0.05)
+    monkeypatch.setattr(meeting, "MEETING_S", 0.05)
     assert "not connected after" in (await bench.engine.meet_peer(PEER) or "")
 
 
@@ -231,4 +232,4 @@ async def test_closing_does_not_wait_for_a_step_that_hangs(
 
 
 def test_what_a_request_is_told_quotes_nothing() -> None:
-    assert "secret" not in in_process.failure_of(SECRET)
+    assert "secret" not in failure_of(SECRET)

@@ -15,7 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.workers.support.harness import Gateway, Output, WorkerProcess, silent_server, until
+from tests.workers.support.harness import (
+    MAX_NUM_SEQS,
+    Gateway,
+    Output,
+    WorkerProcess,
+    silent_server,
+    until,
+)
 from workers.kv import tickets
 from workers.kv.migration import available
 from workers.messages import Endpoint, ForcedLengths, MigrationStats, StepStats, Ticket
@@ -338,9 +345,8 @@ async def test_cancelled_while_it_leaves(pair: Pair) -> None:
 
 
 async def test_who_waits_leaves_at_once_and_without_a_ticket(pair: Pair) -> None:
-    slots = pair.a.welcome.max_num_seqs
     asked = request(random.Random(11), 400)
-    for number in range(slots):
+    for number in range(MAX_NUM_SEQS):
         await pair.a.submit(f"runs-{number}", asked.text, forced_lengths=asked.lengths)
         await pair.a.started(f"runs-{number}")
     await pair.a.submit("waits", asked.text, forced_lengths=asked.lengths)
@@ -349,7 +355,7 @@ async def test_who_waits_leaves_at_once_and_without_a_ticket(pair: Pair) -> None
     assert output.finish is not None
     assert (output.finish.reason, output.finish.ticket) == ("handed_over", None)
     assert output.token_ids == []
-    for number in range(slots):
+    for number in range(MAX_NUM_SEQS):
         await pair.a.cancel(f"runs-{number}")
     await pair.free()
 

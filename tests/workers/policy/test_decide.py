@@ -32,7 +32,7 @@ NOW = 1000.0
 
 
 def of(policy: str, base: PolicySettings = SMALL, **changes: Any) -> PolicySettings:
-    return dataclasses.replace(base, policy=policy, **changes)
+    return msgspec.structs.replace(base, policy=policy, **changes)
 
 
 def view(request_id: str, phase: Phase = Phase.REASONING, **fields: Any) -> RequestView:
@@ -69,9 +69,8 @@ def views(draw: st.DrawFn) -> list[RequestView]:
                 blocks_needed=held + draw(st.integers(0 if held else 1, 6)),
                 tokens_needed=draw(st.integers(1, 60)),
                 ready=running or draw(st.integers(0, 5)) > 0,
-                preemptable=draw(st.integers(0, 5)) > 0,
                 queue=LOW_QUEUE if answering or demoted else HIGH_QUEUE,
-                ticket=draw(st.integers(0, 30)) * 100 + index,
+                queue_position=draw(st.integers(0, 30)) * 100 + index,
                 quanta=draw(st.integers(0, 3)),
                 run_tokens=draw(st.integers(0, 12)) if running else 0,
                 preemptions=draw(st.integers(0, SMALL.max_preemptions)),
@@ -187,10 +186,10 @@ def test_fcfs_leaves_everything_to_vllm() -> None:
 
 def test_round_robin_is_blind_to_the_phase() -> None:
     requests = [
-        view("used up", running=True, ticket=5),
-        answer("fresh", 9, running=True, ticket=2, queue=HIGH_QUEUE),
-        answer("waiting", 9, ticket=3, queue=HIGH_QUEUE),
-        view("late", ticket=6),
+        view("used up", running=True, queue_position=5),
+        answer("fresh", 9, running=True, queue_position=2, queue=HIGH_QUEUE),
+        answer("waiting", 9, queue_position=3, queue=HIGH_QUEUE),
+        view("late", queue_position=6),
     ]
     decision = decide(of("rr"), requests, FULL, NOW)
     assert decision.order == ("fresh", "waiting", "used up", "late")
@@ -206,10 +205,10 @@ def test_pascal_has_two_queues_and_demotes_long_reasoning() -> None:
     assert queue_of(paper, Phase.ANSWERING, 1) == LOW_QUEUE
     assert queue_of(of("slack"), Phase.REASONING, 10**6) == HIGH_QUEUE
     requests = [
-        answer("starving", -50, running=True, ticket=1),
-        view("demoted", running=True, ticket=2, queue=LOW_QUEUE),
-        view("first", ticket=3),
-        view("second", ticket=4),
+        answer("starving", -50, running=True, queue_position=1),
+        view("demoted", running=True, queue_position=2, queue=LOW_QUEUE),
+        view("first", queue_position=3),
+        view("second", queue_position=4),
     ]
     decision = decide(paper, requests, FULL, NOW)
     assert decision.order == ("first", "second", "starving", "demoted")
@@ -505,12 +504,12 @@ def test_nobody_waits_for_memory_that_a_preemption_has_just_freed() -> None:
     [
         ({"policy": "lifo"}, "'lifo'; known: fcfs, rr, pascal, slack, andes, tokenflow"),
         ({"quantum_token": 5}, "'quantum_token'; did you mean 'quantum_tokens'"),
-        ({"quantum_tokens": 0}, "quantum_tokens must be at least 1, not 0"),
-        ({"quantum_tokens": 5.5}, "quantum_tokens must be of type int"),
-        ({"demotion_tokens": True}, "demotion_tokens must be of type int"),
-        ({"low_water_s": "2"}, "low_water_s must be of type float"),
-        ({"low_water_s": math.nan}, "low_water_s must be at least 0"),
-        ({"low_water_s": 12}, "high_water_s must be above low_water_s"),
+        ({"quantum_tokens": 0}, "quantum_tokens: 0 is out of range .at least 1."),
+        ({"quantum_tokens": 5.5}, "quantum_tokens: expected a whole number, not 5.5"),
+        ({"demotion_tokens": True}, "demotion_tokens: expected a whole number, not True"),
+        ({"low_water_s": "2"}, "low_water_s: expected a number, not '2'"),
+        ({"low_water_s": math.nan}, "low_water_s: nan is not a finite number"),
+        ({"low_water_s": 12}, "high_water_s: 12.0 must be above low_water_s"),
     ],
 )
 def test_wrong_settings_are_named(table: dict[str, Any], complaint: str) -> None:

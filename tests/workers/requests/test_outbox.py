@@ -24,7 +24,6 @@ def stats(steps: int) -> StepStats:
         kv_blocks_total=1,
         preemptions_total=0,
         steps_total=steps,
-        step_s=0.0,
     )
 
 
@@ -46,7 +45,7 @@ def run(
 
 
 def accepted(request_id: str) -> Accepted:
-    return Accepted(request_id=request_id, prompt_tokens=1, reasoning=True, max_tokens=9)
+    return Accepted(request_id=request_id, prompt_tokens=1, reasoning=True)
 
 
 def test_steps_that_wait_become_one_with_the_newest_statistics() -> None:

@@ -8,7 +8,7 @@ from workers.errors import RequestRejected
 from workers.messages import ChatMessage, ForcedLengths, Pace, Sampling, Submit
 from workers.policy.phase import Phase, ThinkMarkers
 from workers.requests.chat_template import Prompt
-from workers.requests.output_bounds import plan
+from workers.requests.output_bounds import output_bounds
 
 MARKERS = ThinkMarkers(3, 4)
 REASONING = Prompt((1,) * 100, Phase.REASONING)
@@ -32,41 +32,43 @@ def forced(reasoning: int, answer: int) -> ForcedLengths:
 
 
 def test_output_may_fill_the_context() -> None:
-    chosen = plan(submit(), REASONING, MARKERS, CONTEXT)
-    assert (chosen.bound, chosen.left, chosen.phase) == (900, 900, Phase.REASONING)
+    bounds = output_bounds(submit(), REASONING, MARKERS, CONTEXT)
+    assert (bounds.left, bounds.phase) == (900, Phase.REASONING)
 
 
 @pytest.mark.parametrize(("asked", "bound"), [(50, 50), (900, 900), (901, 900)])
 def test_bound_is_the_smaller_of_wish_and_room(asked: int, bound: int) -> None:
-    assert plan(submit(Sampling(max_tokens=asked)), REASONING, MARKERS, CONTEXT).bound == bound
+    assert (
+        output_bounds(submit(Sampling(max_tokens=asked)), REASONING, MARKERS, CONTEXT).left == bound
+    )
 
 
 def test_known_output_counts() -> None:
     message = submit(Sampling(max_tokens=10, thinking_budget=8), known_token_ids=(7, 7, 7))
-    chosen = plan(message, REASONING, MARKERS, CONTEXT)
-    assert (chosen.bound, chosen.left, chosen.thinking_budget) == (10, 7, 5)
+    bounds = output_bounds(message, REASONING, MARKERS, CONTEXT)
+    assert (bounds.left, bounds.thinking_budget) == (7, 5)
 
 
 def test_known_output_with_the_boundary_continues_in_the_answer() -> None:
     message = submit(Sampling(thinking_budget=2), known_token_ids=(7, 4, 7))
-    chosen = plan(message, REASONING, MARKERS, CONTEXT)
-    assert (chosen.phase, chosen.thinking_budget) == (Phase.ANSWERING, None)
+    bounds = output_bounds(message, REASONING, MARKERS, CONTEXT)
+    assert (bounds.phase, bounds.thinking_budget) == (Phase.ANSWERING, None)
 
 
 def test_budget_that_is_used_up_ends_the_thoughts_at_once() -> None:
     message = submit(Sampling(thinking_budget=2), known_token_ids=(7, 7, 7))
-    assert plan(message, REASONING, MARKERS, CONTEXT).thinking_budget == 1
+    assert output_bounds(message, REASONING, MARKERS, CONTEXT).thinking_budget == 1
 
 
 def test_complete_known_output_leaves_nothing() -> None:
     message = submit(Sampling(max_tokens=3), known_token_ids=(7, 7, 7))
-    assert plan(message, REASONING, MARKERS, CONTEXT).left == 0
+    assert output_bounds(message, REASONING, MARKERS, CONTEXT).left == 0
 
 
 def test_forced_lengths() -> None:
-    chosen = plan(submit(forced_lengths=forced(20, 30)), REASONING, MARKERS, CONTEXT)
-    assert (chosen.bound, chosen.left, chosen.forced_total) == (50, 50, 50)
-    assert (chosen.forced_reasoning, chosen.forced_answer) == (20, 30)
+    bounds = output_bounds(submit(forced_lengths=forced(20, 30)), REASONING, MARKERS, CONTEXT)
+    assert (bounds.left, bounds.forced_total) == (50, 50)
+    assert (bounds.forced_reasoning, bounds.forced_answer) == (20, 30)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +79,10 @@ def test_forced_lengths_with_known_output(
     known: tuple[int, ...], reasoning_left: int, answer_left: int
 ) -> None:
     message = submit(forced_lengths=forced(20, 30), known_token_ids=known)
-    chosen = plan(message, REASONING, MARKERS, CONTEXT)
-    assert (chosen.forced_reasoning, chosen.forced_answer) == (reasoning_left, answer_left)
-    assert chosen.left == reasoning_left + answer_left
-    assert chosen.forced_total == 50
+    bounds = output_bounds(message, REASONING, MARKERS, CONTEXT)
+    assert (bounds.forced_reasoning, bounds.forced_answer) == (reasoning_left, answer_left)
+    assert bounds.left == reasoning_left + answer_left
+    assert bounds.forced_total == 50
 
 
 @pytest.mark.parametrize(
@@ -135,5 +137,5 @@ def test_forced_lengths_with_known_output(
 )
 def test_wrong_values_are_named(message: Submit, prompt: Prompt, code: str, param: str) -> None:
     with pytest.raises(RequestRejected) as caught:
-        plan(message, prompt, MARKERS, CONTEXT)
+        output_bounds(message, prompt, MARKERS, CONTEXT)
     assert (caught.value.code, caught.value.param) == (code, param)

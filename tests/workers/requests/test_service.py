@@ -53,7 +53,6 @@ STATS = StepStats(
     kv_blocks_total=8,
     preemptions_total=0,
     steps_total=0,
-    step_s=0.0,
 )
 
 
@@ -61,7 +60,7 @@ class ScriptedEngine:
     """Does what the test says, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.facts = EngineFacts("scripted", 512, 32, 8, 4)
+        self.facts = EngineFacts("scripted", 512, 32, 8)
         self.calls: list[Any] = []  # but for submits
         self.meeting: str | Exception | None = None  # how the next one ends
         self.meets = asyncio.Event()  # which it does not before this

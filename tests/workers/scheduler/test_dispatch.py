@@ -1,4 +1,4 @@
-"""What the dispatcher keeps about a request: its turn, and when its reader runs out of tokens."""
+"""What the dispatcher keeps about a request: its queue state, and when its reader runs dry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.policy.phase import Phase, PhaseTracker
 from workers.policy.resume_cost import ResumeCosts
 from workers.policy.settings import PolicySettings
 from workers.policy.view import HIGH_QUEUE, LOW_QUEUE
-from workers.scheduler.dispatch import Dispatcher, PhaseState, Turn
+from workers.scheduler.dispatch import Dispatcher, PhaseState, QueueState
 
 END = 4
 PACE = Pace(tau_s=0.5)
@@ -41,16 +41,16 @@ class Case:
         self.dispatcher.arrived(request, self.state, None, 100.0)
 
     @property
-    def turn(self) -> Turn:
-        assert self.state.turn is not None
-        return self.state.turn
+    def queue_state(self) -> QueueState:
+        assert self.state.queue_state is not None
+        return self.state.queue_state
 
     def produce(self, *token_ids: int, now: float = 100.0) -> None:
         crossed = self.state.tracker.feed(token_ids) is not None
         self.dispatcher.produced(self.state, len(token_ids), crossed, now)
 
     def dry_at(self) -> float | None:
-        return self.dispatcher._dry_at(self.state, self.turn)
+        return self.dispatcher._dry_at(self.state, self.queue_state)
 
 
 def test_the_boundary_is_decided_upon_at_once() -> None:
@@ -99,50 +99,58 @@ def test_arrivals_and_other_paces_are_decided_upon_at_once() -> None:
 
 def test_a_quantum_used_up_is_a_new_ticket() -> None:
     case = Case("rr")
-    first = case.turn.ticket
+    first = case.queue_state.position
     case.produce(*[9] * 9)
-    assert (case.turn.ticket, case.turn.quanta, case.turn.left_tokens) == (first, 0, 1)
+    assert (case.queue_state.position, case.queue_state.quanta, case.queue_state.left_tokens) == (
+        first,
+        0,
+        1,
+    )
     case.produce(9)
-    assert (case.turn.ticket, case.turn.quanta, case.turn.left_tokens) == (first + 1, 1, 10)
+    assert (case.queue_state.position, case.queue_state.quanta, case.queue_state.left_tokens) == (
+        first + 1,
+        1,
+        10,
+    )
 
 
 @pytest.mark.parametrize("policy", ["rr", "pascal", "slack"])
 def test_the_boundary_begins_a_turn_unless_the_policy_is_blind_to_it(policy: str) -> None:
     case = Case(policy)
-    first = case.turn.ticket
+    first = case.queue_state.position
     case.produce(9, 9, END)
     blind = policy == "rr"
-    assert case.turn.queue == (HIGH_QUEUE if blind else LOW_QUEUE)
-    assert (case.turn.ticket == first) == blind
-    assert case.turn.left_tokens == (7 if blind else 10)
+    assert case.queue_state.queue == (HIGH_QUEUE if blind else LOW_QUEUE)
+    assert (case.queue_state.position == first) == blind
+    assert case.queue_state.left_tokens == (7 if blind else 10)
 
 
 def test_quanta_are_counted_anew_in_the_answer() -> None:
     case = Case("slack")
     case.produce(*[9] * 12)
-    assert case.turn.quanta == 1
+    assert case.queue_state.quanta == 1
     case.produce(END)
-    assert case.turn.quanta == 0
+    assert case.queue_state.quanta == 0
 
 
 def test_long_reasoning_is_demoted_once() -> None:
     case = Case("pascal")
     for _ in range(14):
         case.produce(9)
-    assert case.turn.queue == HIGH_QUEUE
+    assert case.queue_state.queue == HIGH_QUEUE
     case.produce(9)
-    demoted = case.turn.ticket
-    assert (case.turn.queue, case.turn.left_tokens) == (LOW_QUEUE, 10)
+    demoted = case.queue_state.position
+    assert (case.queue_state.queue, case.queue_state.left_tokens) == (LOW_QUEUE, 10)
     case.produce(9)
-    assert case.turn.ticket == demoted
+    assert case.queue_state.position == demoted
 
 
 def test_a_preemption_ends_the_run_but_not_the_turn() -> None:
     case = Case("slack")
     case.produce(9, 9, 9)
     case.dispatcher.preempted(case.state, 105.0)
-    assert (case.turn.run_tokens, case.turn.waiting_since) == (0, 105.0)
-    assert case.turn.left_tokens == 7
+    assert (case.queue_state.run_tokens, case.queue_state.waiting_since) == (0, 105.0)
+    assert case.queue_state.left_tokens == 7
 
 
 def test_the_buffer_runs_dry_tokens_times_pace_after_the_first() -> None:

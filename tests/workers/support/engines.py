@@ -6,12 +6,11 @@ import asyncio
 from typing import Any
 
 from workers.engine.interface import EngineFacts, EngineOutput, EngineRequest, EngineStep
-from workers.messages import Endpoint, Pace, PhaseCounts, Sampling
+from workers.messages import Endpoint, Pace, PhaseCounts, PhaseStats, Sampling
 from workers.policy.phase import Phase
-from workers.scheduler.phase_stats import PhaseStats
 
 PEER = Endpoint(engine_id="f", host="127.0.0.1", port=9)
-FACTS = EngineFacts("fake", 512, 32, 8, 4)
+FACTS = EngineFacts("fake", 512, 32, 8)
 PHASES = PhaseStats(
     reasoning=PhaseCounts(),
     answering=PhaseCounts(),

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bench.policies import kv_offload
-from bench.policies.small_memory_engine import Load, PressedEngine, Run
+from bench.policies.small_memory_engine import Load, Run, SmallMemoryEngine
 from workers.kv.offload import HostMemoryWorker
 from workers.policy.settings import POLICIES
 
@@ -33,7 +33,7 @@ SETTINGS = msgspec.structs.replace(
 )
 
 
-class Engine(PressedEngine):
+class Engine(SmallMemoryEngine):
     """One whose memory can be mixed up."""
 
     mixing = ""  # "device" or "host"

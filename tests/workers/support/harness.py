@@ -48,6 +48,7 @@ ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "models" / "tiny-reasoner"
 TOKEN = "secret"
 START_TIMEOUT_S = 480.0
+MAX_NUM_SEQS = 16  # batch slots of the engine
 PACE = Pace(tau_s=0.1)
 GREEDY = Sampling(temperature=0.0)
 
@@ -70,7 +71,7 @@ class WorkerProcess:
             "parent_fd": read_fd,
             "dtype": "float32",
             "max_model_len": 1024,
-            "max_num_seqs": 16,
+            "max_num_seqs": MAX_NUM_SEQS,
             "kv_blocks": 49,  # one of them is vLLM's null block
             "block_size": 32,
             "heartbeat_s": 0.1,  # the tests wait for what they say

@@ -30,7 +30,7 @@ def check(
     preempt = [by_id[name] for name in decision.preempt]
     admit = [by_id[name] for name in decision.admit]
     assert len(set(decision.preempt)) == len(preempt)
-    assert all((r.running and r.preemptable) or is_loaded(r) for r in preempt)
+    assert all(r.running or is_loaded(r) for r in preempt)
     assert all(not r.running and r.ready for r in admit)
     assert not {*decision.preempt} & {*decision.admit}
     assert bool(admit) or not preempt, "preempted in vain"
@@ -62,11 +62,7 @@ def check_reasoning_first(
     out = [r for r in out if r.request_id not in (*decision.admit, *decision.preempt)]
     if not out:
         return
-    low = [
-        r
-        for r in views
-        if r.phase is Phase.ANSWERING and r.preemptable and r.request_id not in decision.urgent
-    ]
+    low = [r for r in views if r.phase is Phase.ANSWERING and r.request_id not in decision.urgent]
     admitted = [r for r in views if r.request_id in decision.admit]
     assert all(is_loaded(r) for r in admitted if r in low), "the engine admits only those first"
     rank = {name: place for place, name in enumerate(decision.order)}

@@ -39,7 +39,7 @@ class Request:
     blocks = 0
     tokens = 0
     queue = 0
-    ticket = 0
+    queue_position = 0
     left = 0
     quanta = 0
     run_tokens = 0
@@ -71,7 +71,7 @@ class Simulation:
         self.here: list[Request] = []
         self.blocks, self.slots = blocks, slots
         self.step = 0
-        self.tickets = 0
+        self.positions = 0
         self.preemptions = 0
 
     @property
@@ -163,8 +163,8 @@ class Simulation:
             self.new_turn(r)
 
     def new_turn(self, r: Request) -> None:
-        self.tickets += 1
-        r.ticket, r.left = self.tickets, self.settings.quantum_tokens
+        self.positions += 1
+        r.queue_position, r.left = self.positions, self.settings.quantum_tokens
 
     def stop(self, r: Request) -> None:
         r.running, r.blocks, r.run_tokens = False, 0, 0
@@ -186,7 +186,7 @@ class Simulation:
             blocks_needed=r.needs(1),
             tokens_needed=1 if r.running else r.prompt + r.tokens,
             queue=r.queue,
-            ticket=r.ticket,
+            queue_position=r.queue_position,
             quanta=r.quanta,
             run_tokens=r.run_tokens,
             preemptions=r.decided_preemptions,

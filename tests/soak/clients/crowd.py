@@ -1,0 +1,91 @@
+"""Who comes: a fixed number of places, each taken by one reader after another, drawn by a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable
+from typing import Protocol
+
+import aiohttp
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.soak.clients import garbage, http_readers, websocket_readers
+from tests.soak.clients.stage import Stage
+from tests.soak.clients.stream import Refused, Violation
+
+
+class Reader(Protocol):
+    """A coroutine function of `websocket_readers`, `http_readers` or `garbage`."""
+
+    __name__: str
+
+    def __call__(self, stage: Stage, chance: random.Random, /) -> Awaitable[None]:
+        """One visit. Raises `Violation` or `Refused`."""
+
+
+# How often each comes. What costs the gateway little, or is rare in life, has a small share.
+SHARES: tuple[tuple[float, Reader], ...] = (
+    (10, websocket_readers.reads_to_the_end),
+    (6, websocket_readers.stalls),
+    (1, websocket_readers.stalls_for_ever),
+    (4, websocket_readers.pauses),
+    (8, websocket_readers.stops),
+    (10, websocket_readers.vanishes_and_comes_back),
+    (3, websocket_readers.comes_back_late),
+    (3, websocket_readers.resumes_wrongly),
+    (5, websocket_readers.has_many_lanes),
+    (8, websocket_readers.goes_on_and_forgets),
+    (4, websocket_readers.deletes_while_it_runs),
+    (3, websocket_readers.says_nothing),
+    (10, http_readers.reads_events),
+    (8, http_readers.reads_chunks),
+    (8, http_readers.waits_for_the_whole),
+    (4, http_readers.stops_by_post),
+    (1, http_readers.stalls),
+    (6, garbage.sends_garbage),
+    (3, garbage.breaks_the_frame),
+    (6, garbage.asks_wrongly),
+    (4, garbage.speaks_no_http),
+    (4, garbage.never_finishes),
+    (4, garbage.upgrades_and_vanishes),
+)
+# Refusals that a reader may meet without having asked for one.
+_MAY_BE = ("events_expired", "server_overloaded", "no_instance")
+_LONGEST_S = 600.0  # guards against a reader that hangs
+_THINK_S = 2.0  # mean, between two readers of a place
+
+
+async def crowd(stage: Stage, count: int, seed: int) -> None:
+    """Readers without end; cancel it to stop them all."""
+    async with asyncio.TaskGroup() as places:
+        for number in range(count):
+            places.create_task(_place(stage, random.Random(f"{seed} {number}")))
+
+
+async def _place(stage: Stage, chance: random.Random) -> None:
+    weights, kinds = zip(*SHARES, strict=True)
+    while True:
+        await asyncio.sleep(chance.expovariate(1 / _THINK_S))
+        reader = chance.choices(kinds, weights)[0]
+        await one(stage, reader, random.Random(chance.getrandbits(64)))
+
+
+async def one(stage: Stage, reader: Reader, chance: random.Random) -> None:
+    """One reader; whatever goes wrong is counted."""
+    name = f"{reader.__module__.rsplit('.', 1)[1]}.{reader.__name__}"
+    tally = stage.tally
+    try:
+        async with asyncio.timeout(_LONGEST_S):
+            await reader(stage, chance)
+    except Refused as refused:
+        tally.refused[refused.code] += 1
+        if refused.code not in _MAY_BE:
+            tally.wrong(f"{name}: {refused}")
+    except Violation as violation:
+        tally.wrong(f"{name}: {violation}")
+    except InvalidStatus as error:
+        tally.wrong(f"{name}: the upgrade was answered by {error.response.status_code}")
+    except (ConnectionClosed, aiohttp.ClientError, OSError, TimeoutError) as error:
+        tally.wrong(f"{name}: {type(error).__name__}: {error}")
+    tally.readers[name] += 1
