@@ -158,14 +158,14 @@ class Metrics:
         if not session.generation.read_along:
             return  # sent as a whole: it has no pace
         self.underruns.inc(session.delivery.underruns)
-        figures = session.delivery.figures()
-        qoe = 0.0 if session.state is State.FAILED else figures.qoe
+        measured = session.delivery.measurements()
+        qoe = 0.0 if session.state is State.FAILED else measured.qoe
         for histogram, value in (
-            (self._ttft, figures.paced.ttft_s),
-            (self._ttfat, figures.paced.ttfat_s),
-            (self._e2e, figures.paced.e2e_s),
-            (self._tpot.labels("raw"), figures.raw.tpot_s),
-            (self._tpot.labels("paced"), figures.paced.tpot_s),
+            (self._ttft, measured.paced.ttft_s),
+            (self._ttfat, measured.paced.ttfat_s),
+            (self._e2e, measured.paced.e2e_s),
+            (self._tpot.labels("raw"), measured.raw.tpot_s),
+            (self._tpot.labels("paced"), measured.paced.tpot_s),
             (self._qoe, qoe),
         ):
             if value is not None:

@@ -1,4 +1,4 @@
-"""What the configuration means to the modules that decide about requests and do not read it."""
+"""Translates the configuration for modules that decide about requests and must not read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.routing.route import RouteTimeouts
 
 
 def view_rules(config: Config) -> ViewRules:
-    """How `gateway.policy.cluster_view` describes an instance to placement."""
+    """The settings of `gateway.policy.cluster_view`."""
     workers = config.workers
     return cluster_view.view_rules(
         workers.policy,
@@ -21,7 +21,7 @@ def view_rules(config: Config) -> ViewRules:
 
 
 def route_timeouts(config: Config) -> RouteTimeouts:
-    """How long and how often `gateway.routing.route` tries."""
+    """The settings of `gateway.routing.route`."""
     return RouteTimeouts(
         migration_timeout_s=config.placement.migration_timeout_s,
         failover_timeout_s=config.cluster.failover_timeout_s,

@@ -32,7 +32,7 @@ NO_MIGRATION = replace(PAPER, boundary="off")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What of a run is measured: requests that arrive in it, tokens generated in it."""
+    """The measured part of a run: requests that arrive in it, tokens generated in it."""
 
     from_s: float
     to_s: float
@@ -43,7 +43,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRun:
-    """The outcome of `simulate`."""
+    """The result of `simulate`."""
 
     timelines: list[Timeline]  # of the measured requests, in the order of arrival
     totals: list[InstanceTotals]  # from the start to the end of the run
@@ -53,32 +53,33 @@ class ClusterRun:
 
 
 class Watch:
-    """Is told what happens in a simulation, in the order of virtual time; by itself ignores it."""
+    """Observes a simulation, in the order of virtual time. This base class ignores all calls."""
 
     def arrived(self, now: float, instance: SimulatedInstance, live: Live) -> None:
         """A new request was placed."""
 
     def step_began(self, now: float, instance: SimulatedInstance) -> None:
-        """A step, or a leap; `SimulatedInstance.computing` says who takes part."""
+        """A step or a leap began; `SimulatedInstance.computing` has the requests that take part."""
 
     def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
-        """Its tokens are counted; nothing was decided upon them yet.
+        """A step ended. Its tokens are counted, and nothing was decided about them yet.
 
-        Of a leap that is still under way: as many of its steps as have ended, before something is
-        decided elsewhere. Their tokens are in ``ended``, nobody is done or has crossed.
+        Also called for a leap that is still under way, before something is decided elsewhere. Then
+        ``ended`` has the tokens of the steps that have ended, and no request that is done or has
+        crossed its boundary.
         """
 
     def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
-        """A request at its boundary stays, or is to go."""
+        """Placement chose where a request at its boundary answers."""
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
-        """It is on its way, queued there."""
+        """A request left its instance and is queued at another."""
 
     def closed(self, now: float) -> None:
-        """The simulation is over; what is not finished never will be."""
+        """The simulation is over; unfinished requests stay unfinished."""
 
 
-_NOBODY = Watch()
+_NO_WATCH = Watch()
 
 
 def simulate(
@@ -88,19 +89,19 @@ def simulate(
     window: Window,
     progress: Callable[[float], None] = lambda now: None,
     rules: Rules = NO_MIGRATION,
-    watch: Watch = _NOBODY,
+    watch: Watch = _NO_WATCH,
 ) -> ClusterRun:
     """Run until every request that arrives in the window is finished, while others still arrive.
 
-    :param arrivals: in order of time; if they end early, the last requests run under less load.
+    :param arrivals: in order of time. If they end early, the last requests run under less load.
     :param progress: called now and then with the virtual time, seconds.
-    :param rules: of placement; requests change instances only with ``settings.migration``.
+    :param rules: placement's rules. Requests change instances only with ``settings.migration``.
     """
     return Cluster(settings, instances, window, rules, watch).run(iter(arrivals), progress)
 
 
 class Cluster:
-    """The instances of one simulation, and what happens to them."""
+    """The instances of one simulation, and the events among them."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Cluster:
         instances: int,
         window: Window,
         rules: Rules,
-        watch: Watch = _NOBODY,
+        watch: Watch = _NO_WATCH,
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
@@ -130,8 +131,8 @@ class Cluster:
         self._staying: list[tuple[Live, SimulatedInstance]] = []  # until the first token
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
-        self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
-        self._order = itertools.count()  # of events at one moment: the order of their making
+        self._valid: dict[str, int] = {}  # each instance's entry there; a cut leap's is stale
+        self._order = itertools.count()  # events at one moment happen in the order of their making
         self._measured: list[Timeline] = []
         self._unfinished = 0  # of the measured
         self._generated = 0
@@ -142,7 +143,7 @@ class Cluster:
     def run(
         self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
     ) -> ClusterRun:
-        """See `simulate`; once only."""
+        """Run the simulation, see `simulate`. To be called once."""
         coming = next(arrivals, None)
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
@@ -221,7 +222,7 @@ class Cluster:
         self._begin_step(instance)
 
     def _catch_up(self) -> None:
-        """Count, and tell of, the steps of leaps that have ended by now."""
+        """Count and report the steps of leaps that have ended by now."""
         now = self._clock.now
         for instance in self.instances.values():
             tokens = instance.catch_up(now)

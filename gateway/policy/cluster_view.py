@@ -111,7 +111,7 @@ def view_rules(
 
 
 def blocks_of(kv_tokens: int, block_size: int) -> int:
-    """KV blocks that hold so many tokens."""
+    """The number of KV blocks that hold ``kv_tokens`` tokens."""
     return -(-kv_tokens // block_size)
 
 

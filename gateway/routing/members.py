@@ -27,7 +27,7 @@ class Members:
         return bool(self.open.keys() - self.drained)
 
     def usable(self, now: float) -> list[Instance]:
-        """Instances that may get requests; silent ones only if there are no others."""
+        """Instances that may get requests. Silent ones are left out while others are there."""
         there = [
             instance
             for name, instance in self.open.items()

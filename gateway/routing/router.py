@@ -56,7 +56,7 @@ class _Taken:
 
 
 class Router:
-    """The requests that instances have, or are to have.
+    """Owns the routes of all requests and carries out what comes next for each.
 
     :param on_progress: called with every session that something happened to.
     :param on_boundary: called with how a request passed its boundary, and the seconds until its
@@ -264,7 +264,7 @@ class Router:
                 self._guarded(route, self._place_again, route, now)
 
     def move_away(self, source: Instance, now: float) -> None:
-        """Move the requests of an instance to others, as many at once as may migrate.
+        """Move the requests of an instance to others, within the bounds on migrations.
 
         The bounds on migrations do not hold for a request that moves without its KV: it is an
         ordinary new request at its target.

@@ -1,4 +1,4 @@
-"""Random loads: whatever the simulator leaves out, the result is that of the run without.
+"""Random loads: the simulator's short cuts do not change the results.
 
 Where nothing is stored to the host, leaps are part of that. With KV offload, and so with requests
 that move, they store a little later, which may lead elsewhere: there the rest is compared.
@@ -72,7 +72,7 @@ Seen = tuple[ClusterRun, list[InstanceView]]
 
 
 def pair(seed: int, boundary: str = "off", **changes: Any) -> tuple[Seen, Seen]:
-    """The same case with short cuts and without: how it went, and what placement saw.
+    """The same case with short cuts and without: the results, and the views of placement.
 
     Views are taken of all instances after each arrival.
     """
@@ -161,7 +161,7 @@ def test_nor_where_requests_move(seed: int, boundary: str) -> None:
 
 @pytest.mark.parametrize("more", [[], [Arrival(4.0, Lengths(10, 10, 10))]])
 def test_it_stops_in_the_midst_of_leaps_where_single_steps_would(more: list[Arrival]) -> None:
-    """The measured request is done before the window ends, others are not."""
+    """The measured request ends before the window does, and others go on."""
     load = [Arrival(0.0, Lengths(40, 500, 500)), Arrival(1.0, Lengths(40, 20, 20)), *more]
     quick, exact = (
         simulate(case, 2, load, Window(0.5, 3.0))

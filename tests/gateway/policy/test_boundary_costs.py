@@ -1,4 +1,4 @@
-"""What requests wait at their boundary reaches the cost check, and the cost check a decision."""
+"""The waits of requests at their boundary reach the cost check, which decides on moves."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Passing:
 
     @property
     def times(self) -> BoundaryTimes:
-        """What it has learned."""
+        """The times that it has learned from."""
         return self.router._chooser._placer._times
 
     def add(self, instance_id: str, name: str, thoughts: int) -> Route:
@@ -60,17 +60,17 @@ class Passing:
         return add(self.router._table, instance_id, name, thoughts=thoughts)
 
     def thinker(self, thoughts: int = 63) -> Route:
-        """A request on "a" that is about to end its thinking."""
+        """A request on "a" that is about to end its reasoning."""
         self._names += 1
         return self.add("a", f"r{self._names}", thoughts)
 
     def reach_boundary(self, route: Route, *, answers: int = 0) -> bool:
-        """The end of thinking comes, with so many tokens behind it; whether it is to move."""
+        """The request ends its reasoning in a run with more tokens; return whether it moves."""
         self._step(self.a, route, 1 + answers, boundary=0)
         return route.migration is not None
 
     def answer(self, holder: Instance, route: Route, **fields: Any) -> None:
-        """The next token comes from there."""
+        """The holder sends the request's next token."""
         self._step(holder, route, 1, **fields)
 
     def _step(self, holder: Instance, route: Route, count: int, **fields: Any) -> None:
@@ -78,13 +78,13 @@ class Passing:
         self.router.on_step(holder, (run,), self.now_s)
 
     def arrive(self, route: Route) -> None:
-        """It is let go, and goes on at "b"."""
+        """The source hands the request over, and "b" accepts it."""
         self._step(self.a, route, 0, finish=Finish(reason="handed_over", ticket=TICKET))
         accepted = Accepted(request_id=route.wire_id, prompt_tokens=16, reasoning=True)
         self.router.on_accepted(self.b, accepted, self.now_s)
 
     def move(self, seconds: float, kv_tokens: int = 80) -> None:
-        """A request whose first answering token comes from "b", so long after its boundary."""
+        """A request gets its first answering token from "b", ``seconds`` after its boundary."""
         route = self.thinker()
         assert self.reach_boundary(route)
         self.arrive(route)

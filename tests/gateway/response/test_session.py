@@ -1,4 +1,4 @@
-"""A session's events, text and figures for everything an engine and a reader can do."""
+"""A session's events, text and measurements, for all that an engine and a reader can do."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Draining when little is left: all at once, a silent target, KV that is still being read."""
+"""Draining at its limits: all instances at once, a silent target, KV that is still being read."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ async def test_a_request_that_kills_its_instances_is_given_up(tmp_path: Path) ->
         assert session.status == "failed"
         assert session.error is not None
         assert session.error.code == "instance_lost"
-        assert "started again 2 times" in session.error.message
+        assert "restarted 2 times" in session.error.message
         await until(lambda: len(playing.cluster.instances) == 1)  # one survives
         assert playing.cluster.router.failovers == {"resumed": 2, "failed": 1}
         check_clean(playing, session)

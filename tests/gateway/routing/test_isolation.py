@@ -1,4 +1,4 @@
-"""A bug that one request meets ends that request, not its instance, its socket or the shutdown."""
+"""A bug in one request ends that request, not its instance, its socket or the shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOP = Finish(reason="stop")
 
 
 class Bug(Exception):
-    """What a handler meets."""
+    """The exception of a bug in a handler."""
 
 
 def broken(*_: object, **__: object) -> Any:
@@ -63,25 +63,25 @@ def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even `Session.fail` works any more."""
+    """`Session.fail` raises too."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
-    session._transcript.close_answer = broken  # type: ignore[method-assign]
+    session.transcript.close_answer = broken  # type: ignore[method-assign]
 
 
 def break_everything(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even its text can be read."""
-    session._transcript = None  # type: ignore[assignment]
+    """The text of the response cannot be read either."""
+    session.transcript = None  # type: ignore[assignment]
 
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
-    """It can be failed, but the event that says so cannot be made."""
+    """`Session.fail` works, but its event cannot be built."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session.response_object = broken  # type: ignore[method-assign]
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
-    session._transcript.output = broken  # type: ignore[method-assign]
+    session.transcript.output = broken  # type: ignore[method-assign]
 
 
 def break_route(_: ResponseService, __: Session, route: Route) -> None:
@@ -145,7 +145,7 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker, pacing=pacing)
-        session._transcript.output = broken  # type: ignore[method-assign]
+        session.transcript.output = broken  # type: ignore[method-assign]
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
         with session.log.cursor() as cursor:
             events = [entry async for entries in cursor for entry in entries]
@@ -162,7 +162,7 @@ async def test_a_bug_in_a_cancel_leaves_no_response_behind(tmp_path: Path) -> No
         session, request_id = await start(service, workers["worker-0"], pacing={"tpot_s": 60})
         await workers["worker-0"].tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: service._admission.in_engines == 0)
-        session._transcript.output = broken  # type: ignore[method-assign]
+        session.transcript.output = broken  # type: ignore[method-assign]
         service.cancel(session)
         assert (session.status, session.log.closed) == ("failed", True)
         assert (service._running, service._admission._admitted) == ({}, {})

@@ -1,4 +1,4 @@
-"""A worker that says nothing, or whose engine stands still, is given up after a known time."""
+"""The gateway drops a worker that is silent, or whose engine stands still, after a known time."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ STAY = PlacementConfig(boundary="off")
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported() -> None:
-    """What a command imports at its first call may take longer than a test waits."""
+    """Import what a command needs before its first call, which would otherwise take too long."""
     with pytest.raises(SystemExit):
         main.main(["--version"])
 
@@ -74,7 +74,7 @@ async def gateway(
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What a command printed, without the gateway's log."""
+    """The output of a command, without the gateway's log."""
     lines = capsys.readouterr().out.splitlines()
     return [line for line in lines if line.startswith(("a: ", "b: "))]
 

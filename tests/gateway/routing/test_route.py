@@ -1,4 +1,4 @@
-"""The way of one request, without instances: what follows what, and when time is up."""
+"""The route of one request, without instances: its transitions and its deadlines."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_request_may_lose_so_many_instances() -> None:
     assert [type(step) for step in steps] == [Resubmit, Resubmit, GiveUp]
     assert isinstance(steps[2], GiveUp)
     assert steps[2].error.message == (
-        "Instance c was lost. This request was started again 2 times and is not tried any more."
+        "Instance c was lost. This request was restarted 2 times, the limit (cluster.max_restarts)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Instances and their requests without a link: what they are told is written down."""
+"""Instances and their requests without a link: it records the messages to them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Placed:
 
 
 class SilentLink:
-    """Says nothing."""
+    """A link that never delivers a message."""
 
     def __init__(self, instance_id: str) -> None:
         self.sent: list[ToWorker] = []
@@ -60,14 +60,14 @@ class SilentLink:
 
 
 def make_instance(instance_id: str, *known: str) -> Instance:
-    """An instance that can read the KV of those."""
+    """An instance that can read the KV of the ``known`` ones."""
     instance = Instance(cast(WorkerLink, SilentLink(instance_id)))
     instance.readable = {f"engine-{name}" for name in known}
     return instance
 
 
 def stats(used: int) -> StepStats:
-    """With so many blocks in use."""
+    """Statistics with ``used`` blocks in use."""
     values = {name: getattr(IDLE, name) for name in IDLE.__struct_fields__}
     return StepStats(**(values | {"kv_blocks_used": used, "kv_blocks_total": BLOCKS}))
 

@@ -1,4 +1,4 @@
-"""A service whose scripted workers act by themselves, and what must hold when they are through."""
+"""A service whose scripted workers act by themselves, and checks for the end of a test."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def play(
 
 
 def check_whole(playing: Play, session: Session) -> None:
-    """Nothing lost, doubled or out of order, on no side; nothing left behind."""
+    """Check that no token is lost, doubled or out of order, and that nothing is left behind."""
     assert (session.status, session.reasoning_text) == ("completed", THOUGHTS)
     assert session.answer_text == ANSWER
     check_clean(playing, session)
