@@ -6,7 +6,7 @@ from gateway.response.lifecycle import TRANSITIONS
 from gateway.routing.route import Stage
 from tests.docs.pages import text_of
 
-PAGE = "docs/architecture.md"
+PAGE = "docs/explanation/architecture.md"
 
 
 def section(title: str) -> str:

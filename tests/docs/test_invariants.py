@@ -56,7 +56,7 @@ def test_every_promise_names_a_test(title: str, text: str) -> None:
 
 
 def test_the_constants_of_the_page_are_those_of_the_code() -> None:
-    page = text_of(PAGE)
+    page = " ".join(text_of(PAGE).split())
     assert f"one worker**: with {worker_link._FULL_BYTES >> 20} MiB waiting" in page
     assert f"With {worker_link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page

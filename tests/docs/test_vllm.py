@@ -17,7 +17,7 @@ from tests.docs.test_names import is_there
 from tests.docs.vllm_use import class_named, members_of, private_of_others, touched
 from workers.scheduler import engine_core_calls
 
-PAGE = "docs/architecture.md"
+PAGE = "docs/explanation/architecture.md"
 
 
 def _names(cell: str) -> list[str]:
