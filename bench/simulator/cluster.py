@@ -12,7 +12,7 @@ with the events of random simulations and compares every decision
 (``tests/bench/simulator/test_parity.py``).
 
 Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
-such as `bench.simulator.chrome_trace`, is a `Watch`.
+such as `bench.simulator.run.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from gateway.app import make_runner
 from gateway.config import Config
 from gateway.launchers import dialer, local
 from gateway.launchers.base import make_launcher
-from gateway.launchers.local import local_settings
+from gateway.launchers.worker_settings import local_settings
 from gateway.routing.cluster import Cluster
 from gateway.service import ResponseService
 from gateway.store import ResponseStore

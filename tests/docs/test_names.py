@@ -129,7 +129,7 @@ def test_every_name_with_an_underscore_occurs_in_the_sources() -> None:
 def test_every_environment_variable_is_read_by_something() -> None:
     names = [
         Excerpt(page, number, match[0])
-        for page in (*pages(), "config.toml", "docs/kubernetes.yaml")
+        for page in (*pages(), "config.toml", "docs/howto/kubernetes.yaml")
         for number, line in enumerate(text_of(page).splitlines(), 1)
         for match in _VARIABLE.finditer(line)
         if not line[match.end() :].startswith("<")  # PASCAL_<TABLE>_<KEY>

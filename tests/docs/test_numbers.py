@@ -12,8 +12,10 @@ import pytest
 
 from bench.load import measure, runner
 from bench.load.report import terminal
-from bench.paper import cases, plan
-from bench.paper.cases import INSTANCES, LOADS, blocks, sustained
+from bench.paper import plan
+from bench.paper.cases import LOADS, blocks, sustained
+from bench.simulator import defaults
+from bench.simulator.defaults import INSTANCES
 from bench.validation import machine_speed, regimes
 from gateway import config, store
 from gateway.api import websocket
@@ -30,15 +32,16 @@ from workers.settings import WorkerSettings
 
 POLICY = PolicySettings()
 DEFAULTS = config.Config()
-PAPER = load_profile(cases.PROFILE)
+PAPER = load_profile(defaults.PROFILE)
 HELD_S = WorkerSettings.__struct_defaults__[
     WorkerSettings.__struct_fields__.index("kv_held_s")
     - (len(WorkerSettings.__struct_fields__) - len(WorkerSettings.__struct_defaults__))
 ]
 
 API = "docs/reference/api.md"
-METRICS = "docs/reference/metrics.md"
+LOAD = "docs/howto/generate-load.md"
 MEMORY = "docs/explanation/memory.md"
+METRICS = "docs/reference/metrics.md"
 MIGRATION = "docs/explanation/migration.md"
 POLICIES = "docs/explanation/policies.md"
 REPRODUCTION = "docs/results/reproduction.md"
@@ -70,13 +73,13 @@ STATED = [
     (METRICS, r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
     (API, r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
     (API, r'"pacing": {"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
-    (API, r'"pacing": {"tpot_s": [\d.]+, "ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
-    ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
-    ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
-    ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
+    (API, r'"pacing": {[^}]*"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
+    (LOAD, r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
+    (LOAD, r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
+    (LOAD, r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
     (REPRODUCTION, r"([\d,]+) tokens of KV each", PAPER.kv.blocks * PAPER.kv.block_size),
     (REPRODUCTION, r"(\d+) Gb/s between them", PAPER.links.network_bytes_per_s * 8 / 1e9),
-    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", cases.LONGEST),
+    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", defaults.LONGEST),
     (REPRODUCTION, r"quantum of (\d+) tokens", POLICY.quantum_tokens),
     (REPRODUCTION, r"demotes after (\d+)", POLICY.demotion_tokens),
     (REPRODUCTION, r"`low` is ([\d.]+),", LOADS["low"]),

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from gateway.config import Config, LauncherConfig, ModelConfig, WorkersConfig
-from gateway.launchers.local import check_alive
+from gateway.launchers.liveness import check_alive
 from gateway.launchers.static import StaticLauncher
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, WorkerLink
