@@ -1,4 +1,4 @@
-"""What the page of the architecture says of imports and of tables is so."""
+"""The page of the architecture names the modules that have the two tables of a request."""
 
 from __future__ import annotations
 

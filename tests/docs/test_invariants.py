@@ -1,4 +1,4 @@
-"""The page of invariants: each promise names tests that exist, each bound a setting that exists."""
+"""Promises on the page of invariants name existing tests, and bounds the numbers of the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def promises() -> list[tuple[str, str]]:
-    """The headings under which something is promised, with their text."""
+    """The sections that promise something: heading and text."""
     promised = text_of(PAGE).partition("\n## What is not promised")[0]
     parts = re.split(r"\n#{2,3} ", promised)[1:]
     sections = [(title, text) for title, _, text in (part.partition("\n") for part in parts)]
