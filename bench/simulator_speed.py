@@ -1,10 +1,10 @@
-"""How fast the simulator is, and what its short cuts are worth.
+"""Measures the speed of the simulator, with its short cuts and without.
 
 ``python -m bench.simulator_speed [--quick] [--repeats N] [--json FILE]`` simulates eight instances
-under a steady load, as if it had gone on for ever: once with every short cut of
-`bench.simulator.scheduler`, once with none (``exact``), turn and turn about. Counted is CPU time of
-this process, since others may share the machine, from the first arrival on: not what it takes to
-configure vLLM. Medians of all repeats, with the least and the most.
+in a steady state. Runs with all short cuts of `bench.simulator.scheduler` and with none (``exact``)
+alternate. The clock is the CPU time of this process, since other processes may share the machine.
+It starts with the first arrival, after vLLM is configured. Results are medians of all repeats, with
+minimum and maximum.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rich.table import Table
 from bench.policies.virtual import KV_SHARE
 from bench.reporting.console import CaseProgress, interrupted
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.flag_types import count
 from bench.reporting.outputs import prepare_json, write_json
 from bench.simulator.case import CaseSpec
 from bench.simulator.defaults import INSTANCES, PROFILE, RULES
@@ -37,13 +38,13 @@ _SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A load, and who schedules it."""
+    """A load and a policy."""
 
     name: str
     policy: str
     rate: float  # requests per second, all instances together
-    token_s: float  # that a token takes under this load
-    boundary: str = "off"  # where requests go at it; see `gateway.policy.placement`
+    token_s: float  # seconds per token under this load
+    boundary: str = "off"  # the rule at the phase boundary; see `gateway.policy.placement`
 
 
 CASES = (
@@ -56,7 +57,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one case took."""
+    """Times of one case."""
 
     case: Case
     simulated_s: float
@@ -65,15 +66,15 @@ class Speed:
 
     @property
     def factors(self) -> list[float]:
-        """How many times as fast the short cuts make it, each repeat."""
+        """How many times faster the short cuts are, in each repeat."""
         pairs = zip(self.exact_cpu_s, self.quick_cpu_s, strict=True)
         return [exact / quick for exact, quick in pairs]
 
 
 def measure(case: Case, simulated_s: float, repeats: int, done: Callable[[], None]) -> Speed:
-    """Run a case with and without short cuts in turn.
+    """Run a case with and without short cuts, alternating.
 
-    :param done: called after each of the runs, two for each repeat.
+    :param done: is called after each run, twice per repeat.
     """
     taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(repeats):
@@ -110,33 +111,23 @@ def cpu_seconds(case: Case, simulated_s: float, exact: bool) -> float:
 
 
 def table(speeds: list[Speed]) -> Table:
-    """For the terminal."""
-    found = Table(title=f"{INSTANCES} instances, simulated seconds per CPU second")
-    found.add_column("load")
-    found.add_column("policy")
-    for title in ("exact", "with short cuts", "times as fast"):
-        found.add_column(title, justify="right")
+    """Table for the terminal."""
+    shown = Table(title=f"{INSTANCES} instances, simulated seconds per CPU second")
+    shown.add_column("load")
+    shown.add_column("policy")
+    for title in ("exact", "with short cuts", "speed-up"):
+        shown.add_column(title, justify="right")
     for speed in speeds:
         rates = [
             _spread([speed.simulated_s / cpu_s for cpu_s in taken])
             for taken in (speed.exact_cpu_s, speed.quick_cpu_s)
         ]
-        found.add_row(speed.case.name, speed.case.policy, *rates, _spread(speed.factors))
-    return found
+        shown.add_row(speed.case.name, speed.case.policy, *rates, _spread(speed.factors))
+    return shown
 
 
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-
-
-def _at_least_one(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from error
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
-    return count
 
 
 def main(flags: Sequence[str] | None = None) -> None:
@@ -146,8 +137,10 @@ def main(flags: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m bench.simulator_speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a sixth of the simulated time")
-    parser.add_argument("--repeats", type=_at_least_one, default=5, help="of each case (5)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument(
+        "--repeats", type=count, default=5, help="repeats of each case (default: 5)"
+    )
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     arguments = parser.parse_args(flags)
     try:
         prepare_json(arguments.json, keep=False)
@@ -169,8 +162,8 @@ def main(flags: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(interrupted())
     Console().print(table(speeds))
-    figures = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
-    write_json(arguments.json, {"speeds": figures})
+    results = [asdict(speed) | {"factors": speed.factors} for speed in speeds]
+    write_json(arguments.json, {"speeds": results})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """``pascal load``: an open-loop load generator for the Responses API and for chat completions.
 
-Requests arrive by a Poisson process (or a gamma process, `--burstiness`, or as a workload or a
-trace has it) whether or not earlier ones were answered: the arrivals are drawn before the run and
-kept as well as the event loop allows. How well is measured too (`lateness_s`, `loop_lag_s`), for a
-late generator measures itself.
+Requests arrive whether or not earlier ones were answered. Their arrivals form a Poisson process, a
+gamma process (``--burstiness``), or follow a workload or a trace. They are drawn before the run.
 
-A run: plan (`bench.load.plan`), drive (`bench.load.runner`), measure (`bench.load.measure`), report
-(`bench.load.report.terminal`, `bench.load.report.files`). Ctrl-C ends it early: what is in flight
-is cancelled on the server and counted as interrupted, and what was measured is reported and
+A generator that sends late measures itself, so the result includes how late it was (`lateness_s`,
+`loop_lag_s`).
+
+A run has four steps: plan (`bench.load.plan`), drive (`bench.load.runner`), measure
+(`bench.load.measure`) and report (`bench.load.report`). Ctrl-C ends it early: requests in flight
+are cancelled on the server and count as interrupted, and the results so far are reported and
 written.
 """
 
@@ -45,7 +46,7 @@ from bench.reporting.console import FAILED, INTERRUPTED, OK, REFUSED, give_up
 from bench.reporting.errors import BenchmarkError
 from workers import loop
 
-_COMPARE = ("words", "html")  # what `compare` takes
+_COMPARE = ("words", "html")  # arguments that `compare` uses
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run sends."""
+    """The requests of a run."""
 
     requests: list[Planned]
     warmups: list[Planned]
@@ -67,8 +68,8 @@ class Plan:
 def _no_collection() -> Iterator[None]:
     """Keep the garbage collector from stopping the event loop.
 
-    A full collection takes tens of milliseconds here, and what arrives meanwhile is stamped late. A
-    run leaves hardly any cycles behind.
+    A full collection takes tens of milliseconds here, and messages that arrive meanwhile get a late
+    time stamp. A run leaves hardly any cycles behind.
     """
     gc.collect()
     gc.disable()
@@ -79,9 +80,9 @@ def _no_collection() -> Iterator[None]:
 
 
 def plan_of(options: Options) -> Plan:
-    """Everything that the flags ask to be sent.
+    """The requests that the flags ask for.
 
-    :raises OptionError, PromptError, BenchmarkError: if it cannot be had.
+    :raises OptionError, PromptError, BenchmarkError: if they cannot be made.
     """
     workload = source_of(options)
     if workload is None:
@@ -92,16 +93,16 @@ def plan_of(options: Options) -> Plan:
 
 
 def _allow_sockets(count: int) -> None:
-    """Raise this process's limit of open files so that ``count`` sockets fit, if it may be."""
+    """Raise this process's limit of open files to fit ``count`` sockets, as far as permitted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 256  # for everything that is no socket
+    wanted = count + 256  # for all other open files
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _drive_until_interrupt(load: LoadRun, plan: Plan) -> bool:
-    """Drive the plan; True if the first Ctrl-C ended it. A second one is not held back."""
+    """Drive the plan; :return: whether Ctrl-C ended it. A second Ctrl-C ends the process."""
     loop = asyncio.get_running_loop()
     driving = asyncio.create_task(load.drive(plan.requests, plan.warmups), name="load-run")
 
@@ -122,8 +123,8 @@ async def _drive_until_interrupt(load: LoadRun, plan: Plan) -> bool:
 def run(args: argparse.Namespace) -> int:
     """Run the load described by the flags of `add_arguments`.
 
-    :returns: the exit code: 0, 1 if any request failed or the server cannot be used, 2 for flags
-        that cannot be used, 130 after Ctrl-C.
+    :return: the exit code: 0; 1 if a request failed or the server cannot be used; 2 if the flags
+        cannot be used; 130 after Ctrl-C.
     """
     if args.words:
         return _compare(args)
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     except (OptionError, PromptError, BenchmarkError) as error:
         return _refuse(error, REFUSED)
     try:
-        options, model = _meet(options)
+        options, model = _ask_server(options)
         _allow_sockets(len(plan.requests))
         with Progress(errors, len(plan.requests)) as progress:
             result, interrupted = loop.run(_run_plan(options, model, plan, progress))
@@ -160,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """``pascal load compare``: of all flags only ``--html`` has a use then."""
+    """``pascal load compare``, which accepts no flag but ``--html``."""
     command, *results = args.words
     parser = argparse.ArgumentParser()
     flags.add_arguments(parser)
@@ -181,12 +182,12 @@ def _refuse(error: object, status: int) -> int:
     return give_up(status, f"error: {error}", "pascal load")
 
 
-def _meet(options: Options) -> tuple[Options, str]:
-    """Wait for the server, and settle what depends on what it is.
+def _ask_server(options: Options) -> tuple[Options, str]:
+    """Wait for the server, and complete the options that depend on it.
 
-    :returns: the options, and the model's name.
-    :raises ServerError: if it cannot be used.
-    :raises OptionError: if it cannot do what the flags ask for.
+    :return: the options, and the model's name.
+    :raises ServerError: if the server cannot be used.
+    :raises OptionError: if the flags ask for something that it cannot do.
     """
     if options.ready_check_timeout_s:
         wait_ready(options.base_url, options.api_key, options.ready_check_timeout_s)
@@ -195,8 +196,8 @@ def _meet(options: Options) -> tuple[Options, str]:
         return options, served.model
     if not served.ours and options.forces_lengths:
         raise OptionError(
-            f"{options.base_url} is no pascal-serve (its model is owned by {served.owner!r}), so "
-            "lengths cannot be forced on it; --extensions if it is one after all"
+            f"{options.base_url} is not pascal-serve (its model is owned by {served.owner!r}), so "
+            "it cannot force lengths; if it is pascal-serve, give --extensions"
         )
     return replace(options, extensions=served.ours), served.model
 
@@ -218,10 +219,10 @@ async def _run_plan(
 
 
 def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
-    """The figures of a run that is over, ready for JSON."""
+    """The results of a finished run, ready for JSON."""
     results = load.results()
     records = {entry.planned.index: entry.record for entry in load.entries}
-    figures = run_result(
+    metrics = run_result(
         results,
         loop_lag_s=load.loop_lag_s,
         percentiles=options.metric_percentiles,
@@ -229,11 +230,11 @@ def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
         cpu_share=load.cpu_share,
     )
     curves = reader_curves([(r, records[r.index]) for r in results], options.tpot_s)
-    return figures | {"curves": curves}
+    return metrics | {"curves": curves}
 
 
 class _Parser(argparse.ArgumentParser):
-    """A bad flag is one line, without the usage of thirty flags before it."""
+    """Reports a bad flag in one line, without the usage of thirty flags before it."""
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -1,8 +1,8 @@
-"""What a request says: the body of either API, with what was said in its conversation before.
+"""Bodies of requests in either API, with the earlier turns of their conversation.
 
-`Conversation` holds what one reader and the model said so far. On the Responses API the server
-remembers, and a turn names the response that it follows; on chat completions the client tells the
-whole history again, answers without their thoughts. Pure: it must not know how bodies travel.
+With the Responses API the server keeps the history, and a turn names the response that it follows.
+With chat completions the client resends the history, answers without their reasoning. Pure: it
+must not know how bodies travel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.load.record import ResponseRecord
 
 
 class Conversation:
-    """What was said so far. For every turn: `body`, then `answered` when its answer is there."""
+    """One conversation. Call `body` for every turn, and `answered` when its answer is complete."""
 
     def __init__(self, options: Options, model: str) -> None:
         self._options = options
@@ -27,7 +27,7 @@ class Conversation:
         self._history: list[ChatMessage] = []
 
     def body(self, planned: Planned) -> dict[str, Any]:
-        """What to send for the next turn."""
+        """The body of the next turn."""
         options = self._options
         body: dict[str, Any] = {"model": self._model}
         if options.api == "chat-sse":
@@ -50,16 +50,18 @@ class Conversation:
         return body
 
     def answered(self, record: ResponseRecord) -> None:
-        """The turn has come to a sound end."""
+        """Add the answer of the turn, which ended normally."""
         self._previous = record.response_id
         self._history.append(ChatMessage("assistant", record.answer_text))
 
 
 def next_due_s(record: ResponseRecord, think_s: float) -> float:
-    """When the reader sends the next question, on the clock of the record, which has ended.
+    """When the reader sends the next question, on the clock of the record.
 
-    So long after the last token of the answer, but not before the response has ended: until then
-    the server takes no turn that follows it.
+    It is sent ``think_s`` after the last token of the answer, but not before the response has
+    ended: until then the server accepts no turn that follows it.
+
+    :param record: of a response that has ended.
     """
     assert record.ended_s is not None
     last_s = record.answer[-1].received_s if record.answer else record.ended_s

@@ -1,7 +1,7 @@
 """The flags of ``pascal load``: their names, their forms and their help.
 
-Names follow ``vllm bench serve``. A flag that cannot be read is an argparse error that names it;
-what flags mean together is `bench.load.options`. Nothing here touches the network.
+Names follow ``vllm bench serve``. A value that cannot be parsed is an argparse error that names its
+flag. `bench.load.options` checks flags against each other. Nothing here touches the network.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal load``."""
-    parser.usage = "%(prog)s [flags]"  # all of them before every error would bury it
+    parser.usage = "%(prog)s [flags]"  # the full list would bury every error message
     add = parser.add_argument
     add(
         "words",
         nargs="*",
         metavar="compare RESULT.json",
-        help="instead of a run: put the results of earlier ones side by side (with --html, too)",
+        help="instead of a run: compare the results of earlier runs (--html writes a page)",
     )
     add(
         "--base-url",
@@ -40,21 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_reads(_base_url),
         help="the gateway (default %(default)s)",
     )
-    add("--model", help="model name (default: the first that the server lists)")
+    add("--model", help="model name (default: the first one that the server lists)")
     add("--api-key", help=f"bearer key (default: ${API_KEY_VARIABLE})")
     add(
         "--api",
         choices=APIS,
         default=APIS[0],
-        help="the Responses API over WebSocket (default) or as server-sent events, or chat "
-        "completions, which other servers have too",
+        help="the Responses API over WebSocket (default), the same as server-sent events, or chat "
+        "completions, which other servers offer too",
     )
     add(
         "--extensions",
         default=None,
         action=argparse.BooleanOptionalAction,
-        help="send fields that only pascal-serve knows: pacing, forced lengths (default: if the "
-        "server's list of models says that it is one)",
+        help="send fields that only pascal-serve accepts: pacing, forced lengths (default: if the "
+        "server's list of models names pascal-serve)",
     )
 
     _add_load(parser.add_argument_group("load").add_argument)
@@ -68,41 +68,41 @@ def _add_load(add: Callable[..., Any]) -> None:
         "--num-prompts",
         type=_reads(_count),
         metavar="N",
-        help="requests to send, or conversations with --turns (default 40, with --trace all of it)",
+        help="requests to send; with --turns, conversations (default: 40, or the whole --trace)",
     )
     add(
         "--num-warmups",
         default=0,
         type=_reads(_count_or_none),
         metavar="N",
-        help="requests to send before, all at once, which are not measured (default %(default)s)",
+        help="requests to send at once before the run, not measured (default: %(default)s)",
     )
     add(
         "--request-rate",
         type=_reads(_positive),
         metavar="RATE",
-        help="arrivals per second, open loop; inf: all at once (default 2; a trace is scaled to "
-        "it, default its own)",
+        help="arrivals per second; inf: all at once (default: 2, or the trace's own). A trace is "
+        "scaled to this rate",
     )
     add(
         "--burstiness",
         type=_reads(_positive),
         metavar="B",
-        help="shape of the gamma-distributed gaps: 1 is Poisson, less is burstier, inf is regular "
-        "(default 1)",
+        help="shape of the gamma-distributed gaps between arrivals: 1 is Poisson, less is "
+        "burstier, inf is regular (default: 1)",
     )
     add(
         "--max-concurrency",
         type=_reads(_count),
         metavar="N",
-        help="hold arrivals back while N requests are in flight (default: never, an open loop)",
+        help="send no request while N are in flight (default: no limit, an open loop)",
     )
     add(
         "--connections",
         type=_reads(_count),
         metavar="N",
-        help="share N WebSockets between the requests in flight (default: a socket for each of "
-        "them, as readers have, used again when it is idle)",
+        help="share N WebSockets between the requests in flight (default: one socket for each, "
+        "reused when it is idle)",
     )
     add(
         "--timeout",
@@ -110,7 +110,7 @@ def _add_load(add: Callable[..., Any]) -> None:
         type=_reads(seconds),
         metavar="TIME",
         dest="timeout_s",
-        help="give a request up after this (default 120s; also 500ms, 2m)",
+        help="cancel a request after this time: 120s (default), 500ms, 2m",
     )
     add(
         "--ready-check-timeout",
@@ -118,14 +118,14 @@ def _add_load(add: Callable[..., Any]) -> None:
         type=_reads(seconds),
         metavar="TIME",
         dest="ready_check_timeout_s",
-        help="wait so long for the server to be ready (default: do not wait)",
+        help="wait at most this time until the server is ready (default: do not wait)",
     )
     add(
         "--seed",
         default=0,
         type=int,
         metavar="N",
-        help="of arrivals, problems and lengths (default %(default)s)",
+        help="seed of arrivals, problems and lengths (default: %(default)s)",
     )
 
 
@@ -133,24 +133,24 @@ def _add_sources(add: Callable[..., Any]) -> None:
     add(
         "--workload",
         metavar="NAME",
-        help=f"lengths and arrivals of a workload: {', '.join(NAMES)}",
+        help=f"take lengths and arrivals from a workload: {', '.join(NAMES)}",
     )
     add(
         "--trace",
         type=Path,
         metavar="FILE",
-        help="replay lengths and arrivals of a trace",
+        help="take lengths and arrivals from a trace",
     )
     add(
         "--trace-format",
         default="auto",
         metavar="FORMAT",
-        help="azure, burstgpt, mooncake or plain (default %(default)s: told by its columns)",
+        help="azure, burstgpt, mooncake or plain (default: %(default)s, by its columns)",
     )
     add(
         "--trace-split",
         metavar="SPLIT",
-        help=f"what of the output is reasoning, where a trace does not say: {CHOICES}",
+        help=f"share of reasoning in outputs, for a trace without it: {CHOICES}",
     )
     add(
         "--turns",
@@ -162,8 +162,8 @@ def _add_sources(add: Callable[..., Any]) -> None:
         "--think-time",
         type=_reads(Pause.parse),
         metavar="TIME",
-        help="from the last token of an answer to the next question: 5s, 2s-10s or 8s:3s "
-        "(default 0s)",
+        help="time from the last token of an answer to the next question: 5s, 2s-10s or 8s:3s "
+        "(default: 0s)",
     )
 
 
@@ -172,27 +172,27 @@ def _add_requests(add: Callable[..., Any]) -> None:
         "--prompt-file",
         type=Path,
         metavar="FILE",
-        help='JSON lines with "prompt" or "messages", or plain text, one prompt a line; used '
-        "from the top again when it is too short (default: fresh problems of the model)",
+        help='JSON lines with "prompt" or "messages", or plain text, one prompt per line; a file '
+        "that is too short is repeated (default: new problems of the embedded model)",
     )
     add(
         "--families",
         type=_reads(_names),
         default=(),
         metavar="A,B",
-        help="draw problems of these families only",
+        help="draw only problems of these families",
     )
     add(
         "--reasoning-len",
         type=_reads(Length.parse),
         metavar="LEN",
-        help="force the thinking to N tokens, LOW-HIGH (uniform) or MEAN:SD (normal)",
+        help="force the reasoning to N tokens, LOW-HIGH (uniform) or MEAN:SD (normal)",
     )
     add(
         "--answer-len",
         type=_reads(Length.parse),
         metavar="LEN",
-        help="force the answer likewise; both or neither",
+        help="force the answer in the same forms; give both flags or neither",
     )
     add(
         "--tpot",
@@ -200,7 +200,7 @@ def _add_requests(add: Callable[..., Any]) -> None:
         type=_reads(_finite),
         metavar="S",
         dest="tpot_s",
-        help="pace of the reader in seconds per token, also of the QoE (default %(default)s)",
+        help="pace of the reader in seconds per token, also for the QoE (default: %(default)s)",
     )
     add(
         "--pacing",
@@ -212,7 +212,7 @@ def _add_requests(add: Callable[..., Any]) -> None:
         "--max-tokens",
         type=_reads(_count),
         metavar="N",
-        help="most output tokens of a request, thinking included",
+        help="limit of the output tokens of a request, reasoning included",
     )
 
 
@@ -222,14 +222,14 @@ def _add_report(add: Callable[..., Any]) -> None:
         default=tuple(METRICS),
         type=_reads(_metrics),
         metavar="A,B",
-        help=f"rows of the table (default {','.join(METRICS)})",
+        help=f"rows of the table (default: {','.join(METRICS)})",
     )
     add(
         "--metric-percentiles",
         default=(50.0, 95.0, 99.0),
         type=_reads(_percentiles),
         metavar="P,Q",
-        help="columns of the table (default 50,95,99)",
+        help="percentiles in the table (default: 50,95,99)",
     )
     add(
         "--goodput",
@@ -237,24 +237,24 @@ def _add_report(add: Callable[..., Any]) -> None:
         type=_reads(_bound),
         metavar="METRIC:MS",
         default=(),
-        help="count requests that meet all of these: ttft, ttfat, tpot, e2el in milliseconds at "
-        "most, qoe at least; such as ttft:500 tpot:110",
+        help="count requests that meet all bounds: ttft, ttfat, tpot, e2el at most, in "
+        "milliseconds, qoe at least; for example ttft:500 tpot:110",
     )
-    add("--save-result", action="store_true", help="write the figures as JSON")
+    add("--save-result", action="store_true", help="write the results as JSON")
     add(
         "--result-dir",
         type=Path,
         default=Path("bench-results"),
         metavar="DIR",
-        help="where to (default %(default)s)",
+        help="folder of the result (default: %(default)s)",
     )
     add("--result-filename", metavar="NAME", help="default: load-RATEqps-MODEL-TIME.json")
-    add("--csv", type=Path, metavar="FILE", help="write one row for every request")
-    add("--html", type=Path, metavar="FILE", help="write a report with plots, one file")
+    add("--csv", type=Path, metavar="FILE", help="write one row per request")
+    add("--html", type=Path, metavar="FILE", help="write a report with plots as one file")
 
 
 def _reads(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """For argparse: a ValueError's own message becomes the error of the flag."""
+    """For argparse: the message of a ValueError becomes the error of the flag."""
 
     def read(text: str) -> T:
         try:
@@ -270,7 +270,7 @@ def _base_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(f"{text!r} is not of the form http://HOST:PORT")
     if url.username is not None or url.query or url.fragment:
-        raise ValueError("give only scheme, host, port and path; a key goes into --api-key")
+        raise ValueError("give only scheme, host, port and path; pass a key with --api-key")
     return text.rstrip("/").removesuffix("/v1")
 
 
@@ -285,7 +285,7 @@ def _count_or_none(text: str) -> int:
 
 
 def _positive(text: str) -> float:
-    """Above 0; ``inf`` too."""
+    """A number above 0, or ``inf``."""
     try:
         value = float(text)
     except ValueError:
@@ -310,7 +310,7 @@ def _metrics(text: str) -> tuple[str, ...]:
     names = _names(text)
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
+            raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
     return names
 
 

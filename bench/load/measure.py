@@ -1,25 +1,26 @@
-"""From what a reader received to figures: per request, and for a whole run.
+"""From the records of responses to results: of each request, and of a whole run.
 
-Pure. Every time is in seconds of the load generator's own monotonic clock, stamped when a message
-was read off the socket; the server's figures are carried along to be compared, never mixed in.
+Pure. Every time is in seconds of the load generator's monotonic clock, stamped when a message was
+read off the socket. The server's own timings are only kept for comparison.
 
 Per request (paper, "Terms" and "QoE, exactly"):
 
 ==========  ======================================================================================
-`ttft_s`    request sent to first answering delta (so it contains prefill and thinking)
-`ttfat_s`   end of thinking (its item is done) to first answering delta; None without thinking
+`ttft_s`    request sent to first answering delta (so it contains prefill and reasoning)
+`ttfat_s`   end of reasoning (its item is done) to first answering delta; None without reasoning
 `tpot_s`    (last - first answering delta) / (answering tokens - 1); None below two tokens
 `itl_s`     the gaps between successive answering deltas
 `e2e_s`     request sent to terminal event
-`qoe`       the paper's: origin at the first answering delta, F = 0, tau the pace asked for;
-            0 for a failed request, None for a sound one without an answer
+`qoe`       the paper's: origin at the first answering delta, F = 0, tau the requested pace;
+            0 for a failed request, None for one that ended normally without an answer
 ==========  ======================================================================================
 
 A delta that completes several tokens delivers them all at its own time.
 
-Over a run, each of these is an object with `mean`, `p50`, `p95`, `p99`, `min`, `max` (and further
-percentiles on demand), null where nothing was measured, over the requests that are completed or
-incomplete; `itl_s` pools the gaps of all of them. `qoe` also counts every failed request, as 0.
+For a run, each of these is an object with `mean`, `p50`, `p95`, `p99`, `min`, `max` and the further
+percentiles that were asked for, over the requests that are completed or incomplete. Entries are
+null where nothing was measured. `itl_s` pools the gaps of all requests. `qoe` also counts every
+failed request, as 0.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from bench.load.record import Outcome, ResponseRecord, Timing
 from bench.reporting.statistics import PERCENTILES, SLO_QOE, summarize
 from pacer import qoe
 
-LATE_S: Final = 0.010  # a p99 beyond this means that the generator itself distorts the figures
+LATE_S: Final = 0.010  # a p99 beyond this means that the generator itself distorts the results
 
-# Names of vLLM's flags for the keys of the result. A goodput bound is the worst value that is still
-# good, in milliseconds, but for qoe, a score, where more is better.
+# vLLM's names of metrics in flags, and the keys of the result. A goodput bound is the worst value
+# that still counts as good: at most so many milliseconds, but for qoe, a score, at least the bound.
 METRICS: Final[Mapping[str, str]] = {
     "ttft": "ttft_s",
     "ttfat": "ttfat_s",
@@ -53,25 +54,25 @@ GOODPUT_METRICS: Final = ("ttft", "ttfat", "tpot", "e2el", "qoe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestResult:
-    """Everything measured of one request. Times are in seconds, offsets count from the start."""
+    """Everything measured for one request. Times are in seconds, offsets from the run's start."""
 
     index: int
     conversation: int
     turn: int  # of its conversation, from 0
-    client: str | None  # who sent it, in a trace
+    client: str | None  # the sender, if a trace names it
     response_id: str | None
     instance: str | None
     family: str | None  # of the problem; None for a prompt of a file
     outcome: Outcome
     error: str | None
     incomplete_reason: str | None
-    correct: bool | None  # whether the answer is right; None where nobody can tell
+    correct: bool | None  # whether the answer is right; None if it cannot be judged
     scheduled_s: float  # offset at which it was due
-    lateness_s: float  # from then until the generator turned to it
+    lateness_s: float  # from then until the generator handled it
     queued_s: float | None  # from then until it was sent: --max-concurrency, opening of a socket
     sent_s: float | None  # offset; None if it never was
     ended_s: float | None  # offset
-    first_token_s: float | None  # request sent to first delta, of thinking or answer
+    first_token_s: float | None  # request sent to first delta, of reasoning or answer
     ttft_s: float | None
     ttfat_s: float | None
     tpot_s: float | None
@@ -90,18 +91,18 @@ class RequestResult:
 
     @property
     def measured(self) -> bool:
-        """Whether its figures count: it came to a sound end."""
+        """Whether its metrics count: it is completed or incomplete."""
         return self.outcome in ("completed", "incomplete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What the load generator did for one request before the wire. Times on its clock, seconds."""
+    """One request before it was sent. Times are in seconds of the generator's clock."""
 
     index: int
     start_s: float  # of the run
     due_s: float
-    turned_s: float  # when the generator turned to it
+    turned_s: float  # when the generator handled it
     family: str | None = None
     conversation: int = 0
     turn: int = 0
@@ -111,7 +112,7 @@ class Arrival:
 def measure(
     record: ResponseRecord, arrival: Arrival, *, tau_s: float, correct: bool | None = None
 ) -> RequestResult:
-    """The figures of one request.
+    """The result of one request.
 
     :param tau_s: the pace of the reader, in seconds per token.
     """
@@ -176,7 +177,7 @@ def _client_qoe(record: ResponseRecord, tau_s: float) -> float | None:
 
 
 def is_good(result: RequestResult, goodput: Mapping[str, float]) -> bool:
-    """Whether a request meets every bound; one that failed, or lacks the figure, does not.
+    """Whether a request meets every bound; one that failed, or lacks the metric, does not.
 
     As in vLLM, an answer of a single token has a TPOT of 0 here.
     """
@@ -201,12 +202,12 @@ def run_result(
     goodput: Mapping[str, float] | None = None,
     cpu_share: float | None = None,
 ) -> dict[str, Any]:
-    """The figures of a run, ready for JSON (see the module docstring), with all its requests.
+    """The results of a run, ready for JSON (see the module docstring), with all its requests.
 
     `duration_s` runs from the first request sent to the last end. `throughput_tok_s` counts all
     output tokens of the usages that arrived, also those of incomplete and failed responses.
 
-    :param cpu_share: of one core, what the generator itself used.
+    :param cpu_share: the share of one core that the generator itself used.
     """
     outcomes = Counter(result.outcome for result in results)
     measured = [result for result in results if result.measured]
@@ -263,7 +264,7 @@ def run_result(
 def _generator(
     results: Sequence[RequestResult], loop_lag_s: Sequence[float], cpu_share: float | None
 ) -> dict[str, Any]:
-    """Whether the generator itself was on time; null where there was nothing to be late for."""
+    """Whether the generator itself was on time; null if it sent nothing."""
     late_s = [
         summary["p99"]
         for summary in (summarize(result.lateness_s for result in results), summarize(loop_lag_s))
@@ -275,7 +276,7 @@ def _generator(
 def _by_turn(
     results: Sequence[RequestResult], percentiles: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """The figures of the first turns, the second turns and so on; empty without conversations."""
+    """The results of all first turns, all second turns and so on; empty without conversations."""
     turns = sorted({result.turn for result in results})
     if len(turns) < 2:
         return []
@@ -296,7 +297,7 @@ def _by_turn(
 
 
 def _counted(reasons: Iterable[str | None]) -> dict[str, int]:
-    """How often each reason occurs, the most frequent first."""
+    """Number of occurrences of each reason, the most frequent first."""
     return dict(Counter(reason for reason in reasons if reason is not None).most_common())
 
 
@@ -312,5 +313,5 @@ def _raw_tpot_s(result: RequestResult) -> float | None:
 
 def _request_json(result: RequestResult) -> dict[str, Any]:
     values: dict[str, Any] = msgspec.to_builtins(result)
-    values["itl_s"] = [round(gap, 6) for gap in result.itl_s]  # a clock does not know more
+    values["itl_s"] = [round(gap, 6) for gap in result.itl_s]  # no clock is more exact
     return values

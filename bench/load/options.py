@@ -1,7 +1,6 @@
-"""What a run of ``pascal load`` is to do: its flags, checked against each other.
+"""The options of a run of ``pascal load``: its flags, checked against each other.
 
-Flags that do not fit together raise `OptionError`. How flags are written is `bench.load.flags`.
-Nothing here touches the network.
+`bench.load.flags` parses single flags. Nothing here touches the network.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ class OptionError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to run, checked."""
+    """Checked options of a run."""
 
     base_url: str  # without a trailing slash or /v1
     model: str | None  # None: the server's first
     api_key: str | None
     api: Api
-    extensions: bool | None  # whether the server knows our fields; None: ask it
-    num_prompts: int | None  # requests, or conversations; None: as many as a trace has, or 40
+    extensions: bool | None  # whether the server accepts our fields; None: ask it
+    num_prompts: int | None  # requests, or conversations; None: all of a trace, or 40
     num_warmups: int
-    request_rate: float | None  # per second; inf: all at once; None: the source's own
+    request_rate: float | None  # per second; inf: all at once; None: the source's rate
     burstiness: float
     max_concurrency: int | None
     connections: int | None
@@ -50,7 +49,7 @@ class Options:
     workload: str | None
     trace: Path | None
     trace_format: str
-    trace_split: str | None  # of traces that do not say what is reasoning
+    trace_split: str | None  # for traces that do not tell reasoning from answer
     turns: Length | None  # None: no conversations
     think_time: Pause
     tpot_s: float
@@ -69,17 +68,17 @@ class Options:
 
     @property
     def ws_url(self) -> str:
-        """Where the Responses API listens."""
+        """WebSocket address of the Responses API."""
         return "ws" + self.base_url.removeprefix("http") + "/v1/responses"
 
     @property
     def forces_lengths(self) -> bool:
-        """Whether requests ask for exact lengths, which only pascal-serve can give."""
+        """Whether requests ask for exact lengths, which only pascal-serve can force."""
         sources = (self.reasoning_len, self.workload, self.trace)
         return any(source is not None for source in sources)
 
     def config(self) -> dict[str, Any]:
-        """What the result records: everything but the API key, ready for JSON."""
+        """The options as the result records them: all but the API key, ready for JSON."""
         values = asdict(self)
         del values["api_key"]
         for name in ("reasoning_len", "answer_len", "turns", "think_time"):
@@ -94,7 +93,7 @@ class Options:
 
 
 def options_from(args: argparse.Namespace) -> Options:
-    """:raises OptionError: if the flags do not fit together."""
+    """Check the flags; :raises OptionError: if they contradict each other."""
     _check_together(args)
     sourced = args.workload is not None or args.trace is not None
     return Options(
@@ -137,7 +136,7 @@ def options_from(args: argparse.Namespace) -> Options:
 
 
 def _check_together(args: argparse.Namespace) -> None:
-    """Raise for the first pair of flags that contradict each other, or that have no effect."""
+    """Raise for the first flags that contradict each other or have no effect."""
     source = "--workload" if args.workload is not None else "--trace"
     sourced = args.workload is not None or args.trace is not None
     own_lengths = args.reasoning_len is not None or args.answer_len is not None
@@ -152,19 +151,19 @@ def _check_together(args: argparse.Namespace) -> None:
         ),
         (
             args.workload is not None and args.trace is not None,
-            "--workload and --trace both say when requests come: give one of them",
+            "--workload and --trace both define the arrivals: give one of them",
         ),
         (
             sourced and own_lengths,
-            f"{source} brings its own lengths: leave --reasoning-len and --answer-len out",
+            f"{source} defines the lengths: leave --reasoning-len and --answer-len out",
         ),
         (
             sourced and (args.prompt_file is not None or bool(args.families)),
-            f"{source} says how long prompts are: leave --prompt-file and --families out",
+            f"{source} defines the length of prompts: leave --prompt-file and --families out",
         ),
         (
             args.trace is not None and args.burstiness is not None,
-            "--burstiness has no effect on --trace, which says when requests come",
+            "--burstiness has no effect on --trace, which defines the arrivals",
         ),
         (
             args.trace_format != "auto" and args.trace is None,
@@ -176,7 +175,7 @@ def _check_together(args: argparse.Namespace) -> None:
         ),
         (
             args.trace is not None and args.turns is not None,
-            "--turns has no effect on --trace, which says what is asked when",
+            "--turns has no effect on --trace, which defines all requests",
         ),
         (
             args.think_time is not None and args.turns is None,
@@ -188,8 +187,8 @@ def _check_together(args: argparse.Namespace) -> None:
         ),
         (
             args.extensions is False and (own_lengths or sourced),
-            f"lengths are forced ({source if sourced else '--reasoning-len'}) by a field that only "
-            "pascal-serve knows: leave --no-extensions out",
+            f"{source if sourced else '--reasoning-len'} forces lengths with a field that only "
+            "pascal-serve accepts: leave --no-extensions out",
         ),
         (args.timeout_s == 0, "--timeout must be above 0"),
     )

@@ -1,6 +1,6 @@
-"""What the load generator is going to send, and when: drawn before the run, from a seed.
+"""The requests of a run and their times, drawn from a seed before the run begins.
 
-Pure but for the reading of a prompt file. It must not know how requests travel.
+Pure, except that it reads a prompt file. It must not know how requests travel.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from bench.workloads.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One request to come: a single question, or one turn of a conversation."""
+    """One planned request: a single question, or one turn of a conversation."""
 
     index: int
     at_s: float  # offset from the start of the run at which its conversation begins
     prompt: Prompt
     forced: ForcedLengths | None
-    prompt_tokens: int | None = None  # how long the prompt is to be made; None: as it is
-    conversation: int = 0  # those of one follow each other; a single question is one of one turn
+    prompt_tokens: int | None = None  # length to fill the prompt to; None: leave it as it is
+    conversation: int = 0  # turns of one follow each other; a single question has one turn
     turn: int = 0
-    think_s: float = 0.0  # from the last token of the turn before until it is sent
-    client: str | None = None  # who sent it, in a trace
+    think_s: float = 0.0  # from the last token of the turn before
+    client: str | None = None  # the sender, if a trace names it
 
 
 def arrival_times(count: int, rate: float, burstiness: float, rng: random.Random) -> list[float]:
@@ -63,27 +63,27 @@ def plan_requests(
     arrivals: Sequence[Arrival] | None = None,
     further: Iterator[Lengths] | None = None,
 ) -> list[Planned]:
-    """All requests of a run, turns of one conversation together. The same flags, the same plan.
+    """All requests of a run, grouped by conversation. The same flags give the same plan.
 
     Arrivals, prompts and lengths are drawn independently: another rate asks the same questions.
 
-    :param arrivals: when what comes, if a workload or a trace says so; else the flags say it.
+    :param arrivals: of a workload or a trace; None: the flags define them.
     :param further: lengths of the later turns of conversations, if ``arrivals`` are given.
-    :raises PromptError: if the prompts cannot be had.
+    :raises PromptError: if the prompts cannot be made.
     """
-    chances = {
+    rngs = {
         part: random.Random(f"{options.seed}/{part}")
         for part in ("arrivals", "prompts", "lengths", "turns")
     }
-    times, clients = _begins(options, arrivals, chances["arrivals"])
-    turns = [options.turns.draw(chances["turns"]) if options.turns else 1 for _ in times]
+    times, clients = _begins(options, arrivals, rngs["arrivals"])
+    turns = [options.turns.draw(rngs["turns"]) if options.turns else 1 for _ in times]
     if arrivals is None:
-        lengths = _forced(options, chances["lengths"])
+        lengths = _forced(options, rngs["lengths"])
     else:
         lengths = _given(arrivals, turns, further)
     prompts: Iterator[Prompt] = repeat(_EMPTY)
     if arrivals is None:
-        prompts = iter(_prompts(options, sum(turns), chances["prompts"]))
+        prompts = iter(_prompts(options, sum(turns), rngs["prompts"]))
     plan: list[Planned] = []
     for conversation, (at_s, client) in enumerate(zip(times, clients, strict=True)):
         for turn in range(turns[conversation]):
@@ -96,7 +96,7 @@ def plan_requests(
                 prompt_tokens=prompt_tokens,
                 conversation=conversation,
                 turn=turn,
-                think_s=options.think_time.draw_s(chances["turns"]) if turn else 0.0,
+                think_s=options.think_time.draw_s(rngs["turns"]) if turn else 0.0,
                 client=client,
             )
             plan.append(planned)
@@ -104,9 +104,9 @@ def plan_requests(
 
 
 def warmup_plan(options: Options, arrivals: Sequence[Arrival] | None = None) -> list[Planned]:
-    """What is sent before the run: questions of its own, so that no cache knows those of the run.
+    """Requests to send before the run. They ask other questions, so that no cache is warm for it.
 
-    :raises PromptError: if the prompts cannot be had.
+    :raises PromptError: if the prompts cannot be made.
     """
     count = options.num_warmups
     if arrivals:
@@ -122,18 +122,18 @@ def warmup_plan(options: Options, arrivals: Sequence[Arrival] | None = None) -> 
     ]
 
 
-def filled(plan: Sequence[Planned], fit: Fit, chance: random.Random) -> list[Planned]:
-    """The same with prompts as long as they are to be."""
+def filled(plan: Sequence[Planned], fit: Fit, rng: random.Random) -> list[Planned]:
+    """The same requests, with prompts filled to their planned length."""
     return [
         planned
         if planned.prompt_tokens is None
-        else replace(planned, prompt=text_prompt(filler(fit.words(planned.prompt_tokens), chance)))
+        else replace(planned, prompt=text_prompt(filler(fit.words(planned.prompt_tokens), rng)))
         for planned in plan
     ]
 
 
 def text_prompt(text: str) -> Prompt:
-    """What a user says, with no right answer."""
+    """A prompt with one user message, whose answer cannot be judged."""
     return Prompt((ChatMessage("user", text),))
 
 
@@ -142,44 +142,42 @@ _Sized = tuple[int | None, ForcedLengths | None]
 
 
 def _begins(
-    options: Options, arrivals: Sequence[Arrival] | None, chance: random.Random
+    options: Options, arrivals: Sequence[Arrival] | None, rng: random.Random
 ) -> tuple[list[float], list[str | None]]:
-    """When every conversation begins, and who holds it."""
+    """Start and client of every conversation."""
     if arrivals is not None:
         return [a.at_s for a in arrivals], [a.client for a in arrivals]
     count = options.num_prompts or NUM_PROMPTS
     rate = options.request_rate or REQUEST_RATE
-    return arrival_times(count, rate, options.burstiness, chance), [None] * count
+    return arrival_times(count, rate, options.burstiness, rng), [None] * count
 
 
-def _prompts(options: Options, count: int, chance: random.Random) -> list[Prompt]:
+def _prompts(options: Options, count: int, rng: random.Random) -> list[Prompt]:
     if options.prompt_file is not None:
         return file_prompts(count, options.prompt_file)
-    return problem_prompts(count, options.families, chance)
+    return problem_prompts(count, options.families, rng)
 
 
-def _forced(options: Options, chance: random.Random) -> Iterator[_Sized]:
-    """Endless, as the flags have it."""
+def _forced(options: Options, rng: random.Random) -> Iterator[_Sized]:
+    """Lengths as the flags define them, without end."""
     reasoning, answer = options.reasoning_len, options.answer_len
     if reasoning is None or answer is None:
         return repeat((None, None))
-    return _drawn(reasoning, answer, chance)
+    return _drawn(reasoning, answer, rng)
 
 
-def _drawn(reasoning: Length, answer: Length, chance: random.Random) -> Iterator[_Sized]:
+def _drawn(reasoning: Length, answer: Length, rng: random.Random) -> Iterator[_Sized]:
     while True:
         yield (
             None,
-            ForcedLengths(
-                reasoning_tokens=reasoning.draw(chance), answer_tokens=answer.draw(chance)
-            ),
+            ForcedLengths(reasoning_tokens=reasoning.draw(rng), answer_tokens=answer.draw(rng)),
         )
 
 
 def _given(
     arrivals: Sequence[Arrival], turns: Sequence[int], further: Iterator[Lengths] | None
 ) -> Iterator[_Sized]:
-    """As a workload or a trace has it."""
+    """Lengths as a workload or a trace defines them."""
     for arrival, count in zip(arrivals, turns, strict=True):
         yield _sized(arrival.lengths)
         for _ in range(1, count):

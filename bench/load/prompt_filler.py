@@ -1,8 +1,8 @@
-"""Prompts of about a wanted length, for servers whose tokenizer is not known here.
+"""Prompts of about a given length, for servers whose tokenizer is unknown.
 
-Pure but for the random generator that is passed in. How many tokens a word takes is learnt from two
-prompts and what the server counted (`Fit`). Every prompt begins with words of its own, so that no
-prefix cache finds in one prompt what it knows of another.
+`Fit` derives the tokens per word from two prompts and the counts that the server reported for them.
+Every prompt begins with random words, so that no two prompts share a prefix in a cache. Pure,
+except for the random generator that is passed in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 SHORT_WORDS: Final = 20
 LONG_WORDS: Final = 220
 
-_OWN_WORDS: Final = 16  # at the beginning: 150 words to choose from make 115 bits
+_OWN_WORDS: Final = 16  # random ones at the beginning: 115 bits, from a choice of 150 words
 _WORDS: Final = (
     "the of and to in is that it was for on are as with his they at be this from have or by one "
     "had not but what all were when we there can an your which their said if do will each about "
@@ -29,23 +29,23 @@ _WORDS: Final = (
 _TEXT: Final = tuple(islice(cycle(_WORDS), 4000))
 
 
-def filler(words: int, chance: random.Random) -> str:
-    """So many words, at least 1; the first of them drawn."""
-    own = chance.choices(_WORDS, k=min(words, _OWN_WORDS))
+def filler(words: int, rng: random.Random) -> str:
+    """A text of that many words, at least 1; the first words are drawn."""
+    own = rng.choices(_WORDS, k=min(words, _OWN_WORDS))
     rest = max(0, words - _OWN_WORDS)
     return " ".join(own + list(islice(cycle(_TEXT), rest)))
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Tokens of a prompt as a line in its words: what a chat template adds, and each word."""
+    """Tokens of a prompt, linear in its words: ``base`` is what the chat template adds."""
 
     base: float
     per_word: float
 
     @classmethod
     def of(cls, short_tokens: int, long_tokens: int) -> Fit:
-        """From what the server counted for prompts of `SHORT_WORDS` and `LONG_WORDS`.
+        """Fit the counts that the server reported for prompts of `SHORT_WORDS` and `LONG_WORDS`.
 
         :raises ValueError: if the longer one does not have more tokens.
         """
@@ -55,5 +55,5 @@ class Fit:
         return cls(short_tokens - per_word * SHORT_WORDS, per_word)
 
     def words(self, tokens: int) -> int:
-        """How many words make about so many tokens; at least 1."""
+        """The number of words that make about ``tokens`` tokens; at least 1."""
         return max(1, round((tokens - self.base) / self.per_word))

@@ -1,8 +1,8 @@
-"""What the load generator asks: fresh problems of the model's families, or a prompt file.
+"""Prompts of the load generator: new problems of the model's families, or a prompt file.
 
-A prompt file holds one prompt a line. If its first line begins with ``{``, every line is a JSON
+A prompt file holds one prompt per line. If its first line begins with ``{``, every line is a JSON
 object with either ``prompt`` (text) or ``messages`` (a conversation); other fields are ignored.
-Otherwise every line is a prompt. Empty lines are skipped.
+Otherwise every line is the text of a prompt. Empty lines are skipped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from models.problems import FAMILIES, Problem, generate, is_correct
 
 
 class PromptError(Exception):
-    """The prompts cannot be had; the message names file and line, or the family."""
+    """The prompts cannot be made; the message names file and line, or the family."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
@@ -31,7 +31,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What to ask, and how to judge the answer if that is known."""
+    """Messages to send, and the problem that they pose, if the answer can be judged."""
 
     messages: tuple[ChatMessage, ...]
     problem: Problem | None = None
@@ -42,7 +42,7 @@ class Prompt:
         return self.problem.family if self.problem else None
 
     def judge(self, answer: str) -> bool | None:
-        """Whether the answer is right; None where nobody can tell."""
+        """Whether the answer is right; None if it cannot be judged."""
         return is_correct(self.problem, answer) if self.problem else None
 
 
@@ -58,18 +58,20 @@ def problem_prompts(count: int, families: Sequence[str], rng: random.Random) -> 
     """
     for family in families:
         if family not in FAMILIES:
-            raise PromptError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+            raise PromptError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
     problems = (generate(rng.choice(families or FAMILIES), rng) for _ in range(count))
     return [Prompt((ChatMessage("user", problem.question),), problem) for problem in problems]
 
 
 def file_prompts(count: int, path: Path) -> list[Prompt]:
-    """The first ``count`` prompts of a file, from the top again when it has fewer.
+    """The first ``count`` prompts of a file, which is repeated if it has fewer.
 
     :raises PromptError: if the file cannot be read, is empty, or a line is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other separators
+        lines = path.read_text(encoding="utf-8").split(
+            "\n"
+        )  # JSON strings may hold the other line separators
     except OSError as error:
         raise PromptError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -91,13 +93,13 @@ def _user_prompt(text: str) -> Prompt:
 
 def _json_prompt(line: str, where: str) -> Prompt:
     try:
-        found = msgspec.json.decode(line, type=_Line)
+        entry = msgspec.json.decode(line, type=_Line)
     except msgspec.DecodeError as error:
         raise PromptError(f"{where}: {error}") from error
-    if (found.prompt is None) == (found.messages is None):
+    if (entry.prompt is None) == (entry.messages is None):
         raise PromptError(f'{where}: needs either "prompt" or "messages"')
     prompt = (
-        Prompt(found.messages) if found.messages is not None else _user_prompt(found.prompt or "")
+        Prompt(entry.messages) if entry.messages is not None else _user_prompt(entry.prompt or "")
     )
     if not prompt.messages or not all(message.content.strip() for message in prompt.messages):
         raise PromptError(f"{where}: the prompt is empty")

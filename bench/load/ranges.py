@@ -1,7 +1,7 @@
-"""What the load generator draws for every request: lengths in tokens, and pauses for thought.
+"""Random lengths and pauses as flags write them.
 
-Pure but for the random generator that is passed in. Both have the same three forms: one value
-exactly, ``LOW-HIGH`` uniform, ``MEAN:SD`` normal.
+Both have three forms: one exact value, ``LOW-HIGH`` (uniform) and ``MEAN:SD`` (normal). Pure,
+except for the random generator that is passed in.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Length:
 
     @classmethod
     def parse_turns(cls, text: str) -> Length:
-        """The same for a number of turns. Raises ValueError likewise."""
+        """The same for a number of turns; :raises ValueError: as `parse`."""
         return cls.parse(text, "turn")
 
     def draw(self, rng: random.Random) -> int:

@@ -1,17 +1,17 @@
-"""One response as its reader received it: the events of the wire, collected and checked.
+"""One response as the client received it: its events, collected and checked.
 
-Decides whether a response kept the protocol (`docs/protocol.md`). Pure: the caller stamps every
-event with its own clock, in seconds, when it reads it off the socket. It must not know sockets, and
-it computes no figures (that is `bench.load.measure`).
+Decides whether a response kept the protocol (`docs/reference/api.md`). Pure: the caller stamps
+every event with its own clock, in seconds, when it reads it off the socket. This module must not
+know sockets, and computes no results (`bench.load.measure` does).
 
 A response *fails* when it is refused or ends in ``response.failed``, when its connection is lost,
-or when it breaks a promise of the protocol:
+or when it breaks a rule of the protocol:
 
 * ``sequence_number`` counts 0, 1, 2, ... without a gap,
-* exactly one terminal event comes, and nothing after it,
-* the joined deltas equal the text of the final object, for the thinking and for the answer,
+* exactly one terminal event arrives, and nothing after it,
+* the joined deltas equal the text of the final object, for the reasoning and for the answer,
 * forced lengths are met exactly,
-* it is incomplete only for a reason that the request or the model can have.
+* it is incomplete only for a reason that lies in the request or the model.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Outcome: TypeAlias = Literal["completed", "incomplete", "failed", "interrupted"]
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
-# Endings that a sound system may produce by itself; "cancelled" is not one, the load generator
-# cancels only what it has given up already.
+# Endings that a correct server may produce by itself. "cancelled" is not among them: the load
+# generator cancels only requests that it has already given up.
 EXPECTED_INCOMPLETE = frozenset({"max_output_tokens", "no_answer"})
 
 
-# What is read of the server's objects; fields that are not named here are ignored.
+# The parts of the server's objects that are read here; other fields are ignored.
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One output item: the thinking or the answer."""
+    """One output item: the reasoning or the answer."""
 
     type: str
     content: tuple[Part, ...] | None = None
@@ -75,7 +75,7 @@ class OutputDetails(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of a response. Output tokens include those of the thinking."""
+    """Tokens of a response. Output tokens include those of the reasoning."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -83,7 +83,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """The server's own figures of one stream of tokens, in seconds."""
+    """The server's own metrics of one stream of tokens, in seconds."""
 
     ttft_s: float | None = None
     ttfat_s: float | None = None
@@ -92,7 +92,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """``raw``: as the engine delivered; ``paced``: as released to the reader."""
+    """Tokens as the engine delivered them (``raw``), and as the reader got them (``paced``)."""
 
     raw: Delivery | None = None
     paced: Delivery | None = None
@@ -108,7 +108,7 @@ class ServerQoE(msgspec.Struct, frozen=True):
 
 
 class ResponseObject(msgspec.Struct, frozen=True):
-    """The response object that the first and the last event carry."""
+    """The response object that events carry."""
 
     id: str
     status: str = ""
@@ -135,7 +135,7 @@ class Event(msgspec.Struct, frozen=True):
     sequence_number: int | None = None
     stream_id: str | None = None
     delta: str = ""
-    tokens: Annotated[int, msgspec.Meta(ge=1)] = 1  # how many tokens the delta completes
+    tokens: Annotated[int, msgspec.Meta(ge=1)] = 1  # tokens that the delta completes
     buffered_tokens: int | None = None  # generated, and not yet released to the reader
     item: Item | None = None
     response: ResponseObject | None = None
@@ -152,7 +152,7 @@ def decode(message: str | bytes) -> Event:
 
 
 class ForcedLengths(msgspec.Struct, frozen=True, kw_only=True):
-    """Exact lengths asked of the server, in tokens."""
+    """Exact lengths that a request asks for, in tokens."""
 
     reasoning_tokens: int
     answer_tokens: int
@@ -163,22 +163,22 @@ class AnswerDelta(msgspec.Struct, frozen=True):
 
     received_s: float
     tokens: int
-    buffered: int | None = None  # tokens that the server still held back then; None: it did not say
+    buffered: int | None = None  # tokens that the server still held back; None if not reported
 
 
 class ResponseRecord:
     """Collects the events of one response.
 
-    Set `sent_s`, then call `receive` for every event, in order; after `ended` it goes on checking
-    that nothing more comes. `abandon` ends it from outside, also before it was sent. The first
-    thing that went wrong stays in `failure`.
+    Set `sent_s`, then call `receive` for every event, in order. After the end it still checks that
+    nothing more arrives. `abandon` ends it from outside, also before it was sent. `failure` keeps
+    the first reason.
     """
 
     def __init__(self, forced: ForcedLengths | None = None) -> None:
         self.sent_s: float | None = None  # when the request was written to the socket
         self.forced = forced
         self.response_id: str | None = None
-        self.first_token_s: float | None = None  # the first delta, of thinking or answer
+        self.first_token_s: float | None = None  # the first delta, of reasoning or answer
         self.reasoning_end_s: float | None = None  # the reasoning item was done
         self.answer: list[AnswerDelta] = []
         self.ended_s: float | None = None  # the terminal event, or when it was abandoned
@@ -202,7 +202,7 @@ class ResponseRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended; a response that has not ended is ``failed``."""
+        """How the response ended; one that has not ended is ``failed``."""
         if self.interrupted:
             return "interrupted"
         if self.failure is not None:
@@ -217,12 +217,12 @@ class ResponseRecord:
 
     @property
     def sound(self) -> bool:
-        """Whether it came to an end that a sound system may produce."""
+        """Whether it ended as a correct server may end it: completed or incomplete."""
         return self.outcome in ("completed", "incomplete")
 
     @property
     def incomplete_reason(self) -> str | None:
-        """Why the server says that it is incomplete; None if it does not."""
+        """The server's reason for an incomplete response; None if it gave none."""
         details = self.final.incomplete_details if self.final else None
         return details.reason if details else None
 
@@ -231,7 +231,7 @@ class ResponseRecord:
         if self.ended:
             if self._terminal is not None:
                 self.fail(f"{event.type} came after the terminal event {self._terminal}")
-            return  # events of a response that was given up
+            return  # a late event of a response that was given up
         if event.type == "error":
             self.abandon(f"error {event.status}: {event.error or 'no message'}", received_s)
             return
@@ -249,7 +249,7 @@ class ResponseRecord:
                 if self.first_token_s is None:
                     self.first_token_s = received_s
                 if self.answer:
-                    self.fail("thinking came after the answer had begun")
+                    self.fail("reasoning arrived after the answer had begun")
             case "response.output_item.done":
                 if event.item is not None and event.item.type == "reasoning":
                     self.reasoning_end_s = received_s
@@ -269,7 +269,7 @@ class ResponseRecord:
             self.ended_s = now
 
     def fail(self, reason: str) -> None:
-        """Note what it broke; the first reason stays."""
+        """Note why it failed; the first reason stays."""
         if self.failure is None:
             self.failure = reason
 
@@ -297,7 +297,7 @@ class ResponseRecord:
             reason = self.incomplete_reason
             if reason not in EXPECTED_INCOMPLETE:
                 self.fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
-        self._check_text("thinking", self._reasoning_text, self.final.text("reasoning"))
+        self._check_text("reasoning", self._reasoning_text, self.final.text("reasoning"))
         self._check_text("answer", self._answer_text, self.final.text("message"))
         self._check_lengths()
 

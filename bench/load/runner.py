@@ -1,6 +1,6 @@
-"""Drives a plan of requests: each is sent when it is due, whatever became of the others.
+"""Drives a plan: each request is sent when it is due, whatever happens to the others.
 
-Decides when to send and what to give up. It must not know which API is spoken
+Decides when to send, and when to give up. It must not know the API
 (`bench.load.transport.interface`), and computes no results (`bench.load.measure`). It watches its
 own event loop, because a late generator measures itself.
 """
@@ -31,7 +31,7 @@ LAG_PROBE_S = 0.02  # between two looks at the event loop's lag
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A request that was due, and what became of it."""
+    """A request that was due, and the record of its response."""
 
     planned: Planned
     arrival: Arrival
@@ -39,7 +39,7 @@ class Entry:
 
 
 def transport_of(options: Options, clock: Clock) -> Transport:
-    """The connections for ``--api``; to be made within a running event loop."""
+    """The transport of ``--api``. Call it within a running event loop."""
     if options.api == "responses-ws":
         return WebSockets(
             options.ws_url, api_key=options.api_key, limit=options.connections, clock=clock
@@ -48,11 +48,11 @@ def transport_of(options: Options, clock: Clock) -> Transport:
 
 
 class LoadRun:
-    """Drives one plan. `drive` returns when every request has ended; `results` may be read then.
+    """Drives one plan. `drive` returns when every request has ended; then `results` may be read.
 
-    Cancelling `drive` interrupts the run: requests in flight are cancelled on the server, those
-    that were not yet due leave no result. Nor do the later turns of a conversation in which one
-    failed: `turns_not_sent` counts them.
+    Cancelling `drive` interrupts the run: requests in flight are cancelled on the server, and
+    requests that were not yet due leave no result. If a turn of a conversation fails, its later
+    turns are not sent; `turns_not_sent` counts them.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class LoadRun:
         clock: Clock = time.monotonic,
     ) -> None:
         self.loop_lag_s: list[float] = []
-        self.cpu_share: float | None = None  # of one core, used by this process during the run
+        self.cpu_share: float | None = None  # share of one core that this process used
         self.turns_not_sent = 0
-        self.entries: list[Entry] = []  # those that were due
+        self.entries: list[Entry] = []  # requests that were due
         self._options = options
         self._model = model
         self._progress = progress
@@ -80,25 +80,25 @@ class LoadRun:
         self._transport: Transport
 
     async def drive(self, plan: Sequence[Planned], warmups: Sequence[Planned] = ()) -> None:
-        """Warm the server up, then send the plan and wait for all answers.
+        """Warm the server up, then send the plan and wait for all responses.
 
-        :raises ServerError: if the server cannot be reached, or no warm-up came to a sound end.
+        :raises ServerError: if the server cannot be reached, or every warm-up request failed.
         """
         self._transport = transport_of(self._options, self._clock)
         try:
             await self._transport.open()
             if any(planned.prompt_tokens is not None for planned in (*plan, *warmups)):
                 fit = await self._calibrate()
-                chances = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
-                warmups = filled(warmups, fit, next(chances))
-                plan = filled(plan, fit, next(chances))
+                rngs = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
+                warmups = filled(warmups, fit, next(rngs))
+                plan = filled(plan, fit, next(rngs))
             await self._warm_up(warmups)
             await self._drive(plan)
         finally:
             await self._transport.close()
 
     def results(self) -> list[RequestResult]:
-        """The figures of every request that was due, in the order of the plan."""
+        """The results of all requests that were due, in the order of the plan."""
         return [
             measure(
                 entry.record,
@@ -107,7 +107,7 @@ class LoadRun:
                 correct=(
                     entry.planned.prompt.judge(entry.record.answer_text)
                     if entry.record.outcome == "completed" and entry.planned.forced is None
-                    else None  # forced lengths cut or pad what the model says
+                    else None  # forced lengths cut or pad the answer
                 ),
             )
             for entry in sorted(self.entries, key=lambda entry: entry.planned.index)
@@ -133,8 +133,8 @@ class LoadRun:
             self.cpu_share = (time.process_time() - cpu_s) / elapsed_s if elapsed_s > 0 else None
 
     async def _calibrate(self) -> Fit:
-        """Let the server count the tokens of two prompts; see `bench.load.prompt_filler`."""
-        counted = []
+        """Make the server count the tokens of two prompts; see `bench.load.prompt_filler`."""
+        counts = []
         forced = ForcedLengths(reasoning_tokens=2, answer_tokens=1)
         for words in (SHORT_WORDS, LONG_WORDS):
             prompt = text_prompt(filler(words, random.Random(words)))
@@ -145,9 +145,9 @@ class LoadRun:
                 raise ServerError(
                     f"prompts cannot be filled: {entry.record.failure or 'no usage is reported'}"
                 )
-            counted.append(usage.input_tokens)
+            counts.append(usage.input_tokens)
         try:
-            return Fit.of(*counted)
+            return Fit.of(*counts)
         except ValueError as error:
             raise ServerError(f"prompts cannot be filled: the server counted {error}") from error
 
@@ -162,10 +162,10 @@ class LoadRun:
                 conversation = Conversation(self._options, self._model)
                 readers.create_task(self._request(entry, conversation, f"warm-up-{number}"))
         if not any(entry.record.sound for entry in entries):
-            raise ServerError(f"no warm-up came to a sound end: {entries[0].record.failure}")
+            raise ServerError(f"every warm-up request failed: {entries[0].record.failure}")
 
     async def _converse(self, turns: Sequence[Planned], due_s: float) -> None:
-        """One conversation, from the first question to the last answer."""
+        """Hold one conversation, from the first question to the last answer."""
         conversation = Conversation(self._options, self._model)
         for number, planned in enumerate(turns):
             entry = self._entry(planned, due_s)
@@ -190,10 +190,11 @@ class LoadRun:
             await self._until(due_s)
 
     async def _until(self, due_s: float) -> None:
-        """Return at that time, and at once if it has passed.
+        """Return at that time, or at once if it has passed.
 
-        At once: who yields to the event loop for every request sends one in each of its rounds, and
-        falls behind when these are long. (A timer of uvloop may be half a millisecond early.)
+        A late request must not yield to the event loop. Otherwise only one request would be sent
+        in each round of the loop, and long rounds would delay them further. (A timer of uvloop may
+        be half a millisecond early.)
         """
         if (wait_s := due_s - self._clock()) > 0:
             await asyncio.sleep(wait_s)
@@ -224,7 +225,7 @@ class LoadRun:
             raise
 
     async def _probe_lag(self) -> None:
-        """How much later than asked the event loop wakes its tasks."""
+        """Measure how much too late the event loop wakes its tasks."""
         while True:
             due_s = self._clock() + LAG_PROBE_S
             await asyncio.sleep(LAG_PROBE_S)

@@ -1,6 +1,6 @@
-"""Where the load generator takes lengths and arrivals from, if a workload or a trace has them.
+"""Lengths and arrivals of ``--workload`` and ``--trace``.
 
-What a workload or a trace is, `bench.workloads.named` and `bench.workloads.traces` know.
+Workloads and traces themselves are `bench.workloads.named` and `bench.workloads.traces`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from bench.workloads.traces import load_trace
 
 
 def source_of(options: Options) -> Workload | None:
-    """The workload of ``--workload`` or ``--trace``; None: the flags themselves say what comes.
+    """The workload of ``--workload`` or ``--trace``; None if neither is given.
 
-    :raises BenchmarkError: if it cannot be had; names the workload, or file, line and column.
+    :raises BenchmarkError: if it cannot be read; names the workload, or file, line and column.
     """
     if options.workload is not None:
         return named(options.workload)
@@ -33,8 +33,8 @@ def source_of(options: Options) -> Workload | None:
 def arrivals_of(workload: Workload, options: Options) -> list[Arrival]:
     """The requests to send, by time.
 
-    :raises BenchmarkError: if the workload cannot be had at that rate.
-    :raises OptionError: if it holds fewer than ``--num-prompts``.
+    :raises BenchmarkError: if the workload cannot have that rate.
+    :raises OptionError: if it holds fewer requests than ``--num-prompts``.
     """
     rate = options.request_rate
     if rate is None and workload.rate is None:
@@ -51,5 +51,5 @@ def arrivals_of(workload: Workload, options: Options) -> list[Arrival]:
 
 def further_lengths(workload: Workload, options: Options) -> Iterator[Lengths]:
     """Lengths of the later turns of conversations, without end."""
-    rate = REQUEST_RATE if workload.rate is None else None  # any will do: times are not used
+    rate = REQUEST_RATE if workload.rate is None else None  # any rate: times are not used
     return (a.lengths for a in workload.arrivals(rate, f"{options.seed}/turns"))

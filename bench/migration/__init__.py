@@ -1,1 +1,1 @@
-"""``pascal bench migration``: what a move to another engine takes and is worth."""
+"""``pascal bench migration``: cost and benefit of a move to another engine."""

@@ -1,16 +1,17 @@
-"""What it takes to change engines at the phase boundary: two real workers, over their real links.
+"""Time to change engines at the phase boundary, measured on two real workers and their links.
 
-`measure` runs the same kind of request again and again: a context of so many tokens, some tokens
-decoded on the first worker, and then, from the moment at which the last of them has arrived,
+`measure` runs the same kind of request repeatedly: a context of a given length, and some tokens
+decoded on the first worker. From the arrival of the last of them, it measures the time to the next
+token in three ways:
 
     stay        the next token of the same worker: nothing is stopped, nothing is submitted
     move        hand-over, ticket, submission to the second worker, its first token
     recompute   the same without the ticket: the second worker computes the KV of all tokens
 
-in turns, so that whatever else the machine does falls on all three alike. Contexts are random
-tokens that no prefix cache knows.
+The ways take turns, so that other load on the machine affects all three equally. Contexts are
+random tokens, which are in no prefix cache.
 
-Imports no vLLM: the engines are in the processes that are started.
+Imports no vLLM: the engines are in the child processes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +33,7 @@ import msgspec
 import numpy as np
 from websockets.asyncio.client import ClientConnection, unix_connect
 
+from bench.policies.engine_process import ROOT, ServerProcess
 from bench.reporting.errors import BenchmarkError
 from workers.messages import (
     PROTOCOL,
@@ -63,34 +62,34 @@ from workers.messages import (
 )
 from workers.settings import WorkerSettings
 
-_ROOT: Final = Path(__file__).parents[2]
-_MODEL: Final = _ROOT / "models" / "tiny-reasoner"
+_MODEL: Final = ROOT / "models" / "tiny-reasoner"
 _WORDS: Final = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
 _BLOCK: Final = 32
-_AT_ONCE: Final = 12  # contexts for which there is memory: some are held until their time is up
+_AT_ONCE: Final = 12  # contexts that fit into memory; KV that was not fetched is held for a time
 _HELD_S: Final = 5.0
 _BEFORE: Final = 4  # tokens decoded before the boundary
-_AFTER: Final = 24  # room for those that come before a hand-over takes effect, and after it
+_AFTER: Final = 24  # room for tokens before a hand-over takes effect, and after it
 _TEXT: Final = "Go on."
 _START_S: Final = 300.0
-_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}  # of a value
+_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}  # per value
 _MODES: Final = ("move", "stay", "recompute")
 
 
 class MigrationError(BenchmarkError):
-    """The measurement failed; the message says where."""
+    """The measurement failed; the message names the step."""
 
 
 def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]]:
     """Measure on two workers with the embedded model; starting them takes most of a minute.
 
     :param contexts: tokens of prompt and output at the boundary.
-    :param repeats: samples of each kind; one more is thrown away first.
-    :return: by context, medians in seconds from the last token before the boundary to the first
-        one after it: ``move_s``, ``stay_s``, ``recompute_s``; ``transfer_s``, of the move, from
-        the claim until the KV is there as the engine sees it, which looks once a step;
-        ``memcpy_s``, copying as many bytes in one thread of this process; ``kv_bytes``.
-    :raises MigrationError: if a worker fails, or KV that should have moved did not.
+    :param repeats: samples of each kind, after one that is discarded.
+    :return: by context, medians in seconds. ``move_s``, ``stay_s`` and ``recompute_s`` are from the
+        last token before the boundary to the first one after it. ``transfer_s`` is the part of the
+        move from the claim until the engine sees the KV, which it checks once per step.
+        ``memcpy_s`` is the time to copy that many bytes in one thread of this process. In addition
+        ``kv_bytes``.
+    :raises BenchmarkError: if a worker fails, or KV that should have moved did not.
     """
     settings = {
         "max_model_len": max(contexts) + _AFTER,
@@ -99,7 +98,9 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         cores = sorted(os.sched_getaffinity(0))
         workers = [
-            stack.enter_context(_worker(Path(directory), number, cores, settings))
+            stack.enter_context(
+                _Worker(Path(directory), number, cores[number % len(cores)], settings)
+            )
             for number in range(2)
         ]
         samples = asyncio.run(_samples(workers, contexts, repeats))
@@ -118,67 +119,43 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
 # ---- workers ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
+class _Worker(ServerProcess):
     """A worker process."""
 
-    process: subprocess.Popen[bytes]
-    socket: Path  # there when it is ready
-    log: Path
+    def __init__(self, directory: Path, number: int, core: int, settings: dict[str, Any]) -> None:
+        self.socket = directory / f"{number}.sock"  # there when it is ready
+        values = WorkerSettings(
+            instance_id=f"worker-{number}",
+            listen=f"unix:{self.socket}",
+            model=str(_MODEL),
+            served_model_name="tiny",
+            parent_fd=0,  # its standard input, which ends with this process
+            cpu_cores=(core,),
+            dtype=_dtype(),
+            block_size=_BLOCK,
+            kv_migration=True,
+            kv_held_s=_HELD_S,
+            **settings,
+        )
+        super().__init__(
+            values.instance_id,
+            ["-m", "workers.process", "--settings", msgspec.json.encode(values).decode()],
+            # Contexts are longer than those of the model's training; nothing reads its text.
+            environment={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
+        )
 
     def ready(self) -> bool:
-        """:raises MigrationError: if it has ended."""
-        if self.process.poll() is not None:
-            raise MigrationError(f"a worker ended: {self.log.read_text(errors='replace')[-2000:]}")
+        """:raises ProcessFailed: if it has ended."""
+        self.check()
         return self.socket.exists()
 
 
-@contextlib.contextmanager
-def _worker(
-    directory: Path, number: int, cores: Sequence[int], settings: dict[str, Any]
-) -> Iterator[_Worker]:
-    path = directory / f"{number}.sock"
-    log_path = directory / f"{number}.log"
-    read_fd, write_fd = os.pipe()
-    values = WorkerSettings(
-        instance_id=f"worker-{number}",
-        listen=f"unix:{path}",
-        model=str(_MODEL),
-        served_model_name="tiny",
-        parent_fd=read_fd,
-        cpu_cores=(cores[number % len(cores)],),
-        dtype=_dtype(),
-        block_size=_BLOCK,
-        kv_migration=True,
-        kv_held_s=_HELD_S,
-        **settings,
-    )
-    command = [sys.executable, "-m", "workers.process", "--settings"]
-    # Contexts are longer than the model was trained for; nobody reads what it writes.
-    environment = os.environ | {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, msgspec.json.encode(values).decode()],
-            cwd=_ROOT,
-            env=environment,
-            pass_fds=(read_fd,),
-            stdout=log,
-            stderr=log,
-        )
-    os.close(read_fd)
-    try:
-        yield _Worker(process, path, log_path)
-    finally:
-        os.close(write_fd)  # it ends at once, with all that it started
-        process.wait()
-
-
 class _Link:
-    """One end of a worker's link; waits for one thing at a time."""
+    """The gateway's end of a worker's link, for one caller at a time."""
 
     def __init__(self, connection: ClientConnection, welcome: Welcome) -> None:
         self.welcome = welcome
-        self.migration: MigrationStats | None = None  # as it was told last
+        self.migration: MigrationStats | None = None  # as last reported
         self._connection = connection
 
     async def send(self, message: ToWorker) -> None:
@@ -193,24 +170,24 @@ class _Link:
         return message
 
     async def tokens(self, request_id: str, count: int) -> tuple[list[int], Finish | None]:
-        """The next tokens of a request: at least so many, or all that come before its end."""
-        got: list[int] = []
+        """At least ``count`` tokens of a request, or all until its end; and how it ended."""
+        token_ids: list[int] = []
         while True:
             message = await self.receive()
             for run in message.runs if isinstance(message, Step) else ():
                 if run.request_id == request_id:
-                    got += run.token_ids
-                    if len(got) >= count or run.finish is not None:
-                        return got, run.finish
+                    token_ids += run.token_ids
+                    if len(token_ids) >= count or run.finish is not None:
+                        return token_ids, run.finish
 
     async def ended(self, request_id: str) -> tuple[list[int], Finish]:
         """The tokens until a request's end, and how it ended."""
-        got: list[int] = []
+        token_ids: list[int] = []
         while True:
             tokens, finish = await self.tokens(request_id, 1)
-            got += tokens
+            token_ids += tokens
             if finish is not None:
-                return got, finish
+                return token_ids, finish
 
 
 @contextlib.asynccontextmanager
@@ -218,13 +195,13 @@ async def _linked(worker: _Worker) -> AsyncIterator[_Link]:
     deadline = time.monotonic() + _START_S
     while not await asyncio.to_thread(worker.ready):
         if time.monotonic() > deadline:
-            raise MigrationError("a worker does not start")
+            raise MigrationError("a worker did not start")
         await asyncio.sleep(0.1)
     async with unix_connect(str(worker.socket), compression=None, max_size=None) as connection:
         await connection.send(encode(Hello(protocol=PROTOCOL)))
         welcome = decode_to_gateway(await connection.recv())
         if not isinstance(welcome, Welcome) or welcome.endpoint is None:
-            raise MigrationError("the KV of this worker cannot move; is NIXL installed?")
+            raise MigrationError("this worker cannot move KV; is NIXL installed?")
         yield _Link(connection, welcome)
 
 
@@ -241,31 +218,31 @@ async def _samples(
         while not isinstance(met := await target.receive(), PeerMet):
             pass
         if met.error is not None:
-            raise MigrationError(f"the workers do not meet: {met.error}")
+            raise MigrationError(f"the workers could not connect: {met.error}")
         sampler = _Sampler(source, target)
         await sampler.prepare()
         for repeat in range(repeats + 1):
             for context in contexts:
                 for mode in _MODES:
-                    found = await sampler.sample(context, mode)
-                    if repeat:  # not the first, which pays for what is done once
-                        for name, seconds in found.items():
+                    times = await sampler.sample(context, mode)
+                    if repeat:  # the first sample includes one-time work
+                        for name, seconds in times.items():
                             samples[context, name].append(seconds)
     return samples
 
 
 class _Sampler:
-    """Takes one sample after another."""
+    """Takes samples."""
 
     def __init__(self, source: _Link, target: _Link) -> None:
         self._source = source
         self._target = target
         self._count = 0
-        self._chance = random.Random(1)
-        self._prompt = 0  # its tokens
+        self._rng = random.Random(1)
+        self._prompt = 0  # its length in tokens
 
     async def prepare(self) -> None:
-        """Learn how long the prompt is; must be called first."""
+        """Learn the length of the prompt. Must be called first."""
         await self._submit(self._source, "prompt", [], _AFTER)
         while not isinstance(accepted := await self._source.receive(), Accepted):
             pass
@@ -276,7 +253,7 @@ class _Sampler:
         """:return: seconds by name; the first name is the mode."""
         self._count += 1
         name = f"{mode}-{self._count}"
-        known = self._chance.choices(_WORDS, k=context - self._prompt - _BEFORE)
+        known = self._rng.choices(_WORDS, k=context - self._prompt - _BEFORE)
         await self._submit(self._source, name, known, context)
         before, _ = await self._source.tokens(name, _BEFORE)
         boundary = time.perf_counter()

@@ -1,7 +1,7 @@
 """``pascal simulate paper``: reproduces the paper's evaluation with the code that serves.
 
-Runs the cases of `bench.paper.plan` that the state folder does not hold yet. Then it prints tables,
-writes JSON, and with ``--docs`` renews the tables and images of docs/results/reproduction.md. An
+Runs the cases of `bench.paper.sections` that the state folder does not hold yet. Then it prints
+tables, writes JSON, and with ``--docs`` renews the tables and images of the reproduction's page. An
 interrupted command continues where it stopped. No engine is imported before the flags are checked.
 """
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench.paper.cases import POLICIES, Case
 from bench.paper.outcome import PaperRun
-from bench.paper.plan import (
+from bench.paper.sections import (
     FULL,
     QUICK,
     SECTIONS,
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     except BenchmarkError as error:
         return give_up(FAILED, error)
     except KeyboardInterrupt:
-        return interrupted(f"finished runs are in {store.folder}, the same command goes on")
+        return interrupted(f"finished runs are in {store.folder}, the same command continues")
     return OK
 
 
@@ -121,20 +121,20 @@ def _simulated(
     scope: Scope, wanted: Sequence[str], store: Store, console: Console
 ) -> dict[str, dict[Label, list[PaperRun]]]:
     """The runs of every section; finished ones come from the store."""
-    plan = {name: section for name, section in sections(scope).items() if name in wanted}
+    chosen = {name: section for name, section in sections(scope).items() if name in wanted}
     if "characterisation" in wanted:
-        plan["characterisation"] = characterised(scope)
-    oracle = plan.get("characterisation", {}).get((ORACLE,), [])
-    total = len(in_order(plan)) + len(oracle) * (len(POLICIES) - 1)
+        chosen["characterisation"] = characterised(scope)
+    oracle = chosen.get("characterisation", {}).get((ORACLE,), [])
+    total = len(in_order(chosen)) + len(oracle) * (len(POLICIES) - 1)
     with CaseProgress(console, f"virtual time ({scope.name})", total) as progress:
         runner = _Runner(store, console, progress, total)
-        runner.run(in_order(plan))
+        runner.run(in_order(chosen))
         if oracle:
             # The oracle's use of memory decides how much the other policies get.
             rest = capped({case: store.get(case).run.kv_peak_blocks for case in oracle})
             runner.run(in_order({"characterisation": rest}))
-            plan["characterisation"] |= rest
-    return {name: _runs(section, store) for name, section in plan.items()}
+            chosen["characterisation"] |= rest
+    return {name: _runs(section, store) for name, section in chosen.items()}
 
 
 def _runs(section: Section, store: Store) -> dict[Label, list[PaperRun]]:

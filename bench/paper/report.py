@@ -14,8 +14,8 @@ from rich.table import Table
 
 from bench.paper.cases import LOADS, WORKLOADS
 from bench.paper.claims import claims, percent
-from bench.paper.plan import MIXES, SWEPT
 from bench.paper.results import bin_name
+from bench.paper.sections import MIXES, SWEPT
 from bench.reporting.errors import BenchmarkError
 from bench.simulator.results import ORACLE
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.paper.cases import WORKLOADS
 from bench.paper.outcome import PaperRun
-from bench.paper.plan import SWEPT, Label, Scope
+from bench.paper.sections import SWEPT, Label, Scope
 from bench.reporting.statistics import SLO_QOE, percentile
 from bench.simulator.results import BIN_TOKENS, ORACLE, cluster_result, policy_result
 from bench.simulator.spans import Split

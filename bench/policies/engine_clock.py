@@ -1,9 +1,9 @@
-"""The clock on which a real engine's run is told: that on the wall, or the processor's.
+"""The clock of a real engine's run: the clock on the wall, or the processor's.
 
-On a machine that others use too, an engine's thread is often not running, and wall time says more
-about the others than about the engine. The processor's clock counts the time that the thread has
-had, and leaps over the time in which it would only have waited. With one thread on a core of its
-own both are the same; `Share` tells how far they were apart.
+On a shared machine an engine's thread is often not running, and wall time depends more on other
+processes than on the engine. The processor's clock counts the processor time of the thread, and
+skips the time in which it would only wait. With one thread on a core of its own both clocks agree;
+`Share` measures their difference.
 """
 
 from __future__ import annotations
@@ -17,55 +17,55 @@ CLOCKS: tuple[ClockName, ...] = ("wall", "processor")
 
 
 class EngineClock(Protocol):
-    """Seconds since anything, which never go back."""
+    """Seconds from an arbitrary start, which never decrease."""
 
     def now(self) -> float:
-        """The time."""
+        """The current time."""
 
     def wait(self, until_s: float) -> None:
-        """Nothing is to be done before ``until_s``."""
+        """Let the time pass until ``until_s``."""
 
 
 class WallClock:
-    """Waiting is sleeping."""
+    """Real time, in which waiting is sleeping."""
 
     def now(self) -> float:
-        """As `time.monotonic`."""
+        """The time of `time.monotonic`."""
         return time.monotonic()
 
     def wait(self, until_s: float) -> None:
-        """Sleep."""
+        """Sleep until ``until_s``."""
         time.sleep(max(0.0, until_s - time.monotonic()))
 
 
 class ProcessorClock:
-    """Of the calling thread; waiting takes no time at all."""
+    """Processor time of the calling thread; waiting takes no real time."""
 
     def __init__(self) -> None:
-        self._leapt_s = 0.0
+        self._skipped_s = 0.0
 
     def now(self) -> float:
-        """Time on a processor, and what was waited."""
-        return time.thread_time() + self._leapt_s
+        """Processor time so far, and the time that was skipped."""
+        return time.thread_time() + self._skipped_s
 
     def wait(self, until_s: float) -> None:
-        """Leap."""
-        self._leapt_s += max(0.0, until_s - self.now())
+        """Skip to ``until_s``."""
+        self._skipped_s += max(0.0, until_s - self.now())
 
 
 def clock_of(name: ClockName) -> EngineClock:
-    """By its name."""
+    """The clock of that name."""
     return ProcessorClock() if name == "processor" else WallClock()
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much of the wall's time a thread had a processor, while it had work."""
+    """Share of the wall time in which a thread had a processor, while it had work."""
 
     wall_s: float
     processor_s: float
 
     @property
     def had(self) -> float:
-        """From 0 to 1, which is a quiet machine."""
+        """The share, from 0 to 1; 1 on a quiet machine."""
         return min(1.0, self.processor_s / self.wall_s) if self.wall_s else 1.0

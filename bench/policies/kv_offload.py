@@ -1,42 +1,40 @@
-"""What KV offload saves on a real engine: tokens computed again, with it and without.
+"""Savings of KV offload on a real engine: tokens that are computed again, with it and without.
 
-``python -m bench.policies.kv_offload [--json FILE]`` runs the same greedy requests with enough KV
-memory, and then all at once, with too little, under every policy: recomputing what preempted
-requests lose, reloading it, and as the cost model says. Tokens computed beyond those of the first
-run are *extra*; `offload_extra_tokens_ratio` is extra with reload / extra with recompute.
+``python -m bench.policies.kv_offload [--json FILE]`` runs the same greedy requests several times.
+The first run has enough KV memory. The others run all requests at once, with too little memory,
+under every policy. Each policy recomputes the KV of preempted requests, reloads it, or follows the
+cost model. Tokens computed beyond those of the first run are *extra*;
+`offload_extra_tokens_ratio` is extra with reload / extra with recompute.
 
-Prefix caching is off unless asked for with ``--prefix-caching``. It finds blocks of a preempted
-request that nobody has needed yet, with offload and without: what it saves is not offload's.
+Prefix caching is off, unless ``--prefix-caching`` is given. With and without offload, it finds
+blocks of preempted requests that are still in memory, so its savings are not those of offload.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.reporting.errors import BenchmarkError
-from bench.reporting.vllm_environment import one_threaded
+from bench.policies.engine_process import ROOT, EngineProcess, Send
 from workers.policy.resume_cost import RESUMES
 from workers.policy.settings import POLICIES
 from workers.settings import WorkerSettings
 
-_ROOT = Path(__file__).parents[2]
 _REQUESTS = 14
 _OUTPUT_TOKENS = 240
-_FIT = 3  # requests at a time, without pressure
+_FIT = 3  # requests at a time that fit into memory
 
 SETTINGS = WorkerSettings(
     instance_id="bench",
     listen="unix:/dev/null",
-    model=str(_ROOT / "models" / "tiny-reasoner"),
+    model=str(ROOT / "models" / "tiny-reasoner"),
     served_model_name="tiny",
-    # So small that requests of some hundred tokens go through everything.
+    # Small numbers, so that requests of a few hundred tokens meet every case.
     policy="slack",
     quantum_tokens=24,
     demotion_tokens=80,
@@ -47,36 +45,32 @@ SETTINGS = WorkerSettings(
     max_num_seqs=8,
     kv_blocks=30,
     block_size=32,
-    kv_offload_gib=0.0625,  # enough for all
+    kv_offload_gib=0.0625,  # enough for all requests
 )
 
 
-class OffloadError(BenchmarkError):
-    """The measurement failed; the message ends with what its process said last."""
-
-
 def measure(prefix_caching: bool = False) -> dict[str, Any]:
-    """Measure in a process of its own; about a minute. The result is that of `figures`.
+    """`results`, measured in a process of its own; takes about a minute.
 
-    :raises OffloadError: if the process failed.
+    :raises ProcessFailed: if the process failed.
     """
-    command = [sys.executable, "-m", "bench.policies.kv_offload"]
-    command += ["--prefix-caching"] if prefix_caching else []
-    done = subprocess.run(
-        command, cwd=_ROOT, env=one_threaded(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise OffloadError(f"the offload measurement failed: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    with EngineProcess("the offload measurement", __name__) as process:
+        process.send(prefix_caching)
+        return process.receive(dict[str, Any])
 
 
-def figures(prefix_caching: bool) -> dict[str, Any]:
-    """Run everything in this process, which must not have imported vLLM.
+def serve(messages: Iterator[bytes], send: Send) -> None:
+    """In that process: the first message says whether to use vLLM's prefix cache."""
+    send(results(msgspec.json.decode(next(messages), type=bool)))
 
-    :return: `unpressured_tokens` computed without pressure; `policies`, for each and each way to
-        resume the `preemptions`, `extra`, `reloaded` and `recomputed` tokens and how many outputs
-        are `different`; the `ratio` of each policy, and `offload_extra_tokens_ratio` of all.
+
+def results(prefix_caching: bool) -> dict[str, Any]:
+    """Measure in this process, which must not have imported vLLM.
+
+    :return: `unpressured_tokens`, computed with enough memory. `policies` holds, for each policy
+        and way to resume, the `preemptions`, the `extra`, `reloaded` and `recomputed` tokens, and
+        the number of `different` outputs. `ratio` holds the ratio of each policy, and
+        `offload_extra_tokens_ratio` that of all.
     """
     from bench.policies.small_memory_engine import Load, SmallMemoryEngine
 
@@ -91,16 +85,7 @@ def figures(prefix_caching: bool) -> dict[str, Any]:
         policies[policy] = {}
         for resume in RESUMES:
             engine.use(policy, resume)
-            run = engine.run()
-            policies[policy][resume] = {
-                "preemptions": run.preemptions,
-                "extra": run.computed_tokens - reference.computed_tokens,
-                "reloaded": run.reloaded_tokens,
-                "recomputed": run.recomputed_tokens,
-                "different": sum(
-                    a != b for a, b in zip(run.outputs, reference.outputs, strict=True)
-                ),
-            }
+            policies[policy][resume] = engine.run().compared_with(reference)
     extra = {
         resume: sum(policies[policy][resume]["extra"] for policy in POLICIES) for resume in RESUMES
     }
@@ -116,18 +101,18 @@ def figures(prefix_caching: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the figures as one line of JSON, or write them to a file."""
+    """Print the results as one line of JSON, or write them to a file."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.policies.kv_offload", description=__doc__
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--prefix-caching", action="store_true", help="with vLLM's prefix cache")
     arguments = parser.parse_args()
-    found = figures(arguments.prefix_caching)
+    measured = results(arguments.prefix_caching)
     if arguments.json is None:
-        print(json.dumps(found))
+        print(json.dumps(measured))
     else:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

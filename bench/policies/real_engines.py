@@ -1,41 +1,36 @@
-"""Scheduling policies on real engines: the same arrivals through each, in real time, on CPU cores.
+"""Scheduling policies on real engines: each serves the same arrivals in real time, on CPU cores.
 
-`run_engines` starts one process per core. In each round it measures what a step of its engine
-takes, derives from it the load and the readers' pace, and lets the same requests arrive under every
-policy: the oracle, which is vLLM's own order with memory for all, and then the four policies with
-half of the KV memory that the oracle used in the mean.
+`run_engines` starts one process per core. Each round of a process has three steps:
 
-Prompts and outputs are a fifth as long as those that are simulated, and so are quanta and water
-marks. All times follow the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps.
-A run begins with the requests of a steady state, some steps before the window whose arrivals are
-measured; load goes on while they are finished, but not for ever.
+1. It measures the time of an engine step, and derives the load and the readers' pace from it.
+2. It runs the oracle, which is vLLM's own order with enough memory for all requests.
+3. It runs every policy on the same requests with half of the KV memory that the oracle used on
+   average.
 
-Imports no vLLM: the engine is `bench.policies.timed_engine`, in the processes that are started.
+Prompts, outputs, quanta and water marks are a fifth of those that are simulated. All times are
+multiples of the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps. A run begins
+with the requests of a steady state, some steps before the window whose arrivals are measured. Load
+goes on while these finish, up to a limit.
+
+Imports no vLLM: the engine is `bench.policies.timed_engine`, in the child processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from bench.reporting.errors import BenchmarkError
-from bench.reporting.vllm_environment import one_threaded
+from bench.policies.engine_process import ROOT, EngineProcess, Send
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.timeline import RequestMetrics, Timeline, metrics_of
 from bench.workloads.arrivals import poisson, under_way
@@ -46,55 +41,49 @@ from workers.settings import WorkerSettings
 if TYPE_CHECKING:
     from bench.policies.timed_engine import TimedEngine
 
-_ROOT: Final = Path(__file__).parents[2]
-
-# Real outputs are so much shorter than the modelled ones; `BIN_TOKENS` counts modelled tokens.
+# Modelled lengths are real lengths times this; `BIN_TOKENS` counts modelled tokens.
 SCALE: Final = 5
 LEAST_TOKENS: Final = 8
-# Two in a hundred are longer and are cut, or every run would end with one of them alone.
+# 2% of requests are longer and are cut. Otherwise every run would end with one of them alone.
 MOST: Final = Lengths(prompt=160, reasoning=1000, answer=500)
 
-# As a 32B model on an H100 under load: 33 ms a step, 100 ms a token.
+# As a 32B model on an H100 under load: 33 ms per step, 100 ms per token.
 STEPS_PER_TOKEN: Final = 3
 
-_LEAST_RUNNING: Final = 8  # of the burst with which the step is measured
-_PLENTY_BLOCKS: Final = 2048  # KV memory for everybody
+_LEAST_RUNNING: Final = 8  # of the burst that measures the step
+_PLENTY_BLOCKS: Final = 2048  # KV memory for all requests
 _CORES: Final = 2
-_SEEDS_APART: Final = 100  # of two processes
+_SEEDS_APART: Final = 100  # of the two processes
 
 SETTINGS: Final = WorkerSettings(
     instance_id="bench",
     listen="unix:/dev/null",
-    model=str(_ROOT / "models" / "tiny-reasoner"),
+    model=str(ROOT / "models" / "tiny-reasoner"),
     served_model_name="tiny",
-    max_num_seqs=256,  # memory is to be what is scarce
+    max_num_seqs=256,  # so that memory limits, not slots
     kv_blocks=_PLENTY_BLOCKS + 1,  # vLLM never gives the first one out
-    block_size=32,  # the least that vLLM's CPU attention takes
+    block_size=32,  # the smallest that vLLM's CPU attention supports
     kv_offload_gib=0.5,  # more than all KV of a run
 )
 
 
-class EnginesError(BenchmarkError):
-    """A measuring process failed; the message ends with what it said last."""
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
+    """Extent of the measurement in one process."""
 
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process measures."""
-
-    seed: int  # of the first round; the others' follow
+    seed: int  # of the first round; later rounds count up
     rounds: int  # runs of each policy
-    running: int = 48  # requests that the oracle has running in the mean
+    running: int = 48  # requests that the oracle runs on average
     warm_steps: int = 100
     window_steps: int = 900
     cool_steps: int = 100
-    burst: int = 64  # requests with which the step is measured
+    burst: int = 64  # requests that measure the step
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What arrives and how it is read, from what the engine can do."""
+    """Arrivals and readers' pace, derived from the speed of the engine."""
 
-    step_s: float  # with as many running as planned
+    step_s: float  # with the planned number of running requests
     rate: float  # requests per second
 
     @property
@@ -106,27 +95,29 @@ class Load:
 def run_engines(quick: bool, progress: Callable[[str], None]) -> list[PolicyRun]:
     """Measure all policies; under each seed in the result there is a run of each.
 
-    Figures are of scaled requests (see the module), but `reasoning_tokens` is scaled back.
+    Results are those of scaled requests (see the module), but `reasoning_tokens` is scaled back.
 
-    :param progress: called with lines for people, from several threads, one at a time.
-    :raises EnginesError: if a process failed.
+    :param progress: called with lines for the user, from several threads, one at a time.
+    :raises ProcessFailed: if a process failed.
     """
     cores = sorted(os.sched_getaffinity(0))[:_CORES]
     rounds = 1 if quick else 3
-    plans = [Plan(seed=_SEEDS_APART * (index + 1), rounds=rounds) for index in range(len(cores))]
+    extents = [
+        Extent(seed=_SEEDS_APART * (index + 1), rounds=rounds) for index in range(len(cores))
+    ]
     lock = threading.Lock()
 
-    def told(line: str) -> None:
+    def report(line: str) -> None:
         with lock:
             progress(line)
 
     with ThreadPoolExecutor(len(cores)) as pool:
-        found = list(pool.map(lambda core, plan: measure_apart(core, plan, told), cores, plans))
-    return [run for runs in found for run in runs]
+        by_core = pool.map(lambda core, one: measure_apart(core, one, report), cores, extents)
+        return [run for runs in by_core for run in runs]
 
 
 def scaled(lengths: Lengths) -> Lengths:
-    """A request that this engine is as long busy with as a GPU with the modelled one, in steps."""
+    """The modelled request with all lengths divided by `SCALE`, within bounds."""
 
     def fitted(tokens: int, most: int) -> int:
         return max(LEAST_TOKENS, min(most, round(tokens / SCALE)))
@@ -139,17 +130,17 @@ def scaled(lengths: Lengths) -> Lengths:
 
 
 class ScaledLengths:
-    """Lengths of `ARENA_HARD`, scaled."""
+    """Scaled lengths of `ARENA_HARD`."""
 
     longest_output = MOST.reasoning + MOST.answer
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        return scaled(ARENA_HARD.draw(chance))
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        return scaled(ARENA_HARD.draw(rng))
 
 
 def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
-    """The requests of a steady state, and those that come later."""
+    """The requests of a steady state at time 0, and later arrivals."""
     lengths = ScaledLengths()
     coming = itertools.takewhile(
         lambda arrival: arrival.at_s < until_s, poisson(load.rate, lengths, seed)
@@ -159,9 +150,9 @@ def arrivals(load: Load, seed: int, until_s: float) -> list[Timeline]:
 
 
 def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
-    """The load under which the oracle has so many requests running in the mean.
+    """The load under which the oracle runs ``running`` requests on average (Little's law).
 
-    :param steps: batch sizes and seconds; medians over groups of sizes count.
+    :param steps: batch sizes and seconds. A line is fitted to medians over groups of sizes.
     """
     groups: defaultdict[int, list[float]] = defaultdict(list)
     for size, seconds in steps:
@@ -170,21 +161,21 @@ def load_for(running: int, steps: Iterable[tuple[int, float]]) -> Load:
         [8.0 * group + 4 for group in groups], [statistics.median(groups[g]) for g in groups]
     )
     step_s = line.intercept + line.slope * running
-    chance = random.Random(0)
-    drawn = [ScaledLengths().draw(chance) for _ in range(10_000)]
+    rng = random.Random(0)
+    drawn = [ScaledLengths().draw(rng) for _ in range(10_000)]
     output = statistics.fmean(one.reasoning + one.answer for one in drawn)
     return Load(step_s=step_s, rate=running / (step_s * output))
 
 
 def numbers(policy: str, load: Load) -> PolicySettings:
-    """A policy's numbers for requests and steps of this size."""
+    """The settings of a policy for requests and steps of this size."""
     tau_s = load.tau_s
     return PolicySettings(
         policy="fcfs" if policy == ORACLE else policy,
         quantum_tokens=500 // SCALE,
         demotion_tokens=5000 // SCALE,
         low_water_s=20 * tau_s,
-        # Half of the default: answers are a fifth as long, and would be urgent to their end.
+        # Half of the default. Answers are a fifth as long and would always be urgent.
         high_water_s=60 * tau_s,
         starvation_s=300 * tau_s,
         min_run_tokens=64 // SCALE,
@@ -194,8 +185,8 @@ def numbers(policy: str, load: Load) -> PolicySettings:
     )
 
 
-def turns(round_number: int, seed: int) -> list[str]:
-    """The order of the policies in a round; the oracle's run says how much memory they get."""
+def policy_order(round_number: int, seed: int) -> list[str]:
+    """The order of policies in a round. The oracle is first: its run determines their memory."""
     first = (round_number + seed // _SEEDS_APART) % len(POLICIES)
     return [ORACLE, *POLICIES[first:], *POLICIES[:first]]
 
@@ -203,22 +194,24 @@ def turns(round_number: int, seed: int) -> list[str]:
 # ---- in a process of its own
 
 
-def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
-    """Run everything in this process, which must not have imported vLLM."""
+def measure(extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
+    """Measure in this process, which must not have imported vLLM."""
     from bench.policies.timed_engine import TimedEngine
 
     engine = TimedEngine(SETTINGS)
     runs: list[PolicyRun] = []
-    for round_number in range(plan.rounds):
-        # Anew, for a machine that others use too is not always as fast.
-        load = _calibrate(engine, plan)
+    for round_number in range(extent.rounds):
+        # In every round, because the speed of a shared machine changes.
+        load = _calibrate(engine, extent)
         progress(
-            f"a step with {plan.running} running takes {load.step_s * 1e3:.1f} ms: "
+            f"a step with {extent.running} running takes {load.step_s * 1e3:.1f} ms: "
             f"{load.rate:.1f} requests/s, read at {1 / load.tau_s:.0f} tokens/s"
         )
         kv_blocks = _PLENTY_BLOCKS
-        for policy in turns(round_number, plan.seed):
-            run, half_blocks = _run(engine, plan, load, policy, kv_blocks, plan.seed + round_number)
+        for policy in policy_order(round_number, extent.seed):
+            run, half_blocks = _run(
+                engine, extent, load, policy, kv_blocks, extent.seed + round_number
+            )
             runs.append(run)
             progress(_line(run))
             if policy == ORACLE:
@@ -226,23 +219,23 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
     return runs
 
 
-def _calibrate(engine: TimedEngine, plan: Plan) -> Load:
-    chance = random.Random(plan.seed)
-    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(chance))) for _ in range(plan.burst)]
+def _calibrate(engine: TimedEngine, extent: Extent) -> Load:
+    rng = random.Random(extent.seed)
+    burst = [Timeline(0.0, scaled(ARENA_HARD.draw(rng))) for _ in range(extent.burst)]
     run = engine.run(
         PolicySettings(policy="fcfs"), _PLENTY_BLOCKS, burst, burst, least_running=_LEAST_RUNNING
     )
     decodes = ((step.tokens, step.seconds) for step in run.steps if not step.prefill)
-    return load_for(plan.running, decodes)
+    return load_for(extent.running, decodes)
 
 
 def _run(
-    engine: TimedEngine, plan: Plan, load: Load, policy: str, kv_blocks: int, seed: int
+    engine: TimedEngine, extent: Extent, load: Load, policy: str, kv_blocks: int, seed: int
 ) -> tuple[PolicyRun, int]:
-    """:return: also half of the KV blocks in use, in the mean over the steps of the window."""
-    begin_s = plan.warm_steps * load.step_s
-    end_s = begin_s + plan.window_steps * load.step_s
-    requests = arrivals(load, seed, end_s + plan.cool_steps * load.step_s)
+    """Run one policy; :return: also half of the KV blocks in use, averaged over the window."""
+    begin_s = extent.warm_steps * load.step_s
+    end_s = begin_s + extent.window_steps * load.step_s
+    requests = arrivals(load, seed, end_s + extent.cool_steps * load.step_s)
     measured = [one for one in requests if begin_s <= one.arrival_s < end_s]
     run = engine.run(numbers(policy, load), kv_blocks, requests, measured)
     steps = [step for step in run.steps if begin_s <= step.ended_s < end_s]
@@ -261,7 +254,7 @@ def _run(
 
 
 def least_blocks(requests: Sequence[Timeline]) -> int:
-    """With fewer blocks the longest request would never come to its end."""
+    """The fewest blocks with which the longest request can finish."""
     lengths = (one.lengths for one in requests)
     longest = max(one.prompt + one.reasoning + one.answer for one in lengths)
     assert SETTINGS.block_size is not None
@@ -283,49 +276,16 @@ def _line(run: PolicyRun) -> str:
     )
 
 
-def measure_apart(core: int, plan: Plan, progress: Callable[[str], None]) -> list[PolicyRun]:
-    """`measure` in a process of its own on a core; :raises EnginesError: if it failed."""
-    command = [sys.executable, "-m", "bench.policies.real_engines", "--core", str(core)]
-    command += ["--plan", msgspec.json.encode(plan).decode()]
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            env=one_threaded(),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert child.stdout is not None
-        result = ""
-        try:
-            for line in child.stdout:
-                if line.startswith("["):
-                    result = line
-                else:
-                    progress(f"core {core}: {line.strip()}")
-            status = child.wait()
-        finally:
-            child.kill()
-            child.wait()
-        errors.seek(0)
-        if status:
-            raise EnginesError(f"the engine on core {core} failed: {errors.read()[-2000:]}")
-    found: list[dict[str, Any]] = json.loads(result)
-    return [PolicyRun.from_json(run) for run in found]
+def measure_apart(core: int, extent: Extent, progress: Callable[[str], None]) -> list[PolicyRun]:
+    """`measure` in a process of its own on a core; :raises ProcessFailed: if it failed."""
+    with EngineProcess(f"the engine on core {core}", __name__, core=core) as process:
+        process.send(extent)
+        while isinstance(answer := process.receive(object), str):
+            progress(f"core {core}: {answer}")
+    return [PolicyRun.from_json(run) for run in cast(list[dict[str, Any]], answer)]
 
 
-def main() -> None:
-    """Measure by a plan on one core; the last line of the output is the runs as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.policies.real_engines")
-    parser.add_argument("--core", type=int, required=True)
-    parser.add_argument("--plan", required=True, help="`Plan` as JSON")
-    arguments = parser.parse_args()
-    os.sched_setaffinity(0, {arguments.core})
-    plan = msgspec.json.decode(arguments.plan, type=Plan)
-    runs = measure(plan, lambda line: print(line, flush=True))
-    print(json.dumps([run.to_json() for run in runs]))
-
-
-if __name__ == "__main__":
-    main()
+def serve(messages: Iterator[bytes], send: Send) -> None:
+    """In that process: lines of progress as text, then the runs as one list."""
+    extent = msgspec.json.decode(next(messages), type=Extent)
+    send([run.to_json() for run in measure(extent, send)])

@@ -1,16 +1,16 @@
-"""What the scheduler plugin costs: CPU time of an engine step beside vLLM's own scheduler.
+"""Cost of the scheduler plugin: CPU time of an engine step, compared with vLLM's own scheduler.
 
-Drives vLLM's `Scheduler` and `PhaseScheduler` under each policy with a model runner that is a
-function, all in one process and in short turns, so that whatever else the machine does
-meets all of them alike. Every scheduler gets the same requests; the time that policies decide by is
-modelled, `STEP_S` a step, so that readers read and buffers run dry as on a GPU. Counted is the
-thread's CPU time in ``schedule()`` and ``update_from_output()``, with statistics on as in a server.
+Drives vLLM's `Scheduler`, and `PhaseScheduler` under each policy, with a function as the model. All
+run in one process and take short turns, so that other load on the machine affects them equally.
+Every scheduler gets the same requests. Policies see modelled time, `STEP_S` per step, so that
+readers read and buffers run dry as on a GPU. Measured is the thread's CPU time in ``schedule()``
+and ``update_from_output()``, with statistics on, as in a server.
 
-    running_32, running_256  that many run, memory for all. Who finishes is replaced
-    backlog                  256 run, memory and slots for no more, and 1000 wait. vLLM takes them
-                             as they came; the policies swap
+    running_32, running_256  that many requests run, with memory for all. Finished ones are replaced
+    backlog                  256 run, with memory and slots for no more, and 1000 wait. vLLM takes
+                             them in order of arrival; the policies swap requests
 
-Must not know how a policy decides. Says nothing about latency.
+Must not know how a policy decides. Does not measure latency.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ DEFAULT: Final = "default"
 POLICIES: Final = ("slack", "pascal", "rr")  # the first is the one whose ratio is the result
 STEP_S: Final = 0.03  # of a 32B model on an H100
 BLOCK: Final = 16  # tokens; vLLM's default on GPUs
-STEP_TOKENS: Final = 8192  # likewise, for a server on an H100
+STEP_TOKENS: Final = 8192  # vLLM's default for a server on an H100
 USERS: Final = 100
-# Steps of one scheduler before it is another's turn. Not fewer: after each change the interpreter
-# adapts its code to the other class, which costs what no server pays.
+# Steps of one scheduler before the next one continues. Fewer would cost extra time that no server
+# pays, because after each change the interpreter specializes its code to the other class.
 TURN_STEPS: Final = 25
-# KV memory for each running request in the backlog, tokens: a little more than they hold in the
-# mean, so that memory and slots run out together.
+# KV memory for each running request in the backlog, in tokens: a little more than they hold on
+# average, so that memory and slots run out together.
 KV_TOKENS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """So many requests at any time, and what the plugin may cost."""
+    """The number of requests at any time, and the limit of the plugin's cost."""
 
     name: str
     running: int
     waiting: int
-    limit: float  # most that a step may cost, in steps of vLLM's own scheduler
+    limit: float  # of the CPU time of a step, relative to vLLM's own scheduler
 
 
 CASES: Final = (
@@ -79,29 +79,29 @@ CASES: Final = (
 
 
 class Load:
-    """Requests, one after another; the same seed draws the same ones.
+    """Draws requests; the same seed gives the same ones.
 
-    Lengths like those of Arena-Hard on a 32B reasoning model: 950 tokens of reasoning and 820 of
-    answer in the mean (PASCAL, evaluation), widely spread.
+    Lengths are like those of Arena-Hard on a 32B reasoning model, widely spread: 950 tokens of
+    reasoning and 820 of answer on average (PASCAL, evaluation).
     """
 
     def __init__(self, seed: int, think_end: int) -> None:
         """:param think_end: the token after which a request answers."""
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._think_end = think_end
         self._hasher = get_request_block_hasher(BLOCK, sha256)
-        self._boundaries: dict[str, int] = {}  # output tokens before the end of thinking
+        self._boundaries: dict[str, int] = {}  # output tokens before the end of reasoning
 
     def fresh(self) -> Request:
-        """One that has just come."""
+        """A request that has just arrived."""
         return self._request(begun=0.0)
 
     def begun(self) -> Request:
-        """One at any point of its life: what it has generated so far is part of its prompt."""
-        return self._request(begun=self._chance.random())
+        """A request at a random point of its life, with its tokens so far as part of the prompt."""
+        return self._request(begun=self._rng.random())
 
     def token(self, request: Request) -> int:
-        """The model: the next token of a request."""
+        """The next token of a request, as the model would generate it."""
         thought = request.num_output_tokens == self._boundaries[request.request_id]
         return self._think_end if thought else self._think_end + 1
 
@@ -113,31 +113,31 @@ class Load:
         done = int(begun * (reasoning + answer))
         phase = Phase.REASONING if done < reasoning else Phase.ANSWERING
         self._boundaries[name] = reasoning - done - 1
-        told = {
+        request_facts = {
             "request_id": f"own-{name}",
             "phase": phase.value,
             "pace": {"tau_s": 0.1},
-            "user": f"user-{self._chance.randrange(USERS)}",
+            "user": f"user-{self._rng.randrange(USERS)}",
         }
         return Request(
             request_id=name,
-            prompt_token_ids=self._chance.choices(range(1000), k=prompt + done),
+            prompt_token_ids=self._rng.choices(range(1000), k=prompt + done),
             sampling_params=SamplingParams(
                 max_tokens=reasoning + answer - done,
                 ignore_eos=True,
                 detokenize=False,
-                extra_args={REQUEST_KEY: told},
+                extra_args={REQUEST_KEY: request_facts},
             ),
             pooling_params=None,
             block_hasher=self._hasher,
         )
 
     def _length(self, mean: int, most: int) -> int:
-        return min(most, 1 + int(self._chance.gammavariate(2.0, mean / 2.0)))
+        return min(most, 1 + int(self._rng.gammavariate(2.0, mean / 2.0)))
 
 
 class _TimedScheduler(PhaseScheduler):
-    """Decides by the modelled time."""
+    """A `PhaseScheduler` on modelled time."""
 
     clock_s = 0.0
 
@@ -152,18 +152,18 @@ class Counts:
     steps: int = 0
     schedule_s: float = 0.0  # CPU time
     update_s: float = 0.0
-    computed: int = 0  # tokens, with prompts and what is recomputed
+    computed: int = 0  # tokens, including prompts and recomputed ones
     generated: int = 0
     preemptions: int = 0
 
     @property
     def step_s(self) -> float:
-        """CPU time of a step."""
+        """CPU time per step."""
         return (self.schedule_s + self.update_s) / self.steps
 
 
 class Side:
-    """One scheduler with its own copy of the load."""
+    """One scheduler and its own copy of the load."""
 
     def __init__(self, name: str, scheduler: Scheduler, load: Load, case: Case) -> None:
         self.name = name
@@ -176,7 +176,7 @@ class Side:
         self._replace()
 
     def step(self) -> None:
-        """One engine step; whoever finishes in it is replaced."""
+        """Run one engine step, and replace the requests that finish in it."""
         scheduler, counts = self.scheduler, self.counts
         if isinstance(scheduler, _TimedScheduler):
             scheduler.clock_s += STEP_S
@@ -231,7 +231,7 @@ def sides(case: Case) -> list[Side]:
 
 
 def _scheduler(kind: type[Scheduler], config: VllmConfig, case: Case) -> Scheduler:
-    # Without a backlog there is room for all, however long they get.
+    # Without a backlog there is memory for all requests at their longest.
     tokens = KV_TOKENS if case.waiting else config.model_config.max_model_len
     blocks = case.running * tokens // BLOCK + 1
     config.cache_config.num_gpu_blocks = blocks
@@ -248,13 +248,13 @@ def _scheduler(kind: type[Scheduler], config: VllmConfig, case: Case) -> Schedul
 
 
 def measure_overhead(quick: bool = False) -> dict[str, Any]:
-    """Every case under every policy.
+    """Measure every case under every policy.
 
     :return: by the name of a case, the CPU time of a step under the first of `POLICIES`, as a
-        multiple of that of vLLM's own scheduler. And under "details", by case and scheduler:
+        multiple of that of vLLM's own scheduler. Under "details", by case and scheduler:
         ``ratio``, the median over the repeats, with ``ratio_p5`` and ``ratio_p95``; microseconds
-        ``schedule_us`` and ``update_us``; tokens ``generated``, and ``computed`` with prompts and
-        what had been lost; ``preemptions``. All of them for one step.
+        ``schedule_us`` and ``update_us``; tokens ``generated`` and ``computed``, the latter with
+        prompts and recomputed ones; ``preemptions``. All of them are per step.
     """
     repeats, steps, warm_up = (10, 50, 150) if quick else (60, 50, 400)
     details = {case.name: measure_case(case, repeats, steps, warm_up) for case in CASES}
@@ -263,7 +263,7 @@ def measure_overhead(quick: bool = False) -> dict[str, Any]:
 
 
 def measure_case(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str, dict[str, float]]:
-    """One case, by scheduler; see `measure_overhead`.
+    """Results of one case by scheduler; see `measure_overhead`.
 
     :param steps: of each scheduler in a repeat, a multiple of `TURN_STEPS`.
     :param warm_up: steps before the first repeat.
@@ -271,7 +271,7 @@ def measure_case(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str
     contestants = sides(case)
     take_turns(contestants, warm_up)
     gc.collect()
-    gc.freeze()  # as vLLM's engine does: the collector does not go through what is there to stay
+    gc.freeze()  # as vLLM's engine does: the collector skips long-lived objects
     measured: list[list[Counts]] = []
     try:
         for _ in range(repeats):
@@ -289,7 +289,7 @@ def measure_case(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str
 
 
 def take_turns(contestants: Sequence[Side], steps: int) -> None:
-    """So many steps of each, a few at a time, and the order reversed every time."""
+    """Run ``steps`` steps of each, `TURN_STEPS` at a time, and reverse the order every time."""
     order = list(contestants)
     for _ in range(steps // TURN_STEPS):
         for side in order:
@@ -299,7 +299,7 @@ def take_turns(contestants: Sequence[Side], steps: int) -> None:
 
 
 def summary(counts: Sequence[Counts], default: Sequence[Counts]) -> dict[str, float]:
-    """Figures of one scheduler from its repeats, and from those of vLLM's own."""
+    """Results of one scheduler, from its repeats and those of vLLM's own scheduler."""
     ratios = sorted(c.step_s / d.step_s for c, d in zip(counts, default, strict=True))
     steps = sum(c.steps for c in counts)
     return {
@@ -315,28 +315,28 @@ def summary(counts: Sequence[Counts], default: Sequence[Counts]) -> dict[str, fl
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """What `measure_overhead` returns, to be read."""
+    """The results of `measure_overhead` as a table for the terminal."""
     shown = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        title="CPU time of schedule() + update_from_output() per step; tokens of a step",
+        title="CPU time of schedule() + update_from_output() per step; tokens per step",
     )
     for name in ("case", "policy"):
         shown.add_column(name, no_wrap=True)
     for name in ("ratio", "p5-p95", "limit", "us", "made", "computed", "swaps"):
         shown.add_column(name, justify="right", no_wrap=True)
     for case in CASES:
-        for name, figures in result["details"][case.name].items():
+        for name, row in result["details"][case.name].items():
             shown.add_row(
                 case.name,
                 name,
-                f"{figures['ratio']:.3f}",
-                f"{figures['ratio_p5']:.2f}-{figures['ratio_p95']:.2f}",
+                f"{row['ratio']:.3f}",
+                f"{row['ratio_p5']:.2f}-{row['ratio_p95']:.2f}",
                 f"{case.limit:.2f}" if name == POLICIES[0] else "",
-                f"{figures['schedule_us']:.0f}+{figures['update_us']:.0f}",
-                f"{figures['generated']:.1f}",
-                f"{figures['computed']:.1f}",
-                f"{figures['preemptions']:.2f}",
+                f"{row['schedule_us']:.0f}+{row['update_us']:.0f}",
+                f"{row['generated']:.1f}",
+                f"{row['computed']:.1f}",
+                f"{row['preemptions']:.2f}",
                 end_section=name == POLICIES[-1],
             )
     return shown
@@ -347,8 +347,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.policies.scheduler_overhead", description=__doc__
     )
-    parser.add_argument("--quick", action="store_true", help="fewer steps: half a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--quick", action="store_true", help="fewer steps; takes half a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     arguments = parser.parse_args()
     prepare_environment()
     result = measure_overhead(arguments.quick)

@@ -1,32 +1,29 @@
-"""A real engine in this process with little KV memory, whose policy is exchanged while it is idle.
+"""A real engine in this process with little KV memory, which runs the same requests repeatedly.
 
-Starting an engine takes longer than the runs that are compared on it. Import only in a process of
-its own: the environment is set here, before vLLM and torch read it.
+Import this module only in a process of its own (`bench.policies.local_engine`).
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+from bench.policies.local_engine import LocalEngine  # first: it sets the environment
+
+# isort: split
 
 import msgspec
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.engine.core_client import InprocClient
-from vllm.v1.engine.llm_engine import LLMEngine
 
-from workers.engine.vllm_config import load_tokenizer, vllm_config
-from workers.scheduler.plugin import PhaseScheduler, phase_config, policy_settings
+from workers.engine.vllm_config import load_tokenizer
+from workers.scheduler.plugin import phase_config, policy_settings
 from workers.settings import WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Greedy requests."""
+    """Greedy requests that run together."""
 
     requests: int
     output_tokens: int  # of each
@@ -34,32 +31,37 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the load came to."""
+    """Outputs and totals of one run of the load."""
 
     outputs: list[list[int]]  # in the order of the prompts
     preemptions: int
     computed_tokens: int
-    reloaded_tokens: int  # after preemptions, as are the next
+    reloaded_tokens: int  # after preemptions, as the next
     recomputed_tokens: int
 
+    def compared_with(self, reference: Run) -> dict[str, int]:
+        """Tokens computed beyond those of another run, and outputs that differ from its own."""
+        pairs = zip(self.outputs, reference.outputs, strict=True)
+        return {
+            "preemptions": self.preemptions,
+            "extra": self.computed_tokens - reference.computed_tokens,
+            "reloaded": self.reloaded_tokens,
+            "recomputed": self.recomputed_tokens,
+            "different": sum(a != b for a, b in pairs),
+        }
 
-class SmallMemoryEngine:
-    """The engine, and the load that it runs."""
+
+class SmallMemoryEngine(LocalEngine):
+    """The engine and its load."""
 
     def __init__(self, settings: WorkerSettings, load: Load) -> None:
-        """Load the model."""
-        config = vllm_config(settings)
-        self._policy_settings = policy_settings(phase_config(config))
-        self.llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        client = self.llm.engine_core
-        assert isinstance(client, InprocClient)
-        self.core = client.engine_core
-        assert isinstance(self.core.scheduler, PhaseScheduler)
-        self.scheduler = self.core.scheduler
+        """Load the model; takes seconds."""
+        super().__init__(settings)
+        self._policy_settings = policy_settings(phase_config(self.config))
         self._load = load
         self._runs = 0
         self._computed_tokens = 0
-        tokenizer: Any = load_tokenizer(config)
+        tokenizer: Any = load_tokenizer(self.config)
         self._prompts: list[list[int]] = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": f"What is {13 * i + 5} + {7 * i + 11}?"}],
@@ -79,18 +81,15 @@ class SmallMemoryEngine:
         self.scheduler.schedule = counted  # type: ignore[method-assign]  # this one only
 
     def use(self, policy: str, resume: str) -> None:
-        """Go on with this policy and way to resume, and with nothing cached or offloaded."""
-        scheduler = self.scheduler
-        assert not scheduler.has_unfinished_requests()
-        while scheduler.has_requests():
-            self.llm.step()  # KV of finished requests that is still being stored
-        assert self.llm.reset_prefix_cache(reset_connector=True)
-        if scheduler._offload is not None:
-            scheduler._offload.costs.resume = resume
-        scheduler.use_policy(msgspec.structs.replace(self._policy_settings, policy=policy))
+        """Use this policy and way to resume, with nothing cached or offloaded."""
+        self.finish()
+        self.forget()
+        if self.scheduler._offload is not None:
+            self.scheduler._offload.costs.resume = resume
+        self.use_policy(msgspec.structs.replace(self._policy_settings, policy=policy))
 
     def run(self, at_once: int | None = None) -> Run:
-        """The whole load, so many requests at a time; None: all of them."""
+        """Run the whole load, ``at_once`` requests at a time; None: all of them."""
         before, computed_before = self.scheduler.phase_stats(), self._computed_tokens
         self._runs += 1
         outputs: list[list[int]] = [[] for _ in self._prompts]
@@ -114,7 +113,7 @@ class SmallMemoryEngine:
         )
 
     def before_step(self, step: int) -> None:
-        """For whoever meddles with a run."""
+        """Do nothing; tests override this to disturb a run."""
 
     def _add(self, index: int) -> None:
         params = SamplingParams(

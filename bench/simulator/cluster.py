@@ -14,9 +14,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from bench.simulator.defaults import RULES
 from bench.simulator.instance import Ended, InstanceTotals, Live, SimulatedInstance
 from bench.simulator.migration import Move
 from bench.simulator.scheduler import Clock
@@ -24,10 +25,10 @@ from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
 from bench.simulator.timeline import TTFAT_S, Timeline
 from bench.workloads.arrivals import Arrival
 from gateway.policy.cluster_view import Placer, blocks_of, view_rules
-from gateway.policy.placement import PAPER, Rules
+from gateway.policy.placement import Rules
 from workers.policy.settings import PolicySettings
 
-NO_MIGRATION = replace(PAPER, boundary="off")
+NO_MIGRATION = RULES["off"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Cases of a benchmark in a process per core, with word of how far each is.
+"""Runs the cases of a measurement in one process per core, and reports their progress.
 
-Knows nothing of what the cases are. Ctrl-C, or any other end before the last case, ends the
-processes at once; so does the death of the process that started them.
+Must not know what the cases are. The processes end at once on Ctrl-C, on any other early end, and
+if the process that started them dies.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bench.reporting.errors import BenchmarkError
 
 _Result = TypeVar("_Result")
 
-_LOOK_S = 0.25  # between two looks at how far cases are
+_LOOK_S = 0.25  # between two reports of progress
 
-_shares: SynchronizedArray[float] | None = None  # in a case's process: of each case, how far it is
+_shares: SynchronizedArray[float] | None = None  # in a child: the finished share of each case
 
 
 def in_parallel(
@@ -31,10 +31,10 @@ def in_parallel(
     cases: Sequence[tuple[Any, ...]],
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[_Result]:
-    """What ``function`` returns for each case, as they are done.
+    """Yield the result of ``function`` for each case, in the order in which cases end.
 
-    :param progress: called now and then with the number of cases done, parts of cases included,
-        as far as they `report`.
+    :param progress: is called regularly with the number of finished cases; the parts of running
+        cases that they `report` count, too.
     :raises BenchmarkError: if a process died.
     """
     context = multiprocessing.get_context("spawn")
@@ -57,7 +57,7 @@ def in_parallel(
                 progress(sum(shares[:]))
         finished = True
     except BrokenProcessPool as error:
-        raise BenchmarkError("a process died, perhaps for lack of memory") from error
+        raise BenchmarkError("a process died, perhaps because memory ran out") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         if not finished:
@@ -66,7 +66,7 @@ def in_parallel(
 
 
 def report(case: int, share: float) -> None:
-    """Say from a case how much of it is done, from 0 to 1."""
+    """Report from within a case which share of it is done, from 0 to 1."""
     if _shares is not None:
         _shares[case] = share
 
@@ -75,15 +75,15 @@ def _begin(shares: SynchronizedArray[float]) -> None:
     global _shares
     _shares = shares
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # The interrupt of a terminal reaches all processes: the one that started these ends them.
+    # Ctrl-C reaches all processes of a terminal; the parent process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Collect between cases only: within one it takes a third of the time and finds nothing.
+    # Collect only between cases: within a case it takes a third of the time and finds nothing.
     gc.freeze()
     gc.disable()
 
 
 def _end_with_parent() -> None:
-    """Nobody waits for a case whose parent was killed."""
+    """End this process when its parent dies."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,7 +1,7 @@
-"""Figures of scheduling policies under the same arrivals: several runs of each, one result.
+"""Results of scheduling policies under the same arrivals, from several runs of each policy.
 
-Pure. A run is a policy under one seed's arrivals. An overloaded system is chaotic: figures are
-means over runs, each with its interval. Names are those of `bench.load.measure`.
+Pure. A run is one policy under the arrivals of one seed. An overloaded system is chaotic, so that
+results are means over runs, each with an interval. Names are those of `bench.load.measure`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
 from bench.simulator.timeline import RequestMetrics
 
-ORACLE = "oracle"  # vLLM's own order with memory for everybody
-BIN_TOKENS = 512  # of reasoning
-LEAST_REQUESTS = 50  # in a bin whose ratio to the oracle is told
+ORACLE = "oracle"  # vLLM's own order with memory for every request
+BIN_TOKENS = 512  # reasoning tokens in a bin
+LEAST_REQUESTS = 50  # in a bin with a ratio to the oracle
 _SUMMARIES = ("ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
 
 
@@ -27,15 +27,15 @@ class PolicyRun:
 
     policy: str
     seed: int
-    requests: Sequence[RequestMetrics]  # the measured ones; all are finished
-    throughput_tok_s: float  # generated
-    generated_tokens: int  # of all requests, measured or not, as the rest
-    recomputed_tokens: int  # KV that preemptions had lost
-    reloaded_tokens: int
-    kv_peak_blocks: int  # largest use on one instance
+    requests: Sequence[RequestMetrics]  # the measured ones, all finished
+    throughput_tok_s: float  # generated tokens per second of the window
+    generated_tokens: int  # this and the rest: of all requests, measured or not
+    recomputed_tokens: int  # of KV that was lost to preemptions
+    reloaded_tokens: int  # of KV from the host
+    kv_peak_blocks: int  # the largest use on one instance
 
     def ttft_p99_by_bin(self) -> dict[int, tuple[int, float]]:
-        """First reasoning length of a bin -> requests in it, their p99 TTFT in seconds."""
+        """By the first length of each bin: the number of its requests, and their p99 TTFT in s."""
         bins: defaultdict[int, list[float]] = defaultdict(list)
         for request in self.requests:
             first = request.reasoning_tokens // BIN_TOKENS * BIN_TOKENS
@@ -46,7 +46,7 @@ class PolicyRun:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The values for JSON."""
         return asdict(self)
 
     @classmethod
@@ -57,27 +57,27 @@ class PolicyRun:
 
 
 class ClusterRunLike(Protocol):
-    """Any record of one run of a cluster."""
+    """A record of one run of a cluster."""
 
     @property
     def run(self) -> PolicyRun:
-        """What its requests and engines did."""
+        """Its requests and tokens."""
 
     @property
     def migrations(self) -> int:
-        """Requests that changed instances."""
+        """Number of requests that changed instances."""
 
 
 def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
     """Means over the runs of one policy, with 95% intervals of the mean under ``intervals``.
 
-    :param oracle: the oracle's runs; where it has none under a seed, that seed has no ratio.
+    :param oracle: the oracle's runs; a seed without one has no ratio.
     """
-    figures: dict[str, Any] = {"completed": sum(len(run.requests) for run in runs), "failed": 0}
+    result: dict[str, Any] = {"completed": sum(len(run.requests) for run in runs), "failed": 0}
     intervals: dict[str, list[float]] = {}
 
     def over_runs(name: str, value: Callable[[PolicyRun], float | None]) -> float | None:
-        values = [found for run in runs if (found := value(run)) is not None]
+        values = [number for run in runs if (number := value(run)) is not None]
         if not values:
             return None
         intervals[name] = list(interval(values))
@@ -87,7 +87,7 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
         summaries = {
             run.seed: summarize(getattr(request, name) for request in run.requests) for run in runs
         }
-        figures[name] = {
+        result[name] = {
             key: over_runs(f"{name}.{key}", lambda run, by=summaries, k=key: by[run.seed][k])  # type: ignore[misc]
             for key in ("mean", "p50", "p95", "p99", "min", "max")
         }
@@ -104,11 +104,11 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
         "reloaded_tokens": lambda run: run.reloaded_tokens,
     }
     for name, value in scalars.items():
-        figures[name] = over_runs(name, value)
-    figures |= _bins(runs, oracle, intervals)
-    figures["seeds"] = [run.seed for run in runs]
-    figures["intervals"] = intervals
-    return figures
+        result[name] = over_runs(name, value)
+    result |= _bins(runs, oracle, intervals)
+    result["seeds"] = [run.seed for run in runs]
+    result["intervals"] = intervals
+    return result
 
 
 def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) 
 def _bins(
     runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun], intervals: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """By the bins' ranges, such as ``0-511``."""
+    """Results by bin; the keys are ranges such as ``0-511``."""
     oracle_bins = {run.seed: run.ttft_p99_by_bin() for run in oracle}
     seconds: defaultdict[int, list[float]] = defaultdict(list)
     counts: defaultdict[int, int] = defaultdict(int)

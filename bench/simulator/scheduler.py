@@ -1,18 +1,20 @@
-"""The plugin's scheduler in virtual time, without work that changes nothing.
+"""The plugin's scheduler in virtual time, without work that has no effect.
 
-Three kinds of short cut, none with decisions of its own. Within a step, vLLM's bookkeeping of
-requests to which nothing happens is left out, and so is what only a model runner would read. Where
-memory is too short for the next request in the queue, vLLM is not asked to find that out again. And
-steps between which nothing can be decided are taken in one go, a leap: vLLM takes them as one step
-in which every request has so many draft tokens, all of which come true.
+There are three kinds of short cut. None of them decides anything:
 
-A leap is planned when it begins and handed to vLLM when it ends, or when somebody interferes with
-the instance, whichever comes first: then as many of its steps as have begun. So it need not end
-before something happens elsewhere.
+- Within a step, vLLM's bookkeeping is skipped for requests to which nothing happens. So is the data
+  that only a model runner would read.
+- If memory is too short for the next request in the queue, vLLM is not asked to check this again.
+- A leap takes several steps as one if no decision is possible between them. vLLM sees one step in
+  which every request has N draft tokens, all of which are accepted.
 
-Tests hold the results against those of a scheduler that does none of it. What a leap shifts is when
-KV is stored to the host, and when that is noticed: at its end, not in its midst. What it fills of a
-request that ends with it is not stored at all; nobody would ask for it.
+A leap is planned when it begins. vLLM gets it when it ends or when an event interferes with the
+instance, whichever comes first. In the second case vLLM gets only the steps that have begun. So a
+leap does not have to end before an event elsewhere.
+
+Tests compare the results with those of a scheduler without short cuts. A leap changes when KV is
+stored to the host and when that is noticed: at its end instead of in the middle. If a request ends
+with the leap, the blocks that the leap filled are not stored, as no request would read them.
 """
 
 from __future__ import annotations
@@ -35,38 +37,38 @@ from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import PhaseScheduler
 
 _DRAFT_ID = 100
-_LONGEST = 64  # steps in one leap; keeps the lists of draft tokens short
+_LONGEST = 64  # steps in a leap; keeps the lists of draft tokens short
 
 
 class Clock:
-    """The time of a simulation, seconds."""
+    """The time of a simulation, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def read(self) -> float:
-        """As `time.monotonic`."""
+        """The time; replaces `time.monotonic`."""
         return self.now
 
 
 class _DraftingScheduler(Scheduler):  # type: ignore[misc]
-    """vLLM's scheduler between the plugin's decisions and its own work."""
+    """Hooks between the plugin's decisions and vLLM's scheduler."""
 
-    step_ends: list[float]  # of the step that is taken, if it is a leap; else empty
+    step_ends: list[float]  # of the steps of a leap; empty for a single step
 
     def hopeless(self) -> bool:
-        """Whether it is certain that nobody who waits can be admitted now."""
+        """Whether it is certain that no waiting request can be admitted now."""
         return False
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """One step, or several as one."""
+        """Take one step, or a leap as one step."""
         if self.step_ends:
             drafts = [_DRAFT_ID] * (len(self.step_ends) - 1)
             for request in self.running:
                 request.spec_token_ids = drafts
         if not self.hopeless():
             return super().schedule(*args, **kwargs)
-        # vLLM's own way of admitting nobody new; steps only take memory away.
+        # In this state, vLLM admits no new request. Steps only reduce free memory.
         self._pause_state = PauseState.PAUSED_NEW
         try:
             return super().schedule(*args, **kwargs)
@@ -75,30 +77,30 @@ class _DraftingScheduler(Scheduler):  # type: ignore[misc]
 
 
 class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
-    """The plugin on a clock of its own.
+    """The plugin on a virtual clock.
 
-    Unless it is ``exact``: call `plan_leap` before each `schedule`, and hand what it returned, or
-    the first steps of it, over in ``step_ends``, with the clock as it was at `plan_leap`. In
-    between nothing may happen to the scheduler. After `update_from_output` call `store_filled`.
+    Unless it is ``exact``, call `plan_leap` before each `schedule`. Set ``step_ends`` to its result
+    or to the first steps of it, and the clock to the time of `plan_leap`. The scheduler must not
+    change between the two calls. After `update_from_output`, call `store_filled`.
     """
 
     clock: Clock
-    exact: bool  # skip nothing, leap never
+    exact: bool  # no short cuts
     leaps: bool
     step_times: StepTimes
-    # The transfer that next brings a request its KV back ends then; None: there is none.
+    # End of the next transfer of KV back to a request; None: there is none.
     next_load_s: Callable[[], float | None]
-    # From then on a step has something else to look after; infinite: there is nothing.
+    # Time from which a step has other work; infinite: there is none.
     look_at_s: Callable[[], float]
-    # Tokens until a request comes to its answer or its end.
+    # Tokens until the boundary or the end of a request.
     tokens_ahead: Callable[[Request], int]
 
     def prepare(self) -> None:
-        """Call once the attributes above are set."""
+        """Call once, after the attributes above are set."""
         self.step_ends = []
-        # Nobody who waits can be admitted before something happens: it was tried.
+        # A step has tried to admit requests; none can be admitted before another event.
         self._settled = False
-        # Their full blocks are still to be stored; in the order in which they were filled.
+        # Requests with full blocks that are not stored yet, in the order of filling.
         self._filled: dict[str, None] = {}
         if not self.exact:
             self._skip_needless_work()
@@ -108,20 +110,20 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return self.clock.now
 
     def use_policy(self, settings: PolicySettings) -> None:
-        """Also remember its numbers: they bound leaps."""
+        """As the plugin's; the settings also limit leaps."""
         super().use_policy(settings)
         self._numbers = settings
-        # Else each step decides, and it would twice.
+        # Otherwise every step makes a decision, and a leap would make it twice.
         self._pauses = min(settings.review_s, settings.low_water_s) > 0
 
     # ---- leaps
 
     def plan_leap(self) -> list[float]:
-        """When the next steps end in which it is certain that nothing but decoding happens.
+        """End times of the next steps that are certain to do nothing but decode.
 
         A decision that is due is made first.
 
-        :return: at least two, or none: then `schedule` takes a step as it comes.
+        :return: two or more times, or none: then `schedule` takes an ordinary step.
         """
         if not self.leaps or not self.running or not self._pauses:
             return []
@@ -139,14 +141,14 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return ends if len(ends) > 1 else []
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """As the plugin's, and look whether the next one may be a leap."""
+        """As the plugin's; also find out whether the next step may be a leap."""
         preemptions = self._preemptions
         output: SchedulerOutput = super().schedule(*args, **kwargs)
         self._settled = not (
             output.scheduled_new_reqs
             or output.scheduled_cached_reqs.resumed_req_ids
             or self._preemptions != preemptions
-            # With no token left vLLM tried nobody.
+            # With no token left, vLLM tried to admit no request.
             or output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
             or self.deferred_frees
             or self._anyone_moving()
@@ -154,7 +156,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return output
 
     def add_request(self, request: Request) -> None:
-        """Somebody new waits."""
+        """Queue a new request."""
         self._settled = False
         super().add_request(request)
 
@@ -164,15 +166,15 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return super()._free_request(request, *args, **kwargs)
 
     def give_back(self, request_id: str) -> None:
-        """Blocks that were held for another instance are free, as when a worker reports it."""
+        """Free blocks that were held for another instance, as after a worker's report."""
         self._settled = False
         self._free_blocks(self.requests[request_id])
 
     def hopeless(self) -> bool:
-        """Whether the first in the queue needs more memory than there is.
+        """Whether the first request in the queue needs more memory than is free.
 
-        Then vLLM admits nobody: it passes over those only whose KV is moving. Prompts share
-        nothing, so what it finds of a request in the prefix cache is free memory, too.
+        Then vLLM admits no request, as it only skips requests whose KV is moving. Prompts share no
+        prefix, so blocks that it finds in the prefix cache are free memory, too.
         """
         if self.exact or not self.waiting or self.deferred_frees:
             return False
@@ -183,20 +185,20 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         offload = self._offload
         if offload is None:
             return True
-        # Of those that it asks about in vain, the connector counts the ones that it would compute
-        # again, to try a reload now and then. A leap asks once at most, so with leaps such a count
-        # says nothing; without, only where there is nothing to count.
+        # The connector counts requests that it would recompute, to try a reload from time to time.
+        # A leap asks it at most once, so that with leaps this count has no meaning. Without leaps,
+        # vLLM need not be asked only if there is nothing to count.
         asks = not self.leaps and not _always_reloads(offload.costs, self.block_size)
         return not asks and not offload.moving(first.request_id)
 
     def _calm(self) -> bool:
-        """Whether the queues stay as they are as long as those who run only decode."""
+        """Whether the queues do not change while running requests only decode."""
         if not all(map(self._loads, self.kv_holding_waiting)):
             return False
         return not self.waiting or self._settled or self.hopeless()
 
     def _loads(self, request: Request) -> bool:
-        """Whether its KV is on its way; one that has it back goes on as soon as memory is free."""
+        """Whether its KV is being loaded. After that, it resumes as soon as memory is free."""
         blocked = request.status is RequestStatus.WAITING_FOR_REMOTE_KVS
         return blocked and request.request_id not in self.finished_recving_kv_req_ids
 
@@ -208,22 +210,22 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return math.inf if self._dispatcher is None else self._dispatcher.review_at
 
     def _steps_ahead(self) -> tuple[int, int, bool]:
-        """Steps that all who run can make before something happens to one of them.
+        """Steps that all running requests can take before an event of one of them.
 
-        :return: also their KV tokens, and whether so much memory is free after those steps that
-            the policy has nothing to decide.
+        :return: the number of steps, the KV tokens of the requests, and whether so much memory is
+            free after these steps that the policy has nothing to decide.
         """
         size, states = self.block_size, self._phase_states
         demotion = self._numbers.demotion_tokens
         most = min(_LONGEST, self.max_num_scheduled_tokens // len(self.running))
         kv_tokens = 0
-        lasting = []  # steps that each one's last block lasts for
+        lasting = []  # steps for which the last block of each request has room
         for request in self.running:
             computed = request.num_computed_tokens
             if request.num_tokens - computed != 1:
                 return 1, 0, False  # in prefill
             if request.next_decode_eligible_step > self.current_step + 1:
-                return 1, 0, False  # made to skip this one
+                return 1, 0, False  # it must skip this step
             kv_tokens += computed
             lasting.append(-computed % size)
             most = min(most, self.tokens_ahead(request))
@@ -235,7 +237,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
                 reasoned = state.tracker.reasoning_tokens
                 if queue_state.boundary_at is not None:
                     if queue_state.clock is None:
-                        return 1, 0, False  # its reader's clock begins with the next token
+                        return 1, 0, False  # its delivery begins with the next token
                 elif reasoned < demotion:
                     most = min(most, demotion - reasoned)
             if most < 2:
@@ -250,9 +252,9 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return most, kv_tokens, not waiting and left >= steps_blocks
 
     def _ends(self, most: int, kv_tokens: int, review_s: float) -> list[float]:
-        """When those steps end.
+        """End times of the next steps.
 
-        :param review_s: from then on a step begins with a decision.
+        :param review_s: time from which a step begins with a decision.
         """
         now, running = self.clock.now, len(self.running)
         load_s = self.next_load_s()
@@ -261,7 +263,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         seconds = self.step_times.seconds
         ends: list[float] = []
         for _ in range(most):
-            # At the end of a step somebody has got its KV back; one would begin with a decision.
+            # The next step would begin with loaded KV or with a decision.
             if ends and (now >= loaded_s or now >= look_s):
                 break
             kv_tokens += running
@@ -270,19 +272,19 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return ends
 
     def store_filled(self) -> KVConnectorMetadata | None:
-        """What a leap has left to be stored to the host; None: nothing."""
+        """The blocks of a leap that must be stored to the host; None: there are none."""
         if not self._filled:
             return None
         output = SchedulerOutput.make_empty()
         output.num_scheduled_tokens = dict.fromkeys(self._filled, 0)
-        # As in the step that fills a block: the connector then asks for the block's hash.
+        # As in a step that fills a block: the connector then asks for the hash of the block.
         output.scheduled_cached_reqs.req_ids.extend(self._filled)
         output.scheduled_cached_reqs.new_block_ids.extend([None] * len(self._filled))
         self._filled.clear()
         return self.connector.build_connector_meta(output)
 
     def _learn_step(self, now: float) -> None:
-        """A leap teaches what its steps would have."""
+        """Learn step times from each step of a leap."""
         if not self.step_ends or self._offload is None:
             super()._learn_step(now)
             return
@@ -295,9 +297,9 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
     # ---- less work
 
     def _skip_needless_work(self) -> None:
-        """Leave the KV-cache manager alone where tokens go into a block that is there.
+        """Skip the KV-cache manager for tokens that fit into an allocated block.
 
-        Not for the last slot of a block: then it enters the prefix cache.
+        The last slot of a block is not skipped: then the block enters the prefix cache.
         """
         manager, size = self.kv_cache_manager, self.block_size
         allocate, nothing = manager.allocate_slots, manager.empty_kv_cache_blocks
@@ -313,7 +315,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
     def _update_request_with_output(
         self, request: Request, new_token_ids: list[int], is_stale: bool = False
     ) -> tuple[list[int], bool]:
-        """Scripted requests end by their length, and only full blocks are hashed."""
+        """End scripted requests by their length, and hash only full blocks."""
         if self.exact:
             result: tuple[list[int], bool] = super()._update_request_with_output(
                 request, new_token_ids, is_stale
@@ -326,7 +328,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         if tokens % size < count:
             request.update_block_hashes()
         if count > 1 and (tokens - 1) % size < count - 1:
-            # Single steps would have entered it into the prefix cache on the way.
+            # Single steps would have put the block into the prefix cache.
             self.kv_cache_manager.cache_blocks(request, tokens - 1)
             if self.connector is not None:
                 self._filled[request.request_id] = None
@@ -343,7 +345,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         spec_decode_tokens: dict[str, list[int]],
         req_to_new_blocks: dict[str, KVCacheBlocks],
     ) -> CachedRequestData:
-        """Only of requests with new blocks, or with one that is full: no other has changed."""
+        """Include only requests with a new or a full block: no other has changed."""
         if not self.exact:
             nothing = self.kv_cache_manager.empty_kv_cache_blocks
             running_reqs = [
@@ -357,7 +359,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         )
 
     def _build_kv_connector_meta(self, connector: Any, scheduler_output: SchedulerOutput) -> Any:
-        """Only with requests that begin or fill a block: no other has anything to store."""
+        """Include only requests that start or fill a block: no other has KV to store."""
         if not self.exact:
             begin = {new.req_id for new in scheduler_output.scheduled_new_reqs}
             begin |= scheduler_output.scheduled_cached_reqs.resumed_req_ids
@@ -370,9 +372,9 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         return super()._build_kv_connector_meta(connector, scheduler_output)
 
     def _fills(self, request: Request, tokens: int) -> bool:
-        """Whether the step that is being scheduled completes a block of tokens that are known.
+        """Whether the step that is being scheduled completes a block of known tokens.
 
-        Of a leap only the first step does: the others' are stored with `store_filled`.
+        In a leap, only the first step can: blocks of later steps are stored by `store_filled`.
         """
         size, computed = self.block_size, request.num_computed_tokens
         filled: bool = computed % size + min(tokens, request.num_tokens - computed) >= size
@@ -380,7 +382,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
 
 
 def _always_reloads(costs: ResumeCosts, least: int) -> bool:
-    """Whether KV of any number of tokens from ``least`` on is sooner loaded than computed."""
+    """Whether loading KV is faster than computing it, for ``least`` tokens and more."""
     load, compute = costs.reload, costs.recompute
     if costs.resume != "auto" or min(load.samples, compute.samples) < ENOUGH_SAMPLES:
         return True

@@ -1,6 +1,6 @@
-"""What the instances of one simulation consist of: vLLM's scheduler, KV offload, requests.
+"""Makes the parts of simulated instances: vLLM's scheduler, KV offload, and requests.
 
-Made as an engine makes them, for a device that is only a `DeviceProfile`.
+They are made as an engine makes them, for a device that exists only as a `DeviceProfile`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from workers.emulation.transfers import ModelledTransfers
 from workers.kv.offload import kv_transfer_config
 from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY
 
-# Scripted tokens: any ids serve, as long as one of them is the boundary.
+# Scripted tokens: any two ids work.
 BOUNDARY_ID, WORD_ID = 5, 100
 
 _FIRST_UNIQUE_ID = 1000
@@ -43,7 +43,7 @@ _FIRST_UNIQUE_ID = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSettings:
-    """What is simulated."""
+    """Settings of every instance of a simulation."""
 
     profile: DeviceProfile = field(default_factory=lambda: load_profile(PROFILE))
     # Folder of any model that vLLM can configure: the shape of the KV cache is the profile's.
@@ -55,13 +55,13 @@ class InstanceSettings:
     resume: str = "auto"  # see `workers.policy.resume_cost.RESUMES`
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
-    migration: bool = False  # requests can change instances; needs offload
-    exact: bool = False  # skip nothing of vLLM's work, take every step by itself; slower
-    leaps: bool = True  # take steps between which nothing can be decided in one go
+    migration: bool = False  # requests can change instances; this needs offload
+    exact: bool = False  # no short cut: all of vLLM's work, every step by itself; slower
+    leaps: bool = True  # take steps without a decision between them as one
 
 
 class SchedulerFactory:
-    """Makes what the instances of one simulation consist of."""
+    """Makes the parts of the instances of one simulation."""
 
     def __init__(self, settings: InstanceSettings) -> None:
         self._settings = settings
@@ -114,21 +114,21 @@ class SchedulerFactory:
         return transfers, worker
 
     def request(self, name: str, lengths: Lengths, now: float) -> Request:
-        """vLLM's record of a request whose prompt shares nothing with any other's."""
+        """vLLM's record of a new request. No two prompts share a prefix."""
         self._requests += 1
-        # Of integers, not tokens: no model reads them.
+        # Any integers: no model reads them.
         prompt = [_FIRST_UNIQUE_ID + self._requests, *[WORD_ID] * (lengths.prompt - 1)]
         return self._record(name, prompt, lengths.reasoning + lengths.answer, "reasoning", now)
 
     def answering(self, name: str, before: Request, now: float) -> Request:
-        """vLLM's record of a request that has come to its answer elsewhere."""
+        """vLLM's record of a request that moved here at its boundary."""
         left = before.max_tokens - before.num_output_tokens
         return self._record(name, list(before.all_token_ids), left, "answering", now)
 
     def _record(
         self, name: str, prompt: list[int], max_tokens: int, phase: str, now: float
     ) -> Request:
-        told = {"request_id": name, "phase": phase, "pace": {"tau_s": TAU_S}}
+        request_facts = {"request_id": name, "phase": phase, "pace": {"tau_s": TAU_S}}
         return Request(
             request_id=name,
             prompt_token_ids=prompt,
@@ -136,7 +136,7 @@ class SchedulerFactory:
                 max_tokens=max_tokens,
                 ignore_eos=True,
                 detokenize=False,
-                extra_args={REQUEST_KEY: told},
+                extra_args={REQUEST_KEY: request_facts},
             ),
             pooling_params=None,
             arrival_time=now,

@@ -1,6 +1,6 @@
-"""Records the spans of `bench.simulator.spans` in a simulation: when each request computes.
+"""Records when each request of a simulation computes, as `bench.simulator.spans`.
 
-It must not decide anything: the same run without it has the same outcome.
+It must not change the simulation: a run without it has the same outcome.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from bench.simulator.timeline import Timeline
 
 
 class SpanWatch(Watch):
-    """Watches one simulation."""
+    """Records one simulation."""
 
     def __init__(self) -> None:
         self._spans: dict[int, Spans] = {}  # by the identity of the timeline
-        # By instance, then by that identity: who computes there now.
+        # Requests that compute now, by instance, then by the identity of the timeline.
         self._computing: defaultdict[str, dict[int, Timeline]] = defaultdict(dict)
 
     def spans(self, timelines: Sequence[Timeline]) -> list[Spans]:
-        """Those of these requests of the run, in the same order."""
+        """Spans of requests of the run, in the order of ``timelines``."""
         return [self._spans[id(timeline)] for timeline in timelines]
 
     def step_began(self, now: float, instance: SimulatedInstance) -> None:
-        """Some may have been admitted, some preempted."""
+        """Open spans of requests that were admitted, close those of preempted ones."""
         before = self._computing[instance.name]
         after = {id(timeline): timeline for timeline in instance.computing()}
         if after.keys() == before.keys():
@@ -40,12 +40,12 @@ class SpanWatch(Watch):
         self._computing[instance.name] = after
 
     def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
-        """Who is done computes no more."""
+        """Close the spans of finished requests."""
         for live in ended.done:
             self._stopped(now, instance.name, live.timeline)
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
-        """Who leaves while it computes computes no more; if it waited, that is over already."""
+        """Close the span of a request that leaves while it computes."""
         if id(move.request.timeline) in self._computing[move.source_id]:
             self._stopped(now, move.source_id, move.request.timeline)
 

@@ -1,11 +1,11 @@
-"""When a request computes, and its latency split by that, as in the paper's Figures 4 and 5.
+"""The spans in which a request computes, and its latency split by them (paper, Figures 4 and 5).
 
-Pure. It must not know how the spans come about (`bench.simulator.span_watch`).
+Pure. Must not know how spans are recorded (`bench.simulator.span_watch`).
 
     executed    in steps that compute for the request
     blocked     from the beginning of a phase until the request first computes in it: it waits for
-                memory, or after a move for its KV
-    preempted   all later waiting, for memory that others were given
+                memory or, after a move, for its KV
+    preempted   all later waiting, for memory that other requests have
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.simulator.timeline import Timeline
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One phase of one request, seconds."""
+    """One phase of one request, in seconds."""
 
     executed_s: float
     blocked_s: float
@@ -27,26 +27,26 @@ class Split:
 
     @property
     def whole_s(self) -> float:
-        """The phase from its beginning to its end."""
+        """Length of the phase."""
         return self.executed_s + self.blocked_s + self.preempted_s
 
 
 @dataclass(slots=True)
 class Spans:
-    """When a request computed: beginnings and ends in turn, ascending, until it is finished."""
+    """When a request computed: alternating beginnings and ends, ascending."""
 
     timeline: Timeline
     moments: list[float] = field(default_factory=list)
 
     def closed(self) -> list[tuple[float, float]]:
-        """Beginning and end of each span."""
+        """Beginning and end of each span; the request must be finished."""
         return list(zip(self.moments[::2], self.moments[1::2], strict=True))
 
 
 def split(spans: Iterable[tuple[float, float]], from_s: float, to_s: float) -> Split:
-    """A phase that lasts from one moment to another.
+    """Split the phase from ``from_s`` to ``to_s``.
 
-    :param spans: in which the request computed, ascending, of its whole life.
+    :param spans: all spans of the request, ascending.
     """
     inside = [
         (max(begin, from_s), min(end, to_s))
@@ -64,7 +64,7 @@ def split(spans: Iterable[tuple[float, float]], from_s: float, to_s: float) -> S
 
 
 def phases(spans: Spans) -> tuple[Split, Split]:
-    """Reasoning, from the arrival to the boundary, and answering, from there to the last token."""
+    """Reasoning, from arrival to boundary, and answering, from boundary to last token."""
     timeline = spans.timeline
     boundary_s, finished_s = timeline.boundary_s, timeline.finished_s
     assert boundary_s is not None

@@ -1,7 +1,7 @@
-"""What happened to one request inside an engine, and what its reader saw of it.
+"""The events of one request inside an engine, and the metrics that its reader experiences.
 
-Pure. Times are seconds on one clock, that of a simulation or of a process that steps an engine. The
-reader is the pacer's own code: the same buffer and the same QoE as in the gateway.
+Pure. Times are seconds on one clock: that of a simulation, or of a process that steps an engine.
+Buffer and QoE are the pacer's, as in the gateway.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from dataclasses import dataclass, field
 from bench.workloads.lengths import Lengths
 from pacer import TokenBuffer, qoe
 
-TAU_S = 0.1  # per answering token (paper, "Terms")
-TTFAT_S = 0.25  # end of thinking to the first answering token
+TAU_S = 0.1  # expected seconds per answering token (paper, "Terms")
+TTFAT_S = 0.25  # expected seconds from the end of reasoning to the first answering token
 
 
 @dataclass(slots=True)
 class Timeline:
-    """Events of one request, in the order in which they happened."""
+    """Events of one request, in order."""
 
     arrival_s: float
     lengths: Lengths
-    boundary_s: float | None = None  # when the end-of-thinking token came
-    answer_s: list[float] = field(default_factory=list)  # when each answering token came
-    # Indexes into answer_s of tokens before which the request was preempted and came back.
+    boundary_s: float | None = None  # time of the end-of-reasoning token
+    answer_s: list[float] = field(default_factory=list)  # time of each answering token
+    # Indexes into answer_s of tokens before which the request was preempted and resumed.
     preempted_before: list[int] = field(default_factory=list)
     preemptions: int = 0
-    resumes: int = 0  # times that it went on after preemptions
+    resumes: int = 0  # after one or several preemptions
     finished_s: float | None = None
 
     def produced(self, position: int, now: float, preemptions: int) -> None:
-        """A token came.
+        """Record a token.
 
         :param position: of the token in the output, from 0.
         :param preemptions: of the request so far.
@@ -39,13 +39,15 @@ class Timeline:
         self.produced_all(position, (now,), preemptions)
 
     def produced_all(self, position: int, times_s: Sequence[float], preemptions: int) -> None:
-        """Tokens came, at least one, without a preemption between them.
+        """Record one or more tokens, without a preemption between them.
 
         :param position: of the first in the output, from 0.
-        :param times_s: when each of them came.
+        :param times_s: of each token.
         :param preemptions: of the request so far.
         """
-        thoughts = self.lengths.reasoning - position  # of these tokens, if there are so many
+        thoughts = (
+            self.lengths.reasoning - position
+        )  # how many of these tokens, at most, are reasoning
         if preemptions != self.preemptions:
             self.preemptions = preemptions
             self.resumes += 1
@@ -59,23 +61,23 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMetrics:
-    """One finished request; names as in `bench.load.measure`."""
+    """Metrics of one finished request; names as in `bench.load.measure`."""
 
     reasoning_tokens: int
     ttft_s: float
     ttfat_s: float
-    tpot_s: float | None  # as released to the reader; None for a single token
-    e2e_s: float  # to the release of the last token
-    qoe: float  # from the first answering token
-    qoe_ttfat: float  # from the boundary, the first token expected 0.25 s later
+    tpot_s: float | None  # of the paced delivery; None for one token
+    e2e_s: float  # to the delivery of the last token
+    qoe: float  # counted from the first answering token
+    qoe_ttfat: float  # counted from the boundary; the first token is expected TTFAT_S later
     underruns: int  # tokens for which the reader had to wait
-    underruns_by_preemption: int  # of these, tokens before which the request had been preempted
+    underruns_by_preemption: int  # of these, directly after a preemption
     preemptions: int
     resumes: int
 
 
 def metrics_of(timeline: Timeline, tau_s: float = TAU_S) -> RequestMetrics:
-    """What the reader of a finished request saw who reads a token every ``tau_s``."""
+    """Metrics of a finished request for a reader of one token every ``tau_s`` seconds."""
     assert timeline.boundary_s is not None
     first_s = timeline.answer_s[0]
     buffer: TokenBuffer[int] = TokenBuffer(tau_s, first_s)
@@ -89,7 +91,7 @@ def metrics_of(timeline: Timeline, tau_s: float = TAU_S) -> RequestMetrics:
     count = len(timeline.answer_s)
     slack_s = buffer.slack_s(first_s)
     assert slack_s is not None
-    last_s = first_s + slack_s - tau_s  # the plan of the last release
+    last_s = first_s + slack_s - tau_s  # the planned delivery of the last token
     return RequestMetrics(
         reasoning_tokens=timeline.lengths.reasoning,
         ttft_s=first_s - timeline.arrival_s,

@@ -1,7 +1,7 @@
 """``pascal simulate calibrate``: a device profile from the step log of a running worker.
 
-Start a worker with ``workers.step_log_dir``, let it serve, and give the files that it writes. What
-they cannot tell, the rates of the links and the memory of the host, is given by flags.
+Start a worker with ``workers.step_log_dir``, let it serve, and pass the files that it writes. Step
+logs do not contain the rates of links and the memory of the host: flags set them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bench.validation.step_fit import Fit, fit_steps
 from workers.emulation.device import BatchTable, DeviceProfile, Host, KvShape, Links
 from workers.step_log import Header, LoggedStep, StepLogError, read_step_log
 
-QUIET = 0.95  # of the time in which it had work, the engine's thread had a processor
+QUIET = 0.95  # share of its working time in which the engine's thread had a processor
 _KV_DTYPES = (1, 2, 4)  # bytes, as `KvShape` has them
 
-# PCIe 5.0 and 100 Gb/s, as in the shipped profiles: no step log tells them.
+# PCIe 5.0 and 100 Gb/s, as in the shipped profiles.
 _LINKS = Links(host_bytes_per_s=25e9, network_bytes_per_s=12.5e9)
 _HOST = Host(offload_bytes=4 * 2.0**30)
 
@@ -32,10 +32,21 @@ _HOST = Host(offload_bytes=4 * 2.0**30)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal simulate calibrate``."""
     add = parser.add_argument
-    add("logs", nargs="+", type=Path, metavar="LOG", help="step logs of one kind of worker")
-    add("--output", type=Path, required=True, metavar="FILE.toml", help="write the profile there")
-    add("--json", type=Path, metavar="FILE", help="write how well it fits there")
-    add("--clock", choices=CLOCKS, default="wall", help="fit this time of a step (default: wall)")
+    add(
+        "logs",
+        nargs="+",
+        type=Path,
+        metavar="LOG",
+        help="step logs of equal workers",
+    )
+    add("--output", type=Path, required=True, metavar="FILE.toml", help="write the profile")
+    add("--json", type=Path, metavar="FILE", help="write the errors of the fit")
+    add(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="time to fit (default: %(default)s)",
+    )
     for name, default, what in (
         ("host", _LINKS.host_bytes_per_s, "between the device and its host, bytes per second"),
         ("network", _LINKS.network_bytes_per_s, "between instances, bytes per second"),
@@ -46,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_HOST.offload_bytes,
         metavar="BYTES",
-        help="memory of the host for preempted KV",
+        help="host memory for preempted KV",
     )
 
 
@@ -67,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(fit_table(fit))
     if header.device == "cpu" and args.clock == "wall" and fit.share.had < QUIET:
         console.print(
-            f"The machine was not quiet: the engine's thread had a processor for "
-            f"{fit.share.had:.0%} of its steps' time. --clock processor fits what is its own."
+            f"The machine was busy: the engine's thread had a processor for {fit.share.had:.0%} of "
+            "the time of its steps. --clock processor fits only that time."
         )
     console.print(f"{args.output} written")
     write_json(args.json, fit_json(fit))
@@ -86,24 +97,24 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def read_logs(paths: Sequence[Path]) -> tuple[Header, list[LoggedStep]]:
-    """The steps of all logs, which must be of engines of one kind.
+    """The steps of all logs, which must come from equal engines.
 
     :raises StepLogError: if one cannot be read.
-    :raises BenchmarkError: if they are of different engines.
+    :raises BenchmarkError: if they come from different engines.
     """
     headers: list[Header] = []
     steps: list[LoggedStep] = []
     for path in paths:
         header, found = read_step_log(path)
         if headers and header != headers[0]:
-            raise BenchmarkError(f"{path}: of another engine than {paths[0]}")
+            raise BenchmarkError(f"{path}: not from the same engine as {paths[0]}")
         headers.append(header)
         steps += found
     return headers[0], steps
 
 
 def links_of(args: argparse.Namespace) -> Links:
-    """The rates that were given."""
+    """The rates of the flags."""
     return Links(
         host_bytes_per_s=args.host_bytes_per_s, network_bytes_per_s=args.network_bytes_per_s
     )
@@ -112,9 +123,9 @@ def links_of(args: argparse.Namespace) -> Links:
 def profile_of(
     fit: Fit, header: Header, links: Links = _LINKS, host: Host = _HOST
 ) -> DeviceProfile:
-    """The fitted times, and the memory of the engine they are of.
+    """A profile with the fitted times and the memory of that engine.
 
-    :raises BenchmarkError: if its KV has elements of a size that profiles do not know.
+    :raises BenchmarkError: if profiles do not support the size of its KV elements.
     """
     if header.dtype_bytes not in _KV_DTYPES:
         raise BenchmarkError(f"KV elements of {header.dtype_bytes} bytes: not 1, 2 or 4")
@@ -130,16 +141,16 @@ def profile_of(
 
 
 def provenance(header: Header, fit: Fit, clock: ClockName) -> str:
-    """What the profile says about itself."""
+    """The comment at the top of a profile."""
     return (
         f"{Path(header.model).name} on {header.device}: fitted by `pascal simulate calibrate` to "
         f"{fit.steps} engine steps,\n# {clock} time; error of {fit.window_error:.1%} over 50 steps "
-        f"in the mean. Links and host are no measurements."
+        f"on average. Links and host were not measured."
     )
 
 
 def to_toml(profile: DeviceProfile, about: str) -> str:
-    """The file that `workers.emulation.profile.load_profile` reads."""
+    """The text of a profile, as `workers.emulation.profile.load_profile` reads it."""
     tables = {
         "step": profile.step,
         "step.table": profile.step.table,
@@ -166,7 +177,7 @@ def _toml(value: int | float | tuple[int | float, ...]) -> str:
 
 
 def fit_table(fit: Fit) -> Table:
-    """For people."""
+    """The fitted times as a table for the terminal."""
     times = fit.times
     table = Table(title=f"Fitted to {fit.steps} steps")
     table.add_column("what")
@@ -175,7 +186,7 @@ def fit_table(fit: Fit) -> Table:
     for size, seconds in zip(times.table.decodes, times.table.seconds, strict=True):
         table.add_row(f"a step, {size} decoding", f"{1e3 * seconds:.3f}")
     table.add_row("1,000 KV tokens read", f"{1e6 * times.per_kv_token_s:.3f}")
-    table.add_row("a step with prefill, more", f"{1e3 * times.prefill_base_s:.3f}")
+    table.add_row("a step with prefill, in addition", f"{1e3 * times.prefill_base_s:.3f}")
     table.add_row("100 tokens of prefill", f"{1e5 * times.prefill_per_token_s:.3f}")
     prefill2_s = times.prefill_per_token2_s * 1000 * 1000
     table.add_row("attention of a prompt of 1,000", f"{1e3 * prefill2_s:.3f}")

@@ -1,14 +1,14 @@
-"""``pascal simulate validate``: one and the same traces on engines and in the simulator.
+"""``pascal simulate validate``: the same traces on engines and in the simulator.
 
-Two parts, each of which can be run alone with ``--only``:
+It has two parts. ``--only`` runs one of them:
 
-    engines    a real CPU engine with the embedded model against a profile that is fitted, in the
-               same run, to the step log of other traces; on the processor's clock a second engine
-               on the same core runs them, and tells how fast the core was
+    engines    a real CPU engine with the embedded model, against a profile that is fitted in the
+               same run to the step log of other traces. On the processor's clock a second engine
+               on the same core runs those, and shows the speed of the core
                (`bench.validation.machine_speed`)
-    emulated   an emulated instance in real time against virtual time, of one and the same profile
+    emulated   an emulated instance in real time, against the same profile in virtual time
 
-What is compared, and what the figures mean: `bench.validation.regimes`.
+`bench.validation.regimes` defines the comparison and its metrics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from bench.validation.calibrate import QUIET, fit_json, fit_table, profile_of, p
 from bench.validation.machine_speed import WINDOW_S, agreement, fit_slowed, slowdowns
 from bench.validation.regimes import JUDGED, THRESHOLDS, Comparison, compare, mape, trace_of
 from bench.validation.replay_engine import ReplayEngine
-from bench.validation.runs import BATCHED_TOKENS, Advance, Plan, replay_rounds, simulated
+from bench.validation.runs import BATCHED_TOKENS, Advance, Extent, replay_rounds, simulated
 from bench.validation.step_fit import fit_steps
 from workers.emulation.profile import ProfileError, load_profile
 from workers.policy.settings import BASELINES, POLICIES
@@ -62,26 +62,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         choices=POLICIES + BASELINES,
         default="fcfs",
-        help="inside the engines (default: fcfs, vLLM's own)",
+        help="policy inside the engines (default: fcfs, vLLM's own)",
     )
-    add("--rounds", type=int, default=6, help="replays of each trace on the real engine (6)")
-    add("--requests", type=int, default=30, help="of each trace")
-    add("--seed", type=int, default=1, help="of the judged traces; calibration has others")
+    add(
+        "--rounds",
+        type=int,
+        default=6,
+        help="replays of each trace on the real engine",
+    )
+    add("--requests", type=int, default=30, help="requests of each trace")
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        help="seed of the compared traces",
+    )
     add(
         "--clock",
         choices=CLOCKS,
         default="processor",
-        help="the real engine's (default: processor, on which others do not count)",
+        help="clock of the real engine (default: processor, which other processes do not disturb)",
     )
-    add("--emulate", default="h100-qwen32b", metavar="PROFILE", help="of the emulated part")
-    add("--profile-output", type=Path, metavar="FILE.toml", help="write the fitted profile there")
-    add("--check", action="store_true", help="exit with 1 if a figure of a part is too large")
+    add("--emulate", default="h100-qwen32b", metavar="PROFILE", help="profile of the emulated part")
+    add("--profile-output", type=Path, metavar="FILE.toml", help="write the fitted profile")
+    add("--check", action="store_true", help="exit with 1 if an error is too large")
     add(
         "--json",
         nargs="?",
         const="-",
         metavar="FILE",
-        help="write the figures there; without FILE to standard output, and all else to errors",
+        help="write the results; without FILE to standard output, and all other output to errors",
     )
 
 
@@ -93,13 +103,15 @@ def run(args: argparse.Namespace) -> int:
     console = wide_console(stderr=to_stdout)
     parts = list(dict.fromkeys(args.only or PARTS))
     try:
-        plan = _plan(args, path)
+        extent = _extent(args, path)
     except (BenchmarkError, ProfileError) as error:
         return give_up(REFUSED, error)
     results: dict[str, Any] = {}
     try:
         for part in parts:
-            found = _engines(plan, args, console) if part == "engines" else _emulated(plan, console)
+            found = (
+                _engines(extent, args, console) if part == "engines" else _emulated(extent, console)
+            )
             if not results or part == "engines":
                 results["mape"] = found["mape"]
             results[part] = found
@@ -116,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
+def _extent(args: argparse.Namespace, path: Path | None) -> Extent:
     for flag, least in (("rounds", 1), ("requests", 2)):
         if getattr(args, flag) < least:
             raise BenchmarkError(f"--{flag}: at least {least}, not {getattr(args, flag)}")
@@ -128,7 +140,7 @@ def _plan(args: argparse.Namespace, path: Path | None) -> Plan:
         raise BenchmarkError("--profile-output: only the engines' part fits a profile")
     prepare_file("--profile-output", output)
     load_profile(args.emulate)
-    return Plan(
+    return Extent(
         policy=args.policy,
         rounds=args.rounds,
         requests=args.requests,
@@ -144,16 +156,16 @@ def _missed(found: dict[str, float]) -> list[str]:
 # ---- real engines
 
 
-def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _engines(extent: Extent, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     core, had = _quietest_core()
     clock: ClockName = args.clock
-    console.print(f"core {core}, which a busy thread has for {had:.0%} of the time; {clock} time")
+    console.print(f"core {core}, which a busy thread gets for {had:.0%} of the time; {clock} time")
     settings = msgspec.structs.replace(
         SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=BATCHED_TOKENS
     )
-    with _progress(console, "real engine", plan.rounds * len(JUDGED)) as step:
-        found = replay_rounds(plan, settings, clock, core, step)
-    # On the wall's clock engines take turns: what one tells is not of the other's time.
+    with _progress(console, "real engine", extent.rounds * len(JUDGED)) as step:
+        found = replay_rounds(extent, settings, clock, core, step)
+    # On the wall's clock engines take turns, so the speed of one says nothing about the other.
     tracked = clock == "processor"
     if tracked:
         fit = fit_slowed(found.spells, clock)
@@ -186,16 +198,17 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
         correlation = agreement(fit.times, zip(did, found.spells, strict=True))
         if correlation is not None:
             console.print(
-                f"slowdowns of both engines, {WINDOW_S:g} s each: {correlation:.2f} alike"
+                f"correlation of both engines' slowdowns in windows of {WINDOW_S:g} s: "
+                f"{correlation:.2f}"
             )
-    title = f"A real CPU engine against the simulator, {plan.policy}, {clock} time"
+    title = f"A real CPU engine against the simulator, {extent.policy}, {clock} time"
     console.print(comparison_table(title, comparisons))
     _say_noise(console, clock, comparisons)
     if args.profile_output is not None:
         args.profile_output.write_text(to_toml(profile, provenance(header, fit, clock)), "utf-8")
     return {
         "clock": clock,
-        "policy": plan.policy,
+        "policy": extent.policy,
         "mape": mape(comparisons),
         "fit": fit_json(fit),
         "speed_correlation": correlation,
@@ -206,11 +219,11 @@ def _engines(plan: Plan, args: argparse.Namespace, console: Console) -> dict[str
 # ---- emulated instances
 
 
-def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
-    profile = load_profile(plan.profile)
+def _emulated(extent: Extent, console: Console) -> dict[str, Any]:
+    profile = load_profile(extent.profile)
     settings = msgspec.structs.replace(
         SETTINGS,
-        emulate=plan.profile,
+        emulate=extent.profile,
         kv_offload_gib=0.0,
         kv_blocks=profile.kv.blocks,
         block_size=profile.kv.block_size,
@@ -226,11 +239,11 @@ def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
             trace = trace_of(
                 regime,
                 profile.step,
-                requests=plan.requests,
-                policy=plan.policy,
+                requests=extent.requests,
+                policy=extent.policy,
                 block_size=profile.kv.block_size,
                 kv_blocks=profile.kv.blocks - 1,
-                seed=plan.seed,
+                seed=extent.seed,
             )
             replay = engine.replay(trace)
             advance(trace.name)
@@ -238,11 +251,13 @@ def _emulated(plan: Plan, console: Console) -> dict[str, Any]:
             comparisons.append(
                 compare(trace.name, [replay.requests], [virtual], virtual, replay.share)
             )
-    title = f"An emulated instance in real time against virtual time, {plan.profile}, {plan.policy}"
+    title = (
+        f"An emulated instance in real time against virtual time, {extent.profile}, {extent.policy}"
+    )
     console.print(comparison_table(title, comparisons))
     return {
-        "profile": plan.profile,
-        "policy": plan.policy,
+        "profile": extent.profile,
+        "policy": extent.policy,
         "mape": mape(comparisons),
         "traces": [one.to_json() for one in comparisons],
     }
@@ -265,7 +280,7 @@ def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
 
 
 def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
-    """One row a trace, and one for all."""
+    """One row per trace, and one for all."""
     table = Table(title=title)
     table.add_column("trace")
     errors = ("e2e", "mean e2e", "mean TTFT", "mean TPOT", "e2e, steady", "by chance")
@@ -288,9 +303,9 @@ def comparison_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     whole = mape(comparisons)
     table.add_section()
     count = sum(one.requests for one in comparisons)
-    figures = (f"{whole[key]:.2%}" for key in ("e2e", "e2e_mean", "ttft_mean", "tpot"))
+    errors_of_all = (f"{whole[key]:.2%}" for key in ("e2e", "e2e_mean", "ttft_mean", "tpot"))
     steady = sum(one.e2e_steady * one.requests for one in comparisons) / count
-    table.add_row("MAPE", str(count), *figures, f"{steady:.2%}")
+    table.add_row("MAPE", str(count), *errors_of_all, f"{steady:.2%}")
     return table
 
 
@@ -300,13 +315,13 @@ def _say_noise(console: Console, clock: ClockName, comparisons: Sequence[Compari
         return
     if clock == "wall":
         console.print(
-            f"Not quiet: the engine's thread had a processor for {least:.0%} of the time only. "
-            "These figures say more about the machine; take --clock processor."
+            f"This machine is busy: the engine's thread had a processor for only {least:.0%} of "
+            "the time. The results say more about the machine; use --clock processor."
         )
     else:
         console.print(
-            f"Others use this machine: the engine's thread had a processor for {least:.0%} of the "
-            "time. Times are the processor's, on which that does not count."
+            f"Other processes use this machine: the engine's thread had a processor for "
+            f"{least:.0%} of the time. The processor's clock does not count the rest."
         )
 
 
@@ -315,7 +330,7 @@ def _share(steps: Sequence[LoggedStep]) -> Share:
 
 
 def _quietest_core() -> tuple[int, float]:
-    """A core, and which share of its time a busy thread there has it for itself."""
+    """The core on which a busy thread gets the largest share of the time, and that share."""
     before = os.sched_getaffinity(0)
     found = {}
     try:

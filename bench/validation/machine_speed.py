@@ -1,13 +1,13 @@
-"""How a machine's speed wanders, as one engine tells it of another that shares its core.
+"""Slowdowns of a core over time, measured with one engine and applied to another on the same core.
 
-On a machine that others use, or whose clock changes, a core takes 4 ms for a step now and 5 ms for
-the same some seconds later, of the processor's own time. Two engines that take turns on a core are
-slowed alike: what the steps of one took, over what the fitted times say of them, is the slowdown of
-the other at that moment. Of the other nothing is looked at but how long it was at work. A device
-that is slowed in this way is what a replay is compared with.
+On a shared machine, or one whose clock rate changes, a step may take 4 ms of processor time now and
+5 ms some seconds later. Two engines that take turns on a core are slowed by the same factor.
+Therefore the slowdown of one engine is the measured time of the other's steps, divided by their
+fitted time. Of the slowed engine itself only the duration of its work is used. A replay is compared
+with a simulated device that is slowed in this way.
 
-Time is here what an engine has had of the processor since both began: they get equal shares. It is
-cut into windows of `WINDOW_S`; a step belongs to the one in which it begins.
+Time here is the processor time of an engine since both began; they get equal shares. It is divided
+into windows of `WINDOW_S`. A step belongs to the window in which it begins.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from bench.validation.step_fit import Fit, fit_steps, modelled_s, seconds_of
 from workers.emulation.device import StepTimes
 from workers.step_log import LoggedStep
 
-# Some sixty steps of a CPU engine: enough that their own errors cancel, and speed hardly changes
-# within it.
+# About sixty steps of a CPU engine: enough for errors of single steps to cancel, and short enough
+# for the speed to hardly change.
 WINDOW_S = 0.3
-_ROUNDS = 3  # of fitting and dividing slowdowns out; the fit does not change any more
+_ROUNDS = 3  # of fitting and dividing by the slowdowns; further ones do not change the fit
 
 
 class SlowedTimes(StepTimes, frozen=True, kw_only=True):
-    """Step times on a machine whose speed wanders; of one run, whose steps ask one after another.
+    """Step times of one run on a machine whose speed changes; steps must ask in order.
 
-    ``slowdowns`` are factors, one for each window; the last one holds on.
+    ``slowdowns`` are factors, one for each window; the last one also holds afterwards.
     """
 
     slowdowns: tuple[float, ...]
-    spent_s: list[float]  # one number: what the steps until now took
+    spent_s: list[float]  # one number: the time of all steps so far
 
     @classmethod
     def of(cls, times: StepTimes, slowdowns: Sequence[float]) -> SlowedTimes:
         """The same times, slowed."""
-        own = {name: getattr(times, name) for name in StepTimes.__struct_fields__}
-        return cls(**own, slowdowns=tuple(slowdowns), spent_s=[0.0])
+        values = {name: getattr(times, name) for name in StepTimes.__struct_fields__}
+        return cls(**values, slowdowns=tuple(slowdowns), spent_s=[0.0])
 
     def seconds(
         self, decodes: int, decode_kv_tokens: int, prefill_tokens: int, prefill_tokens2: int
     ) -> float:
-        """The next step."""
+        """Time of the next step."""
         took_s = super().seconds(decodes, decode_kv_tokens, prefill_tokens, prefill_tokens2)
         took_s *= self.slowdowns[_window(self.spent_s[0], len(self.slowdowns))]
         self.spent_s[0] += took_s
@@ -53,7 +53,7 @@ class SlowedTimes(StepTimes, frozen=True, kw_only=True):
 
 
 def during(steps: Sequence[LoggedStep], others: Sequence[LoggedStep]) -> list[LoggedStep]:
-    """The steps of one engine that ended while another was at work that began when it did."""
+    """The steps of one engine until the end of another's work; both began at the same time."""
     left_s = sum(step.wall_s for step in others)
     found = []
     for step in steps:
@@ -65,28 +65,28 @@ def during(steps: Sequence[LoggedStep], others: Sequence[LoggedStep]) -> list[Lo
 
 
 def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -> list[float]:
-    """Of each window: what its steps took, over what they should; as before it, if it has none."""
+    """Measured over modelled time in each window; a window without steps repeats the one before."""
     took_s: defaultdict[int, float] = defaultdict(float)
-    should_s: defaultdict[int, float] = defaultdict(float)
+    expected_s: defaultdict[int, float] = defaultdict(float)
     spent_s = 0.0
     for step in steps:
         window = int(spent_s / WINDOW_S)
         took_s[window] += seconds_of(step, clock)
-        should_s[window] += modelled_s(times, step)
+        expected_s[window] += modelled_s(times, step)
         spent_s += seconds_of(step, clock)
     found: list[float] = []
-    for window in range(int(spent_s / WINDOW_S)):  # of the last one too little has been seen
-        found.append(took_s[window] / should_s[window] if window in took_s else found[-1])
-    return found or [sum(took_s.values()) / sum(should_s.values()) if took_s else 1.0]
+    for window in range(int(spent_s / WINDOW_S)):  # the last one is incomplete
+        found.append(took_s[window] / expected_s[window] if window in took_s else found[-1])
+    return found or [sum(took_s.values()) / sum(expected_s.values()) if took_s else 1.0]
 
 
 def agreement(
     times: StepTimes, pairs: Iterable[tuple[Sequence[LoggedStep], Sequence[LoggedStep]]]
 ) -> float | None:
-    """How far two engines that share a core are slowed alike: correlation of their slowdowns.
+    """Correlation of the slowdowns of two engines that share a core.
 
-    :param pairs: what both did in spells that began at once, on the processor's clock.
-    :return: from -1 to 1; None where it has no meaning.
+    :param pairs: steps of both in spells that began together, on the processor's clock.
+    :return: from -1 to 1; None if it is undefined.
     """
     both = [
         factors
@@ -95,14 +95,14 @@ def agreement(
     ]
     try:
         return statistics.correlation(*zip(*both, strict=True)) if both else None
-    except statistics.StatisticsError:  # a single window, or no change
+    except statistics.StatisticsError:  # a single window, or constant speed
         return None
 
 
 def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
-    """Step times as they would be if the machine's speed did not wander.
+    """Step times as they would be at constant machine speed.
 
-    :param spells: the steps of one engine, each from a moment at which two began together.
+    :param spells: the steps of one engine, each from the moment at which two engines began.
     :raises FitError: as `fit_steps`.
     """
     fit = fit_steps([step for spell in spells for step in spell], clock)
@@ -113,7 +113,7 @@ def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
 
 
 def _steady(spell: Sequence[LoggedStep], times: StepTimes, clock: ClockName) -> list[LoggedStep]:
-    """The same steps without their slowdowns, on either clock."""
+    """The same steps without their slowdowns, in both times."""
     factors = slowdowns(times, spell, clock)
     spent_s, found = 0.0, []
     for step in spell:

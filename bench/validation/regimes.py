@@ -1,17 +1,18 @@
-"""What is replayed to compare a real engine with its model, and how far apart the two came. Pure.
+"""Traces to compare a real engine with its model, and metrics of their difference. Pure.
 
-The figures are those that the paper compares its simulator with hardware by (there: 1.62% end to
-end, 12.6% mean TTFT, 6.49% TPOT). It does not say over what it took the first, so there are two:
+The metrics are those with which the paper compares its simulator with hardware (there: 1.62% end to
+end, 12.6% mean TTFT, 6.49% TPOT). The paper does not define the first exactly, so there are two:
 
-    e2e        mean over requests of |simulated - real| / real, of the time from arrival to the last
-               token: errors of requests do not cancel each other
-    e2e_mean   mean over traces of |simulated - real| / real, of the trace's mean of that time
-    ttft_mean  mean over traces of |simulated - real| / real, of the trace's mean TTFT
-    tpot       the same, of the trace's mean TPOT
+    e2e        mean over requests of |simulated - real| / real, for the time from arrival to the
+               last token: errors of requests do not cancel
+    e2e_mean   mean over traces of |simulated - real| / real, for the trace's mean of that time
+    ttft_mean  mean over traces of |simulated - real| / real, for the trace's mean TTFT
+    tpot       the same for the trace's mean TPOT
 
-TTFT is to the first answering token, TPOT from there on per token, both as the engine makes them. A
-trace may have been replayed several times, and simulated for each of them with the speed that the
-machine had then (`bench.validation.machine_speed`): a request's figures are the means.
+TTFT is the time to the first answering token, TPOT the time per token after it, both as the engine
+generates them. A trace may be replayed several times, and simulated for each replay with the speed
+of the machine at that time (`bench.validation.machine_speed`). Then the times of a request are
+means.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from bench.workloads.arrivals import poisson
 from bench.workloads.lengths import ARENA_HARD, Lengths
 from workers.emulation.device import StepTimes
 
-# A fifth of Arena-Hard's, without the longest, which would run alone at the end of every trace.
+# A fifth of the lengths of Arena-Hard, without the longest, which would run alone at the end.
 SCALE: Final = 5
 MOST: Final = Lengths(prompt=160, reasoning=400, answer=250)
 _LEAST: Final = Lengths(prompt=8, reasoning=8, answer=8)
 
 NUMBERS: Final[dict[str, Any]] = {"quantum_tokens": 500 // SCALE, "demotion_tokens": 5000 // SCALE}
 
-_DRAWN: Final = 5000  # requests from which means are taken
+_DRAWN: Final = 5000  # sample size for means of lengths
 _MOST_HALVES: Final = 1000  # ways to halve a set of replays
 _ROOM_BLOCKS: Final = 4  # beyond the longest request
 
@@ -46,13 +47,13 @@ THRESHOLDS: Final = {"e2e": 0.016, "ttft_mean": 0.12, "tpot": 0.06}
 
 
 class ShortLengths:
-    """Lengths of `ARENA_HARD`, a fifth of them."""
+    """Lengths of `ARENA_HARD`, divided by five."""
 
     longest_output = MOST.reasoning + MOST.answer
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        drawn = ARENA_HARD.draw(chance)
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        drawn = ARENA_HARD.draw(rng)
 
         def fitted(name: str) -> int:
             least, most = getattr(_LEAST, name), getattr(MOST, name)
@@ -66,15 +67,15 @@ class Regime:
     """A kind of trace."""
 
     name: str
-    running: int  # requests that run in the mean, if memory suffices
-    memory: float | None  # share of the KV that they would take; None: enough for all
+    running: int  # requests that run on average, if memory suffices
+    memory: float | None  # available share of the KV that they need; None: enough for all
 
 
 CALM: Final = Regime("calm", 6, None)
 PRESSED: Final = Regime("pressed", 10, 0.6)
 JUDGED: Final = (CALM, PRESSED)
-# What is fitted to: other rates, on both sides of those that are judged, and other seeds. Beside
-# each of the judged one, round by round.
+# Traces for the fit: other rates, above and below the compared ones, and other seeds. In each round
+# one of them runs at the time of each compared trace.
 CALIBRATION: Final = (
     (Regime("calibration, calm", 9, None), Regime("calibration, pressed", 14, 0.5)),
     (Regime("calibration, calmer", 4, None), Regime("calibration, less pressed", 8, 0.7)),
@@ -82,9 +83,9 @@ CALIBRATION: Final = (
 
 
 def burst(policy: str, kv_blocks: int, seed: int | str) -> Trace:
-    """Requests that all come at once: it tells roughly what a step takes."""
-    chance = random.Random(f"burst {seed}")
-    drawn = [ShortLengths().draw(chance) for _ in range(16)]
+    """Requests that all arrive at once, for a first estimate of step times."""
+    rng = random.Random(f"burst {seed}")
+    drawn = [ShortLengths().draw(rng) for _ in range(16)]
     requests = tuple((0.0, one.prompt, one.reasoning, one.answer) for one in drawn)
     return Trace(
         name="burst", requests=requests, policy=policy, numbers=NUMBERS, kv_blocks=kv_blocks
@@ -101,16 +102,16 @@ def trace_of(
     kv_blocks: int,
     seed: int | str,
 ) -> Trace:
-    """Poisson arrivals at the rate at which, by Little's law, so many run as the regime says.
+    """Poisson arrivals with the rate that keeps ``regime.running`` requests running (Little's law).
 
-    :param times: roughly the engine's.
+    :param times: an estimate of the engine's step times.
     :param kv_blocks: of the engine.
     """
-    chance = random.Random(0)
-    drawn = [ShortLengths().draw(chance) for _ in range(_DRAWN)]
+    rng = random.Random(0)
+    drawn = [ShortLengths().draw(rng) for _ in range(_DRAWN)]
     outputs = [one.reasoning + one.answer for one in drawn]
     output = statistics.fmean(outputs)
-    # Whoever is met under way is more often a long one, and half done.
+    # A running request is more likely to be a long one, and half done on average.
     held = statistics.fmean(one.prompt for one in drawn)
     held += statistics.fmean(tokens * tokens for tokens in outputs) / (2 * output)
     step_s = times.seconds(regime.running, round(regime.running * held), 0, 0)
@@ -138,14 +139,14 @@ class Comparison:
 
     name: str
     requests: int
-    e2e_errors: tuple[float, ...]  # of the requests, with sign: above 0 simulated too long
-    e2e_mean: float  # with sign, as the next two
+    e2e_errors: tuple[float, ...]  # of requests, signed: above 0 if the simulated time is too long
+    e2e_mean: float  # signed, as the next two
     ttft_mean: float
     tpot: float
     ttft_each: float  # MAPE over requests
-    e2e_steady: float  # as `e2e`, if the machine's speed were simulated as constant
-    noise: float  # how far e2e of single replays was from its mean, MAPE; 0 with one
-    chance: float | None  # what e2e of two sets of as many replays differs by, MAPE; None with one
+    e2e_steady: float  # as `e2e`, simulated with constant machine speed
+    noise: float  # MAPE between single replays and their mean, for e2e; 0 with one
+    chance: float | None  # MAPE between two sets of that many replays, for e2e; None with one
     preemptions: tuple[float, float]  # real, mean of the replays, and simulated
     share: Share
 
@@ -182,19 +183,19 @@ def compare(
     steady: Sequence[Served],
     share: Share,
 ) -> Comparison:
-    """Judge one trace.
+    """Compare one trace.
 
     :param replays: on the real engine, all with the same requests in the same order.
-    :param simulated: likewise, once or as often.
-    :param steady: once, on a machine of constant speed.
+    :param simulated: the same requests, simulated once, or once for each replay.
+    :param steady: the same requests, simulated once at constant machine speed.
     """
 
-    def errors(runs: Sequence[Sequence[Served]], figure: _Figure) -> list[float]:
-        pairs = zip(_means(runs, figure), _means(replays, figure), strict=True)
+    def errors(runs: Sequence[Sequence[Served]], metric: _Metric) -> list[float]:
+        pairs = zip(_means(runs, metric), _means(replays, metric), strict=True)
         return [simulated_s / real_s - 1.0 for simulated_s, real_s in pairs]
 
-    def error(figure: _Figure) -> float:
-        return _mean(_means(simulated, figure)) / _mean(_means(replays, figure)) - 1.0
+    def error(metric: _Metric) -> float:
+        return _mean(_means(simulated, metric)) / _mean(_means(replays, metric)) - 1.0
 
     real_e2e = _means(replays, _E2E)
     return Comparison(
@@ -221,7 +222,7 @@ def compare(
 
 
 def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """The figures of the module's docstring."""
+    """The metrics of the module's docstring."""
     return {
         "e2e": statistics.fmean(abs(e) for one in comparisons for e in one.e2e_errors),
         "e2e_mean": statistics.fmean(abs(one.e2e_mean) for one in comparisons),
@@ -231,7 +232,7 @@ def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
 
 
 def _chance(replays: Sequence[Sequence[Served]]) -> float | None:
-    """From halves of the replays; means of twice as many are nearer to each other by sqrt(2)."""
+    """From halves of the replays; means of twice as many differ less by a factor of sqrt(2)."""
     half = len(replays) // 2
     if not half:
         return None
@@ -243,15 +244,15 @@ def _chance(replays: Sequence[Sequence[Served]]) -> float | None:
     return statistics.fmean(apart) * math.sqrt(half / len(replays))
 
 
-_Figure = Callable[[Served], float | None]
-_E2E: Final[_Figure] = attrgetter("e2e_s")
-_TTFT: Final[_Figure] = attrgetter("ttft_s")
-_TPOT: Final[_Figure] = attrgetter("tpot_s")
+_Metric = Callable[[Served], float | None]
+_E2E: Final[_Metric] = attrgetter("e2e_s")
+_TTFT: Final[_Metric] = attrgetter("ttft_s")
+_TPOT: Final[_Metric] = attrgetter("tpot_s")
 
 
-def _means(runs: Sequence[Sequence[Served]], figure: _Figure) -> list[float]:
-    """A figure of each request, over runs of the same trace; not of those that have none."""
-    each = zip(*([figure(one) for one in run] for run in runs), strict=True)
+def _means(runs: Sequence[Sequence[Served]], metric: _Metric) -> list[float]:
+    """A metric of each request, averaged over runs of a trace; requests without it are omitted."""
+    each = zip(*([metric(one) for one in run] for run in runs), strict=True)
     return [_mean(values) for values in each if None not in values]
 
 

@@ -1,61 +1,55 @@
-"""Traces on real engines: a process of its own for each engine, which replays what it is sent.
+"""Traces on real engines: one process for each engine, which replays the traces that it gets.
 
-`ReplayEngine` starts ``python -m bench.validation.replay_engine``, on one core; it answers every
-trace with what became of its requests. What is replayed and what it means is decided elsewhere
-(`bench.validation.command`). Imports no vLLM: the engine is `bench.policies.timed_engine`, in the
-other process.
+`ReplayEngine` starts the process and returns, for every trace, the times of its requests. It does
+not choose traces and draws no conclusions (`bench.validation.command` does). Imports no vLLM: the
+engine is `bench.policies.timed_engine`, in the other process.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Self
 
 import msgspec
 
-from bench.policies.engine_clock import CLOCKS, ClockName, Share, clock_of
-from bench.reporting.errors import BenchmarkError
-from bench.reporting.vllm_environment import one_threaded
+from bench.policies.engine_clock import ClockName, Share, clock_of
+from bench.policies.engine_process import EngineProcess, Send
 from bench.simulator.timeline import Timeline
 from bench.workloads.lengths import Lengths
 from workers.policy.settings import PolicySettings
 from workers.settings import WorkerSettings
 from workers.step_log import SUFFIX, Header, LoggedStep, read_step_log
 
-_ROOT: Final = Path(__file__).parents[2]
-_MARK: Final = "=replay "  # begins the lines that are meant; libraries print, too
-_LAST_WORDS: Final = 2000  # characters
 
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """The first message to the process: the engine to load, and its clock."""
 
-class ReplayError(BenchmarkError):
-    """An engine's process failed; the message ends with what it said last."""
+    settings: WorkerSettings
+    clock: ClockName
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests, and what they are served with."""
+    """Requests, with the policy and the memory that serve them."""
 
     name: str
     requests: tuple[tuple[float, int, int, int], ...]  # arrival_s, prompt, reasoning, answer
     policy: str
     numbers: dict[str, Any]  # of `PolicySettings`
-    kv_blocks: int  # that requests may have
+    kv_blocks: int  # for requests
 
     def timelines(self) -> list[Timeline]:
-        """The requests, to be filled in."""
+        """Empty timelines of the requests."""
         return [Timeline(at_s, Lengths(*lengths)) for at_s, *lengths in self.requests]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of a trace: seconds from the start of the trace, the engine's own times.
+    """One request of a trace, in seconds from the start of the trace.
 
-    Not the reader's: pacing would hide what is to be compared.
+    These are the engine's times. The reader's times would not do: pacing hides differences.
     """
 
     arrival_s: float
@@ -66,7 +60,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, timeline: Timeline) -> Served:
-        """From a finished request's timeline."""
+        """The times of a finished request."""
         assert timeline.finished_s is not None
         return cls(
             arrival_s=timeline.arrival_s,
@@ -94,7 +88,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a trace on a real engine."""
+    """One replay of a trace on a real engine."""
 
     requests: tuple[Served, ...]
     header: Header
@@ -102,44 +96,33 @@ class Replayed:
 
     @property
     def share(self) -> Share:
-        """How quiet the machine was, while the engine had work."""
+        """Share of the processor while the engine had work."""
         return Share(
             sum(step.wall_s for step in self.steps), sum(step.processor_s for step in self.steps)
         )
 
 
-class ReplayEngine:
-    """One real engine, in a process of its own. A context manager: it ends with the block."""
+class ReplayEngine(EngineProcess):
+    """One real engine in a process of its own, which ends with the ``with`` block."""
 
     def __init__(self, settings: WorkerSettings, clock: ClockName, core: int | None) -> None:
-        """:param core: to which the process is pinned; None: to none."""
+        """:param core: the core on which it runs; None: any."""
+        super().__init__("the engine", __name__, core=core)
         self._folder = tempfile.TemporaryDirectory(prefix="pascal-replay-")
-        self._log = Path(self._folder.name) / f"engine{SUFFIX}"
-        self._logged = 0  # steps, of those that were returned
-        settings = msgspec.structs.replace(settings, step_log=str(self._log))
-        self._command = [sys.executable, "-m", "bench.validation.replay_engine", "--clock", clock]
-        self._command += ["--settings", msgspec.json.encode(settings).decode()]
-        if core is not None:
-            self._command += ["--core", str(core)]
+        self._step_log = Path(self._folder.name) / f"engine{SUFFIX}"
+        self._logged = 0  # number of steps that were returned
+        settings = msgspec.structs.replace(settings, step_log=str(self._step_log))
+        self._start = Start(settings=settings, clock=clock)
 
-    def __enter__(self) -> ReplayEngine:
-        """Start it and wait until it can serve; :raises ReplayError: if it fails."""
-        self._errors = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=_ROOT,
-            env=one_threaded(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for who started it, who then ends it
-        )
+    def __enter__(self) -> Self:
+        """Start it and wait until it can serve; :raises ProcessFailed: if it fails."""
+        super().__enter__()
         try:
-            self._answer()
-            self._logged = len(read_step_log(self._log)[1])  # the warm-up's
+            self.send(self._start)
+            self.receive(bool)
+            self._logged = len(read_step_log(self._step_log)[1])  # the warm-up's
         except BaseException:
-            self._end()
+            self.__exit__(None, None, None)
             raise
         return self
 
@@ -150,62 +133,31 @@ class ReplayEngine:
         traceback: TracebackType | None,
     ) -> None:
         """End the process."""
-        self._end()
+        super().__exit__(kind, error, traceback)
+        self._folder.cleanup()
 
     def replay(self, trace: Trace) -> Replayed:
-        """Replay a trace to the end of its last request; :raises ReplayError: if that fails."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(msgspec.json.encode(trace).decode() + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: `_answer` says why
-        requests = msgspec.json.decode(self._answer(), type=tuple[Served, ...])
-        header, steps = read_step_log(self._log)  # complete: the engine is idle
+        """Replay a trace to the end of its last request; :raises ProcessFailed: if that fails."""
+        self.send(trace)
+        requests = self.receive(tuple[Served, ...])
+        header, steps = read_step_log(self._step_log)  # complete: the engine is idle
         new, self._logged = steps[self._logged :], len(steps)
         return Replayed(requests, header, new)
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(_MARK):
-                return line.removeprefix(_MARK)
-        self._process.wait()
-        self._errors.seek(0)
-        raise ReplayError(f"the engine failed: {self._errors.read()[-_LAST_WORDS:].strip()}")
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._errors.close()
-        self._folder.cleanup()
 
 
 # ---- in the process of the engine
 
 
-def main() -> None:
-    """Serve traces from standard input until it ends."""
-    parser = argparse.ArgumentParser(prog="python -m bench.validation.replay_engine")
-    parser.add_argument("--core", type=int)
-    parser.add_argument("--clock", choices=CLOCKS, required=True)
-    parser.add_argument("--settings", required=True, help="`WorkerSettings` as JSON")
-    arguments = parser.parse_args()
-    if arguments.core is not None:
-        os.sched_setaffinity(0, {arguments.core})
+def serve(messages: Iterator[bytes], send: Send) -> None:
+    """Start an engine by the first message, and replay the traces of all others."""
     from bench.policies.timed_engine import TimedEngine
 
-    settings = msgspec.json.decode(arguments.settings, type=WorkerSettings)
-    engine = TimedEngine(settings, clock_of(arguments.clock))
-    print(f"{_MARK}ready", flush=True)
-    for line in sys.stdin:
-        trace = msgspec.json.decode(line, type=Trace)
+    start = msgspec.json.decode(next(messages), type=Start)
+    engine = TimedEngine(start.settings, clock_of(start.clock))
+    send(True)
+    for message in messages:
+        trace = msgspec.json.decode(message, type=Trace)
         requests = trace.timelines()
         policy = PolicySettings.of({"policy": trace.policy} | trace.numbers)
         engine.run(policy, trace.kv_blocks, requests, requests)
-        replayed = [Served.of(timeline) for timeline in requests]
-        print(_MARK + msgspec.json.encode(replayed).decode(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        send([Served.of(timeline) for timeline in requests])

@@ -19,15 +19,15 @@ from workers.settings import WorkerSettings
 from workers.step_log import LoggedStep
 
 BATCHED_TOKENS = 2048  # of a step
-# Of the requests beside it: a calibration trace that follows another which ended too soon.
+# Requests of a further calibration trace, after one that ended too early, as a share of the first.
 _MORE = 0.25
 
 Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How much is run."""
+class Extent:
+    """Extent of a validation."""
 
     policy: str
     rounds: int
@@ -38,26 +38,26 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What real engines did."""
+    """Steps and requests of the real engines."""
 
-    traces: list[Trace]  # the judged
-    replays: dict[str, list[Replayed]]  # of the judged, by their names
-    # For each replay, what the other engine did: at the same time, if two shared the core.
+    traces: list[Trace]  # the compared ones
+    replays: dict[str, list[Replayed]]  # of the compared traces, by name
+    # For each replay, the steps of the other engine: at the same time, if two shared the core.
     calibration: dict[str, list[list[LoggedStep]]]
 
     @property
     def spells(self) -> list[list[LoggedStep]]:
-        """All calibration."""
+        """Steps of all calibration traces."""
         return [spell for spells in self.calibration.values() for spell in spells]
 
 
 def replay_rounds(
-    plan: Plan, settings: WorkerSettings, clock: ClockName, core: int | None, advance: Advance
+    extent: Extent, settings: WorkerSettings, clock: ClockName, core: int | None, advance: Advance
 ) -> Rounds:
-    """Calibration and judged traces, so that both see the same machine.
+    """Run calibration traces and compared traces, so that both see the same machine.
 
-    On the wall's clock they take turns. On the processor's two engines share the core, one for the
-    one and one for the other: what others do to the machine's speed happens to both at a time.
+    On the wall's clock they take turns. On the processor's clock two engines share the core, one
+    for each kind: changes in the machine's speed affect both at the same time.
     """
     assert settings.kv_blocks is not None
     assert settings.block_size is not None
@@ -66,11 +66,11 @@ def replay_rounds(
     calibration: dict[str, list[list[LoggedStep]]] = defaultdict(list)
     shared = clock == "processor"
     with (
-        ThreadPoolExecutor(2 if shared else 1) as pool,  # ends when the engines have
+        ThreadPoolExecutor(2 if shared else 1) as pool,  # outlives the engines
         ReplayEngine(settings, clock, core) as fitted,
         ReplayEngine(settings, clock, core) as real,
     ):
-        first = fitted.replay(burst(plan.policy, blocks, plan.seed))
+        first = fitted.replay(burst(extent.policy, blocks, extent.seed))
         roughly = fit_steps(first.steps, clock).times
 
         def trace(regime: Regime, requests: int, seed: int | str) -> Trace:
@@ -78,31 +78,31 @@ def replay_rounds(
                 regime,
                 roughly,
                 requests=requests,
-                policy=plan.policy,
+                policy=extent.policy,
                 block_size=settings.block_size or 0,
                 kv_blocks=blocks,
                 seed=seed,
             )
 
-        judged = [trace(regime, plan.requests, plan.seed) for regime in JUDGED]
-        for number in range(plan.rounds):
-            regimes = CALIBRATION[number // 2 % len(CALIBRATION)]  # each beside either engine
-            for regime, beside, mine in zip(regimes, JUDGED, judged, strict=True):
-                as_many = plan.requests * regime.running / beside.running
-                other = trace(regime, round(as_many), f"round {number} of {plan.seed}")
+        judged = [trace(regime, extent.requests, extent.seed) for regime in JUDGED]
+        for number in range(extent.rounds):
+            regimes = CALIBRATION[number // 2 % len(CALIBRATION)]  # each one with either engine
+            for regime, compared, this in zip(regimes, JUDGED, judged, strict=True):
+                requests = extent.requests * regime.running / compared.running
+                other = trace(regime, round(requests), f"round {number} of {extent.seed}")
                 calibrating = pool.submit(fitted.replay, other)
-                replaying = pool.submit(real.replay, mine)
+                replaying = pool.submit(real.replay, this)
                 steps = calibrating.result().steps
                 more = 0
-                while shared and not replaying.done():  # its whole time is to be seen
+                while shared and not replaying.done():  # observe its whole time
                     more += 1
-                    seed = f"{more} more in round {number} of {plan.seed}"
-                    steps += fitted.replay(trace(regime, 1 + int(_MORE * as_many), seed)).steps
+                    seed = f"{more} more in round {number} of {extent.seed}"
+                    steps += fitted.replay(trace(regime, 1 + int(_MORE * requests), seed)).steps
                 replayed = replaying.result()
-                replays[mine.name].append(replayed)
-                calibration[mine.name].append(during(steps, replayed.steps) if shared else steps)
-                advance(mine.name)
-            fitted, real = real, fitted  # in case one process is the faster one
+                replays[this.name].append(replayed)
+                calibration[this.name].append(during(steps, replayed.steps) if shared else steps)
+                advance(this.name)
+            fitted, real = real, fitted  # one process may be faster
     return Rounds(judged, replays, calibration)
 
 
@@ -114,8 +114,8 @@ def simulated(
 ) -> tuple[Served, ...]:
     """The same trace, scheduler, policy and memory, in virtual time.
 
-    :param slowdowns: of the machine, by `bench.validation.machine_speed`; None: it is as the
-    profile says.
+    :param slowdowns: of the machine, from `bench.validation.machine_speed`; None: its speed is
+        that of the profile.
     """
     from bench.simulator.cluster import Window, simulate
     from bench.simulator.scheduler_factory import InstanceSettings
@@ -132,7 +132,7 @@ def simulated(
         offload=False,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens or BATCHED_TOKENS,
-        leaps=slowdowns is None,  # else each step asks for itself, and once
+        leaps=slowdowns is None,  # otherwise each step must ask for its own time, once
     )
     arrivals = [Arrival(one.arrival_s, one.lengths) for one in trace.timelines()]
     run = simulate(numbers, 1, arrivals, Window(0.0, float("inf")))

@@ -1,10 +1,15 @@
 """From logged engine steps to the times of a device profile: a robust fit. Pure.
 
-A step is modelled as a sum: what a batch of so many decoding requests takes (a table, for on a CPU
-it is no line), their KV, and for steps that compute prompts or lost KV a constant, a part per token
-and attention. Huber's regression finds the shape, so that a step which was held up does not bend
-it. But a request waits for sums of steps, held up or not: so the whole is scaled until it adds up
-to what the steps took, the worst of them cut.
+A step is modelled as a sum of
+
+* the time of a batch with that number of decoding requests: a table, because on a CPU it is not
+  linear,
+* a time for each token of their KV,
+* in steps that compute prompts or lost KV: a constant, a time for each token, and attention.
+
+Huber's regression finds the shape, so that interrupted steps do not bend it. But a request waits
+for sums of steps, interrupted ones included. Therefore the whole model is scaled until it adds up
+to the measured total, in which the longest steps are capped at `_WORST` times the model.
 """
 
 from __future__ import annotations
@@ -13,6 +18,10 @@ import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from bench.policies.engine_clock import ClockName, Share
 from bench.reporting.errors import BenchmarkError
@@ -20,43 +29,45 @@ from workers.emulation.device import BatchTable, StepTimes
 from workers.step_log import LoggedStep
 
 LEAST_STEPS = 200
-_MOST_STEPS = 20_000  # more tell nothing new; they are thinned out evenly
+_MOST_STEPS = 20_000  # more do not improve the fit; every n-th is used
 _LEAST_AT_KNOT = 40  # steps between two knots of the table
 _ROUNDS = 12  # of reweighting; the weights hardly change after five
-_HUBER = 1.345  # deviations; 95% as efficient as least squares where nothing is held up
-_WORST = 5.0  # times the model: what is beyond is not the engine
+_HUBER = 1.345  # deviations; 95% as efficient as least squares without outliers
+_WORST = 5.0  # times the model; a longer step was not the engine's fault
 _NOTHING_S = 1e-12  # a profile's numbers are above 0
-_RIDGE = 1e-9  # keeps columns that never vary from dividing by 0
 _WINDOW = 50  # steps whose sum is judged
 
-_KV, _PREFILL, _PREFILL_TOKEN, _PREFILL_TOKEN2 = range(4)  # columns before those of the table
-_SCALES = (1e3, 1.0, 1e2, 1e5)  # of them, so that all are of a size
+# Of the columns before those of the table (KV, prefill, its tokens, its attention), so that all
+# are of a size.
+_SCALES = (1e3, 1.0, 1e2, 1e5)
+
+_Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 class FitError(BenchmarkError):
-    """The steps do not suffice; the message says what is missing."""
+    """The steps do not suffice for a fit; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What was found, and how well it describes the steps that it was fitted to."""
+    """Fitted times, and their errors on the same steps."""
 
     times: StepTimes
     steps: int
     median_error: float  # of a step, relative
     window_error: float  # of the sum of 50 successive steps, relative, mean
-    share: Share  # of the steps
+    share: Share  # of the processor, in the steps
 
 
 def seconds_of(step: LoggedStep, clock: ClockName) -> float:
-    """What a step took."""
+    """Measured time of a step."""
     return step.wall_s if clock == "wall" else step.processor_s
 
 
 def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
     """Fit the model to steps.
 
-    :raises FitError: if they are too few, or nobody decodes or nothing is prefilled in them.
+    :raises FitError: if they are too few, or none of them decodes or prefills.
     """
     stride = -(-len(steps) // _MOST_STEPS) or 1
     used = [step for step in steps[::stride] if seconds_of(step, clock) > 0.0]
@@ -67,12 +78,11 @@ def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
         raise FitError("no step that computes a prompt")
     took = [seconds_of(step, clock) for step in used]
     knots = _knots(step.decodes for step in used)
-    rows = [_row(step, knots) for step in used]
-    found = _not_negative(rows, took, len(_SCALES) + len(knots))
-    times = _times(found, knots)
+    values = _not_negative(_columns(used, knots), np.array(took))
+    times = _times(values, knots)
     modelled = [modelled_s(times, step) for step in used]
     whole = sum(min(t, _WORST * m) for t, m in zip(took, modelled, strict=True)) / sum(modelled)
-    times = _times([whole * value for value in found], knots)
+    times = _times(whole * values, knots)
     modelled = [modelled_s(times, step) for step in used]
     return Fit(
         times=times,
@@ -84,7 +94,7 @@ def fit_steps(steps: Sequence[LoggedStep], clock: ClockName) -> Fit:
 
 
 def modelled_s(times: StepTimes, step: LoggedStep) -> float:
-    """What a step should have taken."""
+    """Modelled time of a step."""
     return times.seconds(
         step.decodes, step.decode_kv_tokens, step.prefill_tokens, step.prefill_tokens2
     )
@@ -99,11 +109,11 @@ def _window_error(took: Sequence[float], modelled: Sequence[float]) -> float:
 
 
 def _knots(decodes: Iterable[int]) -> list[int]:
-    """Batch sizes of the table: closer where batches are small, none without enough steps."""
+    """Batch sizes of the table: denser for small batches, and only where there are enough steps."""
     sizes = sorted(size for size in decodes if size)
     wanted = sorted({round(1.5**power) for power in range(20)})
     knots: list[int] = []
-    since = 0  # where the last knot stands among the sizes
+    since = 0  # index of the last knot among the sizes
     for size in wanted:
         reached = sum(1 for other in sizes[since:] if other <= size)
         left = len(sizes) - since - reached
@@ -115,33 +125,26 @@ def _knots(decodes: Iterable[int]) -> list[int]:
     return knots
 
 
-def _row(step: LoggedStep, knots: Sequence[int]) -> list[tuple[int, float]]:
-    """The columns of a step that are not 0.
+def _columns(steps: Sequence[LoggedStep], knots: Sequence[int]) -> _Floats:
+    """The model's terms: a row for each step.
 
-    Those of the table are the first knot, and what each further one takes more than the one before.
+    Those of the table are the first knot, and what each further knot takes more than the one
+    before.
     """
-    row = [(_KV, step.decode_kv_tokens / _SCALES[_KV])]
-    if step.prefill_tokens:
-        row += [
-            (_PREFILL, 1.0),
-            (_PREFILL_TOKEN, step.prefill_tokens / _SCALES[_PREFILL_TOKEN]),
-            (_PREFILL_TOKEN2, step.prefill_tokens2 / _SCALES[_PREFILL_TOKEN2]),
-        ]
-    first = len(_SCALES)
-    row.append((first, 1.0))
-    for index, (low, high) in enumerate(itertools.pairwise(knots), start=first + 1):
-        if step.decodes <= low:
-            break
-        row.append((index, min(1.0, (step.decodes - low) / (high - low))))
-    return row
+    decodes, kv, prefill, prefill2 = np.array(
+        [(s.decodes, s.decode_kv_tokens, s.prefill_tokens, s.prefill_tokens2) for s in steps],
+        dtype=np.float64,
+    ).T
+    others = np.column_stack((kv, prefill > 0, prefill, prefill2)) / _SCALES
+    table = [np.clip((decodes - a) / (b - a), 0.0, 1.0) for a, b in itertools.pairwise(knots)]
+    return np.column_stack((others, np.ones(len(steps)), *table))
 
 
-def _times(values: Sequence[float], knots: Sequence[int]) -> StepTimes:
+def _times(values: _Floats, knots: Sequence[int]) -> StepTimes:
     kv, prefill, token, token2 = (
-        max(_NOTHING_S * 1e-3, value / scale)
-        for value, scale in zip(values[: len(_SCALES)], _SCALES, strict=True)
+        max(_NOTHING_S * 1e-3, float(value)) for value in values[: len(_SCALES)] / np.array(_SCALES)
     )
-    table = tuple(itertools.accumulate(values[len(_SCALES) :]))
+    table = tuple(np.cumsum(values[len(_SCALES) :]).tolist())
     return StepTimes(
         base_s=table[0],
         per_request_s=max(_NOTHING_S, _slope(knots, table)),
@@ -154,64 +157,32 @@ def _times(values: Sequence[float], knots: Sequence[int]) -> StepTimes:
 
 
 def _slope(knots: Sequence[int], table: Sequence[float]) -> float:
-    """Of the whole table: with it batches beyond the last knot go on."""
+    """Slope of the whole table, used for batches beyond the last knot."""
     return (table[-1] - table[0]) / (knots[-1] - knots[0]) if len(knots) > 1 else 0.0
 
 
 # ---- regression
 
 
-_Row = Sequence[tuple[int, float]]
-
-
-def _not_negative(rows: Sequence[_Row], took: Sequence[float], width: int) -> list[float]:
-    """Nothing saves time: leave out the columns that would, one after another."""
-    without: set[int] = set()
+def _not_negative(columns: _Floats, took: _Floats) -> _Floats:
+    """Coefficients of at least 0: columns with negative ones are removed, one after another."""
+    kept = list(range(columns.shape[1]))
     while True:
-        kept = [[(c, x) for c, x in row if c not in without] for row in rows]
-        found = _huber(kept, took, width)
-        worst = min(range(width), key=found.__getitem__)
-        if found[worst] >= 0.0:
-            return found
-        without.add(worst)
+        values = np.zeros(columns.shape[1])
+        values[kept] = _huber(columns[:, kept], took)
+        worst = int(np.argmin(values))
+        if values[worst] >= 0.0:
+            return values
+        kept.remove(worst)
 
 
-def _huber(rows: Sequence[_Row], took: Sequence[float], width: int) -> list[float]:
-    """Huber's regression, by least squares with weights that follow from the residuals."""
-    weights = [1.0] * len(rows)
-    found = [0.0] * width
+def _huber(columns: _Floats, took: _Floats) -> _Floats:
+    """Huber's regression: least squares with weights that follow from the residuals."""
+    weights, values = np.ones(len(took)), np.zeros(columns.shape[1])
     for _ in range(_ROUNDS):
-        found = _least_squares(rows, took, weights, width)
-        residuals = [
-            abs(t - sum(found[c] * x for c, x in row)) for row, t in zip(rows, took, strict=True)
-        ]
-        scale = max(1e-9, 1.4826 * statistics.median(residuals))  # of a normal distribution
-        weights = [min(1.0, _HUBER * scale / max(r, 1e-12)) for r in residuals]
-    return found
-
-
-def _least_squares(
-    rows: Sequence[_Row], took: Sequence[float], weights: Sequence[float], width: int
-) -> list[float]:
-    """Normal equations, solved by elimination with pivoting."""
-    matrix = [[0.0] * (width + 1) for _ in range(width)]
-    for row, t, weight in zip(rows, took, weights, strict=True):
-        for c, x in row:
-            line, wx = matrix[c], weight * x
-            for other, y in row:
-                line[other] += wx * y
-            line[width] += wx * t
-    for c in range(width):
-        matrix[c][c] += _RIDGE * (matrix[c][c] + 1.0)
-    for c in range(width):
-        pivot = max(range(c, width), key=lambda r, c=c: abs(matrix[r][c]))  # type: ignore[misc]
-        matrix[c], matrix[pivot] = matrix[pivot], matrix[c]
-        for below in matrix[c + 1 :]:
-            if factor := below[c] / matrix[c][c]:
-                for index in range(c, width + 1):
-                    below[index] -= factor * matrix[c][index]
-    found = [0.0] * width
-    for c in reversed(range(width)):
-        rest = sum(matrix[c][k] * found[k] for k in range(c + 1, width))
-        found[c] = (matrix[c][width] - rest) / matrix[c][c]
-    return found
+        root = np.sqrt(weights)
+        values = np.linalg.lstsq(columns * root[:, None], took * root, rcond=None)[0]
+        residuals = np.abs(took - columns @ values)
+        scale = max(1e-9, 1.4826 * float(np.median(residuals)))  # of a normal distribution
+        weights = np.minimum(1.0, _HUBER * scale / np.maximum(residuals, 1e-12))
+    return values

@@ -1,13 +1,13 @@
-"""Arrivals as the sum of clients, each with its own rate, its own bursts and its own lengths.
+"""Arrivals as the sum of clients, each with its own rate, bursts and lengths.
 
 The model is ServeGen's (Xiang et al., NSDI '26): within a window of time the gaps between a
-client's requests are independent, Gamma or Weibull distributed. Pure but for the seeds. It must not
-know where the clients come from.
+client's requests are independent, with a Gamma or Weibull distribution. Pure: all randomness comes
+from seeds. It must not know where the clients come from.
 
-Rates change between windows by the client's own clock: a gap is drawn with mean 1 and used up at
-the window's rate. Rates are then exact, across windows too, and another rate stretches each
-client's gaps and keeps their spread, as ServeGen does. The first gap is the rest of one that was
-under way at time 0, for otherwise all bursty clients would begin with a burst.
+A gap is drawn with mean 1 and consumed at the rate of the current window. This makes rates exact,
+also across windows. Another rate stretches each client's gaps and keeps their spread, as in
+ServeGen. The first gap is the rest of one that was in progress at time 0. Otherwise all bursty
+clients would begin with a burst.
 """
 
 from __future__ import annotations
@@ -26,60 +26,60 @@ from bench.workloads.lengths import Lengths, LengthSource
 
 Family = Literal["Gamma", "Weibull"]
 
-# A Weibull shape below makes gaps that overflow; none that is measured comes near it.
+# A smaller Weibull shape makes gaps that overflow; measured shapes are far above it.
 LEAST_SHAPE = 0.01
 MOST_SHAPE = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a client behaves from a time on, until its next window."""
+    """Behaviour of a client from a time on, until its next window."""
 
     start_s: float
     rate: float  # requests per second; 0: silent
     family: Family
-    shape: float  # below 1: in bursts
+    shape: float  # below 1: bursts
     lengths: LengthSource
 
-    def gap(self, chance: random.Random) -> float:
-        """Between two requests, with mean 1."""
+    def gap(self, rng: random.Random) -> float:
+        """A gap between two requests, with mean 1."""
         match self.family:
             case "Gamma":
-                return chance.gammavariate(self.shape, 1 / self.shape)
+                return rng.gammavariate(self.shape, 1 / self.shape)
             case "Weibull":
-                return chance.weibullvariate(1 / math.gamma(1 + 1 / self.shape), self.shape)
+                return rng.weibullvariate(1 / math.gamma(1 + 1 / self.shape), self.shape)
             case _:
                 assert_never(self.family)
 
-    def rest(self, chance: random.Random) -> float:
-        """From a time chosen blindly to the next request, in mean gaps.
+    def rest(self, rng: random.Random) -> float:
+        """Time from a random moment to the next request, in mean gaps.
 
-        Long gaps are met more often: the gap that is met has the density ``x f(x)``.
+        A random moment falls more often into a long gap: its gap has the density ``x f(x)``.
         """
         match self.family:
             case "Gamma":
-                met = chance.gammavariate(self.shape + 1, 1 / self.shape)
+                met = rng.gammavariate(self.shape + 1, 1 / self.shape)
             case "Weibull":
-                power = chance.gammavariate(1 + 1 / self.shape, 1.0)
+                power = rng.gammavariate(1 + 1 / self.shape, 1.0)
                 met = power ** (1 / self.shape) / math.gamma(1 + 1 / self.shape)
             case _:
                 assert_never(self.family)
-        return met * chance.random()
+        return met * rng.random()
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One who sends requests."""
+    """A sender of requests."""
 
     name: str
     windows: tuple[Window, ...]  # by start, the first at the mixture's start
 
 
 class ClientMixture:
-    """Clients over a span of time, which begins anew when it is over."""
+    """Clients over a span of time, which repeats without end."""
 
     def __init__(self, clients: tuple[Client, ...], start_s: float, end_s: float) -> None:
-        """:raises ValueError: if nobody sends anything, or the windows do not fit the span."""
+        """:raises ValueError: if no client sends anything, or the windows do not fit the span."""
         for client in clients:
             starts = [window.start_s for window in client.windows]
             if not starts or starts[0] != start_s or starts[-1] >= end_s:
@@ -89,7 +89,7 @@ class ClientMixture:
         self.clients = clients
         self.start_s = start_s
         self.end_s = end_s
-        # What the mean rate and the draw of lengths need: every window with its requests.
+        # Every window with its number of requests, for the mean rate and the draw of lengths.
         sent = [
             (window.lengths, window.rate * (until_s - window.start_s))
             for client in clients
@@ -102,23 +102,23 @@ class ClientMixture:
 
     @property
     def rate(self) -> float:
-        """Requests per second of all clients, in the mean over the span."""
+        """Requests per second of all clients, on average over the span."""
         return self._cumulative[-1] / (self.end_s - self.start_s)
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return max(source.longest_output for source in self._sources)
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request of a client that is drawn by its requests."""
-        index = bisect_right(self._cumulative, chance.random() * self._cumulative[-1])
-        return self._sources[min(index, len(self._sources) - 1)].draw(chance)
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw a client by its number of requests, and one of its requests."""
+        index = bisect_right(self._cumulative, rng.random() * self._cumulative[-1])
+        return self._sources[min(index, len(self._sources) - 1)].draw(rng)
 
     def arrivals(self, rate: float | None, seed: int | str) -> Iterator[Arrival]:
-        """All clients' requests without end, by time from 0.
+        """The requests of all clients without end, by time from 0.
 
-        :param rate: of all clients per second, in the mean over the span; None: as they are.
+        :param rate: of all clients per second, on average over the span; None: their own.
         """
         scale = 1.0 if rate is None else rate / self.rate
         streams = [
@@ -128,35 +128,35 @@ class ClientMixture:
         ]
         return heapq.merge(*streams, key=lambda arrival: arrival.at_s)
 
-    def _requests(self, client: Client, scale: float, chance: random.Random) -> Iterator[Arrival]:
+    def _requests(self, client: Client, scale: float, rng: random.Random) -> Iterator[Arrival]:
         span_s = self.end_s - self.start_s
-        turn_s = 0.0  # start of this turn of the span, from time 0
+        lap_s = 0.0  # start of this repetition of the span, from time 0
         sent = sum((end_s - w.start_s) * w.rate for w, end_s in _spans(client, self.end_s)) * scale
         active = next(window for window in client.windows if window.rate > 0)
-        left = active.rest(chance)  # of the gap to the next request, in mean gaps
+        left = active.rest(rng)  # of the gap to the next request, in mean gaps
         while True:
-            # Gaps of a law with a long tail outlast thousands of turns: not one by one.
-            turns, left = divmod(left, sent)
-            turn_s += turns * span_s
+            # A gap of a long-tailed distribution may span thousands of laps: skip them at once.
+            laps, left = divmod(left, sent)
+            lap_s += laps * span_s
             for window, until_s in _spans(client, self.end_s):
                 now = window.start_s
                 rate = window.rate * scale
                 while rate > 0 and left <= (until_s - now) * rate:
                     now += left / rate
-                    at_s = turn_s + now - self.start_s
-                    yield Arrival(at_s, window.lengths.draw(chance), client.name)
-                    left = window.gap(chance)
+                    at_s = lap_s + now - self.start_s
+                    yield Arrival(at_s, window.lengths.draw(rng), client.name)
+                    left = window.gap(rng)
                 left -= (until_s - now) * rate
-            turn_s += span_s
+            lap_s += span_s
 
     def between(self, start_s: float, end_s: float) -> ClientMixture:
         """The same clients over a part of the span.
 
-        :raises ValueError: if it is no part of the span, or nobody sends anything in it.
+        :raises ValueError: if it is not a part of the span, or no client sends anything in it.
         """
         if not self.start_s <= start_s < end_s <= self.end_s:
             raise ValueError(
-                f"{start_s:g}-{end_s:g} is no part of {self.start_s:g}-{self.end_s:g} s"
+                f"{start_s:g}-{end_s:g} is not part of {self.start_s:g}-{self.end_s:g} s"
             )
         cut = (
             Client(

@@ -1,10 +1,10 @@
-"""``python -m bench.workloads NAME|FILE``: what a workload is like, before it is put on anything.
+"""``python -m bench.workloads NAME|FILE``: rates, bursts and lengths of a workload.
 
     python -m bench.workloads servegen-r1 --rate 4
     python -m bench.workloads AzureLLMInferenceTrace_conv.csv --split servegen-r1
     python -m bench.workloads data/reason/deepseek-r1 --between 79200-80400
 
-Decides which figures describe requests to come. Arithmetic but for `main`, which prints.
+Decides which numbers describe a workload. Pure, except for `main`, which prints.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ T = TypeVar("T")
 COUNT = 10_000  # requests that are drawn from a workload without end
 SHARES = (0.01, 0.1, 0.5, 0.9, 0.95, 0.99)
 
-_COUNTED_S = (1.0, 10.0)  # how far apart bursts are looked for
+_COUNTED_S = (1.0, 10.0)  # widths of the intervals in which bursts are counted
 _PROGRESS_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class LengthFigures:
-    """Of one kind of tokens."""
+class LengthSummary:
+    """Lengths of one kind, in tokens."""
 
     mean: float
     least: int
@@ -50,27 +50,27 @@ class LengthFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Of some requests."""
+class Description:
+    """Arrivals and lengths of some requests."""
 
     requests: int
     span_s: float  # from the first to the last
-    clients: int  # that are known; 0: nobody says who sent what
-    rate: float | None  # per second; None: they span no time
+    clients: int  # 0 if senders are unknown
+    rate: float | None  # per second; None if they span no time
     gap_cv: float | None  # standard deviation of the gaps in mean gaps; 1 for Poisson arrivals
     dispersion: dict[float, float | None]  # by seconds counted: variance of counts in mean counts
-    lengths: dict[str, LengthFigures]  # prompt, reasoning, answer, output
+    lengths: dict[str, LengthSummary]  # prompt, reasoning, answer, output
 
 
-def figures(arrivals: Sequence[Arrival]) -> Figures:
-    """:raises ValueError: if there are none."""
+def describe(arrivals: Sequence[Arrival]) -> Description:
+    """Describe requests, sorted by time; :raises ValueError: if there are none."""
     if not arrivals:
         raise ValueError("no requests to describe")
     times = [arrival.at_s - arrivals[0].at_s for arrival in arrivals]
     gaps = [b - a for a, b in pairwise(times)]
     span_s = times[-1]
     drawn = [arrival.lengths for arrival in arrivals]
-    return Figures(
+    return Description(
         requests=len(arrivals),
         span_s=span_s,
         clients=len({arrival.client for arrival in arrivals} - {None}),
@@ -78,27 +78,27 @@ def figures(arrivals: Sequence[Arrival]) -> Figures:
         gap_cv=statistics.pstdev(gaps) / statistics.fmean(gaps) if span_s > 0 else None,
         dispersion={width_s: _dispersion(times, width_s) for width_s in _COUNTED_S},
         lengths={
-            "prompt": _length_figures([each.prompt for each in drawn]),
-            "reasoning": _length_figures([each.reasoning for each in drawn]),
-            "answer": _length_figures([each.answer for each in drawn]),
-            "output": _length_figures([each.reasoning + each.answer for each in drawn]),
+            "prompt": _length_summary([each.prompt for each in drawn]),
+            "reasoning": _length_summary([each.reasoning for each in drawn]),
+            "answer": _length_summary([each.answer for each in drawn]),
+            "output": _length_summary([each.reasoning + each.answer for each in drawn]),
         },
     )
 
 
 def _dispersion(times: Sequence[float], width_s: float) -> float | None:
-    """Of the whole intervals only; None if there are fewer than two."""
+    """Variance over mean of counts in whole intervals; None if there are fewer than two."""
     intervals = int(times[-1] / width_s)
     if intervals < 2:
         return None
-    # By those that are not empty: a rare workload has more intervals than memory has room for.
+    # Only intervals that are not empty: a sparse workload has too many others to store.
     counts = Counter(int(time_s / width_s) for time_s in times)
     del counts[intervals]
     mean = counts.total() / intervals
     return sum(count * count for count in counts.values()) / intervals / mean - mean
 
 
-def _length_figures(tokens: list[int]) -> LengthFigures:
+def _length_summary(tokens: list[int]) -> LengthSummary:
     tokens = sorted(tokens)
     if len(tokens) == 1:
         at = dict.fromkeys(SHARES, float(tokens[0]))
@@ -106,11 +106,11 @@ def _length_figures(tokens: list[int]) -> LengthFigures:
         last = len(tokens) - 1
         law = Quantiles(tuple(index / last for index in range(len(tokens))), tuple(tokens))
         at = {share: law.at(share) for share in SHARES}
-    return LengthFigures(statistics.fmean(tokens), tokens[0], tuple(at.values()), tokens[-1])
+    return LengthSummary(statistics.fmean(tokens), tokens[0], tuple(at.values()), tokens[-1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """:return: the exit status."""
+    """Print the description; :return: the exit status."""
     args = _parser().parse_args(argv)
     try:
         described = _described(args)
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _described(args: argparse.Namespace) -> tuple[Workload, Figures]:
+def _described(args: argparse.Namespace) -> tuple[Workload, Description]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
     shown = console.is_terminal
@@ -147,12 +147,12 @@ def _described(args: argparse.Namespace) -> tuple[Workload, Figures]:
             rate = None if workload.finite else 1.0
         arrivals = workload.arrivals(rate, args.seed, burstiness=args.burstiness)
         count = args.count or (None if workload.finite else COUNT)
-        found: list[Arrival] = []
+        drawn: list[Arrival] = []
         for arrival in islice(arrivals, count):
-            found.append(arrival)
-            if len(found) % _PROGRESS_EVERY == 0:
-                progress.update(task, description=f"{args.source}: {len(found)} requests")
-        return workload, figures(found)
+            drawn.append(arrival)
+            if len(drawn) % _PROGRESS_EVERY == 0:
+                progress.update(task, description=f"{args.source}: {len(drawn)} requests")
+        return workload, describe(drawn)
 
 
 def _part(workload: Workload, start_s: float, end_s: float) -> Workload:
@@ -165,25 +165,25 @@ def _part(workload: Workload, start_s: float, end_s: float) -> Workload:
     return of_clients(workload.name, part, f"{workload.description}, {start_s:g}-{end_s:g} s")
 
 
-def _print(workload: Workload, found: Figures) -> None:
+def _print(workload: Workload, of_all: Description) -> None:
     console = wide_console(columns=100)
     console.print(f"{workload.name}: {workload.description}", highlight=False, markup=False)
-    facts = [f"{found.requests} requests over {found.span_s:.1f} s"]
-    if found.rate is not None:
-        facts.append(f"{found.rate:.4g} per second")
-    if found.gap_cv is not None:
-        facts.append(f"CV of gaps {found.gap_cv:.2f}")
-    for width_s, dispersion in found.dispersion.items():
+    facts = [f"{of_all.requests} requests over {of_all.span_s:.1f} s"]
+    if of_all.rate is not None:
+        facts.append(f"{of_all.rate:.4g} per second")
+    if of_all.gap_cv is not None:
+        facts.append(f"CV of gaps {of_all.gap_cv:.2f}")
+    for width_s, dispersion in of_all.dispersion.items():
         if dispersion is not None:
             facts.append(f"dispersion of counts in {width_s:g} s {dispersion:.2f}")
-    if found.clients:
-        facts.append(f"{found.clients} clients")
+    if of_all.clients:
+        facts.append(f"{of_all.clients} clients")
     console.print(", ".join(facts), highlight=False, markup=False)
     table = Table(box=box.SIMPLE)
     headings = ("tokens", "mean", "least", *(f"p{share * 100:g}" for share in SHARES), "most")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "tokens" else "right")
-    for name, of in found.lengths.items():
+    for name, of in of_all.lengths.items():
         numbers = (of.mean, of.least, *of.quantiles, of.most)
         table.add_row(name, *(f"{number:.0f}" for number in numbers))
     console.print(table)
@@ -191,47 +191,50 @@ def _print(workload: Workload, found: Figures) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.workloads", description="What a workload is like."
+        prog="python -m bench.workloads", description="Rates, bursts and lengths of a workload."
     )
     add = parser.add_argument
     add(
         "source",
         metavar="NAME|FILE",
         help=f"{', '.join(NAMES)}; or a trace ({', '.join(FORMATS)}), a table of clients, or a "
-        "folder of ServeGen's",
+        "folder of ServeGen",
     )
     add(
         "--rate",
         type=_reads(_positive),
         metavar="RATE",
-        help="arrivals per second; inf: all at once (default: the workload's own, else 1)",
+        help="arrivals per second; inf: all at once (default: the workload's own rate, or 1)",
     )
-    add("--seed", type=int, default=0, help="of everything that is drawn (default %(default)s)")
+    add("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     add(
         "--burstiness",
         type=_reads(_positive),
         default=1.0,
-        help="shape of gamma-distributed gaps; 1: Poisson arrivals (default %(default)s)",
+        help="shape of gamma-distributed gaps; 1: Poisson arrivals (default: %(default)s)",
     )
     add(
         "--count",
         type=_reads(_count),
         metavar="N",
-        help=f"requests to read or draw (default: a whole trace, else {COUNT})",
+        help=f"requests to read or draw (default: a whole trace, or {COUNT})",
     )
-    add("--format", default="auto", help=f"auto, {', '.join(FORMATS)} (default %(default)s)")
-    add("--split", help="what is reasoning in a trace that does not say: none, servegen-r1, 4:1")
+    add("--format", default="auto", help=f"auto, {', '.join(FORMATS)} (default: %(default)s)")
+    add(
+        "--split",
+        help="share of reasoning in outputs, for a trace without it: none, servegen-r1, 4:1",
+    )
     add(
         "--between",
         type=_reads(_range),
         metavar="START-END",
-        help="only these seconds of the clients' day",
+        help="only these seconds of the clients' time",
     )
     return parser
 
 
 def _reads(read: Callable[[str], T]) -> Callable[[str], T]:
-    """As an argparse type whose error says what is wrong."""
+    """For argparse: the message of a ValueError becomes the error of the flag."""
 
     def checked(text: str) -> T:
         try:
@@ -257,10 +260,10 @@ def _count(text: str) -> int:
 
 def _range(text: str) -> tuple[float, float]:
     start, _, end = text.partition("-")
-    found = _number(start), _number(end)
-    if not all(map(math.isfinite, found)):
+    bounds = _number(start), _number(end)
+    if not all(map(math.isfinite, bounds)):
         raise ValueError(f"{text!r} is not START-END, in seconds")
-    return found
+    return bounds
 
 
 def _number(text: str) -> float:

@@ -1,7 +1,7 @@
-"""Distributions that come as tables: quantiles, and probabilities of values.
+"""Distributions given as tables: quantiles, or probabilities of values.
 
-Pure but for the random generator that is passed in, and the reading of tables that the project
-ships (bench/workloads/tables). It must not know what the values mean.
+Pure, except for the random generator that is passed in, and that it reads the tables which the
+project ships (bench/workloads/tables). It must not know the meaning of the values.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TABLES = Path(__file__).parent / "tables"
 
 
 class Distribution(Protocol):
-    """Of one number."""
+    """A distribution of one number."""
 
-    def draw(self, chance: random.Random) -> float:
-        """One number."""
+    def draw(self, rng: random.Random) -> float:
+        """Draw one number."""
 
     @property
     def most(self) -> float:
@@ -35,10 +35,10 @@ class Quantiles:
     """A distribution from its quantiles, linear between them."""
 
     shares: tuple[float, ...]  # from 0 to 1, rising
-    values: tuple[float, ...]  # of each share, never falling
+    values: tuple[float, ...]  # one for each share, never falling
 
     def __post_init__(self) -> None:
-        """:raises ValueError: if these are no quantiles."""
+        """:raises ValueError: if these are not quantiles."""
         shares, values = self.shares, self.values
         if len(shares) != len(values) or len(shares) < 2:
             raise ValueError("needs two quantiles or more, with a value each")
@@ -54,9 +54,9 @@ class Quantiles:
         part = (share - low) / (high - low)
         return self.values[index - 1] + part * (self.values[index] - self.values[index - 1])
 
-    def draw(self, chance: random.Random) -> float:
-        """One number."""
-        return self.at(chance.random())
+    def draw(self, rng: random.Random) -> float:
+        """Draw one number."""
+        return self.at(rng.random())
 
     @property
     def most(self) -> float:
@@ -77,14 +77,14 @@ class Probabilities:
 
         :raises ValueError: if one is negative or all are 0.
         """
-        found = sorted((value, p) for value, p in probabilities.items() if p != 0)
-        if not found or not all(0 < p < float("inf") for _, p in found):
+        pairs = sorted((value, p) for value, p in probabilities.items() if p != 0)
+        if not pairs or not all(0 < p < float("inf") for _, p in pairs):
             raise ValueError("probabilities must be positive and finite, not all 0")
-        return cls(tuple(value for value, _ in found), tuple(accumulate(p for _, p in found)))
+        return cls(tuple(value for value, _ in pairs), tuple(accumulate(p for _, p in pairs)))
 
-    def draw(self, chance: random.Random) -> float:
-        """One number."""
-        return self.at(chance.random())
+    def draw(self, rng: random.Random) -> float:
+        """Draw one number."""
+        return self.at(rng.random())
 
     def at(self, share: float) -> float:
         """The quantile of ``share``, from 0 to 1."""
@@ -92,7 +92,7 @@ class Probabilities:
         return self.values[min(index, len(self.values) - 1)]
 
     def probabilities(self) -> dict[float, float]:
-        """By value; they sum to 1."""
+        """Probabilities by value; they sum to 1."""
         total = self.cumulative[-1]
         steps = (high - low for low, high in pairwise((0.0, *self.cumulative)))
         return {value: step / total for value, step in zip(self.values, steps, strict=True)}
@@ -104,15 +104,15 @@ class Probabilities:
 
 
 def read_quantiles(path: Path, *columns: str) -> list[Quantiles]:
-    """Columns of a table with the quantiles' shares in the column ``q``.
+    """Columns of a table whose column ``q`` holds the shares of the quantiles.
 
-    :raises TraceError: if it cannot be read, or a column holds no quantiles.
+    :raises TraceError: if it cannot be read, or a column does not hold quantiles.
     """
     return quantiles_of(list(rows(path)), path, *columns)
 
 
 def quantiles_of(table: list[Row], path: Path, *columns: str) -> list[Quantiles]:
-    """As `read_quantiles`, from rows of ``path`` that have been read."""
+    """As `read_quantiles`, from the rows of ``path``."""
     shares = tuple(row.number("q", 0, 1) for row in table)
     found = []
     for column in columns:

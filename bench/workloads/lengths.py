@@ -1,10 +1,10 @@
-"""How long requests are: joint distributions of prompt, reasoning and answer lengths, in tokens.
+"""Joint distributions of prompt, reasoning and answer lengths, in tokens.
 
-Pure but for the random generator that is passed in. It must not know when requests come.
+Pure, except for the random generator that is passed in. It must not know when requests arrive.
 
-Means are the paper's ("The paper's evaluation"); their spread is not published, so it is our
-choice: log-normal, as output lengths of reasoning models are in public traces, with the
-correlation of long thoughts and long answers. docs/workloads.md has every choice with its reason.
+Means are the paper's ("The paper's evaluation"). Their spread is not published, so it is our
+choice: log-normal, like output lengths of reasoning models in public traces, with correlated
+reasoning and answers. docs/reference/workloads.md gives a reason for every choice.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class Lengths:
     """Tokens of one request."""
 
     prompt: int
-    reasoning: int  # with the end-of-thinking token
+    reasoning: int  # with the end-of-reasoning token
     answer: int
 
 
 class LengthSource(Protocol):
-    """Where lengths come from, such as `LengthModel`."""
+    """A source of lengths, such as `LengthModel`."""
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +56,15 @@ class LengthModel:
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return self.reasoning_most + self.answer_most
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        z = chance.gauss(0.0, 1.0)
-        own = chance.gauss(0.0, 1.0)
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        z = rng.gauss(0.0, 1.0)
+        own = rng.gauss(0.0, 1.0)
         with_z = self.correlation * z + math.sqrt(1 - self.correlation**2) * own
-        prompt = self.prompt_median * math.exp(self.prompt_sigma * chance.gauss(0.0, 1.0))
+        prompt = self.prompt_median * math.exp(self.prompt_sigma * rng.gauss(0.0, 1.0))
         reasoning = _log_normal(self.reasoning_mean, self.reasoning_sigma, z)
         answer = _log_normal(self.answer_mean, self.answer_sigma, with_z)
         return Lengths(
@@ -76,7 +76,7 @@ class LengthModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatioModel:
-    """Log-normal thoughts, and answers that are shorter by a factor drawn evenly from a range."""
+    """Log-normal reasoning, and answers shorter by a factor drawn evenly from a range."""
 
     prompt_median: float
     prompt_sigma: float
@@ -89,15 +89,15 @@ class RatioModel:
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return self.reasoning_most + max(16, round(self.reasoning_most / self.ratio_least))
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        prompt = self.prompt_median * math.exp(self.prompt_sigma * chance.gauss(0.0, 1.0))
-        drawn = _log_normal(self.reasoning_mean, self.reasoning_sigma, chance.gauss(0.0, 1.0))
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        prompt = self.prompt_median * math.exp(self.prompt_sigma * rng.gauss(0.0, 1.0))
+        drawn = _log_normal(self.reasoning_mean, self.reasoning_sigma, rng.gauss(0.0, 1.0))
         reasoning = _clipped(drawn, 32, self.reasoning_most)
-        ratio = chance.uniform(self.ratio_least, self.ratio_most)
+        ratio = rng.uniform(self.ratio_least, self.ratio_most)
         return Lengths(
             prompt=_clipped(prompt, 8, self.prompt_most),
             reasoning=reasoning,
@@ -115,14 +115,14 @@ class SharedLengths:
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return max(2, round(self.output.most))
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        prompt = round(self.prompt.draw(chance))
-        output = round(self.output.draw(chance))
-        return divided(prompt, output, output * self.share.draw(chance))
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        prompt = round(self.prompt.draw(rng))
+        output = round(self.output.draw(rng))
+        return divided(prompt, output, output * self.share.draw(rng))
 
 
 class Mixed:
@@ -135,20 +135,20 @@ class Mixed:
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return max(source.longest_output for source in self._sources)
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        (source,) = chance.choices(self._sources, cum_weights=self._cumulative)
-        return source.draw(chance)
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        (source,) = rng.choices(self._sources, cum_weights=self._cumulative)
+        return source.draw(rng)
 
 
 def divided(prompt: int, output: int, reasoning: float) -> Lengths:
-    """A request with that much of its output reasoning.
+    """A request of whose output ``reasoning`` tokens are reasoning.
 
-    Both phases get at least a token: reasoning ends with the end-of-thinking token, and a request
-    without an answer has no reader. Only an output of less than two tokens grows by that.
+    Both phases get at least one token: reasoning ends with the end-of-reasoning token, and a
+    request without an answer has no reader. This lengthens an output of less than two tokens.
 
     :param output: reasoning and answer together, in tokens.
     """
@@ -157,7 +157,7 @@ def divided(prompt: int, output: int, reasoning: float) -> Lengths:
     return Lengths(prompt=max(1, prompt), reasoning=thought, answer=output - thought)
 
 
-# Prompts: quantiles of the benchmark's own questions (31 tokens at the median, 99 in the mean).
+# Prompts follow quantiles of the benchmark's questions: median 31 tokens, mean 99.
 ARENA_HARD = LengthModel(
     prompt_median=31,
     prompt_sigma=1.5,
@@ -168,8 +168,7 @@ ARENA_HARD = LengthModel(
     correlation=0.45,
 )
 
-# The same spread and correlation: nothing else is known. Prompts: 22 tokens at the median, 36 in
-# the mean.
+# Spread and correlation are not known, so they are the same. Prompts: median 22 tokens, mean 36.
 ALPACA_EVAL = LengthModel(
     prompt_median=22,
     prompt_sigma=1.0,
@@ -180,9 +179,9 @@ ALPACA_EVAL = LengthModel(
     correlation=0.45,
 )
 
-# Problems in the manner of MATH-500 and of GPQA: the paper has only the ratio of their reasoning to
-# their answers. Lengths are our choice; for GPQA guided by public measurements of another model.
-# Prompts: 50 tokens at the median, 71 in the mean, as MATH-500's.
+# Problems like those of MATH-500 and GPQA. The paper gives only the ratio of reasoning to answer;
+# lengths are our choice, for GPQA guided by public measurements of another model.
+# Prompts, as in MATH-500: median 50 tokens, mean 71.
 MATH_500 = RatioModel(
     prompt_median=50,
     prompt_sigma=0.83,

@@ -1,9 +1,9 @@
 """``python -m bench.workloads.make_servegen_tables FOLDER``: makes the ServeGen tables.
 
-FOLDER is ``data/reason/deepseek-r1`` of a ServeGen checkout. Decides which part of the published
-day the project ships: the clients of its busiest 20 minutes, window by window, each with the
-quantiles of its lengths, and over the whole day the share of outputs that is reasoning. It must not
-know how the tables are used.
+FOLDER is ``data/reason/deepseek-r1`` of a ServeGen checkout. This module decides which part of the
+published day the project ships. It takes the clients of the busiest 20 minutes, window by window,
+each with the quantiles of its lengths, and the share of reasoning in outputs over the whole day. It
+must not know how the tables are used.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bench.workloads.table_reader import TraceError
 
 START_S, END_S = 79_200.0, 80_400.0
 
-# More of them in the tail: a few long requests are much of the mean.
+# More of them in the tail: a few long requests make up much of the mean.
 SHARES = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """:return: the exit status."""
+    """Write the tables; :return: the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.workloads.make_servegen_tables", description=__doc__
     )
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_tables(day: ClientMixture, folder: Path) -> None:
-    """The three tables.
+    """Write the three tables.
 
     :raises OSError: if they cannot be written.
     """
@@ -83,7 +83,7 @@ def write_tables(day: ClientMixture, folder: Path) -> None:
 
 
 def _laws(clients: Iterable[Client]) -> list[Probabilities]:
-    """Prompt, output and share of reasoning of all requests of the clients."""
+    """Distributions of prompt, output and share of reasoning, over all requests of the clients."""
     weights: list[dict[float, float]] = [defaultdict(float) for _ in range(3)]
     for client in clients:
         for lengths, rates in groupby(client.windows, key=lambda window: window.lengths):
@@ -95,8 +95,8 @@ def _laws(clients: Iterable[Client]) -> list[Probabilities]:
 
 
 def _of_folder(lengths: LengthSource) -> list[dict[float, float]]:
-    """Probabilities by value, of the three laws."""
-    assert isinstance(lengths, SharedLengths)  # a folder has no others
+    """The three distributions as probabilities by value."""
+    assert isinstance(lengths, SharedLengths)  # a folder has no other kind
     found = []
     for law in (lengths.prompt, lengths.output, lengths.share):
         assert isinstance(law, Probabilities)

@@ -1,10 +1,10 @@
-"""Workloads by name: when requests come, and how long they are.
+"""Workloads by name: arrivals and lengths of requests.
 
-Decides what is behind each name, and which choices a workload leaves: its rate, its seed, and where
-it has no bursts of its own, how bursty it is. It must not know who is going to serve the requests.
-Means are the paper's ("The paper's evaluation"); docs/workloads.md has sources and our choices.
+Decides what each name means, and which parameters a workload has: a rate, a seed and, if it has no
+bursts of its own, a burstiness. It must not know what serves the requests. Means are the paper's
+("The paper's evaluation"); docs/reference/workloads.md lists sources and our choices.
 
-``python -m bench.workloads NAME|FILE`` prints what a workload is like.
+``python -m bench.workloads NAME|FILE`` describes a workload (`bench.workloads.describe`).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from bench.workloads.servegen import deepseek_r1, is_table, read_clients
 from bench.workloads.traces import load_trace, mean_rate, replay
 from workers.checked import closest
 
-LEAST_RATE = 1e-9  # a request in 30 years: below, times lose their meaning
+LEAST_RATE = 1e-9  # a request in 30 years; below this, times lose their meaning
 
 
 class WorkloadError(BenchmarkError):
-    """There is no such workload, or it cannot be had like that; the message is for people."""
+    """The workload does not exist, or does not support the parameters; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests to come."""
+    """Arrivals and lengths under a name."""
 
     name: str
     lengths: LengthSource
     description: str
-    clients: ClientMixture | None = None  # who send them, with bursts of their own
-    trace: tuple[Arrival, ...] = ()  # or the requests themselves, as many as there are
+    clients: ClientMixture | None = None  # senders, with bursts of their own
+    trace: tuple[Arrival, ...] = ()  # or all requests of a trace
 
     @property
     def rate(self) -> float | None:
-        """Requests per second in the mean, of itself; None: it has none, any will do."""
+        """Its own requests per second, on average; None if any rate will do."""
         return self.clients.rate if self.clients else mean_rate(self.trace)
 
     @property
@@ -63,10 +63,10 @@ class Workload:
     ) -> Iterator[Arrival]:
         """The requests by time from 0, without end unless it is a trace.
 
-        :param rate: per second in the mean, inf for all at once; None: the workload's own.
-        :param seed: the same seed gives the same requests; a trace begins at its first only with 0.
+        :param rate: per second on average, inf for all at once; None: the workload's own.
+        :param seed: the same seed gives the same requests; 0 begins a trace at its first request.
         :param burstiness: shape of the gaps, as in ``vllm bench serve``; 1: Poisson arrivals.
-        :raises WorkloadError: if the workload cannot be had so; at once.
+        :raises WorkloadError: if the workload does not support the parameters; raised by the call.
         """
         if rate is None and self.rate is None:
             raise WorkloadError(f"workload {self.name} has no rate of its own: give one (--rate)")
@@ -91,24 +91,24 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class TraceLengths:
-    """Lengths of requests that have been: one of them, drawn evenly."""
+    """Lengths of a trace, each drawn with the same probability."""
 
     requests: Sequence[Lengths]
 
     @property
     def longest_output(self) -> int:
-        """Most tokens of reasoning and answer together."""
+        """Maximum of reasoning and answer together, in tokens."""
         return max(request.reasoning + request.answer for request in self.requests)
 
-    def draw(self, chance: random.Random) -> Lengths:
-        """One request."""
-        return chance.choice(self.requests)
+    def draw(self, rng: random.Random) -> Lengths:
+        """Draw the lengths of one request."""
+        return rng.choice(self.requests)
 
 
 def named(name: str) -> Workload:
     """The workload of that name, one of `NAMES`.
 
-    :raises WorkloadError: if there is none.
+    :raises WorkloadError: if it does not exist.
     """
     make = _NAMED.get(name)
     if make is None:
@@ -118,7 +118,7 @@ def named(name: str) -> Workload:
 
 def _unknown(name: str) -> str:
     near = closest(name, NAMES)
-    hint = f"did you mean {near}? There are" if near else "there are"
+    hint = f"did you mean {near}? Known are" if near else "known are"
     return f"unknown workload {name!r}; {hint} {', '.join(NAMES)}"
 
 
@@ -131,40 +131,40 @@ def workload_of(
     limit: int | None = None,
     progress: Callable[[int], None] = lambda lines: None,
 ) -> Workload:
-    """A workload by name, else a trace of requests, a table of clients, or a folder of ServeGen's.
+    """A workload by name, or from a trace of requests, a table of clients, or a ServeGen folder.
 
-    A table has no lengths: its clients get those of `servegen-r1`. The other parameters are
-    `bench.workloads.traces.load_trace`'s.
+    A table has no lengths: its clients get those of `servegen-r1`. The other parameters are those
+    of `bench.workloads.traces.load_trace`.
 
-    :raises WorkloadError: if there is neither such a name nor such a file.
+    :raises WorkloadError: if neither a workload nor a file has that name.
     :raises TraceError: if the file cannot be read; names file, line and column.
-    :raises SplitError: if there is no such split.
+    :raises SplitError: if the split does not exist.
     """
     if split is not None:
-        split_named(split)  # a mistake is one, needed or not
+        split_named(split)  # a wrong name is an error even if it is not needed
     path = Path(source)
     if source in NAMES:
         return named(source)
     if not path.exists():
-        raise WorkloadError(f"{_unknown(source)}; nor is there such a file")
+        raise WorkloadError(f"{_unknown(source)}; and no file has that name")
     if path.is_dir():
         return of_clients(path.name, read_clients(path), f"ServeGen's clients of {path}")
     if format == "auto" and is_table(path):
         clients = read_clients(path, deepseek_r1())
         return of_clients(path.name, clients, f"clients of {path}, with lengths of servegen-r1")
     trace = load_trace(path, format, split=split, seed=seed, limit=limit, progress=progress)
-    told = [f"{len(trace.arrivals)} requests of {path} ({trace.format})"]
+    facts = [f"{len(trace.arrivals)} requests of {path} ({trace.format})"]
     if trace.split:
-        told.append(f"outputs split by {trace.split}")
+        facts.append(f"outputs split by {trace.split}")
     if trace.unanswered:
-        told.append(f"{trace.unanswered} without output left out")
-    return of_trace(path.name, trace.arrivals, ", ".join(told))
+        facts.append(f"{trace.unanswered} without output omitted")
+    return of_trace(path.name, trace.arrivals, ", ".join(facts))
 
 
 def of_trace(name: str, trace: Sequence[Arrival], description: str) -> Workload:
-    """A workload of requests that have been, such as `bench.workloads.traces.read_trace` returns.
+    """A workload from a trace, such as `bench.workloads.traces.read_trace` returns.
 
-    :raises WorkloadError: if there are none.
+    :raises WorkloadError: if the trace is empty.
     """
     if not trace:
         raise WorkloadError(f"workload {name} has no requests")
@@ -173,7 +173,7 @@ def of_trace(name: str, trace: Sequence[Arrival], description: str) -> Workload:
 
 
 def of_clients(name: str, clients: ClientMixture, description: str) -> Workload:
-    """A workload of clients, such as `bench.workloads.servegen.read_clients` returns."""
+    """A workload from clients, such as `bench.workloads.servegen.read_clients` returns."""
     return Workload(name, clients, description, clients=clients)
 
 
@@ -187,7 +187,7 @@ def _alpacaeval() -> Workload:
     return Workload(
         "alpacaeval",
         ALPACA_EVAL,
-        "AlpacaEval 2.0: short thoughts and answers alike, 558 and 566 tokens in the mean",
+        "AlpacaEval 2.0: short reasoning and answers, 558 and 566 tokens on average",
     )
 
 
@@ -195,7 +195,7 @@ def _arena_hard() -> Workload:
     return Workload(
         "arena-hard",
         ARENA_HARD,
-        "Arena-Hard: 950 tokens of reasoning and 824 of answer in the mean",
+        "Arena-Hard: 950 tokens of reasoning and 824 of answer on average",
     )
 
 
@@ -221,7 +221,7 @@ def _azure_conv() -> Workload:
     return Workload(
         "azure-conv",
         SharedLengths(prompt, output, r1_shares()),
-        "Azure's conversations of 2023, their outputs split as DeepSeek-R1's are in production",
+        "Azure's conversations of 2023, with outputs split as DeepSeek-R1's in production",
     )
 
 

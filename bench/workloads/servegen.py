@@ -1,6 +1,7 @@
 """Clients as ServeGen publishes them (Xiang et al., NSDI '26), and the DeepSeek-R1 ones we ship.
 
-Two forms, both of windows of time in which a client has a rate and a fitted law of gaps:
+There are two forms. Both list windows of time in which a client has a rate and a fitted
+distribution of gaps:
 
     a folder    ServeGen's own: chunk-N-trace.csv without a header (start in s, rate per s, CV of
                 gaps, Gamma or Weibull, shape, scale; a silent window has no family), and
@@ -8,8 +9,8 @@ Two forms, both of windows of time in which a client has a rate and a fitted law
                 the text of a Python dict from value to probability)
     a table     one CSV of client, window_start_s, rate_rps, family, shape, without silent windows
 
-Decides what the files mean. It must not know how arrivals are drawn. Scales are not read: a
-window's rate says what the mean gap is, and where they differ ServeGen follows the rate, too.
+Decides how the files are interpreted. It must not know how arrivals are drawn. Scales are not read:
+the rate of a window defines the mean gap. Where both differ, ServeGen follows the rate too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MOST_RATE = 1e6
 _TRACE_COLUMNS = ("window_start_s", "rate_rps", "iat_cv", "family", "shape", "scale")
 _FIELDS = ("input_tokens", "output_tokens", "reason_ratio")
 
-# Of a client's name and the start of a window.
+# From a client's name and the start of a window.
 _LengthsOf = Callable[[str, float], LengthSource]
 
 
@@ -64,7 +65,7 @@ def deepseek_r1() -> ClientMixture:
 def read_clients(path: Path, lengths: LengthSource | None = None) -> ClientMixture:
     """Clients of a folder or a table.
 
-    :param lengths: of all requests, for a table, which has none. A folder has its own.
+    :param lengths: of all requests of a table, which has no lengths. A folder has its own.
     :raises TraceError: if they cannot be read; names file, line and column.
     """
     if path.is_dir():
@@ -110,7 +111,7 @@ def _table(path: Path, lengths_of: _LengthsOf) -> ClientMixture:
 def _filled(
     found: Mapping[float, Window], start_s: float, end_s: float, width_s: float
 ) -> tuple[Window, ...]:
-    """By start, with silence in between: a table has no silent windows."""
+    """Windows by start, with silent ones added in the gaps, which a table leaves out."""
     some = next(iter(found.values()))
     windows: list[Window] = []
     until_s = start_s
@@ -170,7 +171,7 @@ def _chunk(name: str) -> int:
 
 def _chunk_window(row: Row, dataset: Mapping[float, LengthSource]) -> Window:
     start_s = row.number("window_start_s")
-    # As ServeGen: the lengths of the last span that has begun; before the first there is, of that.
+    # As in ServeGen: lengths of the last span that has begun, or else of the first span.
     begun = [span_s for span_s in dataset if span_s <= start_s]
     lengths = dataset[max(begun) if begun else min(dataset)]
     if row.number("rate_rps") > 0:
@@ -179,7 +180,7 @@ def _chunk_window(row: Row, dataset: Mapping[float, LengthSource]) -> Window:
 
 
 def _dataset(path: Path) -> dict[float, LengthSource]:
-    """By start in seconds; spans without requests are left out."""
+    """Lengths by start in seconds; spans without requests are omitted."""
     try:
         spans = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, str]])
     except OSError as error:
@@ -203,11 +204,11 @@ def _dataset(path: Path) -> dict[float, LengthSource]:
 
 
 def _law(text: str) -> dict[float, float]:
-    """:raises ValueError: if it is no dict of numbers."""
+    """Probabilities by value; :raises ValueError: if the text is not a dict of numbers."""
     law = ast.literal_eval(text)
     if not isinstance(law, dict):
-        raise ValueError("is no dict from value to probability")
+        raise ValueError("is not a dict from value to probability")
     found = {float(value): float(probability) for value, probability in law.items()}
     if not all(0 <= value <= MOST_TOKENS for value in found):
-        raise ValueError("has a value that is no number of tokens")
+        raise ValueError("has a value that is not a number of tokens")
     return found

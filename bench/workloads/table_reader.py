@@ -1,8 +1,8 @@
 """Rows of CSV and JSON-lines files, read one at a time; errors name file, line and column.
 
-Decides what a row, a number and a count of tokens are, so that all readers agree. It must not know
-what the columns mean. Files may be gzipped, begin with a byte-order mark, and end lines with CRLF;
-empty lines are skipped.
+Decides how rows, numbers and counts of tokens are parsed, so that all file formats agree. It must
+not know the meaning of columns. Files may be gzipped, begin with a byte-order mark, and end lines
+with CRLF; empty lines are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from bench.reporting.errors import BenchmarkError
 
-# More than any model's context: what is above it is a broken line, not a request.
+# More than any model's context: a larger number means a broken line.
 MOST_TOKENS = 10_000_000
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,11 +28,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class TraceError(BenchmarkError):
-    """A file cannot be read; the message names it, and line and column where they are known.
+    """A file cannot be read; the message names it, and line and column if they are known.
 
     :ivar path: the file.
-    :ivar line: from 1; None if the fault is the whole file's.
-    :ivar column: its name in the file; None if the fault is the whole line's.
+    :ivar line: from 1; None if the error concerns the whole file.
+    :ivar column: its name in the file; None if the error concerns the whole line.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Row:
     values: Mapping[str, Any]
 
     def error(self, problem: str, column: str | None = None) -> TraceError:
-        """What is wrong here, to be raised."""
+        """An error in this row, for the caller to raise."""
         return TraceError(problem, self.path, self.line, column)
 
     def text(self, column: str) -> str:
-        """:raises TraceError: if there is none."""
+        """The text of a column; :raises TraceError: if it is missing."""
         value = self.values.get(column)
         if value is None or (isinstance(value, str) and not value.strip()):
             raise self.error("is missing", column)
@@ -67,11 +67,11 @@ class Row:
     def number(self, column: str, least: float = 0.0, most: float = math.inf) -> float:
         """A finite number within the bounds.
 
-        :raises TraceError: if it is none.
+        :raises TraceError: for any other text.
         """
         text = self.text(column)
         try:
-            # Python reads 1_000 as a number, and a truth value of JSON would read as text.
+            # Python would accept 1_000 as a number.
             value = math.nan if "_" in text else float(text)
         except ValueError:
             value = math.nan
@@ -85,7 +85,7 @@ class Row:
     def tokens(self, column: str) -> int:
         """A whole number of tokens from 0 to `MOST_TOKENS`.
 
-        :raises TraceError: if it is none.
+        :raises TraceError: for any other text.
         """
         value = self.number(column, 0, MOST_TOKENS)
         if not value.is_integer():
@@ -94,10 +94,10 @@ class Row:
 
 
 def rows(path: Path, header: Sequence[str] | None = None) -> Iterator[Row]:
-    """The rows of a file, in its order. JSON lines if it begins with ``{``, else CSV.
+    """The rows of a file, in order: JSON lines if it begins with ``{``, CSV otherwise.
 
-    :param header: of a CSV file that has none.
-    :raises TraceError: if it cannot be read, is empty, or a line is malformed; while iterating.
+    :param header: column names, for a CSV file without a header.
+    :raises TraceError: while iterating, if the file cannot be read, is empty, or is malformed.
     """
     lines = _lines(path)
     first = next(((number, text) for number, text in lines if text.strip()), None)
@@ -110,7 +110,7 @@ def rows(path: Path, header: Sequence[str] | None = None) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered from 1, decoded one by one: what is no text has a line number, too."""
+    """Lines with their numbers from 1, decoded one by one, so that errors have a line number."""
     number = 0
     try:
         with path.open("rb") as plain:
@@ -149,7 +149,7 @@ def _csv_rows(
     rest: Iterator[tuple[int, str]],
     header: Sequence[str] | None,
 ) -> Iterator[Row]:
-    line = first[0]  # that was read last: where a row ends
+    line = first[0]  # the last one that was read, at which a row ends
 
     def texts() -> Iterator[str]:
         nonlocal line

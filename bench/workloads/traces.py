@@ -1,4 +1,4 @@
-"""Traces of requests: the public formats, read as they are published, and replayed.
+"""Traces of requests in their published formats, and their replay.
 
     azure      Azure LLM inference traces (CSV: TIMESTAMP, ContextTokens, GeneratedTokens)
     burstgpt   BurstGPT (CSV: Timestamp, Request tokens, Response tokens, ...)
@@ -6,8 +6,8 @@
     plain      ours (CSV or JSON lines: t_s, prompt_tokens, and either reasoning_tokens and
                answer_tokens, or output_tokens; client if known)
 
-Decides what a line means, what is an error, and the order of requests. It must not know what the
-requests are used for. docs/workloads.md has the rules.
+Decides how lines are interpreted, what is an error, and the order of requests. It must not know
+the use of the requests. docs/reference/workloads.md lists the rules.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from bench.workloads.table_reader import TraceError as TraceError
 
 PROGRESS_EVERY = 10_000  # lines
 
-_MOST_S = 1e10  # 300 years: what is above it is in another unit
-_LEAST_SPAN_S = 1e-9  # no format is finer; much below, a rate would overflow
+_MOST_S = 1e10  # 300 years; a larger number is in another unit
+_LEAST_SPAN_S = 1e-9  # no format is finer; far below this, a rate would overflow
 _NANOSECONDS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Azure's of 2023 has seven decimals and no zone, that of 2024 six, or none, and a zone.
+# Azure's trace of 2023 has seven decimals and no zone; that of 2024 has six or none, and a zone.
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?"
 )
@@ -42,28 +42,27 @@ _DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a file holds."""
+    """The requests of a file."""
 
     arrivals: tuple[Arrival, ...]  # by time, the first at 0
     format: str
-    split: str | None  # that was needed; None: the file says itself what is reasoning
-    unanswered: int  # requests without a token of output, which are left out
+    split: str | None  # that was used; None if the file has reasoning lengths
+    unanswered: int  # requests without output, which are omitted
 
 
 def read_trace(
     path: Path, format: str = "auto", *, split: str | None = None, seed: int | str = 0
 ) -> list[Arrival]:
-    """The requests of a file by time, the first at 0; those of one time stay in the file's order.
+    """The requests of a file by time, the first at 0; requests of one time keep the file's order.
 
-    Requests without a token of output are left out: `load_trace` counts them.
+    Requests without output are omitted; `load_trace` counts them.
 
     :param format: one of `FORMATS`, or auto: by the columns.
-    :param split: what is reasoning (`bench.workloads.reasoning_split`); must be given where the
-    file does not say, and
-        is not used where it does.
+    :param split: of outputs into reasoning and answer (`bench.workloads.reasoning_split`).
+        Required if the file has no reasoning lengths; otherwise it is not used.
     :param seed: of the split.
     :raises TraceError: if the file cannot be read; names file, line and column.
-    :raises SplitError: if there is no such split.
+    :raises SplitError: if the split does not exist.
     """
     return list(load_trace(path, format, split=split, seed=seed).arrivals)
 
@@ -77,10 +76,10 @@ def load_trace(
     limit: int | None = None,
     progress: Callable[[int], None] = lambda lines: None,
 ) -> Trace:
-    """As `read_trace`, with what there is to know about the file.
+    """As `read_trace`, with facts about the file.
 
-    :param limit: read only the first so many requests of the file.
-    :param progress: told how many were read, every `PROGRESS_EVERY`.
+    :param limit: read only that many requests from the top of the file.
+    :param progress: called with the number of requests read, after every `PROGRESS_EVERY`.
     """
     chosen = None if split is None else split_named(split)
     lines = rows(path)
@@ -89,12 +88,12 @@ def load_trace(
         raise TraceError("holds no request below its header", path)
     reader = _format(first, format)
     needed = chosen if _needs_split(first, reader, chosen) else None
-    chance = random.Random(f"{seed}/split")
+    rng = random.Random(f"{seed}/split")
     found: list[tuple[float, Arrival]] = []
     count = 0
     for count, row in enumerate(islice(chain([first], lines), limit), 1):
-        at = reader.time(row)  # before the rest: every line must be right, answered or not
-        lengths = _lengths(row, reader, needed, chance)
+        at = reader.time(row)  # first, because every line must be valid, with output or without
+        lengths = _lengths(row, reader, needed, rng)
         if lengths is not None:
             found.append((at, Arrival(0.0, lengths, _client(row, reader))))
         if count % PROGRESS_EVERY == 0:
@@ -114,13 +113,14 @@ def replay(
 ) -> Iterator[Arrival]:
     """The requests of a trace once, in order, faster or slower if a rate is given.
 
-    Time is scaled as a whole: bursts and lulls stay, their lengths change.
+    All times are scaled by the same factor: bursts and lulls stay, their durations change.
 
     :param trace: by time from 0, as `read_trace` returns it.
-    :param rate: mean arrivals per second, inf for all at once; None: as it was.
-    :param seed: begin at a request drawn from it and go on from the top at the end, so that seeds
-        show different stretches of one trace; None and 0: begin at the first.
-    :raises ValueError: if the rate is not above 0, or the trace has none to scale; at once.
+    :param rate: mean arrivals per second, inf for all at once; None: the trace's own.
+    :param seed: begin at a request drawn from it, and continue from the top after the last one. So
+        seeds give different parts of one trace. None and 0 begin at the first request.
+    :raises ValueError: if the rate is not above 0, or the trace has no rate to scale; raised by
+        the call, not by the iterator.
     """
     pace = 1.0
     if rate is not None:
@@ -137,7 +137,7 @@ def replay(
 
 
 def mean_rate(trace: Sequence[Arrival]) -> float | None:
-    """Arrivals per second; None if they span no time to speak of."""
+    """Arrivals per second; None if they span almost no time."""
     span_s = trace[-1].at_s if trace else 0.0
     return (len(trace) - 1) / span_s if span_s > _LEAST_SPAN_S else None
 
@@ -146,9 +146,9 @@ def _turned(trace: Sequence[Arrival], begin: int, pace: float) -> Iterator[Arriv
     if not trace:
         return
     first_s, last_s = trace[begin].at_s, trace[-1].at_s
-    # Between the last request and the first there is no gap in the trace: let it be the mean one.
-    turn_s = last_s + last_s / max(1, len(trace) - 1)
-    for offset_s, part in ((0.0, trace[begin:]), (turn_s, trace[:begin])):
+    # The trace has no gap between its last request and its first: use the mean gap.
+    lap_s = last_s + last_s / max(1, len(trace) - 1)
+    for offset_s, part in ((0.0, trace[begin:]), (lap_s, trace[:begin])):
         for arrival in part:
             yield replace(arrival, at_s=(arrival.at_s - first_s + offset_s) * pace)
 
@@ -158,7 +158,7 @@ class _Format:
     """How to read a line."""
 
     name: str
-    marks: frozenset[str]  # columns that it must have, and by which it is recognised
+    marks: frozenset[str]  # required columns, which identify the format
     time: Callable[[Row], float]
     per_second: int  # units of time
     prompt: str
@@ -167,11 +167,11 @@ class _Format:
 
 
 def _date_ns(row: Row) -> int:
-    """Since 1970; whole, for a float has no room for the date and seven decimals."""
+    """Nanoseconds since 1970; an integer, because a float cannot hold date and seven decimals."""
     text = row.text("TIMESTAMP")
     match = _DATE.fullmatch(text)
     if match is None:
-        raise row.error(f"{text!r} is no time such as 2023-11-16 18:15:46.6805900", "TIMESTAMP")
+        raise row.error(f"{text!r} is not a time such as 2023-11-16 18:15:46.6805900", "TIMESTAMP")
     *numbers, fraction, zone = match.groups()
     try:
         year, month, day, hour, minute, second = map(int, numbers)
@@ -206,7 +206,7 @@ _KNOWN = (
         per_second=1,
         prompt="Request tokens",
         output="Response tokens",
-        client="Session ID",  # of later releases: the conversation, nearest to who sends
+        client="Session ID",  # of later releases: the conversation, the closest to a sender
     ),
     _Format(
         name="mooncake",
@@ -237,13 +237,15 @@ def _format(first: Row, name: str) -> _Format:
         if name == known.name:
             lacking = sorted(known.marks - columns)
             if lacking:
-                raise TraceError(f"is no {name} trace: it lacks {', '.join(lacking)}", first.path)
+                raise TraceError(
+                    f"is not a trace of format {name}: it lacks {', '.join(lacking)}", first.path
+                )
             return known
         if name == "auto" and known.marks <= columns:
             return known
     if name != "auto":
         raise TraceError(
-            f"unknown format {name!r}; there are auto, {', '.join(FORMATS)}", first.path
+            f"unknown format {name!r}; known are auto, {', '.join(FORMATS)}", first.path
         )
     if "window_start_s" in columns:
         raise TraceError("is a table of clients, not of requests", first.path)
@@ -253,25 +255,23 @@ def _format(first: Row, name: str) -> _Format:
 
 
 def _needs_split(first: Row, reader: _Format, chosen: Split | None) -> bool:
-    """:raises TraceError: if it does and none is chosen."""
+    """Whether outputs must be split; :raises TraceError: if so and no split is chosen."""
     if reader.name == "plain" and "reasoning_tokens" in first.values:
         return False
     if chosen is None:
-        raise TraceError(f"does not say what is reasoning; choose a split: {CHOICES}", first.path)
+        raise TraceError(f"has no reasoning lengths; choose a split: {CHOICES}", first.path)
     return True
 
 
-def _lengths(
-    row: Row, reader: _Format, split: Split | None, chance: random.Random
-) -> Lengths | None:
-    """None: the request has no output, because it failed or nobody waited for it."""
+def _lengths(row: Row, reader: _Format, split: Split | None, rng: random.Random) -> Lengths | None:
+    """The lengths of a row; None if the request has no output: it failed or was cancelled."""
     prompt = row.tokens(reader.prompt)
     if split is None:
         reasoning = row.tokens("reasoning_tokens")
         output = reasoning + row.tokens("answer_tokens")
         return divided(prompt, output, reasoning) if output else None
     output = row.tokens(reader.output)
-    return split(prompt, output, chance) if output else None
+    return split(prompt, output, rng) if output else None
 
 
 def _client(row: Row, reader: _Format) -> str | None:

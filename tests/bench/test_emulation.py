@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from bench.emulation import _bodies, _split, parse_counters
+from bench.emulation import _bodies, parse_counters
 
 METRICS = """\
 # TYPE pascal_requests_running gauge
@@ -29,11 +29,6 @@ def test_counters_are_read_by_instance_and_phases_added_up() -> None:
     assert first.passed_s == 7.5
     assert (first.busy_s, first.starved_s, first.late_s) == (2.5, 1e-05, 0.2)
     assert counters["worker-1"].running == 3.0
-
-
-def test_clients_are_spread_over_connections() -> None:
-    assert _split(100, 40) == [40, 40, 20]
-    assert _split(40, 40) == [40]
 
 
 def test_the_first_request_of_a_client_is_under_way_already() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.load import measure, runner
 from bench.load.report import terminal
-from bench.paper import plan
+from bench.paper import sections
 from bench.paper.cases import LOADS, blocks, sustained
 from bench.simulator import defaults
 from bench.simulator.defaults import INSTANCES
@@ -85,8 +85,8 @@ STATED = [
     (REPRODUCTION, r"`low` is ([\d.]+),", LOADS["low"]),
     (REPRODUCTION, r"`medium` ([\d.]+),", LOADS["medium"]),
     (REPRODUCTION, r"`peak` ([\d.]+);", LOADS["high"]),
-    (REPRODUCTION, r"rate of a load of ([\d.]+), for", plan._CHARACTERISED),
-    (REPRODUCTION, r"above ([\d,]+) tokens are left out", plan._LONGEST_CHARACTERISED),
+    (REPRODUCTION, r"rate of a load of ([\d.]+), for", sections._CHARACTERISED),
+    (REPRODUCTION, r"above ([\d,]+) tokens are left out", sections._LONGEST_CHARACTERISED),
     (VALIDATION, r"of (\d+) MiB at most", step_log._MOST_BYTES / 2**20),
     (VALIDATION, r"exits with 1 above ([\d.]+)%", regimes.THRESHOLDS["e2e"] * 100),
     (VALIDATION, r"above 1.6%, (\d+)%", regimes.THRESHOLDS["ttft_mean"] * 100),

@@ -1,7 +1,7 @@
 """``pascal load compare``: results of several runs side by side, as multiples of the first.
 
-Reads the JSON files that ``pascal load --save-result`` writes, refuses what is none, and says where
-the runs were configured differently: figures of different loads are not comparable.
+Reads the JSON files that ``pascal load --save-result`` writes and refuses any other file. It warns
+where the options of the runs differ, because results of different loads are not comparable.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.load.options import OptionError
-from bench.load.report import plots
 from bench.load.report.files import prepare_file
 from bench.load.report.html import figure, number, page, table
 from bench.reporting.console import OK, REFUSED, give_up
 
 # Label, path within the result, factor, digits.
-_FIGURES: Final = (
+_METRICS: Final = (
     ("completed", ("completed",), 1.0, 0),
     ("failed", ("failed",), 1.0, 0),
     ("tokens/s", ("throughput_tok_s",), 1.0, 1),
@@ -47,7 +46,7 @@ _FIGURES: Final = (
     ("SLO violations", ("slo_violations",), 1.0, 0),
     ("generator: late p99 (ms)", ("lateness_s", "p99"), 1000.0, 2),
 )
-# Where results go, and where the server is, does not change what is measured.
+# Options that do not change the measurement: the address of the server, and output files.
 _NO_MATTER: Final = frozenset(
     ("base_url", "save_result", "result_dir", "result_filename", "csv", "html",
      "percentile_metrics", "metric_percentiles", "ready_check_timeout_s")
@@ -55,12 +54,12 @@ _NO_MATTER: Final = frozenset(
 
 
 class ComparisonError(Exception):
-    """A file is no result of a load run; the message names it."""
+    """A file is not a result of a load run; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of all runs."""
+    """One metric of all runs."""
 
     label: str
     values: tuple[float | None, ...]
@@ -69,7 +68,7 @@ class Row:
     digits: int
 
     def cells(self) -> list[str]:
-        """Value and ratio for people, run by run; the first has no ratio."""
+        """Values and ratios as text, run by run; the first has no ratio."""
         cells = []
         for index, (value, ratio) in enumerate(zip(self.values, self.ratios, strict=True)):
             cells.append(number(value, self.digits, self.factor))
@@ -81,7 +80,7 @@ class Row:
 def run(paths: Sequence[Path], html: Path | None) -> int:
     """Print the comparison, and write it to ``html`` if that is given.
 
-    :returns: the exit status: 0, or 2 for files that cannot be used.
+    :return: the exit status: 0, or 2 for files that cannot be used.
     """
     try:
         if html is not None:
@@ -103,9 +102,9 @@ def run(paths: Sequence[Path], html: Path | None) -> int:
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
-    """Results by a short name that tells them apart.
+    """Results by a short unique name.
 
-    :raises ComparisonError: naming the first file that is none.
+    :raises ComparisonError: naming the first file that is not a result.
     """
     return dict(zip(_names(paths), (_read(path) for path in paths), strict=True))
 
@@ -116,25 +115,25 @@ def _read(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ComparisonError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise ComparisonError(f"{path}: no JSON: {error}") from error
+        raise ComparisonError(f"{path}: not JSON: {error}") from error
     if not isinstance(result, dict):
-        raise ComparisonError(f"{path}: no result of pascal load: not an object")
+        raise ComparisonError(f"{path}: not a result of pascal load: not an object")
     needed: dict[str, type] = {"config": dict, "model": str, "date": str, "requests": list}
-    needed |= {where[0]: dict for _, where, _, _ in _FIGURES if len(where) == 2}
+    needed |= {where[0]: dict for _, where, _, _ in _METRICS if len(where) == 2}
     for name, kind in needed.items():
         if not isinstance(result.get(name), kind):
-            raise ComparisonError(f"{path}: no result of pascal load: it has no {name!r}")
-    for where in (where for _, where, _, _ in _FIGURES):
+            raise ComparisonError(f"{path}: not a result of pascal load: it has no {name!r}")
+    for where in (where for _, where, _, _ in _METRICS):
         value = _at(result, where)
         if value is not None and not isinstance(value, (int, float)):
             raise ComparisonError(
-                f"{path}: no result of pascal load: {'.'.join(where)} is {value!r}"
+                f"{path}: not a result of pascal load: {'.'.join(where)} is {value!r}"
             )
     return result
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """File names, or whole paths where file names are the same; a file given twice is numbered."""
+    """File names, or whole paths if file names are equal; a file given twice gets a number."""
     stems = [path.stem for path in paths]
     names = [
         stem if stems.count(stem) == 1 else str(path)
@@ -147,15 +146,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """All figures that at least one run has."""
-    found = []
-    for label, where, factor, digits in _FIGURES:
+    """All metrics that at least one run has."""
+    table_rows = []
+    for label, where, factor, digits in _METRICS:
         values = tuple(_at(result, where) for result in results.values())
         first = values[0]
         ratios = tuple(value / first if first and value is not None else None for value in values)
         if any(value is not None for value in values):
-            found.append(Row(label, values, ratios, factor, digits))
-    return found
+            table_rows.append(Row(label, values, ratios, factor, digits))
+    return table_rows
 
 
 def _at(result: Mapping[str, Any], where: Sequence[str]) -> float | None:
@@ -166,7 +165,7 @@ def _at(result: Mapping[str, Any], where: Sequence[str]) -> float | None:
 
 
 def warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What makes the runs hard to compare, a line each."""
+    """Differences that make the runs hard to compare, one line each."""
     lines = []
     for key in sorted({key for result in results.values() for key in result["config"]}):
         values = [result["config"].get(key) for result in results.values()]
@@ -194,7 +193,7 @@ def _head(results: Mapping[str, Any]) -> list[str]:
 def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD)
     for index, name in enumerate(_head(results)):
-        # A file name is no markup.
+        # A file name is not markup.
         shown.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows(results):
         shown.add_row(row.label, *row.cells())
@@ -203,12 +202,14 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def comparison_page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The comparison as one HTML page."""
+    from bench.load.report import plots  # imports matplotlib, which takes a second
+
     notes = "".join(f"<p>{escape(line)}</p>" for line in warnings(results))
     runs = [(name, result["model"], result["date"]) for name, result in results.items()]
     sources = (
         (
             "Distributions",
-            "Share of the sound requests that took at most so long.",
+            "Share of the completed and incomplete requests that took at most this time.",
             plots.cdfs,
         ),
         ("Quality of experience", "Share of the requests with at most this score.", plots.qoe),
@@ -219,7 +220,7 @@ def comparison_page(results: Mapping[str, Mapping[str, Any]]) -> str:
         "<h1>Load runs compared</h1>",
         table(("run", "model", "date"), runs, text=True),
         f'<div class="note warning">{notes}</div>' if notes else "",
-        "<h2>Figures, and multiples of the first run</h2>",
+        "<h2>Results, and multiples of the first run</h2>",
         table(_head(results), [[row.label, *row.cells()] for row in rows(results)]),
         *(figure(title, caption, draw(results)) for title, caption, draw in sources),
     )

@@ -1,4 +1,4 @@
-"""Where a run's figures go: JSON, CSV, HTML. Each place is looked at before the load begins."""
+"""Output files of a run: JSON, CSV, HTML. All are checked before the load begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from bench.load.measure import RequestResult
 from bench.load.options import OptionError, Options
 
-# Columns of the CSV: plain values of a request, then the server's own figures of it.
+# The server's metrics of a request, which follow the plain values in the CSV.
 _SERVER_COLUMNS = (
     ("raw", "ttft_s"),
     ("raw", "tpot_s"),
@@ -26,7 +26,7 @@ _NOT_IN_CSV = ("itl_s", "timing")
 
 
 def prepare_outputs(options: Options) -> None:
-    """Make sure that everything can be written, without touching what is there.
+    """Make sure that every file can be written, without changing existing ones.
 
     :raises OptionError: naming the flag and the file.
     """
@@ -42,7 +42,7 @@ def prepare_outputs(options: Options) -> None:
 
 
 def prepare_file(flag: str, path: Path) -> None:
-    """Open for writing, and leave no empty file behind: the run may end without a result."""
+    """Open for writing, but leave no empty file behind: the run may end without a result."""
     there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def prepare_file(flag: str, path: Path) -> None:
 
 
 def result_path(options: Options, model: str, started: datetime) -> Path:
-    """Where the JSON goes."""
+    """Path of the JSON file."""
     name = options.result_filename
     if name is None:
         base = model.rstrip("/").rsplit("/", 1)[-1]
@@ -65,9 +65,9 @@ def result_path(options: Options, model: str, started: datetime) -> Path:
 
 
 def write_outputs(options: Options, result: Mapping[str, Any]) -> list[Path]:
-    """Write what the flags ask for, and say where it went.
+    """Write the files that the flags ask for; :return: their paths.
 
-    :raises OSError: if a place that could be written no longer can be.
+    :raises OSError: if a file that was checked can no longer be written.
     """
     written: list[Path] = []
     if options.save_result:
@@ -79,7 +79,7 @@ def write_outputs(options: Options, result: Mapping[str, Any]) -> list[Path]:
         write_csv(options.csv, result["requests"])
         written.append(options.csv)
     if options.html is not None:
-        from bench.load.report.html import report_page  # loads matplotlib, which takes a second
+        from bench.load.report.html import report_page
 
         options.html.write_text(report_page(result), encoding="utf-8")
         written.append(options.html)
@@ -87,7 +87,7 @@ def write_outputs(options: Options, result: Mapping[str, Any]) -> list[Path]:
 
 
 def write_csv(path: Path, requests: list[dict[str, Any]]) -> None:
-    """One row for every request. Times in seconds; empty where nothing was measured."""
+    """One row per request. Times are in seconds; a cell without a measurement is empty."""
     plain = [field.name for field in fields(RequestResult) if field.name not in _NOT_IN_CSV]
     server = [f"server_{kind}_{name}" for kind, name in _SERVER_COLUMNS]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -96,18 +96,18 @@ def write_csv(path: Path, requests: list[dict[str, Any]]) -> None:
         for request in requests:
             writer.writerow(
                 [_cell(request[name]) for name in plain]
-                + [_server_figure(request, kind, name) for kind, name in _SERVER_COLUMNS]
+                + [_server_metric(request, kind, name) for kind, name in _SERVER_COLUMNS]
             )
 
 
 def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is kept a text (OWASP, CSV injection)."""
+    """Mark text that a spreadsheet would run as a formula (OWASP, CSV injection)."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value
     return value
 
 
-def _server_figure(request: Mapping[str, Any], kind: str, name: str) -> float | None:
-    figures = (request["timing"] or {}).get(kind) or {}
-    value: float | None = figures.get(name)
+def _server_metric(request: Mapping[str, Any], kind: str, name: str) -> float | None:
+    metrics = (request["timing"] or {}).get(kind) or {}
+    value: float | None = metrics.get(name)
     return value

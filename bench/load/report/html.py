@@ -1,7 +1,7 @@
-"""Reports of load runs as one HTML file: no script, nothing fetched, every picture within.
+"""Reports of load runs as one HTML file, without scripts and with all plots inside.
 
-Pure: takes the JSON of results and returns the text of a page. Whatever came from a server, a flag
-or a file name is escaped; what is drawn is `bench.load.report.plots`.
+Pure: takes the JSON of results and returns the text of a page. All text from servers, flags and
+file names is escaped. The plots are `bench.load.report.plots`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from html import escape
 from typing import Any, Final
 
 from bench.load.measure import LATE_S
-from bench.load.report import plots as load_plots
 from bench.load.report.terminal import LABELS, generator_lines
 from bench.reporting.statistics import SLO_QOE
 
@@ -43,8 +42,8 @@ _CSP: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _UNSET: Final[tuple[Any, ...]] = (None, [], (), {})
 
-# Figures of the table: label, key of the result, factor, digits.
-FIGURES: Final = (
+# Rows of the table: label, key of the result, factor, digits.
+METRICS: Final = (
     (LABELS["ttft"], "ttft_s", 1000.0, 1),
     (LABELS["ttfat"], "ttfat_s", 1000.0, 1),
     (LABELS["tpot"], "tpot_s", 1000.0, 2),
@@ -56,7 +55,7 @@ FIGURES: Final = (
 
 
 def page(title: str, *parts: str) -> str:
-    """A whole page of parts that are HTML already; the title is not."""
+    """A whole page. The parts are HTML, the title is plain text."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
@@ -77,8 +76,8 @@ def report_page(result: Mapping[str, Any]) -> str:
         f"{escape(config['api'])}</p>",
         _tiles(result),
         _notes(result),
-        "<h2>Figures</h2>",
-        _figures(result),
+        "<h2>Results</h2>",
+        _metrics(result),
         _plots(result),
         _reasons("Failed", result["errors"]),
         _reasons("Incomplete", result["incomplete_reasons"]),
@@ -92,7 +91,7 @@ def report_page(result: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> str:
-    """A table of plain text; with ``text`` its cells stand to the left."""
+    """A table of plain text, aligned to the right; with ``text``, to the left."""
     kind = ' class="text"' if text else ""
     cells = "".join(f"<th{kind}>{escape(name)}</th>" for name in head)
     body = "".join(
@@ -105,7 +104,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = Fa
 
 
 def figure(title: str, caption: str, svg: str | None) -> str:
-    """A plot under its title; says so if there is nothing to draw."""
+    """A plot under its title, or a sentence if there is nothing to draw."""
     drawn = svg if svg is not None else "<p>Nothing was measured.</p>"
     return (
         f"<h2>{escape(title)}</h2><figure>{drawn}<figcaption>{escape(caption)}</figcaption>"
@@ -114,7 +113,7 @@ def figure(title: str, caption: str, svg: str | None) -> str:
 
 
 def number(value: float | None, digits: int = 2, factor: float = 1.0) -> str:
-    """A figure, or a dash where there is none."""
+    """A number, or a dash for None."""
     return "-" if value is None else f"{value * factor:,.{digits}f}"
 
 
@@ -150,32 +149,34 @@ def _notes(result: Mapping[str, Any]) -> str:
     if kept_up:
         lines.append(f"It kept up: both are below {LATE_S * 1000:g} ms.")
     if result["turns_not_sent"]:
-        lines.append(f"Turns not sent, because one before them failed: {result['turns_not_sent']}.")
+        lines.append(f"Turns not sent, because an earlier turn failed: {result['turns_not_sent']}.")
     shown = "".join(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in lines)
     return f'<div class="note{"" if kept_up else " warning"}">{shown}</div>'
 
 
-def _figures(result: Mapping[str, Any]) -> str:
+def _metrics(result: Mapping[str, Any]) -> str:
     columns = list(result["ttft_s"])
     rows = [
         [label, *(number(result[key][column], digits, factor) for column in columns)]
-        for label, key, factor, digits in FIGURES
+        for label, key, factor, digits in METRICS
     ]
     return table(["", *columns], rows)
 
 
 def _plots(result: Mapping[str, Any]) -> str:
+    from bench.load.report import plots as load_plots  # imports matplotlib, which takes a second
+
     alone = {"this run": result}
     plots: list[tuple[str, str, Callable[[], str | None]]] = [
         (
-            "TTFT by length of the thinking",
-            "From sending a request to the first token of its answer. Bins hold equally many "
-            "requests.",
+            "TTFT by length of the reasoning",
+            "From sending a request to the first token of its answer. All bins hold the same "
+            "number of requests.",
             lambda: load_plots.ttft_by_reasoning(result),
         ),
         (
             "Distributions",
-            "Share of the sound requests that took at most so long.",
+            "Share of the completed and incomplete requests that took at most this time.",
             lambda: load_plots.cdfs(alone),
         ),
         (
@@ -190,13 +191,13 @@ def _plots(result: Mapping[str, Any]) -> str:
         ),
         (
             "A reader's buffer",
-            "What the engine had generated, what was released, and what a steady reader reads. "
-            "Where the reading curve is above what was released, the reader had to wait.",
+            "Tokens that the engine had generated, that were released, and that a steady reader "
+            "reads. Where the reading curve is above the released tokens, the reader had to wait.",
             lambda: load_plots.reader_buffers(result),
         ),
         (
             "Phases of requests",
-            "At most 48 requests, evenly chosen. Where the server does not say when generation "
+            "At most 48 requests, evenly chosen. If the server does not report when generation "
             "ended, answering includes reading.",
             lambda: load_plots.timeline(result),
         ),

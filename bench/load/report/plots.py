@@ -1,8 +1,8 @@
-"""The plots of a load run, drawn as SVG text to stand within an HTML page.
+"""The plots of a load run, as SVG text within an HTML page.
 
-Each function takes the JSON of one result, or of several by name, and returns SVG; None where the
+Each function takes the JSON of one result, or of several by name. It returns SVG, or None if the
 result holds nothing to draw. Text and axes take the colour of the text around them, so that one
-drawing serves a light page, a dark page and paper. Nothing in a label is taken for markup.
+plot serves a light page, a dark page and paper. Labels are never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Result: TypeAlias = Mapping[str, Any]
 Results: TypeAlias = Mapping[str, Result]  # by the name that the legend shows
 
 COLOURS: Final = ("#3b82c4", "#d9822b", "#2f9e6e", "#c2456b", "#8a63c9", "#7f8b3a", "#4aa3a3")
-_INK: Final = "#010203"  # stands for the colour of the text around; replaced in the SVG
+_INK: Final = "#010203"  # a placeholder for the colour of the surrounding text
 _FADED: Final = "#8a9099"
 _THOUGHT, _ANSWER, _WAIT, _READ = "#8a63c9", "#2f9e6e", "#d9822b", "#8cc9ab"
 _ORDER: Final = (
     "held back", "prefill", "reasoning", "to the answer", "answering", "only being read",
     "failed", "interrupted",
 )  # fmt: skip
-_MOST_POINTS: Final = 400  # of a curve: more cannot be seen
+_MOST_POINTS: Final = 400  # of a curve: more would not be visible
 _MOST_ROWS: Final = 48  # of the timeline
 _STYLE: Final[Any] = {  # keys of matplotlib's rcParams
     "svg.fonttype": "none",
@@ -57,7 +57,7 @@ _STYLE: Final[Any] = {  # keys of matplotlib's rcParams
 
 
 def ttft_by_reasoning(result: Result) -> str | None:
-    """TTFT of every request over the length of its thinking, with median and p99 of bins."""
+    """TTFT of every request over the length of its reasoning, with median and p99 of bins."""
     points = sorted(
         (request["reasoning_tokens"], request["ttft_s"])
         for request in _sound(result)
@@ -96,7 +96,7 @@ _CDFS: Final = (
 
 
 def cdfs(results: Results) -> str | None:
-    """What share of the requests was at most so slow: TTFT, TTFAT, TPOT, end to end."""
+    """Cumulative distributions of TTFT, TTFAT, TPOT and end-to-end time."""
     shown = [
         (label, {name: _values(result, key) for name, result in results.items()})
         for key, label in _CDFS
@@ -122,7 +122,7 @@ def cdfs(results: Results) -> str | None:
 
 
 def qoe(results: Results) -> str | None:
-    """What share of the requests had at most this QoE; failed ones have 0."""
+    """Cumulative distribution of the QoE; failed requests have 0."""
     by_name = {
         name: sorted(r["qoe"] for r in result["requests"] if r["qoe"] is not None)
         for name, result in results.items()
@@ -150,7 +150,7 @@ def qoe(results: Results) -> str | None:
 
 
 def token_gaps(results: Results) -> str | None:
-    """How often which time lay between two deltas of an answer; both scales are logarithmic."""
+    """Frequency of the times between two deltas of an answer; both scales are logarithmic."""
     by_name = {
         name: sorted(max(gap, 1e-5) for request in _sound(result) for gap in request["itl_s"] or ())
         for name, result in results.items()
@@ -224,7 +224,7 @@ def reader_buffers(result: Result) -> str | None:
 
 
 def timeline(result: Result) -> str | None:
-    """The phases of requests, one a row, in the order in which they were due."""
+    """The phases of requests, one per row, in the order in which they were due."""
     rows = [r for r in result["requests"] if r["sent_s"] is not None and r["ended_s"] is not None]
     if not rows:
         return None
@@ -279,7 +279,7 @@ def phases(request: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
 
 
 def by_turn(result: Result) -> str | None:
-    """TTFT and prompt length of the first turns, the second ones and so on."""
+    """TTFT and prompt length of all first turns, all second turns and so on."""
     turns = result.get("by_turn") or []
     if not turns:
         return None
@@ -326,7 +326,7 @@ def _colours() -> Iterable[str]:
 
 
 def _thinned(rows: list[Any], most: int = _MOST_POINTS) -> list[Any]:
-    """At most so many of them, evenly, the first and the last among them."""
+    """At most that many of them, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return rows
     return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
@@ -351,7 +351,7 @@ def _cdf(
 
 
 def _binned(points: list[tuple[int, float]]) -> list[tuple[float, list[float]]]:
-    """Bins with equally many requests, at least 20, by the middle of their lengths."""
+    """Bins with the same number of requests, at least 20, by the middle of their lengths."""
     count = min(8, len(points) // 20)
     bins = []
     for number in range(count):
@@ -379,7 +379,7 @@ def _counts(ordered: Sequence[float], edges: Sequence[float]) -> list[int]:
 def _svg(
     name: str, *draw: Callable[[Axes], None], width: float | None = None, height: float = 3.0
 ) -> str:
-    """Draw side by side, in inches; ids begin with ``name``, for many drawings share one page."""
+    """Draw side by side, in inches; ids begin with ``name``, because plots share one page."""
     columns = 2 if len(draw) == 4 else len(draw)
     rows = -(-len(draw) // columns)
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):

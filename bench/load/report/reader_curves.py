@@ -1,8 +1,8 @@
-"""What single readers saw: for each, the tokens generated and released over time.
+"""Tokens that were generated and released for single readers, over time.
 
-Pure. Out of a run it picks two readers to be drawn: a typical one, whose QoE is the median (of
-equals the one with the longest answer), and the one with the worst. All times are in seconds from
-the first answering token, at which the reader begins to read, one token every ``tau_s``.
+Pure. It picks two readers of a run for the report: a typical one, whose QoE is the median (among
+equals, the one with the longest answer), and the one with the lowest QoE. All times are in seconds
+from the first answering token. There the reader begins to read, one token every ``tau_s``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ LEAST_TOKENS = 5  # a shorter answer shows nothing
 def reader_curves(
     measured: Sequence[tuple[RequestResult, ResponseRecord]], tau_s: float
 ) -> list[dict[str, Any]]:
-    """Ready for JSON: the typical and the worst reader; none if nobody had an answer.
+    """The typical and the worst reader, ready for JSON; empty if no request had an answer.
 
     ``released[i]`` tokens had arrived at ``at_s[i]``, and ``generated[i]`` existed on the server
-    (null where it does not say).
+    (null if it did not report that).
     """
     readers = sorted(
         (
@@ -60,7 +60,7 @@ def _curve(record: ResponseRecord) -> dict[str, Any]:
         released += delta.tokens
         at_s.append(round(delta.received_s - first_s, 6))
         tokens.append(released)
-        # Of deltas that arrive together, the later ones say less: they were sent one by one.
+        # Among deltas that arrive together, later ones report fewer tokens as held back.
         most = max(most, released + (delta.buffered or 0))
         generated.append(None if delta.buffered is None else most)
     return {"at_s": at_s, "released": tokens, "generated": generated}

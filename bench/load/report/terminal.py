@@ -25,11 +25,11 @@ LABELS: Final[Mapping[str, str]] = {
     "qoe": "QoE",
 }
 _ERRORS_SHOWN = 10
-BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was not let run
+BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was waiting for one
 
 
 class Progress:
-    """Counts of requests on one line of a terminal; nothing where there is no terminal."""
+    """Counts of requests on one line of a terminal; prints nothing elsewhere."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._counts: Counter[str] = Counter()
@@ -59,21 +59,21 @@ class Progress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Say what goes on before the first request."""
+        """Show what happens before the first request."""
         self._bar.update(self._task, description=text)
 
     def dropped(self, count: int) -> None:
-        """So many requests will not be sent."""
+        """Note that ``count`` requests will not be sent."""
         self._total -= count
         self._bar.update(self._task, total=self._total)
 
     def began(self) -> None:
-        """A request is on its way."""
+        """Count a request as sent."""
         self._counts["in flight"] += 1
         self._show(advance=0)
 
     def ended(self, outcome: Outcome) -> None:
-        """It came to its end."""
+        """Count a request as ended."""
         self._counts["in flight"] -= 1
         self._counts[outcome] += 1
         self._show(advance=1)
@@ -85,8 +85,8 @@ class Progress:
 
 
 def print_report(result: Mapping[str, Any], options: Options, console: Console) -> None:
-    """Print the figures of `bench.load.measure.run_result`."""
-    say = console.out  # figures as they are: no wrapping, no markup, no colours
+    """Print the results of `bench.load.measure.run_result`."""
+    say = console.out  # plain text: no wrapping, no markup, no colours
     counts = (f"{result[n]} {n}" for n in ("completed", "failed", "incomplete", "interrupted"))
     say(f"requests: {', '.join(counts)}")
     say(
@@ -103,7 +103,7 @@ def print_report(result: Mapping[str, Any], options: Options, console: Console) 
     if result["by_turn"]:
         console.print(_turns(result["by_turn"]))
     if result.get("turns_not_sent"):
-        say(f"turns not sent, because one before them failed: {result['turns_not_sent']}")
+        say(f"turns not sent, because an earlier turn failed: {result['turns_not_sent']}")
     _say_comparison(result, say)
     for reason, count in result["incomplete_reasons"].items():
         say(f"incomplete ({count}): {reason}")
@@ -132,23 +132,23 @@ def _turns(by_turn: list[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("turn", "requests", "tokens in", "TTFT p50 (ms)", "p99", "TPOT p50 (ms)", "QoE"):
         table.add_column(name, justify="right")
-    for figures in by_turn:
+    for turn in by_turn:
         table.add_row(
-            str(figures["turn"] + 1),
-            str(figures["requests"]),
-            _number(figures["input_tokens"]["mean"], digits=0),
-            _number(figures["ttft_s"]["p50"], scale=1000),
-            _number(figures["ttft_s"]["p99"], scale=1000),
-            _number(figures["tpot_s"]["p50"], scale=1000),
-            _number(figures["qoe"]["mean"], digits=4),
+            str(turn["turn"] + 1),
+            str(turn["requests"]),
+            _number(turn["input_tokens"]["mean"], digits=0),
+            _number(turn["ttft_s"]["p50"], scale=1000),
+            _number(turn["ttft_s"]["p99"], scale=1000),
+            _number(turn["tpot_s"]["p50"], scale=1000),
+            _number(turn["qoe"]["mean"], digits=4),
         )
     return table
 
 
-def _cells(figures: Mapping[str, float | None], keys: tuple[str, ...], name: str) -> list[str]:
+def _cells(summary: Mapping[str, float | None], keys: tuple[str, ...], name: str) -> list[str]:
     if name == "qoe":
-        return [_number(figures[key], digits=4) for key in keys]
-    return [_number(figures[key], scale=1000) for key in keys]
+        return [_number(summary[key], digits=4) for key in keys]
+    return [_number(summary[key], scale=1000) for key in keys]
 
 
 def _number(value: float | None, *, scale: float = 1.0, digits: int = 2) -> str:
@@ -158,14 +158,14 @@ def _number(value: float | None, *, scale: float = 1.0, digits: int = 2) -> str:
 def _say_comparison(result: Mapping[str, Any], say: Any) -> None:
     difference = result["qoe_client_server_max_diff"]
     if difference is not None:
-        say(f"QoE here and by the server differ by at most {difference:.4f}")
+        say(f"QoE measured here and by the server differs by at most {difference:.4f}")
     say(f"QoE below {SLO_QOE}: {result['slo_violations']} requests")
     for line in generator_lines(result):
         say(line)
 
 
 def generator_lines(result: Mapping[str, Any]) -> list[str]:
-    """What the generator says about itself: how late it was, and whether that matters."""
+    """How late the generator itself was, and whether that distorts the results."""
     late_s, lag_s = result["lateness_s"]["p99"], result["loop_lag_s"]["p99"]
     share = result["generator"]["cpu_share"]
     lines = [
@@ -176,12 +176,12 @@ def generator_lines(result: Mapping[str, Any]) -> list[str]:
     if result["generator"]["kept_up"] is False:
         busy = share is not None and share < BUSY_SHARE
         why = (
-            "other work on this machine keeps it waiting, so leave it a core"
+            "other work on this machine keeps it waiting: reserve a core for it"
             if busy
             else "offer less load, or share sockets (--connections)"
         )
         lines.append(
-            f"warning: this generator cannot keep up: that is more than {LATE_S * 1000:g} ms, and "
-            f"the figures contain its own delay; {why}"
+            "warning: this generator cannot keep up: it is late by more than "
+            f"{LATE_S * 1000:g} ms, and the results contain its own delay; {why}"
         )
     return lines

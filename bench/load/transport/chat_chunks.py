@@ -1,15 +1,15 @@
-"""Chunks of a streamed chat completion, told as the events of a response.
+"""Translates the chunks of a streamed chat completion to the events of a response.
 
-So that one record (`bench.load.record`) and one set of figures serve both APIs. Pure. What a chat
-completion does not say is concluded:
+With it, one record (`bench.load.record`) and one set of metrics serve both APIs. Pure. A chat
+completion says less than a response, so the translation assumes:
 
-* the thinking ends with its last delta (a step before the end-of-thinking token, which shows
-  nothing), so TTFAT is about a step longer than on the Responses API;
-* every delta counts as one token;
-* there is no final text to compare the deltas with, and no numbers that could show a gap.
+* The reasoning ends with its last delta. That is one step before the end-of-reasoning token, which
+  has no text, so TTFAT is about a step longer than on the Responses API.
+* Every delta is one token.
+* There is no final text to compare the deltas with, and no sequence number that could show a gap.
 
-What can be checked is: the two names of a thought carry the same text, the choice ends exactly
-once, ``data: [DONE]`` comes once, and no text follows it.
+It checks that both names of a reasoning delta carry the same text, that the choice ends exactly
+once, that ``data: [DONE]`` arrives once, and that no text follows it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DONE = b"[DONE]"
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """What a chunk adds. Servers differ in the name of a thought."""
+    """The text that a chunk adds. Servers differ in the name of reasoning text."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -69,7 +69,7 @@ class Chunk(msgspec.Struct, frozen=True):
     choices: tuple[Choice, ...] = ()
     usage: ChatUsage | None = None
     error: Error | None = None
-    instance: str | None = None  # this and the next are extensions of ours
+    instance: str | None = None  # this field and the next two are our extensions
     timing: Timing | None = None
     qoe: ServerQoE | None = None
 
@@ -78,19 +78,19 @@ _decoder = msgspec.json.Decoder(Chunk)
 
 
 class ChatReader:
-    """Feeds one record with what a chat completion streams. Give it every event's data."""
+    """Feeds one record with the data of every event of a chat completion."""
 
     def __init__(self, record: ResponseRecord) -> None:
         self._record = record
         self._sequence = 0
         self._thoughts: list[str] = []
         self._answer: list[str] = []
-        self._thought_s: float | None = None  # the last one, as long as no answer has begun
+        self._thought_s: float | None = None  # the last one, until the answer begins
         self._finish: Chunk | None = None
         self._usage: ChatUsage | None = None
 
     def receive(self, data: bytes, received_s: float) -> None:
-        """:raises msgspec.DecodeError: if it is no chunk."""
+        """Take the data of one event; :raises msgspec.DecodeError: if it is not a chunk."""
         if data == _DONE:
             self._done(received_s)
             return
@@ -99,7 +99,7 @@ class ChatReader:
             self._record.abandon(f"error in the stream: {chunk.error}", received_s)
             return
         if self._sequence == 0:
-            self._tell(received_s, "response.created", response=ResponseObject(id=chunk.id))
+            self._emit(received_s, "response.created", response=ResponseObject(id=chunk.id))
         if chunk.usage is not None:
             self._usage = chunk.usage
         for choice in chunk.choices:
@@ -113,20 +113,20 @@ class ChatReader:
                 self._record.fail("delta.reasoning and delta.reasoning_content differ")
             self._thoughts.append(thought)
             self._thought_s = received_s
-            self._tell(received_s, "response.reasoning_text.delta", delta=thought)
+            self._emit(received_s, "response.reasoning_text.delta", delta=thought)
         if delta.content:
-            self._end_thinking()
+            self._end_reasoning()
             self._answer.append(delta.content)
-            self._tell(received_s, "response.output_text.delta", delta=delta.content)
+            self._emit(received_s, "response.output_text.delta", delta=delta.content)
         if choice.finish_reason is not None:
             if self._finish is not None:
                 self._record.fail("the choice was finished twice")
             self._finish = chunk
 
-    def _end_thinking(self) -> None:
+    def _end_reasoning(self) -> None:
         if self._thought_s is not None and not self._answer:
             item = Item("reasoning")
-            self._tell(self._thought_s, "response.output_item.done", item=item)
+            self._emit(self._thought_s, "response.output_item.done", item=item)
 
     def _done(self, received_s: float) -> None:
         if self._finish is None:
@@ -140,7 +140,7 @@ class ChatReader:
                 status, details = "incomplete", IncompleteDetails("max_output_tokens")
             case _:
                 status, details = "incomplete", IncompleteDetails(f"finish_reason {reason}")
-        self._tell(received_s, f"response.{status}", response=self._response(status, details))
+        self._emit(received_s, f"response.{status}", response=self._response(status, details))
 
     def _response(self, status: str, details: IncompleteDetails | None) -> ResponseObject:
         assert self._finish is not None
@@ -159,17 +159,17 @@ class ChatReader:
         )
 
     def _tokens(self) -> Usage | None:
-        """The usage; where a server does not say how much of it is thinking, the deltas do."""
+        """The usage. If the server does not report reasoning tokens, their deltas are counted."""
         usage = self._usage
         if usage is None:
             return None
-        said = usage.completion_tokens_details
-        reasoning = said.reasoning_tokens if said else None
+        details = usage.completion_tokens_details
+        reasoning = details.reasoning_tokens if details else None
         if reasoning is None:
             reasoning = min(len(self._thoughts), usage.completion_tokens)
         return Usage(usage.prompt_tokens, usage.completion_tokens, OutputDetails(reasoning))
 
-    def _tell(
+    def _emit(
         self,
         received_s: float,
         kind: str,

@@ -1,4 +1,4 @@
-"""How a request travels: the interface that the load generator drives, whichever API it speaks."""
+"""The interface between the load generator and the transports of the different APIs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Protocol
 
 from bench.load.record import ResponseRecord
 
-# A stamp must not depend on the event loop's cached time.
+# Not the event loop's time, which is cached.
 Clock = Callable[[], float]
 
 
 class ServerError(Exception):
-    """The server cannot be used; the message names the address and the reason."""
+    """The server cannot be used. The message names the address and the reason."""
 
 
 class Transport(Protocol):
     """Connections to one server. `close` must be called."""
 
     async def open(self) -> None:
-        """Find out before the load whether the server is there and lets us in.
+        """Check before the load that the server can be reached and accepts the API key.
 
         :raises ServerError: if not.
         """
@@ -27,13 +27,13 @@ class Transport(Protocol):
     async def exchange(
         self, name: str, body: Mapping[str, Any], record: ResponseRecord, timeout_s: float
     ) -> None:
-        """Send one request and return when its record has ended, in whatever way.
+        """Send one request and return when its record has ended.
 
-        A request that is given up, after ``timeout_s`` or because this call is cancelled, is
-        stopped on the server too: what nobody reads still costs its engine time.
+        A request that is given up, after ``timeout_s`` or because this call is cancelled, is also
+        cancelled on the server. Otherwise its engine would go on generating.
 
-        :param name: not used before on this transport.
-        :raises ServerError: if it could not be sent; the record has not ended then.
+        :param name: unique on this transport.
+        :raises ServerError: if it could not be sent; then the record has not ended.
         """
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The load generator's WebSockets: who shares which, and how a request travels on one.
+"""A pool of WebSockets, and the Responses API on it.
 
-`ConnectionPool` hands out connections and replaces lost ones; `WebSockets` sends requests on them.
-What a connection is, `bench.load.transport.websocket` knows.
+`ConnectionPool` lends connections and replaces lost ones. `WebSockets` sends requests on them. A
+single connection is `bench.load.transport.websocket`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _OPEN_TIMEOUT_S = 30.0
 
 
 class _Slot:
-    """Room for one connection and those who use it."""
+    """A place for one connection, and the number of its users."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.users = 0
         self.connection: Connection | None = None
-        self.lock = asyncio.Lock()  # held while it is opened
+        self.lock = asyncio.Lock()  # held while the connection is opened
 
 
 class ConnectionPool:
-    """Connections for streams: the one with the fewest users, or a new one while none is idle.
+    """Lends the connection with the fewest users, or a new one while none is idle.
 
-    ``limit`` bounds how many sockets are open; with None every stream in flight has its own.
+    ``limit`` bounds the number of open sockets; with None every stream in flight has its own.
     `close` must be called.
     """
 
@@ -50,9 +50,9 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection to use within the context; one that was lost before is opened again.
+        """A connection to use within the context. A lost one is opened again.
 
-        :raises ServerError: if that fails.
+        :raises ServerError: if it cannot be opened.
         """
         slot = self._pick()
         self._changed(slot, 1)
@@ -69,7 +69,7 @@ class ConnectionPool:
             self._changed(slot, -1)
 
     async def close(self) -> None:
-        """Close all sockets, politely."""
+        """Close all sockets with a closing handshake."""
         slots, self._slots = self._slots, []
         await asyncio.gather(*(slot.connection.close() for slot in slots if slot.connection))
 
@@ -81,7 +81,7 @@ class ConnectionPool:
         return least
 
     def _least(self) -> _Slot | None:
-        """The slot with the fewest users. Thousands share a pool, so none is looked at in vain."""
+        """The slot with the fewest users, from a heap, because thousands may share a pool."""
         while self._order:
             users, _, slot = self._order[0]
             if users == slot.users:
@@ -100,7 +100,7 @@ class WebSockets:
     def __init__(
         self, url: str, *, api_key: str | None, limit: int | None, clock: Clock = time.monotonic
     ) -> None:
-        """:param limit: most sockets; None: one for every request in flight."""
+        """:param limit: maximum number of sockets; None: one for every request in flight."""
         self._url = url
         self._limit = limit
         self._clock = clock
@@ -109,10 +109,10 @@ class WebSockets:
         )
 
     async def open(self) -> None:
-        """Connect once, or open all the sockets that are to be shared. Raises `ServerError`.
+        """Connect once, or open all shared sockets; :raises ServerError: if that fails.
 
-        On a server under load a handshake may take longer than a request: those who share a socket
-        must not wait for it.
+        Shared sockets are opened early, because on a server under load a handshake may take longer
+        than a request.
         """
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S), AsyncExitStack() as opened:
@@ -141,5 +141,5 @@ class WebSockets:
             raise
 
     async def close(self) -> None:
-        """Close all sockets, politely."""
+        """Close all sockets with a closing handshake."""
         await self._pool.close()

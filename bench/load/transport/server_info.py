@@ -1,4 +1,4 @@
-"""What the load generator asks before a run, over HTTP: whether the server is ready, what it is.
+"""Questions to the server before a run: whether it is ready, and which models it serves.
 
 These calls block.
 """
@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from bench.load.transport.interface import ServerError
 
-OWNER: Final = "pascal-serve"  # what our gateway writes as the owner of its models
+OWNER: Final = "pascal-serve"  # the owner of models on our gateway
 
 
 def get_json(base_url: str, path: str, api_key: str | None, timeout_s: float = 10.0) -> Any:
-    """Body of a GET on the server.
+    """The JSON body of a GET request.
 
-    :raises ServerError: if it does not answer, or not with 200 and JSON.
+    :raises ServerError: if the server does not answer with status 200 and JSON.
     """
     request = urllib.request.Request(base_url + path)
     if api_key:
@@ -36,9 +36,9 @@ def get_json(base_url: str, path: str, api_key: str | None, timeout_s: float = 1
 
 
 def wait_ready(base_url: str, api_key: str | None, timeout_s: float) -> None:
-    """Ask ``/ready`` until the server can serve.
+    """Poll ``/ready`` until the server is ready.
 
-    :raises ServerError: with the last reason, after ``timeout_s``.
+    :raises ServerError: after ``timeout_s``, with the last reason.
     """
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -60,14 +60,14 @@ class Served:
 
     @property
     def ours(self) -> bool:
-        """Whether the server is pascal-serve, and knows its extensions."""
+        """Whether the server is pascal-serve, which accepts our extensions."""
         return self.owner == OWNER
 
 
 def served_model(base_url: str, api_key: str | None, model: str | None = None) -> Served:
-    """The model of that name; without a name, the first that the server lists.
+    """The model of that name; without a name, the first one that the server lists.
 
-    :raises ServerError: if it lists none.
+    :raises ServerError: if the server does not list it.
     """
     listed = get_json(base_url, "/v1/models", api_key)
     try:

@@ -1,8 +1,8 @@
-"""The load generator's end of the APIs that stream server-sent events over HTTP.
+"""Client of the APIs that stream server-sent events over HTTP.
 
-`EventStreams` sends a request as a POST of its own and feeds the record with what is streamed back,
-stamped when it was read off the socket. Idle connections are used again. It judges nothing but the
-stream itself: what the events say is `bench.load.record` and `bench.load.transport.chat_chunks`.
+`EventStreams` sends each request as a POST and feeds its record with the events of the answer,
+stamped when they are read off the socket. Idle connections are reused. It checks only the stream
+itself; `bench.load.record` and `bench.load.transport.chat_chunks` check the events.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _CONNECT_TIMEOUT_S: Final = 30.0
 
 
 class _Refusal(msgspec.Struct, frozen=True):
-    """Body of an answer that is no stream."""
+    """Body of an error response."""
 
     error: Error | None = None
 
 
 class _Reader(Protocol):
     def receive(self, data: bytes, received_s: float) -> None:
-        """:raises msgspec.DecodeError: if it is not what this API sends."""
+        """Take the data of one event; :raises msgspec.DecodeError: if it is invalid."""
 
 
 class _ResponsesReader:
@@ -48,14 +48,14 @@ class _ResponsesReader:
         self._record = record
 
     def receive(self, data: bytes, received_s: float) -> None:
-        if data != b"[DONE]":  # some servers end this stream, too, in the older way
+        if data != b"[DONE]":  # some servers end this stream as a chat completion
             self._record.receive(decode(data), received_s)
 
 
 class EventStreams:
     """Responses or chat completions over SSE, as a `bench.load.transport.interface.Transport`.
 
-    To be made within a running event loop.
+    Create it within a running event loop.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class EventStreams:
         tracing.on_request_headers_sent.append(self._headers_sent)
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            connector=aiohttp.TCPConnector(limit=0),  # as many as there are requests in flight
+            connector=aiohttp.TCPConnector(limit=0),  # one for each request in flight
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             trace_configs=[tracing],
         )
 
     async def open(self) -> None:
-        """Ask for the list of models. Raises `ServerError`."""
+        """Request the list of models; :raises ServerError: if that fails."""
         url = f"{self._base_url}/v1/models"
         try:
             async with self._session.get(url) as response:
@@ -136,17 +136,17 @@ class EventStreams:
         record.abandon("the stream ended before the response did", self._clock())
 
     async def _refused(self, response: aiohttp.ClientResponse, record: ResponseRecord) -> None:
-        said: Error | str | None
+        reason: Error | str | None
         try:
-            said = msgspec.json.decode(await response.read(), type=_Refusal).error
+            reason = msgspec.json.decode(await response.read(), type=_Refusal).error
         except msgspec.DecodeError:
-            said = None
+            reason = None
         if response.status == 200:
-            said = f"no event stream but {response.content_type}"
-        record.abandon(f"error {response.status}: {said or response.reason}", self._clock())
+            reason = f"expected an event stream, got {response.content_type}"
+        record.abandon(f"error {response.status}: {reason or response.reason}", self._clock())
 
     async def _cancel(self, record: ResponseRecord) -> None:
-        """Stop it on the server. A chat completion ends with its connection, which is closed."""
+        """Cancel it on the server. A chat completion ends when its connection is closed."""
         if self._chat or record.response_id is None:
             return
         url = f"{self._url}/{record.response_id}/cancel"
@@ -155,7 +155,7 @@ class EventStreams:
             async with self._session.post(url, timeout=limit):
                 pass
         except (aiohttp.ClientError, OSError):
-            return  # the server is gone, or does not know how: either way there is no more to do
+            return  # the server is gone or cannot cancel: there is nothing more to do
 
     async def _headers_sent(
         self,
@@ -163,7 +163,7 @@ class EventStreams:
         context: SimpleNamespace,
         sent: aiohttp.TraceRequestHeadersSentParams,
     ) -> None:
-        """Opening a connection is no part of what the server takes."""
+        """Stamp the request when it is sent, after its connection was opened."""
         record = context.trace_request_ctx
         if isinstance(record, ResponseRecord):
             record.sent_s = self._clock()

@@ -1,7 +1,7 @@
-"""Server-sent events, the client's side (WHATWG HTML, section 9.2): from bytes to events.
+"""Parser of server-sent events (WHATWG HTML, section 9.2): from bytes to events.
 
-Pure. It keeps what of an event has not arrived yet, and must not know what events mean. Lines end
-with LF or CRLF; a bare CR, which the standard allows and nobody sends, does not end one.
+Pure. It keeps incomplete events until the rest arrives, and must not know what events mean. Lines
+end with LF or CRLF. A bare CR does not end a line: the standard allows it, but no server uses it.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from collections.abc import Iterator
 
 
 class EventParser:
-    """Give it what arrives with `feed`; it returns the events that are complete."""
+    """Pass bytes to `feed` as they arrive; it returns complete events."""
 
     def __init__(self) -> None:
-        self._rest = b""  # a line that is not complete
-        self._data: list[bytes] = []  # of an event that is not complete
+        self._rest = b""  # an incomplete line
+        self._data: list[bytes] = []  # of an incomplete event
         self._event = ""
 
     @property
     def clean(self) -> bool:
-        """Whether the stream may end here: nothing of an event is left over."""
+        """Whether the stream may end here, which it may not within an event."""
         return not self._rest and not self._data
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
-        """Name (empty: none was given) and data of every event that ends in ``chunk``."""
+        """Name (empty if there is none) and data of every event that ends in ``chunk``."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             line = line.removesuffix(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line:
-                if self._data:  # comments and retry hints alone are no event
+                if self._data:  # comments and retry hints alone are not an event
                     yield self._event, b"\n".join(self._data)
                     self._data.clear()
                 self._event = ""

@@ -1,9 +1,9 @@
-"""The load generator's end of the Responses API in WebSocket mode.
+"""Client of the Responses API over WebSocket.
 
-`Connection` is one socket that any number of response streams share, told apart by ``stream_id``.
-It neither decides what to send nor judges what comes: every event goes to its
-`bench.load.record.ResponseRecord`, stamped when it was read off the socket. A lost connection ends
-its streams. Who shares which socket is `bench.load.transport.pool`.
+`Connection` is one socket that any number of response streams share; ``stream_id`` tells them
+apart. It neither chooses requests nor judges events: every event goes to its
+`bench.load.record.ResponseRecord`, stamped when it is read off the socket. A lost connection ends
+its streams. `bench.load.transport.pool` assigns streams to sockets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _InvalidEvent(Exception):
 
 
 class Stream:
-    """One response on its way. Made by `Connection.create`."""
+    """One response in progress, made by `Connection.create`."""
 
     def __init__(self, connection: Connection, record: ResponseRecord) -> None:
         self.record = record
@@ -34,13 +34,13 @@ class Stream:
         self._ended = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return when the response has ended, in whatever way; `record` says how."""
+        """Return when the response has ended; `record` says how."""
         await self._ended.wait()
 
     async def cancel(self) -> None:
-        """Ask the server to stop it: a response that nobody reads still costs its engine time.
+        """Ask the server to cancel it. Otherwise its engine would go on generating.
 
-        Does nothing if the server never said the response's id, or is gone.
+        Does nothing if the server has not sent the response's id, or is gone.
         """
         if self.record.response_id is not None:
             await self._connection.send(
@@ -54,13 +54,15 @@ class Stream:
 
 
 class Connection:
-    """One WebSocket. Made by `open`; `close` must be called, also after it was lost."""
+    """One WebSocket, made by `open`. `close` must be called, also after it was lost."""
 
     def __init__(self, socket: ClientConnection, clock: Clock) -> None:
         self._socket = socket
         self._clock = clock
-        self._streams: dict[str, Stream] = {}  # also ended ones: nothing may follow their end
-        self._lost: str | None = None  # why it is over
+        self._streams: dict[
+            str, Stream
+        ] = {}  # ended ones too, because nothing may follow their end
+        self._lost: str | None = None  # why nothing can be sent any more
         self._reader = asyncio.create_task(self._read(), name="connection-reader")
 
     @classmethod
@@ -78,8 +80,8 @@ class Connection:
                 additional_headers=headers,
                 compression=None,  # frames are tiny
                 max_size=None,  # a final object carries a whole answer
-                ping_interval=None,  # a slow server is to be measured, not cut off
-                open_timeout=None,  # nor here: the caller has a limit of its own
+                ping_interval=None,  # measure a slow server, do not cut it off
+                open_timeout=None,  # the caller has its own limit
                 proxy=None,  # its delay would be measured too
             )
         except InvalidStatus as error:
@@ -97,9 +99,9 @@ class Connection:
     async def create(
         self, stream_id: str, body: Mapping[str, Any], record: ResponseRecord
     ) -> Stream:
-        """Send ``response.create``. If the connection is lost, the stream has ended already.
+        """Send ``response.create``. If the connection is lost, the returned stream has ended.
 
-        :param stream_id: not used on this connection before.
+        :param stream_id: unique on this connection.
         """
         stream = Stream(self, record)
         self._streams[stream_id] = stream
@@ -110,14 +112,14 @@ class Connection:
         return stream
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """Send one client event. On a lost connection it vanishes, and its streams end."""
+        """Send one client event. On a lost connection it is discarded, and all streams end."""
         try:
             await self._socket.send(msgspec.json.encode(message), text=True)
         except ConnectionClosed:
-            await asyncio.wait([self._reader])  # it says why, and ends the streams
+            await asyncio.wait([self._reader])  # it notes the reason and ends the streams
 
     async def close(self) -> None:
-        """Close the socket, after everything that the server sent before was received."""
+        """Close the socket. Messages that the server sent before are still received."""
         await self._socket.close()
         await self._reader
 
@@ -142,12 +144,12 @@ class Connection:
     def _dispatch(self, message: str | bytes, received_s: float) -> None:
         event = decode(message)
         if event.stream_id in self._streams:
-            concerned = [self._streams[event.stream_id]]
+            streams = [self._streams[event.stream_id]]
         elif event.stream_id is None and event.type == "error":  # about the whole connection
-            concerned = [s for s in self._streams.values() if not s.record.ended]
+            streams = [s for s in self._streams.values() if not s.record.ended]
         else:
             raise _InvalidEvent(f"{event.type} with an unknown stream_id, {event.stream_id!r}")
-        for stream in concerned:
+        for stream in streams:
             stream.record.receive(event, received_s)
             stream.settle()
 

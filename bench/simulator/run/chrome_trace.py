@@ -1,10 +1,10 @@
-"""A simulation as a trace for chrome://tracing and Perfetto: who did what when, on which instance.
+"""A trace of a simulation for chrome://tracing and Perfetto: the states of all requests over time.
 
-Each instance is a process. A request is a span in one of its rows, and within it spans of its
-states follow each other without a gap: ``queued``, ``prefill``, ``reasoning``, ``preempted``,
-``answering``, and after a move ``migrating`` until it is scheduled. Counters say how many requests
-run and wait, and how many KV blocks are in use. Written as it happens: memory holds only requests
-that are there. Decides nothing and must not change what it watches.
+Each instance is a process. A request is a span in one of its rows. Inside it, spans of its states
+follow each other without a gap: ``queued``, ``prefill``, ``reasoning``, ``preempted``,
+``answering`` and, after a move, ``migrating`` until it is scheduled. Counters show running and
+waiting requests, and KV blocks in use. The file is written during the run, so that memory holds
+only unfinished requests. Must not change the simulation.
 
 Format: "Trace Event Format", JSON array; times in microseconds.
 """
@@ -29,7 +29,7 @@ _WAITING = frozenset({"queued", "migrating", "preempted"})
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one instance; the first that is free is taken."""
+    """Rows of one instance. A new request takes the first free row."""
 
     pid: int
     counted_s: float = float("-inf")
@@ -55,7 +55,7 @@ class _Span:
 class ChromeTrace(Watch):
     """Writes the trace of one simulation; a context manager.
 
-    :param counters_s: virtual time between two readings of an instance's counters, at least.
+    :param counters_s: least virtual time between two readings of an instance's counters.
     """
 
     def __init__(self, path: Path, counters_s: float = 0.1) -> None:
@@ -64,7 +64,7 @@ class ChromeTrace(Watch):
         self._counters_s = counters_s
         self._rows: dict[str, _Rows] = {}
         self._spans: dict[str, dict[str, _Span]] = {}  # by instance and request
-        self._names: dict[int, str] = {}  # of requests, by `id`; they keep it when they move
+        self._names: dict[int, str] = {}  # of requests, by `id`; a move keeps the name
         self._arrived = 0
         self._begun = False
 
@@ -89,7 +89,7 @@ class ChromeTrace(Watch):
         self._begin(now, instance, live, "queued")
 
     def step_began(self, now: float, instance: SimulatedInstance) -> None:
-        """Who runs now, and who does not any more."""
+        """Follow requests that started or stopped running."""
         rows = self._rows_of(now, instance)
         spans = self._spans[instance.name]
         running = 0
@@ -104,7 +104,7 @@ class ChromeTrace(Watch):
         self._count(now, rows, "KV blocks", {"used": used})
 
     def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
-        """First tokens end prefills; some are done. Boundaries are `decided` upon."""
+        """Follow requests whose prefill has ended, and end finished ones."""
         rows = self._rows_of(now, instance)
         for span in self._spans[instance.name].values():
             if span.state == "prefill" and span.live not in ended.crossed:
@@ -114,7 +114,7 @@ class ChromeTrace(Watch):
             del self._names[id(live)]
 
     def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
-        """Who stays begins to answer here."""
+        """Begin the answer of a request that stays; end the span of one that moves."""
         if chosen == here.name:
             span = self._spans[chosen][live.request.request_id]
             self._follow(now, self._rows[chosen], span)
@@ -122,11 +122,11 @@ class ChromeTrace(Watch):
             self._end(now, here.name, live.request.request_id)
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
-        """It waits for its KV, and for room."""
+        """Begin the wait for KV and memory at the target."""
         self._begin(now, there, move.request, "migrating")
 
     def closed(self, now: float) -> None:
-        """Ends the spans of requests that are not finished."""
+        """End the spans of unfinished requests."""
         for instance, spans in self._spans.items():
             for name in list(spans):
                 self._end(now, instance, name, finished=False)
@@ -148,7 +148,7 @@ class ChromeTrace(Watch):
         self._event("B", state, now, rows.pid, span.row)
 
     def _follow(self, now: float, rows: _Rows, span: _Span) -> bool:
-        """Let the span's state be the request's; :return: whether it runs."""
+        """Update the state of a span; :return: whether its request runs."""
         state, live = span.state, span.live
         running = live.request.status is RequestStatus.RUNNING
         if running and not live.generated:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
@@ -25,6 +24,15 @@ from bench.reporting.console import (
     wide_console,
 )
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.flag_types import (
+    above_0,
+    count,
+    duration,
+    list_of,
+    one_of,
+    share,
+    whole_number,
+)
 from bench.reporting.outputs import prepare_json, write_json
 from bench.reporting.vllm_environment import prepare_environment
 from bench.simulator.parallel import in_parallel
@@ -42,13 +50,10 @@ from bench.simulator.run.settings import (
     numbers_of,
     variants,
 )
-from workers.checked import SettingError, seconds
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import ProfileError
 
 _FILE_COLUMNS = 160  # width of a file or a pipe: room for the table
-
-T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,43 +78,43 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--rate",
-        type=_list_of(_above_0),
+        type=list_of(above_0),
         default=(None,),
         metavar="R,...",
         help="requests per second, all instances together; default: the workload's own",
     )
     add(
         "--burstiness",
-        type=_above_0,
+        type=above_0,
         default=1.0,
         metavar="B",
         help="1: Poisson arrivals; less: bursts (default: 1)",
     )
     add(
         "--warm-up",
-        type=_duration,
+        type=duration,
         default=60.0,
         metavar="TIME",
         help="load before the measurement (default: 60s)",
     )
     add(
         "--seconds",
-        type=_duration,
+        type=duration,
         default=None,
         metavar="TIME",
         help="length of the measurement (default: 120s)",
     )
-    add("--num-requests", type=_count, metavar="N", help="measure N requests instead")
+    add("--num-requests", type=count, metavar="N", help="measure N requests instead")
     add(
         "--cool-down",
-        type=_duration,
+        type=duration,
         default=60.0,
         metavar="TIME",
         help="load after the measurement (default: 60s)",
     )
     add(
         "--seeds",
-        type=_list_of(_seed),
+        type=list_of(whole_number),
         default=(1,),
         metavar="S,...",
         help="seeds of the arrivals (default: 1)",
@@ -120,7 +125,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("cluster").add_argument
     add(
         "--policy",
-        type=_list_of(str),
+        type=list_of(str),
         default=("slack",),
         metavar="NAME,...",
         help="slack, pascal, rr, fcfs, andes, tokenflow, or oracle: fcfs with memory for all "
@@ -128,7 +133,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--boundary",
-        type=_list_of(_one_of(BOUNDARIES)),
+        type=list_of(one_of(BOUNDARIES)),
         default=("off",),
         metavar="RULE,...",
         help="whether requests move at the phase boundary: off, always, adaptive, balance "
@@ -136,7 +141,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--instances",
-        type=_list_of(_count),
+        type=list_of(count),
         default=(1,),
         metavar="N,...",
         help="number of instances (default: 1)",
@@ -144,24 +149,24 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     add(
         "--profile", default="h100-qwen32b", metavar="NAME|FILE", help="profile of model and device"
     )
-    add("--tensor-parallel-size", type=_count, metavar="T", help="devices per instance")
+    add("--tensor-parallel-size", type=count, metavar="T", help="devices per instance")
     add(
         "--kv-share",
-        type=_share,
+        type=share,
         default=1.0,
         metavar="X",
         help="share of the KV memory to use (default: 1.0)",
     )
     add(
         "--max-num-seqs",
-        type=_count,
+        type=count,
         default=1024,
         metavar="N",
         help="requests in a batch (default: 1024)",
     )
     add(
         "--max-num-batched-tokens",
-        type=_count,
+        type=count,
         default=8192,
         metavar="N",
         help="tokens in a batch (default: 8192)",
@@ -193,62 +198,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# ---- reading flags ------------------------------------------------------------------------------
-
-
-def _list_of(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    def read_list(text: str) -> tuple[T, ...]:
-        parts = [part.strip() for part in text.split(",")]
-        if not all(parts):
-            raise argparse.ArgumentTypeError(f"{text!r} has an empty part")
-        return tuple(dict.fromkeys(read(part) for part in parts))
-
-    return read_list
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _above_0(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1")
-    return value
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    try:
-        return seconds(text)
-    except SettingError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _one_of(known: Sequence[str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}")
-        return text
-
-    return read
+# ---- settings ----------------------------------------------------------------------------------
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

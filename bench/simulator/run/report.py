@@ -1,4 +1,4 @@
-"""What ``pascal simulate run`` tells: figures by variant, a table, and what they are figures of.
+"""Report of ``pascal simulate run``: results by variant, a table, and the configuration.
 
 Pure. Names are those of `bench.simulator.results`.
 """
@@ -19,11 +19,11 @@ from workers.emulation.device import DeviceProfile
 
 
 def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, Any]:
-    """Each variant's figures by its label; names as in `bench.simulator.results`."""
+    """Results of each variant by its label; names as in `bench.simulator.results`."""
     names = labels(list(chosen))
     results: dict[str, Any] = {}
     for variant in chosen:
-        mine = [run for run in runs if run.case.variant == variant]
+        of_variant = [run for run in runs if run.case.variant == variant]
         oracle = [
             run.run
             for run in runs
@@ -33,18 +33,18 @@ def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, 
         ]
         results[names[variant]] = {
             **dataclasses.asdict(variant),
-            **cluster_result(mine, oracle),
-            "failed": sum(run.refused for run in mine),
-            "busy_share": statistics.fmean(run.busy_share for run in mine),
-            "kv_peak_share": max(run.kv_peak_share for run in mine),
-            "ended_s": max(run.ended_s for run in mine),
+            **cluster_result(of_variant, oracle),
+            "failed": sum(run.refused for run in of_variant),
+            "busy_share": statistics.fmean(run.busy_share for run in of_variant),
+            "kv_peak_share": max(run.kv_peak_share for run in of_variant),
+            "ended_s": max(run.ended_s for run in of_variant),
         }
     return results
 
 
 def table_of(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row per variant."""
-    table = Table(title=title, caption="means over seeds; TTFT is to the first answering token")
+    table = Table(title=title, caption="means over seeds; TTFT: to the first answering token")
     table.add_column("")
     columns = ("TTFT mean s", "p99 s", "TTFAT p99 s", "TPOT p99 ms", "e2e p99 s", "SLO viol. %")
     for column in (*columns, "tok/s", "preempt/req", "moves", "busy %", "KV peak %", "refused"):
@@ -70,18 +70,18 @@ def table_of(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def title_of(settings: Settings, device: DeviceProfile, loads: Sequence[Load]) -> str:
-    """What was simulated."""
+    """Title of the table: load, device and number of requests."""
     tokens = (settings.kv_blocks(device) - 1) * device.kv.block_size
     counts = [load.measured for load in loads]
     requests = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
     return (
-        f"{settings.source} on {settings.profile}: {tokens} KV tokens an instance, "
-        f"{requests} requests measured in a run"
+        f"{settings.source} on {settings.profile}: {tokens} KV tokens per instance, "
+        f"{requests} measured requests per run"
     )
 
 
 def config_of(settings: Settings, seeds: Sequence[int], device: DeviceProfile) -> dict[str, Any]:
-    """What the figures are of; the device's numbers in full, since a profile's file may change."""
+    """Settings of the results, with all numbers of the device: its profile may change later."""
     return {
         **dataclasses.asdict(settings),
         "seeds": list(seeds),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -209,7 +210,7 @@ async def test_the_command_reports_and_saves(tmp_path: Path) -> None:
     assert "ITL" not in rows
     assert "E2E" not in rows
     assert "goodput (qoe:0.99):" in out
-    assert "QoE here and by the server differ by at most 0.2500" in out
+    assert "QoE measured here and by the server differs by at most 0.2500" in out
     saved_text = (tmp_path / "out" / "r.json").read_text()
     saved = json.loads(saved_text)
     assert "secret-key" not in saved_text
@@ -254,7 +255,7 @@ async def test_lengths_are_not_forced_on_another_server() -> None:
         process = await command("--base-url", server.base_url, "--num-prompts=1", *lengths)
         _, err = (text.decode() for text in await process.communicate())
         assert process.returncode == 2
-        assert "is no pascal-serve (its model is owned by 'somebody')" in err
+        assert "is not pascal-serve (its model is owned by 'somebody')" in err
         assert err.count("\n") == 1
         assert server.requests == []
         sent = await command("--base-url", server.base_url, "--num-prompts=1", *AT_ONCE)
@@ -293,7 +294,7 @@ async def test_a_trace_is_replayed_with_prompts_of_about_its_lengths(tmp_path: P
     ("flags", "message"),
     [
         ("--workload arena", "unknown workload 'arena'; did you mean arena-hard?"),
-        ("--trace {tmp}", "{tmp}: does not say what is reasoning; choose a split"),
+        ("--trace {tmp}", "{tmp}: has no reasoning lengths; choose a split"),
         ("--trace {tmp} --trace-split 4:1 --num-prompts 9", "--num-prompts 9: "),
     ],
 )
@@ -320,7 +321,7 @@ def test_a_workload_says_how_long_conversations_are() -> None:
     [
         ("--num-prompts none", 2, "argument --num-prompts: 'none' is not a whole number from 1"),
         ("--bogus 1", 2, "unrecognized arguments: --bogus"),
-        ("--families astrology", 2, "unknown family 'astrology'; there are "),
+        ("--families astrology", 2, "unknown family 'astrology'; known are "),
         ("--prompt-file absent.txt", 2, "absent.txt: No such file or directory"),
         ("--save-result --result-dir /dev/null/x", 2, "--result-dir /dev/null/x/.write"),
         ("--answer-len 5", 2, "--reasoning-len and --answer-len go together"),
@@ -337,3 +338,12 @@ def test_what_cannot_be_done_is_one_line(
     assert (caught.value.code, out) == (code, "")
     assert err.startswith(f"pascal load: error: {message}")
     assert err.count("\n") == 1
+
+
+def test_the_command_imports_neither_plots_nor_engines() -> None:
+    code = (
+        "import sys; from bench.load import command; "
+        "print({'matplotlib', 'numpy', 'torch', 'vllm'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert ran.stdout == b"set()\n"

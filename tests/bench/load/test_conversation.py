@@ -127,6 +127,6 @@ async def test_warm_ups_are_sent_first_and_not_measured() -> None:
 
 async def test_warm_ups_that_all_fail_are_the_end() -> None:
     async with ScriptedServer(refuses).running() as server:
-        with pytest.raises(ServerError, match="no warm-up came to a sound end: error 429"):
+        with pytest.raises(ServerError, match="every warm-up request failed: error 429"):
             await figures(server.base_url, "--num-warmups=2")
     assert len(server.requests) == 2

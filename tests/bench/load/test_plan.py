@@ -93,7 +93,7 @@ def test_problems_of_chosen_families() -> None:
     assert problem is not None
     assert prompts[0].judge(problem.answer) is True
     assert prompts[0].judge("I do not know.") is False
-    with pytest.raises(PromptError, match="unknown family 'astrology'; there are addition"):
+    with pytest.raises(PromptError, match="unknown family 'astrology'; known are addition"):
         problem_prompts(1, ["astrology"], random.Random(0))
 
 

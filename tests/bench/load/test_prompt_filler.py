@@ -8,10 +8,10 @@ from bench.load.prompt_filler import LONG_WORDS, SHORT_WORDS, Fit, filler
 
 
 def test_a_filler_has_so_many_words_and_a_beginning_of_its_own() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     for words in (1, 5, 16, 17, 9000):
-        assert len(filler(words, chance).split()) == words
-    begins = {filler(30, chance)[:60] for _ in range(200)}
+        assert len(filler(words, rng).split()) == words
+    begins = {filler(30, rng)[:60] for _ in range(200)}
     assert len(begins) == 200
 
 

@@ -95,7 +95,7 @@ def test_a_final_text_that_differs_fails_it() -> None:
         "at character 5"
     )
     assert played(*story(reasoning="")).failure == (
-        "the deltas of the thinking (3 characters) differ from the final text (0 characters) "
+        "the deltas of the reasoning (3 characters) differ from the final text (0 characters) "
         "at character 0"
     )
 
@@ -106,7 +106,7 @@ def test_thinking_after_the_answer_began_fails_it() -> None:
         event("response.in_progress", 1),
         event("response.reasoning_text.delta", 4, delta="Hm."),
     )
-    assert played(*events).failure == "thinking came after the answer had begun"
+    assert played(*events).failure == "reasoning arrived after the answer had begun"
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "no_answer"])

@@ -1,4 +1,4 @@
-"""What ``pascal bench migration`` makes of runs: which rules they are, and the figures it tells."""
+"""Rules and results of ``pascal bench migration``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REQUEST = RequestMetrics(
 
 
 def case(policy: str, boundary: str, seed: int) -> BoundaryRun:
-    """A hundred requests: one waits ``seed`` seconds at the boundary, one in two misses its SLO."""
+    """100 requests: two wait ``seed`` seconds at the boundary, every other one misses its SLO."""
     requests = [
         dataclasses.replace(
             REQUEST, ttfat_s=float(seed) if index > 97 else 0.1, qoe=1.0 if index % 2 else 0.5
@@ -54,7 +54,7 @@ def case(policy: str, boundary: str, seed: int) -> BoundaryRun:
     return BoundaryRun(boundary, run, 10 * seed)
 
 
-def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
+def test_rules_differ_from_the_paper_s_only_at_the_boundary() -> None:
     assert RULES["adaptive_paper"] == PAPER
     assert {name: rule.boundary for name, rule in RULES.items()} == {
         "off": "off",
@@ -69,7 +69,7 @@ def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
         assert same == PAPER
 
 
-def test_figures_are_means_over_seeds_by_policy_and_rule(
+def test_results_are_means_over_seeds_by_policy_and_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def in_turn(run: Callable[..., Any], cases: list[Any]) -> Iterator[BoundaryRun]:
@@ -82,10 +82,10 @@ def test_figures_are_means_over_seeds_by_policy_and_rule(
     path = tmp_path / "moves.json"
     assert main(["bench", "migration", "--quick", "--only", "loaded", "--json", str(path)]) == 0
     loaded = json.loads(path.read_text())["loaded"]
-    assert {policy: tuple(found) for policy, found in loaded.items()} == BOUNDARIES
+    assert {policy: tuple(by_rule) for policy, by_rule in loaded.items()} == BOUNDARIES
     assert {"off", "always", "adaptive"} <= set(loaded["pascal"])
-    for found in loaded.values():
-        for result in found.values():
+    for by_rule in loaded.values():
+        for result in by_rule.values():
             assert result["completed"] == 200
             assert result["boundary_blocking_p99_s"] == pytest.approx(1.5)  # seeds 1 and 2
             assert result["migrations"] == 15

@@ -1,4 +1,4 @@
-"""Requests that change instances in virtual time: where they go, what it takes, what is left."""
+"""Moves in virtual time: targets, duration, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def ruled(boundary: str) -> Rules:
 
 
 def pressed(boundary: str, policy: str = "pascal", **changes: Any) -> tuple[ClusterRun, Cluster]:
-    """Three instances whose memory holds a handful of requests."""
-    chance = random.Random(5)
+    """Three instances with memory for a few requests each."""
+    rng = random.Random(5)
     arrivals = [
-        Arrival(index * 0.25, Lengths(20 + index, chance.randint(30, 300), chance.randint(20, 200)))
+        Arrival(index * 0.25, Lengths(20 + index, rng.randint(30, 300), rng.randint(20, 200)))
         for index in range(60)
     ]
     settings = dataclasses.replace(SETTINGS, policy=policy, kv_blocks=120, **changes)
@@ -43,7 +43,7 @@ def pressed(boundary: str, policy: str = "pascal", **changes: Any) -> tuple[Clus
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("boundary", ["always", "adaptive", "balance"])
-def test_requests_that_move_get_every_token_once_and_leave_nothing(
+def test_moved_requests_get_every_token_once_and_leave_nothing_behind(
     boundary: str, policy: str
 ) -> None:
     run, cluster = pressed(boundary, policy)
@@ -59,7 +59,7 @@ def test_requests_that_move_get_every_token_once_and_leave_nothing(
     assert cluster._moves == []
 
 
-def test_without_a_rule_nothing_is_different() -> None:
+def test_without_a_rule_nothing_changes() -> None:
     still, _ = pressed("off")
     without, _ = pressed("off", migration=False)
     assert still == without
@@ -70,7 +70,7 @@ def test_a_move_takes_the_transfer_and_the_steps_around_it() -> None:
     arrivals = [
         Arrival(0.0, Lengths(2000, 40, 50)),  # to the first instance
         Arrival(0.3, Lengths(3000, 5, 400)),  # to the second, where it soon answers
-        Arrival(0.6, Lengths(10, 300, 5)),  # to the first, which has a thinker then
+        Arrival(0.6, Lengths(10, 300, 5)),  # to the first, which then has a reasoning request
     ]
     settings = dataclasses.replace(SETTINGS, policy="pascal")
     cluster = Cluster(settings, 2, EVERYTHING, ruled("always"))
@@ -91,7 +91,7 @@ def test_links_are_shared() -> None:
     assert network.transfer("b", "d", 100, 3.0) == 4.0
 
 
-def test_leaps_end_before_anybody_comes() -> None:
+def test_leaps_end_before_a_request_arrives() -> None:
     quick, _ = pressed("always")
     exact, _ = pressed("always", leaps=False)
     means = [

@@ -1,4 +1,4 @@
-"""The paper's Figures 2 and 3 by name: what they say comes out of the real scheduler and pacer."""
+"""The paper's Figures 2 and 3: the real scheduler and pacer reproduce them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def drawn(policy: str) -> dict[str, str]:
     return {name: lines[name].drawn(16).rstrip() for name in NAMES}
 
 
-def test_figure_2_with_room_for_all_nobody_waits() -> None:
+def test_figure_2_with_room_for_all_no_request_waits() -> None:
     assert drawn(ORACLE) == {
         "A": "########",
         "B": " ########",
@@ -39,14 +39,13 @@ def test_figure_2_by_round_robin_c_joins_at_4_and_is_preempted_at_8() -> None:
         "B": " ####...####",
         "C": "  ..####.####",
     }
-    found = timelines("rr")["C"]
-    assert found.spans[0] == (4, 8)
-    assert found.ttft == 3
+    line = timelines("rr")["C"]
+    assert line.spans[0] == (4, 8)
+    assert line.ttft == 3
 
 
 def test_figure_3_only_a_reader_that_waits_loses() -> None:
-    found = stories()
-    quality = {name: story.qoe for name, story in found.items()}
+    quality = {name: story.qoe for name, story in stories().items()}
     assert quality["buffered"] == quality["paused"] == pytest.approx(1.0)
     # By the paper's formula: the readers finish at 28 and 29. After the underrun, ten tokens come
     # 7 units late; in the other case, all tokens come 8 units late.

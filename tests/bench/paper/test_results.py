@@ -1,4 +1,4 @@
-"""From runs to the figures, the claims and the page of the reproduction."""
+"""Results, claims and page of the reproduction, computed from runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from bench.paper.cases import LOADS, POLICIES, WORKLOADS
 from bench.paper.claims import claims
 from bench.paper.outcome import PaperRun
-from bench.paper.plan import QUICK, Label
 from bench.paper.report import PAGE, prepare_docs, renew, tables
 from bench.paper.results import result_of, results_of, violations
+from bench.paper.sections import QUICK, Label
 from bench.reporting.errors import BenchmarkError
 from bench.simulator.results import ORACLE
 from tests.bench.support.paper_runs import outcome
@@ -27,7 +27,7 @@ TTFTS_S = {ORACLE: 10.0, "fcfs": 40.0, "rr": 16.0, "pascal": 12.0, "slack": 10.2
 
 
 def evaluation() -> dict[Label, list[PaperRun]]:
-    """20 requests a run; on Arena-Hard everything takes longer."""
+    """20 requests per run; on Arena-Hard everything takes longer."""
     found: dict[Label, list[PaperRun]] = {}
     for workload in WORKLOADS:
         slower = 2.0 if workload == "arena-hard" else 1.0
@@ -107,7 +107,7 @@ def test_the_headlines_are_the_paper_s() -> None:
     assert headlines["non_adaptive_e2e"]["median"] == pytest.approx(44.8 / 34.0 - 1)
 
 
-def test_a_bin_with_few_requests_a_run_makes_no_headline() -> None:
+def test_a_bin_with_few_requests_per_run_makes_no_headline() -> None:
     few: dict[Label, list[PaperRun]] = {
         label: [outcome(label[2], [1.0] * 10, seed=seed) for seed in (1, 2)]
         for label in evaluation()
@@ -123,14 +123,14 @@ def ablations_of(runs: Mapping[Label, list[PaperRun]]) -> dict[Label, list[Paper
     return {("arena-hard", name): some for name in ("no_migration", "non_adaptive")}
 
 
-def test_who_answers_in_one_token_is_not_too_slow() -> None:
+def test_an_answer_of_one_token_is_not_too_slow() -> None:
     run = replace(outcome("slack", [1.0] * 4), generation_tpot_s=[None, 0.1, 0.11, 0.2])
     attained = result_of([run])["attainment"]
     assert attained["tpot"] == 0.5
     assert attained["qoe"] == 1.0
 
 
-def test_who_is_at_the_slo_keeps_it() -> None:
+def test_a_qoe_exactly_at_the_slo_is_no_violation() -> None:
     run = outcome("slack", [1.0] * 4)
     requests = [replace(one, qoe=qoe) for one, qoe in zip(run.run.requests, QOES, strict=True)]
     found = violations([replace(run, run=replace(run.run, requests=requests))])
@@ -169,7 +169,7 @@ def test_inflation_attainment_and_splits() -> None:
     assert late == pytest.approx({"ttfat": 0.0, "tpot": 1.0, "qoe": 0.75, "all": 0.0})
 
 
-def test_every_claim_has_its_figure() -> None:
+def test_every_claim_has_a_result() -> None:
     found = claims(everything())
     assert all(claim.here != "-" and claim.why for claim in found)
     shown = {claim.what: claim.here for claim in found}
@@ -193,7 +193,7 @@ def test_the_page_is_renewed_and_its_prose_stays(tmp_path: Path) -> None:
     prepare_docs(tmp_path)
     results = everything()
     renew(tmp_path, results)
-    renew(tmp_path, results)  # replaces its own
+    renew(tmp_path, results)  # replaces the first report
     after = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert prose(after) == prose(before)
     assert "**quick**" in after
@@ -207,7 +207,7 @@ def prose(page: str) -> str:
     return re.sub(r"(<!-- begin (\w+) -->).*?(<!-- end \2 -->)", r"\1\3", page, flags=re.S)
 
 
-def test_a_page_without_its_marks_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / PAGE).write_text("# nothing\n")
     with pytest.raises(BenchmarkError, match=r"reproduction\.md: <!-- begin scope -->"):
         prepare_docs(tmp_path)
@@ -217,5 +217,5 @@ def test_a_page_without_its_marks_is_refused_before_anything_is_run(tmp_path: Pa
 
 def test_tables_say_that_it_was_quick() -> None:
     titles = [str(table.title) for table in tables(everything())]
-    assert len(titles) == 4  # no bin has the fifty requests that slack is judged by
+    assert len(titles) == 4  # no bin has the 50 requests of a ratio to the oracle
     assert all("quick" in title for title in titles)

@@ -9,22 +9,22 @@ import statistics
 
 import pytest
 
+from bench.policies.engine_process import ProcessFailed
 from bench.policies.real_engines import (
     LEAST_TOKENS,
     MOST,
     SCALE,
     SETTINGS,
-    EnginesError,
+    Extent,
     Load,
-    Plan,
     ScaledLengths,
     arrivals,
     least_blocks,
     load_for,
     measure_apart,
     numbers,
+    policy_order,
     scaled,
-    turns,
 )
 from bench.simulator.results import ORACLE, policy_result
 from bench.simulator.timeline import Timeline
@@ -36,8 +36,8 @@ def test_requests_are_a_fifth_as_long_and_none_is_out_of_bounds() -> None:
     assert scaled(Lengths(100, 1000, 500)) == Lengths(20, 200, 100)
     assert scaled(Lengths(1, 1, 1)) == Lengths(LEAST_TOKENS, LEAST_TOKENS, LEAST_TOKENS)
     assert scaled(Lengths(10**6, 10**6, 10**6)) == MOST
-    chance = random.Random(1)
-    drawn = [ARENA_HARD.draw(chance) for _ in range(2000)]
+    rng = random.Random(1)
+    drawn = [ARENA_HARD.draw(rng) for _ in range(2000)]
     full = statistics.fmean(one.reasoning for one in drawn)
     assert statistics.fmean(scaled(one).reasoning for one in drawn) == pytest.approx(
         full / SCALE, rel=0.08
@@ -66,8 +66,8 @@ def test_the_load_keeps_the_oracle_as_busy_as_planned() -> None:
     steps = [(size, (0.004 + 0.0001 * size) * held_up) for size in sizes for held_up in (1, 1, 9)]
     load = load_for(40, steps)
     assert load.step_s == pytest.approx(0.008)
-    chance = random.Random(9)
-    drawn = [ScaledLengths().draw(chance) for _ in range(20_000)]
+    rng = random.Random(9)
+    drawn = [ScaledLengths().draw(rng) for _ in range(20_000)]
     output = statistics.fmean(one.reasoning + one.answer for one in drawn)
     # Little's law: as many in the engine as arrive while one is.
     assert load.rate * output * load.step_s == pytest.approx(40, rel=0.03)
@@ -89,8 +89,8 @@ def test_times_follow_the_step(policy: str) -> None:
     assert found.quantum_tokens * SCALE == default.quantum_tokens
 
 
-def test_the_oracle_goes_first_and_the_others_take_turns() -> None:
-    orders = [turns(number, seed) for number in range(4) for seed in (100, 200)]
+def test_the_oracle_goes_first_and_the_others_take_policy_order() -> None:
+    orders = [policy_order(number, seed) for number in range(4) for seed in (100, 200)]
     assert all(order[0] == ORACLE for order in orders)
     assert all(sorted(order[1:]) == sorted(POLICIES) for order in orders)
     assert {order[1] for order in orders} == set(POLICIES)
@@ -103,11 +103,11 @@ def test_every_policy_serves_the_same_requests_with_exact_lengths() -> None:
     """The engine's process fails by itself where a forced length does not come out."""
     lines: list[str] = []
     core = min(os.sched_getaffinity(0))
-    plan = Plan(
+    extent = Extent(
         seed=100, rounds=1, running=8, warm_steps=0, window_steps=200, cool_steps=0, burst=24
     )
-    runs = measure_apart(core, plan, lines.append)
-    assert [run.policy for run in runs] == turns(0, 100)
+    runs = measure_apart(core, extent, lines.append)
+    assert [run.policy for run in runs] == policy_order(0, 100)
     assert len({tuple(r.reasoning_tokens for r in run.requests) for run in runs}) == 1
     oracle = runs[0]
     assert len(oracle.requests) >= 3
@@ -121,5 +121,5 @@ def test_every_policy_serves_the_same_requests_with_exact_lengths() -> None:
 
 
 def test_a_process_that_fails_says_why() -> None:
-    with pytest.raises(EnginesError, match="OSError"):
-        measure_apart(2**15, Plan(seed=1, rounds=1), print)  # there is no such core
+    with pytest.raises(ProcessFailed, match=r"core 32768: .*Invalid argument"):
+        measure_apart(2**15, Extent(seed=1, rounds=1), print)  # there is no such core

@@ -1,4 +1,4 @@
-"""Where figures are written: what is wrong is said before anything is measured."""
+"""Files of results: problems are reported before anything is measured."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_folder, prepare_json, write_json
 
 
-def test_figures_of_other_parts_are_kept(tmp_path: Path) -> None:
+def test_results_of_other_parts_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert prepare_json(path, keep=True) == {}
-    assert prepare_json(path, keep=True) == {}  # empty: nobody has written yet
+    assert prepare_json(path, keep=True) == {}  # an empty file
     write_json(path, {"a": 1})
     assert prepare_json(path, keep=True) == {"a": 1}
     assert prepare_json(path, keep=False) == {}
@@ -22,7 +22,7 @@ def test_figures_of_other_parts_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1]", "null", "no JSON"])
-def test_what_holds_no_figures_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_results_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "figures.json"
     path.write_text(text)
     with pytest.raises(BenchmarkError, match="figures"):

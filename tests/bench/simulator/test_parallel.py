@@ -1,4 +1,4 @@
-"""Cases in processes: what they return, and that none outlives the process that started it."""
+"""Cases in child processes: their results, and that none outlives its parent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.reporting.errors import BenchmarkError
 from bench.simulator.parallel import in_parallel
 
 ROOT = Path(__file__).parents[3]
-# Starts one case that never ends and says in which process.
+# Starts a case that never ends, and prints the id of its process.
 _PARENT = """
 from bench.simulator.parallel import in_parallel
 from tests.bench.simulator.test_parallel import stay
@@ -37,7 +37,7 @@ def stay() -> None:
     time.sleep(600)
 
 
-def test_every_case_is_answered() -> None:
+def test_every_case_has_a_result() -> None:
     assert sorted(in_parallel(square, [(2,), (3,), (4,)])) == [4, 9, 16]
 
 
@@ -52,8 +52,8 @@ def test_cases_end_with_the_process_that_started_them() -> None:
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    os.kill(child, 0)  # it is there
+    os.kill(child, 0)  # it exists
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert parent.stdout.read() == ""  # returns when the child, too, has closed its end
+    assert parent.stdout.read() == ""  # returns when the child has closed its end, too
     parent.stdout.close()

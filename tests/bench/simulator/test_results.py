@@ -1,4 +1,4 @@
-"""From what happened to requests to figures of policies."""
+"""Metrics of requests from their events, and results of policies from metrics."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def timeline(answer_s: list[float], preempted_at: int | None = None) -> Timeline
     return found
 
 
-def test_a_reader_who_is_fed_in_time_notices_nothing() -> None:
+def test_a_reader_with_a_full_buffer_never_waits() -> None:
     request = metrics_of(timeline([1.1, 1.11, 1.12, 1.13], preempted_at=2))
     assert [request.ttft_s, request.ttfat_s] == pytest.approx([1.1, 0.1])
-    assert request.tpot_s == pytest.approx(0.1)  # released at the pace
+    assert request.tpot_s == pytest.approx(0.1)  # delivered at the pace
     assert request.e2e_s == pytest.approx(1.4)
     assert request.qoe == request.qoe_ttfat == pytest.approx(1.0)
     assert (request.underruns, request.underruns_by_preemption) == (0, 0)
     assert (request.preemptions, request.resumes) == (2, 1)
 
 
-def test_an_underrun_counts_as_preemption_s_only_after_one() -> None:
+def test_an_underrun_counts_as_preemption_only_directly_after_one() -> None:
     late = [1.1, 1.5, 1.51]
     assert metrics_of(timeline(late, preempted_at=1)).underruns_by_preemption == 1
     by_other = metrics_of(timeline(late))
@@ -77,7 +77,7 @@ def run(policy: str, seed: int, ttfts: list[float], violations: int = 0) -> Poli
     )
 
 
-def test_figures_are_means_over_seeds_and_ratios_are_per_seed() -> None:
+def test_results_are_means_over_seeds_and_ratios_are_per_seed() -> None:
     oracle = [run("oracle", seed, [2.0 * seed] * 60) for seed in (1, 2)]
     slack = [run("slack", seed, [3.0 * seed] * 60, violations=6) for seed in (1, 2)]
     result = policy_result(slack, oracle)

@@ -42,10 +42,10 @@ def test_the_parts_are_the_whole(moments: list[float], one: float, two: float) -
 
 
 def pressed(policy: str, boundary: str = "off") -> tuple[ClusterRun, SpanWatch]:
-    """Two instances whose memory holds a handful of requests."""
-    chance = random.Random(7)
+    """Two instances with memory for a few requests each."""
+    rng = random.Random(7)
     arrivals = [
-        Arrival(index * 0.4, Lengths(20 + index, chance.randint(30, 400), chance.randint(20, 300)))
+        Arrival(index * 0.4, Lengths(20 + index, rng.randint(30, 400), rng.randint(20, 300)))
         for index in range(40)
     ]
     settings = dataclasses.replace(
@@ -61,7 +61,7 @@ def pressed(policy: str, boundary: str = "off") -> tuple[ClusterRun, SpanWatch]:
 
 
 @pytest.mark.parametrize(("policy", "boundary"), [("fcfs", "off"), ("pascal", "always")])
-def test_of_a_simulation_the_phases_add_up_and_only_the_preempted_were_preempted(
+def test_phases_add_up_and_only_preempted_requests_have_preempted_time(
     policy: str, boundary: str
 ) -> None:
     run, watch = pressed(policy, boundary)
@@ -74,7 +74,7 @@ def test_of_a_simulation_the_phases_add_up_and_only_the_preempted_were_preempted
         assert answering.whole_s == pytest.approx(timeline.finished_s - timeline.boundary_s)
         tokens = timeline.lengths.reasoning + timeline.lengths.answer
         base_s = SETTINGS.profile.step.base_s
-        # Every token takes a step. The first answering one comes with the step after the boundary.
+        # Every token takes a step. The first answering one comes in the step after the boundary.
         assert reasoning.executed_s + answering.executed_s >= tokens * base_s * 0.999
         if not timeline.preemptions and boundary == "off":
             assert reasoning.preempted_s == answering.preempted_s == 0
@@ -83,18 +83,18 @@ def test_of_a_simulation_the_phases_add_up_and_only_the_preempted_were_preempted
             assert waited_s > 0
 
 
-def test_moved_requests_are_blocked_until_their_kv_is_there() -> None:
+def test_moved_requests_are_blocked_until_their_kv_arrives() -> None:
     run, watch = pressed("pascal", "always")
     assert run.migrations > 3
     blocked = [phases(spans)[1].blocked_s for spans in watch.spans(run.timelines)]
     assert sum(seconds > 0 for seconds in blocked) >= run.migrations / 2
 
 
-def test_who_watches_changes_nothing() -> None:
+def test_recording_changes_nothing() -> None:
     watched, _ = pressed("slack")
-    chance = random.Random(7)
+    rng = random.Random(7)
     arrivals = [
-        Arrival(index * 0.4, Lengths(20 + index, chance.randint(30, 400), chance.randint(20, 300)))
+        Arrival(index * 0.4, Lengths(20 + index, rng.randint(30, 400), rng.randint(20, 300)))
         for index in range(40)
     ]
     settings = dataclasses.replace(

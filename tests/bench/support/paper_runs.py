@@ -1,4 +1,4 @@
-"""Made-up outcomes of cases, for tests of what is told of them."""
+"""Invented outcomes of cases, for tests of reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def outcome(
     generation_tpot_s: float = 0.03,
     transfers_s: Sequence[float] = (),
 ) -> PaperRun:
-    """One request for each TTFT, the first of which violate their SLO."""
+    """One request for each TTFT; the first ``violations`` of them violate their SLO."""
     requests = [
         RequestMetrics(
             reasoning_tokens=reasoning_tokens,

@@ -39,7 +39,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def test_two_logs_become_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logged = steps(1500, lambda chance: 1.0)
+    logged = steps(1500, lambda rng: 1.0)
     logs = [
         write_log(tmp_path / "a.steps", logged[:700]),
         write_log(tmp_path / "b.steps", logged[700:]),
@@ -59,16 +59,16 @@ def test_two_logs_become_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads(figures.read_text())["steps"] == 1500
     printed = capsys.readouterr().out
     assert "a step, 1 decoding" in printed
-    assert "not quiet" not in printed
+    assert "was busy" not in printed
 
 
 def test_a_machine_that_was_not_quiet_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = write_log(tmp_path / "a.steps", steps(500, lambda chance: 1.0))
+    log = write_log(tmp_path / "a.steps", steps(500, lambda rng: 1.0))
     assert run(log, "--output", tmp_path / "mine.toml") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "not quiet" in said
+    assert "was busy" in said
     assert "for 50% of" in said
 
 
@@ -80,7 +80,7 @@ def test_a_machine_that_was_not_quiet_is_said(
         (["a.steps", "--output", "none/o.toml"], "no folder"),
         (["a.steps", "--output", "o.toml", "--offload-bytes", "0"], "--offload-bytes"),
         (["a.steps", "--output", "o.toml", "--json", "none/f.json"], "--json"),
-        (["a.steps", "other.steps", "--output", "o.toml"], "other.steps: of another engine"),
+        (["a.steps", "other.steps", "--output", "o.toml"], "other.steps: not from the same engine"),
         (["few.steps", "--output", "o.toml"], "at least 200"),
         (["odd.steps", "--output", "o.toml"], "3 bytes"),
     ],
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named_and_nothing_written(
     named: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    logged = steps(300, lambda chance: 1.0)
+    logged = steps(300, lambda rng: 1.0)
     write_log(tmp_path / "a.steps", logged)
     write_log(tmp_path / "few.steps", logged[:50])
     write_log(tmp_path / "other.steps", logged, msgspec.structs.replace(HEADER, layers=5))

@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 
 from bench.policies.engine_clock import Share
+from bench.policies.engine_process import ProcessFailed
 from bench.policies.real_engines import SETTINGS
 from bench.simulator.scheduler_factory import InstanceSettings
 from bench.validation import command, runs
 from bench.validation.calibrate import profile_of
 from bench.validation.regimes import CALIBRATION, JUDGED, NUMBERS, THRESHOLDS, compare, trace_of
-from bench.validation.replay_engine import Replayed, ReplayEngine, ReplayError, Served, Trace
-from bench.validation.runs import Plan, Rounds, replay_rounds, simulated
+from bench.validation.replay_engine import Replayed, ReplayEngine, Served, Trace
+from bench.validation.runs import Extent, Rounds, replay_rounds, simulated
 from bench.validation.step_fit import fit_steps
 from workers.emulation.profile import load_profile
 from workers.settings import WorkerSettings
@@ -136,18 +137,18 @@ class TwoSpeeds:
     def __init__(self) -> None:
         self.settings: WorkerSettings | None = None
 
-    def rounds(self, plan: Plan, settings: WorkerSettings, *_: object) -> Rounds:
+    def rounds(self, extent: Extent, settings: WorkerSettings, *_: object) -> Rounds:
         self.settings = settings
         found = Rounds([], {}, {})
         for regime in JUDGED:
             trace = trace_of(
                 regime,
                 self.profile.step,
-                requests=plan.requests,
-                policy=plan.policy,
+                requests=extent.requests,
+                policy=extent.policy,
                 block_size=self.header.block_size,
                 kv_blocks=500,
-                seed=plan.seed,
+                seed=extent.seed,
             )
             found.traces.append(trace)
             factor = self.slow[regime.name]
@@ -157,11 +158,11 @@ class TwoSpeeds:
         return found
 
     def steps(self, factor: float) -> list[LoggedStep]:
-        chance = random.Random(1)
+        rng = random.Random(1)
         found = []
         for _ in range(2000):
-            decodes = chance.randint(1, 16)
-            kv, prefill = decodes * chance.randint(50, 300), chance.choice([0, 0, 0, 40, 120])
+            decodes = rng.randint(1, 16)
+            kv, prefill = decodes * rng.randint(50, 300), rng.choice([0, 0, 0, 40, 120])
             took_s = factor * self.profile.step.seconds(decodes, kv, prefill, prefill**2)
             found.append(
                 LoggedStep(took_s, took_s, decodes, kv, prefill, prefill**2, int(prefill > 0))
@@ -247,8 +248,8 @@ def test_engines_change_roles_and_calibration_lasts_as_long_as_what_it_is_beside
 ) -> None:
     monkeypatch.setattr(FakeEngine, "made", [], raising=False)
     monkeypatch.setattr(runs, "ReplayEngine", FakeEngine)
-    plan = Plan(policy="rr", rounds=4, requests=12, seed=1, profile="")
-    found = replay_rounds(plan, SMALL, "processor", None, lambda name: None)
+    extent = Extent(policy="rr", rounds=4, requests=12, seed=1, profile="")
+    found = replay_rounds(extent, SMALL, "processor", None, lambda name: None)
     assert [len(replays) for replays in found.replays.values()] == [4, 4]
     assert all(399 <= len(spell) <= 400 for spell in found.spells)
     first, second = ([trace.name for trace in one.replayed] for one in FakeEngine.made)
@@ -265,7 +266,7 @@ def test_engines_change_roles_and_calibration_lasts_as_long_as_what_it_is_beside
 
 def test_an_engine_that_cannot_start_says_why() -> None:
     with (
-        pytest.raises(ReplayError, match="OSError"),
+        pytest.raises(ProcessFailed, match="Invalid argument"),
         ReplayEngine(SMALL, "processor", 2**15),  # there is no such core
     ):
         pass
@@ -300,9 +301,9 @@ def test_a_trace_on_a_real_engine_and_in_virtual_time() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_engines_on_a_core_and_what_the_one_did_beside_the_other() -> None:
-    plan = Plan(policy="slack", rounds=2, requests=4, seed=1, profile="")
+    extent = Extent(policy="slack", rounds=2, requests=4, seed=1, profile="")
     told: list[str] = []
-    found = replay_rounds(plan, SMALL, "processor", None, told.append)
+    found = replay_rounds(extent, SMALL, "processor", None, told.append)
     assert told == ["calm", "pressed"] * 2
     for trace in found.traces:
         replays, beside = found.replays[trace.name], found.calibration[trace.name]

@@ -43,14 +43,14 @@ def step(decodes: int, factor: float, prefill: int = 0) -> LoggedStep:
     return LoggedStep(2 * took_s, took_s, decodes, kv, prefill, prefill**2, prefills)
 
 
-def spell(factors: Iterator[float], chance: random.Random) -> list[LoggedStep]:
+def spell(factors: Iterator[float], rng: random.Random) -> list[LoggedStep]:
     """Steps on a machine that changes its speed with every window."""
     found: list[LoggedStep] = []
     spent_s, window, factor = 0.0, 0, next(factors)
     for _ in range(1000):
         if spent_s >= (window + 1) * WINDOW_S:
             window, factor = window + 1, next(factors)
-        found.append(step(chance.randint(1, 16), factor, chance.choice([0] * 20 + [50, 100])))
+        found.append(step(rng.randint(1, 16), factor, rng.choice([0] * 20 + [50, 100])))
         spent_s += found[-1].processor_s
     return found
 
@@ -65,12 +65,12 @@ def test_slowdowns_are_those_of_the_machine() -> None:
 
 def test_windows_do_not_drift_however_long_it_lasts() -> None:
     """Where steps are as the model says, factors put into a device are told from its steps."""
-    chance = random.Random(3)
-    wanted = [chance.uniform(0.5, 2.0) for _ in range(200)]
+    rng = random.Random(3)
+    wanted = [rng.uniform(0.5, 2.0) for _ in range(200)]
     slowed = SlowedTimes.of(TIMES, wanted)
     steps, spent_s = [], 0.0
     while spent_s < 200 * WINDOW_S:
-        decodes = chance.randint(1, 16)
+        decodes = rng.randint(1, 16)
         took_s = slowed.seconds(decodes, 100 * decodes, 0, 0)
         steps.append(LoggedStep(took_s, took_s, decodes, 100 * decodes, 0, 0, 0))
         spent_s += took_s
@@ -103,15 +103,15 @@ def test_agreement_is_of_slowdowns_at_the_same_time() -> None:
 
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_slowdowns_are_divided_out_on_either_clock(clock: ClockName) -> None:
-    chance = random.Random(4)
-    spells = [spell(iter([2.0] * 80), chance), spell(iter([0.5] * 80), chance)]
+    rng = random.Random(4)
+    spells = [spell(iter([2.0] * 80), rng), spell(iter([0.5] * 80), rng)]
     found = fit_slowed(spells, clock)
     assert found.median_error < 0.01
 
 
 def test_a_fit_without_the_wandering_finds_the_device() -> None:
-    chance = random.Random(2)
-    spells = [spell(iter([chance.uniform(0.7, 1.4) for _ in range(40)]), chance) for _ in range(4)]
+    rng = random.Random(2)
+    spells = [spell(iter([rng.uniform(0.7, 1.4) for _ in range(40)]), rng) for _ in range(4)]
     naive = fit_steps([one for steps in spells for one in steps], "processor")
     found = fit_slowed([*spells, []], "processor")
 

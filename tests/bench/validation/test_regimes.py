@@ -127,10 +127,10 @@ def test_a_comparison_is_of_means_over_replays() -> None:
 
 
 def test_more_replays_differ_less_by_chance() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
 
     def by_chance(count: int) -> float | None:
-        ends_s = [[chance.gauss(10.0, 1.0) for _ in range(40)] for _ in range(count)]
+        ends_s = [[rng.gauss(10.0, 1.0) for _ in range(40)] for _ in range(count)]
         replays = [[served(0.0, 1.0, end_s) for end_s in each] for each in ends_s]
         return compare("trace", replays, [replays[0]], replays[0], QUIET).chance
 

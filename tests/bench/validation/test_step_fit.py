@@ -26,21 +26,21 @@ TRUE = StepTimes(
 
 def steps(count: int, held_up: Callable[[random.Random], float]) -> list[LoggedStep]:
     """As an engine would log them; its thread had half of the wall's time."""
-    chance = random.Random(5)
+    rng = random.Random(5)
     found = []
     for _ in range(count):
-        decodes = chance.randint(0, 20)
-        kv = decodes * chance.randint(20, 600)
-        prefill = chance.randint(8, 800) if not decodes or chance.random() < 0.1 else 0
-        computed = chance.randint(0, 500) if prefill else 0
+        decodes = rng.randint(0, 20)
+        kv = decodes * rng.randint(20, 600)
+        prefill = rng.randint(8, 800) if not decodes or rng.random() < 0.1 else 0
+        computed = rng.randint(0, 500) if prefill else 0
         prefill2 = prefill * (2 * computed + prefill)
-        took = TRUE.seconds(decodes, kv, prefill, prefill2) * held_up(chance)
+        took = TRUE.seconds(decodes, kv, prefill, prefill2) * held_up(rng)
         found.append(LoggedStep(2 * took, took, decodes, kv, prefill, prefill2, int(prefill > 0)))
     return found
 
 
 def test_what_the_steps_were_made_of_is_found_again() -> None:
-    fit = fit_steps(steps(3000, lambda chance: chance.gauss(1.0, 0.05)), "processor")
+    fit = fit_steps(steps(3000, lambda rng: rng.gauss(1.0, 0.05)), "processor")
     for decodes, kv, prefill, prefill2 in (
         (1, 100, 0, 0),
         (2, 400, 0, 0),
@@ -59,14 +59,14 @@ def test_what_the_steps_were_made_of_is_found_again() -> None:
 
 
 def test_either_time_of_a_step_can_be_fitted() -> None:
-    logged = steps(1000, lambda chance: 1.0)
+    logged = steps(1000, lambda rng: 1.0)
     wall, processor = fit_steps(logged, "wall").times, fit_steps(logged, "processor").times
     assert wall.seconds(5, 0, 0, 0) == pytest.approx(2 * processor.seconds(5, 0, 0, 0))
 
 
 def test_steps_that_were_held_up_do_not_bend_it_but_are_paid_for() -> None:
-    def held_up(chance: random.Random) -> float:
-        return 3.0 if chance.random() < 0.1 else 1.0
+    def held_up(rng: random.Random) -> float:
+        return 3.0 if rng.random() < 0.1 else 1.0
 
     logged = steps(4000, held_up)
     times = fit_steps(logged, "processor").times
@@ -79,7 +79,7 @@ def test_steps_that_were_held_up_do_not_bend_it_but_are_paid_for() -> None:
 
 
 def test_a_machine_that_stood_still_for_a_second_is_not_the_engine() -> None:
-    logged = steps(1000, lambda chance: 1.0)
+    logged = steps(1000, lambda rng: 1.0)
     stood = [*logged, logged[5]._replace(processor_s=30.0)]
     expected = fit_steps(logged, "processor").times.seconds(5, 1000, 0, 0)
     assert fit_steps(stood, "processor").times.seconds(5, 1000, 0, 0) == pytest.approx(
@@ -88,7 +88,7 @@ def test_a_machine_that_stood_still_for_a_second_is_not_the_engine() -> None:
 
 
 def test_nothing_saves_time() -> None:
-    noise = steps(400, lambda chance: chance.uniform(0.2, 3.0))
+    noise = steps(400, lambda rng: rng.uniform(0.2, 3.0))
     times = fit_steps(noise, "processor").times
     table = times.table
     assert table is not None
@@ -99,7 +99,7 @@ def test_nothing_saves_time() -> None:
 
 
 def test_too_little_is_refused() -> None:
-    logged = steps(600, lambda chance: 1.0)
+    logged = steps(600, lambda rng: 1.0)
     with pytest.raises(FitError, match="at least 200"):
         fit_steps(logged[:100], "processor")
     with pytest.raises(FitError, match="0 steps"):

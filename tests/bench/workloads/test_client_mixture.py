@@ -146,8 +146,8 @@ def test_lengths_are_drawn_by_requests() -> None:
     mixture = ClientMixture(
         (steady("a", 1.0, 1.0, prompt=5), steady("b", 3.0, 1.0, prompt=6)), 0.0, 600.0
     )
-    chance = random.Random(0)
-    prompts = [mixture.draw(chance).prompt for _ in range(8000)]
+    rng = random.Random(0)
+    prompts = [mixture.draw(rng).prompt for _ in range(8000)]
     assert prompts.count(6) == pytest.approx(6000, rel=0.03)
     assert mixture.longest_output == 20
 
@@ -163,7 +163,7 @@ def test_a_part_of_the_span() -> None:
     assert part.rate == pytest.approx((5 * 1 + 5 * 5) / 20)
     assert whole.between(600.0, 630.0).rate == whole.rate
     for start_s, end_s in ((0.0, 620.0), (610.0, 640.0), (620.0, 620.0)):
-        with pytest.raises(ValueError, match="is no part of 600-630 s"):
+        with pytest.raises(ValueError, match="is not part of 600-630 s"):
             whole.between(start_s, end_s)
     with pytest.raises(ValueError, match="no client sends anything"):
         whole.between(610.0, 620.0)

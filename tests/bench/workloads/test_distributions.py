@@ -17,8 +17,8 @@ def test_quantiles_are_joined_by_straight_lines() -> None:
     law = Quantiles((0.0, 0.5, 1.0), (10.0, 20.0, 100.0))
     assert [law.at(share) for share in (0, 0.25, 0.5, 0.75, 1)] == [10, 15, 20, 60, 100]
     assert law.most == 100
-    chance = random.Random(0)
-    mean = statistics.fmean(law.draw(chance) for _ in range(20_000))
+    rng = random.Random(0)
+    mean = statistics.fmean(law.draw(rng) for _ in range(20_000))
     assert mean == pytest.approx((15 + 60) / 2, rel=0.02)
 
 
@@ -51,8 +51,8 @@ def test_probabilities_come_back_as_they_were(law: dict[float, float]) -> None:
 
 def test_values_are_drawn_by_their_probability() -> None:
     law = Probabilities.of({5: 1.0, 7: 3.0, 9: 0.0})
-    chance = random.Random(1)
-    found = [law.draw(chance) for _ in range(8000)]
+    rng = random.Random(1)
+    found = [law.draw(rng) for _ in range(8000)]
     assert set(found) == {5, 7}
     assert found.count(7) == pytest.approx(6000, rel=0.02)
 

@@ -25,8 +25,8 @@ tokens = st.integers(0, 10_000_000)
 
 
 def drawn(source: LengthSource, count: int = 20_000) -> list[Lengths]:
-    chance = random.Random(5)
-    return [source.draw(chance) for _ in range(count)]
+    rng = random.Random(5)
+    return [source.draw(rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("source", [ALPACA_EVAL, ARENA_HARD, MATH_500, GPQA, REASONING_HEAVY])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.workloads.arrivals import Arrival, gamma, poisson
-from bench.workloads.describe import figures, main
+from bench.workloads.describe import describe, main
 from bench.workloads.distributions import Distribution, Quantiles
 from bench.workloads.lengths import ARENA_HARD, Lengths, SharedLengths
 from bench.workloads.named import NAMES, Workload, WorkloadError, named, of_trace, workload_of
@@ -22,9 +22,9 @@ TRACE = [Arrival(2.0 * turn, Lengths(10 + turn, 20, 30)) for turn in range(50)]
 
 
 def drawn(name: str, count: int = 30_000) -> list[Lengths]:
-    chance = random.Random(11)
+    rng = random.Random(11)
     lengths = named(name).lengths
-    return [lengths.draw(chance) for _ in range(count)]
+    return [lengths.draw(rng) for _ in range(count)]
 
 
 def means(found: list[Lengths]) -> tuple[float, float, float]:
@@ -69,7 +69,7 @@ def mean_of(law: Distribution) -> float:
 
 
 def mean_over_clients(mean: Callable[[SharedLengths], float]) -> float:
-    """Of all requests, without chance."""
+    """Of all requests, without rng."""
     total = requests = 0.0
     for client in deepseek_r1().clients:
         for window in client.windows:
@@ -91,14 +91,14 @@ def test_servegen_r1_has_the_means_that_were_published() -> None:
 
 def test_servegen_r1_comes_in_bursts() -> None:
     """An independent sample of these windows has a CV of 1.27 and a dispersion of 5.8 in 10 s."""
-    found = figures(until(named("servegen-r1"), 1200.0))
+    found = describe(until(named("servegen-r1"), 1200.0))
     assert found.rate == pytest.approx(39.4, rel=0.04)
     assert found.gap_cv == pytest.approx(1.25, abs=0.06)
     dispersion = found.dispersion[10.0]
     assert dispersion is not None
     assert dispersion > 3.5
     assert 25 <= found.clients <= 28  # some send hardly anything
-    slower = figures(until(named("servegen-r1"), 2400.0, rate=4.0))
+    slower = describe(until(named("servegen-r1"), 2400.0, rate=4.0))
     assert slower.rate == pytest.approx(4.0, rel=0.1)
     assert slower.gap_cv is not None
     assert slower.gap_cv > 1.15
@@ -160,8 +160,8 @@ def test_a_trace_as_a_workload() -> None:
     fast = list(workload.arrivals(5.0, 0))
     assert [a.at_s for a in fast] == pytest.approx([a.at_s / 10 for a in TRACE])
     assert next(workload.arrivals(5.0, 1)).lengths != TRACE[0].lengths
-    chance = random.Random(0)
-    assert {workload.lengths.draw(chance) for _ in range(1000)} == {a.lengths for a in TRACE}
+    rng = random.Random(0)
+    assert {workload.lengths.draw(rng) for _ in range(1000)} == {a.lengths for a in TRACE}
     assert workload.lengths.longest_output == 50
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_had_is_said_at_once(
 def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"'arenahard'; did you mean arena-hard\?"):
         named("arenahard")
-    with pytest.raises(WorkloadError, match=r"'zzz'; there are alpaca.*; nor is there such"):
+    with pytest.raises(WorkloadError, match=r"'zzz'; known are alpaca.*; and no file has"):
         workload_of("zzz")
     with pytest.raises(WorkloadError, match="t has no requests"):
         of_trace("t", [], "")
@@ -212,7 +212,7 @@ def test_files_as_workloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_figures() -> None:
-    found = figures(TRACE)
+    found = describe(TRACE)
     assert (found.requests, found.span_s, found.clients) == (50, 98.0, 0)
     assert found.rate == pytest.approx(0.5)
     assert found.gap_cv == 0
@@ -221,10 +221,10 @@ def test_figures() -> None:
     assert (prompt.mean, prompt.least, prompt.most) == (34.5, 10, 59)
     assert prompt.quantiles == pytest.approx((10.49, 14.9, 34.5, 54.1, 56.55, 58.51))
     assert found.lengths["output"].mean == 50
-    alone = figures(TRACE[:1])
+    alone = describe(TRACE[:1])
     assert (alone.rate, alone.gap_cv, alone.dispersion) == (None, None, {1.0: None, 10.0: None})
     with pytest.raises(ValueError, match="no requests"):
-        figures([])
+        describe([])
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,9 +242,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "79200-79800 s" in capsys.readouterr().out
     for argv, message in (
         (["alpacaeva"], "did you mean alpacaeval?"),
-        ([str(trace), "--format", "azure"], "trace.csv: is no azure trace"),
+        ([str(trace), "--format", "azure"], "trace.csv: is not a trace of format azure"),
         (["arena-hard", "--between", "0-60"], "--between: arena-hard has no clients"),
-        (["servegen-r1", "--between", "0-60"], "--between: 0-60 is no part of 79200-80400 s"),
+        (["servegen-r1", "--between", "0-60"], "--between: 0-60 is not part of 79200-80400 s"),
         (["servegen-r1", "--burstiness", "3"], "has bursts of its own"),
         (["alpacaeval", "--split", "x"], "unknown split 'x'"),
     ):

@@ -83,9 +83,9 @@ def test_a_folder_as_published(tmp_path: Path) -> None:
     assert silent.rate == 0
     assert (busy.rate, busy.family, busy.shape) == (0.5, "Gamma", 1.0)
     assert (late.rate, late.family, late.shape) == (0.25, "Weibull", 0.7)
-    chance = random.Random(0)
-    assert {busy.lengths.draw(chance) for _ in range(50)} == {Lengths(7, 5, 5), Lengths(7, 15, 15)}
-    assert late.lengths.draw(chance) == Lengths(9, 2, 8)
+    rng = random.Random(0)
+    assert {busy.lengths.draw(rng) for _ in range(50)} == {Lengths(7, 5, 5), Lengths(7, 15, 15)}
+    assert late.lengths.draw(rng) == Lengths(9, 2, 8)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_tables_that_hold_nothing(tmp_path: Path) -> None:
         (
             "dataset_json",
             span("[1]"),
-            "span 0: is no dict",
+            "span 0: is not a dict",
         ),
         (
             "dataset_json",
             span("{-4: 1}"),
-            "span 0: has a value that is no number of tokens",
+            "span 0: has a value that is not a number of tokens",
         ),
     ],
 )

@@ -177,7 +177,7 @@ def test_errors_name_file_line_and_column(tmp_path: Path, line: str, message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (AZURE + "16.11.2023 18:15,1,2\n", "trace:5: TIMESTAMP: '16.11.2023 18:15' is no time"),
+        (AZURE + "16.11.2023 18:15,1,2\n", "trace:5: TIMESTAMP: '16.11.2023 18:15' is not a time"),
         (AZURE + "2023-02-30 10:00:00,1,2\n", "trace:5: TIMESTAMP: '2023-02-30 10:00:00': day is"),
         (AZURE + "2023-11-16 18:15:46,1,\n", "trace:5: GeneratedTokens: is missing"),
         (BURSTGPT + "9,x,-1,2,1,API log\n", "trace:5: Request tokens: -1 is below 0"),
@@ -209,8 +209,12 @@ def test_files_that_are_no_traces(tmp_path: Path) -> None:
     fails("a,b,a\n1,2,3\n", "trace:1: a: is there twice")
     fails("a,b\n1,2\n", "has the columns of no known format: a, b .*mooncake: input_length")
     fails("client,window_start_s\n1,2\n", "is a table of clients, not of requests")
-    fails(PLAIN, "is no azure trace: it lacks ContextTokens, GeneratedTokens", format="azure")
-    fails(PLAIN, "unknown format 'csv'; there are auto, azure, burstgpt", format="csv")
+    fails(
+        PLAIN,
+        "is not a trace of format azure: it lacks ContextTokens, GeneratedTokens",
+        format="azure",
+    )
+    fails(PLAIN, "unknown format 'csv'; known are auto, azure, burstgpt", format="csv")
     fails(PLAIN.encode() + b"\xff\n", "trace:4: not UTF-8 text")
     fails(gzip.compress(PLAIN.encode())[:-9], "trace: the gzip file is broken")
     fails(gzip.compress(PLAIN.encode())[:-8] + bytes(8), "the gzip file is broken: CRC check")
@@ -225,18 +229,18 @@ def test_files_that_are_no_traces(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [AZURE, BURSTGPT, MOONCAKE, UNSPLIT])
 def test_what_is_reasoning_is_never_decided_silently(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(TraceError, match="does not say what is reasoning; choose a split: none, "):
+    with pytest.raises(TraceError, match="has no reasoning lengths; choose a split: none, "):
         read_trace(path)
-    with pytest.raises(SplitError, match="unknown split 'half'; there are none, servegen-r1"):
+    with pytest.raises(SplitError, match="unknown split 'half'; known are none, servegen-r1"):
         read_trace(path, split="half")
 
 
 def test_splits() -> None:
-    chance = random.Random(0)
-    assert split_named("none")(5, 10, chance) == Lengths(5, 1, 9)
-    assert split_named("4:1")(5, 10, chance) == Lengths(5, 8, 2)
-    assert split_named("0:1")(0, 1, chance) == Lengths(1, 1, 1)
-    shares = [split_named("servegen-r1")(5, 1000, chance).reasoning / 1000 for _ in range(4000)]
+    rng = random.Random(0)
+    assert split_named("none")(5, 10, rng) == Lengths(5, 1, 9)
+    assert split_named("4:1")(5, 10, rng) == Lengths(5, 8, 2)
+    assert split_named("0:1")(0, 1, rng) == Lengths(1, 1, 1)
+    shares = [split_named("servegen-r1")(5, 1000, rng).reasoning / 1000 for _ in range(4000)]
     assert sum(shares) / len(shares) == pytest.approx(0.70, abs=0.02)
     for name in ("0:0", "4", "4:-1", "a:b", ""):
         with pytest.raises(SplitError):

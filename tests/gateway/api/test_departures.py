@@ -1,4 +1,4 @@
-"""Clients that leave, come back, or never read: what goes on, what is kept, what counts."""
+"""Clients that leave, come back or never read: which responses go on, stay and count."""
 
 from __future__ import annotations
 

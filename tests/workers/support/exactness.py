@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bench.policies import kv_offload
-from bench.policies.small_memory_engine import Load, Run, SmallMemoryEngine
+from bench.policies.small_memory_engine import Load, SmallMemoryEngine
 from workers.kv.offload import HostMemoryWorker
 from workers.policy.settings import POLICIES
 
@@ -59,29 +59,19 @@ class Engine(SmallMemoryEngine):
         return worker
 
 
-def compared(run: Run, reference: Run) -> dict[str, Any]:
-    return {
-        "preemptions": run.preemptions,
-        "extra": run.computed_tokens - reference.computed_tokens,
-        "reloaded": run.reloaded_tokens,
-        "recomputed": run.recomputed_tokens,
-        "different": sum(a != b for a, b in zip(run.outputs, reference.outputs, strict=True)),
-    }
-
-
 def main() -> None:
     engine = Engine(SETTINGS, LOAD)
     engine.use("fcfs", "recompute")
     reference = engine.run(AT_ONCE)
-    found: dict[str, Any] = {"unpressured": compared(reference, reference)}
+    found: dict[str, Any] = {"unpressured": reference.compared_with(reference)}
     for resume in ("recompute", "reload"):
         found[resume] = {}
         for policy in POLICIES:
             engine.use(policy, resume)
-            found[resume][policy] = compared(engine.run(), reference)
+            found[resume][policy] = engine.run().compared_with(reference)
     for engine.mixing in ("device", "host"):
         engine.use("slack", "reload")
-        found[f"broken_{engine.mixing}"] = compared(engine.run(), reference)
+        found[f"broken_{engine.mixing}"] = engine.run().compared_with(reference)
     found["tokens"] = sum(map(len, reference.outputs))
     print(json.dumps(found))
 

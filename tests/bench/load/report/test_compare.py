@@ -46,9 +46,9 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "r.json: no JSON: "),
-        ("[1]", "r.json: no result of pascal load: not an object"),
-        ('{"a": 1}', "r.json: no result of pascal load: it has no 'config'"),
+        ("", "r.json: not JSON: "),
+        ("[1]", "r.json: not a result of pascal load: not an object"),
+        ('{"a": 1}', "r.json: not a result of pascal load: it has no 'config'"),
     ],
 )
 def test_what_is_no_result_is_named(tmp_path: Path, text: str, message: str) -> None:

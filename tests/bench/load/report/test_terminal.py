@@ -35,7 +35,7 @@ def test_the_report() -> None:
     assert ["raw,", "of", "the", "engine", "10.00", "10.00", "10.00", "10.00"] in rows
     assert ["QoE", "0.6111", "0.8333", "0.9833", "0.9967"] in rows
     assert ["of", "the", "server", "0.9000", "0.9000", "0.9900", "0.9980"] in rows
-    assert "QoE here and by the server differ by at most 0.0333" in lines
+    assert "QoE measured here and by the server differs by at most 0.0333" in lines
     assert "QoE below 0.95: 2 requests" in lines
     assert "incomplete (1): max_output_tokens" in lines
     assert "failed (1): response failed: no message" in lines
@@ -51,7 +51,7 @@ def test_rows_and_columns_are_chosen() -> None:
 
 def test_a_late_generator_warns() -> None:
     # Every request of these results was turned to 250 ms late.
-    assert "warning: this generator cannot keep up: that is more than 10 ms" in printed()
+    assert "warning: this generator cannot keep up: it is late by more than 10 ms" in printed()
 
 
 def test_nothing_measured_is_a_dash() -> None:

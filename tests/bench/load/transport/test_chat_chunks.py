@@ -81,7 +81,7 @@ def test_a_completion_cut_by_its_length_is_incomplete() -> None:
         ),
         (
             [BEGIN, ANSWERING[0], *THINKING, FINISH, DONE],
-            "thinking came after the answer had begun",
+            "reasoning arrived after the answer had begun",
         ),
         (
             [BEGIN, data({"error": {"code": "gone", "message": "sorry"}}), DONE],

@@ -67,7 +67,7 @@ async def test_a_refusal_is_told_with_its_reason() -> None:
         assert (await outcome_of(server, "chat-sse")).failure == "error 429: overloaded: no room"
         server.refusal = (200, {})
         assert (await outcome_of(server, "chat-sse")).failure == (
-            "error 200: no event stream but application/json"
+            "error 200: expected an event stream, got application/json"
         )
 
 

@@ -1,11 +1,12 @@
-"""What the reproduction simulates: loads that mean the same everywhere, sections without gaps."""
+"""Cases of the reproduction: comparable loads, and sections without gaps."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.paper.cases import LOADS, POLICIES, WORKLOADS, blocks, sustained
-from bench.paper.plan import (
+from bench.paper.run import spec_of
+from bench.paper.sections import (
     FULL,
     QUICK,
     SECTIONS,
@@ -15,7 +16,6 @@ from bench.paper.plan import (
     in_order,
     sections,
 )
-from bench.paper.run import spec_of
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES
@@ -23,30 +23,31 @@ from workers.policy.settings import BASELINES
 
 @pytest.mark.parametrize("scope", [FULL, QUICK], ids=lambda scope: scope.name)
 def test_the_evaluation_is_whole_and_every_section_is_there(scope: Scope) -> None:
-    plan = sections(scope)
-    assert (*plan, "characterisation") == SECTIONS
+    by_name = sections(scope)
+    assert (*by_name, "characterisation") == SECTIONS
     labels = {(w, load, p) for w in WORKLOADS for load in LOADS for p in POLICIES}
-    assert set(plan["evaluation"]) == labels
-    for section in plan.values():
+    assert set(by_name["evaluation"]) == labels
+    for section in by_name.values():
         for cases in section.values():
             assert cases
             assert len({case.seed for case in cases}) == len(cases)
-    assert all(len(cases) == len(scope.seeds) for cases in plan["evaluation"].values())
+    assert all(len(cases) == len(scope.seeds) for cases in by_name["evaluation"].values())
 
 
-def test_baselines_get_the_same_requests_and_nobody_moves() -> None:
-    plan = sections(FULL)
+def test_baselines_get_the_same_requests_and_move_none() -> None:
+    by_name = sections(FULL)
     for workload in WORKLOADS:
-        mine = plan["evaluation"][workload, "high", "slack"]
+        evaluated = by_name["evaluation"][workload, "high", "slack"]
         for policy in ("slack", *BASELINES):
-            cases = plan["baselines"][workload, policy]
+            cases = by_name["baselines"][workload, policy]
             assert [case.boundary for case in cases] == ["off"] * len(FULL.seeds)
             assert [case.policy for case in cases] == [policy] * len(FULL.seeds)
-            for case, its in zip(cases, mine, strict=True):
-                assert (case.rate, case.seed, case.kv_blocks) == (its.rate, its.seed, its.kv_blocks)
+            for case, other in zip(cases, evaluated, strict=True):
+                assert (case.rate, case.seed) == (other.rate, other.seed)
+                assert case.kv_blocks == other.kv_blocks
         for policy in (ORACLE, "fcfs", "rr"):
-            same = plan["evaluation"][workload, "high", policy]
-            assert plan["baselines"][workload, policy] == same
+            same = by_name["evaluation"][workload, "high", policy]
+            assert by_name["baselines"][workload, policy] == same
 
 
 def test_fewer_seeds_are_the_first_of_them() -> None:
@@ -75,7 +76,7 @@ def test_policies_get_the_same_requests_and_the_oracle_more_memory() -> None:
 
 
 def test_a_load_is_a_share_of_the_memory() -> None:
-    """By Little's law, with the profile's own step times."""
+    """By Little's law and the step times of the profile."""
     step = load_profile("h100-qwen32b").step
     found = sustained("arena-hard", 0.87, 8, blocks(1.0))
     held = 0.87 * 90_000
@@ -88,29 +89,34 @@ def test_a_load_is_a_share_of_the_memory() -> None:
     assert sustained("alpacaeval", 0.87, 8, blocks(1.0)).rate > 2 * found.rate
 
 
-def test_the_capped_get_half_of_what_the_oracle_took_and_the_same_requests() -> None:
+def test_other_policies_get_half_of_the_oracle_s_memory_and_the_same_requests() -> None:
     (oracle,) = characterised(QUICK).values()
     rest = capped({case: 3000 + case.seed for case in oracle})
     assert {policy for (policy,) in rest} == set(POLICIES) - {ORACLE}
     for cases in rest.values():
         assert [case.seed for case in cases] == list(QUICK.characterised_seeds)
-        for case, its in zip(cases, oracle, strict=True):
+        for case, other in zip(cases, oracle, strict=True):
             assert case.kv_blocks == (3000 + case.seed) // 2
-            assert (case.rate, case.extent, case.longest) == (its.rate, its.extent, its.longest)
-    # However little the oracle took, the longest request fits.
+            assert (case.rate, case.extent, case.longest) == (
+                other.rate,
+                other.extent,
+                other.longest,
+            )
+    # The longest request fits even if the oracle used very little.
     (least, *_), *_ = capped({oracle[0]: 10}).values()
     assert (least.kv_blocks - 1) * 16 >= least.longest
 
 
 def test_cases_of_several_sections_are_run_once_and_first_seeds_first() -> None:
-    plan = sections(FULL)
-    cases = in_order(plan)
+    by_name = sections(FULL)
+    cases = in_order(by_name)
     assert len(cases) == len(set(cases))
-    assert {case for section in plan.values() for of in section.values() for case in of} == set(
+    assert {case for section in by_name.values() for of in section.values() for case in of} == set(
         cases
     )
     seeds = [case.seed for case in cases]
     assert seeds == sorted(seeds)
     assert (
-        plan["quantum"]["pascal", "500"] == plan["evaluation"]["arena-hard", "high", "pascal"][:3]
+        by_name["quantum"]["pascal", "500"]
+        == by_name["evaluation"]["arena-hard", "high", "pascal"][:3]
     )

@@ -1,4 +1,4 @@
-"""``pascal simulate run``: what it refuses, what it tells, and that it tells the same again."""
+"""``pascal simulate run``: its errors, its results, and that these are reproducible."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1"
         ("--burstiness 2 --workload servegen-r1", "has bursts of its own"),
     ],
 )
-def test_what_cannot_be_had_is_said_before_anything_runs(
+def test_contradictory_flags_are_refused_before_anything_runs(
     flags: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rate = "" if "--trace" in flags else "--rate 3"
@@ -92,7 +92,7 @@ def test_what_cannot_be_had_is_said_before_anything_runs(
         ("--seeds -1", "argument --seeds"),
     ],
 )
-def test_flags_that_cannot_be_read_are_named(
+def test_malformed_flags_are_named(
     flags: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -121,7 +121,7 @@ def test_every_combination_is_a_case_and_labels_tell_them_apart() -> None:
     assert labels([found[0]]) == {found[0]: "slack"}
 
 
-def test_what_is_measured_is_what_was_asked_for() -> None:
+def test_the_requested_part_is_measured() -> None:
     case = Case(Variant("slack", "off", 1, 5.0), 1)
     workload = named("arena-hard")
     by_count = Settings(source="arena-hard", num_requests=20, warm_up_s=3.0, cool_down_s=2.0)
@@ -156,7 +156,7 @@ def test_numbers_go_to_the_policy_or_to_placement() -> None:
 def test_the_same_command_writes_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here and in processes of its own, whose hashes are others: no order of a set shows."""
+    """Here and in processes with other hash seeds, so that no result depends on a set's order."""
 
     def arguments(number: int) -> list[str]:
         files = f"--json {tmp_path}/{number}.json --chrome-trace {tmp_path}/trace{number}.json"
@@ -188,14 +188,14 @@ def in_this_process(
         yield function(*case)
 
 
-def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_without_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     running = subprocess.Popen(
         [sys.executable, "-m", "pascal", "simulate", "run", "--rate", "20",
          "--num-requests", "5000", "--json", str(file),
          "--chrome-trace", str(tmp_path / "trace.json")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # Whoever runs the tests in the background has it ignored, which is inherited.
+        # Background jobs of a shell ignore SIGINT, and child processes inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     trace = tmp_path / "trace.json"
@@ -208,4 +208,4 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_traceback(tmp_path: Path) ->
     assert "pascal: interrupted" in error
     assert "Traceback" not in output + error
     assert not file.read_text()
-    assert not trace.read_text().endswith("]\n")  # it did not go on to its end
+    assert not trace.read_text().endswith("]\n")  # it did not run to the end

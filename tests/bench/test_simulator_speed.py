@@ -1,4 +1,4 @@
-"""The benchmark of the simulator: what it runs and how it answers wrong flags."""
+"""The benchmark of the simulator: its cases and its errors for wrong flags."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_every_case_runs_both_ways(case: simulator_speed.Case) -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--repeats", "0"], "must be at least 1, not 0"),
-        (["--repeats", "many"], "--repeats: not a number: 'many'"),
+        (["--repeats", "0"], "--repeats: '0' is not a whole number above 0"),
+        (["--repeats", "many"], "--repeats: 'many' is not a whole number above 0"),
         (["--json", "/nowhere/figures.json"], "--json /nowhere/figures.json: No such file"),
         (["--json", "."], "--json .: Is a directory"),
     ],

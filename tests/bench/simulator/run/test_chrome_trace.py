@@ -1,4 +1,4 @@
-"""The Chrome trace of a simulation: it loads, it is balanced, and it tells each request's times."""
+"""The Chrome trace of a simulation: it loads, spans are balanced, and times are right."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Event = dict[str, Any]
 
 
 def run_traced(path: Path, boundary: str, *, until_s: float = 1e9, **changes: Any) -> ClusterRun:
-    """Three instances whose memory holds a handful of requests."""
-    chance = random.Random(5)
+    """Three instances with memory for a few requests each."""
+    rng = random.Random(5)
     arrivals = [
-        Arrival(index * 0.25, Lengths(20 + index, chance.randint(30, 300), chance.randint(20, 200)))
+        Arrival(index * 0.25, Lengths(20 + index, rng.randint(30, 300), rng.randint(20, 200)))
         for index in range(40)
     ]
     settings = InstanceSettings(
@@ -46,7 +46,7 @@ def run_traced(path: Path, boundary: str, *, until_s: float = 1e9, **changes: An
 
 
 def spans_of(events: list[Event]) -> list[tuple[str, str, float, float]]:
-    """Request, state, begin and end in seconds; fails where spans do not nest."""
+    """Request, state, begin and end in s of each span; fails if spans do not nest."""
     open_: defaultdict[tuple[int, int], list[Event]] = defaultdict(list)
     found = []
     for event in events:
@@ -88,7 +88,7 @@ def test_the_states_of_a_request_add_up_to_its_time(boundary: str, tmp_path: Pat
         assert timeline.boundary_s is not None
         total_s = sum(end_s - begin_s for _, begin_s, end_s in parts)
         assert total_s == pytest.approx(timeline.finished_s - timeline.arrival_s, abs=1e-6)
-        # At its boundary it begins to answer, or to move.
+        # At its boundary it begins to answer or to move.
         after = [begin_s for state, begin_s, _ in parts if state in ("answering", "migrating")]
         assert min(after) == pytest.approx(timeline.boundary_s, abs=1e-6)
         preempted += sum(state == "preempted" for state, _, _ in parts)
@@ -99,7 +99,7 @@ def test_the_states_of_a_request_add_up_to_its_time(boundary: str, tmp_path: Pat
 
 
 def test_leaps_leave_the_spans_as_they_are(tmp_path: Path) -> None:
-    """Without KV offload, where they change nothing; counters are read less often."""
+    """Without KV offload, leaps change no time; counters are read less often."""
 
     def spans(name: str, leaps: bool) -> list[Event]:
         path = tmp_path / name
@@ -109,7 +109,7 @@ def test_leaps_leave_the_spans_as_they_are(tmp_path: Path) -> None:
     assert spans("leaps.json", leaps=True) == spans("steps.json", leaps=False)
 
 
-def test_counters_stay_within_what_there_is(tmp_path: Path) -> None:
+def test_counters_stay_within_their_limits(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     run_traced(path, "off")
     counters = [event for event in json.loads(path.read_text()) if event["ph"] == "C"]
@@ -125,7 +125,7 @@ def test_counters_stay_within_what_there_is(tmp_path: Path) -> None:
         seen[key] = event["ts"]
 
 
-def test_who_is_not_finished_at_the_end_is_said_to_be_so(tmp_path: Path) -> None:
+def test_unfinished_requests_are_marked_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     run = run_traced(path, "off", until_s=2.0)
     events: list[Event] = json.loads(path.read_text())
@@ -136,7 +136,7 @@ def test_who_is_not_finished_at_the_end_is_said_to_be_so(tmp_path: Path) -> None
     assert len(ends) - left >= len(run.timelines)
 
 
-def test_nothing_simulated_is_a_trace_too(tmp_path: Path) -> None:
+def test_a_trace_without_events_is_valid(tmp_path: Path) -> None:
     with ChromeTrace(tmp_path / "trace.json"):
         pass
     assert json.loads((tmp_path / "trace.json").read_text()) == []

@@ -1,0 +1,28 @@
+"""The oracle and the settings of the instances of a case."""
+
+from __future__ import annotations
+
+from bench.simulator.case import CaseSpec
+from bench.simulator.defaults import ORACLE_KV, RULES
+from bench.simulator.load import Extent
+from bench.simulator.results import ORACLE
+from bench.simulator.scheduler_factory import InstanceSettings
+
+EXTENT = Extent(0.0, 1.0, 1.0)
+SMALL = InstanceSettings(kv_blocks=500, policy_numbers={"quantum_tokens": 250})
+
+
+def test_the_oracle_is_fcfs_with_memory_for_every_request() -> None:
+    spec = CaseSpec(policy=ORACLE, seed=1, extent=EXTENT, instance=SMALL)
+    settings = spec.settings()
+    assert settings.policy == "fcfs"
+    assert settings.kv_blocks == ORACLE_KV * SMALL.profile.kv.blocks
+    assert settings.policy_numbers == SMALL.policy_numbers
+
+
+def test_only_rules_that_move_requests_need_migration() -> None:
+    for boundary, rules in RULES.items():
+        spec = CaseSpec(policy="slack", seed=1, extent=EXTENT, rules=rules, instance=SMALL)
+        settings = spec.settings()
+        assert (settings.policy, settings.kv_blocks) == ("slack", 500)
+        assert settings.migration == (boundary != "off")
