@@ -22,12 +22,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.policies.virtual import INSTANCES, KV_SHARE, Plan, arrivals
+from bench.policies.virtual import KV_SHARE
 from bench.reporting.console import CaseProgress, interrupted
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_json, write_json
-from bench.simulator.cluster import NO_MIGRATION, Cluster, Window
-from bench.simulator.defaults import MODEL, PROFILE
+from bench.simulator.case import CaseSpec
+from bench.simulator.defaults import INSTANCES, PROFILE, RULES
+from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.scheduler_factory import InstanceSettings
 from workers.emulation.profile import load_profile
 
@@ -84,26 +85,25 @@ def measure(case: Case, simulated_s: float, repeats: int, done: Callable[[], Non
 
 def cpu_seconds(case: Case, simulated_s: float, exact: bool) -> float:
     """CPU seconds of one run."""
-    profile = load_profile(PROFILE)
-    settings = InstanceSettings(
-        profile=profile,
-        model=str(MODEL),
+    # Nothing is measured: the simulation ends with the first arrival after the window.
+    extent = Extent(simulated_s, simulated_s, 2 * simulated_s)
+    load = SteadyLoad(rate=case.rate, extent=extent, token_s=case.token_s)
+    spec = CaseSpec(
         policy=case.policy,
-        kv_blocks=int(profile.kv.blocks * KV_SHARE),
-        migration=case.boundary != "off",
-        exact=exact,
+        seed=_SEED,
+        extent=extent,
+        rules=replace(RULES["off"], boundary=case.boundary),
+        instance=InstanceSettings(
+            kv_blocks=int(load_profile(PROFILE).kv.blocks * KV_SHARE), exact=exact
+        ),
     )
-    # Nothing is measured in it: the simulation ends with the first arrival after it.
-    window = Window(simulated_s, simulated_s)
-    plan = Plan(case.rate, window, 2 * simulated_s, (_SEED,), case.token_s)
-    rules = replace(NO_MIGRATION, boundary=case.boundary)
-    cluster = Cluster(settings, INSTANCES, window, rules)
-    coming = arrivals(plan, _SEED)
+    cluster = spec.cluster()
+    arrivals = load.arrivals(_SEED)
     gc.collect()
-    gc.disable()  # as in the processes of `bench.policies.virtual`
+    gc.disable()  # as in the processes of `bench.simulator.parallel`
     try:
         began_s = time.process_time()
-        cluster.run(coming)
+        cluster.run(arrivals)
         return time.process_time() - began_s
     finally:
         gc.enable()

@@ -320,7 +320,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except ConnectionError:
-        log.info("client_gone", path=request.path)
+        log.info("client_left", path=request.path)
         begun = _begun(request)
         return web.Response() if begun is None else begun
     except Exception:

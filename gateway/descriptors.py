@@ -75,7 +75,7 @@ class DescriptorWatch:
             return
         self._scarce = True
         log.warning(
-            "descriptors_scarce",
+            "descriptors_ran_short",
             limit=limit,
             advice="new connections are refused or wait; raise the limit on open files (ulimit -n)",
         )

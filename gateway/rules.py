@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from gateway.config import Config
-from gateway.routing.instance import ViewRules
+from gateway.policy import cluster_view
+from gateway.policy.cluster_view import ViewRules
 from gateway.routing.route import RouteTimeouts
 
 
 def view_rules(config: Config) -> ViewRules:
-    """How `gateway.routing.instance` describes an instance to placement."""
+    """How `gateway.policy.cluster_view` describes an instance to placement."""
     workers = config.workers
-    return ViewRules(
+    return cluster_view.view_rules(
+        workers.policy,
+        workers.quantum_tokens,
+        workers.demotion_tokens,
         slo_qoe=config.pacing.slo_qoe,
-        quantum_tokens=workers.quantum_tokens,
-        demotion_tokens=workers.demotion_tokens if workers.policy == "pascal" else None,
         reserve_memory=config.placement.reserve_memory,
     )
 

@@ -164,10 +164,10 @@ class ClusterCollector(Collector):
             tickets.add_metric([instance_id, "read"], moved.read_requests_total)
             tickets.add_metric([instance_id, "failed"], moved.failed_total)
         yield from (held, tickets)
-        router = self._cluster.router
+        routing = self._cluster.routing_totals()
         for name, text, ended, outcomes in (
-            ("pascal_migrations", "Changes of instance", router.migrations, get_args(Outcome)),
-            ("pascal_failovers", "Losses of an instance", router.failovers, ("resumed", "failed")),
+            ("pascal_migrations", "Changes of instance", routing.migrations, get_args(Outcome)),
+            ("pascal_failovers", "Losses of an instance", routing.failovers, ("resumed", "failed")),
         ):
             family = CounterMetricFamily(name, text, labels=["outcome"])
             for outcome in outcomes:
@@ -176,7 +176,7 @@ class ClusterCollector(Collector):
         yield GaugeMetricFamily(
             "pascal_migrations_in_flight",
             "Requests on their way between instances",
-            value=len(router.migrating),
+            value=routing.migrating,
         )
 
     def _devices(self) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.config import Config, ConfigError, is_worker_address
 from gateway.launchers import preflight
-from gateway.launchers.local import worker_settings
+from gateway.launchers.worker_settings import worker_settings
 from pascal.config_flags import add_config_flags, config_of
 from workers.settings import WorkerSettings
 

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import programs
 from tests.support.server import Server
 
 # For engines in this process and in those that it starts: see `bench.reporting.vllm_environment`.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Hypothesis fails a test whose example takes 200 ms by default: a limit of speed, on any machine.
+settings.register_profile("pascal", deadline=None)
+settings.load_profile("pascal")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of the test

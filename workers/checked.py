@@ -198,14 +198,19 @@ def _check_finite(value: Any, path: str = "") -> None:
         raise SettingError(f"{path}: {value} is not a finite number")
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the known names that ``name`` may be a slip of; None if none is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def nearest(name: str, known: Iterable[str], *, among: str = "known") -> str:
-    """A hint for an unknown name: its nearest neighbour, or all of the known if none is near.
+    """A hint for an unknown name: its nearest neighbour, or all known names if none is near.
 
     :param among: how to introduce all of them.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"{among}: {', '.join(names)}"
+    near = closest(name, names)
+    return f"did you mean {near!r}?" if near else f"{among}: {', '.join(names)}"
 
 
 def split_pair(text: str, form: str = "KEY=VALUE") -> tuple[str, str]:

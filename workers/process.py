@@ -237,7 +237,7 @@ async def run(settings: WorkerSettings) -> int:
 
 
 def _stop_now(status: int) -> None:
-    _log.error("worker_stop_hangs", seconds=_STOP_S)
+    _log.error("worker_stop_timed_out", seconds=_STOP_S)
     end(status)
 
 

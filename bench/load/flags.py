@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from bench.load.measure import GOODPUT_METRICS, METRICS
 from bench.load.options import API_KEY_VARIABLE, APIS
-from bench.load.ranges import Length, Pause, duration_s
+from bench.load.ranges import Length, Pause
 from bench.workloads.named import NAMES
 from bench.workloads.reasoning_split import CHOICES
+from workers.checked import seconds
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ def _add_load(add: Callable[..., Any]) -> None:
     add(
         "--timeout",
         default="120s",
-        type=_reads(duration_s),
+        type=_reads(seconds),
         metavar="TIME",
         dest="timeout_s",
         help="give a request up after this (default 120s; also 500ms, 2m)",
@@ -114,7 +115,7 @@ def _add_load(add: Callable[..., Any]) -> None:
     add(
         "--ready-check-timeout",
         default="0s",
-        type=_reads(duration_s),
+        type=_reads(seconds),
         metavar="TIME",
         dest="ready_check_timeout_s",
         help="wait so long for the server to be ready (default: do not wait)",

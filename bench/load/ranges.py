@@ -11,19 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
-
-
-def duration_s(text: str) -> float:
-    """Seconds of ``30s``, ``500ms``, ``2m``, ``1h`` or a plain number of seconds.
-
-    :raises ValueError: if it is none of them.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 500ms or 2m")
-    return float(match[1]) * _UNITS_S[match[2]]
+from workers.checked import seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +71,13 @@ class Pause:
         low, dash, high = text.partition("-")
         mean, colon, deviation = text.partition(":")
         if dash:
-            pause = cls(text, "uniform", duration_s(low), duration_s(high))
+            pause = cls(text, "uniform", seconds(low), seconds(high))
             if pause.second_s < pause.first_s:
                 raise ValueError(f"{text!r} ends before it begins")
             return pause
         if colon:
-            return cls(text, "normal", duration_s(mean), duration_s(deviation))
-        return cls(text, "exact", duration_s(text))
+            return cls(text, "normal", seconds(mean), seconds(deviation))
+        return cls(text, "exact", seconds(text))
 
     def draw_s(self, rng: random.Random) -> float:
         """One time in seconds, at least 0."""

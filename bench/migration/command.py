@@ -1,9 +1,9 @@
-"""``pascal bench migration``: what it costs to change engines at the phase boundary, and what for.
+"""``pascal bench migration``: cost and benefit of a move at the phase boundary.
 
-Two parts, each of which can be run alone with ``--only``:
+It has two parts. ``--only`` selects one of them:
 
-    engines    two real workers: the first token after a move, a stay and a recompute, by context
-    loaded     eight modelled H100 instances in virtual time, with every boundary rule
+    engines    two real workers: time to the first token after a move, a stay and a recompute
+    loaded     eight modelled H100 instances in virtual time, under every boundary rule
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _REPEATS, _QUICK_REPEATS = 25, 9
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal bench migration``."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="shorter runs: some minutes")
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--quick", action="store_true", help="shorter runs (minutes)")
+    add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
 
 
@@ -68,23 +68,23 @@ def _engines(quick: bool, console: Console) -> dict[str, Any]:
     from bench.migration import hand_over
 
     with console.status("two workers"):
-        found = hand_over.measure(_CONTEXTS, _QUICK_REPEATS if quick else _REPEATS)
-    table = Table(title="From the last token before the boundary to the first after it, ms")
+        results = hand_over.measure(_CONTEXTS, _QUICK_REPEATS if quick else _REPEATS)
+    table = Table(title="Time from the last reasoning token to the first answering token, ms")
     columns = ("tokens", "move", "stay", "recompute", "move/recompute", "transfer", "memcpy", "KiB")
     for column in columns:
         table.add_column(column, justify="right")
-    for tokens, figures in found.items():
-        times = [figures[f"{name}_s"] for name in ("move", "stay", "recompute")]
+    for tokens, result in results.items():
+        times = [result[f"{name}_s"] for name in ("move", "stay", "recompute")]
         table.add_row(
             str(tokens),
             *(f"{1e3 * seconds:.1f}" for seconds in times),
             f"{times[0] / times[2]:.2f}",
-            f"{1e3 * figures['transfer_s']:.1f}",
-            f"{1e3 * figures['memcpy_s']:.3f}",
-            f"{figures['kv_bytes'] / 1024:.0f}",
+            f"{1e3 * result['transfer_s']:.1f}",
+            f"{1e3 * result['memcpy_s']:.3f}",
+            f"{result['kv_bytes'] / 1024:.0f}",
         )
     console.print(table)
-    return {"by_context": found}
+    return {"by_context": results}
 
 
 def _loaded(quick: bool, console: Console) -> dict[str, Any]:
@@ -93,13 +93,13 @@ def _loaded(quick: bool, console: Console) -> dict[str, Any]:
 
     with CaseProgress(console, "virtual time") as progress:
 
-        def done(run: under_load.MovesRun, count: int, total: int) -> None:
+        def done(run: under_load.BoundaryRun, count: int, total: int) -> None:
             case = f"{run.run.policy}, {run.boundary}, seed {run.run.seed}"
             progress.finished(case, count, total)
 
-        found = under_load.run_moves(under_load.QUICK if quick else under_load.FULL, done)
-    console.print(loaded_table(found))
-    return {"loaded": found}
+        results = under_load.run_boundaries(quick, done)
+    console.print(loaded_table(results))
+    return {"loaded": results}
 
 
 def loaded_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:

@@ -1,9 +1,9 @@
-"""What the reproduction of the paper simulates: loads, and cases, each of which is one run.
+"""Loads and cases of the reproduction. Each case is one run.
 
-Pure but for seeds. The paper does not publish its arrival rates. A load is here a *utilisation*:
-the share of the KV memory that requests would hold in the mean if none ever waited. From it, the
-lengths and the device's step times follows the rate (`sustained`), so that a load means the same
-on every workload, memory and number of instances.
+Pure except for seeded random numbers. The paper does not publish its arrival rates. Here, a load is
+a *utilisation*: the share of the KV memory that requests would hold on average if none ever waited.
+`sustained` derives the rate from it, from the lengths and from the device's step times. So a load
+means the same for every workload, memory size and number of instances.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
+from bench.simulator.defaults import INSTANCES, LONGEST, PROFILE
+from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.results import ORACLE
 from bench.workloads.lengths import LengthSource
 from bench.workloads.named import named
 from workers.emulation.profile import load_profile
 
-PROFILE = "h100-qwen32b"
-LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
-
-# Near 0.9 memory is short at times and readers can still be fed: the regime in which policies
-# differ. `sustained` says what rates they are; docs/reproduction.md shows them.
+# Near 0.9, memory is short at times but readers can still be fed: the regime in which policies
+# differ. `sustained` computes the rates; docs/results/reproduction.md lists them.
 LOADS = {"low": 0.5, "medium": 0.75, "high": 0.87}
 WORKLOADS = ("alpacaeval", "arena-hard")
-INSTANCES = 8
-# A policy of the evaluation, with the boundary rule that belongs to it: the paper's, and for
-# `slack` what `pascal serve` does unless it is told otherwise.
+# Policies of the evaluation and the boundary rule of each: the paper's rules, and for `slack` the
+# default of `pascal serve`.
 POLICIES = {
     ORACLE: "off",
     "fcfs": "off",
@@ -34,54 +32,57 @@ POLICIES = {
     "pascal": "adaptive_paper",
     "slack": "balance",
 }
-_ORACLE_KV = 8  # times the device's memory: never full
-_DRAWN = 20_000  # requests whose lengths make a mean
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much of a load is simulated."""
-
-    from_s: float  # requests that arrive from here
-    to_s: float  # to here are measured
-    stop_s: float  # no arrivals after it
+_DRAWN = 20_000  # requests in a mean of lengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One run: everything that determines its outcome but the code."""
+    """One run: everything that determines its outcome except the code."""
 
     workload: str
     rate: float  # requests per second, all instances together
     policy: str
-    boundary: str  # of `bench.migration.under_load.RULES`
+    boundary: str  # of `bench.simulator.defaults.RULES`
     seed: int
     instances: int
-    kv_blocks: int  # of an instance
+    kv_blocks: int  # of an instance; the oracle has its own, see `bench.simulator.case`
     extent: Extent
     token_s: float | None  # of the requests that are there at the beginning; None: none are
     longest: int = LONGEST  # tokens; longer requests are left out
-    numbers: tuple[tuple[str, float], ...] = ()  # of the policy, where they are not its defaults
+    numbers: tuple[tuple[str, float], ...] = ()  # settings of the policy that are not defaults
+
+    @property
+    def load(self) -> SteadyLoad:
+        """The requests that arrive."""
+        return SteadyLoad(
+            workload=self.workload,
+            rate=self.rate,
+            extent=self.extent,
+            token_s=self.token_s,
+            longest=self.longest,
+        )
 
     @property
     def text(self) -> str:
-        """For people who wait for it."""
-        own = "".join(f" {name}={value:g}" for name, value in self.numbers)
+        """Name of the case on the terminal."""
+        numbers = "".join(f" {name}={value:g}" for name, value in self.numbers)
         plural = "s" if self.instances > 1 else ""
         cluster = f"{self.instances} instance{plural}, {self.rate:g}/s"
-        return f"{self.workload}, {cluster}, {self.policy} {self.boundary}{own}, seed {self.seed}"
+        return (
+            f"{self.workload}, {cluster}, {self.policy} {self.boundary}{numbers}, seed {self.seed}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Sustained:
-    """What a utilisation means."""
+    """The load that keeps memory at some utilisation."""
 
     rate: float  # requests per second, all instances together
-    token_s: float  # of one request
+    token_s: float  # seconds per token of one request
 
 
 def sustained(workload: str, utilisation: float, instances: int, kv_blocks: int) -> Sustained:
-    """The rate that keeps this share of the KV memory in use, if nobody waits."""
+    """The rate that keeps this share of the KV memory in use if no request waits."""
     profile = load_profile(PROFILE)
     output, held = _means(workload)
     kv_tokens = utilisation * kv_blocks * profile.kv.block_size  # of an instance
@@ -109,7 +110,7 @@ def cases_of(
             boundary=boundary,
             seed=seed,
             instances=instances,
-            kv_blocks=blocks(kv_share if policy != ORACLE else _ORACLE_KV),
+            kv_blocks=blocks(kv_share),
             extent=extent,
             token_s=load.token_s,
         )
@@ -118,18 +119,18 @@ def cases_of(
 
 
 def blocks(share: float) -> int:
-    """KV blocks of that share of the device's memory."""
+    """Number of KV blocks in a share of the device's memory."""
     return int(load_profile(PROFILE).kv.blocks * share)
 
 
 @cache
 def _means(workload: str) -> tuple[float, float]:
-    """Output tokens of a request, and tokens of KV that it holds, summed over its steps."""
+    """Mean output tokens of a request, and mean KV tokens that it holds, summed over its steps."""
     lengths: LengthSource = named(workload).lengths
-    chance = random.Random(f"means of {workload}")
+    rng = random.Random(f"means of {workload}")
     output = held = 0.0
     for _ in range(_DRAWN):
-        drawn = lengths.draw(chance)
+        drawn = lengths.draw(rng)
         tokens = drawn.reasoning + drawn.answer
         output += tokens
         held += tokens * (drawn.prompt + tokens / 2)

@@ -1,7 +1,7 @@
-"""The paper's claims beside what came out here, and why the two differ.
+"""The paper's claims, our results for them, and why the two differ.
 
-Pure. The paper's numbers are those of its evaluation ("Results" and "Characterisation"). A reason
-is given for what the setting itself explains; where one of our experiments shows it, it is named.
+Pure. The paper's numbers come from its evaluation ("Results" and "Characterisation"). A reason is
+what the setting explains by itself, or what one of our experiments shows.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.paper.cases import PROFILE, WORKLOADS
+from bench.paper.cases import WORKLOADS
+from bench.simulator.defaults import PROFILE
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 
 Results = Mapping[str, Any]
 
 _NONE = "-"
-_RATES = "the paper's rates are not published; the sweep of the load shows what they decide"
-_CROWD = (
-    "Algorithm 2 leads everybody to the instance with the fewest thinkers until its memory is full"
-)
-_HEADROOM = "the experiment: `adaptive` asks first who has room; nothing else is different"
+_RATES = "The paper's rates are not published. See the sweep of the load."
+_CROWD = "Algorithm 2 fills the instance that has the fewest reasoning requests."
+_HEADROOM = "An experiment: `adaptive` considers only instances with room."
 _MOVED_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One line of the table."""
+    """One row of the table."""
 
     what: str
     paper: str
-    here: str  # "-" where the sections that it comes from were not run
+    here: str  # "-" if a section that it needs was not run
     why: str
 
 
@@ -45,20 +44,21 @@ class _Line:
 
 
 def claims(results: Results) -> list[Claim]:
-    """All of them, in the order of the paper."""
-    return [Claim(line.what, line.paper, _told(line, results), line.why) for line in _LINES]
+    """All claims in the order of the paper."""
+    return [Claim(line.what, line.paper, _here(line, results), line.why) for line in _LINES]
 
 
-def _told(line: _Line, results: Results) -> str:
+def _here(line: _Line, results: Results) -> str:
+    """The result as text; "-" if its section was not run."""
     try:
-        found = line.value(results)
-    except KeyError:  # its section was not run
+        value = line.value(results)
+    except KeyError:
         return _NONE
-    return _NONE if found is None else line.form(found)
+    return _NONE if value is None else line.form(value)
 
 
 def percent(share: float) -> str:
-    """Such as ``7.45%``."""
+    """A share as text, such as ``7.45%``."""
     return f"{100 * share:.2f}%"
 
 
@@ -79,50 +79,50 @@ def _times(value: float) -> str:
 
 
 def _headline(*path: str) -> Callable[[Results], Any]:
-    def found(results: Results) -> Any:
+    def value_of(results: Results) -> Any:
         value: Any = results["headlines"]
         for part in path:
             value = value[part]
         return value
 
-    return found
+    return value_of
 
 
 def _inflation(policy: str, *, longest: bool) -> Callable[[Results], Any]:
-    """Of the shortest bin, or of the worst among the others."""
+    """Inflation of the shortest bin, or of the worst of the other bins."""
 
-    def found(results: Results) -> Any:
+    def value_of(results: Results) -> Any:
         bins = list(results["experiments"]["inflation"][policy].values())
         if not longest:
             return bins[0] if bins else None
         return max(bins[1:], default=None)
 
-    return found
+    return value_of
 
 
 def _swept(other: str) -> Callable[[Results], Any]:
-    """The best bin at any load of the sweep."""
+    """Reduction in the best bin at any load of the sweep."""
 
-    def found(results: Results) -> Any:
+    def value_of(results: Results) -> Any:
         best = results["experiments"]["load_reductions"][other].values()
         return max((value for value in best if value is not None), default=None)
 
-    return found
+    return value_of
 
 
 def _roomy(value: Callable[[Results], Any]) -> Callable[[Results], Any]:
-    """Of `pascal` with headroom at high load, the worse workload."""
+    """A value of `pascal` with headroom at high load, for the worse workload."""
 
-    def found(results: Results) -> Any:
+    def value_of(results: Results) -> Any:
         ablations = results["experiments"]["ablations"].values()
         values = [value(by_name["adaptive_with_headroom"]) for by_name in ablations]
         return max((value for value in values if value is not None), default=None)
 
-    return found
+    return value_of
 
 
 def _low_load(results: Results) -> float:
-    """Largest distance of a mean TTFT from the oracle's at low load, on either workload."""
+    """Largest relative difference of a mean TTFT from the oracle's at low load, both workloads."""
     means = [
         {policy: result["ttft_s"]["mean"] for policy, result in results[workload]["low"].items()}
         for workload in WORKLOADS
@@ -142,90 +142,89 @@ def _transfer_ms(results: Results) -> float:
 
 _LINES = (
     _Line(
-        "FCFS inflates the TTFT of short reasoning, mean over the oracle's",
+        "mean TTFT of short reasoning under FCFS / oracle's",
         "up to 5.14x",
         _inflation("fcfs", longest=False),
         _times,
-        "grows with the time for which more comes than half of the memory sustains: ours is one "
-        "instance that is empty at first",
+        "It grows with the length of the overload. Our instance starts empty.",
     ),
     _Line(
-        "RR inflates that of long reasoning",
+        "mean TTFT of long reasoning under RR / oracle's",
         "up to 1.75x",
         _inflation("rr", longest=True),
         _times,
-        "as above; the worst of the bins behind the first",
+        "As above. The worst bin except the first.",
     ),
     _Line(
-        "tail TTFT below FCFS, AlpacaEval2.0, best bin",
+        "reduction of tail TTFT against FCFS, AlpacaEval2.0, best bin",
         "up to 61%",
         _headline("fcfs_reduction", "alpacaeval"),
         _whole,
         _RATES,
     ),
     _Line(
-        "tail TTFT below FCFS, Arena-Hard",
+        "reduction of tail TTFT against FCFS, Arena-Hard",
         "up to 72%",
         _headline("fcfs_reduction", "arena-hard"),
         _whole,
         _RATES,
     ),
     _Line(
-        "tail TTFT below FCFS, Arena-Hard, at any load of the sweep",
+        "reduction of tail TTFT against FCFS, Arena-Hard, any load of the sweep",
         "up to 72%",
         _swept("fcfs"),
         _whole,
-        "the experiment: the more comes, the longer FCFS lets the short ones wait",
+        "Under FCFS, short requests wait longer as the load grows.",
     ),
     _Line(
-        "tail TTFT below RR, AlpacaEval2.0",
+        "reduction of tail TTFT against RR, AlpacaEval2.0",
         "up to 33%",
         _headline("rr_reduction", "alpacaeval"),
         _whole,
         _RATES,
     ),
     _Line(
-        "tail TTFT below RR, Arena-Hard",
+        "reduction of tail TTFT against RR, Arena-Hard",
         "up to 29%",
         _headline("rr_reduction", "arena-hard"),
         _whole,
         _RATES,
     ),
     _Line(
-        "tail TTFT below RR, Arena-Hard, at any load of the sweep",
+        "reduction of tail TTFT against RR, Arena-Hard, any load of the sweep",
         "up to 29%",
         _swept("rr"),
         _whole,
-        "more load does not make it larger",
+        "More load does not increase it.",
     ),
     _Line(
-        "one request's TTFT above FCFS, at most",
+        "largest increase of one request's TTFT against FCFS",
         "+13.30 s",
         _headline("worst_request_s", "fcfs"),
         _signed,
-        "of several seeds' requests the worst one; who is evicted is chance",
+        "The worst request of all seeds. Which request is evicted is random.",
     ),
     _Line(
-        "one request's TTFT above RR, at most",
+        "largest increase of one request's TTFT against RR",
         "+8.25 s",
         _headline("worst_request_s", "rr"),
         _signed,
-        "as above",
+        "As above.",
     ),
     _Line(
-        "throughput against FCFS",
+        "throughput / FCFS's",
         "within 3%",
         _headline("throughput_ratio"),
         _times,
-        "tokens in the window; the worse workload at high load",
+        "Tokens in the window. The worse workload at high load.",
     ),
     _Line(
         "SLO violations (QoE below 0.95), PASCAL",
         "0.69%",
         _headline("slo_violations_pascal"),
         percent,
-        "the worse workload at high load; " + _CROWD + "; there the newest of the low queue go "
-        "first when others grow",
+        f"The worse workload at high load. {_CROWD} There, the newest requests of the low queue "
+        "are evicted first.",
     ),
     _Line(
         "SLO violations, PASCAL with headroom",
@@ -239,42 +238,42 @@ _LINES = (
         "7.45%",
         _headline("non_adaptive_slo_violations"),
         percent,
-        "Arena-Hard, high load; compare with headroom",
+        "Arena-Hard at high load. Compare with headroom.",
     ),
     _Line(
-        "end to end, NonAdaptive above PASCAL: median",
+        "end-to-end latency, NonAdaptive against PASCAL: median",
         "+20.1%",
         _headline("non_adaptive_e2e", "median"),
         percent,
-        "moved requests wait for memory at their targets while their sources still hold theirs",
+        "While a moved request waits for memory, its source still holds its KV.",
     ),
     _Line(
-        "end to end, NonAdaptive above PASCAL: tail",
+        "end-to-end latency, NonAdaptive against PASCAL: tail",
         "+9.7%",
         _headline("non_adaptive_e2e", "p99"),
         percent,
-        "as above",
+        "As above.",
     ),
     _Line(
-        "blocked at the boundary without migration, p99",
+        "wait at the boundary without migration, p99",
         "27.39 s",
         _headline("no_migration_blocking_p99_s"),
         _seconds,
-        "how long one waits depends on how much too much there is, as the sweep shows",
+        "Waiting time grows with the overload, as the sweep shows.",
     ),
     _Line(
         "KV migration, p99, AlpacaEval2.0",
         "0.14 s",
         _headline("transfers_p99_s", "alpacaeval"),
         _seconds,
-        "with the wait for the links, both of which a transfer takes whole: " + _CROWD,
+        f"It includes the wait for links; transfers do not share a link. {_CROWD}",
     ),
     _Line(
         "KV migration, p99, Arena-Hard",
         "0.25 s",
         _headline("transfers_p99_s", "arena-hard"),
         _seconds,
-        "as above",
+        "As above.",
     ),
     _Line(
         "KV migration, p99, with headroom, the worse workload",
@@ -284,17 +283,17 @@ _LINES = (
         _HEADROOM,
     ),
     _Line(
-        f"KV of {_MOVED_TOKENS} tokens moves in",
+        f"time to move the KV of {_MOVED_TOKENS} tokens",
         "about 40 ms",
         _transfer_ms,
         lambda ms: f"{ms:.0f} ms",
-        "256 KiB a token at 100 Gb/s",
+        "256 KiB per token at 100 Gb/s.",
     ),
     _Line(
-        "at low load all are equal: mean TTFT off the oracle's by at most",
+        "largest difference of mean TTFT from the oracle's at low load",
         "0",
         _low_load,
         percent,
-        "moves, which only PASCAL makes",
+        "Only PASCAL moves requests.",
     ),
 )

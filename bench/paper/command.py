@@ -1,8 +1,8 @@
-"""``pascal simulate paper``: the paper's evaluation again, on the code that serves.
+"""``pascal simulate paper``: reproduces the paper's evaluation with the code that serves.
 
-Runs the cases of `bench.paper.plan` that the state folder does not hold yet, then tells everything:
-tables, JSON, and with ``--docs`` the figures and tables of docs/reproduction.md. An interrupted
-command goes on where it was. Imports no engine before the flags are checked.
+Runs the cases of `bench.paper.plan` that the state folder does not hold yet. Then it prints tables,
+writes JSON, and with ``--docs`` renews the tables and images of docs/results/reproduction.md. An
+interrupted command continues where it stopped. No engine is imported before the flags are checked.
 """
 
 from __future__ import annotations
@@ -53,35 +53,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="everything in little, in minutes: half of the memory, short windows, one seed",
+        help="a reduced run (minutes): half of the memory, short windows, one seed",
     )
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=Path, metavar="FILE", help="write all results there")
     add(
         "--docs",
         type=Path,
         metavar="DIR",
-        help="renew the tables of reproduction.md and the images there; default: "
-        "docs of this checkout, with --quick, --only or --seeds nowhere",
+        help="renew the tables and images of DIR/reproduction.md; default: docs/results of "
+        "this checkout, but nothing with --quick, --only or --seeds",
     )
     add(
         "--state",
         type=Path,
         default=_STATE,
         metavar="DIR",
-        help=f"keeps finished runs, from which an interrupted command goes on ({_STATE})",
+        help=f"folder of finished runs; an interrupted command continues from it ({_STATE})",
     )
     add(
         "--seeds",
         type=int,
         metavar="N",
-        help="the first N seeds, of the sweeps three fifths (all; the same command with more of "
-        "them goes on)",
+        help="use the first N seeds, and three fifths of them for sweeps (default: all); a "
+        "later run with more seeds continues",
     )
     add("--only", choices=SECTIONS, action="append", metavar="PART", help=", ".join(SECTIONS))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate what is missing, and tell; :return: the exit status."""
+    """Simulate the missing cases and print the results; :return: the exit status."""
     console = wide_console()
     scope = QUICK if args.quick else FULL
     wanted = tuple(dict.fromkeys(args.only or SECTIONS))
@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
         return give_up(REFUSED, error)
     prepare_environment()
     try:
-        found = _simulated(scope, wanted, store, console)
-        _tell(scope, found, args.json, docs, console)
+        runs = _simulated(scope, wanted, store, console)
+        _report(scope, runs, args.json, docs, console)
     except BenchmarkError as error:
         return give_up(FAILED, error)
     except KeyboardInterrupt:
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _docs(args: argparse.Namespace) -> Path | None:
-    """Where the documentation is renewed."""
+    """Folder of the page to renew; None: no page."""
     if args.docs is not None or args.quick or args.only or args.seeds is not None:
         return args.docs  # type: ignore[no-any-return]
     return _DOCS if (_DOCS / "reproduction.md").is_file() else None
@@ -120,7 +120,7 @@ def _docs(args: argparse.Namespace) -> Path | None:
 def _simulated(
     scope: Scope, wanted: Sequence[str], store: Store, console: Console
 ) -> dict[str, dict[Label, list[PaperRun]]]:
-    """The runs of every section, from the store where they are finished."""
+    """The runs of every section; finished ones come from the store."""
     plan = {name: section for name, section in sections(scope).items() if name in wanted}
     if "characterisation" in wanted:
         plan["characterisation"] = characterised(scope)
@@ -130,7 +130,7 @@ def _simulated(
         runner = _Runner(store, console, progress, total)
         runner.run(in_order(plan))
         if oracle:
-            # What it took says what the others get.
+            # The oracle's use of memory decides how much the other policies get.
             rest = capped({case: store.get(case).run.kv_peak_blocks for case in oracle})
             runner.run(in_order({"characterisation": rest}))
             plan["characterisation"] |= rest
@@ -142,7 +142,7 @@ def _runs(section: Section, store: Store) -> dict[Label, list[PaperRun]]:
 
 
 class _Runner:
-    """Runs what the store lacks, a process per core, and shows how far it is."""
+    """Runs the cases that the store lacks, one process per core, and shows the progress."""
 
     def __init__(self, store: Store, console: Console, progress: CaseProgress, total: int) -> None:
         self._store = store
@@ -151,14 +151,14 @@ class _Runner:
         self._total, self._done = total, 0  # cases
 
     def run(self, cases: Sequence[Case]) -> None:
-        """Some more cases; those whose runs are there count as done."""
+        """Run cases; those with a finished run count as done."""
         from bench.paper.run import keep_case
 
         missing = [case for case in cases if self._store.load(case) is None]
         self._done += len(cases) - len(missing)
         if len(missing) < len(cases):
             kept = len(cases) - len(missing)
-            self._console.print(f"{kept} of {len(cases)} runs are in {self._store.folder} already")
+            self._console.print(f"{kept} of {len(cases)} runs are already in {self._store.folder}")
         before = self._done
         self._progress.show(before)
         if not missing:
@@ -171,9 +171,9 @@ class _Runner:
             self._progress.finished(case.text, self._done, self._total)
 
 
-def _tell(
+def _report(
     scope: Scope,
-    found: Mapping[str, dict[Label, list[PaperRun]]],
+    runs: Mapping[str, dict[Label, list[PaperRun]]],
     json: Path | None,
     docs: Path | None,
     console: Console,
@@ -181,10 +181,10 @@ def _tell(
     from bench.paper import report
     from bench.paper.results import results_of
 
-    results = results_of(scope, found)
+    results = results_of(scope, runs)
     for table in report.tables(results):
         console.print(table)
     write_json(json, results)
     if docs is not None:
         report.renew(docs, results)
-        console.print(f"renewed {docs / report.PAGE} and the images beside it")
+        console.print(f"renewed {docs / report.PAGE} and its images")

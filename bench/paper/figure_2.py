@@ -1,11 +1,13 @@
-"""The paper's Figure 2: three requests, room for two, and a device whose every step takes a unit.
+"""The paper's Figure 2: three requests, room for two, and a device with steps of one unit of time.
 
-The scheduler is the real one, in `bench.simulator.instance`. What the paper says: A, B and C arrive
-at 0, 1 and 2; first come, first served, C has its first token 7 units after its arrival; by
-round-robin with a quantum of 4 it joins at 4 and is preempted at 8. That leaves one reading. C, who
-waits for A, joins at 8 at the earliest if somebody is still to wait for its room at 8 by
-round-robin, and then its very first token, at 9, is the one that counts: the figure is about
-requests without a reasoning phase, of 8 tokens each.
+The scheduler is the real one, in `bench.simulator.instance`. The paper says that A, B and C arrive
+at 0, 1 and 2. First come, first served, C has its first token 7 units after its arrival. By
+round-robin with a quantum of 4, C joins at 4 and is preempted at 8.
+
+Only one reading fits. By round-robin, another request must wait at 8 for the room of C. So requests
+have 8 tokens or more, and first come, first served, C joins at 8 at the earliest. Then its very
+first token, at 9, is the one that counts. The figure is about requests of 8 tokens without a
+reasoning phase.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from bench.simulator.cluster import Window, simulate
-from bench.simulator.defaults import MODEL, PROFILE
+from bench.simulator.defaults import PROFILE
 from bench.simulator.results import ORACLE
 from bench.simulator.scheduler_factory import InstanceSettings
 from bench.simulator.span_watch import SpanWatch
@@ -42,14 +44,14 @@ _UNIT = StepTimes(
 
 @dataclass(frozen=True, slots=True)
 class UnitLine:
-    """One request; moments and durations in units."""
+    """One request. Times are in units."""
 
     arrival: int
-    spans: tuple[tuple[int, int], ...]  # from, to: when it computes
+    spans: tuple[tuple[int, int], ...]  # in which it computes: from, to
     ttft: int
 
     def drawn(self, units: int) -> str:
-        """A character for each unit: ``#`` computes, ``.`` waits, else nothing."""
+        """One character per unit: ``#`` if it computes, ``.`` if it waits, else a space."""
         ended = self.spans[-1][1]
         return "".join(
             "#"
@@ -62,10 +64,9 @@ class UnitLine:
 
 
 def timelines(policy: str) -> Mapping[str, UnitLine]:
-    """What happens to A, B and C under a policy; under the oracle there is room for all."""
+    """A, B and C under a policy. Under the oracle there is room for all three."""
     settings = InstanceSettings(
         profile=structs.replace(load_profile(PROFILE), step=_UNIT),
-        model=str(MODEL),
         policy="fcfs" if policy == ORACLE else policy,
         policy_numbers={"quantum_tokens": QUANTUM},
         max_num_seqs=len(NAMES) if policy == ORACLE else ROOM,

@@ -1,11 +1,11 @@
-"""The paper's Figure 3: what four readers see of the same answer, and what that is worth to them.
+"""The paper's Figure 3: how four readers receive the same answer, and the QoE of each.
 
-Pure. Delivery and QoE are the pacer's own. The answer has 20 tokens, the reader expects the first
-after one unit of time and one a unit from then on; the engine makes two a unit while it works.
+Pure. The pacer delivers and computes the QoE. The answer has 20 tokens. The reader expects the
+first token after one unit of time and then one token per unit. A running engine makes two per unit.
 
-    buffered    the engine is ahead all the time
-    paused      the request is preempted, but its buffer lasts until it goes on
-    starved     it is preempted for longer than that: the reader waits in the midst of the answer
+    buffered    the engine is always ahead
+    paused      the request is preempted, but its buffer lasts until it resumes
+    underrun    it is preempted for longer: the reader waits in the middle of the answer
     late        the first token comes late: the reader waits once, at the beginning
 """
 
@@ -17,33 +17,33 @@ from itertools import accumulate
 
 from pacer import TokenBuffer, qoe
 
-TAU = 1.0  # units of time, as all here
+TAU = 1.0  # units of time, like all durations here
 FIRST = 1.0  # when the first token is expected
 TOKENS = 20
-_EVERY = 0.5  # between two tokens of an engine at work
-_AFTER = 10  # tokens, then the engine stops working for this request
+_EVERY = 0.5  # between two tokens of a running request
+_AFTER = 10  # tokens, then the request is preempted
 
-# Before the first token, and beyond `_EVERY` after the `_AFTER`th.
+# Delays of the first token, and of the token after the `_AFTER`th, in addition to `_EVERY`.
 _STORIES = {
     "buffered": (0.0, 0.0),
     "paused": (0.0, 4.0),
-    "starved": (0.0, 12.0),
+    "underrun": (0.0, 12.0),
     "late": (8.0, 0.0),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What one reader sees."""
+    """The answer of one reader. Times in units."""
 
     generated: Sequence[float]  # when the engine made each token
-    released: Sequence[float]  # when the pacer let the reader have it
-    expected: Sequence[float]
+    released: Sequence[float]  # when the pacer delivered each token
+    expected: Sequence[float]  # when the reader expected each token
     qoe: float
 
 
 def stories() -> Mapping[str, Story]:
-    """All four, in the order of the figure."""
+    """All four readers, in the order of the figure."""
     return {name: _story(*waits) for name, waits in _STORIES.items()}
 
 

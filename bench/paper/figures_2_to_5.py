@@ -1,7 +1,6 @@
-"""The paper's Figures 2 to 5 by name, as PNG files for the documentation.
+"""Draws the paper's Figures 2 to 5 as PNG files for the documentation.
 
-Draws what it is given: `bench.paper.figure_2`, `bench.paper.figure_3` and `bench.paper.results` say
-what.
+The data come from `bench.paper.figure_2`, `bench.paper.figure_3` and `bench.paper.results`.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from bench.paper.figure_2 import UnitLine
 
 _PARTS = {"executed": "#4f81bd", "blocked": "#c0504d", "preempted": "#e0a030"}
-_LEAST_REQUESTS = 5  # in a bin that is drawn
+_LEAST_REQUESTS = 5  # in each drawn bin
 
 
 def figure_2(lines: Mapping[str, Mapping[str, UnitLine]], path: Path) -> None:
-    """Who computes in which unit of time.
+    """Draw the units of time in which each request computes.
 
     :param lines: by policy and request, as `bench.paper.figure_2.timelines` returns them.
     """
@@ -45,7 +44,7 @@ def figure_2(lines: Mapping[str, Mapping[str, UnitLine]], path: Path) -> None:
 
 
 def figure_3(stories: Mapping[str, Story], path: Path) -> None:
-    """Tokens generated, read and expected over time."""
+    """Draw tokens generated, read and expected over time."""
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     axes_of = figure.subplots(1, len(stories), sharey=True)
     for axes, (name, story) in zip(axes_of, stories.items(), strict=True):
@@ -61,7 +60,7 @@ def figure_3(stories: Mapping[str, Story], path: Path) -> None:
 
 
 def figure_4(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Reasoning latency by length, split into executed, blocked and preempted.
+    """Draw reasoning latency by length, split into executed, blocked and preempted.
 
     :param results: of the characterisation, by policy.
     """
@@ -71,7 +70,7 @@ def figure_4(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def figure_5(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Answering latency, split, and how many requests are within each target."""
+    """Draw answering latency, split in the same way, and the requests within each target."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes_of = figure.subplots(1, len(results) + 1, width_ratios=[1] * len(results) + [1.8])
     _splits(axes_of[:-1], results, "answering")
@@ -111,5 +110,5 @@ def _splits(axes_of: Sequence[Axes], results: Mapping[str, Mapping[str, Any]], p
 
 
 def _column(figure: Figure, rows: int) -> Sequence[Axes]:
-    found = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    return [row[0] for row in found]
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)
+    return [row[0] for row in panels]

@@ -1,4 +1,4 @@
-"""What is kept of one simulated case, as plain values. Pure."""
+"""The kept results of one simulated case, as plain values. Pure."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ class PaperRun:
     run: PolicyRun
     reasoning: Sequence[Split]
     answering: Sequence[Split]
-    generation_tpot_s: Sequence[float | None]  # as the engine made them; None for a single token
-    transfers_s: Sequence[float]  # KV that changed instances, with the wait for the links
+    generation_tpot_s: Sequence[float | None]  # by the engine, before pacing; None for one token
+    transfers_s: Sequence[float]  # of KV between instances, with the wait for the links
     migrations: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, which are all that a file keeps."""
+        """The values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PaperRun:
-        """Inverse of `to_json`. Raises KeyError or TypeError for something else."""
+        """Inverse of `to_json`.
+
+        :raises KeyError, TypeError: if the values are not those of a run.
+        """
         return cls(
             run=PolicyRun.from_json(values["run"]),
             reasoning=[Split(**split) for split in values["reasoning"]],

@@ -1,17 +1,17 @@
-"""Which cases answer which question of the reproduction: its sections, in full and in little.
+"""The sections of the reproduction and their cases, in full and in a reduced scope.
 
-Pure. A section maps labels to the cases that belong together: the same thing under several seeds.
-Sections share cases, each of which is run once.
+Pure. A section maps each label to its cases, one for each seed. Sections share cases; every case
+runs once.
 
     evaluation        both workloads at three loads, five policies, eight instances
-    ablations         pascal without migration, with it always, with headroom; slack without
-    baselines         what others' rules for streamed text do with the same requests, without moves
+    ablations         pascal without migration, with it always, with headroom; slack without it
+    baselines         other schedulers for streamed text, same requests, no migration
     mixes             the reasoning-heavy mix, and ServeGen's bursts at their peak
     quantum           rr and pascal with other quanta
     demotion          pascal with other thresholds
-    load              where the policies part, by utilisation
-    instances         more of them, and fewer, at the same load each
-    characterisation  one instance with half of the memory that the oracle uses, arrivals that end
+    load              policies by utilisation
+    instances         more and fewer instances at the same load per instance
+    characterisation  one instance with half of the memory that the oracle uses; arrivals end
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bench.paper.cases import (
-    INSTANCES,
     LOADS,
     POLICIES,
-    PROFILE,
     WORKLOADS,
     Case,
-    Extent,
     blocks,
     cases_of,
     sustained,
 )
+from bench.simulator.defaults import INSTANCES, PROFILE
+from bench.simulator.load import Extent
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES, PolicySettings
@@ -56,22 +55,22 @@ ABLATIONS = {
     "slack_stays": ("slack", "off"),
 }
 MIXES = {"reasoning-heavy": "high", "servegen-r1": "peak"}
-SWEPT = "arena-hard"  # the workload of the sweeps
-_CHARACTERISED = 0.9  # utilisation of all memory, were the arrivals not to end
+SWEPT = "arena-hard"  # workload of the sweeps
+_CHARACTERISED = 0.9  # utilisation of all memory if the arrivals did not end
 CAPPED = 0.5  # of the oracle's KV memory (paper, "Characterisation")
-# Tokens. One request alone must not be more than the capped memory holds.
+# Tokens. The capped memory must hold the longest request.
 _LONGEST_CHARACTERISED = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """How much of everything."""
+    """How much of every section is simulated."""
 
     name: str
     kv_share: float  # of the device's memory
     extent: Extent
     seeds: tuple[int, ...]
-    least_requests: int  # in a bin that a headline may come from
+    least_requests: int  # in a bin of a headline
     ablated: tuple[str, ...]  # workloads
     sweep_seeds: tuple[int, ...]
     quanta: tuple[int, ...]
@@ -82,9 +81,9 @@ class Scope:
     characterised_seeds: tuple[int, ...]
 
     def with_seeds(self, count: int) -> Scope:
-        """The same with fewer seeds, and three fifths of them for the sweeps, as in full.
+        """The same scope with fewer seeds, three fifths of them for the sweeps.
 
-        :param count: 1 to all of ``seeds``.
+        :param count: 1 to the number of ``seeds``.
         """
         return replace(
             self,
@@ -105,7 +104,7 @@ FULL = Scope(
     quanta=(125, 250, 500, 1000, 2000),
     thresholds=(1000, 2500, 5000, 10_000),
     utilisations=(0.7, 0.8, 0.87, 0.92, 0.97, 1.02),
-    # About as many requests on each: fewer instances are watched for longer.
+    # A similar number of requests for each: fewer instances run for longer.
     instances={
         1: Extent(60.0, 540.0, 590.0),
         2: Extent(60.0, 300.0, 350.0),
@@ -120,7 +119,7 @@ FULL = Scope(
     characterised=Extent(0.0, 150.0, 150.0),
     characterised_seeds=(1, 2, 3, 4, 5),
 )
-# Half of the memory halves the requests that are there at once, and so the work.
+# Half of the memory halves the number of running requests, and so the work.
 QUICK = Scope(
     name="quick",
     kv_share=0.5,
@@ -139,7 +138,7 @@ QUICK = Scope(
 
 
 def sections(scope: Scope) -> dict[str, Section]:
-    """All of them but the characterisation, whose memory its oracle's runs tell (`capped`)."""
+    """All sections except the characterisation: its oracle's runs decide the memory (`capped`)."""
     return {
         "evaluation": _section(_evaluation(scope)),
         "ablations": _section(_ablations(scope)),
@@ -153,26 +152,26 @@ def sections(scope: Scope) -> dict[str, Section]:
 
 
 def characterised(scope: Scope) -> Section:
-    """The oracle's part of the characterisation, on one instance that is empty at first."""
+    """The oracle's cases of the characterisation, on one instance that starts empty."""
     load = sustained(SWEPT, _CHARACTERISED, 1, blocks(1.0))
     cases = []
     for seed in scope.characterised_seeds:
-        found = cases_of(SWEPT, load, scope.characterised, seed, instances=1)
-        cases.append(replace(found[ORACLE], token_s=None, longest=_LONGEST_CHARACTERISED))
+        by_policy = cases_of(SWEPT, load, scope.characterised, seed, instances=1)
+        cases.append(replace(by_policy[ORACLE], token_s=None, longest=_LONGEST_CHARACTERISED))
     return {(ORACLE,): cases}
 
 
 def capped(oracle: Mapping[Case, int]) -> Section:
-    """The others' part.
+    """The other policies' cases of the characterisation.
 
-    :param oracle: each of the oracle's cases with the most KV blocks that it used.
+    :param oracle: each case of the oracle with the largest number of KV blocks that it used.
     """
     size = load_profile(PROFILE).kv.block_size
     least = _LONGEST_CHARACTERISED // size + 2  # with vLLM's null block
     pairs = [
         (
             (policy,),
-            # There is nowhere to move to.
+            # One instance: requests cannot move.
             replace(case, policy=policy, boundary="off", kv_blocks=max(least, int(peak * CAPPED))),
         )
         for case, peak in oracle.items()
@@ -183,11 +182,14 @@ def capped(oracle: Mapping[Case, int]) -> Section:
 
 
 def in_order(wanted: Mapping[str, Section]) -> list[Case]:
-    """Every case once, all of the first seed before the second: what is there early says most."""
-    found = {
-        case: None for section in wanted.values() for cases in section.values() for case in cases
+    """Every case once, in the order of seeds: a part of the runs then covers all sections."""
+    cases = {
+        case: None
+        for section in wanted.values()
+        for of_label in section.values()
+        for case in of_label
     }
-    return sorted(found, key=lambda case: case.seed)
+    return sorted(cases, key=lambda case: case.seed)
 
 
 def _section(pairs: Iterator[tuple[Label, Case]]) -> Section:
@@ -213,20 +215,20 @@ def _evaluation(scope: Scope) -> Iterator[tuple[Label, Case]]:
 def _ablations(scope: Scope) -> Iterator[tuple[Label, Case]]:
     for seed in scope.seeds:
         for workload in scope.ablated:
-            found = _at(scope, workload, LOADS["high"], seed)
+            high = _at(scope, workload, LOADS["high"], seed)
             for name, (policy, boundary) in ABLATIONS.items():
-                yield (workload, name), replace(found[policy], boundary=boundary)
+                yield (workload, name), replace(high[policy], boundary=boundary)
 
 
 def _baselines(scope: Scope) -> Iterator[tuple[Label, Case]]:
     for seed in scope.seeds:
         for workload in scope.ablated:
-            found = _at(scope, workload, LOADS["high"], seed)
+            high = _at(scope, workload, LOADS["high"], seed)
             for policy in (ORACLE, "fcfs", "rr"):
-                yield (workload, policy), found[policy]
-            # Neither of them moves anybody, so `slack` does not either.
+                yield (workload, policy), high[policy]
+            # The baselines move no request, so `slack` must not either.
             for policy in ("slack", *BASELINES):
-                yield (workload, policy), replace(found["slack"], policy=policy, boundary="off")
+                yield (workload, policy), replace(high["slack"], policy=policy, boundary="off")
 
 
 def _mixes(scope: Scope) -> Iterator[tuple[Label, Case]]:
@@ -249,11 +251,11 @@ def _numbers(
 ) -> Iterator[tuple[Label, Case]]:
     default = getattr(PolicySettings(), name)
     for seed in scope.sweep_seeds:
-        found = _at(scope, SWEPT, LOADS["high"], seed)
+        high = _at(scope, SWEPT, LOADS["high"], seed)
         for policy in policies:
             for value in values:
-                own = () if value == default else ((name, float(value)),)
-                yield (policy, str(value)), replace(found[policy], numbers=own)
+                numbers = () if value == default else ((name, float(value)),)
+                yield (policy, str(value)), replace(high[policy], numbers=numbers)
 
 
 def _load(scope: Scope) -> Iterator[tuple[Label, Case]]:
@@ -267,6 +269,6 @@ def _instances(scope: Scope) -> Iterator[tuple[Label, Case]]:
     for seed in scope.sweep_seeds:
         for count, extent in scope.instances.items():
             load = sustained(SWEPT, LOADS["high"], count, blocks(scope.kv_share))
-            found = cases_of(SWEPT, load, extent, seed, kv_share=scope.kv_share, instances=count)
+            cases = cases_of(SWEPT, load, extent, seed, kv_share=scope.kv_share, instances=count)
             for policy in ("fcfs", "pascal", "slack"):
-                yield (policy, str(count)), found[policy]
+                yield (policy, str(count)), cases[policy]

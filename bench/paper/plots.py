@@ -1,6 +1,6 @@
-"""The evaluation and what goes beyond it, as PNG files for the documentation.
+"""Plots of the evaluation and of our experiments, as PNG files for the documentation.
 
-Draws what `bench.paper.results.results_of` returns; a section that was not run has no image.
+Draws results as `bench.paper.results.results_of` returns them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bench.reporting.plots import COLOURS, save
 from bench.simulator.results import ORACLE
 
 Results = Mapping[str, Any]
-_LEAST_REQUESTS = 15  # in a bin that is drawn
+_LEAST_REQUESTS = 15  # in each drawn bin
 
 
 def tail_ttft(results: Results, workloads: tuple[str, ...], path: Path) -> None:
-    """p99 TTFT by bin of reasoning length, a panel for each workload and load."""
+    """Draw p99 TTFT by bin of reasoning length, with a panel for each workload and load."""
     loads = list(results[workloads[0]])
     figure = Figure(figsize=(4 * len(loads), 3 * len(workloads)), layout="constrained")
     panels = figure.subplots(len(workloads), len(loads), squeeze=False)
@@ -37,7 +37,7 @@ def tail_ttft(results: Results, workloads: tuple[str, ...], path: Path) -> None:
 
 
 def readers(results: Results, workloads: tuple[str, ...], path: Path) -> None:
-    """SLO violations and throughput by load."""
+    """Draw SLO violations and throughput by load."""
     figure = Figure(figsize=(4.5 * len(workloads), 5), layout="constrained")
     panels = figure.subplots(2, len(workloads), squeeze=False)
     for column, workload in enumerate(workloads):
@@ -52,7 +52,7 @@ def readers(results: Results, workloads: tuple[str, ...], path: Path) -> None:
 
 
 def moves(results: Results, workload: str, path: Path) -> None:
-    """What waits at the boundary, readers, and moves, with and without migration."""
+    """Draw the wait at the boundary, SLO violations and moves, with and without migration."""
     ablations = results["experiments"]["ablations"][workload]
     high = results[workload]["high"]
     shown = {
@@ -66,7 +66,7 @@ def moves(results: Results, workload: str, path: Path) -> None:
     columns: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "boundary to answer, p99 s": lambda result: result["boundary_blocking_p99_s"],
         "QoE below 0.95, %": lambda result: 100 * result["slo_violations"],
-        "moves a run": lambda result: result["migrations"],
+        "moves per run": lambda result: result["migrations"],
         "KV transfer, p99 s": lambda result: result["transfers_s"]["p99"] or 0.0,
     }
     figure = Figure(figsize=(11, 2.8), layout="constrained")
@@ -78,12 +78,12 @@ def moves(results: Results, workload: str, path: Path) -> None:
         axes.bar_label(bars, fmt="%.3g", fontsize="small", padding=2)
         axes.margins(x=0.25)
         axes.set_title(title, fontsize="medium")
-    figure.axes[0].invert_yaxis()  # they share it
+    figure.axes[0].invert_yaxis()  # all panels share it
     save(figure, path)
 
 
 def sweeps(results: Results, path: Path) -> None:
-    """Quantum, demotion threshold and load: p99 TTFT above, violations below."""
+    """Draw p99 TTFT and violations by quantum, by demotion threshold and by load."""
     experiments = results["experiments"]
     shown = {
         "quantum, tokens": experiments["quantum"],
@@ -112,14 +112,14 @@ def sweeps(results: Results, path: Path) -> None:
 
 
 def instances(results: Results, path: Path) -> None:
-    """The same load on fewer and more instances."""
+    """Draw p99 TTFT and violations by the number of instances."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     panels = figure.subplots(1, 2)
     for policy, by_count in results["experiments"]["instances"].items():
         counts = [int(count) for count in by_count]
         for axes, value in zip(panels, (_p99_s, _violations), strict=True):
-            figures = [value(result) for result in by_count.values()]
-            axes.plot(counts, figures, marker="o", color=COLOURS[policy], label=policy)
+            values = [value(result) for result in by_count.values()]
+            axes.plot(counts, values, marker="o", color=COLOURS[policy], label=policy)
     for axes, label in zip(panels, ("p99 TTFT, s", "QoE below 0.95, %"), strict=True):
         axes.set_xscale("log", base=2)
         axes.set_xlabel("instances")

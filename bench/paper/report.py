@@ -1,7 +1,7 @@
-"""What the reproduction tells: tables for the terminal, and the page docs/reproduction.md.
+"""Report of the reproduction: tables for the terminal, and those of its page.
 
-The page's prose stays as it is; what stands between ``<!-- begin NAME -->`` and its end mark is
-written anew, and so are the images. What was not run keeps the page's old figures.
+Only the text between ``<!-- begin NAME -->`` and its end mark is replaced, and the images. Parts
+that were not run keep the results that the page already shows.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ PAGE = "reproduction.md"
 _IMAGES = "images"
 _SHORTEST = bin_name(0)
 _SCOPES = {
-    "full": "full scope: all of the KV memory, seeds: {all}, of the sweeps {sweeps}.",
+    "full": "full scope: all of the KV memory, {all} seeds, {sweeps} for the sweeps.",
     "quick": "**quick** scope: half of the KV memory, one seed, windows of 15 s. It shows that "
-    "everything runs, and the directions; its figures are no results.",
+    "everything runs, and the trends; it is too small for results.",
 }
 
 
 def tables(results: Results) -> Iterator[Table]:
-    """What was run, for the terminal."""
-    quick = " (quick: directions, no results)" if results["scope"] == "quick" else ""
+    """Tables of all parts that were run, for the terminal."""
+    quick = " (quick: trends only)" if results["scope"] == "quick" else ""
     for title, rows in _blocks(results).items():
         head, *body = rows
         table = Table(title=f"{_TITLES[title]}{quick}")
@@ -50,9 +50,9 @@ def _scope(results: Results) -> str:
 
 
 def prepare_docs(folder: Path) -> None:
-    """Make sure that the page is there and can be renewed.
+    """Make sure that the page exists, can be written and has all marks.
 
-    :raises BenchmarkError: naming what is wrong with it.
+    :raises BenchmarkError: naming the page and what is wrong with it.
     """
     page = folder / PAGE
     try:
@@ -61,14 +61,14 @@ def prepare_docs(folder: Path) -> None:
             pass
         (folder / _IMAGES).mkdir(exist_ok=True)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise BenchmarkError(f"--docs {page}: {reason}") from error
     for name in ("scope", *_TITLES):
         _place(text, name, page)
 
 
 def renew(folder: Path, results: Results) -> None:
-    """Write tables and images anew.
+    """Replace tables and images.
 
     :raises BenchmarkError: as `prepare_docs`.
     """
@@ -100,17 +100,17 @@ def _markdown(rows: Rows) -> str:
 
 
 _TITLES = {
-    "claims": "The paper, here, and why they differ",
+    "claims": "Claims of the paper, our results, and why they differ",
     "evaluation": "Eight instances",
     "slack": "slack against unlimited memory at high load",
     "ablations": "Where requests answer",
     "baselines": "Other schedulers for streamed text at high load",
-    "instances": "More instances, and fewer, at the same load each",
+    "instances": "More and fewer instances at the same load per instance",
 }
 
 
 def _blocks(results: Results) -> dict[str, Rows]:
-    """Those whose sections were run."""
+    """Rows of each table whose sections were run."""
     made: dict[str, Callable[[Results], Rows]] = {
         "claims": _claims,
         "evaluation": _evaluation,
@@ -120,7 +120,7 @@ def _blocks(results: Results) -> dict[str, Rows]:
         "instances": _instances,
     }
     rows = {name: make(results) for name, make in made.items()}
-    return {name: found for name, found in rows.items() if len(found) > 1}
+    return {name: table for name, table in rows.items() if len(table) > 1}
 
 
 def _claims(results: Results) -> Rows:
@@ -132,7 +132,7 @@ def _claims(results: Results) -> Rows:
 
 def _evaluation(results: Results) -> Rows:
     rows: Rows = [
-        "workload|load|policy|TTFT p50, s|p99, s|QoE < 0.95|tokens/s|preemptions a request".split(
+        "workload|load|policy|TTFT p50, s|p99, s|QoE < 0.95|tokens/s|preemptions per request".split(
             "|"
         )
     ]
@@ -167,7 +167,7 @@ def _slack(results: Results) -> Rows:
 
 def _ablations(results: Results) -> Rows:
     rows: Rows = [
-        "workload|policy|boundary to answer p99, s|QoE < 0.95|moves a run|e2e p99, s".split("|")
+        "workload|policy|boundary to answer p99, s|QoE < 0.95|moves per run|e2e p99, s".split("|")
     ]
     for workload, ablated in results["experiments"].get("ablations", {}).items():
         high = results.get(workload, {}).get("high", {})
@@ -195,7 +195,7 @@ def _baselines(results: Results) -> Rows:
             "mean TTFT, s",
             "QoE < 0.95",
             "tokens/s",
-            "preemptions a request",
+            "preemptions per request",
         )
     ]
     for workload, by_policy in results["experiments"].get("baselines", {}).items():
@@ -236,7 +236,7 @@ def _instances(results: Results) -> Rows:
 
 
 def _draw(folder: Path, results: Results) -> None:
-    """Those whose sections were run; Figures 2 and 3 always, they take no time."""
+    """Draw the images whose sections were run, and always Figures 2 and 3, which take no time."""
     from bench.paper import figures_2_to_5, plots
     from bench.paper.figure_2 import timelines
     from bench.paper.figure_3 import stories

@@ -1,14 +1,12 @@
-"""From the runs of the reproduction to its figures.
+"""Computes the results of the reproduction from its runs.
 
-Pure. Names are those of `bench.simulator.results.policy_result`, to which is added, for every
-policy:
+Pure. Names are those of `bench.simulator.results.cluster_result`. For every policy there is also:
 
-    boundary_blocking_p99_s   from the boundary to the first answering token
-    migrations                a run; transfers_s: p50, p99 and most of what their KV took
-    attainment                shares of the requests: ttfat (within 0.25 s), tpot (of the engine's
-                              generation, within 0.1 s), qoe (0.95 and more), all of them
-    splits                    by bin of reasoning tokens and phase: mean seconds executed, blocked
-                              and preempted
+    transfers_s   p50, p99 and maximum of the KV transfers between instances
+    attainment    shares of the requests that reach a target: ttfat (0.25 s), tpot (0.1 s, of the
+                  engine's generation), qoe (0.95), and all of these
+    splits        by bin of reasoning tokens and by phase: mean seconds executed, blocked and
+                  preempted
 """
 
 from __future__ import annotations
@@ -22,69 +20,68 @@ from bench.paper.cases import WORKLOADS
 from bench.paper.outcome import PaperRun
 from bench.paper.plan import SWEPT, Label, Scope
 from bench.reporting.statistics import SLO_QOE, percentile
-from bench.simulator.results import BIN_TOKENS, ORACLE, policy_result
+from bench.simulator.results import BIN_TOKENS, ORACLE, cluster_result, policy_result
 from bench.simulator.spans import Split
-from bench.simulator.timeline import TAU_S, TTFAT_S, RequestFigures
+from bench.simulator.timeline import TAU_S, TTFAT_S, RequestMetrics
 
 Runs = Mapping[Label, Sequence[PaperRun]]
-_ABLATED = SWEPT  # the headlines of the ablations
+_ABLATED = SWEPT  # workload of the headlines of the ablations
 
 
 def result_of(runs: Sequence[PaperRun], oracle: Sequence[PaperRun] = ()) -> dict[str, Any]:
-    """Of one policy under several seeds; the module docstring says what is in it."""
-    result = policy_result([run.run for run in runs], [run.run for run in oracle])
-    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in runs]
-    result["boundary_blocking_p99_s"] = statistics.fmean(percentile(w, 99) for w in waits)
-    result["migrations"] = statistics.fmean(run.migrations for run in runs)
+    """Result of one policy under several seeds, as the module docstring describes it."""
+    result = cluster_result(runs, [run.run for run in oracle])
     result["transfers_s"] = _quantiles([s for run in runs for s in run.transfers_s])
     result["attainment"] = _attainment(runs)
     result["splits"] = _splits(runs)
     return result
 
 
-def results_of(scope: Scope, found: Mapping[str, Runs]) -> dict[str, Any]:
-    """Everything that the command tells.
+def results_of(scope: Scope, runs: Mapping[str, Runs]) -> dict[str, Any]:
+    """All results of the command.
 
-    At the top the workloads, each by load and policy; ``headlines``, the paper's, where the
-    sections that they come from were run; ``scope``, which says ``quick`` if it was; the number of
-    ``seeds``; and under ``experiments`` everything else, by section.
+    The top level has the workloads, each by load and policy, the ``scope``, the number of
+    ``seeds``, and the paper's ``headlines`` if their sections were run. ``experiments`` has all
+    other results by section.
 
-    :param found: the runs of each section that was asked for.
+    :param runs: of each section that was asked for.
     """
     results: dict[str, Any] = {
         "scope": scope.name,
         "seeds": {"all": len(scope.seeds), "sweeps": len(scope.sweep_seeds)},
     }
     for section in ("evaluation", "mixes"):
-        results |= by_label(found.get(section, {}))
-    if "evaluation" in found and "ablations" in found:
-        results["headlines"] = headlines(scope, found["evaluation"], found["ablations"])
+        results |= by_label(runs.get(section, {}))
+    if "evaluation" in runs and "ablations" in runs:
+        results["headlines"] = headlines(scope, runs["evaluation"], runs["ablations"])
     experiments: dict[str, Any] = {
-        name: by_label(runs) for name, runs in found.items() if name not in ("evaluation", "mixes")
+        name: by_label(section)
+        for name, section in runs.items()
+        if name not in ("evaluation", "mixes")
     }
-    if "evaluation" in found:
-        experiments["reductions"] = _reductions(scope, found["evaluation"])
-    if "load" in found:
-        experiments["load_reductions"] = _load_reductions(scope, found["load"])
-    if "characterisation" in found:
-        experiments["inflation"] = inflation(scope, found["characterisation"])
+    if "evaluation" in runs:
+        experiments["reductions"] = _reductions(scope, runs["evaluation"])
+    if "load" in runs:
+        experiments["load_reductions"] = _load_reductions(scope, runs["load"])
+    if "characterisation" in runs:
+        experiments["inflation"] = inflation(scope, runs["characterisation"])
     results["experiments"] = experiments
     return results
 
 
 def by_label(runs: Runs) -> dict[str, Any]:
-    """A result for each label, nested by its parts; ratios where there is an oracle beside it."""
-    found: dict[str, Any] = {}
+    """Results nested by the parts of their labels; with ratios if the oracle has the same label."""
+    results: dict[str, Any] = {}
     for label, of_seeds in runs.items():
-        place = found
+        place = results
         for part in label[:-1]:
             place = place.setdefault(part, {})
         place[label[-1]] = result_of(of_seeds, runs.get((*label[:-1], ORACLE), ()))
-    return found
+    return results
 
 
 def headlines(scope: Scope, evaluation: Runs, ablations: Runs) -> dict[str, Any]:
-    """The paper's, from our runs; of all but the reductions the worst of both workloads."""
+    """The paper's headlines from our runs; except for reductions, the worse of both workloads."""
     high = {w: {p: evaluation[w, "high", p] for p in ("fcfs", "rr", "pascal")} for w in WORKLOADS}
     return {
         "fcfs_reduction": {w: _best_reduction(scope, evaluation, w, "fcfs") for w in WORKLOADS},
@@ -113,22 +110,22 @@ def headlines(scope: Scope, evaluation: Runs, ablations: Runs) -> dict[str, Any]
 
 
 def inflation(scope: Scope, runs: Runs) -> dict[str, dict[str, float]]:
-    """Mean TTFT as a multiple of the oracle's, by policy and bin, over all seeds together."""
+    """Mean TTFT as a multiple of the oracle's, by policy and bin, over all seeds."""
     best = _by_bin(request for run in runs[(ORACLE,)] for request in run.run.requests)
-    found: dict[str, dict[str, float]] = {}
+    ratios: dict[str, dict[str, float]] = {}
     for (policy,), of_seeds in runs.items():
         bins = _by_bin(request for run in of_seeds for request in run.run.requests)
-        found[policy] = {
+        ratios[policy] = {
             bin_name(first): statistics.fmean(r.ttft_s for r in requests)
             / statistics.fmean(r.ttft_s for r in best[first])
             for first, requests in sorted(bins.items())
             if len(requests) >= scope.least_requests
         }
-    return found
+    return ratios
 
 
 def violations(runs: Sequence[PaperRun]) -> float:
-    """Share of the requests below a QoE of 0.95, mean over the runs."""
+    """Share of the requests with a QoE below 0.95, averaged over the runs."""
     return statistics.fmean(
         sum(request.qoe < SLO_QOE for request in run.run.requests) / len(run.run.requests)
         for run in runs
@@ -138,36 +135,39 @@ def violations(runs: Sequence[PaperRun]) -> float:
 def reductions(
     scope: Scope, pascal: Sequence[PaperRun], other: Sequence[PaperRun]
 ) -> dict[str, float]:
-    """By how much the p99 TTFT is below another policy's, by bin with enough requests a run."""
-    mine, its = (policy_result([run.run for run in runs], []) for runs in (pascal, other))
+    """Share by which the p99 TTFT is below another policy's, by bin.
+
+    Only bins with ``scope.least_requests`` per run count.
+    """
+    ours, theirs = (policy_result([run.run for run in runs], []) for runs in (pascal, other))
     return {
-        name: 1 - mine["ttft_p99_by_bin"][name] / its["ttft_p99_by_bin"][name]
-        for name, count in mine["requests_by_bin"].items()
+        name: 1 - ours["ttft_p99_by_bin"][name] / theirs["ttft_p99_by_bin"][name]
+        for name, count in ours["requests_by_bin"].items()
         if count >= scope.least_requests * len(pascal)
     }
 
 
 def bin_name(first: int) -> str:
-    """Such as ``0-511``."""
+    """Name of a bin, such as ``0-511``."""
     return f"{first}-{first + BIN_TOKENS - 1}"
 
 
 def _reductions(scope: Scope, runs: Runs) -> dict[str, Any]:
-    """By workload, load and other policy: `reductions`."""
-    found: dict[str, Any] = {}
+    """`reductions` by workload, load and other policy."""
+    by_workload: dict[str, Any] = {}
     for workload, load, policy in runs:
         if policy == "pascal":
-            found.setdefault(workload, {})[load] = {
+            by_workload.setdefault(workload, {})[load] = {
                 other: reductions(
                     scope, runs[workload, load, "pascal"], runs[workload, load, other]
                 )
                 for other in ("fcfs", "rr")
             }
-    return found
+    return by_workload
 
 
 def _load_reductions(scope: Scope, runs: Runs) -> dict[str, dict[str, float | None]]:
-    """By other policy and utilisation: the best bin's."""
+    """The reduction in the best bin, by other policy and utilisation."""
     loads = [load for policy, load in runs if policy == "pascal"]
     return {
         other: {
@@ -181,29 +181,29 @@ def _load_reductions(scope: Scope, runs: Runs) -> dict[str, dict[str, float | No
 
 
 def _best_reduction(scope: Scope, runs: Runs, workload: str, other: str) -> float | None:
-    """Over loads and bins, as the paper's "up to"; None if no bin has enough requests."""
-    found: list[float] = []
-    for (its_workload, load, policy), of_seeds in runs.items():
-        if its_workload == workload and policy == "pascal":
-            found += reductions(scope, of_seeds, runs[workload, load, other]).values()
-    return max(found, default=None)
+    """The best of all loads and bins, the paper's "up to"; None if no bin has enough requests."""
+    shares: list[float] = []
+    for (run_workload, load, policy), of_seeds in runs.items():
+        if run_workload == workload and policy == "pascal":
+            shares += reductions(scope, of_seeds, runs[workload, load, other]).values()
+    return max(shares, default=None)
 
 
 def _throughput(by_policy: Mapping[str, Sequence[PaperRun]]) -> float:
-    mine, its = (
+    ours, theirs = (
         statistics.fmean(run.run.throughput_tok_s for run in by_policy[policy])
         for policy in ("pascal", "fcfs")
     )
-    return mine / its
+    return ours / theirs
 
 
 def _worst(pascal: Sequence[PaperRun], other: Sequence[PaperRun]) -> float:
-    """Most seconds that one request's TTFT is above its own under another policy."""
+    """Largest increase of one request's TTFT against the same request under another policy, s."""
     pairs = zip(pascal, other, strict=True)
     return max(
-        mine.ttft_s - its.ttft_s
+        ours.ttft_s - theirs.ttft_s
         for one, two in pairs
-        for mine, its in zip(one.run.requests, two.run.requests, strict=True)
+        for ours, theirs in zip(one.run.requests, two.run.requests, strict=True)
     )
 
 
@@ -242,10 +242,10 @@ def _attainment(runs: Sequence[PaperRun]) -> dict[str, float]:
 
 
 def _splits(runs: Sequence[PaperRun]) -> dict[str, dict[str, dict[str, float]]]:
-    found: defaultdict[int, list[tuple[Split, Split]]] = defaultdict(list)
+    by_bin: defaultdict[int, list[tuple[Split, Split]]] = defaultdict(list)
     for run in runs:
         for request, *phases in zip(run.run.requests, run.reasoning, run.answering, strict=True):
-            found[_bin(request)].append((phases[0], phases[1]))
+            by_bin[_bin(request)].append((phases[0], phases[1]))
     return {
         bin_name(first): {
             phase: {
@@ -255,16 +255,16 @@ def _splits(runs: Sequence[PaperRun]) -> dict[str, dict[str, dict[str, float]]]:
             for index, phase in enumerate(("reasoning", "answering"))
         }
         | {"requests": {"count": float(len(pairs))}}
-        for first, pairs in sorted(found.items())
+        for first, pairs in sorted(by_bin.items())
     }
 
 
-def _bin(request: RequestFigures) -> int:
+def _bin(request: RequestMetrics) -> int:
     return request.reasoning_tokens // BIN_TOKENS * BIN_TOKENS
 
 
-def _by_bin(requests: Iterable[RequestFigures]) -> dict[int, list[RequestFigures]]:
-    found: defaultdict[int, list[RequestFigures]] = defaultdict(list)
+def _by_bin(requests: Iterable[RequestMetrics]) -> dict[int, list[RequestMetrics]]:
+    bins: defaultdict[int, list[RequestMetrics]] = defaultdict(list)
     for request in requests:
-        found[_bin(request)].append(request)
-    return found
+        bins[_bin(request)].append(request)
+    return bins

@@ -1,14 +1,14 @@
-"""``pascal bench scheduler``: what the policies inside an engine are worth, and what they cost.
+"""``pascal bench scheduler``: benefit and cost of the policies inside an engine.
 
-Five parts, each of which can be run alone with ``--only``:
+It has five parts. ``--only`` selects some of them:
 
     virtual    eight modelled H100 instances in virtual time, several seeds
-    cpu        real vLLM engines on this machine, interleaved
+    cpu        real vLLM engines on this machine, taking turns
     stock      a stock vLLM API server with the plugin and without
     overhead   the scheduler's CPU time per step against vLLM's own
-    offload    tokens computed again with KV offload against without
+    offload    recomputed tokens with KV offload and without
 
-The JSON is written anew after every part, so an interrupted run keeps what it has.
+The JSON is written after every part, so that an interrupted run keeps the finished parts.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="shorter runs, without the stock server: within 10 minutes on two cores",
+        help="shorter runs without the stock server; 10 minutes on two cores",
     )
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
-    add("--plots", type=Path, metavar="DIR", help="write plots there: virtual, cpu, overhead")
+    add("--json", type=Path, metavar="FILE", help="write the results there")
+    add("--plots", type=Path, metavar="DIR", help="write plots of virtual, cpu and overhead there")
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
 
 
@@ -84,13 +84,13 @@ def _virtual(quick: bool, console: Console) -> dict[str, Any]:
     prepare_environment()
     from bench.policies import virtual
 
-    plan = virtual.QUICK if quick else virtual.FULL
+    load = virtual.QUICK if quick else virtual.FULL
     with CaseProgress(console, "virtual time") as progress:
 
         def done(run: PolicyRun, count: int, total: int) -> None:
             progress.finished(f"{run.policy}, seed {run.seed}", count, total)
 
-        runs = virtual.run_virtual(plan, done)
+        runs = virtual.run_virtual(load, done)
     results = by_policy(runs)
     console.print(policy_table("Eight modelled H100 instances in virtual time", results))
     return {"virtual": results}
@@ -112,39 +112,38 @@ def _stock(quick: bool, console: Console) -> dict[str, Any]:
     from bench.policies import stock_server
 
     with console.status("stock server") as status:
-        found = stock_server.run_stock(quick, lambda text: status.update(f"stock server: {text}"))
+        results = stock_server.run_stock(quick, lambda text: status.update(f"stock server: {text}"))
     table = Table(title="Stock vLLM API server under KV pressure, TTFT")
     for column in ("scheduler", "mean s", "p99 s", "failed"):
         table.add_column(column, justify="right")
     for side in ("default", "slack"):
-        figures = found[side]
-        ttft = figures["ttft_s"]
-        table.add_row(side, f"{ttft['mean']:.2f}", f"{ttft['p99']:.2f}", str(figures["failed"]))
+        ttft, failed = results[side]["ttft_s"], results[side]["failed"]
+        table.add_row(side, f"{ttft['mean']:.2f}", f"{ttft['p99']:.2f}", str(failed))
     console.print(table)
-    return {"stock": found}
+    return {"stock": results}
 
 
 def _overhead(quick: bool, console: Console) -> dict[str, Any]:
     from bench.policies import scheduler_overhead
 
     with console.status("the scheduler's CPU time"):
-        found: dict[str, Any] = scheduler_overhead.measure_overhead(quick)
-    console.print(scheduler_overhead.table(found))
-    return {"overhead": found}
+        results: dict[str, Any] = scheduler_overhead.measure_overhead(quick)
+    console.print(scheduler_overhead.table(results))
+    return {"overhead": results}
 
 
 def _offload(quick: bool, console: Console) -> dict[str, Any]:
     from bench.policies import kv_offload
 
     with console.status("KV offload against recompute"):
-        found = kv_offload.measure()
-    ratio = found["offload_extra_tokens_ratio"]
-    console.print(f"tokens computed again with offload / without: {ratio:.3f}")
-    return {"offload": found, "offload_extra_tokens_ratio": ratio}
+        results = kv_offload.measure()
+    ratio = results["offload_extra_tokens_ratio"]
+    console.print(f"recomputed tokens with offload / without: {ratio:.3f}")
+    return {"offload": results, "offload_extra_tokens_ratio": ratio}
 
 
 def by_policy(runs: Sequence[PolicyRun]) -> dict[str, Any]:
-    """Each policy's result, in the order in which they first appear."""
+    """The result of each policy, in the order of the first run of each."""
     policies = dict.fromkeys(run.policy for run in runs)
     oracle = [run for run in runs if run.policy == ORACLE]
     return {
@@ -159,9 +158,11 @@ def policy_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
         {first for result in results.values() for first in result["ttft_p99_to_oracle"]},
         key=lambda text: int(text.partition("-")[0]),
     )
-    table = Table(title=title, caption="p99 by reasoning tokens: multiples of the oracle's")
+    table = Table(
+        title=title, caption="p99 N-M: p99 TTFT with N to M reasoning tokens / the oracle's"
+    )
     columns = ("policy", "TTFT mean s", "p99 s", *(f"p99 {b}" for b in bins))
-    for column in (*columns, "TTFAT p99 s", "SLO viol. %", "tok/s", "preempt/req", "starved"):
+    for column in (*columns, "TTFAT p99 s", "SLO viol. %", "tok/s", "preempt/req", "underruns"):
         table.add_column(column, justify="right")
     for policy, result in results.items():
         ttft = result["ttft_s"]

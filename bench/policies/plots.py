@@ -1,4 +1,4 @@
-"""Plots of scheduling policies, as PNG files for the documentation."""
+"""Plots of scheduling policies for the documentation, as PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DPI = 110
 
 
 def plot_policies(results: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> None:
-    """Tail TTFT by reasoning length beside SLO violations, one colour per policy.
+    """Draw tail TTFT by reasoning length, and SLO violations, with one colour per policy.
 
     :param results: by policy, as `bench.simulator.results.policy_result` returns them.
     """
@@ -30,18 +30,18 @@ def plot_policies(results: Mapping[str, Mapping[str, Any]], title: str, path: Pa
 
 
 def plot_overhead(ratios: Mapping[str, float], path: Path) -> None:
-    """CPU time of the scheduler under `slack`, as a multiple of vLLM's own."""
+    """Draw the CPU time of the scheduler under `slack`, as a multiple of vLLM's."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.bar(list(ratios), list(ratios.values()), color=COLOURS["slack"])
     axes.axhline(1.0, color="black", linewidth=0.8)
-    axes.set_ylabel("CPU time per step / vLLM's own")
-    figure.suptitle("The scheduler's own CPU time, policy slack")
+    axes.set_ylabel("CPU time per step / vLLM's")
+    figure.suptitle("CPU time of the scheduler, policy slack")
     save(figure, path, dpi=_DPI)
 
 
 def _plot_bins(axes: Axes, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Multiples of the oracle's p99, with the 95% interval of the mean over seeds."""
+    """Draw multiples of the oracle's p99, with the 95% interval of the mean over seeds."""
     policies = [policy for policy in results if policy != ORACLE]
     bins = sorted(
         {b for policy in policies for b in results[policy]["ttft_p99_to_oracle"]},
@@ -67,7 +67,7 @@ def _plot_bins(axes: Axes, results: Mapping[str, Mapping[str, Any]]) -> None:
     for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_formatter(FormatStrFormatter("%g"))
     axes.set_xlabel(f"reasoning tokens (bins of {BIN_TOKENS}, {LEAST_REQUESTS} requests or more)")
-    axes.set_ylabel("p99 TTFT / oracle's")
+    axes.set_ylabel("p99 TTFT / the oracle's")
     axes.legend(ncols=len(policies), fontsize="small")
 
 

@@ -37,7 +37,7 @@ import msgspec
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.vllm_environment import one_threaded
 from bench.simulator.results import ORACLE, PolicyRun
-from bench.simulator.timeline import RequestFigures, Timeline, figures
+from bench.simulator.timeline import RequestMetrics, Timeline, metrics_of
 from bench.workloads.arrivals import poisson, under_way
 from bench.workloads.lengths import ARENA_HARD, Lengths
 from workers.policy.settings import POLICIES, PolicySettings
@@ -268,8 +268,8 @@ def least_blocks(requests: Sequence[Timeline]) -> int:
     return -(-longest // SETTINGS.block_size) + 1
 
 
-def _figures(timeline: Timeline, tau_s: float) -> RequestFigures:
-    found = figures(timeline, tau_s)
+def _figures(timeline: Timeline, tau_s: float) -> RequestMetrics:
+    found = metrics_of(timeline, tau_s)
     return replace(found, reasoning_tokens=found.reasoning_tokens * SCALE)
 
 

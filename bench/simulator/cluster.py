@@ -1,18 +1,12 @@
 """A cluster in virtual time: modelled devices, everything else the code that serves.
 
-vLLM's scheduler with our plugin decides inside an instance (`bench.simulator.instance`), the
-gateway's placement decides between them, the pacer's QoE says how readers fare: the simulator calls
-these functions and has no copy of them.
+Inside an instance, vLLM's own scheduler decides, with our plugin (`bench.simulator.instance`).
+Between instances, `gateway.policy.cluster_view.Placer` decides, as in the gateway. The pacer's QoE
+says how readers fare. Nothing of these is re-implemented here: the simulator supplies the facts
+that a gateway learns from its workers, and carries the decisions out.
 
-Three things are written a second time, because the gateway's own need links and sessions: what
-placement sees of an instance (`bench.simulator.view`, as `gateway.routing.instance`), the moment at
-which a request is decided on at its boundary, and what is noted of its first answering token (as
-`gateway.routing.router`). A parity test holds the two together: it drives the gateway's cluster
-with the events of random simulations and compares every decision
-(``tests/bench/simulator/test_parity.py``).
-
-Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
-such as `bench.simulator.chrome_trace`, is a `Watch`.
+Deterministic: the same settings and arrivals give the same result. A recorder, such as
+`bench.simulator.run.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations
@@ -24,20 +18,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bench.simulator.instance import Ended, InstanceTotals, Live, SimulatedInstance
+from bench.simulator.migration import Move
 from bench.simulator.scheduler import Clock
 from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
 from bench.simulator.timeline import TTFAT_S, Timeline
-from bench.simulator.view import Move, view_rules
 from bench.workloads.arrivals import Arrival
-from gateway.policy.boundary_costs import BoundaryTimes
-from gateway.policy.placement import (
-    PAPER,
-    InstanceView,
-    MoveCost,
-    Rules,
-    place_at_boundary,
-    place_new_request,
-)
+from gateway.policy.cluster_view import Placer, blocks_of, view_rules
+from gateway.policy.placement import PAPER, Rules
 from workers.policy.settings import PolicySettings
 
 NO_MIGRATION = replace(PAPER, boundary="off")
@@ -130,17 +117,17 @@ class Cluster:
             name: SimulatedInstance(name, settings, factory, self._clock)
             for name in (f"instance-{index}" for index in range(instances))
         }
-        self._rules = rules
         numbers = PolicySettings.of({"policy": settings.policy, **settings.policy_numbers})
-        self._view_rules = view_rules(numbers)
+        self._placer = Placer(
+            rules,
+            view_rules(numbers.policy, numbers.quantum_tokens, numbers.demotion_tokens),
+        )
         self._block_size = settings.profile.kv.block_size
         self._watch = watch
         self._moving = settings.migration and rules.boundary != "off"
         self._migrations = 0
-        self._placed = 0  # for taking turns
         self._moves: list[Move] = []  # under way
         self._staying: list[tuple[Live, SimulatedInstance]] = []  # until the first token
-        self._boundary_times = BoundaryTimes()
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
         self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
@@ -184,8 +171,8 @@ class Cluster:
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
         self._catch_up()
-        chosen = place_new_request(self._views(), self._rules, placed_before=self._placed)
-        self._placed += 1
+        candidates = [instance.occupancy() for instance in self.instances.values()]
+        chosen = self._placer.place_new(candidates, self._moves, self._clock.now)
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)
         measured = arrival.at_s in self._window
@@ -252,28 +239,24 @@ class Cluster:
         self._clock.now = max(last_s, *ended_s)
 
     def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
-        """Decide as the gateway does, and carry it out."""
+        """Let placement decide where a request answers, and carry it out."""
         now = self._clock.now
-        kv_blocks = -(-live.kv_tokens // self._block_size)
-
-        def cost() -> MoveCost | None:
-            return self._boundary_times.cost(here.name, kv_blocks, TTFAT_S, now)
-
-        chosen = place_at_boundary(
-            self._views(live),
-            here.name,
-            kv_blocks,
-            self._rules,
-            under_way=len(self._moves),
-            cost=cost,
+        chosen = self._placer.place_at_boundary(
+            live,
+            here.occupancy(),
+            [one.occupancy() for one in self.instances.values() if one is not here],
+            self._moves,
+            now,
+            unnoticed_s=TTFAT_S,
         )
         self._watch.decided(now, here, live, chosen)
         if chosen == here.name:
-            if self._rules.cost_check:
+            if self._placer.rules.cost_check:
                 self._staying.append((live, here))
             return
         self._migrations += 1
         there, held = self.instances[chosen], here.hand_over(live)
+        kv_blocks = blocks_of(live.kv_tokens, self._block_size)
         move = Move(live, here.name, chosen, live.generated, kv_blocks, now, held)
         self._moves.append(move)
         there.receive(live, f"request-{next(self._order)}", held)
@@ -281,26 +264,23 @@ class Cluster:
         if not there.busy:
             self._begin_step(there)
 
-    def _views(self, at_boundary: Live | None = None) -> list[InstanceView]:
-        return [
-            instance.view(self._view_rules, self._moves, at_boundary)
-            for instance in self.instances.values()
-        ]
-
     def _note_first_tokens(self, instance: SimulatedInstance) -> None:
-        """Who has come to his first answering token has arrived, and tells what it took."""
-        for move in [move for move in self._moves if move.target == instance.name]:
-            if move.live.generated > move.generated:
+        """Let placement learn from requests that now have their first answering token."""
+        for move in [move for move in self._moves if move.target_id == instance.name]:
+            if move.request.generated > move.generated:
                 self._moves.remove(move)
-                answered_s = move.live.timeline.answer_s[0]
-                if move.held.claimed:
-                    seconds = answered_s - move.boundary_s
-                    self._boundary_times.moved(move.kv_blocks, seconds, answered_s)
+                self._placer.note_first_answer(
+                    "moved" if move.held.claimed else "recomputed",
+                    move.source_id,
+                    move.kv_blocks,
+                    move.boundary_s,
+                    move.request.timeline.answer_s[0],
+                )
         left = []
         for live, here in self._staying:
             boundary_s, answer_s = live.timeline.boundary_s, live.timeline.answer_s
             if not answer_s:
                 left.append((live, here))
             elif boundary_s is not None:
-                self._boundary_times.stayed(here.name, answer_s[0] - boundary_s, answer_s[0])
+                self._placer.note_first_answer("stayed", here.name, 0, boundary_s, answer_s[0])
         self._staying = left

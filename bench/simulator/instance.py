@@ -33,15 +33,11 @@ from bench.simulator.scheduler_factory import (
     SchedulerFactory,
 )
 from bench.simulator.timeline import Timeline
-from bench.simulator.view import Move, view_of
-from gateway.policy.placement import InstanceView
-from gateway.routing.instance import ViewRules
+from gateway.policy.cluster_view import Occupancy
 
 __all__ = ["Ended", "InstanceTotals", "Live", "SimulatedInstance"]
 
 _NOTHING: list[int] = []
-
-_DEFAULT_VIEW = ViewRules()
 
 
 @dataclass(slots=True)
@@ -134,24 +130,15 @@ class SimulatedInstance:
         self.totals.reloaded_tokens = stats.reloaded_tokens_total
         return self.totals
 
-    def view(
-        self,
-        rules: ViewRules = _DEFAULT_VIEW,
-        moves: Sequence[Move] = (),
-        at_boundary: Live | None = None,
-    ) -> InstanceView:
-        """What placement sees of it; see `bench.simulator.view`."""
+    def occupancy(self) -> Occupancy:
+        """What it holds now, as its worker has reported it to a gateway."""
         self._catch_up(self._clock.now)
-        return view_of(
-            self.name,
-            self._live.values(),
+        return Occupancy(
+            instance_id=self.name,
             block_size=self._scheduler.block_size,
-            free_blocks=self.told_free_blocks,
-            total_blocks=self._scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
-            now=self._clock.now,
-            rules=rules,
-            moves=moves,
-            at_boundary=at_boundary,
+            kv_blocks_total=self._scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
+            kv_blocks_free=self.told_free_blocks,
+            requests=self._live.values(),
         )
 
     @property

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.config import KVTransferConfig
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.request import Request
 
+from bench.simulator.request import Live
 from workers.kv.offload import ResumeConnector
 
 HELD_S = 10.0  # then the memory is given back, read or not
@@ -31,6 +32,20 @@ class Held:
     until_s: float
     release: Callable[[str], None]  # by the id of the request
     claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A request on its way between two instances, until its first token on the second."""
+
+    request: Live
+    source_id: str
+    target_id: str
+    generated: int  # tokens when it left
+    kv_blocks: int
+    boundary_s: float
+    held: Held  # its KV, at the source
+    leaving: ClassVar[bool] = False  # in virtual time a hand-over takes no time
 
 
 class Network:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from vllm.v1.request import Request
 
-from bench.reporting.statistics import SLO_QOE
 from bench.simulator.timeline import TAU_S, Timeline
 from pacer import RunningQoE
 
@@ -39,13 +38,28 @@ class Live:
         return self.timeline.lengths.reasoning - self.generated
 
     @property
+    def thinking(self) -> bool:
+        """Whether its boundary is still ahead."""
+        return self.generated < self.timeline.lengths.reasoning
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Generated up to the boundary."""
+        return min(self.generated, self.timeline.lengths.reasoning)
+
+    @property
+    def answering_tokens(self) -> int:
+        """Generated after the boundary."""
+        return max(0, self.generated - self.timeline.lengths.reasoning)
+
+    @property
     def tokens_ahead(self) -> int:
         """Until it comes to its answer, or else to its end."""
         left = self.reasoning_ahead
         return left if left > 0 else left + self.timeline.lengths.answer
 
-    def within_slo(self, now: float) -> bool:
-        """As the gateway's pacer says it."""
+    def within_slo(self, slo_qoe: float, now: float) -> bool:
+        """Whether the QoE of its reader, by the gateway's pacer, is at least ``slo_qoe``."""
         if self._qoe is None:
             answer_s = self.timeline.answer_s
             # The QoE of a reader who never had to wait is 1.
@@ -53,7 +67,7 @@ class Live:
                 return True
             self._waited()
         assert self._qoe is not None
-        return self._qoe.at(now) >= SLO_QOE
+        return self._qoe.at(now) >= slo_qoe
 
     def produced(self, times_s: Sequence[float]) -> None:
         """More tokens, at least one."""

@@ -10,10 +10,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 
 ORACLE = "oracle"  # vLLM's own order with memory for everybody
 BIN_TOKENS = 512  # of reasoning
@@ -27,7 +27,7 @@ class PolicyRun:
 
     policy: str
     seed: int
-    requests: Sequence[RequestFigures]  # the measured ones; all are finished
+    requests: Sequence[RequestMetrics]  # the measured ones; all are finished
     throughput_tok_s: float  # generated
     generated_tokens: int  # of all requests, measured or not, as the rest
     recomputed_tokens: int  # KV that preemptions had lost
@@ -52,8 +52,20 @@ class PolicyRun:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PolicyRun:
         """Inverse of `to_json`."""
-        requests = [RequestFigures(**request) for request in values.pop("requests")]
+        requests = [RequestMetrics(**request) for request in values.pop("requests")]
         return cls(requests=requests, **values)
+
+
+class ClusterRunLike(Protocol):
+    """Any record of one run of a cluster."""
+
+    @property
+    def run(self) -> PolicyRun:
+        """What its requests and engines did."""
+
+    @property
+    def migrations(self) -> int:
+        """Requests that changed instances."""
 
 
 def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
@@ -99,6 +111,20 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
     return figures
 
 
+def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) -> dict[str, Any]:
+    """`policy_result`, and what requests did at the phase boundary, as means over the runs.
+
+    ``boundary_blocking_p99_s`` is the p99 of the time from the boundary to the first answering
+    token; ``migrations`` are those of one run.
+    """
+    waits = [sorted(request.ttfat_s for request in run.run.requests) for run in runs]
+    return {
+        **policy_result([run.run for run in runs], oracle),
+        "boundary_blocking_p99_s": statistics.fmean(percentile(wait, 99) for wait in waits),
+        "migrations": statistics.fmean(run.migrations for run in runs),
+    }
+
+
 def _bins(
     runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun], intervals: dict[str, list[float]]
 ) -> dict[str, Any]:
@@ -127,9 +153,9 @@ def _range(first: int) -> str:
     return f"{first}-{first + BIN_TOKENS - 1}"
 
 
-def _share(run: PolicyRun, condition: Callable[[RequestFigures], bool]) -> float:
+def _share(run: PolicyRun, condition: Callable[[RequestMetrics], bool]) -> float:
     return sum(map(condition, run.requests)) / len(run.requests)
 
 
-def _mean(run: PolicyRun, value: Callable[[RequestFigures], float]) -> float:
+def _mean(run: PolicyRun, value: Callable[[RequestMetrics], float]) -> float:
     return statistics.fmean(map(value, run.requests))

@@ -25,11 +25,12 @@ from vllm.v1.kv_offload.factory import OffloadingSpecFactory
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
+from bench.simulator.defaults import LONGEST, MODEL, PROFILE
 from bench.simulator.migration import Network, with_migration
 from bench.simulator.scheduler import Clock, SimulatedScheduler
 from bench.simulator.timeline import TAU_S
 from bench.workloads.lengths import Lengths
-from workers.emulation.profile import DeviceProfile
+from workers.emulation.profile import DeviceProfile, load_profile
 from workers.emulation.transfers import ModelledTransfers
 from workers.kv.offload import kv_transfer_config
 from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY
@@ -39,15 +40,14 @@ BOUNDARY_ID, WORD_ID = 5, 100
 
 _FIRST_UNIQUE_ID = 1000
 
-_MAX_MODEL_LEN = 32_768
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSettings:
     """What is simulated."""
 
-    profile: DeviceProfile
-    model: str  # folder of any model that vLLM can configure: the KV shape is the profile's
+    profile: DeviceProfile = field(default_factory=lambda: load_profile(PROFILE))
+    # Folder of any model that vLLM can configure: the shape of the KV cache is the profile's.
+    model: str = str(MODEL)
     policy: str = "fcfs"
     policy_numbers: Mapping[str, Any] = field(default_factory=dict)
     kv_blocks: int | None = None  # None: the profile's
@@ -161,7 +161,7 @@ class SchedulerFactory:
 
 def _vllm_config(settings: InstanceSettings, blocks: int) -> VllmConfig:
     kv = settings.profile.kv
-    most = min(_MAX_MODEL_LEN, (blocks - 1) * kv.block_size)
+    most = min(LONGEST, (blocks - 1) * kv.block_size)
     config = EngineArgs(
         model=settings.model,
         skip_tokenizer_init=True,

@@ -58,7 +58,7 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFigures:
+class RequestMetrics:
     """One finished request; names as in `bench.load.measure`."""
 
     reasoning_tokens: int
@@ -74,7 +74,7 @@ class RequestFigures:
     resumes: int
 
 
-def figures(timeline: Timeline, tau_s: float = TAU_S) -> RequestFigures:
+def metrics_of(timeline: Timeline, tau_s: float = TAU_S) -> RequestMetrics:
     """What the reader of a finished request saw who reads a token every ``tau_s``."""
     assert timeline.boundary_s is not None
     first_s = timeline.answer_s[0]
@@ -90,7 +90,7 @@ def figures(timeline: Timeline, tau_s: float = TAU_S) -> RequestFigures:
     slack_s = buffer.slack_s(first_s)
     assert slack_s is not None
     last_s = first_s + slack_s - tau_s  # the plan of the last release
-    return RequestFigures(
+    return RequestMetrics(
         reasoning_tokens=timeline.lengths.reasoning,
         ttft_s=first_s - timeline.arrival_s,
         ttfat_s=first_s - timeline.boundary_s,

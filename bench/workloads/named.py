@@ -9,7 +9,6 @@ Means are the paper's ("The paper's evaluation"); docs/workloads.md has sources 
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from bench.workloads.lengths import (
 from bench.workloads.reasoning_split import r1_shares, split_named
 from bench.workloads.servegen import deepseek_r1, is_table, read_clients
 from bench.workloads.traces import load_trace, mean_rate, replay
+from workers.checked import closest
 
 LEAST_RATE = 1e-9  # a request in 30 years: below, times lose their meaning
 
@@ -117,9 +117,9 @@ def named(name: str) -> Workload:
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    near = f"did you mean {close[0]}? There are" if close else "there are"
-    return f"unknown workload {name!r}; {near} {', '.join(NAMES)}"
+    near = closest(name, NAMES)
+    hint = f"did you mean {near}? There are" if near else "there are"
+    return f"unknown workload {name!r}; {hint} {', '.join(NAMES)}"
 
 
 def workload_of(

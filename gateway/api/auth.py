@@ -7,7 +7,7 @@ may open WebSockets, and `gateway.api.cors` lets them use `fetch`.
 
 A reverse proxy on the same machine makes the whole world local. So a request is only taken for one
 from here if nothing about it speaks of a proxy; one that says nothing of itself cannot be noticed
-(`docs/deploy.md`).
+(`docs/howto/nginx.md`).
 """
 
 from __future__ import annotations

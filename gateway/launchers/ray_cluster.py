@@ -29,7 +29,8 @@ from ray.exceptions import RayError
 
 from gateway.config import Config
 from gateway.launchers.dialer import Dialler, Place
-from gateway.launchers.local import CannotServe, worker_settings
+from gateway.launchers.local import CannotServe
+from gateway.launchers.worker_settings import worker_settings
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError
 from workers.settings import WorkerSettings

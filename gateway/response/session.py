@@ -14,10 +14,10 @@ from typing import Any
 
 from gateway.response.delivery import Delivery, Delta
 from gateway.response.event_log import EventLog
-from gateway.response.lifecycle import FINAL, Event, State, advance
+from gateway.response.lifecycle import FINAL, TRANSITIONS, Event, State, advance
 from gateway.response.transcript import Transcript
 from gateway.schemas import events
-from gateway.schemas.errors import ApiError, InvalidRequest, Unavailable
+from gateway.schemas.errors import ApiError, InvalidRequest
 from gateway.schemas.generation import Generation
 from workers.messages import Finish, Pace, TokenRun
 
@@ -89,6 +89,15 @@ class Session:
             8 + len(message.content) // 4 for message in self.generation.messages
         )
         return prompt + len(self.token_ids)
+
+    @property
+    def answering_tokens(self) -> int:
+        """Tokens generated after the phase boundary."""
+        return len(self.token_ids) - self.reasoning_tokens
+
+    def within_slo(self, slo_qoe: float, now: float) -> bool:
+        """Whether the QoE of its reader is at least ``slo_qoe``."""
+        return self.delivery.qoe_now(now) >= slo_qoe
 
     @property
     def reasoning_text(self) -> str:
@@ -181,19 +190,12 @@ class Session:
     def tokens(self, run: TokenRun, now: float) -> None:
         """New tokens, and perhaps the end, as the engine delivered them.
 
-        A run that does not follow the token log means that tokens were lost: the response fails.
+        The caller has checked that the run follows the token log. When an instance gives the
+        request up (finish ``error`` or ``cancelled``), the caller passes the run without its
+        finish, because the request goes on elsewhere.
         """
         if not self.in_engine:
             return  # it ended here while these were on their way
-        if run.position != len(self.token_ids):
-            self.fail(
-                Unavailable(
-                    f"Tokens were lost between gateway and instance {self.instance_id}.",
-                    code="tokens_lost",
-                ),
-                now,
-            )
-            return
         for index, text in enumerate(run.texts):
             self.token_ids.append(run.token_ids[index])
             self.delivery.token_arrived(now)
@@ -309,7 +311,7 @@ class Session:
         return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
-        self.state = advance(self.state, event)
+        self.state = advance(TRANSITIONS, self.state, event)
 
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
@@ -334,11 +336,6 @@ class Session:
             self._cancelled(now)
         elif finish.reason == "handed_over":
             self.left()
-        elif finish.reason == "error":
-            message = finish.message or "The engine failed."
-            self.fail(Unavailable(message, code="engine_error"), now)
-        elif finish.reason == "cancelled":
-            self.fail(Unavailable("The instance gave the request up.", code="given_up"), now)
         else:
             self._advance(Event.GENERATED)
 

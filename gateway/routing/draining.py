@@ -79,8 +79,8 @@ class Maintenance:
         """One instance. Raises `NotFound`."""
         self._check(instance_id)
         instance = self._cluster.instances.get(instance_id)
-        drained = instance_id in self._cluster.router.drained
-        requests = 0 if instance is None else len(instance.routes)
+        drained = instance_id in self._cluster.drained
+        requests = self._cluster.requests_of(instance_id)
         if instance_id in self._restarts and not requests:
             state = "restarting"
         elif drained:

@@ -4,14 +4,16 @@
        ^                       └─────accepted, no ticket──────────────────────^                 │
        └──── Resubmit: on another instance, or here again <──── handed_over ──── HANDING_OVER <─┘
 
-A synchronous state machine without I/O: the router tells it what happened and carries out the
-`NextAction` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on
-another. Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an
-instance lost) the request goes on without its ticket: its KV is computed again. What the gateway
-knows of its output goes with it, so neither way loses or doubles a token. A move that
-`TRANSITIONS` does not have raises `IllegalTransition` and leaves the route as it was.
+A synchronous state machine without I/O: the router reports what happened, and carries out the
+`NextAction` that the route returns.
 
-Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
+A *migration* is the way from RUNNING on one instance to RUNNING on another. Each of its stages has
+a deadline. After any doubt (a deadline passed, a refusal, an instance lost) the request goes on
+without its ticket, and the next instance computes its KV again. The token log goes with the
+request, so neither way loses or doubles a token.
+
+A move that `TRANSITIONS` does not have raises `IllegalTransition` and leaves the route as it was.
+Each submission has its own id on the link, so messages about earlier submissions are ignored.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 import msgspec
+import structlog
 
-from gateway.response.lifecycle import IllegalTransition, State
+from gateway.admission import user_of
+from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
 from gateway.schemas.errors import ApiError, Unavailable
-from workers.messages import Ticket
+from workers.messages import Submit, Ticket
+
+log = structlog.get_logger()
 
 
 class Stage(Enum):
@@ -70,6 +76,7 @@ TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
 
 # moved: with its KV · recomputed: without · finished: before it could leave · cancelled · failed
 Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "failed"]
+Arrival: TypeAlias = Literal["moved", "recomputed"]  # the outcomes of a migration that arrives
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,16 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """What placement sees of a migration; see `gateway.policy.cluster_view.MovingRequest`."""
+
+    request: Session
+    source_id: str
+    target_id: str | None
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Resubmit:
     """Submit the request again, from the token log; a holder that still has it is told to stop."""
 
@@ -119,7 +136,9 @@ class Route:
     :param outcomes: gets one more of an `Outcome` for each migration that ends.
     """
 
-    def __init__(self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[str]) -> None:
+    def __init__(
+        self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[Outcome]
+    ) -> None:
         self.session = session
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
@@ -131,6 +150,7 @@ class Route:
         self._timeouts = timeouts
         self._outcomes = outcomes
         self._attempt = 0
+        self.log = log.bind(request_id=session.response_id)
 
     @property
     def wire_id(self) -> str:
@@ -143,6 +163,14 @@ class Route:
         """When `expired` is due: at the end of the stage's time, or of that for a cancel."""
         ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
         return None if self.stage is Stage.OVER else min(ends, default=None)
+
+    @property
+    def moving(self) -> Moving | None:
+        """The migration under way, for placement."""
+        if (migration := self.migration) is None:
+            return None
+        leaving = self.stage is Stage.HANDING_OVER
+        return Moving(self.session, migration.source_id, migration.target_id, leaving)
 
     def __repr__(self) -> str:
         return f"<Route {self.wire_id} {self.stage.value} at {self.holder}>"
@@ -206,7 +234,7 @@ class Route:
         else:
             self._enter(Move.ACCEPT, None)
 
-    def progressed(self, kv_tokens: int | None) -> Outcome | None:
+    def progressed(self, kv_tokens: int | None) -> Arrival | None:
         """Tokens came; the outcome of the migration that they end.
 
         :param kv_tokens: what the holder says of the ticket, see `workers.messages.TokenRun`.
@@ -214,7 +242,7 @@ class Route:
         if self.migration is None or self.stage is Stage.HANDING_OVER:
             return None
         self._enter(Move.PROGRESS, None)
-        outcome: Outcome = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
+        outcome: Arrival = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
         self.session.migrations += 1
         self._end_migration(outcome)
         return outcome
@@ -225,6 +253,21 @@ class Route:
             return Resubmit()  # asked for before a doubt, or by nobody
         self.migration.ticket = ticket
         return Resubmit(prefer=self.migration.target_id, avoid=self.migration.source_id)
+
+    def submission(self, ticket: Ticket | None) -> Submit:
+        """The message that submits it, with what is known of its output."""
+        session, generation = self.session, self.session.generation
+        return Submit(
+            request_id=self.wire_id,
+            messages=generation.messages,
+            sampling=generation.sampling,
+            pace=session.pace,
+            thinking=generation.thinking,
+            known_token_ids=tuple(session.token_ids),
+            forced_lengths=generation.forced_lengths,
+            user=user_of(session.owner, generation.user) or None,
+            ticket=ticket,
+        )
 
     def ticket(self, now: float) -> Ticket | None:
         """The ticket with the validity that is left by our own clock; None if there is none.
@@ -312,10 +355,7 @@ class Route:
 
     def _enter(self, move: Move, deadline_s: float | None) -> None:
         """:raises IllegalTransition: if the table has no such row; nothing has changed then."""
-        try:
-            self.stage = TRANSITIONS[self.stage, move]
-        except KeyError:
-            raise IllegalTransition(self.stage, move) from None
+        self.stage = advance(TRANSITIONS, self.stage, move)
         self._stage_ends_s = deadline_s
 
     def _end_migration(self, outcome: Outcome) -> None:

@@ -11,13 +11,13 @@ what their user did not set.
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from gateway.schemas.errors import InvalidRequest
+from workers.checked import closest
 
 # A bound on generated tokens; -1 is how common clients say that there is none. 0 is refused, see
 # `_refuse_unsupported`.
@@ -192,8 +192,8 @@ def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
     for name in document:
         if name not in known:
             shown = name[:_LONGEST_NAME]  # to compare a name of a megabyte would take seconds
-            close = difflib.get_close_matches(shown, known, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
+            near = closest(shown, known)
+            hint = f" Did you mean '{near}'?" if near else ""
             raise InvalidRequest(
                 f"Unknown parameter: '{shown}'.{hint}", param=shown, code="unknown_parameter"
             )

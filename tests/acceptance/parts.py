@@ -104,6 +104,13 @@ def all_parts() -> list[Part]:
             limit_minutes=60,
         ),
         Part(
+            "docs",
+            "the commands of the README, the tutorial and the how-to guides, in a fresh clone",
+            _module("tests.acceptance.doc_commands"),
+            minutes=25,
+            limit_minutes=75,
+        ),
+        Part(
             "real-time",
             "eight emulated instances keep real time, if nothing else runs on this machine",
             _module("bench.emulation"),

@@ -62,7 +62,7 @@ async def run(args: argparse.Namespace, planned: Sequence[Cell], console: Consol
         await _disturb(there, load, args.readers, planned, outcome, console)
         await until(lambda: there.used_blocks() <= blocks, _SETTLED_S)
         outcome.leaked_blocks = there.used_blocks() - blocks
-        outcome.migrations = there.cluster.router.migrations
+        outcome.migrations = Counter[str](there.cluster.router.migrations)
         outcome.wrong += await _left_behind(there, tasks)
         outcome.wrong += watch.of_workers(there.folder / "logs")
         folder = there.folder
@@ -111,10 +111,12 @@ async def _left_behind(there: World, tasks: Counter[str]) -> list[str]:
     if not await until(lambda: not _tasks() - tasks, _SETTLED_S):
         wrong.append(f"tasks were left behind: {dict(_tasks() - tasks)}")
     router = there.cluster.router
-    if router.routes or any(one.routes for one in there.cluster.instances.values()):
+    if router.routes or any(map(router.routes_of, there.cluster.instances)):
         wrong.append(f"requests were left behind: {list(router.routes.values())}")
-    if router._answers or router._timers:
-        wrong.append(f"the router waits for {[*router._answers, *router._timers]}")
+    if router._acceptances.waiting or router._deadlines.timers:
+        wrong.append(
+            f"the router waits for {[*router._acceptances.waiting, *router._deadlines.timers]}"
+        )
     return wrong
 
 

@@ -73,7 +73,7 @@ class Driver:
             bringing.cancel()
             await asyncio.wait([bringing])
             self._injector.on_entry = lambda route, place: None
-            for name in list(self._world.cluster.router.drained):
+            for name in list(self._world.cluster.drained):
                 self._world.cluster.undrain(name)
         fired = self._injector.fired.is_set()
         await self._injector.over()
@@ -152,7 +152,7 @@ class Driver:
         before = {place.state} if place.stage in _LEAVING else {State.REASONING, State.ANSWERING}
 
         def fitting(name: str) -> int:
-            held = cluster.instances[name].routes.values() if name in cluster.instances else ()
+            held = cluster.router.routes_of(name)
             return sum(r.stage is Stage.RUNNING and r.session.state in before for r in held)
 
         while True:

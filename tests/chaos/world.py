@@ -26,7 +26,7 @@ from gateway.app import make_runner
 from gateway.config import Config
 from gateway.launchers import dialer, local
 from gateway.launchers.base import make_launcher
-from gateway.launchers.local import local_settings
+from gateway.launchers.worker_settings import local_settings
 from gateway.routing.cluster import Cluster
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
@@ -79,7 +79,7 @@ class World:
         :param met: and each can read the KV of all others.
         """
         instances, now = self.cluster.instances, time.monotonic()
-        if set(instances) != set(self.names) or self.cluster.router.drained:
+        if set(instances) != set(self.names) or self.cluster.drained:
             return False
         heard = all(now - one.link.last_heard_s < 2.5 for one in instances.values())
         rest = all(proxy.at_rest for proxy in (*self.links.of.values(), *self.links.kv.values()))

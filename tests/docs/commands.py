@@ -1,4 +1,4 @@
-"""Command lines as pages write them, and the parsers that they have to please."""
+"""Command lines on pages, and the parsers that must accept them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from unittest import mock
 
 from gateway import config as configuration
 from pascal.commands import CommandParser
-from tests.docs.pages import Found, code_blocks, code_spans, docstring_spans
+from tests.docs.pages import Excerpt, code_blocks, code_spans, docstring_spans
 
-# At the start of a line or of a code span: `$ `, variables, a unit file's key, a container, a path.
+# A line or a code span may begin with `$ `, variables, a key of a systemd unit, `kubectl exec`, or
+# the path of a folder.
 _COMMAND = re.compile(
     r"(?:\$ )?(?:ExecStart=)?(?:[A-Z_]+=\S* )*(?:kubectl exec \S+ -- )?(?:\S*/)?"
     r"(?P<program>pascal|python -m|make serve)\b(?P<rest>(?: .*)?)",
@@ -32,18 +33,18 @@ _COMMAND = re.compile(
 class Command:
     """One command line."""
 
-    found: Found
+    excerpt: Excerpt
     program: str  # "pascal", or the module after `python -m`
     words: tuple[str, ...]
 
     @property
     def schematic(self) -> bool:
-        """Whether it shows what may be written instead of what to type."""
+        """Whether it is a summary, with placeholders or choices, instead of text to type."""
         return any(re.search(r"[\[\]|]|\.\.\.|^[A-Z]{1,4}$", word) for word in self.words)
 
 
 class _Parsed(BaseException):
-    """The parser of a program that was about to read its command line."""
+    """Carries a parser out of a program that is about to parse its command line."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         super().__init__()
@@ -52,36 +53,36 @@ class _Parsed(BaseException):
 
 def commands() -> Iterator[Command]:
     """All command lines on all pages and in docstrings."""
-    for found in (*code_spans(), *docstring_spans()):
-        yield from _command(found)
+    for excerpt in (*code_spans(), *docstring_spans()):
+        yield from _command(excerpt)
     for block in code_blocks():
-        joined = re.sub(r"\\\n\s*", " ", block.text)  # the shell's way to go on
-        joined = re.sub(r"\n\s+(?=\[)", " ", joined)  # a summary's way
+        joined = re.sub(r"\\\n\s*", " ", block.text)  # a line that the shell continues
+        joined = re.sub(r"\n\s+(?=\[)", " ", joined)  # a continued summary
         for offset, line in enumerate(joined.splitlines()):
-            yield from _command(Found(block.page, block.line + offset, line))
+            yield from _command(Excerpt(block.page, block.line + offset, line))
 
 
-def _command(found: Found) -> Iterator[Command]:
-    match = _COMMAND.fullmatch(found.text)
+def _command(excerpt: Excerpt) -> Iterator[Command]:
+    match = _COMMAND.fullmatch(excerpt.text)
     if match is None:
         return
     try:
         words = shlex.split(match["rest"], comments=True)
-    except ValueError:  # an apostrophe: prose after all
+    except ValueError:  # an apostrophe: it is prose
         return
     if match["program"] == "make serve":
         flags = next((word for word in words if word.startswith("ARGS=")), "ARGS=")
         words = ["serve", *shlex.split(flags.removeprefix("ARGS="))]
-        yield Command(found, "pascal", tuple(words))
+        yield Command(excerpt, "pascal", tuple(words))
     elif match["program"] == "pascal":
-        yield Command(found, "pascal", tuple(words))
+        yield Command(excerpt, "pascal", tuple(words))
     elif words:
-        yield Command(found, words[0], tuple(words[1:]))
+        yield Command(excerpt, words[0], tuple(words[1:]))
 
 
 @cache
 def parser_of(program: str) -> argparse.ArgumentParser | None:
-    """The parser with which a program reads its command line; None: there is no such program."""
+    """The parser of a program's command line; None if there is no such program."""
     module = "pascal" if program == "pascal" else program
     try:
         if importlib.util.find_spec(module) is None:
@@ -97,7 +98,8 @@ def parser_of(program: str) -> argparse.ArgumentParser | None:
         mock.patch.object(sys, "argv", [module]),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", RuntimeWarning)  # it is imported already: that is fine here
+        # The module may be imported already, which does no harm here.
+        warnings.simplefilter("ignore", RuntimeWarning)
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except _Parsed as parsed:
@@ -106,9 +108,9 @@ def parser_of(program: str) -> argparse.ArgumentParser | None:
 
 
 def faults(parser: argparse.ArgumentParser, command: Command) -> list[str]:
-    """What is wrong with a command line: unknown commands and flags, values that are refused."""
+    """The faults of a command line: unknown commands and flags, and refused values."""
     only_named = not any(word.startswith("-") for word in command.words)
-    if command.schematic or only_named:  # what it needs is left out
+    if command.schematic or only_named:  # required arguments are left out
         return _unknown(parser, list(command.words))
     return _refused(parser, command) or _wrong_settings(parser, command)
 
@@ -145,32 +147,32 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 
 def _refused(parser: argparse.ArgumentParser, command: Command) -> list[str]:
-    said: list[str] = []
+    messages: list[str] = []
 
     def complain(_: argparse.ArgumentParser, message: str) -> NoReturn:
-        said.append(message)
+        messages.append(message)
         raise SystemExit(2)
 
     with mock.patch.object(argparse.ArgumentParser, "error", complain):
         try:
             parser.parse_args(command.words)
         except SystemExit:
-            # A flag in passing, such as `pascal drain --restart`, need not bring an argument.
-            return [text for text in said if not re.search("are required|expected one", text)]
+            # A flag that is only mentioned, as in `pascal drain --restart`, needs no arguments.
+            return [text for text in messages if not re.search("are required|expected one", text)]
     return []
 
 
 def _wrong_settings(parser: argparse.ArgumentParser, command: Command) -> list[str]:
-    """What the configuration says to flags and to ``--set`` of `pascal serve` and the like."""
+    """The error of the configuration for flags and ``--set`` of `pascal serve` and others."""
     if command.program != "pascal" or command.words[0] not in ("serve", "check", "worker"):
         return []
     try:
         args = parser.parse_args(command.words)
     except SystemExit:
-        return []  # a flag in passing, as above
+        return []  # a flag that is only mentioned, as above
     flags: dict[str, Any] = {key: value for key, value in vars(args).items() if "." in key}
     flags |= {key: value for key, _, value in (word.partition("=") for word in args.settings)}
-    flags.pop("launcher.token_file", None)  # the file is somebody else's
+    flags.pop("launcher.token_file", None)  # the file is not here
     try:
         configuration.load(environment={}, flags=flags)
     except configuration.ConfigError as error:
@@ -180,7 +182,7 @@ def _wrong_settings(parser: argparse.ArgumentParser, command: Command) -> list[s
 
 @cache
 def flags_of_vllm() -> frozenset[str]:
-    """The flags of vLLM's server that set something in an engine."""
+    """The flags of vLLM's server that configure its engine."""
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     return frozenset(

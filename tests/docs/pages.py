@@ -1,4 +1,4 @@
-"""The project's pages as the tests of this folder read them: prose, code, links, headings."""
+"""Reads the pages of the project: their prose, code, links and headings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("bench", "gateway", "models", "pacer", "scripts", "tests", "workers")
+PACKAGES = ("bench", "gateway", "models", "pacer", "pascal", "scripts", "tests", "workers")
+_DOCUMENTED = ("bench/", "gateway/", "pacer/", "pascal/", "scripts/", "workers/")
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Something that a page says, and where."""
+class Excerpt:
+    """A piece of a page, and where it stands."""
 
     page: str  # path in the repository
     line: int  # where its paragraph or block begins
@@ -32,7 +33,7 @@ class Found:
 
 @cache
 def tracked() -> tuple[str, ...]:
-    """Every file of the project, new ones included, ignored ones not."""
+    """All files of the project, including new ones, without those that git ignores."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return tuple(name for name in names.splitlines() if (ROOT / name).is_file())
@@ -46,49 +47,49 @@ def pages() -> tuple[str, ...]:
 
 @cache
 def text_of(page: str) -> str:
-    """A file of the project."""
+    """The text of a file of the project."""
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def code_blocks() -> Iterator[Found]:
+def code_blocks() -> Iterator[Excerpt]:
     """Fenced and indented code."""
     for page in pages():
         for token in _tokens(page):
             if token.type in ("fence", "code_block"):
                 first = _line(token) + (token.type == "fence")
-                yield Found(page, first, token.content)
+                yield Excerpt(page, first, token.content)
 
 
-def code_spans() -> Iterator[Found]:
+def code_spans() -> Iterator[Excerpt]:
     """Code within a line of prose or of a table; line breaks in it are spaces."""
     for page, line, inline in _inline():
         if inline.type == "code_inline":
-            yield Found(page, line, " ".join(inline.content.split()))
+            yield Excerpt(page, line, " ".join(inline.content.split()))
 
 
-def docstring_spans() -> Iterator[Found]:
-    """What docstrings of the product and of its measurements have in backquotes."""
+def docstring_spans() -> Iterator[Excerpt]:
+    """Words in backquotes in the docstrings of all packages but models and tests."""
     for name in tracked():
-        if name.endswith(".py") and name.startswith(("bench/", "gateway/", "pacer/", "workers/")):
+        if name.endswith(".py") and name.startswith(_DOCUMENTED):
             for node in nodes_of(name):
                 documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
                 if isinstance(node, documented) and (text := ast.get_docstring(node)):
                     line = 1 if isinstance(node, ast.Module) else node.lineno
                     for span in re.finditer(r"(`{1,2})([^`]+)\1", text):
-                        yield Found(name, line, " ".join(span[2].split()))
+                        yield Excerpt(name, line, " ".join(span[2].split()))
 
 
-def links() -> Iterator[Found]:
-    """Targets of links and images."""
+def links() -> Iterator[Excerpt]:
+    """The targets of links and images."""
     for page, line, inline in _inline():
         target = inline.attrGet("href") or inline.attrGet("src")
         if target is not None:
-            yield Found(page, line, str(target))
+            yield Excerpt(page, line, str(target))
 
 
 @cache
 def anchors(page: str) -> frozenset[str]:
-    """What a link to a heading of this page may name: the rule of GitHub."""
+    """The anchors of the page's headings, formed as GitHub forms them."""
     tokens = _tokens(page)
     headings = [
         tokens[index + 1].content
@@ -101,7 +102,10 @@ def anchors(page: str) -> frozenset[str]:
 
 
 def table(page: str, header: str) -> list[list[str]]:
-    """The rows of the page's table whose first column has this heading."""
+    """The rows of the first table whose first column has this heading.
+
+    :raises AssertionError: the page has no such table.
+    """
     lines = iter(text_of(page).splitlines())
     for line in lines:
         if line.startswith(f"| {header} |"):
@@ -118,7 +122,7 @@ def table(page: str, header: str) -> list[list[str]]:
 
 @cache
 def module_file(name: str) -> str | None:
-    """The file of a module of this project."""
+    """The file of a module of this project; None if there is none."""
     path = name.replace(".", "/")
     known = set(tracked())
     files = (f"{path}.py", f"{path}/__init__.py", f"{path}/__main__.py")
@@ -127,27 +131,26 @@ def module_file(name: str) -> str | None:
 
 @cache
 def tree_of(file: str) -> ast.Module:
-    """The parsed source."""
+    """The syntax tree of a source file."""
     return ast.parse(text_of(file))
 
 
 @cache
 def nodes_of(file: str) -> tuple[ast.AST, ...]:
-    """All of its syntax tree."""
+    """All nodes of the syntax tree of a source file."""
     return tuple(ast.walk(tree_of(file)))
 
 
 @cache
 def names_in(file: str) -> frozenset[str]:
-    """What a module has at its top level, and ``Class.member`` of its classes."""
-    found: set[str] = set()
+    """The names at the top level of a module, and ``Class.member`` for its classes."""
+    names: set[str] = set()
     for node in tree_of(file).body:
-        own = set(_bound(node))
-        found |= own
+        names |= set(_bound(node))
         if isinstance(node, ast.ClassDef):
             members = {name for member in ast.walk(node) for name in _bound(member)}
-            found |= {f"{node.name}.{member}" for member in members}
-    return frozenset(found)
+            names |= {f"{node.name}.{member}" for member in members}
+    return frozenset(names)
 
 
 def _bound(node: ast.AST) -> Iterator[str]:

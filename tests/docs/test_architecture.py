@@ -1,4 +1,4 @@
-"""What the page of the architecture says of imports and of tables is so."""
+"""The page of the architecture names the modules that have the two tables of a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gateway.response.lifecycle import TRANSITIONS
 from gateway.routing.route import Stage
 from tests.docs.pages import text_of
 
-PAGE = "docs/architecture.md"
+PAGE = "docs/explanation/architecture.md"
 
 
 def section(title: str) -> str:

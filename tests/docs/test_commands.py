@@ -1,4 +1,4 @@
-"""Every command line on a page, or in a docstring, is one that its program understands."""
+"""Every command line on a page or in a docstring is accepted by its program."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import re
 import pytest
 
 from tests.docs.commands import Command, commands, faults, flags_of_vllm, parser_of
-from tests.docs.pages import Found, code_spans
+from tests.docs.pages import Excerpt, code_spans
 
-# Programs of others that pages mention with a flag of theirs.
+# Flags of other programs that pages mention.
 _OTHERS_FLAGS = re.compile(r"--(no-)?build-isolation")
 
 
 def test_every_command_line_is_understood() -> None:
-    found = list(commands())
-    assert len(found) > 60
+    lines = list(commands())
+    assert len(lines) > 60
     wrong = []
-    for command in found:
+    for command in lines:
         if command.program.startswith("vllm."):
             flags = {word for word in command.words if word.startswith("--")}
-            wrong += [f"{command.found}: {flag}" for flag in flags - flags_of_vllm()]
+            wrong += [f"{command.excerpt}: {flag}" for flag in flags - flags_of_vllm()]
             continue
         parser = parser_of(command.program)
         if parser is None:
-            wrong.append(f"{command.found}: there is no {command.program}")
+            wrong.append(f"{command.excerpt}: there is no {command.program}")
         else:
-            wrong += [f"{command.found}: {fault}" for fault in faults(parser, command)]
+            wrong += [f"{command.excerpt}: {fault}" for fault in faults(parser, command)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -37,7 +37,7 @@ def test_every_flag_that_is_named_alone_belongs_to_some_program() -> None:
         if not program.startswith("vllm.") and (parser := parser_of(program)) is not None:
             known |= _flags(parser)
     named = [
-        Found(span.page, span.line, match[0])
+        Excerpt(span.page, span.line, match[0])
         for span in code_spans()
         if span.text.startswith("--")
         for match in re.finditer(r"--[a-z][\w-]*", span.text)
@@ -48,12 +48,12 @@ def test_every_flag_that_is_named_alone_belongs_to_some_program() -> None:
 
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:
-    found = set(parser._option_string_actions)
+    names = set(parser._option_string_actions)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for choice in action.choices.values():
-                found |= _flags(choice)
-    return found
+                names |= _flags(choice)
+    return names
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def _flags(parser: argparse.ArgumentParser) -> set[str]:
     ],
 )
 def test_the_checks_can_fail(line: str, fault: str | None) -> None:
-    command = Command(Found("here", 1, line), "pascal", tuple(line.split()))
+    command = Command(Excerpt("here", 1, line), "pascal", tuple(line.split()))
     parser = parser_of("pascal")
     assert parser is not None
-    found = faults(parser, command)
+    messages = faults(parser, command)
     if fault is None:
-        assert not found
+        assert not messages
     else:
-        assert fault in "\n".join(found)
+        assert fault in "\n".join(messages)

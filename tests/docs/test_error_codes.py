@@ -1,4 +1,4 @@
-"""The page of the protocol lists every error code that a client can get, with its status."""
+"""The page of the API lists every error code that a client can get, with its status."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from gateway.schemas import errors
 from tests.docs.pages import nodes_of, table, text_of, tracked
 
 PAGE = "docs/reference/api.md"
-# In the code, but no client sees them: the cluster submits such a request again before its session
-# hears of it, and gives each submission an id of its own.
-_NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}
-# The HTTP server's own refusals, with its own status.
+# Clients never get these. The request is submitted again before its session fails, and each
+# submission has an id of its own.
+_NEVER_SENT = {"engine_failed", "duplicate_request"}
+# Refusals of the HTTP server, with the status that it chose.
 _OTHER_STATUS = {"http_error", "invalid_http", "headers_too_large"}
 
 
 def in_the_code() -> dict[str, set[int]]:
-    """Codes that errors are made with, and the status of those errors."""
-    found: dict[str, set[int]] = {}
+    """The codes that the code passes to errors, with the statuses of these errors."""
+    codes: dict[str, set[int]] = {}
     for file in tracked():
         if file.startswith("gateway/") and file.endswith(".py"):
             for node in nodes_of(file):
-                _look_at(found, node)
+                _look_at(codes, node)
         elif file.startswith("workers/") and file.endswith(".py"):
             for node in nodes_of(file):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestRejected":
-                    code = node.args[0]  # passed on as `InvalidRequest`, but for a bug
+                    code = node.args[0]  # an `InvalidRequest` for the client, unless it is a bug
                     bug = isinstance(code, ast.Constant) and code.value == "internal_error"
-                    _add(found, code, 500 if bug else 400)
-    return found
+                    _add(codes, code, 500 if bug else 400)
+    return codes
 
 
-def _look_at(found: dict[str, set[int]], node: ast.AST) -> None:
+def _look_at(codes: dict[str, set[int]], node: ast.AST) -> None:
     match node:
         case ast.ClassDef():
             status = _status_of(node.name)
             for part in ast.walk(node):
                 if isinstance(part, ast.Call) and ast.unparse(part.func) == "super().__init__":
-                    _add(found, _argument(part), status)
+                    _add(codes, _argument(part), status)
                 elif isinstance(part, ast.FunctionDef) and part.name == "__init__":
-                    _add(found, _default(part), status)
+                    _add(codes, _default(part), status)
         case ast.FunctionDef() if node.name != "__init__":
             made = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
             made = [call for call in made if isinstance(_argument(call), ast.Name)]
             for call in made:
-                _add(found, _default(node), _status_of(ast.unparse(call.func)))
+                _add(codes, _default(node), _status_of(ast.unparse(call.func)))
         case ast.Call():
-            _add(found, _argument(node), _status_of(ast.unparse(node.func)))
+            _add(codes, _argument(node), _status_of(ast.unparse(node.func)))
 
 
 def _argument(call: ast.Call) -> ast.expr | None:
@@ -74,15 +74,15 @@ def _status_of(error: str) -> int | None:
     return None
 
 
-def _add(found: dict[str, set[int]], code: ast.expr | None, status: int | None) -> None:
+def _add(codes: dict[str, set[int]], code: ast.expr | None, status: int | None) -> None:
     if isinstance(code, ast.Constant) and isinstance(code.value, str):
-        statuses = found.setdefault(code.value, set())
+        statuses = codes.setdefault(code.value, set())
         if status is not None:
             statuses.add(status)
 
 
 def on_the_page() -> dict[str, set[int]]:
-    """Codes and their status in the table."""
+    """The codes of the table, with their statuses."""
     return {
         code: {int(status) for status in re.findall(r"\d{3}", row[1])}
         for row in table(PAGE, "code")
@@ -91,14 +91,14 @@ def on_the_page() -> dict[str, set[int]]:
 
 
 def test_every_code_that_a_client_can_get_is_listed_with_its_status() -> None:
-    sent, said = in_the_code(), on_the_page()
-    assert sent.keys() >= _NEVER_SENT, "one of them is gone: take it out here, too"
+    sent, listed = in_the_code(), on_the_page()
+    assert sent.keys() >= _NEVER_SENT, "one of them is gone: remove it here, too"
     assert len(sent) > 20
-    assert sorted(sent.keys() - _NEVER_SENT - said.keys()) == [], f"not in {PAGE}"
+    assert sorted(sent.keys() - _NEVER_SENT - listed.keys()) == [], f"not in {PAGE}"
     known = {code: statuses for code, statuses in sent.items() if statuses}
     assert len(known) > 20
     for code in sorted(known.keys() - _NEVER_SENT - _OTHER_STATUS):
-        assert said[code] == known[code], code
+        assert listed[code] == known[code], code
 
 
 def test_every_listed_code_is_made_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""The page of invariants: each promise names tests that exist, each bound a setting that exists."""
+"""Promises on the page of invariants name existing tests, and bounds the numbers of the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def promises() -> list[tuple[str, str]]:
-    """The headings under which something is promised, with their text."""
+    """The sections that promise something: heading and text."""
     promised = text_of(PAGE).partition("\n## What is not promised")[0]
     parts = re.split(r"\n#{2,3} ", promised)[1:]
     sections = [(title, text) for title, _, text in (part.partition("\n") for part in parts)]
@@ -56,7 +56,7 @@ def test_every_promise_names_a_test(title: str, text: str) -> None:
 
 
 def test_the_constants_of_the_page_are_those_of_the_code() -> None:
-    page = text_of(PAGE)
+    page = " ".join(text_of(PAGE).split())
     assert f"one worker**: with {worker_link._FULL_BYTES >> 20} MiB waiting" in page
     assert f"With {worker_link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page

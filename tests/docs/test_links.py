@@ -1,10 +1,10 @@
-"""Every link within the project leads somewhere."""
+"""Every link to a file or a heading of the project has a target."""
 
 from __future__ import annotations
 
 import posixpath
 
-from tests.docs.pages import ROOT, anchors, links
+from tests.docs.pages import ROOT, anchors, links, pages
 
 
 def test_every_relative_link_and_anchor_resolves() -> None:
@@ -24,3 +24,10 @@ def test_every_relative_link_and_anchor_resolves() -> None:
             broken.append(f"{link} (no such heading in {target})")
     assert checked > 20
     assert not broken, "\n".join(broken)
+
+
+def test_the_index_has_every_page() -> None:
+    index = "docs/README.md"
+    listed = {posixpath.join("docs", link.text) for link in links() if link.page == index}
+    missing = [page for page in pages() if page.startswith("docs/") and page not in listed]
+    assert missing == [index]

@@ -1,4 +1,4 @@
-"""Files, modules, classes, settings and variables that the pages name are there."""
+"""Files, modules, classes, settings and variables that the pages name exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway import config as configuration
 from tests.docs.pages import (
     PACKAGES,
     ROOT,
-    Found,
+    Excerpt,
     code_blocks,
     code_spans,
     docstring_spans,
@@ -33,12 +33,12 @@ _FOREIGN = ("proxy_", "process_", "python_")
 
 
 def settings() -> set[str]:
-    """All ``table.key``."""
+    """All keys of the configuration, as ``table.key``."""
     return {f"{key.table}.{key.key}" for key in configuration.described()}
 
 
 def is_there(dotted: str) -> bool:
-    """Whether this is a setting, a module, or something in one."""
+    """Whether this is a setting, a module, or a name in a module."""
     if dotted in settings():
         return True
     parts = dotted.split(".")
@@ -50,8 +50,8 @@ def is_there(dotted: str) -> bool:
     return "/".join(parts) in PACKAGES
 
 
-def everything() -> Iterator[Found]:
-    """All code on all pages, and in docstrings."""
+def everything() -> Iterator[Excerpt]:
+    """All code on pages and in docstrings."""
     yield from code_spans()
     yield from code_blocks()
     yield from docstring_spans()
@@ -59,32 +59,32 @@ def everything() -> Iterator[Found]:
 
 def test_every_path_exists() -> None:
     folders = {name.partition("/")[0] for name in tracked() if "/" in name}
-    found = [
+    paths = [
         span
         for span in code_spans()
         if _PATH.fullmatch(span.text) and span.text.partition("/")[0] in folders
     ]
-    assert len(found) > 40
-    missing = [str(span) for span in found if not any(ROOT.glob(span.text.rstrip("/")))]
+    assert len(paths) > 40
+    missing = [str(span) for span in paths if not any(ROOT.glob(span.text.rstrip("/")))]
     assert not missing, "\n".join(missing)
 
 
 def test_every_setting_module_and_member_exists() -> None:
     tables = (*configuration.TABLES, *PACKAGES)
-    found = [
-        Found(code.page, code.line, match[1])
+    names = [
+        Excerpt(code.page, code.line, match[1])
         for code in everything()
         for match in _DOTTED.finditer(code.text)
         if match[1].partition(".")[0] in tables
         and not match[1].endswith((".py", ".toml", ".md", ".KEY"))
     ]
-    assert len(found) > 60
-    missing = [str(name) for name in found if not is_there(name.text)]
+    assert len(names) > 60
+    missing = [str(name) for name in names if not is_there(name.text)]
     assert not missing, "\n".join(missing)
 
 
 def test_every_setting_in_the_file_of_defaults_is_mentioned_by_its_table() -> None:
-    """A comment of ``config.toml`` that names a setting names one that exists."""
+    """Comments of ``config.toml`` only name settings that exist."""
     comments = re.findall(r"#(.*)", text_of("config.toml"))
     named = [
         match[1]
@@ -98,44 +98,44 @@ def test_every_setting_in_the_file_of_defaults_is_mentioned_by_its_table() -> No
 
 @cache
 def words_of_the_sources() -> frozenset[str]:
-    """Every word with an underscore in the sources, docs and these tests apart."""
-    found: set[str] = set()
+    """Every word with an underscore in the sources, without docs and these tests."""
+    words: set[str] = set()
     for name in tracked():
         source = name.endswith((".py", ".js", ".mjs", ".toml", ".yaml", ".json", ".html", ".csv"))
         if source and not name.startswith(("docs/", "tests/docs/", "web/vendor/")):
-            found |= {match[0] for match in re.finditer(r"\w*_\w*", text_of(name))}
-    return frozenset(found)
+            words |= {match[0] for match in re.finditer(r"\w*_\w*", text_of(name))}
+    return frozenset(words)
 
 
 def test_every_name_with_an_underscore_occurs_in_the_sources() -> None:
     """Fields, functions, columns and events in code spans."""
-    found = [
-        Found(span.page, span.line, match[0])
+    names = [
+        Excerpt(span.page, span.line, match[0])
         for span in code_spans()
         for match in _SNAKE.finditer(span.text)
         if not match[0].startswith(_FOREIGN) and not _PATH.fullmatch(span.text.partition("::")[0])
     ]
-    assert len(found) > 200
+    assert len(names) > 200
     known = words_of_the_sources()
     # A metric's suffix is added by the library; a trailing `*` names a family.
     missing = [
         str(name)
-        for name in found
+        for name in names
         if name.text not in known and name.text.removesuffix("_total") not in known
     ]
     assert not missing, "\n".join(missing)
 
 
 def test_every_environment_variable_is_read_by_something() -> None:
-    found = [
-        Found(page, number, match[0])
-        for page in (*pages(), "config.toml", "docs/kubernetes.yaml")
+    names = [
+        Excerpt(page, number, match[0])
+        for page in (*pages(), "config.toml", "docs/howto/kubernetes.yaml")
         for number, line in enumerate(text_of(page).splitlines(), 1)
         for match in _VARIABLE.finditer(line)
         if not line[match.end() :].startswith("<")  # PASCAL_<TABLE>_<KEY>
     ]
-    assert len(found) > 10
-    missing = [str(name) for name in found if not _is_read(name.text)]
+    assert len(names) > 10
+    missing = [str(name) for name in names if not _is_read(name.text)]
     assert not missing, "\n".join(missing)
 
 

@@ -1,7 +1,7 @@
-"""Numbers in the prose of the pages are those of the code, wherever a setting or constant has them.
+"""Numbers in the prose of the pages are those of the settings and constants of the code.
 
-Each line names a page, the words around the number, and where the code has it. Defaults in
-``config.toml`` have a test of their own (``tests/gateway/test_config.py``).
+Each line has a page, a pattern for the words around the number, and the number in the code.
+Defaults in ``config.toml`` have a test of their own (``tests/gateway/test_config.py``).
 """
 
 from __future__ import annotations
@@ -12,62 +12,74 @@ import pytest
 
 from bench.load import measure, runner
 from bench.load.report import terminal
-from bench.paper import cases, plan
-from bench.paper.cases import INSTANCES, LOADS, blocks, sustained
+from bench.paper import plan
+from bench.paper.cases import LOADS, blocks, sustained
+from bench.simulator import defaults
+from bench.simulator.defaults import INSTANCES
 from bench.validation import machine_speed, regimes
-from gateway import config
+from gateway import config, store
 from gateway.api import websocket
-from tests.docs.pages import table, text_of
+from gateway.routing import worker_link
+from tests.docs.pages import text_of
 from workers import step_log
 from workers.emulation import device_clock
 from workers.emulation.profile import load_profile
 from workers.kv import claims
 from workers.policy import resume_cost
 from workers.policy.settings import PolicySettings
+from workers.requests import service
 from workers.settings import WorkerSettings
 
 POLICY = PolicySettings()
 DEFAULTS = config.Config()
-PAPER = load_profile(cases.PROFILE)
+PAPER = load_profile(defaults.PROFILE)
 HELD_S = WorkerSettings.__struct_defaults__[
     WorkerSettings.__struct_fields__.index("kv_held_s")
     - (len(WorkerSettings.__struct_fields__) - len(WorkerSettings.__struct_defaults__))
 ]
 
-ARCHITECTURE = "docs/architecture.md"
+API = "docs/reference/api.md"
+LOAD = "docs/howto/generate-load.md"
+MEMORY = "docs/explanation/memory.md"
+METRICS = "docs/reference/metrics.md"
+MIGRATION = "docs/explanation/migration.md"
+POLICIES = "docs/explanation/policies.md"
 REPRODUCTION = "docs/results/reproduction.md"
-SIMULATOR = "docs/simulator.md"
 VALIDATION = "docs/results/validation.md"
 
 STATED = [
-    (ARCHITECTURE, r"waited ([\d.]+) s\s+goes first", POLICY.starvation_s),
-    (ARCHITECTURE, r"preempted (\d+) times\s+keeps its memory", POLICY.max_preemptions),
-    (ARCHITECTURE, r"reasoning that has waited ([\d.]+) s counts as fresh", POLICY.starvation_s),
-    (ARCHITECTURE, r"only every ([\d.]+) s \(`review_s`", POLICY.review_s),
-    (ARCHITECTURE, r"requests every\s+([\d.]+) ms for each", POLICY.review_s_per_request * 1e3),
-    (ARCHITECTURE, r"not before ([\d.]+) ms", POLICY.review_least_s_per_request * 1e3),
-    (ARCHITECTURE, r"treated as one read at ([\d.]+) tokens/s", 1 / POLICY.tau_s),
-    (ARCHITECTURE, r"through the latest (\d+) samples", resume_cost._WINDOW),
-    (ARCHITECTURE, r"`kv_held_s`, (\d+) s", HELD_S),
-    (ARCHITECTURE, r"hangs \(after (\d+) s\)", claims._ANSWER_S),
+    (POLICIES, r"answers that have waited ([\d.]+) s", POLICY.starvation_s),
+    (POLICIES, r"preempted (\d+) times\s+keeps its memory", POLICY.max_preemptions),
+    (POLICIES, r"Once reasoning has waited ([\d.]+) s, it counts as fresh", POLICY.starvation_s),
+    (POLICIES, r"generates at least (\d+) tokens before", POLICY.min_run_tokens),
+    (POLICIES, r"At most (\d+) requests are preempted", POLICY.max_preemptions_per_step),
+    (POLICIES, r"only every\s+([\d.]+) s \(`review_s`", POLICY.review_s),
+    (POLICIES, r"the interval is ([\d.]+) ms per", POLICY.review_s_per_request * 1e3),
+    (POLICIES, r"Even then, ([\d.]+) ms per", POLICY.review_least_s_per_request * 1e3),
+    (POLICIES, r"treated as one read at ([\d.]+)\s+tokens/s", 1 / POLICY.tau_s),
+    (POLICIES, r"a request for the next ([\d.]+) s gains", POLICY.qoe_horizon_s),
+    (MEMORY, r"through the latest (\d+)\s+samples", resume_cost._WINDOW),
+    (MEMORY, r"more than (\d+)\s+tokens waiting it pauses", service._HIGH_WATER),
+    (MEMORY, r"resumes below (\d+)\.", service._LOW_WATER),
+    (MEMORY, r"One frame is at most (\d+) MiB", worker_link.MAX_FRAME_BYTES / 2**20),
+    (MEMORY, r"With (\d+) MiB waiting for one worker", worker_link._FULL_BYTES / 2**20),
+    (MEMORY, r"With (\d+) MiB waiting\s+the link ends", worker_link._MAX_UNSENT_BYTES / 2**20),
+    (MEMORY, r"Up to (\d+) MiB may wait for it", store.MAX_QUEUED_BYTES / 2**20),
+    (MIGRATION, r"`kv_held_s`, (\d+) s", HELD_S),
+    (MIGRATION, r"no answer within (\d+) s", claims._ANSWER_S),
     ("docs/results/benchmarks.md", r"waits ([\d.]+) s for the next decision", POLICY.review_s),
-    ("docs/results/benchmarks.md", r"below a QoE\s+of ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
-    ("docs/reference/metrics.md", r"after (\d+) s it is freed unread", HELD_S),
-    ("docs/reference/metrics.md", r"`pacing.ttfat_s`, ([\d.]+) s", DEFAULTS.pacing.ttfat_s),
-    (
-        "docs/reference/metrics.md",
-        r"below ([\d.]+) the instance is slower",
-        1 - device_clock._STARVING,
-    ),
-    ("docs/reference/api.md", r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
-    ("docs/reference/api.md", r'"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
-    ("docs/reference/api.md", r'"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
-    ("docs/load.md", r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
-    ("docs/load.md", r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
-    ("docs/load.md", r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
+    ("docs/results/benchmarks.md", r"with a QoE below ([\d.]*\d)", DEFAULTS.pacing.slo_qoe),
+    (METRICS, r"After (\d+) s it is freed unread", HELD_S),
+    (METRICS, r"below ([\d.]+) the instance is slower", 1 - device_clock._STARVING),
+    (API, r"server pings every (\d+) s", websocket._PING_INTERVAL_S),
+    (API, r'"pacing": {"tpot_s": ([\d.]+)', DEFAULTS.pacing.tpot_s),
+    (API, r'"pacing": {[^}]*"ttfat_s": ([\d.]+)', DEFAULTS.pacing.ttfat_s),
+    (LOAD, r"asks itself every (\d+) ms", runner.LAG_PROBE_S * 1e3),
+    (LOAD, r"beyond (\d+) ms \(p99\)", measure.LATE_S * 1e3),
+    (LOAD, r"more than (\d+)% of a core", terminal.BUSY_SHARE * 100),
     (REPRODUCTION, r"([\d,]+) tokens of KV each", PAPER.kv.blocks * PAPER.kv.block_size),
     (REPRODUCTION, r"(\d+) Gb/s between them", PAPER.links.network_bytes_per_s * 8 / 1e9),
-    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", cases.LONGEST),
+    (REPRODUCTION, r"Requests of more than ([\d,]+) tokens are left out", defaults.LONGEST),
     (REPRODUCTION, r"quantum of (\d+) tokens", POLICY.quantum_tokens),
     (REPRODUCTION, r"demotes after (\d+)", POLICY.demotion_tokens),
     (REPRODUCTION, r"`low` is ([\d.]+),", LOADS["low"]),
@@ -84,11 +96,16 @@ STATED = [
 ]
 
 
+def on_one_line(page: str) -> str:
+    """The page's text, however its lines are wrapped."""
+    return " ".join(text_of(page).split())
+
+
 @pytest.mark.parametrize(("page", "around", "number"), STATED)
 def test_a_number_is_that_of_the_code(page: str, around: str, number: float) -> None:
-    found = re.findall(around, text_of(page))
-    assert found, f"{page}: nothing like /{around}/"
-    for text in found:
+    numbers = re.findall(around, on_one_line(page))
+    assert numbers, f"{page}: nothing like /{around}/"
+    for text in numbers:
         assert float(text.replace(",", "")) == pytest.approx(number), f"{page}: /{around}/"
 
 
@@ -97,7 +114,7 @@ def test_the_rates_of_the_reproduction_are_computed() -> None:
     rates = re.search(
         r"comes at ([\d.]+), ([\d.]+) and ([\d.]+) requests per second,"
         r" AlpacaEval at ([\d.]+), ([\d.]+) and ([\d.]+)\.",
-        text_of(REPRODUCTION),
+        on_one_line(REPRODUCTION),
     )
     assert rates is not None
     computed = [
@@ -106,12 +123,3 @@ def test_the_rates_of_the_reproduction_are_computed() -> None:
         for load in LOADS.values()
     ]
     assert [float(rate) for rate in rates.groups()] == pytest.approx(computed, abs=0.0501)
-
-
-def test_the_table_of_computed_profiles_is_computed() -> None:
-    for name, _, _, tokens, step_ms in table(SIMULATOR, "profile"):
-        profile = load_profile(name.strip("`"))
-        kv_tokens = profile.kv.tokens
-        assert abs(int(tokens.replace(",", "")) - kv_tokens) < profile.kv.block_size, name
-        step_s = profile.step.seconds(1, 0, 0, 0)
-        assert float(step_ms.removesuffix(" ms")) == pytest.approx(step_s * 1e3, abs=0.051), name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, code_blocks
+from tests.acceptance.doc_blocks import ROOT, fences, guide_pages
 from tests.support.programs import needs
 from tests.support.server import Server
 from tests.workers.engine.test_own_processes import call, free_port
@@ -72,12 +72,12 @@ class TestAgainstAServer:
 def test_pages_show_examples_as_they_are() -> None:
     """A block below `<!-- examples/NAME -->` is that file, and every file is shown somewhere."""
     shown = set()
-    for block in code_blocks():
-        lines = (ROOT / block.page).read_text(encoding="utf-8").splitlines()
-        marker = re.fullmatch(r"<!-- (examples/\S+) -->", lines[block.line - 3])
-        if marker:
-            assert block.text == (ROOT / marker[1]).read_text(encoding="utf-8"), str(block)
-            shown.add(marker[1])
+    for page in guide_pages():
+        for fence in fences((ROOT / page).read_text(encoding="utf-8")):
+            if marker := re.fullmatch(r"<!-- (examples/\S+) -->", fence.comment):
+                file = (ROOT / marker[1]).read_text(encoding="utf-8")
+                assert fence.text == file, f"{page}:{fence.line}"
+                shown.add(marker[1])
     files = {str(path.relative_to(ROOT)) for path in EXAMPLES.iterdir() if path.is_file()}
     assert shown == files
 

@@ -28,7 +28,9 @@ def test_scarce_descriptors_are_told_once_until_many_are_free_again() -> None:
         assert lines == []
         for descriptor in (950, 999, 940, 960, 12, 951):  # 12: a gap among many
             watch.accepted(descriptor)
-        assert [(line["event"], line["limit"]) for line in lines] == [("descriptors_scarce", 1000)]
+        assert [(line["event"], line["limit"]) for line in lines] == [
+            ("descriptors_ran_short", 1000)
+        ]
         held = 899
         for descriptor in (100, 951, 952):
             watch.accepted(descriptor)
@@ -60,7 +62,7 @@ async def test_what_asyncio_reports_of_it_is_told_once_and_the_rest_as_ever() ->
     with capture_logs() as lines:
         for context in (refused, refused, other, elsewhere):
             watch.loop_failed(loop, context)
-    assert [line["event"] for line in lines] == ["descriptors_scarce"]
+    assert [line["event"] for line in lines] == ["descriptors_ran_short"]
     assert passed_on == [other, elsewhere]
 
 
@@ -122,7 +124,7 @@ def test_a_gateway_without_descriptors_says_so_once_and_serves_again(loop: str) 
         process.kill()
         process.wait()
     lines = [json.loads(line) for line in output.splitlines()]
-    assert [(line["event"], line["limit"]) for line in lines] == [("descriptors_scarce", 60)]
+    assert [(line["event"], line["limit"]) for line in lines] == [("descriptors_ran_short", 60)]
 
 
 def _served(address: tuple[str, int]) -> bool:

@@ -15,7 +15,7 @@ from gateway.store import ResponseStore
 from pascal import main, worker
 from workers.settings import WorkerSettings
 
-PATH = PROJECT_ROOT / "docs" / "kubernetes.yaml"
+PATH = PROJECT_ROOT / "docs" / "howto" / "kubernetes.yaml"
 TOKEN = "of the secret"
 
 

@@ -7,16 +7,20 @@ All times are seconds, all sizes tokens or bytes.
 from __future__ import annotations
 
 import bisect
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class BatchTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a step takes by the size of its batch, where that is no line: see `StepTimes.table`."""
 
-    decodes: tuple[int, ...]  # requests that generate a token each; rising
-    seconds: tuple[float, ...]  # of each of these, without their KV
+    decodes: tuple[Count, ...]  # requests that generate a token each; rising
+    seconds: tuple[Positive, ...]  # of each of these, without their KV
 
     def __post_init__(self) -> None:
         """Refuse what cannot be interpolated."""
@@ -49,12 +53,12 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ``per_request_s`` counts beyond its end alone. No step takes less than ``base_s``.
     """
 
-    base_s: float
-    per_request_s: float
-    per_kv_token_s: float
-    prefill_base_s: float
-    prefill_per_token_s: float
-    prefill_per_token2_s: float
+    base_s: Positive
+    per_request_s: Positive
+    per_kv_token_s: Positive
+    prefill_base_s: Positive
+    prefill_per_token_s: Positive
+    prefill_per_token2_s: Positive
     table: BatchTable | None = None
 
     def seconds(
@@ -94,12 +98,12 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """KV memory of one instance."""
 
-    layers: int
-    heads: int
-    head_dim: int
+    layers: Count
+    heads: Count
+    head_dim: Count
     dtype_bytes: Literal[1, 2, 4]
-    tokens: int
-    block_size: int
+    tokens: Count
+    block_size: Count
 
     @property
     def bytes_per_token(self) -> int:
@@ -115,14 +119,14 @@ class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Links(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Payload rates, each direction."""
 
-    host_bytes_per_s: float
-    network_bytes_per_s: float
+    host_bytes_per_s: Positive
+    network_bytes_per_s: Positive
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The machine around the device."""
 
-    offload_bytes: float
+    offload_bytes: Positive
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

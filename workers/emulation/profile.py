@@ -9,13 +9,14 @@ Knows no engine and no clock.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from workers import checked
+from workers.checked import SettingError
 from workers.emulation.device import DeviceProfile, Host, KvShape, Links, StepTimes
 from workers.emulation.roofline import Roofline, RooflineError
 
@@ -50,9 +51,10 @@ def load_profile(name: str, tensor_parallel_size: int | None = None) -> DevicePr
     if "model" in values or "device" in values:
         roofline = _as(Roofline, values, path)
         if tensor_parallel_size is not None:
+            if tensor_parallel_size < 1:
+                raise ProfileError(f"{path}: {tensor_parallel_size} devices cannot share a model")
             parallel = msgspec.structs.replace(roofline.parallel, devices=tensor_parallel_size)
             roofline = msgspec.structs.replace(roofline, parallel=parallel)
-            _check_numbers(roofline, path, "")
         try:
             return roofline.profile()
         except RooflineError as error:
@@ -69,9 +71,8 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        known = sorted(file.stem for file in _SHIPPED.glob("*.toml"))
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(known)}"
+        known = [file.stem for file in _SHIPPED.glob("*.toml")]
+        hint = checked.nearest(name, known, among="shipped")
         raise ProfileError(f"no device profile {name!r}; {hint}") from error
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}") from error
@@ -81,24 +82,6 @@ def _read(path: Path, name: str) -> dict[str, Any]:
 
 def _as(kind: type[_Table], values: dict[str, Any], path: Path) -> _Table:
     try:
-        found = msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
+        return checked.convert(values, kind)
+    except SettingError as error:
         raise ProfileError(f"{path}: {error}") from error
-    _check_numbers(found, path, "")
-    return found
-
-
-def _check_numbers(part: msgspec.Struct, path: Path, prefix: str) -> None:
-    """Every number is above 0, unless its table says that it can be 0."""
-    may_be_0 = getattr(part, "MAY_BE_0", ())
-    for name in part.__struct_fields__:
-        value = getattr(part, name)
-        if isinstance(value, msgspec.Struct):
-            _check_numbers(value, path, f"{prefix}{name}.")
-        elif value is None or isinstance(value, bool) or (value == 0 and name in may_be_0):
-            continue
-        elif isinstance(value, tuple):
-            if not all(0 < one < float("inf") for one in value):
-                raise ProfileError(f"{path}: {prefix}{name} must all be above 0")
-        elif not 0 < value < float("inf"):
-            raise ProfileError(f"{path}: {prefix}{name} must be above 0, not {value}")

@@ -1,21 +1,31 @@
 """Step times and KV memory from the shape of a model and a device's data sheet: a roofline.
 
 A step waits for memory or for arithmetic, whichever takes longer; efficiencies say how much of a
-data sheet's rates kernels reach. What comes out is computed, not measured: docs/simulator.md says
-how far off it was where there are measurements. Left out: the engine's own work between steps, and
-everything about a model but its matrices and its attention. With tensor parallelism weights,
-arithmetic and KV are split evenly, and every layer adds up its result twice among the devices.
+data sheet's rates kernels reach. What comes out is computed, not measured:
+`docs/reference/profiles.md` says how far off it was where there are measurements. Left out: the
+engine's own work between steps, and everything about a model but its matrices and its attention.
+With tensor parallelism weights, arithmetic and KV are split evenly, and every layer adds up its
+result twice among the devices.
 
 Pure. Times are seconds, sizes bytes unless they say tokens, rates per second and device.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from workers.emulation.device import DeviceProfile, Host, KvShape, Links, StepTimes
+from workers.emulation.device import (
+    Count,
+    DeviceProfile,
+    Host,
+    KvShape,
+    Links,
+    NotNegative,
+    Positive,
+    StepTimes,
+)
 
 _LOGIT_PASSES = 4  # over the logits of a token, in float32: softmax and sampling
 
@@ -27,18 +37,16 @@ class RooflineError(ValueError):
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A decoder with grouped attention and gated MLPs; the names of a ``config.json``, shorter."""
 
-    MAY_BE_0: ClassVar = ("experts", "active_experts")
-
-    layers: int
-    hidden: int
-    heads: int  # of queries
-    kv_heads: int
-    head_dim: int
-    intermediate: int  # of the MLP, or of one expert
-    vocabulary: int
+    layers: Count
+    hidden: Count
+    heads: Count  # of queries
+    kv_heads: Count
+    head_dim: Count
+    intermediate: Count  # of the MLP, or of one expert
+    vocabulary: Count
     tied_embeddings: bool = False  # the input's and the output's are one matrix
-    experts: int = 0  # in every layer; 0: one MLP for all tokens
-    active_experts: int = 0  # for one token
+    experts: Annotated[int, msgspec.Meta(ge=0)] = 0  # in every layer; 0: one MLP for all tokens
+    active_experts: Annotated[int, msgspec.Meta(ge=0)] = 0  # for one token
     weight_bytes: Literal[1, 2, 4] = 2  # of a number
     kv_bytes: Literal[1, 2, 4] = 2
 
@@ -89,28 +97,28 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One device: its data sheet, and how much of it kernels reach."""
 
-    MAY_BE_0: ClassVar = ("layer_overhead_s", "reserved_bytes")
-
-    flops: float  # dense, in the weights' type
-    memory_bytes_per_s: float
-    memory_bytes: float  # as a process sees it
-    host_bytes_per_s: float  # payload between it and the host's memory, each direction
-    network_bytes_per_s: float  # its share of the network between instances, each direction
-    memory_utilization: float = 0.9  # vLLM's gpu_memory_utilization
-    reserved_bytes: float = 2.7e9  # of it: activations and captured graphs
+    flops: Positive  # dense, in the weights' type
+    memory_bytes_per_s: Positive
+    memory_bytes: Positive  # as a process sees it
+    host_bytes_per_s: Positive  # payload between it and the host's memory, each direction
+    network_bytes_per_s: Positive  # its share of the network between instances, each direction
+    memory_utilization: Positive = 0.9  # vLLM's gpu_memory_utilization
+    reserved_bytes: NotNegative = 2.7e9  # of it: activations and captured graphs
     # From the kernels that the profile h100-qwen32b was fitted to.
-    memory_efficiency: float = 0.85
-    flops_efficiency: float = 0.75  # of matrix products; includes the operations between them
-    attention_efficiency: float = 0.55  # of prompts' attention
-    layer_overhead_s: float = 20e-6  # kernels of a layer follow each other; however few the tokens
+    memory_efficiency: Positive = 0.85
+    flops_efficiency: Positive = 0.75  # of matrix products; includes the operations between them
+    attention_efficiency: Positive = 0.55  # of prompts' attention
+    layer_overhead_s: NotNegative = (
+        20e-6  # kernels of a layer follow each other; however few the tokens
+    )
 
 
 class Parallel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tensor parallelism; the defaults are NVLink's between H100s, as NCCL reaches it."""
 
-    devices: int = 1
-    all_reduce_bytes_per_s: float = 360e9  # of one device's traffic, each direction
-    all_reduce_latency_s: float = 12e-6
+    devices: Count = 1
+    all_reduce_bytes_per_s: Positive = 360e9  # of one device's traffic, each direction
+    all_reduce_latency_s: Positive = 12e-6
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,7 +128,7 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: Device
     host: Host
     parallel: Parallel = Parallel()
-    block_size: int = 16  # tokens of a KV block
+    block_size: Count = 16  # tokens of a KV block
 
     def profile(self) -> DeviceProfile:
         """Of one instance.

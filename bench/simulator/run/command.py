@@ -1,8 +1,8 @@
-"""``pascal simulate run``: how a cluster would fare, before anybody pays for it.
+"""``pascal simulate run``: simulates a cluster, to size it and to choose its settings.
 
-Policies, boundary rules, numbers of instances and rates can be lists; every combination runs under
-the same arrivals and is shown side by side. The JSON holds no wall-clock time: the same command
-writes the same bytes. Imports no engine before everything that was asked for is checked.
+Policies, boundary rules, numbers of instances and rates can be lists. Every combination runs under
+the same arrivals, and the table shows them side by side. The JSON contains no wall-clock time: the
+same command writes the same bytes. No engine is imported before all flags are checked.
 """
 
 from __future__ import annotations
@@ -42,31 +42,34 @@ from bench.simulator.run.settings import (
     numbers_of,
     variants,
 )
+from workers.checked import SettingError, seconds
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import ProfileError
 
-_FILE_COLUMNS = 160  # where there is no terminal: room for the table
+_FILE_COLUMNS = 160  # width of a file or a pipe: room for the table
 
 T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal simulate run``."""
-    parser.usage = "%(prog)s [flags]"  # all of them before every error would bury it
+    parser.usage = "%(prog)s [flags]"  # a list of all flags would hide the error below it
     _add_load(parser)
     _add_cluster(parser)
     _add_output(parser)
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what comes").add_argument
-    add("--workload", default=None, metavar="NAME", help="lengths and clients (arena-hard)")
-    add("--trace", metavar="FILE", help="a recorded trace instead")
-    add("--trace-format", default="auto", metavar="NAME", help="of the trace")
+    add = parser.add_argument_group("load").add_argument
+    add("--workload", default=None, metavar="NAME", help="a named workload (default: arena-hard)")
+    add("--trace", metavar="FILE", help="a recorded trace instead of a workload")
+    add(
+        "--trace-format", default="auto", metavar="NAME", help="format of the trace (default: auto)"
+    )
     add(
         "--trace-split",
         metavar="NAME",
-        help="what of its output is reasoning",
+        help="how to split its outputs into reasoning and answer",
     )
     add(
         "--rate",
@@ -75,36 +78,94 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         metavar="R,...",
         help="requests per second, all instances together; default: the workload's own",
     )
-    add("--burstiness", type=_above_0, default=1.0, metavar="B", help="1: Poisson; less: bursts")
-    add("--warm-up", type=_duration, default=60.0, metavar="TIME", help="not measured (60s)")
-    add("--seconds", type=_duration, default=None, metavar="TIME", help="measured (120s)")
-    add("--num-requests", type=_count, metavar="N", help="measure so many instead")
-    add("--cool-down", type=_duration, default=60.0, metavar="TIME", help="load goes on (60s)")
-    add("--seeds", type=_list_of(_seed), default=(1,), metavar="S,...", help="of arrivals (1)")
+    add(
+        "--burstiness",
+        type=_above_0,
+        default=1.0,
+        metavar="B",
+        help="1: Poisson arrivals; less: bursts (default: 1)",
+    )
+    add(
+        "--warm-up",
+        type=_duration,
+        default=60.0,
+        metavar="TIME",
+        help="load before the measurement (default: 60s)",
+    )
+    add(
+        "--seconds",
+        type=_duration,
+        default=None,
+        metavar="TIME",
+        help="length of the measurement (default: 120s)",
+    )
+    add("--num-requests", type=_count, metavar="N", help="measure N requests instead")
+    add(
+        "--cool-down",
+        type=_duration,
+        default=60.0,
+        metavar="TIME",
+        help="load after the measurement (default: 60s)",
+    )
+    add(
+        "--seeds",
+        type=_list_of(_seed),
+        default=(1,),
+        metavar="S,...",
+        help="seeds of the arrivals (default: 1)",
+    )
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what serves it").add_argument
+    add = parser.add_argument_group("cluster").add_argument
     add(
         "--policy",
         type=_list_of(str),
         default=("slack",),
         metavar="NAME,...",
-        help="slack, pascal, rr, fcfs, andes, tokenflow; oracle: fcfs with memory for all (slack)",
+        help="slack, pascal, rr, fcfs, andes, tokenflow, or oracle: fcfs with memory for all "
+        "requests (default: slack)",
     )
     add(
         "--boundary",
         type=_list_of(_one_of(BOUNDARIES)),
         default=("off",),
         metavar="RULE,...",
-        help="where requests answer: off (they stay), always, adaptive, balance (off)",
+        help="whether requests move at the phase boundary: off, always, adaptive, balance "
+        "(default: off)",
     )
-    add("--instances", type=_list_of(_count), default=(1,), metavar="N,...", help="engines (1)")
-    add("--profile", default="h100-qwen32b", metavar="NAME|FILE", help="model and device")
-    add("--tensor-parallel-size", type=_count, metavar="T", help="devices of an instance")
-    add("--kv-share", type=_share, default=1.0, metavar="X", help="of the KV memory to use (1.0)")
-    add("--max-num-seqs", type=_count, default=1024, metavar="N", help="batch slots (1024)")
-    add("--max-num-batched-tokens", type=_count, default=8192, metavar="N", help="(8192)")
+    add(
+        "--instances",
+        type=_list_of(_count),
+        default=(1,),
+        metavar="N,...",
+        help="number of instances (default: 1)",
+    )
+    add(
+        "--profile", default="h100-qwen32b", metavar="NAME|FILE", help="profile of model and device"
+    )
+    add("--tensor-parallel-size", type=_count, metavar="T", help="devices per instance")
+    add(
+        "--kv-share",
+        type=_share,
+        default=1.0,
+        metavar="X",
+        help="share of the KV memory to use (default: 1.0)",
+    )
+    add(
+        "--max-num-seqs",
+        type=_count,
+        default=1024,
+        metavar="N",
+        help="requests in a batch (default: 1024)",
+    )
+    add(
+        "--max-num-batched-tokens",
+        type=_count,
+        default=8192,
+        metavar="N",
+        help="tokens in a batch (default: 8192)",
+    )
     add(
         "--offload",
         action=argparse.BooleanOptionalAction,
@@ -117,18 +178,18 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="numbers",
         metavar="KEY=VALUE",
-        help="a number of the policy, or placement.KEY of placement",
+        help="a setting of the policy, or placement.KEY for one of placement",
     )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what is told").add_argument
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add = parser.add_argument_group("output").add_argument
+    add("--json", type=Path, metavar="FILE", help="write all results there")
     add(
         "--chrome-trace",
         type=Path,
         metavar="FILE",
-        help="for Perfetto; with several cases one file each, named after them",
+        help="write a trace for Perfetto; of several cases, one file each",
     )
 
 
@@ -151,54 +212,54 @@ def _above_0(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _share(text: str) -> float:
     value = _above_0(text)
     if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1")
     return value
 
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not re.fullmatch(r"\d+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def _duration(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s, 500ms or 2m")
-    return float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
+    try:
+        return seconds(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _one_of(known: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in known:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}")
         return text
 
     return read
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """What holds for all cases.
+    """Settings that all cases share.
 
-    :raises BenchmarkError: if flags do not fit together.
+    :raises BenchmarkError: if flags contradict each other.
     """
     if args.workload is not None and args.trace is not None:
-        raise BenchmarkError("--workload and --trace: one of them")
+        raise BenchmarkError("--workload and --trace exclude each other")
     if args.seconds is not None and args.num_requests is not None:
-        raise BenchmarkError("--seconds and --num-requests: one of them")
+        raise BenchmarkError("--seconds and --num-requests exclude each other")
     if args.seconds == 0:
         raise BenchmarkError("--seconds: must be above 0")
     if args.trace is not None and not Path(args.trace).exists():
@@ -229,7 +290,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate and tell; :return: the exit status."""
+    """Simulate and print the results; :return: the exit status."""
     console = wide_console(columns=_FILE_COLUMNS)
     try:
         settings = settings_of(args)
@@ -268,7 +329,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(settings: Settings, chosen: Sequence[Variant]) -> None:
-    """:raises BenchmarkError: if settings that can be read cannot be had."""
+    """Check settings that are valid one by one.
+
+    :raises BenchmarkError: if they contradict each other or the device.
+    """
     device = settings.device()
     if settings.longest(device) < 2 * device.kv.block_size:
         raise BenchmarkError(
@@ -278,14 +342,16 @@ def _check(settings: Settings, chosen: Sequence[Variant]) -> None:
     if settings.max_num_batched_tokens < settings.max_num_seqs:
         raise BenchmarkError(
             f"--max-num-batched-tokens {settings.max_num_batched_tokens}: must not be below "
-            f"--max-num-seqs {settings.max_num_seqs}, which may all want a token at once"
+            f"--max-num-seqs {settings.max_num_seqs}, which may all need a token in one step"
         )
     if not settings.offload and any(variant.boundary != "off" for variant in chosen):
-        raise BenchmarkError("--no-offload: without it requests cannot move; use --boundary off")
+        raise BenchmarkError(
+            "--no-offload: requests cannot move without offload; use --boundary off"
+        )
 
 
 def _loads(settings: Settings, device: DeviceProfile, cases: Sequence[Case]) -> list[Load]:
-    """Of each seed and rate, once: what is wrong with them is said before anything runs."""
+    """The load of each seed and rate, once, so that errors appear before anything runs."""
     workload = settings.workload()
     distinct = {(case.variant.rate, case.seed): case for case in cases}
     return [load_of(settings, workload, device, case) for case in distinct.values()]
@@ -300,7 +366,7 @@ def _traces(
     """
     if path is None:
         return [None] * len(cases)
-    found: list[Path | None] = []
+    files: list[Path | None] = []
     for case in cases:
         name = re.sub(r"[^\w.]+", "-", f"{names[case.variant]}, seed {case.seed}")
         file = path if len(cases) == 1 else path.with_name(f"{path.stem}-{name}{path.suffix}")
@@ -308,8 +374,8 @@ def _traces(
             file.open("a").close()
         except OSError as error:
             raise BenchmarkError(f"--chrome-trace {file}: {error.strerror}") from error
-        found.append(file)
-    return found
+        files.append(file)
+    return files
 
 
 def _simulate(
@@ -327,7 +393,7 @@ def _simulate(
 
 
 def _run_case(index: int, case: Case, settings: Settings, trace: Path | None) -> CaseRun:
-    """In a process of its own: an engine is imported there only."""
-    from bench.simulator.run.case import run_case
+    """Simulate a case in a child process, which is the only one to import an engine."""
+    from bench.simulator.run.case import simulate_case
 
-    return run_case(index, case, settings, trace)
+    return simulate_case(index, case, settings, trace)

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from bench.reporting.statistics import percentile
-from bench.simulator.results import ORACLE, policy_result
+from bench.simulator.results import ORACLE, cluster_result
 from bench.simulator.run.settings import CaseRun, Load, Settings, Variant, labels
 from workers.emulation.device import DeviceProfile
 
@@ -32,13 +31,10 @@ def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, 
             and run.case.variant.instances == variant.instances
             and run.case.variant.rate == variant.rate
         ]
-        waits = [sorted(request.ttfat_s for request in run.run.requests) for run in mine]
         results[names[variant]] = {
             **dataclasses.asdict(variant),
-            **policy_result([run.run for run in mine], oracle),
+            **cluster_result(mine, oracle),
             "failed": sum(run.refused for run in mine),
-            "boundary_blocking_p99_s": statistics.fmean(percentile(w, 99) for w in waits),
-            "migrations": statistics.fmean(run.migrations for run in mine),
             "busy_share": statistics.fmean(run.busy_share for run in mine),
             "kv_peak_share": max(run.kv_peak_share for run in mine),
             "ended_s": max(run.ended_s for run in mine),

@@ -7,7 +7,6 @@ Pure but for the reading of profiles and traces. Every combination of the axes u
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +14,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.reporting.errors import BenchmarkError
+from bench.simulator.defaults import LONGEST
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.workloads.arrivals import Arrival
 from bench.workloads.named import Workload, workload_of
+from gateway.config import PlacementConfig
 from gateway.policy.placement import Rules
+from workers import checked
+from workers.checked import Setting, SettingError
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
-BOUNDARIES = ("off", "always", "adaptive", "balance")
-LONGEST = 32_768  # tokens of prompt and output that an instance is asked for at most
+_OF_POLICY = {
+    name: setting
+    for name, setting in checked.settings_of(PolicySettings).items()
+    if name != "policy"  # an axis
+}
+_OF_PLACEMENT = {
+    field.name: checked.settings_of(PlacementConfig)[field.name]
+    for field in dataclasses.fields(Rules)
+    if field.name != "boundary"  # an axis
+}
+BOUNDARIES: tuple[str, ...] = checked.settings_of(PlacementConfig)["boundary"].choices
 _PLACEMENT = "placement."
 _HOPELESS = 1000  # requests that are refused for each that is measured
 
@@ -187,58 +199,37 @@ def _coming(settings: Settings, workload: Workload, case: Case) -> Iterator[Arri
 
 
 def numbers_of(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``key=value`` texts: numbers of the policy, and of ``placement``.
+    """Read ``key=value`` texts: numbers of the policy, and of ``placement``.
 
     :raises BenchmarkError: naming the key that is wrong.
     """
     policy: dict[str, Any] = {}
     placement: dict[str, Any] = {}
     for text in settings:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise BenchmarkError(f"--set {text}: expected KEY=VALUE")
-        if key.startswith(_PLACEMENT):
-            name = key.removeprefix(_PLACEMENT)
-            placement[name] = _typed(Rules, name, value, text)
-        else:
-            policy[key] = _typed(PolicySettings, key, value, text)
+        try:
+            key, value = checked.split_pair(text)
+            if key.startswith(_PLACEMENT):
+                name = key.removeprefix(_PLACEMENT)
+                placement[name] = _read(_OF_PLACEMENT, name, value, text)
+            else:
+                policy[key] = _read(_OF_POLICY, key, value, text)
+        except SettingError as error:
+            raise BenchmarkError(f"--set {error}") from error
     try:
         PolicySettings.of(policy)
     except ValueError as error:
-        raise BenchmarkError(f"--set: {error}") from error
+        raise BenchmarkError(f"--set {error}") from error
+    try:
+        checked.convert(placement, PlacementConfig)
+    except SettingError as error:
+        raise BenchmarkError(f"--set {_PLACEMENT}{error}") from error
     return policy, placement
 
 
-def _typed(table: type[Rules] | type[PolicySettings], key: str, value: str, text: str) -> Any:
-    """A number, or a word, as the key wants it."""
-    axes = ("policy", "boundary")
-    kinds = {f.name: str(f.type) for f in dataclasses.fields(table) if f.name not in axes}
-    if key not in kinds:
-        close = difflib.get_close_matches(key, kinds, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(kinds)}"
-        raise BenchmarkError(f"--set {text}: unknown key {key!r}; {hint}")
-    try:
-        match kinds[key]:
-            case "int":
-                number: float = int(value)
-            case "float":
-                number = float(value)
-            case "bool":
-                return {"true": True, "false": False}[value.lower()]
-            case _:
-                return _word(key, value)
-    except (ValueError, KeyError) as error:
-        raise BenchmarkError(f"--set {text}: {value!r} is no {kinds[key]}") from error
-    if not 0 <= number < float("inf"):
-        raise BenchmarkError(f"--set {text}: must be at least 0 and finite")
-    return number
-
-
-def _word(key: str, value: str) -> str:
-    known = {"new": ("pascal", "round_robin", "least_kv")}[key]
-    if value not in known:
-        raise ValueError(value)
-    return value
+def _read(settings: Mapping[str, Setting], key: str, value: str, text: str) -> Any:
+    if key not in settings:
+        raise SettingError(f"{text}: unknown key {key!r}; {checked.nearest(key, settings)}")
+    return checked.from_text(settings[key], value, text)
 
 
 def check_policies(names: tuple[str, ...]) -> None:

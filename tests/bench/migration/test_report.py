@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from bench.migration import under_load
-from bench.migration.under_load import BOUNDARIES, RULES, MovesRun
+from bench.migration.under_load import BOUNDARIES, BoundaryRun
+from bench.simulator.defaults import RULES
 from bench.simulator.results import PolicyRun
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 from gateway.policy.placement import PAPER, Rules
 from pascal.main import main
 
-REQUEST = RequestFigures(
+REQUEST = RequestMetrics(
     reasoning_tokens=600,
     ttft_s=10.0,
     ttfat_s=0.1,
@@ -32,7 +33,7 @@ REQUEST = RequestFigures(
 )
 
 
-def case(policy: str, boundary: str, seed: int) -> MovesRun:
+def case(policy: str, boundary: str, seed: int) -> BoundaryRun:
     """A hundred requests: one waits ``seed`` seconds at the boundary, one in two misses its SLO."""
     requests = [
         dataclasses.replace(
@@ -50,7 +51,7 @@ def case(policy: str, boundary: str, seed: int) -> MovesRun:
         reloaded_tokens=0,
         kv_peak_blocks=10,
     )
-    return MovesRun(boundary, run, 10 * seed)
+    return BoundaryRun(boundary, run, 10 * seed)
 
 
 def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
@@ -71,10 +72,10 @@ def test_rules_differ_from_the_paper_s_in_nothing_but_the_boundary() -> None:
 def test_figures_are_means_over_seeds_by_policy_and_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def in_turn(run: Callable[..., Any], cases: list[Any]) -> Iterator[MovesRun]:
-        assert run is under_load.run_case
-        for policy, boundary, seed, plan in reversed(cases):
-            assert plan is under_load.QUICK
+    def in_turn(run: Callable[..., Any], cases: list[Any]) -> Iterator[BoundaryRun]:
+        assert run is under_load.run_boundary
+        for policy, boundary, seed, load in reversed(cases):
+            assert load is under_load.QUICK
             yield case(policy, boundary, seed)
 
     monkeypatch.setattr(under_load, "in_parallel", in_turn)

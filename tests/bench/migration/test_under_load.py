@@ -13,7 +13,7 @@ from bench.simulator.cluster import NO_MIGRATION, Cluster, ClusterRun, Window
 from bench.simulator.defaults import MODEL
 from bench.simulator.migration import Network
 from bench.simulator.scheduler_factory import InstanceSettings
-from bench.simulator.timeline import figures
+from bench.simulator.timeline import metrics_of
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Lengths
 from gateway.policy.placement import Rules
@@ -54,9 +54,9 @@ def test_requests_that_move_get_every_token_once_and_leave_nothing(
         assert timeline.boundary_s is not None
         assert timeline.answer_s[0] > timeline.boundary_s
     for instance in cluster.instances.values():
-        view = instance.view()
-        assert (view.requests, view.kv_footprint_blocks, view.migrations) == (0, 0, 0)
-        assert view.kv_blocks_free == 119
+        held = instance.occupancy()
+        assert (len(held.requests), held.kv_blocks_free) == (0, 119)
+    assert cluster._moves == []
 
 
 def test_without_a_rule_nothing_is_different() -> None:
@@ -80,7 +80,7 @@ def test_a_move_takes_the_transfer_and_the_steps_around_it() -> None:
     tokens = moved.lengths.prompt + moved.lengths.reasoning - 1
     transfer_s = tokens * PROFILE.kv.bytes_per_token / PROFILE.links.network_bytes_per_s
     step_s = PROFILE.step.seconds(4, 4 * 3000, 0, 0)
-    assert transfer_s < figures(moved).ttfat_s < transfer_s + 3 * step_s
+    assert transfer_s < metrics_of(moved).ttfat_s < transfer_s + 3 * step_s
 
 
 def test_links_are_shared() -> None:
@@ -95,12 +95,12 @@ def test_leaps_end_before_anybody_comes() -> None:
     quick, _ = pressed("always")
     exact, _ = pressed("always", leaps=False)
     means = [
-        statistics.fmean(figures(timeline).e2e_s for timeline in run.timelines)
+        statistics.fmean(metrics_of(timeline).e2e_s for timeline in run.timelines)
         for run in (quick, exact)
     ]
     assert means[0] == pytest.approx(means[1], rel=0.05)
     waits = [
-        statistics.fmean(figures(timeline).ttfat_s for timeline in run.timelines)
+        statistics.fmean(metrics_of(timeline).ttfat_s for timeline in run.timelines)
         for run in (quick, exact)
     ]
     assert waits[0] == pytest.approx(waits[1], rel=0.25)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from bench.paper import command as paper
-from bench.paper.cases import LOADS, WORKLOADS, Case, Extent
+from bench.paper.cases import LOADS, WORKLOADS, Case
 from bench.paper.outcome import PaperRun
 from bench.paper.plan import QUICK
-from bench.paper.run import arrivals, run_case
+from bench.paper.run import run_case
 from bench.paper.store import Store
+from bench.simulator.load import Extent
 from pascal.main import main
 
 TINY = Case(
@@ -72,14 +73,14 @@ def test_a_case_is_simulated_the_same_twice(known: PaperRun) -> None:
 
 def test_what_no_instance_could_hold_is_left_out() -> None:
     everything = replace(TINY, longest=10**6, extent=Extent(0.0, 60.0, 60.0))
-    longer = [a.lengths for a in arrivals(everything)]
-    kept = [a.lengths for a in arrivals(replace(everything, longest=1200))]
+    longer = [a.lengths for a in everything.load.arrivals(1)]
+    kept = [a.lengths for a in replace(everything, longest=1200).load.arrivals(1)]
     assert 0 < len(kept) < len(longer)
     assert max(a.prompt + a.reasoning + a.answer for a in kept) <= 1200
 
 
 def test_a_steady_state_comes_first() -> None:
-    begun = list(arrivals(replace(TINY, token_s=0.03, longest=10**6)))
+    begun = list(replace(TINY, token_s=0.03, longest=10**6).load.arrivals(1))
     assert sum(arrival.at_s == 0 for arrival in begun) > 10
     assert [arrival.at_s for arrival in begun] == sorted(arrival.at_s for arrival in begun)
 
@@ -103,7 +104,7 @@ def test_everything_is_told_and_the_second_time_nothing_is_run(
     }
     assert results["scope"] == "quick"
     assert len(tiny) == len(set(tiny)) > 50
-    assert "quick: directions, no results" in capsys.readouterr().out
+    assert "quick: trends only" in capsys.readouterr().out
     (gone,) = list((tmp_path / "kept").iterdir())[:1]
     gone.unlink()
     tiny.clear()

@@ -44,13 +44,13 @@ def test_figure_2_by_round_robin_c_joins_at_4_and_is_preempted_at_8() -> None:
     assert found.ttft == 3
 
 
-def test_figure_3_only_who_runs_dry_loses() -> None:
+def test_figure_3_only_a_reader_that_waits_loses() -> None:
     found = stories()
     quality = {name: story.qoe for name, story in found.items()}
     assert quality["buffered"] == quality["paused"] == pytest.approx(1.0)
-    # By the paper's formula, with the reader at the end at 28 and 29: of the starved one ten tokens
-    # come 7 units late, of the late one all come 8 units late.
-    assert quality["starved"] == pytest.approx(1 - 10 * 7 / (20 * (28 - 1) - 20 * 20 / 2))
+    # By the paper's formula: the readers finish at 28 and 29. After the underrun, ten tokens come
+    # 7 units late; in the other case, all tokens come 8 units late.
+    assert quality["underrun"] == pytest.approx(1 - 10 * 7 / (20 * (28 - 1) - 20 * 20 / 2))
     assert quality["late"] == pytest.approx(1 - 20 * 8 / (20 * (29 - 1) - 20 * 20 / 2))
 
 

@@ -15,6 +15,7 @@ from bench.paper.plan import (
     in_order,
     sections,
 )
+from bench.paper.run import spec_of
 from bench.simulator.results import ORACLE
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES
@@ -66,8 +67,9 @@ def test_policies_get_the_same_requests_and_the_oracle_more_memory() -> None:
             assert (
                 len({(c.rate, c.seed, c.extent, c.token_s, c.longest) for c in cases.values()}) == 1
             )
-            memory = {policy: case.kv_blocks for policy, case in cases.items()}
+            memory = {policy: spec_of(case).settings().kv_blocks for policy, case in cases.items()}
             oracle = memory.pop(ORACLE)
+            assert oracle is not None
             assert set(memory.values()) == {blocks(QUICK.kv_share)}
             assert oracle > 8 * blocks(QUICK.kv_share)
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
+import grimp
 import pytest
 
 from bench.paper import store as paper_store
-from bench.paper.cases import Case, Extent
+from bench.paper.cases import Case
 from bench.paper.store import Store, key
 from bench.reporting.errors import BenchmarkError
+from bench.simulator.load import Extent
 from tests.bench.support.paper_runs import outcome
-from workers.emulation.profile import load_profile
 
 CASE = Case(
     workload="arena-hard",
@@ -68,11 +68,11 @@ def fresh_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """The key of `CASE` from the source as it is now."""
 
     def found() -> str:
-        paper_store._of_code.cache_clear()
+        paper_store._code_digest.cache_clear()
         return key(CASE)
 
     yield found
-    paper_store._of_code.cache_clear()
+    paper_store._code_digest.cache_clear()
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -81,88 +81,60 @@ def write(root: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
-def test_after_a_change_of_what_is_imported_a_run_is_another_one(
+def test_after_a_change_of_a_file_that_decides_a_run_is_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
 ) -> None:
     monkeypatch.setattr(paper_store, "_ROOT", tmp_path)
-    start = "import json\nimport bench.direct\nfrom workers import through\n"
-    write(
-        tmp_path,
+    ignored = ("bench/reporting/errors.py", "bench/paper/report.py", "workers/kv/README.md")
+    deciding = (
         "bench/paper/run.py",
-        start + "from bench.reporting.errors import BenchmarkError\n",
+        "bench/workloads/tables/lengths.csv",
+        "pacer/buffer.py",
+        "workers/emulation/profiles/h100.toml",
     )
-    write(tmp_path, "bench/reporting/errors.py", "one = 1\n")  # decides nothing
-    write(tmp_path, "bench/other.py", "one = 1\n")  # nobody imports it
-    names = ("bench/direct.py", "workers/through.py", "pacer/__init__.py", "pacer/within.py")
-    write(tmp_path, "bench/direct.py", "def f():\n    from pacer.within import one\n")
-    for name in names[1:]:
+    for name in (*ignored, *deciding):
         write(tmp_path, name, "one = 1\n")
-    write(tmp_path, "bench/workloads/tables/lengths.csv", "1\n")
     keys = {fresh_key()}
-    for name in ("bench/reporting/errors.py", "bench/other.py"):
+    for name in ignored:
         write(tmp_path, name, "one = 2\n")
         assert fresh_key() in keys, name
-    for name in (*names, "bench/workloads/tables/lengths.csv"):
-        write(tmp_path, name, (tmp_path / name).read_text() + "two = 2\n")
-        changed = fresh_key()
-        assert changed not in keys, name
-        keys.add(changed)
-    (tmp_path / "pacer/within.py").rename(tmp_path / "pacer/elsewhere.py")
-    write(tmp_path, "bench/direct.py", "def f():\n    from pacer.elsewhere import one\n")
+    for name in deciding:
+        write(tmp_path, name, "one = 2\n")
+        assert fresh_key() not in keys, name
+        keys.add(fresh_key())
+    (tmp_path / "pacer/buffer.py").rename(tmp_path / "pacer/elsewhere.py")
     assert fresh_key() not in keys
 
 
-def test_what_is_written_about_the_source_decides_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
-) -> None:
-    monkeypatch.setattr(paper_store, "_ROOT", tmp_path)
-    texts = (
-        "def one():\n    return 1\n",
-        "def one():\n    return 2\n",
-        '"""What it is."""\ndef one():  # for two\n    """One."""\n    return 1\n',
-        'def one():\n    return "One."\n',
-    )
-    keys = []
-    for text in texts:
-        write(tmp_path, "bench/paper/run.py", text)
-        keys.append(fresh_key())
-    assert keys[0] == keys[2]
-    assert len(set(keys)) == 3
+def test_every_module_that_a_run_imports_is_in_its_digest() -> None:
+    graph = grimp.build_graph("bench", "gateway", "pacer", "workers")
+    covered = {path.relative_to(paper_store._ROOT) for path in paper_store._deciding_files()}
+    decides_nothing = {
+        "bench.paper.outcome",
+        "bench.paper.store",
+        "bench.reporting.errors",
+        "workers.step_log",
+    }
+    imported = graph.find_upstream_modules("bench.paper.run") - decides_nothing
+    files = {
+        name: Path(*name.split("."))
+        for name in imported
+        if name.startswith("gateway.policy.") or not name.startswith("gateway.")
+    }
+    missing = {
+        name
+        for name, path in files.items()
+        if not covered & {path.with_suffix(".py"), path / "__init__.py"}
+    }
+    assert not missing
 
 
-def test_what_decides_is_found_and_what_tells_is_not() -> None:
-    names = {path.relative_to(paper_store._ROOT).as_posix() for path in paper_store._sources()}
-    assert {
-        "bench/migration/under_load.py",
-        "bench/simulator/cluster.py",
-        "bench/policies/virtual.py",
-        "gateway/routing/instance.py",
-        "gateway/policy/placement.py",
-        "pacer/qoe.py",
-        "workers/emulation/device.py",
-        "workers/scheduler/hand_over.py",
-        "workers/policy/baselines.py",
-        "workers/scheduler/plugin.py",
-    } <= names
-    assert not {name for name in names if name.startswith(("tests/", "web/"))}
-    assert not names & {"bench/paper/command.py", "bench/paper/report.py", "bench/paper/store.py"}
-
-
-def test_another_device_or_another_vllm_is_another_run(
+def test_another_vllm_is_another_run(
     monkeypatch: pytest.MonkeyPatch, fresh_key: Callable[[], str]
 ) -> None:
     before = fresh_key()
-    profile = load_profile("h100-qwen32b")
-    faster = msgspec.structs.replace(
-        profile, step=msgspec.structs.replace(profile.step, base_s=0.5 * profile.step.base_s)
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(paper_store, "load_profile", lambda name: faster)
-        assert fresh_key() != before
-    with monkeypatch.context() as patch:
-        patch.setattr(paper_store, "_version_of_vllm", lambda: "0.99")
-        assert fresh_key() != before
-    assert fresh_key() == before
+    monkeypatch.setattr(paper_store, "_version_of_vllm", lambda: "0.99")
+    assert fresh_key() != before
 
 
 def test_what_was_cut_off_in_mid_write_is_no_run(
@@ -182,7 +154,7 @@ def test_another_file_in_its_place_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for text in ("{", "[]", json.dumps({"outcome": {"run": {}}}), json.dumps({"outcome": None})):
         store.path(CASE).write_text(text)
-        with pytest.raises(BenchmarkError, match=f"{key(CASE)}.json: no finished run"):
+        with pytest.raises(BenchmarkError, match=f"{key(CASE)}.json: not a finished run"):
             store.load(CASE)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bench.simulator.chrome_trace import ChromeTrace
 from bench.simulator.cluster import NO_MIGRATION, ClusterRun, Window, simulate
 from bench.simulator.defaults import MODEL
+from bench.simulator.run.chrome_trace import ChromeTrace
 from bench.simulator.scheduler_factory import InstanceSettings
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Lengths

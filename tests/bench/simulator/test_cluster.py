@@ -14,7 +14,7 @@ from bench.simulator.cluster import ClusterRun, Window, simulate
 from bench.simulator.defaults import MODEL
 from bench.simulator.scheduler import Clock, SimulatedScheduler
 from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
-from bench.simulator.timeline import TAU_S, figures
+from bench.simulator.timeline import TAU_S, metrics_of
 from bench.workloads.arrivals import Arrival, poisson, under_way
 from bench.workloads.lengths import ARENA_HARD, Lengths
 from workers.emulation.profile import load_profile
@@ -98,7 +98,7 @@ def test_leaps_shift_nothing_but_stores(policy: str) -> None:
     """KV is stored a few steps later, which may lead to other decisions, not to other outcomes."""
     quick, exact = pressed(policy), pressed(policy, exact=True)
     ttft_s = [
-        statistics.mean(figures(timeline).ttft_s for timeline in run.timelines)
+        statistics.mean(metrics_of(timeline).ttft_s for timeline in run.timelines)
         for run in (quick, exact)
     ]
     assert ttft_s[0] == pytest.approx(ttft_s[1], rel=0.1)
@@ -142,7 +142,7 @@ def test_load_goes_on_until_the_measured_requests_are_done() -> None:
 
 def test_readers_of_slack_are_fed_where_others_starve() -> None:
     def underruns(policy: str) -> int:
-        found = [figures(timeline) for timeline in pressed(policy).timelines]
+        found = [metrics_of(timeline) for timeline in pressed(policy).timelines]
         return sum(request.underruns_by_preemption for request in found)
 
     assert underruns("pascal") > 0

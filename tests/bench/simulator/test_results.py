@@ -6,7 +6,7 @@ import pytest
 
 from bench.policies.command import by_policy, policy_table
 from bench.simulator.results import PolicyRun, policy_result
-from bench.simulator.timeline import RequestFigures, Timeline, figures
+from bench.simulator.timeline import RequestMetrics, Timeline, metrics_of
 from bench.workloads.lengths import Lengths
 
 
@@ -23,7 +23,7 @@ def timeline(answer_s: list[float], preempted_at: int | None = None) -> Timeline
 
 
 def test_a_reader_who_is_fed_in_time_notices_nothing() -> None:
-    request = figures(timeline([1.1, 1.11, 1.12, 1.13], preempted_at=2))
+    request = metrics_of(timeline([1.1, 1.11, 1.12, 1.13], preempted_at=2))
     assert [request.ttft_s, request.ttfat_s] == pytest.approx([1.1, 0.1])
     assert request.tpot_s == pytest.approx(0.1)  # released at the pace
     assert request.e2e_s == pytest.approx(1.4)
@@ -34,23 +34,23 @@ def test_a_reader_who_is_fed_in_time_notices_nothing() -> None:
 
 def test_an_underrun_counts_as_preemption_s_only_after_one() -> None:
     late = [1.1, 1.5, 1.51]
-    assert figures(timeline(late, preempted_at=1)).underruns_by_preemption == 1
-    by_other = figures(timeline(late))
+    assert metrics_of(timeline(late, preempted_at=1)).underruns_by_preemption == 1
+    by_other = metrics_of(timeline(late))
     assert (by_other.underruns, by_other.underruns_by_preemption) == (1, 0)
     assert by_other.qoe < 1.0
-    elsewhere = figures(timeline(late, preempted_at=2))
+    elsewhere = metrics_of(timeline(late, preempted_at=2))
     assert (elsewhere.underruns, elsewhere.underruns_by_preemption) == (1, 0)
 
 
 def test_a_late_first_answer_costs_only_the_qoe_that_counts_from_the_boundary() -> None:
-    request = figures(timeline([3.0, 3.01, 3.02]))
+    request = metrics_of(timeline([3.0, 3.01, 3.02]))
     assert request.qoe == pytest.approx(1.0)
     assert request.qoe_ttfat < 0.95
 
 
 def run(policy: str, seed: int, ttfts: list[float], violations: int = 0) -> PolicyRun:
     requests = [
-        RequestFigures(
+        RequestMetrics(
             reasoning_tokens=600,
             ttft_s=ttft,
             ttfat_s=0.1,

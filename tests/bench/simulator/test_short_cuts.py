@@ -24,6 +24,7 @@ from bench.simulator.scheduler_factory import InstanceSettings
 from bench.simulator.timeline import TAU_S, Timeline
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Lengths
+from gateway.policy.cluster_view import ViewRules, view_of
 from gateway.policy.placement import InstanceView
 from pacer import RunningQoE
 from workers.emulation.profile import load_profile
@@ -88,7 +89,10 @@ def pair(seed: int, boundary: str = "off", **changes: Any) -> tuple[Seen, Seen]:
         views: list[InstanceView] = []
 
         def look(now: float) -> None:
-            views.extend(instance.view() for instance in cluster.instances.values())
+            views.extend(
+                view_of(instance.occupancy(), (), ViewRules(), now)
+                for instance in cluster.instances.values()
+            )
 
         return cluster.run(iter(load), look), views
 
@@ -180,5 +184,5 @@ def test_a_reader_is_within_the_slo_when_the_pacer_says_so(seed: int) -> None:
             qoe.deliver(token_s)
         asked_s = times_s[-1] + chance.choice([0.0, 0.01, 1.0, 5.0])
         if chance.random() < 0.5:
-            assert live.within_slo(asked_s) == (qoe.at(asked_s) >= SLO_QOE)
+            assert live.within_slo(SLO_QOE, asked_s) == (qoe.at(asked_s) >= SLO_QOE)
         now = asked_s + step_s * chance.random()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.paper.outcome import PaperRun
 from bench.simulator.results import PolicyRun
 from bench.simulator.spans import Split
-from bench.simulator.timeline import RequestFigures
+from bench.simulator.timeline import RequestMetrics
 
 
 def outcome(
@@ -24,7 +24,7 @@ def outcome(
 ) -> PaperRun:
     """One request for each TTFT, the first of which violate their SLO."""
     requests = [
-        RequestFigures(
+        RequestMetrics(
             reasoning_tokens=reasoning_tokens,
             ttft_s=ttft_s,
             ttfat_s=ttfat_s,

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 
 from gateway.config import Config, ServerConfig, WorkersConfig
 from gateway.launchers import local
-from gateway.launchers.local import CannotServe, LocalSupervisor, local_settings
+from gateway.launchers.local import CannotServe, LocalSupervisor
+from gateway.launchers.worker_settings import local_settings
 from gateway.routing.cluster import Cluster
 from tests.support.server import ROOT
 
@@ -143,7 +144,7 @@ async def test_the_reason_is_never_that_of_an_earlier_start(
 async def test_workers_start_with_their_share_of_the_inherited_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inherited: str | None, dealt: list[str]
 ) -> None:
-    monkeypatch.setattr(local, "cpu_build", lambda: False)
+    monkeypatch.setattr("gateway.launchers.worker_settings.cpu_build", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if inherited is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
@@ -184,7 +185,7 @@ async def test_a_worker_that_loads_for_long_and_dies_at_once_backs_off(
         await one.run()
     assert pauses == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.1, 0.1])
     assert one.failures == {"worker-0": lives}
-    (line,) = [line for line in logs if line["event"] == "worker_keeps_failing"]
+    (line,) = [line for line in logs if line["event"] == "worker_failed_repeatedly"]
     assert (line["instance_id"], line["tried_again_every_s"]) == ("worker-0", 0.1)
 
 
@@ -207,7 +208,7 @@ async def test_a_process_that_does_not_die_is_not_waited_for(
     monkeypatch.setattr(local, "_KILLED_S", 0.01)
     with capture_logs() as logs:
         await asyncio.wait_for(local._end_process(cast("Any", Hanging())), 10)
-    assert [line["event"] for line in logs] == ["worker_killed", "worker_does_not_die"]
+    assert [line["event"] for line in logs] == ["worker_killed", "worker_not_killed"]
 
 
 SERVES_AND_DIES = """
@@ -252,7 +253,7 @@ async def test_a_worker_that_dies_while_it_serves_is_restarted_and_its_reason_sa
     why = f"was killed by SIGKILL while serving: ValueError: last words (log: {log})"
     assert reasons == {why}
     assert launcher.restarts_total >= 1
-    assert len([line for line in logs if line["event"] == "worker_keeps_failing"]) == 1
+    assert len([line for line in logs if line["event"] == "worker_failed_repeatedly"]) == 1
 
 
 SERVES = """

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from gateway import logs
 from gateway.config import Config, ServerConfig, WorkersConfig
-from gateway.launchers import gpus, local, preflight
-from gateway.launchers.local import worker_settings
+from gateway.launchers import gpus, preflight
+from gateway.launchers.worker_settings import worker_settings
 from pascal import main
 
 ANY_PORT = ServerConfig(port=0)
@@ -27,7 +27,7 @@ def test_a_wrong_profile_is_one_clear_line(tmp_path: Path) -> None:
     path.write_text("[step]\nbase = 1\n", encoding="utf-8")
     for emulate, said in (
         ("h100-qwen32", "no device profile 'h100-qwen32'; did you mean 'h100-qwen32b'?"),
-        (str(path), "mine.toml: Object"),
+        (str(path), "mine.toml: unknown key 'step.base'; did you mean 'base_s'?"),
     ):
         config = Config(server=ANY_PORT, workers=WorkersConfig(emulate=emulate))
         with pytest.raises(preflight.PreflightError) as caught:
@@ -196,7 +196,7 @@ def test_too_few_gpus_are_one_clear_line(
     size: int,
     text: str | None,
 ) -> None:
-    monkeypatch.setattr(local, "cpu_build", lambda: False)
+    monkeypatch.setattr("gateway.launchers.worker_settings.cpu_build", lambda: False)
     monkeypatch.setattr(preflight, "cpu_build", lambda: False)
     monkeypatch.delenv(gpus.VARIABLE, raising=False)
     monkeypatch.setattr(shutil, "which", lambda _: "nvidia-smi")
@@ -218,6 +218,6 @@ def test_too_few_gpus_are_one_clear_line(
 def test_workers_that_need_no_gpu_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpus.VARIABLE, "")
     preflight.check(Config(server=ANY_PORT))  # CPU engines, here
-    monkeypatch.setattr(local, "cpu_build", lambda: False)
+    monkeypatch.setattr("gateway.launchers.worker_settings.cpu_build", lambda: False)
     workers = WorkersConfig(count=4, emulate="h100-qwen32b")
     preflight.check(Config(server=ANY_PORT, workers=workers))

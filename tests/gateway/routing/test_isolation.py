@@ -89,12 +89,12 @@ def break_route(_: ResponseService, __: Session, route: Route) -> None:
 
 
 def break_decision(service: ResponseService, _: Session, route: Route) -> None:
-    router, decide = service.cluster.router, service.cluster.router.passed_boundary
+    router, decide = service.cluster.router, service.cluster.router._decide
 
-    def passed_boundary(instance: Any, of: Route, *rest: Any) -> None:
-        (broken if of is route else decide)(instance, of, *rest)
+    def decide_or_break(instance: Any, taken: Any, now: float) -> None:
+        (broken if taken.route is route else decide)(instance, taken, now)
 
-    router.passed_boundary = passed_boundary  # type: ignore[method-assign, assignment]
+    router._decide = decide_or_break  # type: ignore[method-assign]
 
 
 def break_timer(_: ResponseService, session: Session, __: Route) -> None:
@@ -131,7 +131,7 @@ async def test_a_bug_in_one_request_of_a_step_ends_that_request_alone(
         await ended(second)
         assert (second.status, second.answer_text) == ("completed", "bc")
         # Nothing is left of either, and the instance serves on.
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
         assert service._admission.in_engines == 0
         third, third_id = await start(service, worker)
         await worker.tokens(third_id, 0, "d", finish=STOP)
@@ -290,16 +290,16 @@ async def test_a_bug_in_one_request_that_waits_does_not_keep_others_waiting_at_t
         service.cluster.close()
         codes = [session.error and session.error.code for session in sessions]
         assert codes == ["internal_error", "draining"]
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
 
 
 async def test_the_end_of_the_gateway_leaves_no_deadline_behind(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         session, _ = await start(service, workers["worker-0"])
         service.cancel(session)
-        assert service.cluster.router._timers
+        assert service.cluster.router._deadlines.timers
         service.fail_all()
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
 
 
 async def _started_by_force(
@@ -426,8 +426,8 @@ async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes
         with pytest.raises(InvalidRequest) as caught:
             await service.start(await generation(service, input="x" * 3000), "")
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
-        instance = service.cluster.instances["worker-0"]
-        assert list(service.cluster.router.routes) == list(instance.routes) == [request_id]
+        (route,) = service.cluster.router.routes_of("worker-0")
+        assert list(service.cluster.router.routes) == [route.wire_id] == [request_id]
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)
 

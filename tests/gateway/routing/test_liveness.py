@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from gateway.config import Config, LauncherConfig, ModelConfig, WorkersConfig
-from gateway.launchers.local import check_alive
+from gateway.launchers.liveness import check_alive
 from gateway.launchers.static import StaticLauncher
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, WorkerLink
@@ -36,7 +36,7 @@ def test_silence_and_standstill_have_a_bound(
     cluster = Cluster(on_progress=print)
     instance = make_instance("a")
     instance.since_step_s = stuck_s
-    cluster.instances["a"] = instance
+    cluster._members.open["a"] = instance
     link = SilentLink("a")
     link.last_heard_s = time.monotonic() - silent_s
     if reason is None:

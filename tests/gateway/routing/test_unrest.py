@@ -92,9 +92,9 @@ async def disturb(playing: Play, chance: random.Random, hits: set[Stage]) -> Non
     name = chance.choice(NAMES)
     match chance.choice(("lose", "drain", "undrain", "nothing")):
         case "lose" if name in instances:
-            hits |= {route.stage for route in instances[name].routes.values()}
+            hits |= {route.stage for route in playing.cluster.router.routes_of(name)}
             await playing.scene.lose(name)
-        case "drain" if len(playing.cluster.router.drained) < 2:
+        case "drain" if len(playing.cluster.drained) < 2:
             playing.cluster.drain(name)
         case "undrain":
             playing.cluster.undrain(name)

@@ -140,13 +140,16 @@ def test_many_requests_that_decode_wait_for_arithmetic() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("layers = 2", "layer = 2"), "unknown field `layer` - at `$.model`"),
-        (("layers = 2", ""), "missing required field `layers` - at `$.model`"),
-        (("heads = 4", 'heads = "4"'), "Expected `int`, got `str` - at `$.model.heads`"),
-        (("flops = 1e6", "flops = 0"), "device.flops must be above 0, not 0"),
-        (("flops = 1e6", "flops = nan"), "device.flops must be above 0, not nan"),
-        (("flops = 1e6", "flops = inf"), "device.flops must be above 0, not inf"),
-        (("[host]", "[step]\nbase_s = 1\n[host]"), "unknown field `step`"),
+        (("layers = 2", "layer = 2"), "unknown key 'model.layer'; did you mean 'layers'?"),
+        (("layers = 2", ""), "missing key 'model.layers'"),
+        (("heads = 4", 'heads = "4"'), "model.heads: expected a whole number, not '4'"),
+        (("flops = 1e6", "flops = 0"), "device.flops: 0 is out of range (above 0)"),
+        (("flops = 1e6", "flops = nan"), "device.flops: nan is not a finite number"),
+        (("flops = 1e6", "flops = inf"), "device.flops: inf is not a finite number"),
+        (
+            ("[host]", "[step]\nbase_s = 1\n[host]"),
+            "unknown key 'step'; known: block_size,",
+        ),
         (("memory_bytes = 20_000", "memory_bytes = 8000"), "leave no memory for KV on 1 device"),
         (("flops_efficiency = 0.25", "flops_efficiency = 1.5"), "a share: at most 1, not 1.5"),
         (("heads = 4", "heads = 5"), "model.heads (5) is no multiple of model.kv_heads (2)"),
@@ -170,7 +173,7 @@ def test_an_error_names_the_file_and_the_key(
         ("h100-qwen32", None, "did you mean 'h100-qwen32b'?"),
         ("h100-qwen32b", 2, "take a profile with [model] and [device]"),
         (COMPUTED, 3, "model.heads (40) cannot be split over 3 devices"),
-        (COMPUTED, 0, "parallel.devices must be above 0"),
+        (COMPUTED, 0, "0 devices cannot share a model"),
         ("no/such/file.toml", None, "no device profile"),
     ],
 )

@@ -1,0 +1,83 @@
+"""The page of the API names what the code can say to a client, and its examples are accepted."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.api import websocket
+from gateway.api.connections import HEADER_BYTES
+from gateway.config import Config
+from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
+from gateway.schemas.errors import InvalidRequest
+from tests.docs.pages import Excerpt, code_blocks, text_of
+from tests.gateway.response.test_endings import ENDINGS
+
+PAGE = "docs/reference/api.md"
+_ENVELOPE = ("type", "stream_id")
+_EVENTS: dict[str, type[msgspec.Struct]] = {
+    "response.cancel": websocket.Cancel,
+    "response.resume": websocket.Resume,
+    "response.pacing.update": websocket.PacingUpdate,
+}
+
+
+def test_every_ending_is_a_row_with_what_both_apis_say() -> None:
+    rows = [line for line in text_of(PAGE).splitlines() if line.startswith("| ")]
+    for ending in ENDINGS:
+        words = [f"`{word}`" for word in (ending.status, ending.why, ending.chat) if word]
+        fits = [row for row in rows if all(word in row for word in words)]
+        assert fits, (ending.status, ending.why, ending.chat)
+
+
+def test_its_settings_and_bounds_are_those_of_the_code() -> None:
+    page = text_of(PAGE)
+    for table, key in re.findall(r"`(server|session|limits|pacing|cluster)\.(\w+)`", page):
+        assert hasattr(getattr(Config(), table), key), f"{table}.{key}"
+    assert f"At most {MOST_STOP_STRINGS} stop strings are accepted" in page
+    assert f"header fields: {HEADER_BYTES // 1024} KiB" in page
+    assert f"`server.sse_keepalive_s` ({Config().server.sse_keepalive_s:g} s)" in page
+
+
+def examples() -> list[Excerpt]:
+    """JSON that a client sends: blocks, and the bodies of `curl` commands."""
+    blocks = [block for block in code_blocks() if block.page == PAGE]
+    requests = [block for block in blocks if block.text.startswith("{") and _is_sent(block.text)]
+    for block in blocks:
+        bodies = re.findall(r"-d '([^']+)'", block.text)
+        requests += [Excerpt(block.page, block.line, body) for body in bodies]
+    return requests
+
+
+def _is_sent(text: str) -> bool:
+    document = json.loads(text)
+    return "input" in document or document.get("type", "").startswith("response.")
+
+
+def _check(document: dict[str, Any]) -> None:
+    if document.keys() == {"restart"}:
+        return
+    if (event := _EVENTS.get(document.get("type", ""))) is not None:
+        msgspec.convert(document, event)
+    elif "messages" in document:
+        parse_body(document, ChatBody)
+    else:
+        body = {key: value for key, value in document.items() if key not in _ENVELOPE}
+        parse_body(body, ResponsesBody)
+
+
+def test_the_examples_are_accepted() -> None:
+    requests = examples()
+    assert len(requests) >= 10
+    for example in requests:
+        _check(json.loads(example.text))
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": "hi"}, {"type": "response.resume"}])
+def test_the_check_of_examples_can_fail(wrong: dict[str, Any]) -> None:
+    with pytest.raises((InvalidRequest, msgspec.ValidationError)):
+        _check(wrong)
