@@ -1,10 +1,10 @@
 """The worker's end of the link: a WebSocket server for one gateway at a time.
 
-Decides who may connect and what happens to frames that are wrong. Knows frames and close codes,
-nothing about requests: those are `workers.requests.service`.
+Decides which gateway may connect, and how wrong frames are answered. Knows frames and close codes.
+Must not know requests: `workers.requests.service` does.
 
-Close codes: 1001 the worker stops, 1007 a frame that is no message, 1008 wrong token or order,
-1013 another gateway is connected, 1002 another protocol version.
+Close codes: 1001 the worker stops, 1002 another protocol version, 1007 a frame that cannot be
+decoded, 1008 wrong token or order, 1013 another gateway is connected.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ dials), over a Unix socket on one machine or TCP between machines. Each WebSocke
 JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
-    worker:  Welcome, then for ever  Accepted | Rejected | Step | Heartbeat | PeerMet
+    worker:  Welcome, then until the end  Accepted | Rejected | Step | Heartbeat | PeerMet
     gateway: Submit | Cancel | SetPace | HandOver | MeetPeer, at any time after Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
@@ -65,7 +65,7 @@ class Sampling(Value):
 
 
 class ForcedLengths(Value):
-    """Exact lengths for load tests: whatever the model would say, these many tokens come.
+    """Exact lengths for load tests, whatever the model would generate.
 
     ``reasoning_tokens`` counts up to and including the end-of-thinking token.
     """
@@ -75,7 +75,7 @@ class ForcedLengths(Value):
 
 
 class Pace(Value):
-    """What the reader can take; the scheduler computes slack from it."""
+    """How fast the reader reads; the scheduler computes slack from it."""
 
     tau_s: float  # seconds per answering token
     paced: bool = True  # False: the reader takes tokens as fast as they come
@@ -83,7 +83,7 @@ class Pace(Value):
 
     @property
     def possible(self) -> bool:
-        """Whether a reader can have it: above 0 seconds per token."""
+        """Whether it is valid: finite and above 0 seconds per token."""
         return 0.0 < self.tau_s < float("inf")
 
 
@@ -152,12 +152,12 @@ class StepStats(PhaseStats, kw_only=True):
 class Ticket(Value):
     """The right to read the KV of a handed-over request from its engine's memory, once.
 
-    Who reads too late or twice would read another request's KV, and nobody would notice.
+    A read that comes too late, or a second one, would get another request's KV without an error.
     """
 
-    engine_id: str  # whose memory it is
-    data: str  # what the engines' connectors say to each other; opaque to others
-    tokens: int  # of prompt and output, from the first: those whose KV is there
+    engine_id: str  # the engine that holds the memory
+    data: str  # for the engines' connectors; opaque to everything else
+    tokens: int  # the first N tokens of prompt and output, whose KV is held
     valid_s: float  # from the sending of the message that carries it
 
 
@@ -193,9 +193,9 @@ class TokenRun(Value):
     texts: tuple[str, ...]
     boundary: int | None = None  # index in token_ids of the end-of-thinking token, if it is here
     finish: Finish | None = None
-    # In the first run with tokens of a request that came with a ticket for another engine's KV:
-    # how many tokens' KV it got by that, its own prefix cache included; 0: the ticket was of no
-    # use, and all was computed but for what the prefix cache had.
+    # Set in the first run with tokens of a request that came with a ticket: the number of tokens
+    # whose KV was read or found in the engine's own prefix cache. 0: the ticket was of no use, and
+    # the engine computed all KV that its prefix cache lacked.
     kv_tokens: int | None = None
 
 
@@ -219,7 +219,7 @@ class Submit(Message, tag="submit"):
     thinking: bool | None = None  # False asks the chat template to leave thinking out
     known_token_ids: tuple[int, ...] = ()
     forced_lengths: ForcedLengths | None = None
-    user: str | None = None  # who shares the engine fairly with others; None: nobody in particular
+    user: str | None = None  # for fairness between users; None: anonymous
     ticket: Ticket | None = None  # KV of the prompt and the known tokens, on another engine
 
 
@@ -230,7 +230,7 @@ class Cancel(Message, tag="cancel"):
 
 
 class SetPace(Message, tag="set_pace"):
-    """The reader reads at another pace, paused or resumed."""
+    """The reader changed pace, paused or resumed."""
 
     request_id: str
     pace: Pace
@@ -264,7 +264,7 @@ class Welcome(Message, tag="welcome"):
     max_model_len: int  # tokens of prompt and output together
     block_size: int  # tokens per KV block
     kv_blocks_total: int
-    engine: str  # which adapter and version, for people
+    engine: str  # adapter and version, for people
     endpoint: Endpoint | None = None  # None: its KV cannot move
 
 
@@ -304,7 +304,10 @@ class Heartbeat(Message, tag="heartbeat"):
 
 
 class PeerMet(Message, tag="peer_met"):
-    """Answer to `MeetPeer`: KV can be read from there, or why not."""
+    """Answer to `MeetPeer`: whether KV can be read from that engine.
+
+    ``error`` says why not.
+    """
 
     engine_id: str
     error: str | None = None

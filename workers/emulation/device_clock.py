@@ -20,7 +20,7 @@ class DeviceClock:
         """:param now: a monotonic clock."""
         self.steps = 0
         self.busy_s = 0.0  # computed: the sum of the steps' durations
-        self.starved_s = 0.0  # stood idle although there was work
+        self.starved_s = 0.0  # idle with work
         self.late_s = 0.0  # from a step's end until the engine took what it had produced, summed
         self.now = now
         self.started_s = now()
@@ -50,7 +50,7 @@ class DeviceClock:
         return self._free_at_s
 
     def wait(self, until_s: float) -> None:
-        """What the device waits for by itself is no idleness."""
+        """The device waits by itself until this time; that does not count as idle with work."""
         self._free_at_s = max(self._free_at_s, until_s)
 
     def fetched(self, due_s: float) -> None:
@@ -58,10 +58,10 @@ class DeviceClock:
         self.late_s += max(0.0, self.now() - due_s)
 
     def starving(self) -> float | None:
-        """Ask as often as you like; it is judged every ten seconds.
+        """Judge, at most every ten seconds, whether the engine keeps up with the device.
 
-        :return: the share of the time with work in which the device computed since the last
-            judgement, if it was too little: the engine does not keep up with the device.
+        :return: the share of the time with work in which the device computed, since the last
+            judgement, if that is too little; else None.
         """
         now = self.now()
         since_s, busy_s, starved_s = self._judged

@@ -46,7 +46,7 @@ _DTYPES = {1: torch.float8_e4m3fn, 2: torch.bfloat16, 4: torch.float32}
 
 
 def arguments(settings: WorkerSettings) -> dict[str, Any]:
-    """What `EngineArgs` needs besides the rest of the settings.
+    """Arguments of `EngineArgs` for emulation, in addition to the other settings.
 
     :raises ProfileError: if there is no such profile, or it is wrong.
     :raises ValueError: if the profile's KV memory cannot hold a request of the context length.
@@ -126,7 +126,7 @@ class EmulatedExecutor(Executor):
 
     @property
     def name(self) -> str:
-        """Of the profile."""
+        """The profile's name."""
         return self._name
 
     def reset_stats(self) -> None:
@@ -240,7 +240,7 @@ class EmulatedExecutor(Executor):
         return pending if non_block else pending.result()
 
     def _pause(self, scheduled: SchedulerOutput) -> Future[ModelRunnerOutput | None]:
-        """A step in which nothing can be computed: at most KV is on its way."""
+        """A step without tokens: at most KV transfers are in flight."""
         done: Future[ModelRunnerOutput | None] = Future()
         if self._offload is None:
             done.set_result(EMPTY_MODEL_RUNNER_OUTPUT)
@@ -263,7 +263,7 @@ class EmulatedExecutor(Executor):
             script, prompt_tokens = self._scripts[request_id]
             new = counts[request_id]
             end = computed + new
-            # Short of what is known already it is a part of a prefill, which produces nothing.
+            # A chunk that ends before the known tokens do is part of a prefill and produces none.
             whole = end >= prompt_tokens + generated
             tokens[request_id] = [script.token(end - prompt_tokens)] if whole else []
             if new == 1:
@@ -275,8 +275,8 @@ class EmulatedExecutor(Executor):
 
         for request in scheduled.scheduled_new_reqs:
             params = request.sampling_params
-            told = ((params.extra_args if params else None) or {}).get(REQUEST_KEY, {})
-            script = script_of(self._words, request.prompt_token_ids, told, self._seed)
+            facts = ((params.extra_args if params else None) or {}).get(REQUEST_KEY, {})
+            script = script_of(self._words, request.prompt_token_ids, facts, self._seed)
             self._scripts[request.req_id] = (script, len(request.prompt_token_ids))
             take(request.req_id, request.num_computed_tokens, 0)
         cached = scheduled.scheduled_cached_reqs
@@ -293,6 +293,6 @@ class EmulatedExecutor(Executor):
         return output, self._profile.step.seconds(decodes, decode_kv, prefill, prefill2)
 
     def _took(self, output: ModelRunnerOutput, due_s: float) -> None:
-        # A step that was in flight when its last request ended is fetched with the next request's.
+        # A step in flight when its last request ended is fetched with the next request's step.
         if any(request_id in self._scripts for request_id in output.req_ids):
             self._clock.fetched(due_s)

@@ -1,8 +1,8 @@
 """KV offload of an emulated device: the worker's side of vLLM's offloading connector, without KV.
 
-vLLM's own worker code runs, in the order in which a model runner calls it; only the copies are
-modelled (`workers.emulation.transfers`). It lives in the device's time: a transfer starts when the
-step it came with starts on the device, which may be later than the engine said so.
+vLLM's own worker code runs, in the order in which a model runner calls it. Only the copies are
+modelled (`workers.emulation.transfers`). Times are the device's: a transfer starts when its step
+starts on the device, which may be later than its submission.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.emulation.transfers import ModelledTransfers
 
 
 class EmulatedOffload:
-    """One device's. For every step: `begin`, then `end`."""
+    """KV offload of one device. For each step call `begin`, then `end`."""
 
     def __init__(
         self,
@@ -44,21 +44,21 @@ class EmulatedOffload:
         self._connector = connector
 
     def begin(self, scheduled: SchedulerOutput, start_s: float) -> float:
-        """Submit what must go before the step: stores of the step before, and of blocks it loses.
+        """Submit the stores that precede the step: of the last step, and of blocks that are taken.
 
         :param start_s: when the device could begin.
-        :return: when it can: blocks that are taken from a request must have been stored.
+        :return: when it can begin: blocks that are taken from a request must be stored first.
         """
         self._now_s = max(self._now_s, start_s)
         self._connector.handle_preemptions(scheduled.kv_connector_metadata)
         return max(self._now_s, self.transfers.waited_until_s)
 
     def end(self, scheduled: SchedulerOutput, start_s: float, due_s: float) -> KVConnectorOutput:
-        """Submit what goes along with the step; :return: what is over when the step is."""
+        """Submit the transfers that run along with the step; :return: those that end by its end."""
         connector = self._connector
         self._now_s = start_s
         connector.bind_connector_metadata(scheduled.kv_connector_metadata)
-        connector.start_load_kv(None)  # its forward context is of no use to this connector
+        connector.start_load_kv(None)  # this connector does not use the forward context
         connector.wait_for_save()
         self._now_s = due_s
         results = connector.get_transfer_results(scheduled.finished_req_ids)

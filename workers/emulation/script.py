@@ -1,8 +1,8 @@
 """What an emulated device generates: readable text of a given length, token by token.
 
-Decides the lengths of a request's phases and which token stands at which place of its output.
-Pure: knows no engine and no clock, and chance only from a seed. A token depends on its place alone,
-so a request that is preempted, or goes on elsewhere, continues with the same text.
+Decides the lengths of a request's phases, and the token at each position of its output. Pure: knows
+no engine and no clock; random only by a seed. A token depends on its position alone, so a request
+that is preempted, or goes on elsewhere, continues with the same text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LogNormal:
         return max(1, round(rng.lognormvariate(mu, self.sigma)))
 
 
-# Where a request prescribes none: like Arena-Hard on the 32B model (means of the paper's figures).
+# For requests without lengths: those of Arena-Hard on the 32B model, by the paper's means.
 REASONING_LENGTHS = LogNormal(mean=950.0, sigma=0.95)
 ANSWER_LENGTHS = LogNormal(mean=824.0, sigma=0.65)
 

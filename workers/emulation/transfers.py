@@ -54,7 +54,7 @@ class _Link:
 class ModelledTransfers(OffloadingWorker):
     """`OffloadingWorker` of one emulated instance; what it needs of time it reads from ``now``.
 
-    Whoever starts a step must start it no earlier than `waited_until_s`.
+    The caller must start no step before `waited_until_s`.
     """
 
     def __init__(self, *, block_bytes: int, bytes_per_s: float, now: Callable[[], float]) -> None:
@@ -82,7 +82,7 @@ class ModelledTransfers(OffloadingWorker):
         return self._load.blocks
 
     def next_due_s(self) -> float | None:
-        """When the next transfer ends, for whoever has no step to wait for; None if none runs."""
+        """When the next transfer ends, for callers without a step in flight; None if none runs."""
         heads = [link.pending[0].due_s for link in (self._store, self._load) if link.pending]
         return min(heads, default=None)
 

@@ -1,8 +1,8 @@
-"""The engine in processes of its own: vLLM's `AsyncLLM`, as GPUs need it.
+"""The engine in separate processes: vLLM's `AsyncLLM`, as GPUs need it.
 
-Commands go to the engine in order through one task. Outputs come back in step batches: vLLM calls
-a stat logger once after it has distributed the outputs of a step, and that call collects them from
-all requests. The phase figures travel in the statistics of the same step.
+One task sends commands to the engine, in order. Outputs come back one step at a time: vLLM calls a
+stat logger once after it has distributed the outputs of a step, and that call collects them from
+all requests. Statistics by phase travel in vLLM's statistics of the same step.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class _StepListener(StatLoggerBase):
         try:
             self._on_step(scheduler_stats)
         except Exception as error:  # noqa: BLE001 (vLLM would end its output handler)
-            # A worker whose steps are never told of is found to hang, and is restarted.
-            _log.error("step_not_told", kind=type(error).__name__, reason=str(error))
+            # The gateway restarts a worker that reports no steps.
+            _log.error("step_not_delivered", kind=type(error).__name__, reason=str(error))
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say: the worker logs that it has started."""
+        """Log nothing: the worker logs its own start."""
 
 
 class AsyncEngine:
@@ -160,7 +160,7 @@ class AsyncEngine:
         self._command(request_id, lambda: self._abort(request_id))
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
-        """Tell the scheduler how the reader reads now."""
+        """Tell the scheduler the reader's new pace."""
         values = msgspec.structs.asdict(pace)
 
         async def call() -> None:
@@ -197,7 +197,7 @@ class AsyncEngine:
         return await until_known(lambda: core.call_utility_async(meet_peer.__name__, values))
 
     def pause(self) -> None:
-        """Make no further step until `resume`."""
+        """Pause: no step begins until `resume`."""
         self._commands.put_nowait(lambda: self._set_paused(True))
 
     def resume(self) -> None:
@@ -214,7 +214,7 @@ class AsyncEngine:
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
     async def close(self) -> None:
-        """Stop, and free everything; processes that hang are killed with this one."""
+        """Stop and free everything; processes that hang end with this one."""
         self._events = None
         if self._obeying is not None:
             self._obeying.cancel()
@@ -307,7 +307,7 @@ class AsyncEngine:
         self._stats = StepStats.of(phases, self._steps)
         outputs = self._collect()
         self._busy_since = now if self._live and not self._paused else None
-        # Steps that only wait until tickets are used are nobody's business; the heartbeat tells.
+        # A step that only waits for tickets to be used is not sent; the heartbeat has its state.
         if self._events is not None and (outputs or self._live):
             self._events.step_finished(EngineStep(tuple(outputs), self._stats))
 

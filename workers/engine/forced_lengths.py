@@ -3,12 +3,12 @@
 Decides which token may come next for requests that ask for it under `REQUEST_KEY` in
 ``SamplingParams.extra_args``; all counts are from the first token the engine generates:
 
-    forced_reasoning, forced_answer   exactly so many tokens of each phase
-    thinking_budget                   the end-of-thinking token comes at this index at the latest
+    forced_reasoning, forced_answer   exact number of tokens of each phase
+    thinking_budget                   last index at which the end-of-thinking token comes
 
-State is computed from the live list of output tokens, so preemption and resumption do not
-disturb it. This is the interface of vLLM's V1 model runner; its V2 runner (GPUs only) has another
-one, and the worker starts the engine with V1.
+State is computed from the live list of output tokens, so preemption does not disturb it. This is
+the interface of vLLM's V1 model runner. Its V2 runner (GPUs only) has another one, so the worker
+starts the engine with V1.
 
 Pass it to vLLM as ``logits_processors=["workers.engine.forced_lengths:LengthsProcessor"]``.
 """

@@ -1,10 +1,12 @@
-"""The engine in this process: vLLM's `LLMEngine`, stepped by one thread of its own.
+"""The engine in this process: vLLM's `LLMEngine`, stepped by a thread.
 
-The right shape for one engine per core on a CPU: one process, no copies between processes. The
-thread owns the engine; the event loop sends it commands, which it carries out between steps, and
-gets events back through `call_soon_threadsafe`, in order. With nothing to do the thread waits for
-a command. If a step raises, the engine has failed: it says so once and ends. If a command raises,
-its request or its caller is told (see `workers.engine.interface`), and the thread goes on.
+It suits one engine per core on a CPU: one process, and no copies between processes. The thread owns
+the engine. The event loop sends it commands, which the thread carries out between steps. Events go
+back through `call_soon_threadsafe`, in order. With nothing to do the thread waits for a command.
+
+If a step raises, the engine has failed: the thread reports that once and ends. If a command raises,
+only its request or its caller gets the error (see `workers.engine.interface`), and the thread goes
+on.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ T = TypeVar("T")
 
 
 def _resolve(future: asyncio.Future[T], value: T | None, error: Exception | None) -> None:
-    if future.done():  # who waited for it may be gone
+    if future.done():  # its waiter may have been cancelled
         return
     if error is not None:
         future.set_exception(error)
@@ -138,7 +140,7 @@ class InProcessEngine:
         self._command(request_id, lambda: self._abort(request_id))
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
-        """Tell the scheduler how the reader reads now."""
+        """Tell the scheduler the reader's new pace."""
 
         def call() -> None:
             try:
@@ -153,7 +155,7 @@ class InProcessEngine:
         self._command(request_id, lambda: self._scheduler.hand_over(request_id))
 
     def _command(self, request_id: str, work: Callable[[], None]) -> None:
-        """Do something for one request on the engine's thread; the request ends if it raises."""
+        """Run ``work`` for one request on the engine's thread; the request ends if it raises."""
 
         def call() -> None:
             try:
@@ -169,7 +171,7 @@ class InProcessEngine:
         return await until_known(lambda: self._call(lambda: meet_peer(self._core, values)))
 
     async def _call(self, work: Callable[[], T]) -> T:
-        """Do something on the engine's thread; raises what it raises.
+        """Run ``work`` on the engine's thread; raises what ``work`` raises.
 
         :raises EngineGone: if the thread has ended, or ends meanwhile.
         """
@@ -231,8 +233,8 @@ class InProcessEngine:
                 if self._may_step():
                     self._step()
             self._llm.engine_core.shutdown()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must be told)
-            # The process ends when it hears this: nothing is known about the engine any more.
+        except Exception as error:  # noqa: BLE001 (any error ends the engine and must be reported)
+            # The process ends on this event: the state of the engine is unknown.
             self._busy_since = None
             self._tell(self._events.engine_failed, f"{type(error).__name__}: {error}")
         finally:
@@ -246,12 +248,12 @@ class InProcessEngine:
         return self._scheduler.connector is not None and self._scheduler.has_requests()
 
     def _obey(self) -> None:
-        """Carry out what was asked; wait for it if there is nothing else to do."""
+        """Carry out commands; wait for one if there is nothing else to do."""
         if not self._may_step():
             self._busy_since = None
             self._commands.get()()
         elif self._scheduler.connector is not None and self._scheduler.idle:
-            # It waits for KV of others, or for others to take its own: no use in running hot.
+            # The engine only waits for KV transfers: sleep instead of spinning.
             with contextlib.suppress(queue.Empty):
                 self._commands.get(timeout=_IDLE_S)()
         while not self._commands.empty():

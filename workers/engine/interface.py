@@ -4,13 +4,13 @@ Two adapters implement `Engine`: `workers.engine.in_process` and `workers.engine
 above this module knows which one runs. All methods are called on the event loop, and all
 `EngineEvents` arrive there, in the order in which things happened in the engine.
 
-An engine has failed when its *step* raises. What raises while it carries out a command is the fault
-of one request or one caller, and only that one is told:
+An engine has failed when its *step* raises. A command that raises is the fault of one request or
+one caller, and only that one gets the error:
 
     submit       `EngineEvents.request_rejected` with code "internal_error"
     cancel, hand_over
                  the request ends with finish "error"
-    set_pace     a line in the log: the request goes on as before
+    set_pace     the error is logged; the request keeps its pace
     meet_peer    raises
 """
 
@@ -23,8 +23,8 @@ from typing import Protocol
 from workers.messages import Endpoint, FinishReason, Pace, Sampling, StepStats, Ticket
 from workers.policy.phase import Phase
 
-MEETING_S = 15.0  # for two engines to connect; the slower ones are asked again later
-CLOSE_S = 1.5  # for an engine to end its step; one that hangs is left to the end of the process
+MEETING_S = 15.0  # for two engines to connect; the gateway repeats the request later
+CLOSE_S = 1.5  # for an engine to end its step; one that hangs ends with the process
 
 
 class EngineGone(Exception):
@@ -53,8 +53,8 @@ class EngineRequest:
     phase: Phase  # of the first token to generate
     pace: Pace
     thinking_budget: int | None = None  # most reasoning tokens, boundary included; at least 1
-    forced_reasoning: int | None = None  # exactly so many reasoning tokens, boundary included
-    forced_answer: int | None = None  # exactly so many answering tokens
+    forced_reasoning: int | None = None  # exact number of reasoning tokens, boundary included
+    forced_answer: int | None = None  # exact number of answering tokens
     user: str | None = None  # as in `workers.messages.Submit`
     known_tokens: int = 0  # at the end of the prompt: output that exists already
     ticket: Ticket | None = None  # for KV of the prompt, known output included
@@ -83,7 +83,7 @@ class EngineStep:
 
 
 class EngineEvents(Protocol):
-    """Who listens to an engine. Called on the event loop; must not block or raise."""
+    """The listener of an engine. Called on the event loop; must not block or raise."""
 
     def request_accepted(self, request_id: str) -> None:
         """The request is in the engine's queue; its outputs follow."""
@@ -123,7 +123,7 @@ class Engine(Protocol):
         """End a request and free its KV memory at once; unknown ones are ignored."""
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
-        """Tell the scheduler how the reader reads now."""
+        """Tell the scheduler the reader's new pace."""
 
     def hand_over(self, request_id: str) -> None:
         """End a request, to go on elsewhere, with finish "handed_over"; unknown ones are ignored.
@@ -140,7 +140,7 @@ class Engine(Protocol):
         """
 
     def pause(self) -> None:
-        """Make no further step until `resume`: the link does not keep up."""
+        """Begin no step until `resume`, because the link does not keep up."""
 
     def resume(self) -> None:
         """Undo `pause`."""

@@ -60,22 +60,22 @@ def sampling_params(request: EngineRequest, defaults: Mapping[str, Any]) -> Samp
 
 
 def extra_args(request: EngineRequest) -> dict[str, Any]:
-    """What the scheduler and the logits processor, or the emulator, are told about a request."""
-    told: dict[str, Any] = {
+    """Facts about a request for the scheduler, the logits processor and the emulator."""
+    facts: dict[str, Any] = {
         "request_id": request.request_id,
         "phase": request.phase.value,
         "pace": msgspec.structs.asdict(request.pace),
     }
     if request.known_tokens:
-        told["known_tokens"] = request.known_tokens
+        facts["known_tokens"] = request.known_tokens
     if request.user is not None:
-        told["user"] = request.user
+        facts["user"] = request.user
     if request.forced_answer is not None:
-        told["forced_reasoning"] = request.forced_reasoning or 0
-        told["forced_answer"] = request.forced_answer
+        facts["forced_reasoning"] = request.forced_reasoning or 0
+        facts["forced_answer"] = request.forced_answer
     elif request.thinking_budget is not None:
-        told["thinking_budget"] = request.thinking_budget
-    return told
+        facts["thinking_budget"] = request.thinking_budget
+    return facts
 
 
 def _extra_args(request: EngineRequest) -> dict[str, Any]:

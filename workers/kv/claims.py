@@ -1,8 +1,8 @@
-"""How an engine asks another one whether it may read KV there: both ends of the side channel.
+"""Claims of tickets over the side channel between engines: the client and the server.
 
-The channel is vLLM's own for NIXL handshakes, a ZMQ socket, on any free port, with one more kind of
-message: a claim, answered with the seconds for which the memory stays as it is (see
-`workers.kv.tickets`). Knows no request and no block.
+The channel is the ZMQ socket of vLLM's NIXL handshakes, on any free port. This module adds one kind
+of message: a claim, answered with the seconds for which the memory stays as it is (see
+`workers.kv.tickets`). Must not know requests or blocks.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _log = structlog.get_logger()
 
 _CLAIM = b"claim"
 _POLL_MS = 500  # how often the answering end looks whether it must stop
-# Who does not answer within this time is taken for dead, and not asked again for a while: requests
-# wait for their claims one after the other.
+# An engine that does not answer within this time counts as dead, and gets no claim for a while:
+# claims wait for each other.
 _ANSWER_S = 1.0
 _PAUSE_S = 5.0
-_MOST_FRAME = 2**20  # bytes; a longer one ends the connection of who sent it
+_MOST_FRAME = 2**20  # bytes; a longer frame ends its sender's connection
 _MOST_REASON = 200  # characters in the log
 
 
@@ -36,7 +36,7 @@ _seconds: msgspec.msgpack.Decoder[float | None] = msgspec.msgpack.Decoder(float 
 
 
 class ClaimDesk:
-    """The end that answers, for all engines that ask."""
+    """Answers the claims of other engines."""
 
     def __init__(self, host: str, book: TicketBook) -> None:
         """Bind to a free port of this address; :raises zmq.ZMQError: if there is none."""

@@ -1,18 +1,18 @@
 """KV that follows its request to another engine: vLLM's NIXL connector, made safe in mid-decode.
 
-The engine that a request leaves (`workers.scheduler.hand_over`) keeps its KV blocks and gives a
-ticket; the engine it goes to reads them out of that memory. vLLM's connector is made for requests
-that leave after their prompt. Added here, or replaced:
+The source (`workers.scheduler.hand_over`) keeps the KV blocks of a request that leaves, and gives a
+ticket. The target reads the blocks out of that memory. vLLM's connector is made for requests that
+leave after their prompt. This module adds or replaces:
 
-    MigrationScheduler  gives tickets only to requests that leave; claims no KV that is not there:
-                        the last sampled token has none; knows a ticket of its own engine
-    MigrationWorker     reads nothing before the other engine has granted the claim, and throws away
-                        what arrives after the memory was no longer held (see `workers.kv.tickets`)
-    MigrationConnector  the two, under the name by which vLLM loads them
+    MigrationScheduler  Gives tickets only to requests that leave. Claims no KV for the last sampled
+                        token, which has none yet. Recognizes a ticket of its own engine.
+    MigrationWorker     Reads nothing before the source has granted the claim. Throws away KV that
+                        arrives when the memory is no longer held (see `workers.kv.tickets`).
+    MigrationConnector  Both of them, under the name by which vLLM loads them.
 
-Whatever goes wrong, the request computes its KV anew: `kv_load_failure_policy` is "recompute".
+When anything goes wrong, the request computes its KV: `kv_load_failure_policy` is "recompute".
 
-Must not know why a request leaves, nor where it goes.
+Must not know why a request leaves or where it goes.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ def available() -> bool:
 
 
 def kv_transfer_config(host: str, held_s: float) -> KVTransferConfig:
-    """KV of this engine can move to others, and theirs to it.
+    """Settings with which KV can move between this engine and others.
 
     :param host: address of this machine under which the other engines reach it.
-    :param held_s: how long the KV of a request that left waits for its reader.
+    :param held_s: seconds for which the KV of a request that left is held.
     """
     return KVTransferConfig(
         kv_connector=MigrationConnector.__name__,
         kv_connector_module_path=__name__,
         kv_role="kv_both",
-        engine_id=str(uuid.uuid4()),  # a ticket of the process before this one must not fit
+        engine_id=str(uuid.uuid4()),  # so that tickets of an earlier process do not fit
         kv_buffer_device="cpu" if current_platform.is_cpu() else "cuda",
         kv_load_failure_policy="recompute",
         # No threads of NIXL's own per transfer: reads are few, and CPU engines have one core.
@@ -103,7 +103,7 @@ def pull_params(ticket: Ticket) -> dict[str, Any] | None:
 
 
 def kv_tokens_of(kv_transfer_params: dict[str, Any] | None) -> int | None:
-    """What the ticket of a request was good for, if this is the output that says so."""
+    """Tokens whose KV a ticket brought; None if this output says nothing about a ticket."""
     return None if not kv_transfer_params else kv_transfer_params.get(_KV_TOKENS_KEY)
 
 

@@ -6,11 +6,12 @@ loads the blocks of a request that lost them. Added here is what it lacks:
     ResumeConnector   claims blocks only where loading them is cheaper than computing them
     HostMemorySpec    the connector's memory where "device" and host are one: the CPU platform
 
-On GPUs the memory is vLLM's own `CPUOffloadingSpec`. Use with `kv_transfer_config`. Memory that is
-full evicts what was used longest ago, and what is not found is computed again, as without it.
+On GPUs the memory is vLLM's own `CPUOffloadingSpec`. `kv_transfer_config` turns it on. When the
+memory is full, the blocks that were used longest ago are evicted. Blocks that are not found are
+computed again.
 
-The scheduler's side copies nothing and reads no clock that matters: durations come from whoever
-executes the transfers, so that a simulator can use it with transfers of its own.
+The scheduler's side copies nothing and decides by no clock: durations come from the transfers, so
+that a simulator can use it with modelled ones.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ RESUME_KEY = "resume"  # in kv_connector_extra_config: one of `workers.policy.re
 
 
 def kv_transfer_config(host_bytes: int, resume: str) -> KVTransferConfig:
-    """Offloading of all KV, that of generated tokens too, into so much host memory.
+    """Settings that offload all KV, also that of generated tokens, into host memory.
 
     :param resume: one of `workers.policy.resume_cost.RESUMES`.
     :raises ValueError: for another one.
@@ -204,12 +205,12 @@ class HostMemoryWorker(OffloadingWorker):
         return True
 
     def get_finished(self) -> list[TransferResult]:
-        """All since the last call."""
+        """All transfers that ended since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
     def wait(self, job_ids: set[int]) -> None:
-        """Nothing to wait for."""
+        """Return at once: copies are done when they are submitted."""
 
     def _finish(self, job_id: int, copied: int, began: float) -> None:
         self._finished.append(TransferResult(job_id, True, copied, time.perf_counter() - began))
@@ -217,7 +218,7 @@ class HostMemoryWorker(OffloadingWorker):
     def _groups(
         self, blocks: GPULoadStoreSpec, chunks: LoadStoreSpec
     ) -> list[tuple[list[int], NDArray[np.int32], NDArray[np.int32]]]:
-        """For each group of layers what it uses, its blocks, and as many rows of the memory.
+        """For each group of layers: the tensors it uses, its blocks, and their rows of the memory.
 
         The first block of a group may lie anywhere in its chunk: a chunk is several blocks that
         follow each other in the request, and ``block_indices`` says where in it they begin.

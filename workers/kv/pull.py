@@ -1,7 +1,7 @@
-"""The reading end of KV migration: the worker's side of the connector, beside the model.
+"""The target's end of KV migration: the part of the connector that runs beside the model.
 
-Decides when a block may be read: after the other engine has granted the claim. And whether what was
-read may be used: if it arrived while the memory was still held. What waits for another engine runs
+Decides when blocks may be read: after the source has granted the claim. Decides whether they may be
+used: if they arrived while the source still held the memory. Calls that wait for another engine run
 in the thread of vLLM's handshakes. See `workers.kv.migration`.
 """
 
@@ -39,20 +39,20 @@ _log = structlog.get_logger()
 
 
 class MigrationMetadata(NixlConnectorMetadata):
-    """What the scheduler's side tells the worker's in a step."""
+    """Messages of one step from the scheduler's side to the worker's."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.released: set[str] = set()  # tickets whose memory nobody will read
+        self.released: set[str] = set()  # tickets whose memory no engine will read
 
 
 class MigrationWorker(NixlPullConnectorWorker):
-    """The blocks that this process reads for its engine."""
+    """Reads blocks of other engines for this one."""
 
     def __init__(
         self, vllm_config: VllmConfig, engine_id: str, kv_cache_config: KVCacheConfig
     ) -> None:
-        """Connects to nobody yet."""
+        """Set up NIXL; no other engine is connected yet."""
         cores = os.sched_getaffinity(0)
         super().__init__(vllm_config, engine_id, kv_cache_config)
         # On a CPU vLLM moves this thread, which computes, to the last core: all engines to one.
@@ -85,7 +85,7 @@ class MigrationWorker(NixlPullConnectorWorker):
         if meeting is None:
             if peer.engine_id in self._remote_agents or peer.engine_id == self.engine_id:
                 return ""
-            # Greeted first because the handshake waits long where nobody is.
+            # A greeting comes first: a handshake with a host that does not answer waits long.
             greet = partial(self._claims.greet, peer.host, peer.port)
             self._meetings[peer.engine_id] = self._in_background(greet)
             return None
@@ -106,7 +106,7 @@ class MigrationWorker(NixlPullConnectorWorker):
     # ---- claims
 
     def _read_blocks_for_req(self, req_id: str, meta: ReqMeta) -> None:
-        """Claim first; what was granted comes here again, and is read."""
+        """Claim the ticket first; a granted one comes here again, and its blocks are read."""
         assert meta.remote is not None
         if req_id in self._until:
             try:
@@ -116,7 +116,7 @@ class MigrationWorker(NixlPullConnectorWorker):
                 self._handle_failed_transfer(req_id, None, self._recv_failures)
                 return
             if not meta.awaiting_kvs and meta.remote.engine_id in self._remote_agents:
-                del self._until[req_id]  # nothing was to be read: the other engine was told
+                del self._until[req_id]  # no block is missing; vLLM has notified the source
             return
         theirs, ours = meta.remote.block_ids, meta.local_block_ids
         if ours and not _fits(ours, theirs):
@@ -148,7 +148,7 @@ class MigrationWorker(NixlPullConnectorWorker):
         return self._handshake_initiation_executor.submit(work)
 
     def _get_new_notifs(self) -> set[str]:
-        """Tickets that were used; a message that is none ends nothing but itself."""
+        """Tickets that were used; a malformed message is dropped."""
         try:
             used: set[str] = super()._get_new_notifs()
         except Exception as error:  # noqa: BLE001 (from any engine; what is lost expires)
@@ -159,7 +159,7 @@ class MigrationWorker(NixlPullConnectorWorker):
     # ---- what has arrived
 
     def start_load_kv(self, metadata: NixlConnectorMetadata) -> None:
-        """Also free what is released."""
+        """Also free the memory of released tickets."""
         super().start_load_kv(metadata)
         assert isinstance(metadata, MigrationMetadata)
         for ticket in metadata.released & self._reqs_to_send.keys():
@@ -168,7 +168,7 @@ class MigrationWorker(NixlPullConnectorWorker):
             self._done_sending.add(ticket)
 
     def get_transfer_results(self) -> KVConnectorTransferResults:
-        """Also report what is released."""
+        """Also report the released tickets."""
         results = super().get_transfer_results()
         results.finished_sending |= self._done_sending
         self._done_sending = set()
@@ -177,7 +177,7 @@ class MigrationWorker(NixlPullConnectorWorker):
         return results
 
     def _pop_done_transfers(self, transfers: dict[str, list[int]]) -> tuple[set[str], set[str]]:
-        """What arrived after its memory was no longer held has failed."""
+        """Transfers that have ended; one that ended after its memory was freed has failed."""
         done, failed = super()._pop_done_transfers(transfers)
         now = time.monotonic()
         for req_id in done:

@@ -1,10 +1,11 @@
-"""Tickets for the KV of requests that left an engine: what they say, and who may use them.
+"""Tickets for the KV of requests that left an engine: their content, and which claims are granted.
 
-A ticket is good for one reader, until a deadline. Reads are one-sided: the engine that holds the KV
-does not see them, and who reads memory that is no longer held gets another request's KV without any
-error. So a reader *claims* a ticket at its engine before it reads, and is told for how long the
-memory stays as it is. It counts that time from the moment at which it asked, and throws away what
-arrives later: no clock is compared with another, and no message can be so slow that it matters.
+A ticket is good for one target engine, until a deadline. Reads are one-sided: the engine that holds
+the KV does not see them, and a read of memory that is no longer held returns another request's KV
+without an error. So the target *claims* a ticket at the source before it reads, and the answer says
+for how long the memory stays as it is. The target counts that time from the moment of its question,
+and throws away KV that arrives later. No clock is compared with another, and a slow message can
+only shorten the time that is left.
 
 Reads no clock: ``now`` is passed in.
 """
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-# Of the time for which memory is held: what the ticket says on its way, so that there is still time
-# to claim and read; and what must be left for reading when it is claimed.
+# Shares of the time for which memory is held: the validity that a ticket states, so that there is
+# still time to claim and read; and the time that must be left for reading when it is claimed.
 _VALID = 2 / 3
 _READ = 1 / 8
 
@@ -34,18 +35,18 @@ class TicketData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(data: TicketData) -> str:
-    """As it travels."""
+    """The text in which a ticket travels."""
     return msgspec.json.encode(data).decode()
 
 
 def decode(text: str) -> TicketData:
-    """:raises msgspec.MsgspecError: if it is none."""
+    """Inverse of `encode`; :raises msgspec.MsgspecError: if the text is not a ticket."""
     return msgspec.json.decode(text, type=TicketData)
 
 
 @dataclass(slots=True)
 class _Held:
-    """Memory that waits for a reader."""
+    """Memory that waits for its ticket to be used."""
 
     blocks: int
     until: float
@@ -65,7 +66,7 @@ class TicketBook:
         self._held: dict[str, _Held] = {}  # by ticket
         self._lock = threading.Lock()
         self.given = 0
-        self.expired = 0  # of them: nobody read them in time
+        self.expired = 0  # tickets that no engine used in time
 
     @property
     def blocks(self) -> int:
@@ -73,13 +74,13 @@ class TicketBook:
         return sum(held.blocks for held in self._held.copy().values())
 
     def give(self, ticket: str, blocks: int, until: float) -> None:
-        """So many blocks are held for a new ticket; not before ``until`` may they be freed."""
+        """Hold N blocks for a new ticket, at least until the moment ``until``."""
         with self._lock:
             self._held[ticket] = _Held(blocks, until)
             self.given += 1
 
     def claim(self, ticket: str, reader: str, now: float) -> float | None:
-        """Make ``reader`` the only one who may read; several ranks of it may ask.
+        """Make ``reader`` the only engine that may read; several of its ranks may ask.
 
         :return: for how many seconds from now the memory is held; None: it must not be read.
         """
@@ -91,7 +92,7 @@ class TicketBook:
             return held.until - now
 
     def close(self, ticket: str, now: float) -> None:
-        """Its memory is about to be freed; ignored for tickets that are unknown or closed."""
+        """The ticket's memory is about to be freed. Unknown and closed tickets are ignored."""
         with self._lock:
             held = self._held.pop(ticket, None)
             if held is not None and (held.reader is None or now >= held.until):

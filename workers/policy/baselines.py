@@ -1,16 +1,18 @@
 """Baselines: two published schedulers for streamed text, in the terms of this project's policies.
 
-Both know that a reader has tokens in store, neither knows phases. What is here is their rule for
-whom to serve, not their code: on the same views as all policies, with the same memory and the same
-ways to resume. A request that thinks has shown its reader nothing, so to both its first token is
-due. As in the originals nothing guards against starvation: whose reader has paused comes last.
+Both know that a reader has buffered tokens. Neither knows phases. These are their rules for which
+request to serve, not their code: the rules see the same views as all policies, and have the same
+memory and the same ways to resume. A reasoning request has shown its reader nothing, so for both
+its first token is due. As in the originals, age does not count: a request whose reader has paused
+comes last.
 
     andes      "Andes: Defining and Enhancing Quality-of-Experience in LLM-Based Text Streaming
-               Services" (arXiv 2404.16283): a knapsack. To serve a request for a while is worth the
-               QoE that it gains, and weighs its KV; greedily, most gain per block first
+               Services" (arXiv 2404.16283): a knapsack. Serving a request for a while is worth
+               the QoE that it gains, and weighs the request's KV. Greedy: most gain per block
+               first
     tokenflow  "TokenFlow: Responsive LLM Text Streaming Serving under Request Burst via Preemptive
-               Scheduling" (arXiv 2510.02758): the emptiest buffer first; who has buffered enough to
-               be moved out and back makes room
+               Scheduling" (arXiv 2510.02758): the emptiest buffer first. A request makes
+               room if its buffer lasts until it could be back
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from workers.policy.view import Decision, Memory, RequestView, slack_s
 def andes(
     settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
 ) -> Decision:
-    """Most gain per block first, and not more preemptions a request, in the mean, than allowed."""
+    """Most gain per block first; preempts up to an average number of preemptions per request."""
     worth = {
         r.request_id: _gain_s(settings, r, now) / max(1, r.blocks_held, r.blocks_needed)
         for r in requests
@@ -46,7 +48,7 @@ def andes(
 def tokenflow(
     settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
 ) -> Decision:
-    """The emptiest buffer first; only well-filled ones make room, and only for an empty one."""
+    """The emptiest buffer first; only full buffers make room, and only for an empty one."""
     buffered = {r.request_id: _buffered_s(r, now) for r in requests}
 
     def displaces(waiting: RequestView, running: RequestView) -> bool:
@@ -60,9 +62,9 @@ def tokenflow(
 
 
 def _gain_s(settings: PolicySettings, request: RequestView, now: float) -> float:
-    """Seconds within the horizon that the reader is not kept waiting, if it is served from now on.
+    """Seconds of waiting, within the horizon, that serving the request now spares its reader.
 
-    What QoE loses is area, and these seconds are its base.
+    A loss of QoE is an area; these seconds are its base.
     """
     comes_at = now if request.running else now + request.resume_s
     lacks_at = math.inf if request.dry_at is None else request.dry_at

@@ -1,10 +1,10 @@
-"""Scheduling policies inside one engine: who runs, who waits, who gives its KV memory up.
+"""Scheduling policies of one engine: which requests run, wait, or give up their KV memory.
 
-Decides from a view of all requests and of the memory, once before an engine step; knows no engine,
-no clock and no chance, so that a simulator can run the same functions. Moments are seconds on the
-caller's monotonic clock.
+Decides once before each engine step, from a view of all requests and of the memory. Must not know
+an engine, a clock or a random generator, so that a simulator can run the same functions. Moments
+are seconds on the caller's monotonic clock.
 
-    fcfs    vLLM's own order; nothing is ever preempted for a waiting request
+    fcfs    vLLM's own order; no request is preempted for a waiting one
     rr      phase-blind round-robin
     pascal  the paper's two queues (PASCAL, "Intra-instance scheduling"): reasoning before answering
             and before demoted reasoning, round-robin inside each
@@ -13,8 +13,8 @@ caller's monotonic clock.
     andes, tokenflow
             baselines: `workers.policy.baselines`
 
-A request's *turn* is its place in a round-robin queue: a ticket and a quantum of tokens. When the
-quantum is used up it draws a new ticket, behind everybody.
+In a round-robin queue a request has a position and a quantum of tokens. When it has used up the
+quantum, it gets a new position at the end of the queue, and a new quantum.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def policy_function(policy: str) -> Callable[..., Decision]:
 
 
 def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
-    """The queue a request belongs to; whoever changes queues begins a new turn."""
+    """The queue of a request; one that changes queues gets a new position and a new quantum."""
     if settings.policy == "rr":
         return HIGH_QUEUE
     if phase is Phase.ANSWERING:
@@ -86,7 +86,7 @@ def _fcfs(
 def _round_robin(
     settings: PolicySettings, requests: Sequence[RequestView], memory: Memory, now: float
 ) -> Decision:
-    """Both `rr`, where all share one queue, and `pascal`, where the high one comes first."""
+    """`rr`, where all requests share one queue, and `pascal`, where the high queue comes first."""
 
     def place(request: RequestView) -> tuple[int, int]:
         return request.queue, request.queue_position
@@ -117,13 +117,14 @@ def _slack(
     order = _fair(sorted(requests, key=lambda r: keys[r.request_id]), ranks)
 
     def displaces(waiting: RequestView, running: RequestView) -> bool:
-        mine, its = ranks[waiting.request_id], ranks[running.request_id]
+        rank, level = ranks[waiting.request_id]
+        running_rank, running_level = ranks[running.request_id]
         if running.preemptions >= settings.max_preemptions:
             return False
-        if mine[0] != its[0]:
-            return mine[0] < its[0]
-        # Who was admitted may use a quantum up before one of its own kind takes the place.
-        return mine[1] < its[1] and running.run_tokens >= settings.quantum_tokens
+        if rank != running_rank:
+            return rank < running_rank
+        # An admitted request may use up a quantum before another of its rank takes its place.
+        return level < running_level and running.run_tokens >= settings.quantum_tokens
 
     preempt, admit = make_room(settings, order, memory, displaces)
     hold = _hold(settings, order, memory, set(preempt), ranks, now)
@@ -158,7 +159,7 @@ def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> i
 
 
 def _level(settings: PolicySettings, request: RequestView, rank: int, now: float) -> int:
-    """Within reasoning: the quanta used up, fewest first, unless it was preempted or waits long."""
+    """Among reasoning requests: the quanta used up; 0 for one that aged or was preempted often."""
     if rank != _REASONING or request.preemptions >= settings.max_preemptions:
         return 0
     aged = not request.running and now - request.waiting_since >= settings.starvation_s
@@ -166,9 +167,9 @@ def _level(settings: PolicySettings, request: RequestView, rank: int, now: float
 
 
 def _fair(order: list[RequestView], ranks: Mapping[str, tuple[int, int]]) -> list[RequestView]:
-    """Within a class, let each user's first waiting request go before anybody's second.
+    """Within a rank, put each user's first waiting request before any user's second.
 
-    What a user has running in the class counts as going before. Running requests stay first.
+    A user's running requests of that rank count as first ones. Running requests stay in front.
     """
     if all(r.user is None for r in order):
         return order
@@ -194,10 +195,10 @@ def _hold(
     ranks: Mapping[str, tuple[int, int]],
     now: float,
 ) -> tuple[str, ...]:
-    """Where running requests want more blocks than are left, the well-fed wait for a step.
+    """Requests that skip a step, because the running ones need more blocks than are free.
 
-    Else their growth would cost another its memory. Never all: an engine with nothing to do would
-    spin.
+    They are those whose readers have slack above the high-water mark: if they grew, another request
+    would lose its memory. At least one request always runs, or the engine would spin.
     """
     staying = [r for r in order if r.running and r.request_id not in gone]
     freed = sum(r.blocks_held for r in order if r.request_id in gone)

@@ -1,4 +1,7 @@
-"""Whom to preempt for whom: how a policy's order becomes room in memory. Nobody goes in vain."""
+"""Chooses which running requests to preempt, so that waiting ones fit into memory.
+
+No request is preempted unless that lets another one in. Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,21 @@ Displaces = Callable[[RequestView, RequestView], bool]
 
 
 def growth(request: RequestView) -> int:
-    """Blocks that it wants beyond those that it has."""
+    """Blocks that the request's next step needs beyond those that it holds."""
     return max(0, request.blocks_needed - request.blocks_held)
 
 
 def make_room(
     settings: PolicySettings, order: Sequence[RequestView], memory: Memory, displaces: Displaces
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Whom to preempt so that waiting requests fit, and which then do. Nobody goes in vain.
+    """Choose requests to preempt so that waiting ones fit.
 
-    Running requests take their next blocks before anyone is admitted, and so will those whose KV
-    is still being loaded. The engine admits requests whose KV has been loaded before all others,
-    whatever their rank, and nobody past one that does not fit: such a one gives its memory up when
-    a better one waits behind it.
+    Running requests take their next blocks before any request is admitted. So do requests whose KV
+    is still being loaded. The engine admits requests with loaded KV before all others, whatever
+    their rank, and stops at the first that does not fit. Such a request therefore gives up its
+    memory when a better one waits behind it.
+
+    :return: the requests to preempt, and the requests that then fit.
     """
     waiting = [r for r in order if not r.running and r.ready]
     room = _Room(settings, order, memory, displaces)
@@ -33,13 +38,13 @@ def make_room(
         if request.blocks_held:
             continue
         if not all(displaces(request, r) for r in stuck) or not room.admit(request, stuck):
-            break  # the engine, too, stops at the first that does not fit
+            break  # as the engine does, at the first that does not fit
         stuck = []
     return tuple(room.preempted), tuple(room.admitted)
 
 
 class _Room:
-    """What is left to give out in this step, and who got it."""
+    """What one step has left to give out, and the requests that got or lost memory."""
 
     def __init__(
         self,
@@ -60,7 +65,11 @@ class _Room:
         self._tokens = memory.step_tokens - sum(r.tokens_needed for r in self._running)
 
     def admit(self, request: RequestView, stuck: Sequence[RequestView]) -> bool:
-        """Make it fit, if need be by preempting; all of ``stuck`` give up what they hold."""
+        """Make the request fit, if necessary by preempting others.
+
+        :param stuck: requests with loaded KV that give it up.
+        :return: whether it fits; if not, nothing changes.
+        """
         if self._tokens <= 0:
             return False
         free = self._free + sum(r.blocks_held for r in stuck)
@@ -88,7 +97,7 @@ def _victims(
     slots: int,
     displaces: Displaces,
 ) -> list[RequestView] | None:
-    """The worst running requests whose going makes the waiting one fit; None: it cannot."""
+    """The worst running requests whose preemption makes the waiting one fit; None: none do."""
     chosen: list[RequestView] = []
     missing = growth(waiting) - free
     for candidate in reversed(running):
@@ -99,7 +108,7 @@ def _victims(
             missing -= candidate.blocks_held + growth(candidate)
     if missing > 0 or slots + len(chosen) < 1:
         return None
-    # A large one may have made small ones before it needless: spare the best of them.
+    # A large victim can make earlier small ones unnecessary: spare the best of those.
     for candidate in chosen[-2::-1]:
         gain = candidate.blocks_held + growth(candidate)
         if missing + gain <= 0 and slots + len(chosen) - 1 >= 1:

@@ -1,10 +1,10 @@
-"""What it takes to give a preempted request its KV back: reload it from host memory, or compute it.
+"""The cost of giving a preempted request its KV back: reload it from host memory, or compute it.
 
 Decides which of the two is cheaper on this machine. Both costs are lines over the number of tokens,
 learned from what transfers and prefill steps really took: first from those with which the engine
 is warmed up, then from all that follow.
 
-Pure: knows no engine and no clock; whoever executes transfers and steps says how long they took.
+Pure: knows no engine and no clock. The callers that run transfers and steps report their durations.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from statistics import median
 
 RESUMES = ("auto", "reload", "recompute")  # what is cheaper; or one of them whatever it costs
 
-# Samples that a line is drawn through. On a busy machine some take many times what they should;
-# of so many, a quarter may. Few enough to follow a change within seconds.
+# Samples that a line is drawn through. On a busy machine some take many times too long: up to a
+# quarter of this number may. Few enough to follow a change within seconds.
 _WINDOW = 15
-# Samples of a kind with which decisions begin: with two, one bad one would win.
+# Samples of each kind before decisions begin: of two, one bad sample would win.
 ENOUGH_SAMPLES = 3
-# Prefill tokens from which a step tells what they cost; with fewer, noise in the rest is larger.
+# Least prefill tokens of a step that counts as a sample: with fewer, noise hides their cost.
 _LEAST_PREFILL = 24
-# One in so many decisions against reloading is turned round, or a bad time would decide for ever:
-# reloads are measured only when they are made.
+# One in N decisions against reloading is reversed. Reloads are measured only when they are made, so
+# without this one bad spell would settle the matter.
 _TRY_AGAIN = 16
-_FORGET = 0.02  # of how much was found in host memory, with each request that looked
+_FORGET = 0.02  # weight of the newest request in the share that host memory gave back
 
 
 class CostLine:
@@ -46,7 +46,7 @@ class CostLine:
         return self.fixed_s + self.per_token_s * tokens
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Something of so many tokens, at least 1, took so long."""
+        """Add a sample: N tokens, at least 1, took this many seconds."""
         self.samples += 1
         self._latest.append((tokens, seconds))
         through_zero = median(s / t for t, s in self._latest)
@@ -73,12 +73,15 @@ class ResumeCosts:
     # ---- what is learned
 
     def transferred(self, tokens: int, seconds: float) -> None:
-        """KV of so many tokens was loaded."""
+        """KV of N tokens was loaded."""
         if tokens > 0:
             self.reload.observe(tokens, seconds)
 
     def stepped(self, prefill_tokens: int, seconds: float) -> None:
-        """An engine step without loads ended; what it computed beyond one token per request."""
+        """An engine step without loads ended.
+
+        :param prefill_tokens: computed beyond one token per request.
+        """
         if not prefill_tokens:
             before = self._decode_s
             self._decode_s = seconds if before is None else before + 0.1 * (seconds - before)
@@ -86,7 +89,7 @@ class ResumeCosts:
             self.recompute.observe(prefill_tokens, max(0.0, seconds - self._decode_s))
 
     def resumed(self, lost_tokens: int, recomputed_tokens: int) -> None:
-        """A preempted request runs again; so much of what it lost is computed again."""
+        """A preempted request runs again and computes part of its lost tokens again."""
         if lost_tokens > 0:
             found = 1.0 - recomputed_tokens / lost_tokens
             self._found += _FORGET * (found - self._found)
@@ -94,20 +97,20 @@ class ResumeCosts:
     # ---- what is decided
 
     def reloads(self, tokens: int) -> bool:
-        """Whether to reload so many tokens, all of which host memory holds."""
+        """Whether to reload N tokens, all of which host memory holds."""
         if self.resume != "auto":
             return self.resume == "reload"
         if min(self.reload.samples, self.recompute.samples) < ENOUGH_SAMPLES:
-            return True  # that it is worth while is why there is host memory
+            return True  # host memory is configured because reloading is expected to pay
         if self.reload.seconds(tokens) <= self.recompute.seconds(tokens):
             return True
         self._refusals += 1
         return self._refusals % _TRY_AGAIN == 0
 
     def resume_s(self, tokens: int, s_per_token: float) -> float:
-        """Expected seconds until a request of so many tokens can go on after a preemption.
+        """Expected seconds until a request of N tokens can go on after a preemption.
 
-        :param s_per_token: of recomputing, as long as nothing has been measured.
+        :param s_per_token: cost of recomputing, used until it has been measured.
         """
         recompute_s = self.recompute.seconds(tokens)
         if not self.recompute.samples:

@@ -1,4 +1,4 @@
-"""What the worker does with the gateway's messages: the life of every request in this process.
+"""Carries out the gateway's messages: the life of every request in this process.
 
     1. `submit`: the id must be new; the conversation is rendered in a thread.
     2. The request is checked against the model's context and given to the engine.
@@ -7,8 +7,8 @@
     5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, an error of its
        own, or the failure of the engine.
 
-Everything here runs on one event loop for all requests: what one of them, or one peer, makes raise
-is answered to that one, and the others go on.
+All requests share one event loop. An exception that one request or one peer causes ends only that
+one; the others go on.
 
 Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
 """
@@ -82,7 +82,7 @@ class Service:
         """Idle until `connect`.
 
         :param tasks: owns the preparation of requests.
-        :param on_failure: called once if the engine fails, after every request was told.
+        :param on_failure: called once if the engine fails, after every request has ended.
         """
         self._engine = engine
         self._renderer = renderer
@@ -104,7 +104,7 @@ class Service:
         self._wake = wake
 
     def disconnect(self) -> None:
-        """The gateway is gone: nobody waits for these requests any more."""
+        """The gateway has gone: cancel its requests."""
         self._outbox = None
         self._wake = lambda: None
         entries, self._entries = self._entries, {}

@@ -1,7 +1,7 @@
 """One request on its way through the worker: from engine outputs to `TokenRun`s.
 
-Decides where tokens stand in the request's output, which text they give, and how the request
-ended. Pure; knows neither the engine nor the link.
+Decides the positions of tokens in the request's output, their text, and how the request ended.
+Pure; knows neither the engine nor the link.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.requests.detokenize import Detokenizer
 
 @dataclass(frozen=True, slots=True)
 class StreamUpdate:
-    """What to send, and whether the engine must be told to stop."""
+    """What to send, and whether the engine must cancel the request."""
 
     run: TokenRun | None
     cancel: bool = False  # a stop string ended the request before the engine did

@@ -1,11 +1,11 @@
-"""Carries a policy's decisions out in vLLM's scheduler.
+"""Carries out a policy's decisions in vLLM's scheduler.
 
-vLLM orders its waiting queue and picks victims by ``Request.priority`` when its scheduling policy
-is PRIORITY; here the priority is the rank that the policy gave. What vLLM does not do by itself is
-added before its own `schedule`: running requests are preempted for waiting ones, and others are
-made to skip a step with their KV kept. Admission then follows in the same step.
+With its scheduling policy PRIORITY, vLLM orders its waiting queue and picks victims by
+``Request.priority``. Here the priority is the rank that the policy gave. Before vLLM's own
+`schedule`, this module adds what vLLM never does: it preempts running requests for waiting ones,
+and makes others skip a step with their KV kept. Admission then follows in the same step.
 
-Decides nothing (that is `workers.policy.decide`) and reads no clock: ``now`` is passed in.
+Makes no decisions (`workers.policy.decide` does) and reads no clock: ``now`` is passed in.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _UNRANKED = 2**62  # behind every ranked request, until the next decision
 
 @dataclass(slots=True)
 class QueueState:
-    """Where a request stands with the policy; see `workers.policy.decide.RequestView`."""
+    """A request's place in the policy's queues; see `workers.policy.view.RequestView`."""
 
     arrival: int
     user: str | None
@@ -65,10 +65,9 @@ class PhaseState:
     quiet: float = math.inf  # output tokens, unseen ones included, until the policy notes something
 
     def settle(self) -> None:
-        """Count the unseen tokens; call before the counts of tracker or queue_state are read.
+        """Count the unseen tokens; call before reading the counts of tracker or queue state.
 
-        Every token of every request comes past here, and nearly always there is nothing but a
-        number to change: so it is changed when somebody asks.
+        Most tokens change nothing but these counts, so the counts are updated only on demand.
         """
         tokens = self.unseen
         if tokens:
@@ -82,7 +81,7 @@ class PhaseState:
 
 
 class RankedQueue(PriorityRequestQueue):
-    """vLLM's priority queue, which can also be looked into and put into another order at once."""
+    """vLLM's priority queue, whose members can also be listed and put into another order."""
 
     def members(self) -> list[Request]:
         """All requests, in no order."""
@@ -101,15 +100,15 @@ class Dispatcher:
     ) -> None:
         """Take over the scheduler's queues, which are still empty.
 
-        :param states: by vLLM's request id; kept by the caller, who creates and forgets them.
+        :param states: by vLLM's request id; the caller adds and removes them.
         """
         self._scheduler = scheduler
         self._settings = settings
         self._states = states
         self._arrivals = 0
         self._positions = 0
-        self.review_at = 0.0  # before it nothing is decided
-        self._review_at_least = 0.0  # nor, whatever happens, before this
+        self.review_at = 0.0  # the next decision is made at this time or later
+        self._review_at_least = 0.0  # the earliest time of a decision, whatever happens
         self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
         self._offload = part_of(scheduler.connector, ResumeConnector)
@@ -119,7 +118,7 @@ class Dispatcher:
         groups = scheduler.kv_cache_config.kv_cache_groups
         self._block_sizes = [group.kv_cache_spec.block_size for group in groups]
         self._step_tokens = scheduler.max_num_scheduled_tokens
-        # Most blocks that one step of the running requests can ask for, less one for each.
+        # Most blocks that one step of the running requests can need, apart from one for each.
         self._step_blocks = sum(self._step_tokens // size + 1 for size in self._block_sizes)
 
     # ---- what happens to requests
@@ -142,7 +141,10 @@ class Dispatcher:
         request.priority = _UNRANKED + self._arrivals
 
     def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
-        """A request got tokens which are not quiet; with ``crossed`` it has come to its answer."""
+        """A request got tokens that the policy must note.
+
+        :param crossed: whether the end-of-thinking token is among them.
+        """
         queue_state = state.queue_state
         assert queue_state is not None
         queue_state.run_tokens += tokens
@@ -152,7 +154,7 @@ class Dispatcher:
         state.quiet = self._quiet_tokens(state, queue_state)
 
     def _quiet_tokens(self, state: PhaseState, queue_state: QueueState) -> int:
-        """After how many tokens there is something to note: the quantum, the queue, the reader."""
+        """Tokens until the policy must note something: the quantum, the queue, the reader."""
         tracker = state.tracker
         if tracker.phase is Phase.ANSWERING:
             return 1 if queue_state.clock is None else queue_state.left_tokens
@@ -166,7 +168,7 @@ class Dispatcher:
     def _note(self, state: PhaseState, queue_state: QueueState, crossed: bool, now: float) -> None:
         tracker = state.tracker
         if crossed:
-            # Until the next decision its rank is a thinker's, and its reader has no tokens yet.
+            # Its rank is still that of a reasoning request, and its reader has no tokens yet.
             self._review_soon(now)
             queue_state.boundary_at = now
             queue_state.quanta = 0
@@ -184,7 +186,7 @@ class Dispatcher:
         queue_state.left_tokens = self._settings.quantum_tokens
 
     def preempted(self, state: PhaseState, now: float) -> None:
-        """A running request gave up its memory, by whoever's decision."""
+        """A running request gave up its memory, by the policy's decision or vLLM's."""
         queue_state = state.queue_state
         assert queue_state is not None
         state.settle()
@@ -193,7 +195,7 @@ class Dispatcher:
         queue_state.view = None
 
     def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
-        """The reader reads otherwise from now on."""
+        """The reader changed pace, paused or resumed."""
         if state.queue_state is None:
             return
         state.queue_state.view = None
@@ -218,11 +220,11 @@ class Dispatcher:
             self._loading.members(),
         )
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
-        # Blocks of preempted requests that a step in flight may still write come with its end.
+        # A step in flight may still write these blocks of preempted requests; it frees them.
         free += sum(len(blocks) for _, blocks in scheduler.deferred_frees)
         groups = len(self._block_sizes)
         if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
-            return  # everybody has what it wants: no rank matters
+            return  # memory suffices for all requests: no rank matters
         if now < self.review_at or scheduler.pause_state is not PauseState.UNPAUSED:
             return
         if not loading and self._all_fit(waiting, free):
@@ -247,24 +249,27 @@ class Dispatcher:
         self._waiting.reorder(queue)  # without those just preempted
         for request_id in decision.hold:
             request = requests[request_id]
-            # `schedule` counts its step first; whoever is eligible only after it is passed over.
+            # `schedule` counts its step first, and passes over requests that are eligible later.
             request.next_decode_eligible_step = max(
                 request.next_decode_eligible_step, scheduler.current_step + 2
             )
 
     def _review_soon(self, now: float) -> None:
-        """Something has happened that the last decision did not know."""
+        """An event has made the last decision out of date: decide again soon."""
         self.review_at = min(self.review_at, max(now, self._review_at_least))
 
     def _plan_review(self, requests: int, now: float) -> None:
-        """A decision on so many is being made."""
+        """Set the time of the next decision.
+
+        :param requests: number of requests that this decision is about.
+        """
         settings = self._settings
         pause_s = max(settings.review_s, requests * settings.review_s_per_request)
         self.review_at = now + min(pause_s, settings.low_water_s / 4)
         self._review_at_least = now + requests * settings.review_least_s_per_request
 
     def after_step(self) -> None:
-        """Queue who was preempted; call after `schedule`."""
+        """Queue the preempted requests; call after `schedule`."""
         for request in self._set_aside:
             self._waiting.add_request(request)
         self._set_aside.clear()
@@ -281,25 +286,25 @@ class Dispatcher:
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
-            # Not to be resumed in this very step, if whom it made room for is not admitted after
-            # all: vLLM does not do that, and KV connectors rely on it.
+            # It must not resume in this same step, even if the request that it made room for is
+            # not admitted: vLLM never does that, and KV connectors rely on it.
             self._set_aside.append(victim)
 
     def _unload(self, request: Request, now: float) -> None:
-        """A request that has got its KV back, and not run yet, gives it up again."""
+        """A request whose KV was reloaded, and that has not run since, gives its KV up again."""
         scheduler = self._scheduler
         self._queue_state(request.request_id).preemptions += 1
         self._loading.remove_request(request)
         scheduler.deferred_waiting.discard(request)
         scheduler.finished_recving_kv_req_ids.discard(request.request_id)
         scheduler._set_kv_fetch_stage(request, None)
-        # From here it is as if it had run: vLLM preempts running requests only.
+        # vLLM preempts running requests only, so it is treated as one from here.
         request.status = RequestStatus.RUNNING
         scheduler._preempt_request(request, now)
         self._set_aside.append(request)
 
     def _all_fit(self, waiting: list[Request], free_blocks: int) -> bool:
-        """Whether the next step admits all who wait whatever their order: nothing to decide."""
+        """Whether the next step admits all waiting requests, whatever their order."""
         scheduler = self._scheduler
         memory = self._memory(free_blocks)
         if len(waiting) > memory.free_slots or scheduler._inflight_prefills:
@@ -313,7 +318,7 @@ class Dispatcher:
         scheduler = self._scheduler
         # Sessions that wait for more input keep their slot although they do not run.
         taken = len(scheduler.running) + scheduler.num_waiting_for_streaming_input
-        # Nor do those that are loading, but they will.
+        # Requests that are loading do not run yet, but they will.
         taken += sum(
             r.status is RequestStatus.WAITING_FOR_REMOTE_KVS and not self._ready(r)
             for r in self._loading.members()
@@ -326,7 +331,7 @@ class Dispatcher:
         )
 
     def _waiting_view(self, request: Request) -> RequestView:
-        """The view of a request in the waiting queue. With a backlog most are as they were."""
+        """The view of a waiting request; with a backlog most views have not changed."""
         state = self._states[request.request_id]
         state.settle()  # a step in flight may have brought it tokens after its preemption
         queue_state = self._queue_state(request.request_id)

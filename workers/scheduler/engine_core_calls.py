@@ -1,7 +1,7 @@
-"""What an adapter asks of the engine core besides requests, from the same process or another one.
+"""Calls to the engine core that do not submit or cancel requests.
 
-vLLM's engine client can call any method of `EngineCore` by name: these functions become such
-methods (`serve_utilities`), and in the same process they are called as they are.
+vLLM's engine client can call any method of `EngineCore` by name from another process.
+`serve_utilities` makes these functions such methods. In the same process they are called directly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_KV_MOVES = "the KV of this engine cannot move"
 
 
 def set_pace(engine: EngineCore, own_id: str, pace: dict[str, Any]) -> None:
-    """The reader of a request reads at another pace."""
+    """The reader of a request changed pace."""
     engine.scheduler.set_pace(own_id, Pace(**pace))
 
 
@@ -46,7 +46,7 @@ def meet_peer(engine: EngineCore, peer: dict[str, Any]) -> str | None:
 
 
 def serve_utilities() -> None:
-    """Let another process call them; runs where the engine runs, in the scheduler's constructor."""
+    """Add these functions to `EngineCore`; the scheduler's constructor does so, in its process."""
     for utility in (set_pace, hand_over, kv_endpoint, meet_peer):
         setattr(EngineCore, utility.__name__, utility)
 

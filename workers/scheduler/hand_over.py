@@ -1,10 +1,12 @@
 """Requests that leave one scheduler, to go on in another engine.
 
-Decides when a request that was told to leave ends here: when no step that has it is in flight, so
-that every token it has sampled is delivered, and its KV is complete but for the last token. With
-several steps in flight it takes part in no new one until then. It ends by an ordinary engine
-output, behind all its tokens, with a ticket for its KV if there is any: that of a request which
-waits, is loading or has not finished its prompt is not worth a read.
+Decides when a request that is to leave ends here: as soon as no step in flight contains it. By then
+every sampled token has been delivered, and its KV is complete except for the last token. Until then
+it takes part in no new step.
+
+It ends with an ordinary engine output, behind all its tokens. The output carries a ticket for its
+KV, unless the request waits, is loading or has not finished its prompt: that little KV is not worth
+a read.
 
 Must not know where requests go.
 """
@@ -51,7 +53,7 @@ class HandOver:
         self._end_ready()
 
     def before_step(self) -> None:
-        """Keep who leaves out of the next step."""
+        """Keep leaving requests out of the next step."""
         self._end_ready()
         for request_id in self._leaving:
             request = self._scheduler.requests[request_id]

@@ -14,9 +14,9 @@ It works in a stock vLLM server. The worker adds facts about a request under `RE
 ``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace,
 the user.
 
-Public methods of vLLM's scheduler are overridden, and `_preempt_request` to count. What a policy
-decides is carried out by `workers.scheduler.dispatch`; under "fcfs" there is none. vLLM does not
-call this interface public, so its version is pinned.
+The plugin overrides public methods of vLLM's scheduler, and `_preempt_request` to count
+preemptions. `workers.scheduler.dispatch` carries out the policy's decisions; "fcfs" has no
+dispatcher. `workers.vllm_members` lists everything that this relies on.
 """
 
 from __future__ import annotations
@@ -55,24 +55,24 @@ from workers.step_log import StepLog
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
-# Keys of the table that are no policy's.
+# Keys of the table that do not belong to a policy.
 _OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
 
 # A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
-# most two tokens of white space. Further back it may be the user who wrote it.
+# most two tokens of white space. A marker further back may be the user's text.
 _PROMPT_TAIL = 3
 
 
 @dataclass(slots=True)
 class _Totals:
-    """Sums over the requests of one phase, kept while they change: every step reports them."""
+    """Sums over the requests of one phase, updated with every change: each step reports them."""
 
     requests: int = 0
     running: int = 0
     kv_blocks: int = 0  # of the running ones
 
     def count(self, state: PhaseState, sign: int) -> None:
-        """Include a request (1) or leave it out (-1), as it stands."""
+        """Add a request in its present state (1), or subtract it (-1)."""
         self.requests += sign
         if state.kv_blocks:
             self.running += sign
@@ -123,7 +123,7 @@ class _PhaseMixin(Scheduler):
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._preemptions = 0
         self._recomputed_tokens = 0
-        self._counted_early = 0  # of them; a figure that has been told must not become less
+        self._counted_early = 0  # of these, counted too soon: a reported total must not decrease
         self._lost_kv: set[str] = set()  # preempted requests that have not run again
         self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
         self._step_ended = 0.0
@@ -157,7 +157,7 @@ class _PhaseMixin(Scheduler):
             raise
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """One step, after the policy has said who takes part."""
+        """One step; the policy first decides which requests take part."""
         if self._hand_over:
             self._hand_over.before_step()
         if self._dispatcher is not None:
@@ -181,7 +181,7 @@ class _PhaseMixin(Scheduler):
         return output
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
-        """Follow what requests got, and put the figures into the statistics."""
+        """Follow the outputs, and add the counts by phase to vLLM's statistics."""
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(*args, **kwargs)
         if self.migration is not None:
             for batch in outputs.values():  # before any of them leaves and is forgotten
@@ -195,9 +195,10 @@ class _PhaseMixin(Scheduler):
             self._observe(batch.outputs, now)
         for batch in outputs.values():
             if batch.scheduler_stats is not None:
-                # The one field of free integers that reaches a stat logger in another process;
-                # vLLM reads only its own names from it. Not done in make_stats, which vLLM calls
-                # before the phases are up to date.
+                # Engines in the worker's own process make no statistics; others reach a stat
+                # logger, and this field is the one that holds integers by name. vLLM reads only
+                # its own names from it. Not in `make_stats`: it is called before the phases are
+                # up to date.
                 batch.scheduler_stats.num_kv_fetch_reqs_by_stage.update(
                     to_integers(self.phase_stats())
                 )
@@ -217,7 +218,7 @@ class _PhaseMixin(Scheduler):
         state = self._phase_states[request.request_id]
         resumed = request.request_id not in self._lost_kv
         if resumed and request.num_computed_tokens < state.lost_tokens:
-            # It had not got so far again: what is still missing was counted too early.
+            # It had not come so far again: the rest was counted too early.
             self._counted_early += state.lost_tokens - request.num_computed_tokens
         state.lost_tokens = max(state.lost_tokens, request.num_computed_tokens)
         self._lost_kv.add(request.request_id)
@@ -229,7 +230,7 @@ class _PhaseMixin(Scheduler):
     # ---- what the worker calls
 
     def use_policy(self, settings: PolicySettings) -> None:
-        """Schedule by this policy from now on; :raises RuntimeError: while there are requests."""
+        """Schedule by this policy; :raises RuntimeError: while there are requests."""
         if self.requests:
             raise RuntimeError("the policy can only be exchanged while there are no requests")
         policy_function(settings.policy)  # fails here if there is none, not at the first request
@@ -257,12 +258,12 @@ class _PhaseMixin(Scheduler):
         )
 
     def hand_over(self, own_id: str) -> None:
-        """Let a request leave for another engine; unknown requests are ignored."""
+        """Let a request leave for another engine; unknown ones are ignored."""
         if own_id in self._own_ids:
             self._hand_over.begin(self._own_ids[own_id])
 
     def set_pace(self, own_id: str, pace: Pace) -> None:
-        """The reader of a request reads at another pace; unknown requests are ignored."""
+        """The reader of a request changed pace; unknown requests are ignored."""
         state = self._phase_states.get(self._own_ids.get(own_id, ""))
         if state is not None:
             state.pace = pace
@@ -336,7 +337,7 @@ class _PhaseMixin(Scheduler):
     def _forget_if_finished(self, request_id: str) -> None:
         request = self.requests.get(request_id)
         if request is not None and not request.is_finished():
-            # One turn of a streamed input: the request goes on, but for now it does not run.
+            # Part of a streamed input has ended: the request goes on later, and does not run now.
             self._stopped_running(self._phase_states[request_id])
             return
         state = self._phase_states.pop(request_id, None)
@@ -349,7 +350,7 @@ class _PhaseMixin(Scheduler):
                 self.migration.forget(request_id)
 
     def _count_recomputed(self, scheduled: Mapping[str, int]) -> None:
-        """Requests that lost their KV run again: what they have not got back, they compute."""
+        """Count the lost tokens that requests compute again when they run again."""
         for request_id in self._lost_kv & scheduled.keys():
             lost = self._phase_states[request_id].lost_tokens
             begin = self.requests[request_id].num_computed_tokens - scheduled[request_id]
@@ -362,21 +363,21 @@ class _PhaseMixin(Scheduler):
             self._lost_kv.remove(request_id)
 
     def _prefill_tokens(self, output: SchedulerOutput) -> int | None:
-        """Computed in a step beyond one token per request; None if its duration tells nothing."""
+        """Tokens of a step beyond one per request; None if it may have waited for copies."""
         for meta in parts_of_metadata(output.kv_connector_metadata):
             if isinstance(meta, OffloadingConnectorMetadata) and meta.load_jobs:
-                return None  # it may have waited for the copies
+                return None
         return output.total_num_scheduled_tokens - len(output.num_scheduled_tokens)
 
     def _learn_step(self, now: float) -> None:
-        """The oldest step is done; with several in flight it began when the one before it ended."""
+        """The oldest step has ended; of several in flight it began when the last one ended."""
         scheduled_at, prefill_tokens = self._step_times.popleft()
         if prefill_tokens is not None and self._offload is not None:
             self._offload.costs.stepped(prefill_tokens, now - max(scheduled_at, self._step_ended))
         self._step_ended = now
 
     def _count_blocks(self, request_id: str, given: Sequence[Sequence[int]]) -> None:
-        """A request runs and was given blocks: with its admission all of them, later more."""
+        """Count blocks that a running request got: all of them at its admission, later more."""
         state = self._phase_states[request_id]
         totals = self._totals(state.tracker.phase)
         kv_blocks = sum(map(len, given))
