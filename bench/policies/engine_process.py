@@ -192,7 +192,7 @@ def main() -> None:
 
 
 def _messages() -> Iterator[bytes]:
-    """Lines of standard input. When it ends, so does this process, even in the midst of a run."""
+    """Lines of standard input. When it ends, so does this process, even during a run."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:

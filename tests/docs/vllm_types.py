@@ -103,8 +103,9 @@ class Scope:
                         self._set(target, self.kind_of(value))
             case ast.NamedExpr(target=target, value=value):
                 self._set(target, self.kind_of(value))
-            case ast.For(target=target, iter=iterable) | ast.comprehension(
-                target=target, iter=iterable
+            case (
+                ast.For(target=target, iter=iterable)
+                | ast.comprehension(target=target, iter=iterable)
             ):
                 self._set(target, self._element(self.kind_of(iterable)))
             case ast.Call(func=ast.Name(id="isinstance"), args=[value, cls]):
@@ -137,8 +138,11 @@ class Scope:
             case ast.BinOp(left=left, right=right):
                 return self.annotated(left) or self.annotated(right)
             case ast.Subscript(value=ast.Name(id=name), slice=inner) if name in _CONTAINERS:
-                element = self.annotated(inner.elts[-1 if name in ("dict", "Mapping") else 0]
-                                         if isinstance(inner, ast.Tuple) else inner)
+                element = self.annotated(
+                    inner.elts[-1 if name in ("dict", "Mapping") else 0]
+                    if isinstance(inner, ast.Tuple)
+                    else inner
+                )
                 return element and Kind(element.value, element.owner, _container(name))
         return None
 

@@ -68,9 +68,7 @@ def private_of_others() -> dict[str, frozenset[str]]:
 @cache
 def files() -> tuple[str, ...]:
     """The sources that are read."""
-    return tuple(
-        name for name in tracked() if name.endswith(".py") and name.startswith(FOLDERS)
-    )
+    return tuple(name for name in tracked() if name.endswith(".py") and name.startswith(FOLDERS))
 
 
 class _Reader:
@@ -253,7 +251,9 @@ def _of_vllm(module: str) -> bool:
 
 
 def _is_super(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    )
 
 
 def _private(name: str) -> bool:
