@@ -1,7 +1,7 @@
-"""Admission: how many responses may be unfinished at once, in engines and in all.
+"""Admission: how many responses may be unfinished at once, in engines and in total.
 
-Pure bookkeeping; `gateway.service` says what becomes of each response. A response that is generated
-needs no engine any more, only a place in the gateway: it is counted apart from those in engines.
+Pure bookkeeping; `gateway.service` reports what happens to each response. A response whose tokens
+are all generated needs no engine, only memory in the gateway, so it has a limit of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Admitted:
 
 
 class Admission:
-    """Counts the unfinished responses."""
+    """Counts the unfinished responses, and refuses those above the limits."""
 
     def __init__(self, limits: LimitsConfig) -> None:
         self.in_engines = 0
@@ -30,10 +30,11 @@ class Admission:
         self._of_user: Counter[str] = Counter()
 
     def admit(self, response_id: str, user: str) -> None:
-        """Count a new response in. It is for an engine.
+        """Count a new response, which needs an engine.
 
-        :param user: whom `LimitsConfig.max_requests_per_user` counts; empty: nobody.
-        :raises Overloaded: it would be one too many.
+        :param user: the user that `LimitsConfig.max_requests_per_user` applies to; empty if the
+            request is anonymous, then that limit does not apply.
+        :raises Overloaded: a limit is reached.
         """
         limits = self._limits
         if self.in_engines >= limits.max_requests:
@@ -56,9 +57,9 @@ class Admission:
         self._of_user[user] += 1
 
     def update(self, response_id: str, *, in_engine: bool, followed: bool) -> None:
-        """Say whether a response is in an engine, and whether any client reads it.
+        """Record whether a response is in an engine, and whether any client reads it.
 
-        A generated response that nobody reads does not count against its user.
+        A generated response without a client does not count against its user.
         """
         admitted = self._admitted.get(response_id)
         if admitted is None:
@@ -85,5 +86,5 @@ class Admission:
 
 
 def user_of(owner: str, user: str | None) -> str:
-    """The user that limits and fairness count; empty for a request without a key and a ``user``."""
+    """The key under which limits and fairness count a request; empty if it is anonymous."""
     return f"{owner}/{user or ''}" if owner or user else ""

@@ -1,7 +1,8 @@
 """The gateway process: routes, error bodies, start and shutdown.
 
-Start: store, then HTTP (so that ``/health`` answers at once), then workers. Shutdown in reverse:
-refuse new requests, let the running ones end, close sockets (1001), end workers, close the store.
+It starts the store, then HTTP (so that ``/health`` answers at once), then workers. To shut down, it
+refuses new requests, lets running ones end, closes sockets (1001), ends workers and closes the
+store.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ from gateway.store import ResponseStore
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Connections that wait to be accepted. With fewer, readers who come at once to a busy gateway are
-# reset; the kernel may allow less (`net.core.somaxconn`).
+# Connections that may wait to be accepted. With a small number, a busy gateway resets clients that
+# connect at the same time. The kernel may allow less (`net.core.somaxconn`).
 _BACKLOG = 4096
-_GOODBYE_S = 2.0  # for all WebSocket clients together to answer the close frame
-_STRAGGLER_S = 30.0  # after the first worker, wait this long for the others before saying "ready"
+_GOODBYE_S = 2.0  # time for all WebSocket clients together to answer the close frame
+_STRAGGLER_S = 30.0  # how long "Ready" waits for the other workers after the first one
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -68,7 +69,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 
 
 def make_app(service: ResponseService) -> web.Application:
-    """All routes over one service."""
+    """Make the application: all routes to one service."""
     server = service.config.server
     app = web.Application(middlewares=[_errors, cors.make_middleware(server)])
     app[SERVICE] = service
@@ -77,7 +78,7 @@ def make_app(service: ResponseService) -> web.Application:
         [
             web.post("/v1/responses", create_response),
             web.get("/v1/responses", open_socket),
-            # Else it would be an id, and the answer "method not allowed".
+            # Without this, the name would be taken for an id, with "method not allowed".
             web.post("/v1/responses/input_tokens", _not_here),
             web.get("/v1/responses/{response_id}", get_response),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
@@ -106,7 +107,7 @@ def make_app(service: ResponseService) -> web.Application:
 
 
 def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) -> web.AppRunner:
-    """An HTTP server for `make_app`, to be given a site."""
+    """Make the HTTP server of `make_app`, which still needs a site."""
     config = service.config.server
 
     def on_refusal(error: ApiError, method: str, path: str | None) -> None:
@@ -120,27 +121,27 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
         watch=watch or DescriptorWatch(),
         access_log=None,
         handle_signals=False,
-        handler_cancellation=True,  # a client that leaves ends the work that is done for it
+        handler_cancellation=True,  # a client that leaves ends the work for it
         shutdown_timeout=1.0,
-        auto_decompress=False,  # it knows no bound, and would block the loop; see `encodings`
+        auto_decompress=False,  # aiohttp's has no bound and blocks the loop; see `encodings`
         max_line_size=HEADER_BYTES,
         max_field_size=HEADER_BYTES,
-        # What a handler left of a body is read this long, so that the client gets the response.
+        # How long the rest of a body is read, so that the client gets the response.
         lingering_time=min(10.0, config.body_timeout_s),
     )
 
 
 def make_site(runner: web.AppRunner, host: str, port: int) -> web.TCPSite:
-    """An address that the runner's server listens on once it is started."""
+    """Make the address that the runner's server listens on once it is started."""
     return web.TCPSite(runner, host, port, backlog=_BACKLOG)
 
 
 async def serve(config: Config, announce: Callable[[str], None]) -> None:
     """Run the gateway and its workers until SIGINT or SIGTERM.
 
-    :param announce: gets one line for people at each stage.
+    :param announce: called with one line for the terminal at each stage.
     :raises OSError: the address cannot be bound.
-    :raises gateway.store.StoreUnusable: there is no store at ``config.store_path``.
+    :raises gateway.store.StoreUnusable: ``config.store_path`` cannot be used.
     """
     stopping, forced = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, forced)
@@ -198,7 +199,7 @@ async def _until_stopped(
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
-        # What is there now stays: a full collection that walks it would make every reader wait.
+        # Objects that exist now stay: a full collection over them would delay every reader.
         gc.collect()
         gc.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
@@ -221,7 +222,7 @@ async def _first_of(
 
 
 async def _close_sockets(sockets: set[WebSocketConnection]) -> None:
-    """Say goodbye to every client; one that does not answer, or cannot be told, is left."""
+    """Close every socket; give up on clients that do not answer in time."""
     goodbyes = [asyncio.create_task(socket.close()) for socket in list(sockets)]
     if not goodbyes:
         return
@@ -309,7 +310,7 @@ async def _page(_: web.Request) -> web.FileResponse:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors in OpenAI's form."""
+    """Convert errors to responses in OpenAI's form."""
     try:
         return await handler(request)
     except ApiError as error:
@@ -328,13 +329,13 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         begun = _begun(request)
         if begun is not None:
             if request.transport is not None:
-                request.transport.abort()  # a clean end would look like a whole answer
+                request.transport.abort()  # a clean end would look like a complete response
             return begun
         return refusals.error_response(ApiError("Internal error.", code="internal_error"))
 
 
 def _begun(request: web.Request) -> web.StreamResponse | None:
-    """The event stream whose headers were sent in answer to this request."""
+    """Return the event stream whose headers were already sent for this request."""
     begun: web.StreamResponse | None = request.get(sse.BEGUN, None)
     return begun
 

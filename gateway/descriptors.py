@@ -1,9 +1,9 @@
-"""Notices when the gateway runs out of file descriptors, and says so once.
+"""Notices when the gateway runs short of file descriptors, and logs it once.
 
-Each connection holds one. Without a free one the kernel's queue of connections cannot be emptied:
-asyncio reports that to the loop's exception handler every second, uvloop resets the connections and
-reports nothing. So the watch also looks at the number of each new connection's descriptor: the
-kernel gives the lowest that is free.
+Each connection holds a descriptor. Without a free one, new connections cannot be accepted: asyncio
+reports that to the loop's exception handler every second; uvloop resets the connections without a
+report. The watch therefore also looks at the descriptor of each new connection, since the kernel
+assigns the lowest free number.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def _open_descriptors() -> int:
 
 
 class DescriptorWatch:
-    """One line each time that descriptors become scarce; the next only once many are free again.
+    """Logs one line when descriptors become scarce, and the next only after many were free again.
 
-    :param limit: how many descriptors the process may have.
-    :param count: how many it has. May raise OSError, as it needs one itself.
+    :param limit: returns how many descriptors the process may have.
+    :param count: returns how many it has. May raise OSError, as it needs a descriptor itself.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class DescriptorWatch:
         self._scarce = False
 
     def accepted(self, descriptor: int) -> None:
-        """A connection came, with this descriptor."""
+        """Look at the descriptor of a new connection."""
         limit = self._limit()
         spare = max(4, limit // 20)
         if descriptor >= limit - spare:
             self._tell(limit)
         elif self._scarce and descriptor < limit - 2 * spare:
-            # It may be a gap among many, or it came before they ran out.
+            # A low number may be a gap between many, or may have been assigned earlier.
             self._scarce = not self._below(limit - 2 * spare)
 
     def loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's exception handler (`asyncio.loop.set_exception_handler`)."""
+        """Handle an exception of the loop (`asyncio.loop.set_exception_handler`)."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in _OUT and "accept" in context["message"]:
             self._tell(self._limit())

@@ -1,7 +1,7 @@
-"""What is done with a response that meets a bug: it fails, and nothing else does.
+"""How a response ends after a bug in the gateway: it fails, and the other responses go on.
 
-Code that many requests share (links, timers, shutdown) calls what it does for one of them inside a
-guard, see `gateway.routing.router.Router.guarded` and `gateway.service`.
+Code that many requests share (links, timers, shutdown) runs its work for one request inside a
+guard. The guards are in `gateway.routing.router` and `gateway.service`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ log = structlog.get_logger()
 
 
 def broken() -> ApiError:
-    """The error that the client of such a response gets."""
+    """The error for the client of such a response."""
     return ApiError("Internal error.", code="internal_error")
 
 
 def fail_broken(session: Session) -> None:
-    """End a response after a bug, even if ending it in the usual way raises, too."""
+    """End a response after a bug, even if `Session.fail` raises too."""
     now = time.monotonic()
     try:
         session.fail(broken(), now)
     except Exception:
         log.exception("response_abandoned", request_id=session.response_id)
-    if not session.log.closed:  # it raised above, or in the middle of its end
+    if not session.log.closed:  # `fail` raised, now or earlier
         session.abandon(broken(), now)

@@ -1,11 +1,10 @@
-"""Prometheus metrics. Meanings, units and what to do about each: ``docs/metrics.md``.
+"""Prometheus metrics; ``docs/reference/metrics.md`` explains each of them.
 
-Gauges are read from the cluster at the moment of a scrape (`gateway.scrape`); counters and
-histograms grow as responses end. Each gateway has a registry of its own, so that several can live
-in one process.
+Gauges are read from the cluster at each scrape (`gateway.scrape`). Counters and histograms grow as
+responses end. Each gateway has its own registry, so that several can live in one process.
 
-Label values that are known in advance start at 0: a rate or an alert over a series that appears
-with its first event misses that event.
+Label values that are known in advance start at 0. A series that appears with its first event would
+hide that event from a rate or an alert.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from gateway.routing.cluster import Cluster
 from gateway.scrape import ClusterCollector, LauncherCollector, ProgramCollector, Restarting
 from gateway.store import ResponseStore
 
-# A second series per counter and histogram that nobody asked for.
+# Without this, every counter and histogram would have a second series.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
@@ -53,8 +52,8 @@ _STATUSES = ("completed", "incomplete", "cancelled", "failed")
 _TOKEN_KINDS = ("prompt", "reasoning", "answering")
 _TPOT_KINDS = ("raw", "paced")
 _BOUNDARY = ("stayed", "moved", "recomputed")
-# Refusals that say something of the server. Others say something of a client, and appear with the
-# first of their kind.
+# Codes of refusals whose cause is the server. Codes whose cause is a client appear with their first
+# event.
 REFUSALS = (
     "draining",
     "instance_lost",
@@ -84,7 +83,9 @@ class Metrics:
             "pascal_tokens", "Tokens of finished responses", ["kind"], registry=registry
         )
         self.underruns = Counter(
-            "pascal_pacer_underruns", "Releases a reader had to wait for", registry=registry
+            "pascal_pacer_underruns",
+            "Token releases that a reader had to wait for",
+            registry=registry,
         )
         self.slo_violations = Counter(
             "pascal_slo_violations", "Responses with QoE below the SLO", registry=registry
@@ -105,7 +106,7 @@ class Metrics:
         )
         self.in_engines = Gauge(
             "pascal_requests_in_engines",
-            "Requests that engines have or are to have",
+            "Requests that engines have or will get",
             registry=registry,
         )
         self.event_log_bytes = Gauge(
@@ -120,7 +121,7 @@ class Metrics:
         )
         self._ttft = self._histogram("pascal_ttft_seconds", "Submission to first answering token")
         self._ttfat = self._histogram(
-            "pascal_ttfat_seconds", "Phase boundary to first answer token"
+            "pascal_ttfat_seconds", "Phase boundary to first answering token"
         )
         self._e2e = self._histogram("pascal_e2e_seconds", "Submission to the end")
         self._qoe = Histogram(
@@ -144,27 +145,27 @@ class Metrics:
                 counter.labels(value)
 
     def watch_launcher(self, launcher: Restarting) -> None:
-        """Count the restarts and failures of its workers, too."""
+        """Export the restarts and failures of the launcher's workers as well."""
         self.registry.register(LauncherCollector(launcher))
 
     def response_ended(self, session: Session, slo_qoe: float) -> None:
-        """Count a finished response; what a reader felt is measured on streams only."""
+        """Count a finished response; times and QoE of a reader only if it was streamed."""
         status = "cancelled" if session.state is State.CANCELLED else session.status
         self.responses.labels(status).inc()
         self.tokens.labels("prompt").inc(session.prompt_tokens)
         self.tokens.labels("reasoning").inc(session.reasoning_tokens)
         self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
         if not session.generation.read_along:
-            return  # nobody read along: there is no pace to speak of
+            return  # sent as a whole: it has no pace
         self.underruns.inc(session.delivery.underruns)
-        figures = session.delivery.figures()
-        qoe = 0.0 if session.state is State.FAILED else figures.qoe
+        measured = session.delivery.measurements()
+        qoe = 0.0 if session.state is State.FAILED else measured.qoe
         for histogram, value in (
-            (self._ttft, figures.paced.ttft_s),
-            (self._ttfat, figures.paced.ttfat_s),
-            (self._e2e, figures.paced.e2e_s),
-            (self._tpot.labels("raw"), figures.raw.tpot_s),
-            (self._tpot.labels("paced"), figures.paced.tpot_s),
+            (self._ttft, measured.paced.ttft_s),
+            (self._ttfat, measured.paced.ttfat_s),
+            (self._e2e, measured.paced.e2e_s),
+            (self._tpot.labels("raw"), measured.raw.tpot_s),
+            (self._tpot.labels("paced"), measured.paced.tpot_s),
             (self._qoe, qoe),
         ):
             if value is not None:
@@ -173,7 +174,7 @@ class Metrics:
             self.slo_violations.inc()
 
     def render(self) -> bytes:
-        """The text exposition format."""
+        """Render all metrics in the text exposition format."""
         return generate_latest(self.registry)
 
     def _histogram(self, name: str, text: str) -> Histogram:

@@ -1,6 +1,6 @@
-"""What is read at the moment of a scrape: instances, workers, the store and this process.
+"""Metrics that are read at each scrape: instances, workers, the store and this process.
 
-Nothing here is counted by `gateway.metrics`: others keep these figures anyway.
+`gateway.metrics` does not count these: other modules keep the numbers anyway.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from gateway.store import Failure, ResponseStore
 
 # Of emulated devices only; see `DeviceStats`.
 _DEVICE_COUNTERS = {
-    "seconds": "Time since an emulated device started, to which the other figures belong",
+    "seconds": "Time since an emulated device started, in which the other counters grew",
     "steps": "Steps of an emulated device",
     "busy_seconds": "Modelled time that an emulated device computed",
-    "starved_seconds": "Time that an emulated device stood idle although it had work",
+    "starved_seconds": "Time that an emulated device was idle with work",
     "stalled_seconds": "Time that an emulated device waited for KV to be stored",
-    "late_seconds": "From the end of a step until the engine took its tokens, all steps",
+    "late_seconds": "From the end of a step until the engine took its tokens, sum of all steps",
 }
 _INSTANCE = ["instance"]
 
 
 class Restarting(Protocol):
-    """What a launcher knows of its workers; see `gateway.launchers.base`."""
+    """What a launcher reports about its workers; see `gateway.launchers.base`."""
 
     @property
     def restarts_total(self) -> int:
-        """Of worker processes, as far as it starts them or sees it."""
+        """Restarts of worker processes that it made or noticed."""
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Failures in a row of each worker; 0 for one that serves well."""
+        """Consecutive failures of each worker; 0 for one that serves well."""
 
 
 class LauncherCollector(Collector):
@@ -94,7 +94,7 @@ class ProgramCollector(Collector):
 
 
 class ClusterCollector(Collector):
-    """The instances' last statistics, and what became of requests that moved."""
+    """The last statistics of all instances, and the outcomes of migrations."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -109,7 +109,7 @@ class ClusterCollector(Collector):
             "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
         )
         lost = CounterMetricFamily(
-            "pascal_preempted_tokens", "KV tokens that came back to requests", labels=["how"]
+            "pascal_preempted_tokens", "KV tokens that preempted requests got back", labels=["how"]
         )
         lost.add_metric(["reloaded"], totals.reloaded_tokens)
         lost.add_metric(["recomputed"], totals.recomputed_tokens)
@@ -147,12 +147,12 @@ class ClusterCollector(Collector):
     def _migrations(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(
             "pascal_kv_blocks_held",
-            "KV blocks of requests that have left and were not read yet",
+            "KV blocks of requests that left and were not read yet",
             labels=_INSTANCE,
         )
         tickets = CounterMetricFamily(
             "pascal_kv_tickets",
-            "Tickets for the KV of requests that moved, by what happened to them",
+            "Tickets for the KV of requests that moved, by event",
             labels=["instance", "event"],
         )
         for instance_id, instance in sorted(self._cluster.instances.items()):
@@ -164,10 +164,10 @@ class ClusterCollector(Collector):
             tickets.add_metric([instance_id, "read"], moved.read_requests_total)
             tickets.add_metric([instance_id, "failed"], moved.failed_total)
         yield from (held, tickets)
-        router = self._cluster.router
+        routing = self._cluster.routing_totals()
         for name, text, ended, outcomes in (
-            ("pascal_migrations", "Changes of instance", router.migrations, get_args(Outcome)),
-            ("pascal_failovers", "Losses of an instance", router.failovers, ("resumed", "failed")),
+            ("pascal_migrations", "Changes of instance", routing.migrations, get_args(Outcome)),
+            ("pascal_failovers", "Losses of an instance", routing.failovers, ("resumed", "failed")),
         ):
             family = CounterMetricFamily(name, text, labels=["outcome"])
             for outcome in outcomes:
@@ -176,7 +176,7 @@ class ClusterCollector(Collector):
         yield GaugeMetricFamily(
             "pascal_migrations_in_flight",
             "Requests on their way between instances",
-            value=len(router.migrating),
+            value=routing.migrating,
         )
 
     def _devices(self) -> Iterator[Metric]:
@@ -185,15 +185,15 @@ class ClusterCollector(Collector):
             for name, text in _DEVICE_COUNTERS.items()
         ]
         for instance_id, instance in sorted(self._cluster.instances.items()):
-            if instance.stats is None or (own := instance.stats.device) is None:
+            if instance.stats is None or (device := instance.stats.device) is None:
                 continue
             values = (
-                own.passed_s,
-                own.steps,
-                own.busy_s,
-                own.starved_s,
-                own.stalled_s,
-                own.late_s,
+                device.passed_s,
+                device.steps,
+                device.busy_s,
+                device.starved_s,
+                device.stalled_s,
+                device.late_s,
             )
             for family, value in zip(families, values, strict=True):
                 family.add_metric([instance_id], value)

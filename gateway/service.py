@@ -1,14 +1,13 @@
-"""The response service: what both APIs call to start, follow, stop and find responses.
+"""The response service: both APIs call it to start, follow, stop and find responses.
 
-Keeps the sessions, wakes them when a token is due, ends their time to live, counts them and stores
-them. Everything runs on the event loop's thread. What it does for one response at the time of a
-timer, or for all of them in a row, is guarded: a bug ends that response alone.
+It keeps the sessions, wakes them when a token is due, ends their time to live, counts and stores
+them. Everything runs on the event loop's thread. Work for one response that a timer or a loop over
+all responses starts is guarded, so that a bug ends that response alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -26,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.response.event_log import EventCursor
 from gateway.response.kept import KeptResponses
 from gateway.response.session import Session
+from gateway.response.timers import Timers
 from gateway.routing.cluster import Cluster
 from gateway.routing.draining import Maintenance
 from gateway.routing.router import closing
@@ -66,13 +66,13 @@ class ResponseService:
         self.metrics.in_engines.set_function(lambda: self._admission.in_engines)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
-        self._sessions: dict[str, Session] = {}  # running ones, and finished ones within their TTL
+        self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
         self._admission = Admission(config.limits)
         self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of running ones: the next thing due
-        self._departures: dict[str, asyncio.TimerHandle] = {}  # until nobody is waited for
-        self._expiry: asyncio.TimerHandle | None = None  # of the oldest that is kept
+        self._timers = Timers()  # by running response: the next token, or the end of a pause
+        self._departures = Timers()  # by running response: the end of the wait for a client
+        self._expiry = Timers()  # of the oldest response that is kept
         self._background: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,7 +80,7 @@ class ResponseService:
     # ---- what the APIs call -------------------------------------------------------------------
 
     def check_model(self, name: str | None) -> None:
-        """Raise `NotFound` unless ``name`` is the model served here (None: whatever is)."""
+        """Raise `NotFound` unless ``name`` is the model served here, or None."""
         served = self.config.served_model_name
         if name is not None and name != served:
             raise NotFound(
@@ -98,9 +98,9 @@ class ResponseService:
         return replace(from_responses(body, history, defaults), near=near)
 
     async def start(self, generation: Generation, owner: str) -> Session:
-        """Admit, place and start a response; it is running, and logged, when this returns.
+        """Admit, place and start a response. It runs, and has events, when this returns.
 
-        :raises ApiError: refused; nothing remains of it.
+        :raises ApiError: the request is refused, and nothing of it is kept.
         """
         if self.draining:
             raise closing()
@@ -113,7 +113,7 @@ class ResponseService:
             owner=owner,
             created_at=round(time.time(), 3),
             now=time.monotonic(),
-            # Events of a response that is not streamed are read by nobody.
+            # No client reads the events of a response that is not streamed.
             log_capacity=self.config.session.log_events if generation.read_along else 0,
         )
         self._sessions[response_id] = self._running[response_id] = session
@@ -133,7 +133,7 @@ class ResponseService:
         `Generation.outlives_client`), it is cancelled after ``session.grace_s``, unless a client
         comes back.
         """
-        self._stop_departure(session)
+        self._departures.stop(session.response_id)
         try:
             with session.log.cursor(starting_after) as cursor:
                 self._count(session)
@@ -141,13 +141,16 @@ class ResponseService:
         finally:
             self._count(session)
             if not (session.finished or session.log.followed or session.generation.outlives_client):
-                self._departures[session.response_id] = self._call_at(
-                    time.monotonic() + self.config.session.grace_s, self._departed, session
+                self._departures.set(
+                    session.response_id,
+                    time.monotonic() + self.config.session.grace_s,
+                    self._departed,
+                    session,
                 )
 
     def find(self, response_id: str, owner: str) -> Session:
         """A session that is running or still kept. Raises `NotFound`."""
-        if (session := self._own(response_id, owner)) is not None:
+        if (session := self._session_of(response_id, owner)) is not None:
             return session
         if self._kept.was_dropped(response_id, owner):
             raise NotFound(
@@ -157,8 +160,8 @@ class ResponseService:
             )
         raise _no_such_response(response_id)
 
-    def _own(self, response_id: str, owner: str) -> Session | None:
-        """A session of this owner, who has not deleted it."""
+    def _session_of(self, response_id: str, owner: str) -> Session | None:
+        """A session of this owner, unless the owner has deleted it."""
         session = self._sessions.get(response_id)
         if session is None or session.owner != owner or session.forgotten:
             return None
@@ -166,7 +169,7 @@ class ResponseService:
 
     async def response_object(self, response_id: str, owner: str) -> dict[str, Any]:
         """The response object, from its session or the store. Raises `NotFound`."""
-        if (session := self._own(response_id, owner)) is not None:
+        if (session := self._session_of(response_id, owner)) is not None:
             return session.response_object()
         stored = await self.store.get(response_id, owner)
         if stored is None:
@@ -175,11 +178,11 @@ class ResponseService:
         return {**stored.response, "created_at": int(stored.created_at)}
 
     def cancel(self, session: Session) -> None:
-        """Stop a response; its log ends with the terminal event as soon as the engine confirms."""
+        """Stop a response. Its log ends with the terminal event as soon as the engine confirms."""
         self._guarded(session, partial(self._cancel, session))
 
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
-        """The reader of a running response reads at another pace, pauses, or reads on.
+        """Change the pace of a running response, pause or resume it.
 
         A pause ends by itself ``session.ttl_s`` after it began.
         """
@@ -190,7 +193,7 @@ class ResponseService:
     async def delete(self, response_id: str, owner: str) -> None:
         """Stop and forget a response. Raises `NotFound`."""
         await self.response_object(response_id, owner)
-        if (session := self._own(response_id, owner)) is not None:
+        if (session := self._session_of(response_id, owner)) is not None:
             session.forgotten = True
             if session.finished:
                 self._drop(session)
@@ -206,7 +209,7 @@ class ResponseService:
         return self.cluster.can_serve and not self.draining
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests and wait for the running ones; cut short those that take too long."""
+        """Refuse new requests, wait for the running ones, and cut short those that take longer."""
         self.draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
@@ -220,17 +223,15 @@ class ResponseService:
                 log.warning("requests_left_at_shutdown", count=len(self._running))
 
     async def close(self) -> None:
-        """Wait for what is being stored."""
+        """Wait for responses that are being stored, and drop all timers."""
         self.maintenance.close()
         if self._background:
             await asyncio.wait(self._background, timeout=_STORE_S)
-        for timer in (*self._timers.values(), *self._departures.values()):
-            timer.cancel()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timers in (self._timers, self._departures, self._expiry):
+            timers.stop_all()
 
     def fail_all(self) -> None:
-        """Nothing more will come from any instance."""
+        """End all running responses, because nothing more will come from any instance."""
         for session in list(self._running.values()):
             self._guarded(session, partial(self._end_now, session))
         self.cluster.close()
@@ -243,7 +244,7 @@ class ResponseService:
     # ---- inside -------------------------------------------------------------------------------
 
     def _guarded(self, session: Session, action: Callable[[], object]) -> None:
-        """Do something for one response. If that raises, this response alone ends."""
+        """Do something for one response. If it raises, this response alone ends."""
         try:
             action()
         except Exception:
@@ -253,7 +254,7 @@ class ResponseService:
         self._progress(session)
 
     def _progress(self, session: Session) -> None:
-        """Something happened to a session: set its timer, or take note of its end."""
+        """Something happened to a session: set its timer, or deal with its end."""
         if session.response_id not in self._running:
             return
         try:
@@ -270,33 +271,29 @@ class ResponseService:
                 self._drop(session)
 
     def _wait_for_next(self, session: Session) -> None:
-        self._stop_timer(session)
+        self._timers.stop(session.response_id)
         self._count(session)
         if session.finished:
             return
         if (due_s := session.next_release_s()) is not None:
             release = partial(self._release, session, due_s)
-            self._timers[session.response_id] = self._call_at(
-                due_s, self._guarded, session, release
-            )
+            self._timers.set(session.response_id, due_s, self._guarded, session, release)
         elif (until_s := session.pause_ends_s) is not None and session.delivery.paused:
-            # A reader who paused and never came back must not hold the response for ever.
-            read_on = partial(self.set_pace, session, None, False)
-            self._timers[session.response_id] = self._call_at(
-                until_s, self._guarded, session, read_on
-            )
+            # A reader who pauses and never comes back must not keep the response running.
+            resume = partial(self.set_pace, session, None, False)
+            self._timers.set(session.response_id, until_s, self._guarded, session, resume)
 
     def _cancel(self, session: Session) -> None:
         if session.cancel(time.monotonic()):
             self.cluster.cancel(session)
 
     def _cut_short(self, session: Session) -> None:
-        """Stop a response because the gateway ends; what is generated is still sent."""
+        """Stop a response because the gateway ends; generated tokens are still sent."""
         if session.cut_short(closing(), time.monotonic()):
             self.cluster.cancel(session)
 
     def _end_now(self, session: Session) -> None:
-        """As `_cut_short`, without waiting for an engine."""
+        """Do as `_cut_short`, without waiting for an engine."""
         self._cut_short(session)
         session.fail(closing(), time.monotonic())
 
@@ -309,17 +306,9 @@ class ResponseService:
         session.release(now)
 
     def _departed(self, session: Session) -> None:
-        """No client has come back to this response."""
-        self._departures.pop(session.response_id, None)
+        """Stop a response to which no client has come back."""
         log.info("response_left", request_id=session.response_id)
         self.cancel(session)
-
-    def _call_at(
-        self, when_s: float, callback: Callable[..., object], *args: Any
-    ) -> asyncio.TimerHandle:
-        """Never early: the loop's timers count whole milliseconds."""
-        delay_ms = math.ceil(max(0.0, when_s - time.monotonic()) * 1000)
-        return asyncio.get_running_loop().call_later(delay_ms / 1000, callback, *args)
 
     def _ended(self, session: Session) -> None:
         """Report, store and keep a response that has just ended."""
@@ -338,7 +327,7 @@ class ResponseService:
 
     def _report(self, session: Session) -> None:
         self.metrics.response_ended(session, self.config.pacing.slo_qoe)
-        figures = session.delivery.figures()
+        measured = session.delivery.measurements()
         log.info(
             "response_ended",
             request_id=session.response_id,
@@ -347,17 +336,16 @@ class ResponseService:
             reason=session.incomplete_reason,
             output_tokens=len(session.token_ids),
             reasoning_tokens=session.reasoning_tokens,
-            ttft_s=figures.paced.ttft_s,
-            qoe=figures.qoe,
+            ttft_s=measured.paced.ttft_s,
+            qoe=measured.qoe,
         )
 
     def _wait_for_expiry(self) -> None:
         due_s = self._kept.next_expiry_s
-        if self._expiry is None and due_s is not None:
-            self._expiry = self._call_at(due_s, self._expire)
+        if due_s is not None and not self._expiry.running:
+            self._expiry.set("oldest", due_s, self._expire)
 
     def _expire(self) -> None:
-        self._expiry = None
         for session in self._kept.expire(time.monotonic()):
             self._drop(session)
         self._wait_for_expiry()
@@ -369,14 +357,14 @@ class ResponseService:
                 session.owner,
                 session.created_at,
                 session.response_object(),
-                _conversation_of(session),
+                session.conversation,
             )
             await self.store.put(stored)
         except Exception:  # the client has its answer; only a later look-up will miss it
             log.exception("response_not_stored", request_id=session.response_id)
 
     def _drop(self, session: Session) -> None:
-        """Keep it no longer."""
+        """Keep a session no longer."""
         self._count_out(session)
         self._kept.discard(session.response_id)
         self._sessions.pop(session.response_id, None)
@@ -387,22 +375,13 @@ class ResponseService:
         )
 
     def _count_out(self, session: Session) -> None:
-        """It runs no longer."""
-        self._stop_timer(session)
-        self._stop_departure(session)
+        """Take a session off the running ones."""
+        self._timers.stop(session.response_id)
+        self._departures.stop(session.response_id)
         self._admission.remove(session.response_id)
         self._running.pop(session.response_id, None)
         if not self._running:
             self._idle.set()
-
-    def _stop_departure(self, session: Session) -> None:
-        if (timer := self._departures.pop(session.response_id, None)) is not None:
-            timer.cancel()
-
-    def _stop_timer(self, session: Session) -> None:
-        timer = self._timers.pop(session.response_id, None)
-        if timer is not None:
-            timer.cancel()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -412,13 +391,13 @@ class ResponseService:
     async def _conversation(
         self, response_id: str, owner: str
     ) -> tuple[tuple[ChatMessage, ...], str | None]:
-        """The turns up to a response, and the instance that served it."""
-        if (session := self._own(response_id, owner)) is not None:
+        """The messages up to and with a response, and the instance that served it."""
+        if (session := self._session_of(response_id, owner)) is not None:
             if not session.finished:
                 raise InvalidRequest(
                     f"Response '{response_id}' is not finished.", param="previous_response_id"
                 )
-            return _conversation_of(session), session.instance_id
+            return session.conversation, session.instance_id
         stored = await self.store.get(response_id, owner)
         if stored is None:
             raise NotFound(
@@ -427,14 +406,6 @@ class ResponseService:
                 param="previous_response_id",
             )
         return stored.conversation, stored.response.get("instance")
-
-
-def _conversation_of(session: Session) -> tuple[ChatMessage, ...]:
-    """The turns so far, with the answer as the reader saw it; instructions are per request."""
-    turns = session.generation.messages
-    if session.generation.instructions:
-        turns = turns[1:]
-    return (*turns, ChatMessage(role="assistant", content=session.answer_text))
 
 
 def _no_such_response(response_id: str) -> NotFound:

@@ -1,12 +1,12 @@
-"""Stored responses: a SQLite file in WAL mode, so that a conversation outlives its session.
+"""Stores responses in a SQLite file in WAL mode, so that conversations outlive their sessions.
 
-All access goes through one thread: SQLite calls block, and the event loop must not. A row holds the
-final response object and the conversation up to and including it, which is what a later request
-with ``previous_response_id`` goes on from.
+All access goes through one thread, since SQLite calls block and the event loop must not. A row
+holds the final response object and the conversation up to and including it. A later request with
+``previous_response_id`` continues from there.
 
-The file carries the version of its schema (``PRAGMA user_version``). A store fails alone: a
-response that cannot be written is logged and counted, and its client has its answer all the same; a
-look-up that fails is a `StoreError`. Log lines name the file, errors for clients do not.
+The file carries the version of its schema (``PRAGMA user_version``). A failure of the store does
+not fail a response: one that cannot be written is logged and counted, and its client still gets it.
+A look-up that fails is a `StoreError`. Log lines name the file, errors for clients do not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 Failure: TypeAlias = Literal["write", "read", "delete", "clean_up", "queue_full", "unreadable"]
 
-SCHEMA_VERSION = 1  # raised with every change of `_SCHEMA`, which then needs a migration
+SCHEMA_VERSION = 1  # increases with every change of `_SCHEMA`, which then needs a migration
 _SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS responses (
@@ -49,19 +49,19 @@ _SCHEMA = (
 )
 _COLUMNS = {"response_id", "owner", "created_at", "response", "conversation"}
 
-MAX_QUEUED_BYTES = 64 * 1024 * 1024  # of responses that wait for the store's thread
-_SLICE_ROWS = 500  # deleted in one transaction: some ten milliseconds, then others have their turn
-_SLICE_PAGES = 2000  # given back to the file system in one transaction
-_CLEAN_UP_EVERY_S = 3600.0  # at most; a short retention is kept to more closely
+MAX_QUEUED_BYTES = 64 * 1024 * 1024  # most bytes of responses that wait for the thread of the store
+_SLICE_ROWS = 500  # rows deleted in one transaction, which takes about ten milliseconds
+_SLICE_PAGES = 2000  # pages returned to the file system in one transaction
+_CLEAN_UP_EVERY_S = 3600.0  # longest pause between clean-ups; a short retention needs shorter ones
 _CLEAN_UP_LEAST_S = 5.0
-_WAL_BYTES = 16 * 1024 * 1024  # to which the write-ahead log is cut when it was larger
-_LOCKED_S = 5.0  # to wait for another process that writes to the file
-_ANSWER_S = 15.0  # for a look-up, behind what was queued before
-_CLOSE_S = 10.0  # for what was queued before; a disk that hangs must not hold up a shutdown
+_WAL_BYTES = 16 * 1024 * 1024  # size to which a larger write-ahead log is cut
+_LOCKED_S = 5.0  # how long to wait for another process that writes to the file
+_ANSWER_S = 15.0  # time for a look-up, including earlier calls in the queue
+_CLOSE_S = 10.0  # time for queued calls; a disk that hangs must not delay a shutdown
 
 
 class StoreError(Unavailable):
-    """A stored response cannot be looked up or deleted now."""
+    """A stored response cannot be looked up or deleted at the moment."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ class StoreUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """One finished response. ``conversation`` ends with its answer, without the thoughts."""
+    """A finished response. ``conversation`` ends with its answer, without the reasoning."""
 
     response_id: str
     owner: str
@@ -88,9 +88,9 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Open it with `open`, close it with `close`.
+    """The stored responses of one gateway; call `open` before use, and `close` at the end.
 
-    :param max_queued_bytes: of responses that wait to be written; beyond, the newest is dropped.
+    :param max_queued_bytes: most bytes that wait to be written; beyond, new responses are dropped.
     """
 
     def __init__(self, path: Path, *, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
@@ -101,23 +101,23 @@ class ResponseStore:
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0
         self._closing = False
-        self._compacting = False  # the thread is in a VACUUM, which may take long
+        self._compacting = False  # the thread runs a VACUUM, which may take long
 
     @property
     def size_bytes(self) -> int:
-        """What the file and its write-ahead log take on the disk."""
+        """Size of the file and its write-ahead log on disk."""
         total = 0
         for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
-            with contextlib.suppress(OSError):  # not there (yet)
+            with contextlib.suppress(OSError):  # it does not exist (yet)
                 total += path.stat().st_size
         return total
 
     async def open(self) -> None:
-        """Create the file, or take one over. Raises `StoreUnusable`."""
+        """Open the file, or create it. Raises `StoreUnusable`."""
         await self._call(self._open)
 
     async def close(self) -> None:
-        """Close the file; what was put before is in it, unless the disk takes longer than 10 s."""
+        """Close the file after all queued writes, unless these take longer than 10 s."""
         self._closing = True
         if self._compacting and self._connection is not None:
             self._connection.interrupt()
@@ -128,9 +128,9 @@ class ResponseStore:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def put(self, stored: StoredResponse) -> bool:
-        """Keep a response; one with the same id is replaced. Waits for the disk.
+        """Write a response, replacing one with the same id; return when it is on disk.
 
-        :return: whether it is kept. If not, that was logged and counted.
+        :return: whether it was written. If not, the failure was logged and counted.
         """
         row = (
             stored.response_id,
@@ -155,9 +155,9 @@ class ResponseStore:
         return True
 
     async def get(self, response_id: str, owner: str) -> StoredResponse | None:
-        """A response of this owner; one that this version cannot read counts as absent.
+        """Look up a response of this owner; one that this version cannot read counts as absent.
 
-        :raises StoreError: the file cannot be read, or not within 15 s.
+        :raises StoreError: the file cannot be read within 15 s.
         """
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -183,7 +183,7 @@ class ResponseStore:
         return None
 
     async def delete(self, response_id: str, owner: str) -> None:
-        """Forget a response of this owner, if there is one. Raises `StoreError`."""
+        """Delete a response of this owner, if there is one. Raises `StoreError`."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await self._execute(
@@ -197,11 +197,11 @@ class ResponseStore:
     # ---- keeping it small ---------------------------------------------------------------------
 
     async def keep_clean(self, retention_s: float) -> None:
-        """Clean up now and again until cancelled; a clean-up that fails is tried again.
+        """Clean up at intervals until cancelled, also after a clean-up that failed.
 
-        The pause is a quarter of the retention, from 5 s to an hour.
+        The interval is a quarter of the retention, from 5 s to an hour.
 
-        :param retention_s: age at which a response is forgotten; 0: never.
+        :param retention_s: age at which a response is deleted; 0: never.
         """
         pause_s = _clean_up_pause_s(retention_s)
         while True:
@@ -209,18 +209,18 @@ class ResponseStore:
                 await self.clean_up(time.time() - retention_s if retention_s else 0.0)
             except sqlite3.Error as error:
                 self._failed("clean_up", "store_not_cleaned", error)
-            except Exception:  # a bug; retention must not end with it
+            except Exception:  # a bug; later clean-ups must go on
                 self.failures["clean_up"] += 1
                 log.exception("store_not_cleaned", file=str(self._path))
             await asyncio.sleep(pause_s)
 
     async def clean_up(self, created_before: float) -> int:
-        """Forget what was created before this Unix time, and give the space back.
+        """Delete responses created before this Unix time, and return their space.
 
-        Works in slices, between which other calls have their turn. A file from before version 1
-        cannot give space back in slices: it is rewritten once, and other calls wait for that.
+        It works in slices, with other calls in between. A file from before version 1 cannot return
+        space in slices: it is rewritten once, and other calls wait for that.
 
-        :return: how many responses were forgotten.
+        :return: the number of deleted responses.
         :raises sqlite3.Error: the file cannot be written.
         """
         forgotten = 0
@@ -245,7 +245,7 @@ class ResponseStore:
             ).rowcount
 
     def _give_back_slice(self) -> bool:
-        """Whether there is more to give back."""
+        """Return some space; :return: whether there is more."""
         connection = self._opened()
         before = _pragma(connection, "freelist_count")
         if not before or not _pragma(connection, "auto_vacuum"):
@@ -316,7 +316,7 @@ class ResponseStore:
 
 
 def check_store(path: Path) -> None:
-    """Find out whether a gateway could use this file, without changing or creating anything.
+    """Check that a gateway could use this file, without changing or creating anything.
 
     :raises StoreUnusable: it could not.
     """
@@ -325,16 +325,16 @@ def check_store(path: Path) -> None:
             _check_folder(path)
             return
         if not path.is_file():
-            raise StoreUnusable(path, "it is no file")
+            raise StoreUnusable(path, "it is not a file")
         if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):
             raise StoreUnusable(path, "no permission to write the file and its folder")
-        # Not read-only: such a connection leaves files of the write-ahead log behind.
+        # Not read-only: a read-only connection leaves files of the write-ahead log behind.
         uri = f"{path.absolute().as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_LOCKED_S)) as connection:
             _check_schema(path, connection)
             connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
             connection.execute("ROLLBACK")
-    except (OSError, sqlite3.Error) as error:  # a folder that may not be looked into, say
+    except (OSError, sqlite3.Error) as error:  # such as a folder that cannot be read
         raise StoreUnusable(path, _reason(error)) from error
 
 
@@ -343,20 +343,23 @@ def _check_folder(path: Path) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise StoreUnusable(path, f"{folder} is no folder")
+        raise StoreUnusable(path, f"{folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StoreUnusable(path, f"no permission to write to {folder}")
 
 
 def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
-    """:return: normally for a store of this version, of one before, and for an empty file."""
+    """Accept a store of this or an earlier version, and an empty file.
+
+    :raises StoreUnusable: it is another database, or of a later version.
+    """
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
     if tables and "responses" not in tables:
         raise StoreUnusable(path, "it is a database of another program: no table 'responses'")
     version = _pragma(connection, "user_version")
     if version > SCHEMA_VERSION:
-        known = f"schema version {version}, this one knows {SCHEMA_VERSION}"
-        raise StoreUnusable(path, f"a newer pascal-serve wrote it ({known})")
+        versions = f"schema version {version}; this one knows {SCHEMA_VERSION}"
+        raise StoreUnusable(path, f"a newer pascal-serve wrote it ({versions})")
     columns = {row[1] for row in connection.execute("PRAGMA table_info(responses)")}
     if tables and columns != _COLUMNS:
         different = ", ".join(sorted(columns ^ _COLUMNS))
@@ -364,10 +367,10 @@ def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """An open store of this version. A file from before version 1 is taken over."""
+    """Open a store of this version; a file from before version 1 is upgraded."""
     connection = sqlite3.connect(path, timeout=_LOCKED_S)
     try:
-        if not _pragma(connection, "page_count"):  # a new file: only there does this take effect
+        if not _pragma(connection, "page_count"):  # a new file: in others this has no effect
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

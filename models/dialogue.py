@@ -1,7 +1,7 @@
 """Problems as training conversations in the chat format.
 
 Decides how often a conversation has a system prompt, earlier turns, no thinking, or thinking that
-is cut off. Knows nothing of tokens.
+is cut off. Does not deal with tokens.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WEIGHTS: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt that is only read and a completion that is learned."""
+    """A prompt, which is only read, and a completion, which is learned."""
 
     prompt: str
     completion: str

@@ -1,10 +1,10 @@
-"""Measures the embedded model on held-out problems, greedily, through vLLM.
+"""Measures the embedded model on held-out problems: greedy decoding through vLLM.
 
     python -m models.evaluate [--per-family N] [--dtype float32|bfloat16] [--json FILE]
 
-Prints for each family the accuracy, the share of well-formed completions (one think block, closed,
-then an answer, then the end of the turn) and the lengths of thinking and answer in tokens. The
-problems are drawn from the tenth that training never sees (see `models.problems`).
+Prints for each family the accuracy, the share of well-formed completions, and the lengths of
+thinking and answer in tokens. A well-formed completion has one closed think block, an answer and an
+end of the turn. Problems come from the tenth that training never sees (see `models.problems`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _three_digits(problem: Problem) -> bool:
 def draw(
     family: str, count: int, seed: int, keep: Callable[[Problem], bool] = lambda _: True
 ) -> list[Problem]:
-    """`count` different held-out problems of a family (fewer where there are not as many)."""
+    """`count` different held-out problems of a family, or all if there are fewer."""
     rng = random.Random(f"{seed}:{family}")
     found: dict[str, Problem] = {}
     for _ in range(200 * count):

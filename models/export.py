@@ -2,7 +2,7 @@
 
     python -m models.export --work FOLDER --out models/tiny-reasoner
 
-puts the model of a training folder in its place, without the checkpoint.
+writes the model of a training folder to its place in the project, without the checkpoint.
 """
 
 from __future__ import annotations

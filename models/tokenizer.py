@@ -1,10 +1,11 @@
-"""The tokenizer: whole words that the exercises use, and single bytes for everything else.
+"""The tokenizer: whole words for the exercises, and single bytes for all other text.
 
-A byte-level BPE without any merges. A piece of text that stands in the vocabulary as a whole is
-one token (`ignore_merges`); any other piece falls apart into its bytes. So an unknown word is read
-letter by letter, which is what counting and spelling need, and no input is impossible.
+A byte-level BPE without merges. A piece of text in the vocabulary is one token (`ignore_merges`);
+any other piece is split into bytes. So an unknown word is read letter by letter, as counting and
+spelling need, and every input can be encoded.
+
 - A digit is always one token, with the space before it if there is one.
-- A word that ends at a quotation mark is always split into letters, known or not.
+- A word that ends at a quotation mark is always split into letters, even a known one.
 
     python -m models.tokenizer --out FOLDER
 """

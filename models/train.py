@@ -1,11 +1,12 @@
-"""Trains the embedded model from nothing, on one processor core.
+"""Trains the embedded model from random weights, on one processor core.
 
     python -m models.train --work FOLDER --minutes 80
 
-Problems are drawn as they are needed and never repeat. The matrices are trained with Muon, the
-embedding and the norms with AdamW. The learning rate falls to zero over the time budget. Every few
-minutes the folder gets a checkpoint (`state.pt`) and a loadable model; the same command goes on
-from there. A finished folder is put in place with `python -m models.export`.
+Problems are drawn when needed and never repeat. Muon trains the matrices, AdamW the embedding and
+the norms. The learning rate falls to zero over the time budget.
+
+Every few minutes the folder gets a checkpoint (`state.pt`) and a loadable model; the same command
+continues from there. `python -m models.export` installs the finished model.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ DECAY_FROM = 0.35
 
 @dataclass(slots=True)
 class Progress:
-    """How far training has come; saved with each checkpoint."""
+    """The progress of training; saved with each checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -70,7 +71,7 @@ def _encode(
 
 
 def _collate(documents: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded ids, flat positions that are learned, and the token after each of them."""
+    """Padded ids, the flat positions to learn, and the token after each of them."""
     width = max(len(ids) for ids, _ in documents)
     ids = torch.zeros(len(documents), width, dtype=torch.int64)
     places: list[int] = []
@@ -134,7 +135,7 @@ def _set_rate(optimizers: list[torch.optim.Optimizer], progress: Progress, budge
 def _save(
     folder: Path, model: Reasoner, optimizers: list[torch.optim.Optimizer], progress: Progress
 ) -> None:
-    """Checkpoint and loadable model, each written beside its place and then moved there."""
+    """Write checkpoint and loadable model, each to a temporary name and then moved."""
     state = {
         "model": model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],

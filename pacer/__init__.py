@@ -1,10 +1,10 @@
-"""Delivery of answering tokens at the reader's pace, and how well that went.
+"""Delivery of answering tokens at the reader's pace, and its quality.
 
-Three parts, standard library only, no event loop, no clock of their own (``now`` is a parameter,
-in seconds of any monotonic clock):
+Standard library only, without an event loop or a clock: ``now`` is a parameter, in seconds of any
+monotonic clock. Three parts:
 
-* `pacer.clock.ReadingClock`: seconds -> reading time, which stands still while the reader pauses.
-* `pacer.buffer.TokenBuffer`: holds generated tokens and says which may be released.
+* `pacer.clock.ReadingClock` converts seconds to reading time, which stands still during a pause.
+* `pacer.buffer.TokenBuffer` holds generated tokens and returns those that are due.
 * `pacer.qoe`: the quality of experience of a delivered stream (paper, section "QoE, exactly").
 """
 

@@ -1,16 +1,16 @@
-"""The token buffer: which generated token may be shown to the reader, and when.
+"""The token buffer: when each generated token may be shown to the reader.
 
 The law of release, in reading time (`pacer.clock`), where one token is one unit:
 
     release_0 = arrival_0
     release_i = max(arrival_i, release_{i-1} + 1)
 
-These are *planned* times. A caller that comes late releases late, but the next plan does not know:
-lateness of one send never accumulates. At a constant pace this is the law of the paper's token
-pacer, ``release_i = max(arrival_i, release_{i-1} + tau)``.
+These are *planned* times. A caller that is late delays one token, but not the plan of the next, so
+lateness never accumulates. At a constant pace this is the law of the paper's token pacer:
+``release_i = max(arrival_i, release_{i-1} + tau)``.
 
-The buffer must not know who generates tokens or how they travel. The caller asks `next_release_s`
-when to come back, and calls `pop_due` then.
+The buffer must not know how tokens are generated or sent. The caller asks `next_release_s` for the
+next due time, and calls `pop_due` then.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pacer.clock import ReadingClock
 
 Item = TypeVar("Item")
 
-# Reading times are sums of floats. An event loop that wakes exactly at a planned time may find
-# itself a rounding error early; a millionth of a token is below any timer's resolution.
+# Reading times are sums of floats, so an event loop that wakes exactly at a planned time may be a
+# rounding error early. A millionth of a token is below the resolution of any timer.
 _EPSILON = 1e-6
 
 
@@ -32,8 +32,8 @@ _EPSILON = 1e-6
 class Release(Generic[Item]):
     """One token that may be sent now.
 
-    ``planned_s`` is the moment at which the law allowed it, at most ``now`` of the call that
-    returned it; the difference is the caller's own lateness.
+    ``planned_s`` is the time at which the law allowed it. It is at most ``now`` of the call that
+    returned it; the difference is the lateness of the caller.
     """
 
     item: Item
@@ -41,9 +41,9 @@ class Release(Generic[Item]):
 
 
 class TokenBuffer(Generic[Item]):
-    """Tokens generated and not yet released. FIFO; loses, doubles and reorders nothing.
+    """A FIFO of tokens that are generated and not yet released.
 
-    After `close` no more tokens may be pushed; what is buffered is still released at the pace.
+    After `close` no more tokens may be pushed; buffered tokens are still released at the pace.
     """
 
     def __init__(self, tau_s: float, now: float) -> None:
@@ -82,13 +82,13 @@ class TokenBuffer(Generic[Item]):
         self._queue.append((item, arrival))
 
     def close(self) -> None:
-        """Say that the stream is complete."""
+        """Mark the stream as complete."""
         self._closed = True
 
     def pop_due(self, now: float) -> list[Release[Item]]:
         """Remove and return every token whose planned release is not after ``now``, in order.
 
-        Nothing while the reader is paused.
+        Returns none while the reader is paused.
         """
         if self.clock.paused:
             return []
@@ -106,9 +106,9 @@ class TokenBuffer(Generic[Item]):
         return due
 
     def drain(self) -> list[Item]:
-        """Remove and return everything at once, whatever the pace (the reader gave up waiting).
+        """Remove and return all tokens at once, regardless of the pace.
 
-        The plan goes on behind what was drained: the reader has that much more to read.
+        The plan continues after the drained tokens: the reader still has to read them.
         """
         items = [item for item, _ in self._queue]
         self._queue.clear()
@@ -125,8 +125,8 @@ class TokenBuffer(Generic[Item]):
     def slack_s(self, now: float) -> float | None:
         """Seconds until the reader runs out of tokens; negative if that has happened.
 
-        This is ``first_release + generated * tau - now`` as long as the reader was never starved.
-        None before the first token, and while the reader is paused (then it never runs dry).
+        This is ``first_release + generated * tau - now`` as long as there was no underrun.
+        None before the first token, and while the reader is paused.
         """
         if self._last_planned is None or self.clock.paused:
             return None
@@ -137,11 +137,11 @@ class TokenBuffer(Generic[Item]):
         self.clock.set_tau(tau_s, now)
 
     def pause(self, now: float) -> None:
-        """The reader stops reading: nothing is released until `resume`."""
+        """Stop the reader: nothing is released until `resume`."""
         self.clock.pause(now)
 
     def resume(self, now: float) -> None:
-        """The reader reads on, at the point in reading time where it stopped."""
+        """Continue from the reading time at which the pause began."""
         self.clock.resume(now)
 
     def _planned_head(self) -> float:

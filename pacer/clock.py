@@ -1,12 +1,12 @@
 """Reading time: how many tokens a steady reader could have read so far.
 
-Decides nothing; it maps seconds to reading time and back. One unit of reading time is one token at
-the current pace ``tau_s`` (the TPOT target), so
+Maps seconds to reading time and back. One unit of reading time is one token at the current pace
+``tau_s`` (the TPOT target), so
 
     reading(now) = integral of dt / tau_s, taken only while the reader is not paused.
 
-Pace changes and pauses thereby become properties of the clock alone: the release law and the QoE
-are written once, in reading time, where the pace is 1.
+So only the clock deals with pace changes and pauses. The release law and the QoE are written in
+reading time, where the pace is 1.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 class ReadingClock:
     """Piecewise linear map between seconds and reading time.
 
-    ``now`` may never go backwards between two calls that change the clock; a smaller value is
-    read as the time of the last change.
+    ``now`` may never go backwards between two calls that change the clock; a smaller value
+    counts as the time of the last change.
     """
 
     __slots__ = ("_anchor_s", "_paused", "_reading", "_tau_s")
@@ -51,8 +51,8 @@ class ReadingClock:
     def seconds(self, reading: float) -> float | None:
         """The moment at which reading time reaches ``reading``; None while paused short of it.
 
-        Earlier paces are not kept: of a reading reached before the last change of pace or pause,
-        the moment of that change is the earliest that is returned.
+        Earlier paces are not kept. For a reading reached before the last change of pace or pause,
+        the result is the time of that change.
         """
         if reading <= self._reading:
             return self._anchor_s
@@ -61,13 +61,13 @@ class ReadingClock:
         return self._anchor_s + (reading - self._reading) * self._tau_s
 
     def set_tau(self, tau_s: float, now: float) -> None:
-        """Read at another pace from ``now`` on. Raises ValueError as the constructor does."""
+        """Change the pace from ``now`` on. Raises ValueError like the constructor."""
         tau_s = _checked_tau(tau_s)
         self._move_anchor(now)
         self._tau_s = tau_s
 
     def pause(self, now: float) -> None:
-        """Stop reading time. Pausing twice is the same as once."""
+        """Stop reading time. A second call has no effect."""
         self._move_anchor(now)
         self._paused = True
 

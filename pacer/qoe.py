@@ -1,17 +1,17 @@
 """Quality of experience of a token stream, in [0, 1].
 
-From the paper, and before it Andes (arXiv 2404.16283).
+Source: the paper, after Andes (arXiv 2404.16283).
 
-Token *i* of *n* is delivered at ``d_i``; the reader expects the first token ``F`` after an origin
-and one every ``tau`` from then on:
+Token *i* of *n* is delivered at ``d_i``. The reader expects the first token ``F`` after an origin,
+and then one every ``tau``:
 
     e_i = F + i*tau                                    expected consumption
     u_0 = max(d_0, e_0);  u_i = max(d_i, u_{i-1}+tau)  actual consumption
     E   = u_{n-1} + tau                                horizon
     QoE = 1 - sum_i(u_i - e_i) / (n*(E - F) - n*n*tau/2)
 
-The quotient is one area over another, both in tokens times seconds, so any unit of time serves:
-a stream whose pace changed or was paused is measured in reading time (`pacer.clock`) with tau 1.
+The quotient divides two areas, both in tokens times seconds, so any unit of time will do. A stream
+with a pause or a change of pace is measured in reading time (`pacer.clock`) with tau 1.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def qoe(
 
 
 class RunningQoE:
-    """The same figure, kept up to date in O(1) time and memory per token.
+    """The QoE of a stream, updated in O(1) time and memory per token.
 
-    `final` is the QoE of what was delivered, taken as complete. `at` is that of a stream still
-    running, with both integrals cut at ``now``: it also sees the token that is overdue.
+    `final` treats the delivered tokens as the whole stream. `at` is for a running stream: it cuts
+    both integrals at ``now``, so that an overdue token counts.
     """
 
     __slots__ = (

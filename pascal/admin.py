@@ -1,4 +1,4 @@
-"""The client of a running gateway's ``/admin`` API, for the commands that use it."""
+"""A client for the ``/admin`` API of a running gateway."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from typing import Any
 
 
 class AdminError(Exception):
-    """The gateway refused, or cannot be reached."""
+    """The gateway refused the request, or cannot be reached."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name instances, and the gateway that they belong to."""
-    parser.add_argument("instances", nargs="+", metavar="ID", help="such as worker-0")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8080", help="of the gateway")
-    parser.add_argument("--api-key", default=None, help="[PASCAL_API_KEY]")
+    """Add the flags that name instances and their gateway."""
+    parser.add_argument("instances", nargs="+", metavar="ID", help="instances, such as worker-0")
+    parser.add_argument(
+        "--base-url", default="http://127.0.0.1:8080", help="address of the gateway"
+    )
+    parser.add_argument("--api-key", default=None, help="key for the gateway [PASCAL_API_KEY]")
 
 
 class Gateway:
-    """A running gateway, by the flags of `add_arguments`."""
+    """The running gateway that the flags of `add_arguments` name."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._base_url = args.base_url.rstrip("/")
         self._api_key = args.api_key or os.environ.get("PASCAL_API_KEY")
 
     def call(self, method: str, name: str, action: str = "", body: Any = None) -> dict[str, Any]:
-        """:raises AdminError: with the gateway's own words, if it has any."""
+        """Send one request and return the JSON of its response.
+
+        :raises AdminError: with the message of the gateway, if it sent one.
+        """
         path = f"/admin/instances/{urllib.parse.quote(name, safe='')}"
         headers = {"Content-Type": "application/json"}
         if self._api_key:

@@ -1,4 +1,4 @@
-"""``pascal bench``: measurements of this software itself."""
+"""``pascal bench``: measurements of the scheduler and of migration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import argparse
 from pascal.commands import Command, add_commands
 
 _COMMANDS = {
-    "scheduler": Command("bench.policies.command", "policies inside an engine: worth and cost"),
+    "scheduler": Command(
+        "bench.policies.command", "compare scheduling policies: benefit and overhead"
+    ),
     "migration": Command(
-        "bench.migration.command", "moves to another engine: what they take and are worth"
+        "bench.migration.command", "measure migrations between engines: duration and benefit"
     ),
 }
 

@@ -1,4 +1,4 @@
-"""``pascal check``: find out whether `serve` could start, and print the resolved configuration."""
+"""``pascal check``: check whether `serve` could start, and print the resolved configuration."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pascal import config_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``pascal check``: those of `serve`."""
+    """Add the flags of ``pascal check``, which are those of `serve`."""
     config_flags.add_config_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the checks of `serve`, and print the configuration as TOML without secrets.
+    """Make the checks of `serve` and print the configuration as TOML, without secrets.
 
     :return: the exit status: 0, 1 if `serve` could not start here, 2 if the configuration is wrong.
     """

@@ -1,4 +1,4 @@
-"""Commands whose modules are imported when they are used."""
+"""Commands that import their modules only when they are used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: its module, which has ``add_arguments`` and ``run``, and one line of help."""
+    """A command.
+
+    Its module has ``add_arguments`` and, unless it has subcommands, ``run``. ``help`` is one line.
+    """
 
     module: str
     help: str
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of a command: gets its arguments from the command's module when it parses."""
+    """The parser of a command; it asks the command's module for arguments when it parses."""
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
         super().__init__(**options)
@@ -30,7 +33,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def complete(self) -> None:
-        """Import the command's module and add its arguments, unless that is done."""
+        """Import the command's module and add its arguments, once."""
         if self._module:
             command = import_module(self._module)
             self._module = ""
@@ -41,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
 def add_commands(
     parser: argparse.ArgumentParser, commands: Mapping[str, Command], *, metavar: str
 ) -> None:
-    """Add ``commands`` by name; one of them is then required."""
+    """Add ``commands`` by name; the command line must then name one of them."""
     which = parser.add_subparsers(required=True, metavar=metavar, parser_class=CommandParser)
     for name, command in commands.items():
         which.add_parser(name, help=command.help, module=command.module)

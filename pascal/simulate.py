@@ -1,4 +1,4 @@
-"""``pascal simulate``: a cluster that is not there, in virtual time."""
+"""``pascal simulate``: clusters in virtual time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pascal.commands import Command, add_commands
 _COMMANDS = {
     "run": Command(
         "bench.simulator.run.command",
-        "how a cluster would fare: how many GPUs, which policy, which settings",
+        "simulate a cluster: how many GPUs, which policy, which settings",
     ),
     "calibrate": Command(
-        "bench.validation.calibrate", "a device profile from the step log of a running worker"
+        "bench.validation.calibrate", "make a device profile from the step log of a worker"
     ),
     "validate": Command(
         "bench.validation.command",
-        "the same traces on engines and in virtual time: how far apart",
+        "run the same traces on engines and in virtual time, and compare",
     ),
     "paper": Command(
-        "bench.paper.command", "the paper's evaluation again, with figures and what differs"
+        "bench.paper.command", "reproduce the evaluation of the paper, and list the differences"
     ),
 }
 

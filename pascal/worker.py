@@ -1,4 +1,4 @@
-"""``pascal worker``: one worker for a gateway elsewhere (``launcher.kind = "static"``)."""
+"""``pascal worker``: one worker for a gateway on another machine (``launcher.kind = "static"``)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from gateway.launchers.worker_settings import worker_settings
 from pascal.config_flags import add_config_flags, config_of
 from workers.settings import WorkerSettings
 
-_OF_THE_GATEWAY = ("server.", "pacing.", "workers.count")  # keys that do not concern an engine
+_OF_THE_GATEWAY = ("server.", "pacing.", "workers.count")  # keys without an effect on an engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``pascal worker``: its own, and those of the configuration of an engine."""
+    """Add the flags of ``pascal worker``: its own, and those of keys that concern an engine."""
     parser.add_argument(
-        "--listen", required=True, help="tcp://host:port, of all interfaces 0.0.0.0, or unix:/path"
+        "--listen",
+        required=True,
+        help="address: tcp://host:port, with host 0.0.0.0 for all interfaces, or unix:/path",
     )
-    parser.add_argument("--id", help="its name among all workers; default: host name and port")
+    parser.add_argument(
+        "--id", help="name of the worker, unique in the cluster; default: host name and port"
+    )
     add_config_flags(parser, without=_OF_THE_GATEWAY)
 
 
@@ -49,29 +53,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def settings_of(args: argparse.Namespace, config: Config) -> WorkerSettings:
-    """What it is started with. Raises `ConfigError`."""
+    """Make the settings of the worker. Raises `ConfigError`."""
     scheme = args.listen.partition(":")[0]
     if scheme not in ("tcp", "unix") or not is_worker_address(args.listen):
         raise ConfigError(f"--listen {args.listen}: neither tcp://host:port nor unix:/path")
     token = config.launcher.token or None
     if scheme == "tcp" and token is None:
         raise ConfigError(
-            "launcher.token: needed for a worker on TCP; use --token-file, or "
+            "launcher.token: a worker on TCP needs one; use --token-file, or "
             "PASCAL_LAUNCHER_TOKEN in the environment"
         )
     instance_id = args.id or _default_id(args.listen)
     settings = worker_settings(config, instance_id, args.listen)
-    # How many others there are is the gateway's business, not in this configuration.
+    # The number of workers is in the configuration of the gateway, not in this one.
     migration = config.workers.kv_migration
     return msgspec.structs.replace(settings, token=token, kv_migration=migration)
 
 
 def become(settings: WorkerSettings) -> NoReturn:
-    """Become the worker process. Its settings go through a pipe: others can read arguments."""
+    """Become the worker process. Its settings go through a pipe, since arguments are public."""
     data = msgspec.json.encode(settings)
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "wb") as pipe:
-        pipe.write(data)  # some hundred bytes: they fit into the pipe
+        pipe.write(data)  # a few hundred bytes, which fit into the pipe
     os.dup2(read_end, 0)
     os.execv(sys.executable, [sys.executable, "-m", "workers.process", "--settings", "-"])
 

@@ -1,7 +1,7 @@
-"""A headless Chromium, driven over the Chrome DevTools Protocol with nothing but `websockets`.
+"""A headless Chromium, driven over the Chrome DevTools Protocol with `websockets` alone.
 
-For the tests of the web pages and for the screenshots in the documentation. `find` says whether
-there is a browser; `Chromium` starts one with an empty profile and opens pages in it.
+For the tests of the web pages and for the screenshots in the documentation. `find` looks for a
+browser; `Chromium` starts one with an empty profile and opens pages in it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PageError(Exception):
 
 
 class Page:
-    """One tab. Collects what its console and its security policy complained about."""
+    """One tab. Collects the errors of its console and its content security policy."""
 
     def __init__(self, socket: websockets.ClientConnection) -> None:
         self.complaints: list[str] = []
@@ -83,7 +83,7 @@ class Page:
                 self.complaints.append(f"log: {params['entry']['text']}")
 
     async def command(self, method: str, **params: Any) -> Json:
-        """One command of the protocol and its result."""
+        """Send a command of the protocol; :return: its result."""
         number = next(self._numbers)
         self._waiting[number] = asyncio.get_running_loop().create_future()
         await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
@@ -106,7 +106,7 @@ class Page:
         await asyncio.wait_for(self._loaded.wait(), START_S)
 
     async def evaluate(self, expression: str) -> Any:
-        """Value of a JavaScript expression; a promise is awaited."""
+        """Evaluate a JavaScript expression, awaiting a promise; :return: its value."""
         answer = await self.command(
             "Runtime.evaluate",
             expression=expression,
@@ -172,7 +172,7 @@ class Page:
             )
 
     async def resize(self, width: int, height: int, scale: float = 1.0) -> None:
-        """Size of the view in CSS pixels; below 500 wide it is a phone."""
+        """Set the size of the view in CSS pixels; below a width of 500 it is a phone."""
         await self.command(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -182,7 +182,7 @@ class Page:
         )
 
     async def prefer(self, scheme: str, motion: str = "no-preference") -> None:
-        """Colour scheme ("light", "dark") and motion ("reduce") that the reader prefers."""
+        """Set the preferred colour scheme ("light", "dark") and motion ("reduce")."""
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": motion},
@@ -190,7 +190,7 @@ class Page:
         await self.command("Emulation.setEmulatedMedia", features=features)
 
     async def screenshot(self) -> bytes:
-        """What the view shows, as PNG."""
+        """The view as PNG."""
         picture = await self.command("Page.captureScreenshot", format="png")
         return base64.b64decode(picture["data"])
 
@@ -206,7 +206,7 @@ class Chromium:
     async def start(path: str) -> AsyncIterator[Chromium]:
         """Start the browser at ``path`` with an empty profile, and end it again."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()  # it refuses one to root
+            sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()  # root cannot have one
             process = await asyncio.create_subprocess_exec(
                 *(path, *FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"),
                 stdout=asyncio.subprocess.DEVNULL,

@@ -1,15 +1,15 @@
 """Writes requirements/*.txt, the locks, from pyproject.toml: `make lock`.
 
 A lock pins every package by exact version for Linux, Python 3.11 to 3.13, x86_64 and aarch64. It is
-resolved for the oldest Python on x86_64 and then widened below: a resolution for all platforms at
-once takes a package's dependencies from one of its files, which drops what only another file asks
-for. It names no host and no path, so the same lock serves a mirror, a folder of wheels and the
-public index. It carries no hashes: the CPU build of torch may be another file in each of those
-places, and a lock with hashes must have them for every package.
+resolved for the oldest Python on x86_64 and then widened below. (A resolution for all platforms at
+once reads the dependencies of only one file per package, and misses those of the other files.)
 
-The extra `cpu` has two locks. The second is for machines that find no CPU build of torch: the CUDA
-build of the same version with the CUDA libraries that it loads; all else has the version of the
-first lock.
+A lock names no host and no path, so it works with a mirror, a folder of wheels and the public
+index. It has no hashes, because the CPU build of torch may be a different file in each of them, and
+a lock with hashes needs one for every package.
+
+The extra `cpu` has two locks. The second is for machines that find no CPU build of torch. It has
+the CUDA build of the same version and its CUDA libraries; all other versions are the same.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ OVERRIDES = {  # by lock
     CUDA_TORCH_LOCK: ("overrides.txt", "overrides-cpu-cuda-torch.txt"),
     "gpu": (),
 }
-X86_ONLY = ("intel-cmplr-lib-ur", "intel-openmp")  # cpu: nothing asks for them elsewhere
-OWN_NIXL = ("nixl-cu12", "nixl-cu13")  # another one in each lock of `cpu`
+X86_ONLY = ("intel-cmplr-lib-ur", "intel-openmp")  # cpu: needed on x86_64 alone
+OWN_NIXL = ("nixl-cu12", "nixl-cu13")  # each lock of `cpu` has its own
 
 
 def widen(lock: str, resolved: str) -> str:
-    """The lock: `resolved` with a header, and markers where a package is for x86_64 alone."""
+    """`resolved` with a header, and with markers for packages that exist for x86_64 alone."""
     extra = next(extra for extra, locks in LOCKS.items() if lock in locks)
     lines = [HEADER.format(extra=extra)]
     if lock == CUDA_TORCH_LOCK:
@@ -67,7 +67,7 @@ def widen(lock: str, resolved: str) -> str:
 
 
 def same_versions(cpu_lock: str) -> str:
-    """The versions of the first lock of `cpu` as constraints for the second."""
+    """The versions of the first lock of `cpu`, as constraints for the second."""
     kept = []
     for line in cpu_lock.splitlines():
         requirement = line.partition(";")[0].strip()
@@ -79,7 +79,7 @@ def same_versions(cpu_lock: str) -> str:
 def resolve(lock: str, uv: str, sources: PackageSources, constraints: str = "") -> str:
     """Ask uv for the newest versions that fit together and fit `constraints`.
 
-    Raises SetupError if there are none.
+    Raises SetupError if no versions fit.
     """
     extra = next(extra for extra, locks in LOCKS.items() if lock in locks)
     oldest = ".".join(map(str, SUPPORTED[0]))

@@ -1,7 +1,7 @@
-"""What the machine offers: a Python, a GPU, memory, disk space.
+"""The Python, GPU, memory and disk space of this machine.
 
-Decides whether they suffice and says in one line what is missing. Standard library only, Python 3.8
-on: it runs before anything is installed.
+Decides whether they suffice, and says in one line what is missing. It runs before anything is
+installed: standard library only, Python 3.8 or newer.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13))  # requires-python of pyproject.toml
-MEMORY_GIB = 1  # measured: an installation peaks below half of it
+MEMORY_GIB = 1  # measured: an installation needs less than half of it
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the message is one line that says why and what to do."""
+    """Set-up cannot go on. The message is one line: the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that answered when it was run."""
+    """A Python that can be run."""
 
     path: str
     version: tuple[int, int, int]
 
     @property
     def supported(self) -> bool:
-        """Whether the project runs on it."""
+        """Whether the project supports its version."""
         return self.version[:2] in SUPPORTED
 
     def __str__(self) -> str:
@@ -40,8 +40,8 @@ class Interpreter:
 
 
 def probe_interpreter(command: str) -> Interpreter | None:
-    """What `command` is, or None if it does not run: a version manager's shim may lead nowhere."""
-    # In a virtual environment, the Python that it was made from: it may be ours, to be replaced.
+    """The Python behind `command`, or None if it does not run, like a shim without a target."""
+    # In a virtual environment, the Python that it was made from: .venv itself may be replaced.
     code = (
         "import json, sys; base = getattr(sys, '_base_executable', None) or sys.executable; "
         "print(json.dumps([base, sys.version_info[:3]]))"
@@ -65,7 +65,7 @@ def supported_text() -> str:
 def choose_python(wanted: str | None, found: Mapping[str, Interpreter | None]) -> Interpreter:
     """The Python to build `.venv` with: `wanted` if given, else the first supported in `found`.
 
-    Raises SetupError if there is none.
+    Raises SetupError if none is supported.
     """
     if wanted:
         interpreter = found.get(wanted)
@@ -87,7 +87,7 @@ def choose_python(wanted: str | None, found: Mapping[str, Interpreter | None]) -
 
 
 def find_python(wanted: str | None) -> Interpreter:
-    """Look on the PATH and choose. Raises SetupError if no supported Python is there."""
+    """Choose a Python on the PATH. Raises SetupError if none is supported."""
     names = [wanted] if wanted else ["python3", *(f"python{a}.{b}" for a, b in SUPPORTED)]
     return choose_python(wanted, {name: probe_interpreter(name) for name in names})
 
@@ -111,7 +111,7 @@ def available_memory_gib(meminfo: str, limit_bytes: str, used_bytes: str) -> flo
     """Available memory in GiB: the kernel's figure, or what a cgroup still allows if that is less.
 
     The arguments are the texts of ``/proc/meminfo`` and of the cgroup's ``memory.max`` and
-    ``memory.current`` (empty where there is no cgroup).
+    ``memory.current`` (empty without a cgroup).
     """
     fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
     available = int(fields["MemAvailable"].split()[0]) / 2**20
@@ -121,7 +121,7 @@ def available_memory_gib(meminfo: str, limit_bytes: str, used_bytes: str) -> flo
 
 
 def read_text(path: str) -> str:
-    """The file's text, or nothing where there is no such file."""
+    """The text of the file; empty if it does not exist."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:
@@ -129,7 +129,7 @@ def read_text(path: str) -> str:
 
 
 def check_machine(places: Sequence[Path], disk_gib: float) -> None:
-    """Raises SetupError if this machine cannot install, with `disk_gib` free in every place."""
+    """Raises SetupError unless this machine can install: memory, and `disk_gib` free everywhere."""
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         raise SetupError(
             f"the locks are for Linux on x86_64 or aarch64, this is {sys.platform} "

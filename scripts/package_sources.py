@@ -1,8 +1,8 @@
-"""Where packages come from: pip's configuration, said again in uv's words.
+"""Package sources: translates pip's configuration for uv.
 
-uv does not read pip's configuration, so a machine that is set up for pip (a mirror, a folder of
-wheels, a proxy, a certificate) would be out of reach. Knows options and environments only; it
-installs nothing and names no host. Standard library only, Python 3.8 on.
+uv does not read pip's configuration: a mirror, a folder of wheels, a proxy or a certificate. This
+module deals with options and environments only; it installs nothing and names no host. Standard
+library only, Python 3.8 or newer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LAYERS = ("global", "install", ":env:")  # pip: each overrides those before it
 
 @dataclass(frozen=True)
 class Attempt:
-    """One place to look for the torch of one lock: its name, and how uv is sent there."""
+    """One place to look for the torch of one lock: its name, and the options for uv."""
 
     place: str
     lock: str  # this lock is installed if its torch is there
@@ -32,7 +32,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class PackageSources:
-    """What uv is called with: its environment, folders of wheels, and indexes held in reserve."""
+    """The arguments of uv: its environment, folders of wheels, and indexes held in reserve."""
 
     env: dict[str, str]
     find_links: tuple[str, ...] = ()
@@ -44,9 +44,9 @@ class PackageSources:
         return [part for link in self.find_links for part in ("--find-links", link)]
 
     def options_without_cpu_torch(self) -> list[str]:
-        """The same less the folders that hold a CPU build of torch.
+        """The same without the folders that hold a CPU build of torch.
 
-        To a resolver `2.13.0+cpu` satisfies `==2.13.0`, and is newer.
+        For a resolver `2.13.0+cpu` satisfies `==2.13.0`, and is newer.
         """
         kept = [link for link in self.find_links if not _has_cpu_torch(link)]
         return [part for link in kept for part in ("--find-links", link)]
@@ -71,7 +71,7 @@ def parse_pip_config(listing: str) -> dict[str, str]:
         try:
             value = ast.literal_eval(literal.strip())
         except (SyntaxError, ValueError):
-            continue  # a warning of pip's, not an option
+            continue  # a warning of pip, not an option
         layers[section][option] = str(value)
     merged: dict[str, str] = {}
     for name in _LAYERS:
@@ -80,7 +80,7 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 
 def environment_options(environ: Mapping[str, str]) -> dict[str, str]:
-    """The options that pip would read from ``PIP_*`` variables."""
+    """The options that pip reads from ``PIP_*`` variables."""
     prefix = "PIP_"
     return {
         name[len(prefix) :].lower().replace("_", "-"): value
@@ -90,7 +90,7 @@ def environment_options(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` plus what `pip` has configured. What is set for uv already stays as it is."""
+    """`environ` plus the configuration of `pip`. Variables that are set for uv stay unchanged."""
     added: dict[str, str] = {}
 
     def add(variable: str, value: str | None, *unless: str) -> None:
@@ -105,13 +105,13 @@ def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
     add("ALL_PROXY", pip.get("proxy"), "HTTPS_PROXY", "https_proxy", "all_proxy")
     add("SSL_CERT_FILE", pip.get("cert"))
     if Path(SYSTEM_CERTIFICATES).exists():
-        # As pip does: an authority that the machine trusts is trusted here too.
+        # Like pip: trust the authorities that the machine trusts.
         add("UV_SYSTEM_CERTS", "1", "UV_NATIVE_TLS", "SSL_CERT_FILE")
     return {**environ, **added}
 
 
 def read_pip_config(pythons: Sequence[str], environ: Mapping[str, str]) -> PackageSources:
-    """Ask the first of `pythons` that has pip; without any, the environment alone counts."""
+    """The configuration of the first of `pythons` that has pip; without one, the environment's."""
     options = environment_options(environ)
     for python in pythons:
         try:
@@ -134,10 +134,10 @@ def read_pip_config(pythons: Sequence[str], environ: Mapping[str, str]) -> Packa
 
 
 def torch_attempts(sources: PackageSources) -> list[Attempt]:
-    """Where to look for the torch of a machine without a GPU, in this order.
+    """The places to look for torch on a machine without a GPU, in order.
 
-    The CPU build comes first, wherever it is. The public index has the CUDA build alone, in the
-    same version: it serves on the CPU too, and is larger.
+    The CPU build comes first, wherever it is. The public index has only the CUDA build of the same
+    version. It runs on the CPU, too, and is larger.
     """
     cpu, cuda = sources.options, sources.options_without_cpu_torch()
     return [
@@ -148,11 +148,11 @@ def torch_attempts(sources: PackageSources) -> list[Attempt]:
 
 
 def _index_attempts(lock: str, sources: PackageSources, options: list[str]) -> list[Attempt]:
-    """The index and the folders that pip is configured for, then its extra indexes.
+    """pip's index and folders, then its extra indexes.
 
-    pip's extra indexes come second: uv stops at the first index that knows a name, so one of them
-    that holds a part of a package's files would hide the rest. They are asked as pip asks them, all
-    together and the best match taken, and only if there is no other way: every version is pinned.
+    uv stops at the first index that has a package, so an extra index with only some of the files
+    would hide the rest. So they come second, and are searched as pip does it: all together, best
+    match first. That is safe because every version is pinned.
     """
     place = "pip's sources" if sources.find_links else "the package index"
     attempts = [Attempt(place, lock, options)]

@@ -2,7 +2,7 @@
 
     python scripts/screenshot.py http://127.0.0.1:8000/ docs/images
 
-asks the served model one question in a headless Chromium and writes `chat-answering.png` (in the
+Asks the served model one question in a headless Chromium, and writes `chat-answering.png` (in the
 middle of the answer) and `chat-done.png` (after it). ``--dark`` and ``--width`` vary the look.
 """
 
@@ -20,7 +20,7 @@ PHONE_HEIGHT = 740
 
 
 async def take(page: Page, url: str, question: str) -> dict[str, bytes]:
-    """Ask ``question`` at ``url``; the pictures by file name."""
+    """Ask ``question`` at ``url``; :return: the pictures by file name."""
     await page.go(url)
     await page.until("document.querySelector('.connection')?.dataset.status === 'open'")
     await page.evaluate("document.querySelector('.composer textarea').focus()")
@@ -33,7 +33,7 @@ async def take(page: Page, url: str, question: str) -> dict[str, bytes]:
 
 
 async def run(arguments: argparse.Namespace, browser: str) -> dict[str, bytes]:
-    """The pictures by file name; raises `PageError` if the page complained of anything."""
+    """The pictures by file name; raises `PageError` if the page reported an error."""
     async with Chromium.start(browser) as chromium, chromium.page() as page:
         phone = arguments.width < 500
         await page.resize(arguments.width, PHONE_HEIGHT if phone else HEIGHT, scale=2)

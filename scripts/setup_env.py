@@ -1,9 +1,8 @@
-"""Brings `.venv` to what the lock says, from a bare checkout; does nothing if it is there already.
+"""Installs the packages of a lock into `.venv`; does nothing if they are there already.
 
-Decides which Python, which extra (`cpu` or `gpu`), which lock, where packages come from and whether
-anything is left to do. It runs before anything is installed: standard library only, and Python 3.8
-is enough to be told in one line that a newer one is needed. It knows no host: pip's own
-configuration says where packages are, and uv knows PyTorch's index.
+Decides on the Python, the extra (`cpu` or `gpu`), the lock and the package sources. It runs before
+anything is installed: standard library only. Python 3.8 suffices to print that a newer one is
+needed. It names no host: pip's configuration has the package sources, and uv has PyTorch's index.
 
 Environment: ``PYTHON`` names the interpreter, ``PASCAL_EXTRA`` the extra.
 """
@@ -36,10 +35,10 @@ from package_sources import (
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-TOOLS = ROOT / ".uv"  # our own uv, and the lock that keeps two set-ups apart
+TOOLS = ROOT / ".uv"  # the pinned uv, and the lock file that keeps two set-ups apart
 STAMP = VENV / "pascal-setup.json"
 
-UV_VERSION = "0.13.9"  # installed where no usable uv is on the PATH
+UV_VERSION = "0.13.9"  # installed if no usable uv is on the PATH
 UV_USABLE = ((0, 13), (1, 0))  # from the first, below the second
 LOCKS = {"cpu": (CPU_LOCK, CUDA_TORCH_LOCK), "gpu": ("gpu",)}  # by extra
 VENV_GIB = {CPU_LOCK: 3, CUDA_TORCH_LOCK: 6}  # measured: 2.9 and 5.9, with the bytecode
@@ -61,7 +60,7 @@ def choose_extra(wanted: str | None) -> str:
 
 
 def lock_file(lock: str) -> Path:
-    """The pinned requirements of this name."""
+    """Path of the lock with this name."""
     return ROOT / "requirements" / f"{lock}.txt"
 
 
@@ -74,7 +73,7 @@ def locked_requirement(lock: str, package: str) -> str:
     raise SetupError(f"the lock does not pin {package}; write it anew with `make lock`")
 
 
-# --- what is there already ----------------------------------------------------------------------
+# --- the present environment ----------------------------------------------------------------------
 
 
 def wanted_digest(extra: str, parts: Sequence[bytes]) -> str:
@@ -86,14 +85,14 @@ def wanted_digest(extra: str, parts: Sequence[bytes]) -> str:
 
 
 def current_digest(extra: str) -> str:
-    """The digest of this checkout. Where it lies counts too: an editable install names its path."""
+    """The digest of this checkout. Its path counts, too: an editable install contains it."""
     files = [*map(lock_file, LOCKS[extra]), ROOT / "pyproject.toml"]
     inputs = [path.read_bytes() for path in files]
     return wanted_digest(extra, [*inputs, str(ROOT).encode()])
 
 
 def read_stamp() -> dict[str, Any]:
-    """What the last set-up left, or an empty dict."""
+    """The stamp of the last set-up, or an empty dict."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,7 +101,7 @@ def read_stamp() -> dict[str, Any]:
 
 
 def write_stamp(state: str, digest: str, python: Interpreter, lock: str = "") -> None:
-    """Replace the stamp in one step. `lock`: its name; empty while it is not installed whole."""
+    """Replace the stamp atomically. `lock`: its name; empty until it is fully installed."""
     temporary = STAMP.with_suffix(".new")
     content = {"state": state, "digest": digest, "python": list(python.version), "lock": lock}
     temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -110,16 +109,16 @@ def write_stamp(state: str, digest: str, python: Interpreter, lock: str = "") ->
 
 
 def is_ready(digest: str, wanted_python: str | None) -> bool:
-    """Whether `.venv` is finished and the one that is asked for."""
+    """Whether `.venv` is complete and matches the request."""
     stamp = read_stamp()
     if stamp.get("state") != "ready" or stamp.get("digest") != digest:
         return False
-    if not os.access(VENV / "bin" / "python", os.X_OK):  # its base was removed
+    if not os.access(VENV / "bin" / "python", os.X_OK):  # its base Python was removed
         return False
     return not wanted_python or stamp.get("python") == list(find_python(wanted_python).version)
 
 
-# --- doing it -----------------------------------------------------------------------------------
+# --- installation ---------------------------------------------------------------------------------
 
 
 def run(
@@ -155,7 +154,7 @@ def uv_version(uv: str) -> tuple[int, ...] | None:
 
 
 def provide_uv(python: Interpreter, keep_open: int | None) -> str:
-    """A usable uv: the one on the PATH, or our own pinned one. Raises SetupError if neither is."""
+    """A usable uv: the one on the PATH, or the pinned one. Raises SetupError without either."""
     oldest, too_new = UV_USABLE
     on_path = shutil.which("uv")
     if on_path:
@@ -185,7 +184,7 @@ def provide_uv(python: Interpreter, keep_open: int | None) -> str:
 
 
 def find_sources(python: Interpreter) -> PackageSources:
-    """Where pip is told to look: asked of the chosen Python's pip, or of the one beside our uv."""
+    """The package sources of the chosen Python's pip, or of the pip next to the pinned uv."""
     own = str(TOOLS / "tool" / "bin" / "python")
     return read_pip_config([python.path, own], os.environ)
 
@@ -193,7 +192,7 @@ def find_sources(python: Interpreter) -> PackageSources:
 def locate_torch(
     uv: str, sources: PackageSources, python: Interpreter, keep_open: int | None
 ) -> Attempt:
-    """The first place that has a torch for this Python. Raises SetupError if none has."""
+    """The first place that has torch for this Python. Raises SetupError if none has it."""
     torch = ""
     for attempt in torch_attempts(sources):
         torch = locked_requirement(lock_file(attempt.lock).read_text(encoding="utf-8"), "torch")
@@ -216,7 +215,7 @@ def locate_torch(
 
 
 def larger_torch_notice(lock: str, python: Interpreter) -> str:
-    """Says that the CUDA build of torch is taken, and why. `lock`: the text of its lock."""
+    """The notice that the CUDA build of torch is used, and why. `lock`: the text of its lock."""
     torch, nixl = (locked_requirement(lock, name) for name in ("torch", "nixl-cu13"))
     return (
         f"no CPU build of torch for Python {python} was found. Taking the CUDA build {torch} with "
@@ -228,7 +227,7 @@ def larger_torch_notice(lock: str, python: Interpreter) -> str:
 def choose_source(
     extra: str, uv: str, sources: PackageSources, python: Interpreter, keep_open: int | None
 ) -> Attempt:
-    """Which lock is installed, and from where. Raises SetupError if there is no way."""
+    """Choose the lock to install, and its source. Raises SetupError if none is possible."""
     if extra == "gpu":
         return Attempt("the package index", "gpu", sources.options_without_cpu_torch())
     source = locate_torch(uv, sources, python, keep_open)
@@ -239,13 +238,13 @@ def choose_source(
 
 
 def install(extra: str, digest: str, python: Interpreter, keep_open: int | None) -> None:
-    """Make `.venv` what the lock says; after a SetupError the next call starts it again."""
+    """Install the lock into `.venv`; after a SetupError the next call starts again."""
     uv = provide_uv(python, keep_open)
     sources = find_sources(python)
     cache = run([uv, "cache", "dir"], "uv does not name its cache", quiet=True).strip()
     places = (ROOT, Path(cache))
     stamp = read_stamp()
-    # Only a finished environment is changed in place: an interrupted installation may have left
+    # Only a complete environment is changed in place: an interrupted installation may have left
     # packages that look complete.
     if stamp.get("state") != "ready" or stamp.get("python") != list(python.version):
         stamp = {}
@@ -286,7 +285,7 @@ def exclusive() -> Iterator[int]:
 
 
 def exit_on_signal(number: int, _frame: object) -> NoReturn:
-    """Leave by an exception, so that a running child is ended too."""
+    """Exit with an exception, so that a running child is ended, too."""
     raise SystemExit(128 + number)
 
 

@@ -5,10 +5,12 @@ Run it to change a version (`PACKAGES` below), and commit what it writes:
     python scripts/vendor_web.py            # fetch with the npm client, rewrite web/vendor
     python scripts/vendor_web.py --check    # only compare web/vendor with its manifest, offline
 
-There is no build step: files are copied as published, but for two patches. Bare imports become
-relative ones, because a page under a strict content security policy has no import map; and the
-reference to a source map, which is not copied, is cut. `web/vendor/manifest.json` records for each
-package its version, licence, npm integrity, and the SHA-256 of every file here.
+Files are copied as published, without a build step, except for two patches. Bare imports become
+relative ones, because a strict content security policy allows no import map. The reference to the
+source map is removed, because the map is not copied.
+
+`web/vendor/manifest.json` records the version, licence and npm integrity of each package, and the
+SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ VENDOR = Path(__file__).resolve().parents[1] / "web" / "vendor"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One npm package and what is taken from it: path in the package -> name in web/vendor."""
+    """One npm package and the files used: path in the package -> name in web/vendor."""
 
     name: str
     version: str
@@ -121,7 +123,7 @@ def vendor(package: Package, target: Path) -> dict[str, Any]:
 
 
 def problems(target: Path) -> list[str]:
-    """What in ``target`` differs from its manifest: a wrong hash, a file missing or unrecorded."""
+    """Differences of ``target`` from its manifest: wrong hashes, missing or unrecorded files."""
     manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
     recorded: dict[str, str] = {}
     for entry in manifest["packages"]:
@@ -143,7 +145,7 @@ def problems(target: Path) -> list[str]:
 
 
 def main() -> int:
-    """0 if web/vendor is as its manifest says."""
+    """Entry point; :return: 0 if web/vendor matches its manifest."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare only, fetch nothing")
     if not parser.parse_args().check:

@@ -112,7 +112,7 @@ class Setting:
 @cache
 def settings_of(table: type[msgspec.Struct]) -> Mapping[str, Setting]:
     """The settings of a table by name, in its order."""
-    found = {}
+    settings = {}
     for field in msgspec.structs.fields(table):
         info, description, extra = inspect.type_info(field.type), "", {}
         if isinstance(info, inspect.Metadata):
@@ -124,10 +124,10 @@ def settings_of(table: type[msgspec.Struct]) -> Mapping[str, Setting]:
         unit = extra.get("unit") or _UNITS.get(field.name.rpartition("_")[2], "")
         secret = extra.get("secret", False)
         choices = _choices(field.type)
-        found[field.name] = Setting(
+        settings[field.name] = Setting(
             field.name, info, field.default, description, unit, secret, choices
         )
-    return found
+    return settings
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -168,21 +168,21 @@ def check(made: msgspec.Struct) -> None:
 
 
 def _explained(message: str, document: Mapping[str, Any], table: type[msgspec.Struct]) -> str:
-    found = _MESSAGE.fullmatch(message)
-    assert found is not None  # the pattern matches any text
-    path = [re.sub(r"\[.*", "", part) for part in (found["path"] or "").split(".") if part]
+    said = _MESSAGE.fullmatch(message)
+    assert said is not None  # the pattern matches any text
+    path = [re.sub(r"\[.*", "", part) for part in (said["path"] or "").split(".") if part]
     value: Any = document
     setting, kind = None, table
     for part in path:
         setting, value = settings_of(kind)[part], value[part]
         if isinstance(setting.info, inspect.StructType):
             kind = setting.info.cls
-    if unknown := _UNKNOWN.fullmatch(found["what"]):
+    if unknown := _UNKNOWN.fullmatch(said["what"]):
         name = ".".join([*path, unknown[1]])
         return f"unknown key {name!r}; {nearest(unknown[1], settings_of(kind))}"
-    if missing := _MISSING.fullmatch(found["what"]):
+    if missing := _MISSING.fullmatch(said["what"]):
         return f"missing key {'.'.join([*path, missing[1]])!r}"
-    what = setting.refusal(value, found["what"]) if setting is not None else found["what"]
+    what = setting.refusal(value, said["what"]) if setting is not None else said["what"]
     return f"{'.'.join(path)}: {what}" if path else what
 
 
@@ -267,10 +267,10 @@ def from_text(setting: Setting, text: str, where: str) -> Any:
 def _list_from_text(text: str, where: str, shown: str) -> tuple[str, ...]:
     """Read ``["a", "b"]`` as in a file, or ``a,b``, but no mixture of both."""
     if text.startswith("["):
-        found = _toml_value(text, where, shown)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        items = _toml_value(text, where, shown)
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise SettingError(f"{where}: expected a list of texts, not {shown}")
-        return tuple(found)
+        return tuple(items)
     if any(character in text for character in "[]\"'"):
         raise SettingError(f'{where}: expected ["a", "b"] as in the file, or a,b; not {shown}')
     if not text:

@@ -1,4 +1,4 @@
-"""The event loop of our processes: uvloop's, or asyncio's own where uvloop cannot be used."""
+"""Chooses the event loop of a process: uvloop, or asyncio's own if uvloop cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a program to its end, on the fastest loop that there is."""
+    """Run a program to its end on the fastest loop available."""
     runner: Callable[[Coroutine[Any, Any, T]], T]
     try:
         import uvloop

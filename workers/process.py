@@ -1,17 +1,17 @@
 """The worker process: ``python -m workers.process --settings JSON``, or ``-`` to read it.
 
-Decides the process's surroundings: cores, environment, logging, signals, its life and death. The
-order matters: cores and environment are set before torch and vLLM are imported, and the worker
-listens only when its engine can serve, so that a connection means readiness.
+Sets up the process: cores, environment, logging, signals, start and end. The order matters. Cores
+and environment are set before torch and vLLM are imported. The worker listens only when its engine
+can serve, so that a connection means readiness.
 
 How it ends, within seconds whatever the engine is doing:
-    SIGTERM                     requests are cancelled, the connection is closed, exit 0
-    SIGINT                      the same; ignored with a launcher's pipe: the launcher decides, and
-                                Ctrl-C reaches us both
-    the launcher's pipe closes  the launcher is dead: kill everything at once
-    the gateway goes away       requests are cancelled, and it waits for the next one
-    the engine fails            every request is told, exit 1
-    it cannot start             the last line it writes is `worker_failed` with the cause, exit 1
+    SIGTERM                     cancels requests, closes the connection, exits with 0
+    SIGINT                      does the same; ignored with a launcher's pipe, since Ctrl-C reaches
+                                the launcher as well, which then decides
+    the launcher's pipe closes  the launcher is dead: kills everything at once
+    the gateway disconnects     cancels requests and waits for the next gateway
+    the engine fails            reports the failure for every request, exits with 1
+    it cannot start             logs `worker_failed` with the cause as its last line, exits with 1
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from workers.settings import WorkerSettings
 
 _log = structlog.get_logger()
 
-_LAST_WORDS_S = 1.0  # for the gateway to read that the engine failed
-# From the order to stop to the end, last words not counted. A launcher waits 3 s.
+_LAST_WORDS_S = 1.0  # time for the gateway to read that the engine failed
+# Longest time to stop, without the time above. A launcher waits 3 s.
 _STOP_S = 2.8
 
 
 def main() -> None:
-    """Parse the arguments and run until told to stop."""
+    """Parse the arguments and run until a signal, a failure or the end of the launcher."""
     parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
     parser.add_argument(
         "--settings", required=True, help="WorkerSettings as JSON; -: from standard input"
@@ -59,7 +59,7 @@ def main() -> None:
     from workers.link import check_free
 
     try:
-        # What can be found out before vLLM is imported, and the model loaded.
+        # Checks that need neither vLLM nor the model.
         check_model(settings.model)
         check_free(settings.listen)
         status = loop.run(run(settings))
@@ -70,18 +70,17 @@ def main() -> None:
 
 
 def end(status: int) -> None:
-    """End this process at once, and what it started."""
+    """End this process and its children at once."""
     logs.forget_causes()
     for child in multiprocessing.active_children():
         child.kill()
-    # Not sys.exit: taking torch and vLLM down module by module takes seconds and frees nothing
-    # that the system does not free at once.
+    # Not sys.exit: it would take seconds to unload torch and vLLM, for no benefit.
     with contextlib.suppress(OSError):  # a full disk must not keep the process
         sys.stderr.flush()
     os._exit(status)
 
 
-# Any of them will do here: what vLLM makes of it is seen when it is loaded.
+# One of them is enough here; vLLM checks the contents when it loads the tokenizer.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -92,7 +91,7 @@ _TOKENIZER_FILES = (
 
 
 def check_model(model: str) -> None:
-    """:raises WorkerError: if it can only be a folder, and there is none."""
+    """:raises WorkerError: ``model`` is a path, and no complete model is there."""
     if os.path.isabs(model) or model.startswith("."):
         if not os.path.isdir(model):
             raise WorkerError(f"model: {model} is not a folder")
@@ -105,7 +104,7 @@ def check_model(model: str) -> None:
 def prepare(settings: WorkerSettings) -> None:
     """Set up this process; must run before torch or vllm is imported."""
     if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)  # so that the engine's own processes can be killed with this one
+        os.setpgid(0, 0)  # so that processes of the engine can be killed together with this one
     signal.signal(signal.SIGTERM, lambda *_: kill_all())  # until the engine is loaded
     if settings.parent_fd is None:
         signal.signal(signal.SIGINT, lambda *_: kill_all())
@@ -113,7 +112,7 @@ def prepare(settings: WorkerSettings) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(logging.INFO, settings.instance_id)
     scheme, _, path = settings.listen.partition(":")
-    # Beside the socket: its folder goes with the launcher, also if this process is killed.
+    # In the folder of the socket, which the launcher deletes even if this process is killed.
     folder = os.path.dirname(path) if scheme == "unix" else None
     logs.prepare_engine_logs(
         settings.instance_id, processes=settings.engine == "async", folder=folder
@@ -126,27 +125,27 @@ def prepare(settings: WorkerSettings) -> None:
 
 
 def surroundings(settings: WorkerSettings) -> dict[str, str]:
-    """What the environment must have before torch or vllm is imported."""
+    """Return the variables that must be set before torch or vllm is imported."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "NIXL_LOG_LEVEL": "WARN",
-        # workers.engine.forced_lengths speaks the interface of this model runner.
+        # workers.engine.forced_lengths uses the interface of this model runner.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "TOKENIZERS_PARALLELISM": "false",
-        # It warns when this process is gone, and would have the last word in the log.
+        # Its warning after the end of this process would be the last line of the log.
         "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
     }
     if os.path.isdir(settings.model):
         defaults["HF_HUB_OFFLINE"] = "1"
     if settings.engine == "inprocess":
-        # One core, one thread: OpenMP threads that wait for each other cost far more than they
-        # bring, above all when several workers share a machine.
+        # One thread for one core: OpenMP threads that wait for each other cost more than they gain,
+        # above all when several workers share a machine.
         defaults["OMP_NUM_THREADS"] = "1"
-    found = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    variables = {name: os.environ.get(name, value) for name, value in defaults.items()}
     if settings.engine == "inprocess":
-        found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return found
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return variables
 
 
 def watch_parent(parent_fd: int, listen: str) -> None:
@@ -242,7 +241,7 @@ def _stop_now(status: int) -> None:
 
 
 def _log_callback_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """One event of one request: the loop goes on."""
+    """Log the failure of a callback, which concerns one request; the loop goes on."""
     error = context.get("exception")
     _log.error(
         "callback_failed",

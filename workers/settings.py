@@ -1,4 +1,4 @@
-"""What a worker process is started with: one immutable value, passed as one JSON argument."""
+"""The settings of a worker process: one immutable value, passed as one JSON argument."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 import msgspec
 
-MAX_SOCKET_PATH_BYTES = 107  # of a Unix socket: sockaddr_un, without its final zero
+MAX_SOCKET_PATH_BYTES = 107  # longest path of a Unix socket: sockaddr_un without its final zero
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one worker and its engine.
 
     ``listen`` is ``unix:/path`` or ``tcp://host:port``. ``parent_fd`` is the read end of a pipe
-    whose other end the launcher keeps open: when it closes, the launcher is gone and the worker
-    exits.
+    whose other end the launcher keeps open. When that end closes, the launcher has ended, and the
+    worker exits.
     """
 
     instance_id: str
@@ -23,13 +23,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     served_model_name: str
     token: str | None = None  # what `Hello` must carry; required for TCP
     parent_fd: int | None = None
-    heartbeat_s: float = 1.0  # between two; the gateway takes three and a half for a long silence
+    heartbeat_s: float = 1.0  # interval; to the gateway 3.5 intervals are a long silence
     cpu_cores: tuple[int, ...] = ()  # pin to these; empty: leave to the system
     engine: Literal["inprocess", "async"] = "inprocess"  # in this process, or vLLM's AsyncLLM
-    emulate: str | None = (
-        None  # device profile that stands for the hardware; see `workers.emulation.executor`
-    )
-    policy: str = "slack"  # and its numbers, see `workers.policy.settings`
+    emulate: str | None = None  # device profile in place of hardware; see `workers.emulation`
+    policy: str = "slack"  # with its numbers below; see `workers.policy.settings`
     quantum_tokens: int = 500
     demotion_tokens: int = 5000
     low_water_s: float = 2.0
@@ -45,11 +43,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gpu_memory_utilization: float | None = None
     tensor_parallel_size: int = 1
     seed: int = 0
-    kv_offload_gib: float = 0.0  # host memory for KV of preempted requests; 0: they recompute it
-    kv_migration: bool = False  # requests can come and go with their KV; needs NIXL
-    # For how long the KV of a request that left waits for its reader. Long enough for a target that
-    # must make room first; all this time the memory is missing here.
+    kv_offload_gib: float = 0.0  # host memory for KV of preempted requests; 0: recompute it
+    kv_migration: bool = False  # requests arrive and leave with their KV; needs NIXL
+    # How long the KV of a request that left waits to be read. The target may have to make room
+    # first; meanwhile the memory is missing here.
     kv_held_s: float = 15.0
     kv_resume: str = "auto"  # see `workers.policy.resume_cost.RESUMES`
-    step_log: str | None = None  # a file for what every step held and took: `workers.step_log`
+    step_log: str | None = None  # file for the contents and times of steps: `workers.step_log`
     engine_args: dict[str, Any] = {}  # any other field of vLLM's EngineArgs

@@ -1,18 +1,12 @@
 """A cluster in virtual time: modelled devices, everything else the code that serves.
 
-vLLM's scheduler with our plugin decides inside an instance (`bench.simulator.instance`), the
-gateway's placement decides between them, the pacer's QoE says how readers fare: the simulator calls
-these functions and has no copy of them.
+Inside an instance, vLLM's own scheduler decides, with our plugin (`bench.simulator.instance`).
+Between instances, `gateway.policy.cluster_view.Placer` decides, as in the gateway. The pacer's QoE
+says how readers fare. Nothing of these is re-implemented here: the simulator supplies the facts
+that a gateway learns from its workers, and carries the decisions out.
 
-Three things are written a second time, because the gateway's own need links and sessions: what
-placement sees of an instance (`bench.simulator.view`, as `gateway.routing.instance`), the moment at
-which a request is decided on at its boundary, and what is noted of its first answering token (as
-`gateway.routing.router`). A parity test holds the two together: it drives the gateway's cluster
-with the events of random simulations and compares every decision
-(``tests/bench/simulator/test_parity.py``).
-
-Deterministic: the same settings and arrivals give the same result. Whoever records what happens,
-such as `bench.simulator.run.chrome_trace`, is a `Watch`.
+Deterministic: the same settings and arrivals give the same result. A recorder, such as
+`bench.simulator.run.chrome_trace`, is a `Watch`.
 """
 
 from __future__ import annotations
@@ -20,32 +14,26 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from bench.simulator.defaults import RULES
 from bench.simulator.instance import Ended, InstanceTotals, Live, SimulatedInstance
+from bench.simulator.migration import Move
 from bench.simulator.scheduler import Clock
 from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
 from bench.simulator.timeline import TTFAT_S, Timeline
-from bench.simulator.view import Move, view_rules
 from bench.workloads.arrivals import Arrival
-from gateway.policy.boundary_costs import BoundaryTimes
-from gateway.policy.placement import (
-    PAPER,
-    InstanceView,
-    MoveCost,
-    Rules,
-    place_at_boundary,
-    place_new_request,
-)
+from gateway.policy.cluster_view import Placer, blocks_of, view_rules
+from gateway.policy.placement import Rules
 from workers.policy.settings import PolicySettings
 
-NO_MIGRATION = replace(PAPER, boundary="off")
+NO_MIGRATION = RULES["off"]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What of a run is measured: requests that arrive in it, tokens generated in it."""
+    """The measured part of a run: requests that arrive in it, tokens generated in it."""
 
     from_s: float
     to_s: float
@@ -56,7 +44,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRun:
-    """The outcome of `simulate`."""
+    """The result of `simulate`."""
 
     timelines: list[Timeline]  # of the measured requests, in the order of arrival
     totals: list[InstanceTotals]  # from the start to the end of the run
@@ -66,32 +54,33 @@ class ClusterRun:
 
 
 class Watch:
-    """Is told what happens in a simulation, in the order of virtual time; by itself ignores it."""
+    """Observes a simulation, in the order of virtual time. This base class ignores all calls."""
 
     def arrived(self, now: float, instance: SimulatedInstance, live: Live) -> None:
         """A new request was placed."""
 
     def step_began(self, now: float, instance: SimulatedInstance) -> None:
-        """A step, or a leap; `SimulatedInstance.computing` says who takes part."""
+        """A step or a leap began; `SimulatedInstance.computing` has the requests that take part."""
 
     def step_ended(self, now: float, instance: SimulatedInstance, ended: Ended) -> None:
-        """Its tokens are counted; nothing was decided upon them yet.
+        """A step ended. Its tokens are counted, and nothing was decided about them yet.
 
-        Of a leap that is still under way: as many of its steps as have ended, before something is
-        decided elsewhere. Their tokens are in ``ended``, nobody is done or has crossed.
+        Also called for a leap that is still under way, before something is decided elsewhere. Then
+        ``ended`` has the tokens of the steps that have ended, and no request that is done or has
+        crossed its boundary.
         """
 
     def decided(self, now: float, here: SimulatedInstance, live: Live, chosen: str) -> None:
-        """A request at its boundary stays, or is to go."""
+        """Placement chose where a request at its boundary answers."""
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
-        """It is on its way, queued there."""
+        """A request left its instance and is queued at another."""
 
     def closed(self, now: float) -> None:
-        """The simulation is over; what is not finished never will be."""
+        """The simulation is over; unfinished requests stay unfinished."""
 
 
-_NOBODY = Watch()
+_NO_WATCH = Watch()
 
 
 def simulate(
@@ -101,19 +90,19 @@ def simulate(
     window: Window,
     progress: Callable[[float], None] = lambda now: None,
     rules: Rules = NO_MIGRATION,
-    watch: Watch = _NOBODY,
+    watch: Watch = _NO_WATCH,
 ) -> ClusterRun:
     """Run until every request that arrives in the window is finished, while others still arrive.
 
-    :param arrivals: in order of time; if they end early, the last requests run under less load.
+    :param arrivals: in order of time. If they end early, the last requests run under less load.
     :param progress: called now and then with the virtual time, seconds.
-    :param rules: of placement; requests change instances only with ``settings.migration``.
+    :param rules: placement's rules. Requests change instances only with ``settings.migration``.
     """
     return Cluster(settings, instances, window, rules, watch).run(iter(arrivals), progress)
 
 
 class Cluster:
-    """The instances of one simulation, and what happens to them."""
+    """The instances of one simulation, and the events among them."""
 
     def __init__(
         self,
@@ -121,7 +110,7 @@ class Cluster:
         instances: int,
         window: Window,
         rules: Rules,
-        watch: Watch = _NOBODY,
+        watch: Watch = _NO_WATCH,
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
@@ -130,21 +119,21 @@ class Cluster:
             name: SimulatedInstance(name, settings, factory, self._clock)
             for name in (f"instance-{index}" for index in range(instances))
         }
-        self._rules = rules
         numbers = PolicySettings.of({"policy": settings.policy, **settings.policy_numbers})
-        self._view_rules = view_rules(numbers)
+        self._placer = Placer(
+            rules,
+            view_rules(numbers.policy, numbers.quantum_tokens, numbers.demotion_tokens),
+        )
         self._block_size = settings.profile.kv.block_size
         self._watch = watch
         self._moving = settings.migration and rules.boundary != "off"
         self._migrations = 0
-        self._placed = 0  # for taking turns
         self._moves: list[Move] = []  # under way
         self._staying: list[tuple[Live, SimulatedInstance]] = []  # until the first token
-        self._boundary_times = BoundaryTimes()
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
-        self._valid: dict[str, int] = {}  # of these steps; a leap that was cut has another end
-        self._order = itertools.count()  # of events at one moment: the order of their making
+        self._valid: dict[str, int] = {}  # each instance's entry there; a cut leap's is stale
+        self._order = itertools.count()  # events at one moment happen in the order of their making
         self._measured: list[Timeline] = []
         self._unfinished = 0  # of the measured
         self._generated = 0
@@ -155,7 +144,7 @@ class Cluster:
     def run(
         self, arrivals: Iterator[Arrival], progress: Callable[[float], None] = lambda now: None
     ) -> ClusterRun:
-        """See `simulate`; once only."""
+        """Run the simulation, see `simulate`. To be called once."""
         coming = next(arrivals, None)
         while True:
             if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
@@ -184,8 +173,8 @@ class Cluster:
     def _arrive(self, arrival: Arrival) -> None:
         self._clock.now = arrival.at_s
         self._catch_up()
-        chosen = place_new_request(self._views(), self._rules, placed_before=self._placed)
-        self._placed += 1
+        candidates = [instance.occupancy() for instance in self.instances.values()]
+        chosen = self._placer.place_new(candidates, self._moves, self._clock.now)
         assert chosen is not None
         timeline = Timeline(arrival.at_s, arrival.lengths)
         measured = arrival.at_s in self._window
@@ -234,7 +223,7 @@ class Cluster:
         self._begin_step(instance)
 
     def _catch_up(self) -> None:
-        """Count, and tell of, the steps of leaps that have ended by now."""
+        """Count and report the steps of leaps that have ended by now."""
         now = self._clock.now
         for instance in self.instances.values():
             tokens = instance.catch_up(now)
@@ -252,28 +241,24 @@ class Cluster:
         self._clock.now = max(last_s, *ended_s)
 
     def _at_boundary(self, here: SimulatedInstance, live: Live) -> None:
-        """Decide as the gateway does, and carry it out."""
+        """Let placement decide where a request answers, and carry it out."""
         now = self._clock.now
-        kv_blocks = -(-live.kv_tokens // self._block_size)
-
-        def cost() -> MoveCost | None:
-            return self._boundary_times.cost(here.name, kv_blocks, TTFAT_S, now)
-
-        chosen = place_at_boundary(
-            self._views(live),
-            here.name,
-            kv_blocks,
-            self._rules,
-            under_way=len(self._moves),
-            cost=cost,
+        chosen = self._placer.place_at_boundary(
+            live,
+            here.occupancy(),
+            [one.occupancy() for one in self.instances.values() if one is not here],
+            self._moves,
+            now,
+            unnoticed_s=TTFAT_S,
         )
         self._watch.decided(now, here, live, chosen)
         if chosen == here.name:
-            if self._rules.cost_check:
+            if self._placer.rules.cost_check:
                 self._staying.append((live, here))
             return
         self._migrations += 1
         there, held = self.instances[chosen], here.hand_over(live)
+        kv_blocks = blocks_of(live.kv_tokens, self._block_size)
         move = Move(live, here.name, chosen, live.generated, kv_blocks, now, held)
         self._moves.append(move)
         there.receive(live, f"request-{next(self._order)}", held)
@@ -281,26 +266,23 @@ class Cluster:
         if not there.busy:
             self._begin_step(there)
 
-    def _views(self, at_boundary: Live | None = None) -> list[InstanceView]:
-        return [
-            instance.view(self._view_rules, self._moves, at_boundary)
-            for instance in self.instances.values()
-        ]
-
     def _note_first_tokens(self, instance: SimulatedInstance) -> None:
-        """Who has come to his first answering token has arrived, and tells what it took."""
-        for move in [move for move in self._moves if move.target == instance.name]:
-            if move.live.generated > move.generated:
+        """Let placement learn from requests that now have their first answering token."""
+        for move in [move for move in self._moves if move.target_id == instance.name]:
+            if move.request.generated > move.generated:
                 self._moves.remove(move)
-                answered_s = move.live.timeline.answer_s[0]
-                if move.held.claimed:
-                    seconds = answered_s - move.boundary_s
-                    self._boundary_times.moved(move.kv_blocks, seconds, answered_s)
+                self._placer.note_first_answer(
+                    "moved" if move.held.claimed else "recomputed",
+                    move.source_id,
+                    move.kv_blocks,
+                    move.boundary_s,
+                    move.request.timeline.answer_s[0],
+                )
         left = []
         for live, here in self._staying:
             boundary_s, answer_s = live.timeline.boundary_s, live.timeline.answer_s
             if not answer_s:
                 left.append((live, here))
             elif boundary_s is not None:
-                self._boundary_times.stayed(here.name, answer_s[0] - boundary_s, answer_s[0])
+                self._placer.note_first_answer("stayed", here.name, 0, boundary_s, answer_s[0])
         self._staying = left

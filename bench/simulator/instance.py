@@ -2,10 +2,10 @@
 
 The scheduler is the one that a worker runs, stepped by hand: `schedule`, a step whose duration
 comes from a `DeviceProfile`, `update_from_output` with scripted tokens. KV offload is the real
-connector's scheduler side and its worker's bookkeeping; only the copies are modelled. Left out is
-the engine's own work between two steps.
+connector's scheduler side and its worker's bookkeeping; only the copies are modelled. The engine's
+own work between two steps is left out.
 
-Knows one instance, no cluster.
+The module must not know the cluster.
 """
 
 from __future__ import annotations
@@ -33,24 +33,20 @@ from bench.simulator.scheduler_factory import (
     SchedulerFactory,
 )
 from bench.simulator.timeline import Timeline
-from bench.simulator.view import Move, view_of
-from gateway.policy.placement import InstanceView
-from gateway.routing.instance import ViewRules
+from gateway.policy.cluster_view import Occupancy
 
 __all__ = ["Ended", "InstanceTotals", "Live", "SimulatedInstance"]
 
 _NOTHING: list[int] = []
 
-_DEFAULT_VIEW = ViewRules()
-
 
 @dataclass(slots=True)
 class InstanceTotals:
-    """What one instance did."""
+    """What one instance computed."""
 
     steps: int = 0
     busy_s: float = 0.0
-    stall_s: float = 0.0  # of it, waiting for stores before a preempted request's blocks are reused
+    stall_s: float = 0.0  # part of it: waits for stores before blocks are reused
     computed_tokens: int = 0  # of prompts, lost KV and outputs
     generated_tokens: int = 0
     recomputed_tokens: int = 0  # KV that preemptions had lost
@@ -60,11 +56,11 @@ class InstanceTotals:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a step, or a leap, has brought."""
+    """The outcome of a step or a leap."""
 
-    tokens: dict[float, int]  # how many came when, since the step before
+    tokens: dict[float, int]  # number of tokens by the time they came, since the step before
     done: list[Live]
-    crossed: list[Live]  # which have come to their answers with its end
+    crossed: list[Live]  # requests that have reached their boundary with its end
 
 
 class SimulatedInstance:
@@ -76,9 +72,9 @@ class SimulatedInstance:
         self.name = name
         self.totals = InstanceTotals()
         self.busy = False  # between `begin_step` and `end_step`
-        # Called when a leap will end sooner than `begin_step` said: with its end.
+        # Called with the new end when a leap will end sooner than `begin_step` said.
         self.cut: Callable[[float], None] = lambda end_s: None
-        self.window_to_s = math.inf  # no leap goes on after the first step that ends from then on
+        self.window_to_s = math.inf  # a leap ends with the first step that ends at or after this
         self._factory = factory
         self._network = factory.network
         self._clock = clock
@@ -96,17 +92,17 @@ class SimulatedInstance:
             self._connector.now = clock.read
         self._coming: list[tuple[float, str, Held]] = []  # KV on its way here, by its end
         self._held: dict[str, Held] = {}  # of requests that have left
-        self._told_free_blocks = self._free_blocks()  # by its last step
+        self._last_free_blocks = self._free_blocks()  # after its last step
         scheduler.look_at_s = self._look_at_s
         self._ends: list[float] = []  # of the step that is under way, or the steps of a leap
         self._seen = 0  # of them, those whose tokens have been counted already
-        self._planned_s: float | None = None  # when a leap began that vLLM knows nothing of yet
-        self._tokens: dict[float, int] = {}  # how many came when, since it was last asked
+        self._planned_s: float | None = None  # when a leap began that vLLM has not computed yet
+        self._tokens: dict[float, int] = {}  # number by time, since they were last taken
         self._output: SchedulerOutput
         self._result: ModelRunnerOutput
 
     def add(self, name: str, timeline: Timeline, measured: bool) -> Live:
-        """Queue a request, named as no other."""
+        """Queue a request under a unique name."""
         self._interfere()
         request = self._factory.request(name, timeline.lengths, self._clock.now)
         live = self._live[name] = Live(request, timeline, measured)
@@ -115,55 +111,46 @@ class SimulatedInstance:
 
     @property
     def lives(self) -> Collection[Live]:
-        """Its requests, with those that come from elsewhere."""
+        """Its requests, including those on their way to it."""
         return self._live.values()
 
     @property
     def kv_blocks(self) -> tuple[int, int]:
-        """In use now, and in all."""
+        """KV blocks in use now, and in total."""
         pool = self._scheduler.kv_cache_manager.block_pool
         total = pool.num_gpu_blocks - 1
         used = total - pool.get_num_free_blocks()
         return used + self._blocks_taken(self._seen + 1), total
 
     def final_totals(self) -> InstanceTotals:
-        """What it did until now, with what the scheduler counts."""
+        """Its totals until now, with the scheduler's own counts."""
         self._interfere()
         stats = self._scheduler.phase_stats()
         self.totals.recomputed_tokens = stats.recomputed_tokens_total
         self.totals.reloaded_tokens = stats.reloaded_tokens_total
         return self.totals
 
-    def view(
-        self,
-        rules: ViewRules = _DEFAULT_VIEW,
-        moves: Sequence[Move] = (),
-        at_boundary: Live | None = None,
-    ) -> InstanceView:
-        """What placement sees of it; see `bench.simulator.view`."""
+    def occupancy(self) -> Occupancy:
+        """What it holds now, as its worker has reported it to a gateway."""
         self._catch_up(self._clock.now)
-        return view_of(
-            self.name,
-            self._live.values(),
+        return Occupancy(
+            instance_id=self.name,
             block_size=self._scheduler.block_size,
-            free_blocks=self.told_free_blocks,
-            total_blocks=self._scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
-            now=self._clock.now,
-            rules=rules,
-            moves=moves,
-            at_boundary=at_boundary,
+            kv_blocks_total=self._scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
+            kv_blocks_free=self.reported_free_blocks,
+            requests=self._live.values(),
         )
 
     @property
-    def told_free_blocks(self) -> int:
-        """As its last step said, or if it is idle what its heartbeat says."""
-        return self._told_free_blocks if self.busy else self._free_blocks()
+    def reported_free_blocks(self) -> int:
+        """Free blocks after its last step; now, by its heartbeat, if it is idle."""
+        return self._last_free_blocks if self.busy else self._free_blocks()
 
     def _free_blocks(self) -> int:
         return int(self._scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     def computing(self) -> list[Timeline]:
-        """Of the requests that the step, or the leap, computes for which has begun last."""
+        """Timelines of the requests in the step, or the leap, that began last."""
         live = self._live
         return [live[request.request_id].timeline for request in self._scheduler.running]
 
@@ -190,7 +177,7 @@ class SimulatedInstance:
         return held
 
     def receive(self, live: Live, name: str, held: Held) -> None:
-        """Go on with a request from another instance."""
+        """Queue a request from another instance, with its KV."""
         self._interfere()
         live.preemptions += live.request.num_preemptions
         live.request = self._factory.answering(name, live.request, self._clock.now)
@@ -201,7 +188,7 @@ class SimulatedInstance:
         self._scheduler.add_request(live.request)
 
     def _release(self, name: str) -> None:
-        """Its KV has been read, or never will be."""
+        """Free the KV of a request that left, because it was read or its time is over."""
         if name in self._held:
             self._interfere()
             del self._held[name]
@@ -229,9 +216,9 @@ class SimulatedInstance:
     # ---- steps
 
     def begin_step(self) -> float | None:
-        """Begin a step, or a leap; :return: its end, or None if there is nothing to do."""
+        """Begin a step or a leap; return its end, or None if there is nothing to do."""
         scheduler, now = self._scheduler, self._clock.now
-        self._told_free_blocks = self.told_free_blocks
+        self._last_free_blocks = self.reported_free_blocks
         self.busy = scheduler.has_requests()
         if not self.busy:
             return None
@@ -243,7 +230,7 @@ class SimulatedInstance:
         return self._ends[-1]
 
     def _take(self, now: float) -> None:
-        """Let vLLM take the step that begins now, or the leap that began then."""
+        """Let vLLM take the step that begins now, or the leap that began at ``now``."""
         scheduler = self._scheduler
         leap = scheduler.step_ends = self._ends
         output = self._output = scheduler.schedule()
@@ -274,16 +261,17 @@ class SimulatedInstance:
             now = end_s
 
     def _idle_until_s(self) -> float:
-        """Nobody can be computed: when to look again."""
+        """When to try again, if no request can be computed."""
         now = self._clock.now
         copied_s = self._transfers.next_due_s() if self._transfers is not None else None
         read_s = self._coming[0][0] if self._coming else None
         due_s = min((due for due in (copied_s, read_s) if due is not None), default=None)
-        # A transfer has ended for who asks after its end; with none, the engine looks again.
+        # A transfer has ended only for an engine that looks after its end. Without a transfer, the
+        # engine looks again soon.
         return now + _IDLE_STEP_S if due_s is None else max(due_s, now) + _AFTER_S
 
     def _take_leap(self, steps: int) -> None:
-        """Let vLLM take the first steps of the leap that was planned, as if at its beginning.
+        """Let vLLM take the first steps of the planned leap, as if at its beginning.
 
         Only this instance sees the clock go back, and nothing has happened to it since then.
         """
@@ -298,7 +286,7 @@ class SimulatedInstance:
             self._clock.now = now
 
     def _interfere(self) -> None:
-        """Something is about to happen to the instance: a leap ends with the step under way."""
+        """End a leap with the step under way, because something is about to happen here."""
         now = self._clock.now
         self._catch_up(now)
         if self._planned_s is None:
@@ -311,33 +299,33 @@ class SimulatedInstance:
     def catch_up(self, now: float) -> dict[float, int]:
         """Count the tokens of those steps of a leap that have ended.
 
-        :return: how many came when, as far as that was not told yet.
+        :return: the number of tokens by time, since they were last taken.
         """
         self._catch_up(now)
         return self._take_tokens()
 
     @property
     def step_ended_s(self) -> float:
-        """When the last step ended of the leap that is under way; 0 if none has."""
+        """When the latest ended step of the current leap ended; 0 if none has."""
         return self._ends[self._seen - 1] if self._seen else 0.0
 
     def _catch_up(self, now: float) -> None:
         """Count the tokens of those steps of a leap that have ended."""
         seen, ended = self._seen, bisect_left(self._ends, now)
         if ended == len(self._ends):
-            ended -= 1  # the last one's are counted when it is over
+            ended -= 1  # the tokens of the last step are counted in `end_step`
         if ended <= seen:
             return
         times_s = self._ends[seen:ended]
         self._seen = ended
-        self._told_free_blocks = self._free_blocks() - self._blocks_taken(ended)
+        self._last_free_blocks = self._free_blocks() - self._blocks_taken(ended)
         running = self._scheduler.running
         for request in running:
             self._live[request.request_id].produced(times_s)
         self._count(times_s, len(running))
 
     def _count(self, times_s: Sequence[float], requests: int) -> None:
-        """So many requests got a token each at these times."""
+        """Count one token for each of ``requests`` requests at each of these times."""
         tokens = requests * len(times_s)
         self.totals.generated_tokens += tokens
         self._tokens.update(dict.fromkeys(times_s, requests))
@@ -347,7 +335,7 @@ class SimulatedInstance:
         return tokens
 
     def _blocks_taken(self, steps: int) -> int:
-        """By so many steps of a leap, as long as vLLM knows nothing of it."""
+        """Blocks that ``steps`` steps of a leap need, while vLLM has not computed it yet."""
         if self._planned_s is None:
             return 0
         size = self._scheduler.block_size
@@ -357,14 +345,14 @@ class SimulatedInstance:
         )
 
     def _look_at_s(self) -> float:
-        """When KV has come from another instance or was held here for too long, the window ends."""
+        """When a leap must end: KV arrives, held KV expires, or the window ends."""
         window_s = self.window_to_s if self._clock.now < self.window_to_s else math.inf
         read_s = self._coming[0][0] if self._coming else math.inf
         held_s = (held.until_s for held in self._held.values() if not held.claimed)
         return min([window_s, read_s, *held_s])
 
     def end_step(self) -> Ended:
-        """Take the tokens of the step."""
+        """End the step or the leap, and take its tokens."""
         now = self._clock.now
         if self._planned_s is not None:
             self._take_leap(len(self._ends))
@@ -380,7 +368,7 @@ class SimulatedInstance:
         crossed: list[Live] = []
         times_s = self._ends[self._seen :]
         self._ends, self._seen = [], 0
-        requests = 0  # that got a token in each step
+        requests = 0  # number that got a token in each step
         for batch in self._scheduler.update_from_output(self._output, self._result).values():
             for output in batch.outputs:
                 live = self._live[output.request_id]
@@ -394,19 +382,19 @@ class SimulatedInstance:
                     live.timeline.finished_s = now
                     done.append(live)
         self._count(times_s, requests)
-        self._told_free_blocks = self._free_blocks()
+        self._last_free_blocks = self._free_blocks()
         self._store_filled()
         return Ended(self._take_tokens(), done, crossed)
 
     def _store_filled(self) -> None:
-        """What a leap has left to store goes to the host with the next step."""
+        """Store the blocks that a leap has filled, with the next step."""
         if self._worker is None or (meta := self._scheduler.store_filled()) is None:
             return
         assert isinstance(meta, OffloadingConnectorMetadata)
         self._worker.prepare_store_kv(meta)
 
     def _run(self, output: SchedulerOutput) -> float:
-        """Script the tokens of a step; :return: seconds that it takes, unless it is a leap."""
+        """Script the tokens of a step; return the seconds that it takes, unless it is a leap."""
         requests, live, totals = self._scheduler.requests, self._live, self.totals
         decodes = decode_kv = prefill = prefill2 = 0
         steps, seen = len(self._scheduler.step_ends) or 1, self._seen
@@ -417,9 +405,9 @@ class SimulatedInstance:
             computed = request.num_computed_tokens  # this step's included
             sampled = _NOTHING
             if not request.is_prefill_chunk:
-                mine = live[request_id]
-                last = mine.timeline.lengths.reasoning - steps + seen
-                sampled = thought if mine.generated == last else words
+                one = live[request_id]
+                last = one.timeline.lengths.reasoning - steps + seen
+                sampled = thought if one.generated == last else words
             tokens.append(sampled)
             if count == steps and sampled:
                 decodes += 1

@@ -1,24 +1,27 @@
-"""KV that changes instances in virtual time: what is held, who may claim it, and the network.
+"""KV that changes instances in virtual time: the held blocks, their claims, and the network.
 
-The scheduler's side of a connector, for vLLM's own scheduler: a request that leaves keeps its
-blocks until they have been read, one that arrives with a `Held` claims them as tokens that somebody
-else has computed. Only the copy is modelled: each instance has one link to the network, which
-transfers in and out share in the order in which they begin.
+The connector here is the scheduler's side of a KV connector, for vLLM's own scheduler. A request
+that leaves keeps its blocks until they have been read. A request that arrives with a `Held` claims
+those blocks as tokens that are computed already.
+
+Only the copy is modelled. Each instance has one link to the network, which its transfers in both
+directions share, in the order in which they begin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.config import KVTransferConfig
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.request import Request
 
+from bench.simulator.request import Live
 from workers.kv.offload import ResumeConnector
 
-HELD_S = 10.0  # then the memory is given back, read or not
+HELD_S = 10.0  # after that the memory is given back, read or not
 
 
 @dataclass(slots=True)
@@ -33,16 +36,30 @@ class Held:
     claimed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A request on its way between two instances, until its first token on the second."""
+
+    request: Live
+    source_id: str
+    target_id: str
+    generated: int  # tokens when it left
+    kv_blocks: int
+    boundary_s: float
+    held: Held  # its KV, at the source
+    leaving: ClassVar[bool] = False  # in virtual time a hand-over takes no time
+
+
 class Network:
-    """A link of each instance, to a switch that is never the bottleneck."""
+    """One link for each instance, to a switch that is never the bottleneck."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
         self._free_at_s: dict[str, float] = {}
-        self.taken_s: list[float] = []  # by each transfer, with its wait for the links
+        self.taken_s: list[float] = []  # duration of each transfer, with its wait for the links
 
     def transfer(self, source: str, target: str, size: int, now: float) -> float:
-        """Begin as soon as both links are free; :return: when it ends."""
+        """Begin a transfer as soon as both links are free; return when it ends."""
         free_s = self._free_at_s
         begin_s = max(now, free_s.get(source, 0.0), free_s.get(target, 0.0))
         free_s[source] = free_s[target] = begin_s + size / self._bytes_per_s
@@ -51,7 +68,7 @@ class Network:
 
 
 class SimulatedConnector(ResumeConnector):
-    """The plugin's offloading connector, and requests that come and go with their KV."""
+    """The plugin's offloading connector, for requests that also come and go with their KV."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,7 +80,7 @@ class SimulatedConnector(ResumeConnector):
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
     ) -> tuple[int | None, bool]:
-        """What is held for the request; else what host memory holds."""
+        """Tokens of KV that another instance holds for the request, else those in host memory."""
         held = self.arriving.get(request.request_id)
         if held is not None and self.now() < held.until_s:
             tokens = held.tokens - num_computed_tokens
@@ -74,7 +91,7 @@ class SimulatedConnector(ResumeConnector):
     def update_state_after_alloc(
         self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int
     ) -> None:
-        """The request has memory: what is held for it can come."""
+        """The request has memory now, so its held KV can be transferred."""
         held = self.arriving.pop(request.request_id, None)
         if held is not None:
             if num_external_tokens and self.now() < held.until_s:
@@ -87,7 +104,7 @@ class SimulatedConnector(ResumeConnector):
     def request_finished_all_groups(
         self, request: Request, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Blocks of a request that leaves are not free yet."""
+        """Keep the blocks of a request that leaves until they have been read."""
         delay, params = super().request_finished_all_groups(request, block_ids)
         if request.request_id in self.leaving:
             self.leaving.discard(request.request_id)

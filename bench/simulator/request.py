@@ -1,7 +1,7 @@
-"""A request in a simulated instance: how far it is, and whether its reader is content.
+"""A request in a simulated instance: its progress, and whether its reader is within the SLO.
 
-What is known of readers is counted only where it can matter: most of them never have to wait.
-Knows no scheduler and no instance.
+Most readers never wait, so the QoE is computed only for a reader that has waited. The module must
+not know schedulers or instances.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from vllm.v1.request import Request
 
-from bench.reporting.statistics import SLO_QOE
 from bench.simulator.timeline import TAU_S, Timeline
 from pacer import RunningQoE
 
@@ -21,16 +20,16 @@ class Live:
     __slots__ = ("_qoe", "generated", "measured", "preemptions", "request", "timeline")
 
     def __init__(self, request: Request, timeline: Timeline, measured: bool) -> None:
-        self.request = request  # vLLM's record, another one on every instance
+        self.request = request  # vLLM's record, a new one on every instance
         self.timeline = timeline
         self.measured = measured
         self.generated = 0
         self.preemptions = 0  # on earlier instances
-        self._qoe: RunningQoE | None = None  # of its reader, from when that one first had to wait
+        self._qoe: RunningQoE | None = None  # of its reader, once that reader has waited
 
     @property
     def kv_tokens(self) -> int:
-        """Of its prompt and its output."""
+        """Tokens of its prompt and of its output so far."""
         return self.timeline.lengths.prompt + self.generated
 
     @property
@@ -39,24 +38,39 @@ class Live:
         return self.timeline.lengths.reasoning - self.generated
 
     @property
+    def thinking(self) -> bool:
+        """Whether its boundary is still ahead."""
+        return self.generated < self.timeline.lengths.reasoning
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Generated up to the boundary."""
+        return min(self.generated, self.timeline.lengths.reasoning)
+
+    @property
+    def answering_tokens(self) -> int:
+        """Generated after the boundary."""
+        return max(0, self.generated - self.timeline.lengths.reasoning)
+
+    @property
     def tokens_ahead(self) -> int:
-        """Until it comes to its answer, or else to its end."""
+        """Tokens until the end of its current phase."""
         left = self.reasoning_ahead
         return left if left > 0 else left + self.timeline.lengths.answer
 
-    def within_slo(self, now: float) -> bool:
-        """As the gateway's pacer says it."""
+    def within_slo(self, slo_qoe: float, now: float) -> bool:
+        """Whether the QoE of its reader, by the gateway's pacer, is at least ``slo_qoe``."""
         if self._qoe is None:
             answer_s = self.timeline.answer_s
-            # The QoE of a reader who never had to wait is 1.
+            # The QoE of a reader who never waited is 1.
             if not answer_s or now <= answer_s[0] + len(answer_s) * TAU_S:
                 return True
             self._waited()
         assert self._qoe is not None
-        return self._qoe.at(now) >= SLO_QOE
+        return self._qoe.at(now) >= slo_qoe
 
     def produced(self, times_s: Sequence[float]) -> None:
-        """More tokens, at least one."""
+        """Note more tokens, at least one, and when each came."""
         timeline = self.timeline
         before = len(timeline.answer_s)
         preemptions = self.preemptions + self.request.num_preemptions
@@ -67,14 +81,14 @@ class Live:
             for token_s in answer_s[before:]:
                 self._qoe.deliver(token_s)
         elif len(answer_s) > before and answer_s[-1] > answer_s[0] + before * TAU_S:
-            # The last of them is not in time for the place of the first: look at each.
+            # The last token is late for the first one's due time, so some of them may be late.
             due_s = answer_s[0]
             places = range(before, len(answer_s))
             if any(answer_s[place] > due_s + place * TAU_S for place in places):
                 self._waited()
 
     def _waited(self) -> None:
-        """Its reader ran out of tokens: from here on the QoE has to be known."""
+        """Start to compute the QoE, because the reader ran out of tokens."""
         answer_s = self.timeline.answer_s
         self._qoe = RunningQoE(tau_s=TAU_S, origin_s=answer_s[0])
         for token_s in answer_s:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from bench.simulator.cluster import Watch
 from bench.simulator.instance import Ended, SimulatedInstance
+from bench.simulator.migration import Move
 from bench.simulator.spans import Spans
 from bench.simulator.timeline import Timeline
-from bench.simulator.view import Move
 
 
 class SpanWatch(Watch):
@@ -46,8 +46,8 @@ class SpanWatch(Watch):
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
         """Close the span of a request that leaves while it computes."""
-        if id(move.live.timeline) in self._computing[move.source]:
-            self._stopped(now, move.source, move.live.timeline)
+        if id(move.request.timeline) in self._computing[move.source_id]:
+            self._stopped(now, move.source_id, move.request.timeline)
 
     def _stopped(self, now: float, name: str, timeline: Timeline) -> None:
         del self._computing[name][id(timeline)]

@@ -1,4 +1,4 @@
-"""The operator's routes: instances, draining them, and back. Used by ``pascal drain``."""
+"""Routes for operators: list, drain and undrain instances. ``pascal drain`` uses them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def get_instance(request: web.Request) -> web.Response:
 
 
 async def drain_instance(request: web.Request) -> web.Response:
-    """``POST /admin/instances/{id}/drain``: begins, and answers at once."""
+    """``POST /admin/instances/{id}/drain``: begin to drain, and answer at once."""
     maintenance = _allowed(request)
     data = await read_bytes(request)
     document = parse_json_object(data) if data else {}
@@ -48,7 +48,11 @@ async def undrain_instance(request: web.Request) -> web.Response:
 
 
 def _allowed(request: web.Request) -> Maintenance:
-    """With keys, who has one; without, only this machine: the API itself is open to all then."""
+    """Return the maintenance if the client may use it.
+
+    With API keys, a valid key is needed. Without keys the API is open to all, so that only requests
+    from this machine are allowed.
+    """
     owner_of(request)
     service = request.app[SERVICE]
     if not service.config.server.api_keys and not is_local(request.remote, request.headers):

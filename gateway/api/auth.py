@@ -1,12 +1,12 @@
-"""Who may use the gateway: API keys, web origins, and who is on its own machine.
+"""Decides who may use the gateway: API keys, web origins, and clients on this machine.
 
-Without configured keys everybody on the listening address may, as in vLLM's own server; the default
-address is the loopback. A browser sends `Origin` with every WebSocket and cross-site request, so
-that a foreign page cannot use a gateway on the visitor's own machine. Pages of `allowed_origins`
-may open WebSockets, and `gateway.api.cors` lets them use `fetch`.
+Without configured keys every client that reaches the address may use it, as in vLLM's own server;
+the default address is the loopback. A browser sends `Origin` with every WebSocket and cross-site
+request, so that a foreign page cannot use a gateway on the visitor's machine. Pages of
+`allowed_origins` may open WebSockets, and `gateway.api.cors` lets them use `fetch`.
 
-A reverse proxy on the same machine makes the whole world local. So a request is only taken for one
-from here if nothing about it speaks of a proxy; one that says nothing of itself cannot be noticed
+Behind a reverse proxy on this machine every client looks local. A request therefore counts as local
+only if no header of it comes from a proxy. A proxy that adds no header cannot be noticed
 (`docs/howto/nginx.md`).
 """
 
@@ -25,8 +25,8 @@ from gateway.schemas.errors import ApiError, Unauthorized
 SUBPROTOCOL = "responses"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."
-# What proxies say of whom they speak for: RFC 7239 (Forwarded), RFC 9110 7.6.3 (Via), and what is
-# in use besides.
+# Headers in which proxies name their client: RFC 7239 (Forwarded), RFC 9110 7.6.3 (Via), and others
+# in common use.
 _OF_PROXIES = frozenset(
     "forwarded via x-real-ip x-client-ip true-client-ip cf-connecting-ip fastly-client-ip".split()
 )
@@ -34,7 +34,7 @@ _OF_PROXIES_PREFIX = "x-forwarded"  # -for, -host, -proto, -port, -server, ...
 
 
 class ForbiddenOrigin(ApiError):
-    """A web page of another origin."""
+    """The request comes from a web page of an origin that is not allowed."""
 
     status = 403
     type = "invalid_request_error"
@@ -46,7 +46,7 @@ class ForbiddenOrigin(ApiError):
 
 
 def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
-    """The owner that requests with these headers act for: a fingerprint of their key.
+    """Return the owner of requests with these headers: a fingerprint of their key.
 
     :raises Unauthorized: keys are configured and none of them was sent.
     :raises ForbiddenOrigin: sent by a page of another origin.
@@ -54,7 +54,7 @@ def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
     _check_origin(config, headers)
     if not config.api_keys:
         return ""
-    # Header bytes that are no UTF-8 arrive as surrogates; they can be in no key.
+    # Header bytes that are not UTF-8 arrive as surrogates, which no key contains.
     offered = _offered_key(headers).encode(errors="surrogateescape")
     known = [key for key in config.api_keys if hmac.compare_digest(key.encode(), offered)]
     if not known:
@@ -63,9 +63,9 @@ def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
 
 
 def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether a request comes from a program on this machine, for all that can be known.
+    """Whether a request seems to come from a program on this machine.
 
-    :param remote: the address of the connection's other end, which may be a proxy.
+    :param remote: the address at the other end of the connection, which may be a proxy's.
     """
     try:
         address = ipaddress.ip_address(remote or "")
@@ -75,7 +75,7 @@ def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
     if not (mapped or address).is_loopback or any(map(_is_of_proxies, headers)):
         return False
     try:
-        # A proxy that adds nothing may at least pass on the name that was asked for.
+        # A proxy that adds no header may still pass on the host name that its client used.
         hostname = urlsplit(f"//{headers.get('Host', '')}").hostname
     except ValueError:
         return False
@@ -107,7 +107,7 @@ def _check_origin(config: ServerConfig, headers: Mapping[str, str]) -> None:
     except ValueError:
         hostname, place = None, ""
     own = place == headers.get("Host")
-    # A foreign name may resolve to the loopback (DNS rebinding): there only known names are own.
+    # A foreign name may resolve to the loopback (DNS rebinding): there, only known names are ours.
     if config.host in _LOOPBACK:
         own = own and hostname in _LOOPBACK
     if not own:

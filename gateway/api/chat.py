@@ -1,7 +1,7 @@
-"""``POST /v1/chat/completions``: the same responses in the older form, whole or as chunks.
+"""``POST /v1/chat/completions``: responses in the older form, whole or as a stream of chunks.
 
-Chunks carry the thoughts twice, as ``delta.reasoning`` and ``delta.reasoning_content``, because
-clients differ in which of the two they read.
+Chunks carry reasoning text twice, as ``delta.reasoning`` and ``delta.reasoning_content``: some
+clients read the one, some the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
-    """Handle the route."""
+    """``POST /v1/chat/completions``."""
     owner = owner_of(request)
     service = request.app[SERVICE]
     body = parse_body(await read_body(request), ChatBody)
@@ -44,7 +44,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
 
 
 def _stop_if_running(service: ResponseService, session: Session) -> None:
-    """Here nobody can come back to a response: a client that went away wants no more."""
+    """Cancel a response whose client has left: this API has no way to come back to it."""
     if not session.finished:
         service.cancel(session)
 
@@ -119,14 +119,15 @@ def _head(session: Session, kind: str) -> dict[str, Any]:
     }
 
 
-# By `Session.incomplete_reason`. The model's own end is a "stop" even if it gave no answer.
+# By `Session.incomplete_reason`. A model that stops without an answer also ends with "stop".
 _FINISH_REASONS = {None: "stop", "no_answer": "stop", "max_output_tokens": "length"}
 
 
 def _finish_reason(session: Session) -> str:
-    """How the model ended. This API has no word for what was cut: it is an error.
+    """Return why the model stopped.
 
-    :raises ApiError: the response failed, was cancelled, or has not ended.
+    :raises ApiError: the response failed, was cancelled, or has not ended. The API has no reason
+        for a response that was cut off.
     """
     if session.error is not None:
         raise session.error

@@ -1,12 +1,11 @@
-"""The HTTP server's connections: what aiohttp leaves to its user.
+"""Connections of the HTTP server: time-outs and errors for which aiohttp has no setting.
 
-A connection on which no request is complete in time is closed, and so is one whose client takes
-nothing of what is sent. What is not valid HTTP gets an error in OpenAI's form. Double and trailing
-slashes in a path do not count.
+A connection is closed if its request is not complete in time, or if its client accepts no data.
+Malformed HTTP gets an error in OpenAI's form. Double and trailing slashes in a path are ignored.
 
-aiohttp has no setting for these. `_Connection` extends its `web.RequestHandler`, and
-`HttpRunner` its `web.AppRunner`, at methods that are not part of its documented interface: the
-tests of this module hold them to the installed version.
+`_Connection` extends aiohttp's `web.RequestHandler`, and `HttpRunner` its `web.AppRunner`, at
+methods outside of the documented interface. The tests of this module check them against the
+installed version.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ log = structlog.get_logger()
 OnRefusal = Callable[[ApiError, str, str | None], None]
 
 HEADER_BYTES = 32 * 1024  # of the request line, and of one header field
-_DISCARD_S = 1.0  # for which the rest of a broken request is read, so that its error arrives
+_DISCARD_S = 1.0  # how long to read the rest of a malformed request, so that its error arrives
 _SLASHES = re.compile("/{2,}")
 
 
 class HttpRunner(web.AppRunner):
-    """Runs an application over connections that end.
+    """Runs an application on connections with time-outs.
 
-    :param header_timeout_s: for the request line and the headers, from the connection's beginning
-        or the first byte of a later request. Idle connections between requests are not meant.
-    :param send_timeout_s: for the client to take what is sent; a stalled client holds a connection,
-        its buffers and the handler that writes to it for no longer.
-    :param on_refusal: gets the error, method and path of each request that reaches no handler.
+    :param header_timeout_s: time for the request line and the headers, from the beginning of the
+        connection or the first byte of a later request. An idle connection does not time out.
+    :param send_timeout_s: time for the client to accept data. For no longer does a stalled client
+        occupy a connection, its buffers and the handler that writes to it.
+    :param on_refusal: called with the error, method and path of each request without a handler.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class _Timeouts:
 
 
 class _Server(web.Server):
-    """Makes the connections; otherwise the same as the server that it is made from."""
+    """Makes the connections; in all else it equals the server that it is made from."""
 
     def __init__(
         self,
@@ -99,7 +98,7 @@ class _Server(web.Server):
         url = message.url
         path = _SLASHES.sub("/", url.raw_path).rstrip("/") or "/"
         if path != url.raw_path:
-            # Not a redirect: clients would send a POST on as a GET, without its body.
+            # Not a redirect: clients would repeat a POST as a GET, without its body.
             url = url.with_path(path, encoded=True, keep_query=True)
             message = message._replace(url=url)
         return self._make_plain_request(message, *rest)
@@ -114,11 +113,11 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **kwargs)
         self._server = server
         self._header_timer: asyncio.TimerHandle | None = None
-        self._broken = False  # what the client sent is no HTTP
+        self._broken = False  # the client sent something other than HTTP
         self._sent_all = asyncio.Event()  # the client will send nothing more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected: its request must come."""
+        """Expect the request of a client that has connected."""
         super().connection_made(transport)
         self._expect_header()
         connection = transport.get_extra_info("socket")
@@ -127,18 +126,18 @@ class _Connection(web.RequestHandler):
             _bound_sending(connection.fileno(), self._server.timeouts.send_s)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection has ended."""
+        """Stop the timer of a connection that has ended."""
         self._stop_timer()
         self._sent_all.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """The client sends nothing more."""
+        """Note that the client sends nothing more."""
         self._sent_all.set()
         super().eof_received()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of requests, of a body, or of a WebSocket."""
+        """Take bytes of requests, of a body, or of a WebSocket."""
         idle, requests = self._waiter is not None, self._request_count
         super().data_received(data)
         if self._request_count != requests:
@@ -153,18 +152,18 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP, or what no handler has caught, in OpenAI's form; ends the connection.
+        """Answer malformed HTTP or an unexpected exception, and end the connection.
 
-        :raises ConnectionError: part of a response is sent already.
+        :raises ConnectionError: part of a response was sent already.
         """
         if request.writer.output_size > 0:
-            raise ConnectionError("A response is on its way already.")
+            raise ConnectionError("Part of a response was sent already.")
         if status >= web.HTTPInternalServerError.status_code:
             log.error("request_failed", exc_info=exc)
             error = ApiError("Internal error.", code="internal_error")
         else:
             self._broken = True
-            self._close = True  # what else it sends is not looked at
+            self._close = True  # ignore all that follows
             error = _of_parser(exc, message or "")
             self._server.on_refusal(error, request.method, None)
         response = refusals.error_response(error)
@@ -177,7 +176,7 @@ class _Connection(web.RequestHandler):
         """Send the rest of a response."""
         finished = await super().finish_response(request, resp, start_time)
         if self._broken and self.transport is not None and not self.transport.is_closing():
-            # To close with bytes unread would reset the connection, and the error would be lost.
+            # Closing with unread bytes would reset the connection and lose the error.
             self.transport.write_eof()
             try:
                 await asyncio.wait_for(self._sent_all.wait(), _DISCARD_S)
@@ -202,14 +201,14 @@ class _Connection(web.RequestHandler):
 
 
 def _bound_sending(descriptor: int, timeout_s: float) -> None:
-    """Have the system end a TCP connection on which nothing can be sent for so long.
+    """Have the system end a TCP connection on which nothing can be sent for ``timeout_s``.
 
-    A deadline for each write would not do: after it, closing a connection waits for its buffer to
-    be sent, for ever.
+    A deadline for each write would not be enough: closing a connection waits until its buffer is
+    sent, without a limit.
     """
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # not Linux
         return
-    connection = socket.socket(fileno=descriptor)  # not a duplicate: there may be none left
+    connection = socket.socket(fileno=descriptor)  # no duplicate: no descriptor may be left
     try:
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             milliseconds = round(timeout_s * 1000)
@@ -221,7 +220,7 @@ def _bound_sending(descriptor: int, timeout_s: float) -> None:
 def _with_errors(
     handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], on_refusal: OnRefusal
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """For what aiohttp refuses before the application's middlewares: an unknown ``Expect``."""
+    """Answer what aiohttp refuses before the middlewares see it: an unknown ``Expect``."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -235,7 +234,7 @@ def _with_errors(
 
 
 def _of_parser(error: BaseException | None, message: str) -> ApiError:
-    """The error of what aiohttp's parser refuses; it says nothing of what was sent."""
+    """Return the error for input that aiohttp's parser refuses, without quoting the input."""
     if isinstance(error, LineTooLong):
         return HeadersTooLarge(HEADER_BYTES)
     what = (message or "it cannot be parsed").splitlines()[0].partition(":")[0]

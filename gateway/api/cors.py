@@ -1,8 +1,10 @@
 """Cross-origin requests of web pages (WHATWG Fetch, section 3.2) from ``server.allowed_origins``.
 
 A browser asks before it sends a page's request to another origin (the preflight), and shows the
-page the response only if its headers allow it. Pages of other origins get no such header. Requests
-carry no cookies here, so the headers never allow credentials: a key is sent as ``Authorization``.
+page the response only if its headers allow it. Pages of other origins get no such header.
+
+This API uses no cookies, so the headers never allow credentials: a key is sent as
+``Authorization``.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _REQUEST_METHOD = "Access-Control-Request-Method"
 _METHODS = "GET, POST, DELETE, OPTIONS"
-_EXPOSED = "Retry-After, WWW-Authenticate"  # that a page may read beside the standard's few
-_MAX_AGE_S = 600  # for which a browser may remember the answer to a preflight
+_EXPOSED = "Retry-After, WWW-Authenticate"  # pages may read these, too
+_MAX_AGE_S = 600  # how long a browser may cache the response to a preflight
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 
 
 def allow_origin(config: ServerConfig, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that let a page read a response; empty if its origin is not allowed."""
+    """Return the headers that let a page read a response; none if its origin is not allowed."""
     if "*" in config.allowed_origins:
         shared = {"Access-Control-Allow-Origin": "*"} if "Origin" in headers else {}
     elif not config.allowed_origins:
@@ -38,12 +40,12 @@ def allow_origin(config: ServerConfig, headers: Mapping[str, str]) -> dict[str, 
 
 
 def is_preflight(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a browser asks whether a page may send a request."""
+    """Whether this is the request by which a browser asks for permission."""
     return method == "OPTIONS" and "Origin" in headers and _REQUEST_METHOD in headers
 
 
 def allow_request(config: ServerConfig, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that answer a preflight, besides those of `allow_origin`.
+    """Return the headers that answer a preflight, in addition to those of `allow_origin`.
 
     :raises ForbiddenOrigin: the page's origin is not allowed.
     """
@@ -53,13 +55,13 @@ def allow_request(config: ServerConfig, headers: Mapping[str, str]) -> dict[str,
     asked = (name.strip() for name in headers.get("Access-Control-Request-Headers", "").split(","))
     allowed = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Max-Age": str(_MAX_AGE_S)}
     names = [name for name in asked if _TOKEN.fullmatch(name)]
-    if names:  # what a handler does not know it ignores
+    if names:  # handlers ignore headers that they do not know
         allowed["Access-Control-Allow-Headers"] = ", ".join(names)
     return allowed
 
 
 def make_middleware(config: ServerConfig) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """Answers preflights; they carry no key and reach no handler."""
+    """Make the middleware that answers preflights; they carry no key and reach no handler."""
 
     @web.middleware
     async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:

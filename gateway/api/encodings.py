@@ -1,6 +1,6 @@
-"""Compressed request bodies (RFC 9110, section 8.4.1), decompressed within a bound.
+"""Decompresses request bodies (RFC 9110, section 8.4.1) up to a bound.
 
-A body of a megabyte can stand for a gigabyte: what is beyond the bound is never computed.
+A body of a megabyte can decompress to a gigabyte, so decompression stops at the bound.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def check_encoding(encoding: str) -> None:
 
 
 def decompressed(data: bytes, encoding: str, bound: int) -> bytes:
-    """What a body stands for.
+    """Decompress a body.
 
-    :param encoding: one that `check_encoding` lets pass.
+    :param encoding: one that `check_encoding` accepts.
     :param bound: most bytes of the result.
-    :raises TooLarge: there would be more.
+    :raises TooLarge: the result would be longer.
     :raises InvalidRequest: the data is not of this encoding, or not complete.
     """
     if encoding in ("", "identity"):

@@ -33,26 +33,26 @@ log = structlog.get_logger()
 SERVICE = web.AppKey("service", ResponseService)
 SOCKETS: web.AppKey[set[WebSocketConnection]] = web.AppKey("sockets")
 
-_CANCEL_WAIT_S = 10.0  # for an engine that is asked to stop; after it `cancel` answers all the same
+_CANCEL_WAIT_S = 10.0  # how long `cancel` waits for the engine to stop before it answers
 
 _encode = msgspec.json.Encoder().encode
 
 
 def owner_of(request: web.Request) -> str:
-    """Who asks. Raises `Unauthorized`."""
+    """Return the owner of a request. Raises `Unauthorized`."""
     return authenticate(request.app[SERVICE].config.server, request.headers)
 
 
 async def read_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises what `read_bytes` raises, and `InvalidRequest`."""
+    """Read the JSON object of a request. Raises what `read_bytes` does, and `InvalidRequest`."""
     return parse_json_object(await read_bytes(request))
 
 
 async def read_bytes(request: web.Request) -> bytes:
-    """The body of a request, decompressed.
+    """Read the body of a request and decompress it.
 
     :raises TooLarge: it is larger than ``server.max_message_bytes``.
-    :raises RequestTimeout: it is not there after ``server.body_timeout_s``.
+    :raises RequestTimeout: it is not complete after ``server.body_timeout_s``.
     :raises UnsupportedEncoding: it is compressed in a way that is not supported.
     :raises InvalidRequest: it cannot be decompressed.
     """
@@ -84,7 +84,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     defaults = default_targets(service.config.pacing, request.headers)
     generation = await service.prepare(body, defaults, owner)
     if body.stream:
-        # A client that wants to come back to its response says so.
+        # A client that wants to come back to its response sends `"store": true`.
         generation = replace(generation, outlives_client=body.store is True)
         session = await service.start(generation, owner)
         return await _stream(request, session, -1)
@@ -95,7 +95,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 
 
 async def start_whole(service: ResponseService, generation: Generation, owner: str) -> Session:
-    """Run a response that nobody reads along; stops it if the client goes away meanwhile."""
+    """Run a response that is sent as a whole; cancel it if the client leaves before its end."""
     session = await service.start(generation.unpaced(), owner)
     try:
         await session.log.ended()
@@ -125,9 +125,9 @@ async def get_response(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel_response(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/responses/{id}/cancel``: answers when the response has ended.
+    """``POST /v1/responses/{id}/cancel``: cancel, and answer when the response has ended.
 
-    If its engine does not stop it in time, the answer shows the response ``in_progress``.
+    If its engine does not stop in time, the body shows the response ``in_progress``.
     """
     owner = owner_of(request)
     service = request.app[SERVICE]
@@ -165,7 +165,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, session: Session, starting_after: int
 ) -> web.StreamResponse:
-    """Send the events. A client that goes away may come back, see `ResponseService.following`."""
+    """Send the events. A client that leaves may come back; see `ResponseService.following`."""
     service = request.app[SERVICE]
     with service.following(session, starting_after) as cursor:
         try:

@@ -1,6 +1,6 @@
-"""What a client gets for a request that is refused, and the one line that the log gets of it.
+"""Refused requests: the response of the client, a metric, and one line in the log.
 
-The line holds no part of the body but the name of the wrong field, and never a key.
+Of the body that line contains only the name of the wrong field. It never contains a key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def json_response(document: Any, status: int = 200) -> web.Response:
-    """A JSON body."""
+    """Make a response with a JSON body."""
     return web.Response(body=_encode(document), status=status, content_type="application/json")
 
 
@@ -29,7 +29,7 @@ def note(metrics: Metrics, error: ApiError, *, method: str, path: str | None) ->
     """Count a refusal and log it.
 
     :param method: of HTTP, or "WEBSOCKET" for an event on a socket.
-    :param path: None where the request was not even understood as HTTP.
+    :param path: None if the request was not valid HTTP.
     """
     metrics.refused.labels(error.code).inc()
     log.info(
@@ -43,19 +43,19 @@ def note(metrics: Metrics, error: ApiError, *, method: str, path: str | None) ->
 
 
 def error_response(error: ApiError) -> web.Response:
-    """The response in OpenAI's form."""
+    """Make the response in OpenAI's form."""
     response = json_response({"error": error.body()}, status=error.status)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     elif error.status == web.HTTPRequestTimeout.status_code:
-        response.force_close()  # the rest of the body would be taken for the next request
+        response.force_close()  # the rest of the body would be read as the next request
     return response
 
 
 def of_http(error: web.HTTPException, request: web.BaseRequest) -> ApiError:
-    """An error of the HTTP server (404, 405, 417) as one of ours."""
+    """Convert an error of the HTTP server (404, 405, 417)."""
     if isinstance(error, web.HTTPNotFound):
         return NotFound(f"Nothing at {request.method} {request.path}.", code="no_such_route")
     refusal = ApiError(f"{error.reason}: {request.method} {request.path}.", code="http_error")
@@ -65,7 +65,7 @@ def of_http(error: web.HTTPException, request: web.BaseRequest) -> ApiError:
 
 
 def _loggable(text: str | None) -> str | None:
-    """A client's text without what could break a line or speak to a terminal."""
+    """Return a client's text without line breaks and control characters."""
     if text is None:
         return None
     return "".join(c if c.isprintable() else "?" for c in text[:_LONGEST])

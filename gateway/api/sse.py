@@ -1,9 +1,8 @@
 """Server-sent events (WHATWG HTML, section 9.2) on an aiohttp response.
 
-A stream that is silent for long is cut by proxies, often after 60 s. A comment line keeps it open
-and means nothing to a parser that follows the standard. The parser of a common load client for chat
-completions jams on a comment that arrives as a read of its own, so the caller says for each route
-after how much silence one is sent.
+Proxies cut a stream that is silent for long, often after 60 s. A comment line keeps it open, and a
+parser that follows the standard ignores it. A common load client for chat completions fails on such
+a comment, so each route has its own time of silence.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _HEADERS = {
 
 
 class EventStream:
-    """A stream whose headers are sent."""
+    """A stream whose headers were sent."""
 
     def __init__(self, response: web.StreamResponse) -> None:
         self.response = response
@@ -33,12 +32,12 @@ class EventStream:
         self._sent_s = self._clock()
 
     async def send(self, frames: bytes) -> None:
-        """Send whole frames. Raises ConnectionError if the client has gone away."""
+        """Send whole frames. Raises ConnectionError if the client has left."""
         await self.response.write(frames)
         self._sent_s = self._clock()
 
     async def keep_alive(self, silence_s: float) -> None:
-        """Send a comment whenever nothing was sent for so long; ends when the client goes away."""
+        """Send a comment after each ``silence_s`` of silence, until the client leaves."""
         try:
             while True:
                 left_s = self._sent_s + silence_s - self._clock()
@@ -47,14 +46,14 @@ class EventStream:
                 else:
                     await self.send(_COMMENT)
         except ConnectionError:
-            return  # whoever sends the events learns of it, too
+            return  # `send` raises it for the events, too
 
 
 @asynccontextmanager
 async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterator[EventStream]:
-    """Send the headers. From here on an error can only be told within the stream.
+    """Send the headers. From here on, errors can only be reported within the stream.
 
-    :param keepalive_s: seconds of silence after which a comment is sent; 0: never.
+    :param keepalive_s: silence after which a comment is sent; 0: never.
     """
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
@@ -72,6 +71,6 @@ async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterato
 
 
 def frame(data: bytes, event: str | None = None) -> bytes:
-    """One event; ``data`` must have no line break (JSON has none)."""
+    """Format one event; ``data`` must not contain a line break (JSON has none)."""
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
     return head + b"data: " + data + b"\n\n"

@@ -1,8 +1,8 @@
-"""The Responses API over WebSocket (``docs/protocol.md``): one connection, many streams.
+"""The Responses API over WebSocket (``docs/reference/api.md``): one connection, many streams.
 
-A *lane* is what a ``stream_id`` names: its responses run one after another, those of different
-lanes in parallel. A resumed response is followed beside the lanes. Nothing a client sends ends the
-connection, except a message beyond the hard limit.
+A ``stream_id`` names a *lane*. Responses of one lane run one after another, those of different
+lanes in parallel. Resumed responses belong to no lane. Only a message beyond the hard limit ends
+the connection; any other wrong message gets an error.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class WebSocketConnection:
         self._service = service
         self._owner = owner
         self._defaults = defaults
-        # Bodies that wait, per lane, with the sizes of their messages.
+        # Waiting bodies of each lane, with the sizes of their messages.
         self._lanes: dict[str | None, deque[tuple[ResponsesBody, int]]] = {}
         self._waiting_bytes = 0  # of all of them
         self._resumed = 0  # resumed responses that are being followed
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        """Upgrade, and exchange messages until the socket closes."""
+        """Upgrade the connection and exchange messages until the socket closes."""
         await self.socket.prepare(request)
         try:
             async for message in self.socket:
@@ -104,9 +104,9 @@ class WebSocketConnection:
         return self.socket
 
     async def close(self) -> None:
-        """Tell the client that the server goes away."""
+        """Close the socket because the server shuts down."""
         if not self.socket.prepared:
-            return  # the client is still to be answered: its request ends with the server
+            return  # the upgrade was not answered: the request ends with the server
         await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"server shutting down")
 
     # ---- client events ------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class WebSocketConnection:
                 )
 
     def _create(self, document: dict[str, Any], stream_id: str | None, size: int) -> None:
-        """Put a request into its lane; it is checked now and started when its turn comes."""
+        """Check a request and append it to its lane, which starts it when it is first."""
         fields = {key: value for key, value in document.items() if key not in _ENVELOPE}
         if fields.pop("generate", True) is False:
             raise InvalidRequest("'generate': false is not supported.", param="generate")
@@ -170,16 +170,16 @@ class WebSocketConnection:
         waiting = self._lanes[stream_id]
         if len(waiting) >= self._service.config.limits.max_streams_per_connection:
             raise Overloaded(
-                f"{len(waiting)} requests wait in this stream already.",
+                f"{len(waiting)} requests wait in this stream already, its limit.",
                 code="stream_queue_full",
                 retry_after_s=self._service.config.limits.retry_after_s,
             )
-        # No limit on requests counts those that wait here.
+        # Admission does not count requests that wait here.
         bound = self._service.config.server.hard_message_bytes
         if self._waiting_bytes + size > bound:
             raise Overloaded(
-                f"Requests of {self._waiting_bytes} bytes wait on this connection already; they "
-                f"may have {bound}.",
+                f"Requests of {self._waiting_bytes} bytes wait on this connection already; the "
+                f"limit is {bound}.",
                 code="stream_queue_full",
                 retry_after_s=self._service.config.limits.retry_after_s,
             )
@@ -215,7 +215,7 @@ class WebSocketConnection:
                 except ApiError as error:
                     await self._refuse(error, stream_id)
                 except ConnectionError:
-                    raise  # nobody is left to answer
+                    raise  # the client is gone
                 except Exception:
                     log.exception("request_failed")
                     await self._send_error(broken(), stream_id)
@@ -236,8 +236,8 @@ class WebSocketConnection:
             self._resumed -= 1
 
     async def _follow(self, session: Session, stream_id: str | None, starting_after: int) -> None:
-        """Send a response's events until the last one."""
-        # Events are logged without it, since several sockets may follow one response.
+        """Send the events of a response up to its last one."""
+        # The event log has no stream_id, since several sockets may follow one response.
         suffix = b"}" if stream_id is None else b',"stream_id":' + _encode(stream_id) + b"}"
         try:
             with self._service.following(session, starting_after) as cursor:
@@ -276,7 +276,7 @@ class WebSocketConnection:
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, work: Work, stream_id: str | None) -> None:
-        """One stream's trouble is its own; the socket and its other streams go on."""
+        """Contain the failure of one stream; the socket and its other streams go on."""
         try:
             await work()
         except ConnectionError:

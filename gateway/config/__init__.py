@@ -2,21 +2,20 @@
 
 from gateway.config.describe import Key, as_toml, described
 from gateway.config.load import ENV_FOREIGN, ConfigError, is_worker_address, load
-from gateway.config.tables import (
-    EMBEDDED,
-    ENV_ALIASES,
-    PROJECT_ROOT,
-    TABLES,
-    ClusterConfig,
-    Config,
-    LauncherConfig,
+from gateway.config.serving import (
     LimitsConfig,
-    ModelConfig,
     PacingConfig,
-    PlacementConfig,
     ServerConfig,
     SessionConfig,
     StoreConfig,
+)
+from gateway.config.tables import ENV_ALIASES, PROJECT_ROOT, TABLES, Config
+from gateway.config.workers import (
+    EMBEDDED,
+    ClusterConfig,
+    LauncherConfig,
+    ModelConfig,
+    PlacementConfig,
     WorkersConfig,
 )
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.config.tables import EMBEDDED, ENV_ALIASES, TABLES, Config, LauncherConfig
+from gateway.config.tables import ENV_ALIASES, TABLES, Config
+from gateway.config.workers import EMBEDDED, LauncherConfig
 from workers import checked
 from workers.checked import SettingError
 from workers.policy.settings import POLICY_NAMES, is_plugin

@@ -1,19 +1,19 @@
-"""Pauses before another attempt. Pure: no clock, no chance.
+"""Decides the pause before another attempt. Pure: no clock, no random generator.
 
-The pause doubles with every failure. It starts anew after an attempt that served well: for
-``stable_s`` at least, and longer than the pause before it. What counts is the time for which a
-worker *served*: one that loads its model for minutes and then dies at once has not served at all.
+The pause doubles with every failure. It starts anew after an attempt that served well: for at least
+``stable_s``, and for longer than the pause before it. Only the time in which a worker *served*
+counts: a worker that loads its model for minutes and then dies has not served.
 """
 
 from __future__ import annotations
 
 
 class Backoff:
-    """Of one worker.
+    """The pauses of one worker.
 
     :param first_s: the first pause.
-    :param longest_s: no pause is longer.
-    :param stable_s: how long an attempt must serve for its predecessors to be forgiven.
+    :param longest_s: the longest pause.
+    :param stable_s: how long a worker must serve until its failures are forgotten.
     """
 
     def __init__(self, first_s: float, longest_s: float, *, stable_s: float = 0.0) -> None:
@@ -25,10 +25,10 @@ class Backoff:
         self._last_s = 0.0
 
     def failed(self, served_s: float | None) -> float:
-        """An attempt is over.
+        """Count an attempt that has ended.
 
-        :param served_s: for how long it served; None: it never did.
-        :return: the pause before the next, in seconds.
+        :param served_s: how long it served; None: it never did.
+        :return: the pause before the next attempt, in seconds.
         """
         if served_s is not None:
             self.forgive(served_s)

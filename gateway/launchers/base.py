@@ -1,8 +1,8 @@
-"""Who runs the workers: one interface, and the choice of ``launcher.kind``.
+"""The interface of launchers, which bring workers to the gateway, and the choice of one.
 
-local     `gateway.launchers.local`: processes of this gateway, on this machine
-static    `gateway.launchers.static`: workers that run elsewhere, by address
-ray       `gateway.launchers.ray_cluster`: actors of a Ray cluster
+local     `gateway.launchers.local`: starts workers as processes on this machine
+static    `gateway.launchers.static`: dials workers that were started elsewhere
+ray       `gateway.launchers.ray_cluster`: starts workers as actors of a Ray cluster
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from gateway.scrape import Restarting
 
 
 class Launcher(Restarts, Restarting, Protocol):
-    """Brings workers to the cluster, and brings them back."""
+    """Connects workers to the cluster, and connects them again after a failure."""
 
     @property
     def count(self) -> int:
-        """Instances that there are to be."""
+        """The number of instances it aims for."""
 
     def describe(self) -> str:
-        """What `run` sets out to do, in one line for people."""
+        """Describe what `run` does, in one line for the terminal."""
 
     async def run(self) -> None:
         """Keep the workers connected until cancelled.
 
-        :raises gateway.launchers.local.CannotServe: there is no hope for any.
+        :raises gateway.launchers.local.CannotServe: no worker can be started.
         """
 
 
 def make_launcher(config: Config, cluster: Cluster, socket_dir: Path) -> Launcher:
-    """The one that is configured.
+    """Make the configured launcher.
 
-    :param socket_dir: for sockets of workers on this machine.
+    :param socket_dir: folder for the sockets of workers on this machine.
     """
     if config.launcher.kind == "static":
         return StaticLauncher(config, cluster)

@@ -1,8 +1,8 @@
-"""Workers that somebody else starts: dial, serve the link, dial again after a loss.
+"""Connects to workers that run elsewhere: dials, serves the link, dials again after a loss.
 
-Ends and starts no process. Where a worker is, is asked for before each attempt: one that was
-started again may be elsewhere. Pauses grow with every failure (`gateway.launchers.backoff`); a link
-that outlasts the pause before it starts them anew.
+It starts and ends no process. It asks for the address of a worker before each attempt, since a
+worker that was restarted may be elsewhere. Pauses grow with every failure
+(`gateway.launchers.backoff`); a link that outlasts the pause before it resets them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker listens, and what it asks for."""
+    """The address and the token of a worker."""
 
     address: str
     token: str | None = field(repr=False)
 
 
 class Dialler:
-    """Keeps workers connected; one for all of a gateway."""
+    """Keeps all workers of a gateway connected."""
 
     def __init__(self, config: Config, cluster: Cluster) -> None:
-        self.names: set[str] = set()  # of workers that were there once
+        self.names: set[str] = set()  # of all workers that were ever connected
         self._config = config
         self._cluster = cluster
         self._backoffs: dict[str, Backoff] = {}
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Failures in a row of each worker, by its label."""
+        """Consecutive failures of each worker, by its label."""
         return {label: backoff.failures for label, backoff in self._backoffs.items()}
 
     async def keep_connected(self, label: str, locate: Callable[[], Awaitable[Place]]) -> None:
-        """Serve one worker until cancelled.
+        """Keep one worker connected until cancelled.
 
-        :param label: what logs call it.
-        :param locate: says where it is now; raises `LinkError` if nobody knows.
+        :param label: the name of the worker in logs.
+        :param locate: returns the current place; raises `LinkError` if there is none.
         """
         workers = self._config.workers
         backoff = Backoff(workers.restart_backoff_s, workers.restart_backoff_max_s)
@@ -76,7 +76,7 @@ class Dialler:
             pause_s = backoff.failed(served_s)
             if backoff.failures == 1:
                 last_reason = ""
-            if reason != last_reason:  # said once, however often it is tried
+            if reason != last_reason:  # logged once, not at every attempt
                 log.warning("worker_unreachable", worker=label, reason=reason)
                 last_reason = reason
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
@@ -85,7 +85,7 @@ class Dialler:
         welcome, served = link.welcome, self._config.served_model_name
         if welcome.instance_id in self._cluster.instances:
             raise LinkError(
-                f"another worker is called {welcome.instance_id}, too: start it with --id"
+                f"another worker is called {welcome.instance_id} as well; change its --id"
             )
         if welcome.model != served:
             raise LinkError(f"it serves the model {welcome.model!r}, this gateway {served!r}")

@@ -1,8 +1,8 @@
-"""Which GPUs each worker of this machine gets, and how many there are.
+"""Decides which GPUs each worker of this machine gets, and counts them.
 
-An inherited ``CUDA_VISIBLE_DEVICES`` is the list to deal from, as Slurm, Kubernetes and people who
-share a machine set it; its entries may be indices, UUIDs or MIG instances. Without it all GPUs are
-there, by index. Nothing here imports torch: that costs seconds and memory in the gateway.
+Workers share the GPUs in an inherited ``CUDA_VISIBLE_DEVICES``, as set by Slurm, Kubernetes or a
+user. Its entries may be indices, UUIDs or MIG instances. Without the variable, workers share all
+GPUs, by index. Nothing here imports torch, which would cost the gateway seconds and memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _LIST_S = 20.0  # for nvidia-smi, which may have to wake the driver
 
 
 def inherited(environment: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The GPUs that the environment names; None: it names none, so all are there.
+    """Return the GPUs that the environment names; None: it does not restrict them.
 
-    As CUDA reads it: the list ends before the first entry that is negative or empty.
+    As for CUDA, the list ends before the first entry that is negative or empty.
     """
     text = environment.get(VARIABLE)
     if text is None:
@@ -29,16 +29,16 @@ def inherited(environment: Mapping[str, str]) -> tuple[str, ...] | None:
     devices: list[str] = []
     for entry in text.split(","):
         device = entry.strip()
-        if not device or device.startswith("-") or device == "NoDevFiles":  # Slurm's word for none
+        if not device or device.startswith("-") or device == "NoDevFiles":  # how Slurm writes none
             break
         devices.append(device)
     return tuple(devices)
 
 
 def of_worker(environment: Mapping[str, str], index: int, size: int) -> str:
-    """The value of the variable for worker ``index`` whose engine has ``size`` GPUs.
+    """Return the value of the variable for worker ``index`` with ``size`` GPUs.
 
-    :raises ValueError: the environment names too few.
+    :raises ValueError: the environment names too few GPUs.
     """
     first = index * size
     devices = inherited(environment)
@@ -50,7 +50,7 @@ def of_worker(environment: Mapping[str, str], index: int, size: int) -> str:
 
 
 def count(environment: Mapping[str, str] = os.environ) -> int | None:
-    """How many GPUs there are to deal; None: unknown."""
+    """Count the GPUs that workers can share; None: unknown."""
     devices = inherited(environment)
     if devices is not None:
         return len(devices)
@@ -71,5 +71,5 @@ def _count_listed(command: str) -> int | None:
         return None
     lines = [line.strip() for line in listed.stdout.splitlines()]
     if any(line.startswith("MIG") for line in lines):
-        return None  # a GPU that is divided: its parts can only be named in the environment
+        return None  # a divided GPU: only the environment can name its parts
     return sum(line.startswith("GPU ") for line in lines)

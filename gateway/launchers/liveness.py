@@ -1,4 +1,4 @@
-"""When a worker counts as dead although its connection is open."""
+"""Decides when a worker counts as dead although its connection is open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from gateway.routing.worker_link import LinkError, WorkerLink
 
 
 def check_alive(link: WorkerLink, cluster: Cluster, instance_id: str, timeout_s: float) -> None:
-    """:raises LinkError: for a worker that has fallen silent, or whose engine makes no step."""
+    """Check a connected worker.
+
+    :param timeout_s: the longest time without a heartbeat; an engine step may take four times that.
+    :raises LinkError: the worker is silent, or its engine makes no step.
+    """
     silent_s = time.monotonic() - link.last_heard_s
     instance = cluster.instances.get(instance_id)
     stuck_s = instance.since_step_s if instance else 0.0

@@ -1,9 +1,9 @@
-"""The `local` launcher: worker processes on this machine, started, watched and restarted.
+"""The `local` launcher: starts, watches and restarts worker processes on this machine.
 
-One task per instance owns everything about its process: start, dial, serve the link, kill, pause,
-start again. Pauses grow with every failure (`gateway.launchers.backoff`). Each worker holds the
-read end of a pipe of ours: if the gateway dies, by whatever signal, the pipe closes and the worker
-exits by itself.
+One task per instance owns its process: it starts it, dials it, serves the link, kills it, pauses
+and starts it again. Pauses grow with every failure (`gateway.launchers.backoff`). Each worker holds
+the read end of a pipe from the gateway. If the gateway dies, by whatever signal, the pipe closes
+and the worker exits.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ log = structlog.get_logger()
 
 _DIAL_INTERVAL_S = 0.1
 _REAPED_S = 0.2
-# Failures of one worker in a row after which a gateway that never served gives up, and one that did
-# says that this worker keeps failing.
-_HOPELESS_STARTS = 3
-_STABLE_S = 60.0  # an instance that served this long has its failures forgiven
-_STOP_S = 3.0  # for a worker that is asked to stop; then it is killed
-_KILLED_S = 10.0  # for a killed one to be gone; one that hangs in a driver may never be
+# Consecutive failures of one worker after which a gateway that never served gives up. A gateway
+# that has served logs `worker_failed_repeatedly` instead.
+_MAX_FAILED_STARTS = 3
+_STABLE_S = 60.0  # the failures of a worker that served this long are forgotten
+_STOP_S = 3.0  # time for a worker to stop; then it is killed
+_KILLED_S = 10.0  # time for a killed worker to end; one that hangs in a driver may never end
 _WORKER_NICENESS = (
     5  # below the gateway: a late timer hurts every reader, a late step only one batch
 )
 
 
 class WorkerExited(Exception):
-    """The worker process ended by itself."""
+    """The worker process ended without being told to."""
 
 
 class _RestartAskedFor(Exception):
-    """Somebody wants a new process in the place of this one."""
+    """The process is to be replaced by a new one."""
 
 
 class CannotServe(Exception):
-    """No worker ever came up; the message says why the last one did not."""
+    """No worker could be started; the message gives the reason of the last failure."""
 
 
 class _Life:
-    """Of one worker process: since when it serves."""
+    """When one worker process began to serve."""
 
     def __init__(self) -> None:
         self.served_since_s: float | None = None
 
     @property
     def served_s(self) -> float | None:
-        """For how long it has served; None: it never did."""
+        """How long it has served; None: it never did."""
         return None if self.served_since_s is None else time.monotonic() - self.served_since_s
 
 
@@ -82,7 +82,7 @@ class LocalSupervisor:
         self._cluster = cluster
         self._socket_dir = socket_dir
         self._log_dir = Path(config.server.state_dir) / "logs"
-        # Set to have a worker that serves started again.
+        # Setting one restarts the worker of that name.
         self._again = {worker_name(i): asyncio.Event() for i in range(config.workers.count)}
         workers = config.workers
         self._backoffs = {
@@ -94,33 +94,33 @@ class LocalSupervisor:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Failures in a row of each worker."""
+        """Consecutive failures of each worker."""
         return {name: backoff.failures for name, backoff in self._backoffs.items()}
 
     @property
     def restart_timeout_s(self) -> float:
-        """A restart that takes longer has failed."""
+        """How long a restart may take; a longer one has failed."""
         return self._config.workers.start_timeout_s + _STOP_S + _KILLED_S
 
     @property
     def names(self) -> Collection[str]:
-        """Of all its instances, also those that are not there now."""
+        """Names of all its instances, connected or not."""
         return self._again.keys()
 
     def restart(self, instance_id: str) -> None:
-        """End the process of an instance and start it again; one that only starts is left alone."""
+        """End the process of an instance and start it again, unless it is starting now."""
         self._again[instance_id].set()
 
     def describe(self) -> str:
-        """What is being started, in one line for people."""
+        """Describe what `run` starts, in one line for the terminal."""
         plural = "s" * (self.count != 1)
         what = f"{self.count} worker{plural} with {self._config.model_line}"
         return f"Starting {what}; logs in {self._log_dir}"
 
     async def run(self) -> None:
-        """Serve until cancelled; on the way out every process is gone.
+        """Keep the workers running until cancelled; every process has ended when it returns.
 
-        :raises CannotServe: a worker failed several times and none ever served.
+        :raises CannotServe: one worker failed several times, and none ever served.
         """
         self._log_dir.mkdir(parents=True, exist_ok=True)
         try:
@@ -128,10 +128,10 @@ class LocalSupervisor:
                 for index in range(self._config.workers.count):
                     tasks.create_task(self._keep_running(index))
         except* CannotServe as group:
-            hopeless = group.exceptions[0]
+            failure = group.exceptions[0]
         else:
             return
-        raise hopeless
+        raise failure
 
     async def _keep_running(self, index: int) -> None:
         name = worker_name(index)
@@ -147,7 +147,7 @@ class LocalSupervisor:
             except Exception as error:
                 pause_s = backoff.failed(life.served_s)
                 self._say_failed(name, error, backoff.failures)
-                if backoff.failures >= _HOPELESS_STARTS and not self._cluster.ever_served:
+                if backoff.failures >= _MAX_FAILED_STARTS and not self._cluster.ever_served:
                     raise CannotServe(f"{name} {error}") from error
             else:
                 pause_s = backoff.failed(life.served_s)
@@ -159,12 +159,12 @@ class LocalSupervisor:
         if not isinstance(error, LinkError | WorkerExited | OSError):
             log.exception("worker_handling_failed", instance_id=name)
         log.error("worker_failed", instance_id=name, reason=str(error), failures_in_a_row=failures)
-        if failures == _HOPELESS_STARTS:
+        if failures == _MAX_FAILED_STARTS:
             longest_s = self._config.workers.restart_backoff_max_s
             log.error("worker_failed_repeatedly", instance_id=name, tried_again_every_s=longest_s)
 
     async def _run_once(self, index: int, life: _Life) -> None:
-        """One life of one worker process."""
+        """Run one process of a worker from its start to its end."""
         settings = local_settings(self._config, index, self._socket_dir)
         printed = WorkerLog.begun(self._log_dir / f"{settings.instance_id}.log")
         read_end, write_end = os.pipe()
@@ -192,7 +192,7 @@ class LocalSupervisor:
             except ExceptionGroup as group:
                 if isinstance(group.exceptions[0], _RestartAskedFor):
                     raise group.exceptions[0] from None
-                with contextlib.suppress(TimeoutError):  # a link ends before its process is reaped
+                with contextlib.suppress(TimeoutError):  # a link may end before its process does
                     await asyncio.wait_for(process.wait(), _REAPED_S)
                 if process.returncode is not None:
                     why = printed.why_ended(process.returncode, "while serving")
@@ -201,7 +201,7 @@ class LocalSupervisor:
             finally:
                 await link.close()
         finally:
-            await _end_process(process)
+            await _end_process(process, settings.instance_id)
             os.close(write_end)
 
     async def _spawn(
@@ -225,7 +225,7 @@ class LocalSupervisor:
                 stderr=output,
                 pass_fds=(read_end,),
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends workers
+                start_new_session=True,  # Ctrl-C reaches only the gateway, which ends workers
             )
         _lower_priority(process.pid)
         log.info("worker_started", instance_id=settings.instance_id, pid=process.pid)
@@ -272,25 +272,25 @@ async def _until_asked(again: asyncio.Event) -> None:
 
 
 def _lower_priority(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # one that is gone again: `_dial` sees it
+    with contextlib.suppress(ProcessLookupError):  # it has ended already: `_dial` notices
         os.setpriority(os.PRIO_PROCESS, pid, _WORKER_NICENESS)
-    # Linux may share the processor between sessions first. A niceness then counts only within the
-    # session, where the worker is alone; the session has a niceness of its own.
+    # Linux may share the processor between sessions first. The niceness of a process then counts
+    # only within its session, where the worker is alone, so the session gets the niceness, too.
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(f"{_WORKER_NICENESS}\n", encoding="ascii")
 
 
-async def _end_process(process: asyncio.subprocess.Process) -> None:
-    """Ask a worker to stop, then make it. Its children are in its process group."""
+async def _end_process(process: asyncio.subprocess.Process, instance_id: str) -> None:
+    """Ask a worker to stop, then kill it and its children, which share its process group."""
     if process.returncode is None:
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), _STOP_S)
         except TimeoutError:
-            log.warning("worker_killed", pid=process.pid)
-    with contextlib.suppress(ProcessLookupError):  # the whole group may be gone already
+            log.warning("worker_killed", instance_id=instance_id, pid=process.pid)
+    with contextlib.suppress(ProcessLookupError):  # the whole group may have ended already
         os.killpg(process.pid, signal.SIGKILL)
     try:
         await asyncio.wait_for(process.wait(), _KILLED_S)
     except TimeoutError:
-        log.error("worker_not_killed", pid=process.pid, waited_s=_KILLED_S)
+        log.error("worker_not_killed", instance_id=instance_id, pid=process.pid, waited_s=_KILLED_S)

@@ -1,7 +1,7 @@
-"""Checks before anything is started: model, profile, GPUs, memory, state directory, store, port.
+"""Checks before a start: model, profile, GPUs, memory, state directory, store and port.
 
-Each failure is one clear line. ``pascal serve`` and ``pascal check`` make the same checks, and
-``pascal worker`` those that concern an engine.
+Each failure is one clear line. ``pascal serve`` and ``pascal check`` make the same checks;
+``pascal worker`` makes those that concern an engine.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from workers.emulation.profile import ProfileError, load_profile
 from workers.settings import MAX_SOCKET_PATH_BYTES
 
 _GIB = 1024**3
-RAY_VERSIONS = ((2, 49), (3,))  # the first that will do, and the first that will not
-# What a worker takes besides its memory for KV: interpreter, torch and vLLM, measured with the
-# embedded model; a larger model adds its weights.
+RAY_VERSIONS = ((2, 49), (3,))  # the first version that works, and the first that does not
+# Memory of a worker without KV and weights: interpreter, torch and vLLM, measured with the embedded
+# model.
 _WORKER_BYTES = 900 * 1024**2
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
 class PreflightError(Exception):
-    """The server cannot start; the message is one line for people."""
+    """The server cannot start; the message is one line for the terminal."""
 
 
 def check(config: Config) -> None:
@@ -44,13 +44,13 @@ def check(config: Config) -> None:
 
 @contextlib.contextmanager
 def _permissions() -> Iterator[None]:
-    """Name the path that cannot be looked at: in a closed folder, or too long a name."""
+    """Report a path that cannot be read: in a closed folder, or with too long a name."""
     try:
         yield
     except PermissionError as error:
-        raise PreflightError(f"No permission to look at {error.filename}.") from error
+        raise PreflightError(f"No permission to read {error.filename}.") from error
     except OSError as error:
-        raise PreflightError(f"Cannot look at {error.filename}: {error.strerror}.") from error
+        raise PreflightError(f"Cannot read {error.filename}: {error.strerror}.") from error
 
 
 def _check(config: Config) -> None:
@@ -71,7 +71,7 @@ def _check(config: Config) -> None:
 def check_engine(config: Config, count: int = 1) -> None:
     """Check what engines need on this machine: the model or device profile, and GPUs.
 
-    :param count: of engines.
+    :param count: number of engines.
     :raises PreflightError: something is missing.
     """
     with _permissions():
@@ -86,20 +86,20 @@ def check_ray() -> None:
     """Raise `PreflightError` if Ray is missing, cannot be imported, or is of another version."""
     install = "pip install 'pascal-serve[ray]'"
     if importlib.util.find_spec("ray") is None:
-        raise PreflightError(f"launcher.kind: 'ray' needs the package of that name: {install}.")
+        raise PreflightError(f"launcher.kind: 'ray' needs the package ray: {install}.")
     try:
         version = str(importlib.import_module("ray").__version__)
         numbers = tuple(int(number) for number in version.split(".")[:2])
     except Exception as error:
         raise PreflightError(
-            f"launcher.kind: Ray is installed and cannot be imported: "
+            f"launcher.kind: Ray is installed but cannot be imported: "
             f"{type(error).__name__}: {error}; reinstall it: {install}."
         ) from error
     if not RAY_VERSIONS[0] <= numbers < RAY_VERSIONS[1]:
         least, below = (".".join(map(str, limit)) for limit in RAY_VERSIONS)
         raise PreflightError(
-            f"launcher.kind: Ray {version} is installed, and at least {least} and below {below} "
-            f"is needed: {install}."
+            f"launcher.kind: Ray {version} is installed, but a version from {least} to below "
+            f"{below} is needed: {install}."
         )
 
 
@@ -121,8 +121,8 @@ def _check_memory(config: Config) -> None:
     workers = config.workers
     per_worker = 0 if workers.kv_resume == "recompute" else int(workers.kv_offload_gib * _GIB)
     if workers.emulate:
-        per_worker = _WORKER_BYTES  # its KV memory and its host's are emulated too
-    elif cpu_build():  # else vLLM itself checks the GPU's memory, and says what is missing
+        per_worker = _WORKER_BYTES  # its KV memory and that of its host are emulated
+    elif cpu_build():  # on GPUs vLLM itself checks the memory
         per_worker += _WORKER_BYTES
         per_worker += 0 if workers.kv_blocks else int(workers.kv_cache_gib * _GIB)
         weights = Path(config.model_path).glob("*.safetensors")
@@ -149,7 +149,7 @@ def _available_bytes() -> int | None:
 
 
 def _check_profile(config: Config) -> None:
-    """:raises PreflightError: if there is no such device profile, or it is wrong."""
+    """:raises PreflightError: the device profile does not exist, or is wrong."""
     if config.workers.emulate:
         try:
             load_profile(config.workers.emulate)
@@ -186,7 +186,7 @@ def _check_state_dir(path: Path) -> None:
 
 
 def _check_socket_paths(count: int) -> None:
-    """The sockets of workers lie in a folder of the directory for temporary files."""
+    """Check the length of the paths of sockets, which lie in the folder for temporary files."""
     longest = Path(tempfile.gettempdir()) / "pascal-12345678" / f"worker-{count - 1}.sock"
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise PreflightError(

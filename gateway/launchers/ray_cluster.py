@@ -1,9 +1,9 @@
-"""The `ray` launcher: each worker a process of an actor in an existing Ray cluster.
+"""The `ray` launcher: runs each worker as a process of an actor in an existing Ray cluster.
 
-Ray decides on which machine an actor lives, gives it its GPUs and restarts it when it or its
-machine is gone. The actor only starts a plain worker process there, ends when that does, and says
-where it listens; the gateway dials it like any worker that runs elsewhere. Actors are detached: a
-gateway that dies leaves them to the next one, one that is stopped ends them.
+Ray chooses the machine of an actor, gives it its GPUs and restarts it when it or its machine fails.
+The actor starts a plain worker process there, reports its address, and ends with it. The gateway
+dials that worker like any other that runs elsewhere. Actors are detached: when a gateway dies, the
+next one takes them over; when it is stopped, it ends them.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-_CONNECT_S = 30.0  # a few, where there is a cluster
-_ANSWER_S = 10.0  # an actor that has a machine answers at once
-_CALL_S = 30.0  # for a call of Ray that may have to wait for the cluster's head
-_STABLE_S = 60.0  # a worker that served this long is started again after a short pause
+_CONNECT_S = 30.0  # to join the cluster, which takes a few seconds
+_ANSWER_S = 10.0  # for a call of an actor; one with a machine answers at once
+_CALL_S = 30.0  # for a call of Ray, which may wait for the head of the cluster
+_STABLE_S = 60.0  # a worker that served this long is restarted after a short pause
 _LISTENING = "0A"  # state of a socket in /proc/net/tcp
 
 
 class WorkerActor:
-    """Runs on the worker's machine. Knows nothing of Ray but the machine's address."""
+    """Starts a worker on the machine of the actor. Of Ray it uses only the machine's address."""
 
     def __init__(self, settings: str, pause_s: float, long_pause_s: float) -> None:
         """Start the process.
 
-        :param settings: `WorkerSettings` as JSON; address, token and pipe are found here.
-        :param pause_s: before a restart; the long one after a worker that served only a moment.
+        :param settings: `WorkerSettings` as JSON, without address, token and pipe.
+        :param pause_s: pause before a restart of a worker that served well; else ``long_pause_s``.
         """
         self._settings = settings
         self._pauses_s = (pause_s, long_pause_s)
         host = ray.util.get_node_ip_address()
-        # Bound and never listening, so that nobody else is given the port while the engine loads.
+        # Bound but not listening, so that no other process gets the port while the engine loads.
         self._port = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._port.bind((host, 0))
         shown = f"[{host}]" if ":" in host else host
         self._address = f"tcp://{shown}:{self._port.getsockname()[1]}"
         self._token = secrets.token_urlsafe(32)
-        # The worker dies when the other end closes, however this process ends.
+        # The worker exits when this end closes, however this process ends.
         read_end, self._pipe = os.pipe()
-        told = msgspec.structs.replace(
+        complete = msgspec.structs.replace(
             msgspec.json.decode(settings, type=WorkerSettings),
             listen=self._address,
             token=self._token,
@@ -80,11 +80,11 @@ class WorkerActor:
         os.close(read_end)
         assert self._process.stdin is not None
         with self._process.stdin as pipe:
-            pipe.write(msgspec.json.encode(told))
+            pipe.write(msgspec.json.encode(complete))
         threading.Thread(target=self._follow, name="worker-watch", daemon=True).start()
 
     def place(self) -> dict[str, Any]:
-        """What it was started with, where it listens and what it asks for."""
+        """Return the settings, address, token and process id of the worker."""
         return {
             "settings": self._settings,
             "address": self._address,
@@ -93,11 +93,11 @@ class WorkerActor:
         }
 
     def _follow(self) -> None:
-        """End like a crash when the worker ends, so that Ray starts both again."""
+        """Exit with an error when the worker ends, so that Ray restarts both."""
         port = self._port.getsockname()[1]
         serves_since_s: float | None = None
         while self._process.poll() is None:
-            if serves_since_s is None and listens(port):  # it does only once it can serve
+            if serves_since_s is None and listens(port):  # a worker listens once it can serve
                 serves_since_s = time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)
@@ -108,7 +108,7 @@ class WorkerActor:
 
 
 class RayLauncher:
-    """Has ``config.workers.count`` actors, and dials their workers."""
+    """Creates ``config.workers.count`` actors and dials their workers."""
 
     restartable = True
 
@@ -120,46 +120,46 @@ class RayLauncher:
         self._names = [f"worker-{index}" for index in range(self.count)]
         self._actors: dict[str, Any] = {}
         self._killing: set[asyncio.Task[None]] = set()
-        self._pids: dict[str, tuple[str, int]] = {}  # address and process of each, when last asked
+        self._pids: dict[str, tuple[str, int]] = {}  # last known address and process of each worker
 
     @property
     def names(self) -> Collection[str]:
-        """Of all its instances."""
+        """Names of all its instances."""
         return self._names
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Failures in a row to reach each worker."""
+        """Consecutive failures to reach each worker."""
         return self._dialler.failures
 
     @property
     def restart_timeout_s(self) -> float:
-        """A restart that takes longer has failed; Ray's actor pauses before it."""
+        """How long a restart may take, including the pause of the actor before it."""
         workers = self._config.workers
         return workers.start_timeout_s + workers.restart_backoff_max_s + _CALL_S
 
     def restart(self, instance_id: str) -> None:
-        """Kill an actor, and its worker with it; Ray starts it again."""
+        """Kill an actor and its worker; Ray restarts it."""
         if (actor := self._actors.get(instance_id)) is not None:
             task = asyncio.create_task(_kill(instance_id, actor, no_restart=False))
             self._killing.add(task)
             task.add_done_callback(self._killing.discard)
 
     def describe(self) -> str:
-        """What is being started."""
+        """Describe what `run` starts, in one line for the terminal."""
         plural = "s" * (self.count != 1)
         where = f"the Ray cluster at {self._config.launcher.address}"
         return f"Starting {self.count} worker{plural} on {where} with {self._config.model_line}"
 
     async def run(self) -> None:
-        """Keep all of them connected until cancelled; then every actor is gone.
+        """Keep all workers connected until cancelled, then end every actor.
 
-        :raises CannotServe: there is no such cluster.
+        :raises CannotServe: the cluster cannot be joined.
         """
         address = self._config.launcher.address
         try:
             await _check_cluster(address)
-            # In a thread: in the main one it would take SIGTERM for itself.
+            # In another thread: in the main thread Ray would handle SIGTERM.
             await in_thread(
                 partial(
                     ray.init,
@@ -188,28 +188,28 @@ class RayLauncher:
         try:
             if name not in self._actors:
                 self._actors[name] = await in_thread(partial(self._create, name))
-            told = await asyncio.wait_for(self._actors[name].place.remote(), _ANSWER_S)
+            place = await asyncio.wait_for(self._actors[name].place.remote(), _ANSWER_S)
         except NoAnswer as error:
             raise LinkError(f"its Ray actor cannot be created: {error}") from error
         except TimeoutError as error:
             raise LinkError(
-                "its Ray actor has no machine yet; `ray status` says what is missing"
+                "its Ray actor has no machine yet; `ray status` shows what is missing"
             ) from error
         except (RayError, ValueError) as error:
             self._actors.pop(name, None)
             raise LinkError(f"its Ray actor failed: {_first_line(error)}") from error
-        if told["settings"] != self._settings(name):
+        if place["settings"] != self._settings(name):
             await _kill(name, self._actors.pop(name), no_restart=True)
-            raise LinkError("another gateway started it with other settings: starting it again")
-        pid = (told["address"], told["pid"])
+            raise LinkError("another gateway started it with other settings; it is started again")
+        pid = (place["address"], place["pid"])
         if self._pids.setdefault(name, pid) != pid:
             self._pids[name] = pid
             self.restarts_total += 1
-            log.info("worker_restarted", instance_id=name, address=told["address"])
-        return Place(told["address"], told["token"])
+            log.info("worker_restarted", instance_id=name, address=place["address"])
+        return Place(place["address"], place["token"])
 
     def _create(self, name: str) -> Any:
-        """The actor of this name, which may be there already."""
+        """Create the actor of this name, or find it."""
         launcher, workers = self._config.launcher, self._config.workers
         gpus = launcher.gpus
         if gpus < 0:
@@ -237,21 +237,21 @@ class RayLauncher:
 
 
 class NoAnswer(TimeoutError):
-    """Ray did not come back from a call."""
+    """A call of Ray did not return in time."""
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
-    """Call Ray without blocking the event loop, and without waiting for it for ever.
+    """Call Ray in a thread, without blocking the event loop and with a time-out.
 
-    :raises NoAnswer: it takes longer than 30 s. The thread is left to itself; it does not keep the
-        process from ending, as one of asyncio's own would.
+    :raises NoAnswer: it takes longer than 30 s. The thread goes on, but unlike one of asyncio's own
+        it does not keep the process from ending.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:
         if answer.done():
-            return  # nobody waits any more
+            return  # it timed out
         if error is None:
             answer.set_result(result)
         else:
@@ -295,9 +295,9 @@ def listens(port: int) -> bool:
 async def _check_cluster(address: str) -> None:
     """Join the cluster from another process, and leave it.
 
-    Where nobody answers, Ray tries for many minutes, in which this process would stand still.
+    If there is no cluster, Ray tries for many minutes and would block this process.
 
-    :raises ConnectionError: with what Ray says.
+    :raises ConnectionError: with Ray's message.
     """
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
     process = await asyncio.create_subprocess_exec(

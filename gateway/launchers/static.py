@@ -1,7 +1,7 @@
-"""The `static` launcher: workers that run elsewhere, at ``launcher.addresses``.
+"""The `static` launcher: dials workers that run elsewhere, at ``launcher.addresses``.
 
-They were started there, with ``pascal worker``, and are ended there: it dials them and nothing
-else. They outlive the gateway and serve the next one.
+They are started there, with ``pascal worker``, and stopped there. They outlive the gateway and
+serve the next one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.routing.cluster import Cluster
 
 
 class StaticLauncher:
-    """Dials the workers that were named to it."""
+    """Keeps the workers at the configured addresses connected."""
 
     restartable = False
     restart_timeout_s = 0.0  # it restarts nothing
@@ -28,12 +28,12 @@ class StaticLauncher:
 
     @property
     def names(self) -> Collection[str]:
-        """Of the workers that were there once: before, nobody knows what one calls itself."""
+        """Names of workers seen so far; a name is known from the first connection on."""
         return self._dialler.names
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Failures in a row to reach each worker, by its address."""
+        """Consecutive failures to reach each worker, by its address."""
         return self._dialler.failures
 
     def restart(self, instance_id: str) -> None:
@@ -41,12 +41,12 @@ class StaticLauncher:
         raise RuntimeError(f"{instance_id} was not started here")
 
     def describe(self) -> str:
-        """What is being dialled."""
+        """Name the workers that it dials."""
         addresses = ", ".join(self._config.launcher.addresses)
         return f"Dialling {self.count} worker{'s' * (self.count != 1)} at {addresses}"
 
     async def run(self) -> None:
-        """Keep all of them connected until cancelled."""
+        """Keep all workers connected until cancelled."""
         launcher = self._config.launcher
         async with asyncio.TaskGroup() as tasks:
             for address in launcher.addresses:

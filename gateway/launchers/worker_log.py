@@ -1,8 +1,7 @@
-"""Why a worker ended, from what it printed: its own words, or the best line of a traceback.
+"""Finds out why a worker ended from its log: its own reason, or the best line of a traceback.
 
-A worker's last line, if it could print one, is the JSON event ``worker_failed`` with its
-``reason``. Libraries print tracebacks, some from other processes with a prefix before each line; a
-signal leaves nothing at all.
+A worker that can still log ends with the JSON event ``worker_failed`` and its ``reason``. Libraries
+print tracebacks, some from other processes with a prefix on each line. A signal leaves no line.
 """
 
 from __future__ import annotations
@@ -35,32 +34,32 @@ _POINTS_BACK = re.compile(r"root cause above|EngineDeadError|EngineCore encounte
 
 @dataclass(frozen=True, slots=True)
 class WorkerLog:
-    """What one process printed: the end of a file to which others have printed before."""
+    """The output of one process: the end of a file that earlier processes wrote to as well."""
 
     path: Path
     begin: int  # size of the file when the process was started
 
     @classmethod
     def begun(cls, path: Path) -> WorkerLog:
-        """Of a process that is to be started now."""
+        """Make the log of a process that is about to start."""
         return cls(path, path.stat().st_size if path.exists() else 0)
 
     def why_ended(self, returncode: int, when: str) -> str:
-        """How the process ended and why, in one line for people.
+        """Describe how and why the process ended, in one line.
 
         :param returncode: of the process; negative: the signal that ended it.
-        :param when: what it did then, such as "while starting".
+        :param when: what it was doing, such as "while starting".
         """
         printed = _read(self.path, self.begin)
-        # A signal is a reason; the last line that happens to be there has nothing to do with it.
+        # A signal is the reason; the last line before it is unrelated.
         reason = reason_in(printed, any_line=returncode >= 0)
         return f"{_how(returncode)} {when}{reason and f': {reason}'} (log: {self.path})"
 
 
 def reason_in(text: str, *, any_line: bool = True) -> str:
-    """The reason in what a worker printed, in one line.
+    """Find the reason in the output of a worker, in one line.
 
-    :param any_line: take the last line where none names a cause; else the result is empty.
+    :param any_line: return the last line if no line names a cause; else return an empty text.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
@@ -70,9 +69,9 @@ def reason_in(text: str, *, any_line: bool = True) -> str:
     said = [line for line in plain if line and not _OF_A_TRACEBACK.match(line)]
     causes = [line for line in said if _EXCEPTION.match(line) or _FATAL.match(line)]
     first_hand = [line for line in causes if not _POINTS_BACK.search(line)]
-    for found in (first_hand, causes, *((said, lines) if any_line else ())):
-        if found:
-            return _one_line(found[-1])
+    for candidates in (first_hand, causes, *((said, lines) if any_line else ())):
+        if candidates:
+            return _one_line(candidates[-1])
     return "it printed nothing" if any_line else ""
 
 

@@ -1,4 +1,4 @@
-"""Makes the settings of a worker from the configuration, for every launcher."""
+"""Translates the configuration to the settings of a worker, the same way in all launchers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def worker_name(index: int) -> str:
 
 
 def local_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettings:
-    """Settings of worker ``index``; on CPU each gets a core of its own while there are some."""
+    """Make the settings of local worker ``index``; a CPU worker is pinned to one core."""
     name = worker_name(index)
     settings = worker_settings(config, name, f"unix:{socket_dir / name}.sock")
-    # An emulated device leaves its core idle most of the time: the system shares them better.
+    # An emulated device leaves its core idle most of the time, so it is not pinned.
     if settings.engine == "async" or settings.emulate:
         return settings
     cores = sorted(os.sched_getaffinity(0))
@@ -29,7 +29,7 @@ def local_settings(config: Config, index: int, socket_dir: Path) -> WorkerSettin
 
 
 def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSettings:
-    """What a worker is told, whoever starts it."""
+    """Make the settings of a worker that listens at ``listen``."""
     workers, model = config.workers, config.model
     engine = workers.engine
     if engine == "auto":
@@ -57,7 +57,7 @@ def worker_settings(config: Config, instance_id: str, listen: str) -> WorkerSett
         kv_offload_gib=workers.kv_offload_gib,
         kv_resume=workers.kv_resume,
         step_log=_step_log(workers.step_log_dir, instance_id),
-        # One engine alone has nobody to read from.
+        # A single engine has no other engine to read from.
         kv_migration=workers.kv_migration and workers.count > 1,
         enforce_eager=workers.enforce_eager or engine == "inprocess",
         gpu_memory_utilization=workers.gpu_memory_utilization,

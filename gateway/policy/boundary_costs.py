@@ -1,8 +1,8 @@
 """What the phase boundary has cost: how long requests waited there for their first answering token.
 
-Pure bookkeeping; `gateway.policy.placement` weighs the costs. Moves are a line through their latest
-samples, by KV blocks; staying is a mean of the latest at each instance. Old samples are forgotten:
-what was dear once must be tried again.
+Pure bookkeeping; `gateway.policy.placement` weighs the costs. The cost of a move is read off a line
+through the latest samples, by KV blocks. The cost of staying is the mean of the latest samples at
+each instance. Old samples do not count, so that placement tries again what was expensive once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.policy.placement import MoveCost
 
 _SAMPLES = 16
-_FEWEST = 4  # samples before anything is said
+_FEWEST = 4  # samples of moves before there is an estimate
 _MEMORY_S = 60.0
 
 
@@ -37,10 +37,12 @@ class BoundaryTimes:
     def cost(
         self, instance_id: str, kv_blocks: int, unnoticed_s: float, now: float
     ) -> MoveCost | None:
-        """Of moving from an instance; None while too little is known of moving.
+        """The cost of a move from an instance; None while there are too few samples of moves.
 
-        Where no request has stayed lately, staying counts as free: then only a move that nobody
-        notices is made. A request that stays for this reason is the sample that was missing.
+        Without a recent sample of staying there, staying counts as free. Then placement makes only
+        moves that no reader notices, and each request that stays supplies the missing sample.
+
+        :param unnoticed_s: the wait that the reader expects anyway.
         """
         moves = _recent(self._moves, now)
         stays = _recent(self._stays.get(instance_id, ()), now)
@@ -62,7 +64,7 @@ def _recent(samples: Iterable[_Sample], now: float) -> list[_Sample]:
 
 
 def _on_line(samples: list[_Sample], kv_blocks: int) -> float:
-    """Least squares."""
+    """The line through the samples (least squares), at this many KV blocks."""
     mean_blocks = sum(sample.kv_blocks for sample in samples) / len(samples)
     mean_s = sum(sample.seconds for sample in samples) / len(samples)
     spread = sum((sample.kv_blocks - mean_blocks) ** 2 for sample in samples)

@@ -2,9 +2,9 @@
 
 Source: the paper's instance-level scheduling: Algorithm 1 (a new request), Algorithm 2 (a request
 at its phase boundary) and adaptive migration. `Rules` adds to it; with `PAPER` there is nothing
-added. Knows nothing of links, processes, clocks or how the view came about.
+added. Must not know links, processes or clocks. `gateway.policy.cluster_view` makes the views.
 
-What the caller leaves out of a view is no candidate: silent and draining instances, and at the
+An instance that the caller leaves out is not a candidate: silent and draining instances, and at the
 boundary those that cannot read the KV of the current one.
 """
 
@@ -16,19 +16,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """What placement sees of one instance that can take requests. Memory is in one unit: blocks."""
+    """What placement sees of one instance that can take requests. Memory is in KV blocks."""
 
     instance_id: str
     within_slo: bool  # t_i: all its answering requests are within their SLO
     kv_footprint_blocks: int  # m_i: KV blocks of all its requests, on the device and off it
     requests: int  # all its unfinished requests; breaks ties
-    # These only count at a boundary. Without the request that is there: it is in no queue now,
-    # and the memory that it holds is memory that its instance has for it.
+    # These matter at a boundary only. They leave out the request that is at its boundary: it is in
+    # no queue now, and its memory counts as free where it is.
     reasoning: int = 0  # r_i: requests in its high-priority queue
     fresh_answering: int = 0  # a_i: answering requests within their first quantum
     kv_blocks_free: int = 0  # on the device
-    kv_blocks_total: int = 0  # likewise
-    kv_blocks_reserved: int = 0  # for requests that are on their way to it
+    kv_blocks_total: int = 0  # on the device
+    kv_blocks_reserved: int = 0  # for requests that are about to be sent to it
     migrations: int = 0  # under way, from it and to it
 
 
@@ -36,17 +36,20 @@ class InstanceView:
 class Rules:
     """How to decide; the fields of the table ``[placement]`` in ``config.toml``.
 
-    A bound of 0 is none.
+    A bound of 0 means unbounded.
     """
 
     new: str = "pascal"  # or "round_robin", "least_kv"
     boundary: str = "balance"  # or "off", "always", "adaptive"
     balance_gap: float = 2.0  # footprints must differ by more than this many times its own KV
-    # Share of an instance's memory. adaptive: what a candidate has free beside the KV; balance:
-    # what footprints must differ by at least; with 0 it does not ask whether the target has room.
+    # A share of an instance's memory. With "adaptive", a candidate must have so much free in
+    # addition to the request's KV. With "balance", footprints must differ by at least so much, and
+    # with 0 the rule does not ask whether the target has room.
     headroom: float = 0.1
-    affinity: float = 1.0  # by at most this many, for a conversation to go where its KV is
-    cost_check: bool = True  # do not move where that takes the reader longer than staying
+    # A conversation goes where its KV is if the footprint there is larger by at most this many
+    # times its KV.
+    affinity: float = 1.0
+    cost_check: bool = True  # do not move if the reader would wait longer than by staying
     max_migrations: int = 16  # under way at once
     max_migrations_per_instance: int = 4
 
@@ -63,11 +66,11 @@ PAPER = Rules(
 
 @dataclass(frozen=True, slots=True)
 class MoveCost:
-    """What a request at its boundary would wait for its first answering token, seconds."""
+    """How long a request at its boundary would wait for its first answering token, seconds."""
 
-    move_s: float  # the transfer, as transfers of that size have taken
-    stay_s: float  # as requests that stayed there have waited
-    unnoticed_s: float  # what its reader expects anyway: the TTFAT target
+    move_s: float  # if it moves, by recent moves of that size
+    stay_s: float  # if it stays, by recent requests that stayed there
+    unnoticed_s: float  # the wait that its reader expects anyway: the TTFAT target
 
 
 def place_new_request(
@@ -78,12 +81,13 @@ def place_new_request(
     kv_blocks: int = 0,
     near: str | None = None,
 ) -> str | None:
-    """Algorithm 1: among instances within their SLO the smallest KV footprint, else over all.
+    """Algorithm 1: the instance with the smallest KV footprint, of those within their SLO.
 
-    Ties go to fewer requests, then to the earlier instance. None if there is no instance.
+    If none is within its SLO, all are candidates. Ties go to fewer requests, then to the earlier
+    instance. None without any instance.
 
-    :param placed_before: how many requests were placed before; for ``round_robin``.
-    :param kv_blocks: of the request's prompt.
+    :param placed_before: the number of requests placed before; for ``round_robin``.
+    :param kv_blocks: the size of the request's prompt.
     :param near: the instance that holds the KV of its conversation, if one does.
     """
     if not instances:
@@ -109,12 +113,13 @@ def place_at_boundary(
     under_way: int = 0,
     cost: Callable[[], MoveCost | None] = lambda: None,
 ) -> str:
-    """Where a request goes that has just ended its reasoning; ``current`` to stay.
+    """The instance where a request answers that has just ended its reasoning.
 
-    :param instances: with the current one.
-    :param kv_blocks: that the request holds.
-    :param under_way: migrations between any instances.
-    :param cost: of moving; None is unknown, which is no reason to stay.
+    :param instances: the candidates, the current one included.
+    :param current: the instance that has the request; the result if it stays.
+    :param kv_blocks: KV that the request holds.
+    :param under_way: the number of migrations between any instances.
+    :param cost: returns the cost of moving. None means unknown, and does not stop a move.
     """
     here = next(view for view in instances if view.instance_id == current)
     match rules.boundary:
@@ -130,17 +135,17 @@ def place_at_boundary(
         return current
     if rules.boundary == "adaptive" and _free(chosen) < kv_blocks <= _free(here):
         return current
-    if rules.cost_check and (found := cost()) is not None:
-        bound_s = max(found.stay_s, found.unnoticed_s)
-        return current if found.move_s > bound_s else chosen.instance_id
+    if rules.cost_check and (estimate := cost()) is not None:
+        bound_s = max(estimate.stay_s, estimate.unnoticed_s)
+        return current if estimate.move_s > bound_s else chosen.instance_id
     return chosen.instance_id
 
 
 def _algorithm_2(instances: Sequence[InstanceView], current: str) -> InstanceView:
-    """Algorithm 2: among those within their SLO the smallest r_i, else r_i + a_i over all.
+    """Algorithm 2: the smallest r_i of those within their SLO, else the smallest r_i + a_i of all.
 
-    Where the paper leaves several, the current one: to move would be for nothing. Then as in
-    Algorithm 1.
+    The paper leaves ties open. They go to the current instance, because a move would gain nothing,
+    and then as in Algorithm 1.
     """
     healthy = [view for view in instances if view.within_slo]
 
@@ -154,19 +159,22 @@ def _algorithm_2(instances: Sequence[InstanceView], current: str) -> InstanceVie
 def _adaptive(
     instances: Sequence[InstanceView], here: InstanceView, kv_blocks: int, headroom: float
 ) -> InstanceView:
-    """Algorithm 2 among instances with room for the request and for what grows beside it.
+    """Algorithm 2 among instances with room for the request and for the growth of others.
 
-    Where none has it, the one with the most room. Room for the request alone does not last: whoever
-    is there grows too, and where memory runs out the newest of the low queue goes first. Memory
-    that is free is no room if requests of that instance wait for it. And the current instance is
-    no better than the others: what the request holds there is the first that its high queue takes.
+    If none has that room, the result is the instance with the most. Room for the request alone does
+    not last: the other requests grow too, and when memory runs out, the newest request of the low
+    queue is preempted first.
+
+    Free memory does not count as room if queued requests of that instance want it. The current
+    instance gets no advantage for the memory that the request holds there, because its high queue
+    takes that memory first.
     """
     if not headroom:
         return _algorithm_2(instances, here.instance_id)
 
     def room(view: InstanceView) -> int:
-        own = kv_blocks if view is here else 0
-        return min(_free(view), view.kv_blocks_total - _footprint(view) + own)
+        held_here = kv_blocks if view is here else 0
+        return min(_free(view), view.kv_blocks_total - _footprint(view) + held_here)
 
     roomy = [v for v in instances if room(v) >= kv_blocks + headroom * v.kv_blocks_total]
     if roomy:
@@ -177,7 +185,10 @@ def _adaptive(
 def _balanced(
     instances: Sequence[InstanceView], here: InstanceView, kv_blocks: int, rules: Rules
 ) -> InstanceView:
-    """The smallest footprint, where the gap is worth it; with headroom, and the request fits in."""
+    """The smallest footprint if the gap is large enough, else the current instance.
+
+    With headroom, the request stays where it fits rather than go where it does not fit.
+    """
     least = min(instances, key=_by_footprint)
     if rules.headroom and _free(least) < kv_blocks <= _free(here):
         return here
@@ -186,7 +197,7 @@ def _balanced(
 
 
 def _may_move(here: InstanceView, there: InstanceView, under_way: int, rules: Rules) -> bool:
-    """Whether the bounds on migrations under way leave room for one more."""
+    """Whether the bounds on migrations allow one more."""
     per_instance, in_all = rules.max_migrations_per_instance, rules.max_migrations
     if per_instance and max(here.migrations, there.migrations) >= per_instance:
         return False

@@ -1,8 +1,7 @@
 """What the reader of one response gets, and when: pacing, timing and QoE of one stream.
 
-Pure bookkeeping with ``now`` as a parameter (seconds, the gateway's monotonic clock). It knows
-tokens and times, not events or sockets. "Raw" is when the engine delivered, "paced" when the reader
-got it.
+Pure bookkeeping with ``now`` as a parameter (seconds, the gateway's monotonic clock). It must not
+know events or sockets. "Raw" times are those of the engine, "paced" times those of the reader.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from pacer import RunningQoE, TokenBuffer
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text for the reader that stands for ``tokens`` tokens."""
+    """A piece of text for the reader, made of ``tokens`` tokens."""
 
     text: str
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class SpanFigures:
-    """Durations in seconds; None where there was nothing to measure."""
+class SpanTimes:
+    """Durations in seconds; None if there was nothing to measure."""
 
     ttft_s: float | None  # submission to first answering token
     ttfat_s: float | None  # phase boundary to first answering token
@@ -32,12 +31,12 @@ class SpanFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What was measured of one stream. The QoEs are the paper's three, None without an answer."""
+class Measurements:
+    """The measurements of one stream. The QoEs are the paper's three; None without an answer."""
 
     reasoning_s: float | None  # first token to phase boundary
-    raw: SpanFigures
-    paced: SpanFigures
+    raw: SpanTimes
+    paced: SpanTimes
     qoe: float | None
     qoe_ttfat: float | None
     qoe_e2e: float | None
@@ -46,9 +45,9 @@ class Figures:
 class Delivery:
     """Holds back the answer's tokens and measures the stream.
 
-    Tokens without text of their own (parts of a character) are read together with the token that
-    completes the text, and count with it; before the first visible text and after the last one
-    they are nothing to a reader and do not count.
+    Some tokens have no text of their own, because they are parts of a character. They are delivered
+    and counted together with the token that completes the text. Before the first visible text and
+    after the last one they do not count.
     """
 
     def __init__(self, targets: Targets, now: float) -> None:
@@ -69,36 +68,36 @@ class Delivery:
 
     @property
     def buffered_tokens(self) -> int:
-        """Generated, not yet released."""
+        """Number of tokens generated, but not yet released."""
         return len(self._buffer)
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens of visible text that have arrived."""
+        """Number of tokens of visible text that have arrived."""
         return self._raw.tokens
 
     @property
     def underruns(self) -> int:
-        """How often the reader had to wait after the first token."""
+        """How often the buffer was empty when a token was due, after the first one."""
         return self._buffer.underruns
 
     @property
     def paused(self) -> bool:
-        """True while the reader has stopped reading."""
+        """Whether the reader has paused the response."""
         return self._buffer.clock.paused
 
     @property
     def tpot_s(self) -> float:
-        """The pace that holds now, in seconds per token."""
+        """The current pace, in seconds per token."""
         return self._buffer.clock.tau_s
 
     def token_arrived(self, now: float) -> None:
-        """Any token came from the engine."""
+        """Note a token of either phase from the engine."""
         if self.first_token_s is None:
             self.first_token_s = now
 
     def boundary(self, now: float) -> None:
-        """The end-of-thinking token came."""
+        """Note the end-of-thinking token."""
         self.boundary_s = now
         clock = self._buffer.clock
         self._qoe_ttfat = RunningQoE(
@@ -108,7 +107,7 @@ class Delivery:
         )
 
     def answer_arrived(self, text: str, now: float) -> None:
-        """One answering token came; ``text`` is what it completes, possibly nothing."""
+        """Take in one answering token; ``text`` is the text that it completes, possibly empty."""
         if not text:
             if self._raw.tokens:
                 self._incomplete += 1
@@ -120,13 +119,13 @@ class Delivery:
         self._incomplete = 0
 
     def release(self, now: float) -> list[Delta]:
-        """What the reader gets now."""
+        """The text that is due now."""
         if self.paced or self.paused:
             return self._deltas([due.item for due in self._buffer.pop_due(now)], now)
         return self.flush(now)
 
     def flush(self, now: float) -> list[Delta]:
-        """Everything that is buffered, at once, whatever the pace."""
+        """All buffered text, whatever the pace."""
         return self._deltas(self._buffer.drain(), now)
 
     def _deltas(self, texts: list[str], now: float) -> list[Delta]:
@@ -140,17 +139,17 @@ class Delivery:
         return deltas
 
     def next_release_s(self) -> float | None:
-        """When `release` should be called next; None if nothing is buffered, or while paused."""
+        """When `release` is due next; None if nothing is buffered, or while paused."""
         return self._buffer.next_release_s()
 
     def slack_s(self, now: float) -> float | None:
-        """Seconds until the reader runs dry; None before the first token and while paused."""
+        """Seconds until the buffer runs dry; None before the first token and while paused."""
         return self._buffer.slack_s(now)
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
-        """The reader reads at another pace, paused, or reads on; None leaves it as it is.
+        """Change the pace, pause or resume; None leaves a setting as it is.
 
-        To name a pace for a stream that was not paced paces what is still to come.
+        A pace for a stream that was not paced applies to the tokens still to come.
         """
         if tpot_s is not None:
             self._buffer.set_tau(tpot_s, now)
@@ -161,26 +160,26 @@ class Delivery:
             self._buffer.resume(now)
 
     def qoe_now(self, now: float) -> float:
-        """The paper's QoE so far, with what is overdue counted in; 1 before the first token."""
+        """The paper's QoE so far, overdue tokens included; 1 before the first token."""
         return 1.0 if self._qoe is None else self._qoe.at(self._buffer.clock.reading(now))
 
-    def figures(self) -> Figures:
+    def measurements(self) -> Measurements:
         """All measurements so far."""
         reasoning_s = None
         if self.boundary_s is not None:
             reasoning_s = _difference(self.boundary_s, self.first_token_s)
         qoe, ttfat, e2e = self._qoe, self._qoe_ttfat, self._qoe_e2e
-        return Figures(
+        return Measurements(
             reasoning_s=reasoning_s,
-            raw=self._span_figures(self._raw, self._raw.last_s),
-            paced=self._span_figures(self._paced, self.ended_s),
+            raw=self._times_of(self._raw, self._raw.last_s),
+            paced=self._times_of(self._paced, self.ended_s),
             qoe=None if qoe is None else _rounded(qoe.final()),
             qoe_ttfat=None if qoe is None or ttfat is None else _rounded(ttfat.final()),
             qoe_e2e=None if qoe is None else _rounded(e2e.final()),
         )
 
-    def _span_figures(self, span: _Span, end_s: float | None) -> SpanFigures:
-        return SpanFigures(
+    def _times_of(self, span: _Span, end_s: float | None) -> SpanTimes:
+        return SpanTimes(
             ttft_s=_difference(span.first_s, self.submitted_s),
             ttfat_s=_difference(span.first_s, self.boundary_s),
             tpot_s=_rounded(span.tpot_s()),

@@ -1,8 +1,8 @@
-"""The log of one response: every event in order, kept for readers that come late or come back.
+"""The log of one response: its events in order, kept for clients that come late or come back.
 
-A bounded ring. It encodes each event once, whoever reads it. Readers (`EventCursor`) have a cursor
-each and never hold the writer up: a reader that falls behind the ring gets `LogTruncated` instead
-of a stream with a hole.
+A bounded ring, which encodes each event once. Each client follows it with an `EventCursor` and
+never delays the writer. A client that falls behind the ring gets `LogTruncated` instead of a stream
+with a hole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One event. ``data`` is its JSON object; ``text`` the delta it carries, else empty."""
+    """One event. ``data`` is its JSON object, ``text`` the delta that it carries, or empty."""
 
     sequence: int
     type: str
@@ -29,7 +29,7 @@ class LogEntry:
     text: str
 
 
-# Memory of one entry besides its data and text: the objects themselves and a place in the ring.
+# Memory of one entry without its data and text: the objects themselves and a place in the ring.
 _ENTRY_BYTES = sum(map(sys.getsizeof, (LogEntry(0, "", b"", ""), b"", "", 1 << 29))) + 8
 
 
@@ -38,7 +38,7 @@ def _size_bytes(entry: LogEntry) -> int:
 
 
 class LogTruncated(Exception):
-    """The events after ``starting_after`` are no longer all there."""
+    """Some of the events after ``starting_after`` are no longer kept."""
 
     def __init__(self, starting_after: int, oldest: int) -> None:
         super().__init__(
@@ -51,8 +51,8 @@ class LogTruncated(Exception):
 class EventLog:
     """Append-only, with sequence numbers from 0.
 
-    :param capacity: most events that are kept. With 0 it only counts events, for a response whose
-        events nobody can ask for.
+    :param capacity: the log keeps at most this many events. With 0 it only counts them, for a
+        response whose events no client can ask for.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -75,11 +75,11 @@ class EventLog:
 
     @property
     def followed(self) -> bool:
-        """Whether anybody reads it now."""
+        """Whether any client follows it now."""
         return bool(self._cursors)
 
     def append(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
-        """Number, encode and keep one event; wakes the readers.
+        """Number, encode and keep one event, and wake all cursors.
 
         :raises RuntimeError: after the terminal event.
         """
@@ -94,7 +94,7 @@ class EventLog:
             cursor.wake()
 
     def expire(self) -> None:
-        """Keep none of the events so far; a reader that asks for one gets `LogTruncated`."""
+        """Drop the events so far. A client that asks for one gets `LogTruncated`."""
         self._entries.clear()
         self.size_bytes = 0
 
@@ -106,12 +106,12 @@ class EventLog:
             raise LogTruncated(sequence, oldest)
         if skip == 0:
             return list(self._entries)
-        # A reader is nearly always at the tail: walk back from there, not over the whole ring.
+        # A cursor is nearly always near the tail: walk back from there, not over the whole ring.
         count = len(self._entries) - skip
         return [self._entries[-i] for i in range(count, 0, -1)]
 
     async def ended(self) -> None:
-        """Return once the terminal event is there, whether or not it is kept."""
+        """Return once the terminal event was appended, whether or not it is kept."""
         with self.cursor(self._next - 1) as cursor:
             while not self._closed:
                 await cursor.changed()
@@ -144,7 +144,7 @@ class EventCursor:
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
-        """Called by the log when there is more."""
+        """Report a new event; called by the log."""
         self._changed.set()
 
     async def changed(self) -> None:
@@ -160,7 +160,7 @@ class EventCursor:
         self._registry.discard(self)
 
     async def __aiter__(self) -> AsyncIterator[list[LogEntry]]:
-        """Batches of consecutive entries, until the terminal one has been given."""
+        """Batches of consecutive entries, up to the terminal one."""
         while True:
             self._changed.clear()
             entries = self._log.after(self._cursor)

@@ -1,8 +1,8 @@
-"""Finished responses that clients can still come back to: for a time, and within a byte budget.
+"""Finished responses that clients can still ask for: for a time, and within a byte budget.
 
 Pure bookkeeping with ``now`` as a parameter (monotonic seconds). When the budget is used up, the
-oldest responses are dropped. Their names are kept until their time is over, so that a client that
-comes back to one of them hears that it comes too late.
+oldest responses are dropped. Their names stay until their time is over, so that a client that asks
+for one of them learns that its events have expired.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.response.session import Session
 
-_MOST_NAMES = 65_536  # of dropped responses, some 200 bytes each
+_MOST_NAMES = 65_536  # of dropped responses, about 200 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class KeptResponses:
     """Finished responses, from the oldest to the newest.
 
     :param ttl_s: how long each is kept after its end.
-    :param total_bytes: memory that all of them but the newest may take, an estimate.
+    :param total_bytes: memory for all of them except the newest, by an estimate.
     """
 
     def __init__(self, ttl_s: float, total_bytes: int) -> None:
@@ -34,7 +34,7 @@ class KeptResponses:
         self._ttl_s = ttl_s
         self._total_bytes = total_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        # Of responses that were dropped before their time: the owner, and when that is over.
+        # Responses that were dropped before their time: the owner, and when that time is over.
         self._dropped: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -43,16 +43,16 @@ class KeptResponses:
     @property
     def next_expiry_s(self) -> float | None:
         """When `expire` is due; None if nothing is kept."""
-        # What was dropped is older than what is kept.
+        # Dropped responses are older than kept ones.
         for _, until_s in self._dropped.values():
             return until_s
         oldest = self._oldest()
         return None if oldest is None else oldest.until_s
 
     def add(self, session: Session, now: float) -> list[Session]:
-        """Keep a finished response; :return: those that are dropped for it.
+        """Keep a finished response, and return those that were dropped to make room.
 
-        The newest response is always kept: its client may not have read its end yet.
+        The newest response is always kept, because its client may not have read its end yet.
         """
         size_bytes = session.size_bytes + session.log.size_bytes
         self.size_bytes += size_bytes
@@ -68,7 +68,7 @@ class KeptResponses:
         return dropped
 
     def discard(self, response_id: str) -> None:
-        """Keep a response no longer; one that is not kept is ignored."""
+        """Stop keeping a response, if it is kept."""
         if (kept := self._kept.pop(response_id, None)) is not None:
             self.size_bytes -= kept.size_bytes
 

@@ -1,20 +1,17 @@
 """The life of a request: its states, the events that move it, and the one table that says how.
 
-    QUEUED ──REASONING_BEGAN──> REASONING ──BOUNDARY──> ANSWERING
-       └─────ANSWERING_BEGAN───────────────────────────────^ │
-                            DONE <──DELIVERED── DELIVERING <──GENERATED
+This module owns everything about these transitions. The stages of a request among the instances
+have a table of the same form in `gateway.routing.route`; `advance` reads both. The diagrams in
+``docs/explanation/lifecycle.md`` are generated from the tables (``scripts/lifecycle_diagrams.py``).
 
-    REASONING, ANSWERING ──LEFT──> BETWEEN_INSTANCES ──REASONING_BEGAN, ANSWERING_BEGAN──> as before
-
-GENERATED may also come while reasoning (the model never reached the boundary). CANCEL and FAIL end
-a request from every state that is not final. An event that the table does not have is a bug of the
-caller and raises `IllegalTransition`. The stages of a request among the instances have a table of
-their own, in `gateway.routing.route`.
+Pure. An event that a table does not have is a bug of the caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import TypeVar
 
 
 class State(Enum):
@@ -31,14 +28,14 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What can happen to it."""
+    """What can happen to a request."""
 
-    REASONING_BEGAN = "reasoning_began"
-    ANSWERING_BEGAN = "answering_began"
-    BOUNDARY = "boundary"
-    LEFT = "left"
-    GENERATED = "generated"
-    DELIVERED = "delivered"
+    REASONING_BEGAN = "reasoning_began"  # an instance accepted it, and it thinks (again)
+    ANSWERING_BEGAN = "answering_began"  # an instance accepted it, and it answers (again)
+    BOUNDARY = "boundary"  # its reasoning ended
+    LEFT = "left"  # its instance handed it over or was lost
+    GENERATED = "generated"  # the engine's last token came
+    DELIVERED = "delivered"  # the reader has the last token
     CANCEL = "cancel"
     FAIL = "fail"
 
@@ -53,6 +50,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.ANSWERING, Event.LEFT): State.BETWEEN_INSTANCES,
     (State.BETWEEN_INSTANCES, Event.REASONING_BEGAN): State.REASONING,
     (State.BETWEEN_INSTANCES, Event.ANSWERING_BEGAN): State.ANSWERING,
+    # The model may end without an answer.
     (State.REASONING, Event.GENERATED): State.DELIVERING,
     (State.ANSWERING, Event.GENERATED): State.DELIVERING,
     (State.DELIVERING, Event.DELIVERED): State.DONE,
@@ -60,9 +58,12 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     **{(state, Event.FAIL): State.FAILED for state in State if state not in FINAL},
 }
 
+_State = TypeVar("_State", bound=Enum)
+_Event = TypeVar("_Event", bound=Enum)
+
 
 class IllegalTransition(Exception):
-    """``event`` cannot happen in ``state``; of this table or of that in `gateway.routing.route`."""
+    """``event`` cannot happen in ``state``, by the table of the caller."""
 
     def __init__(self, state: Enum, event: Enum) -> None:
         super().__init__(f"{event.name} in state {state.name}")
@@ -70,9 +71,12 @@ class IllegalTransition(Exception):
         self.event = event
 
 
-def advance(state: State, event: Event) -> State:
-    """The state after ``event``. Raises `IllegalTransition` if the table has no such row."""
+def advance(table: Mapping[tuple[_State, _Event], _State], state: _State, event: _Event) -> _State:
+    """The state after ``event``.
+
+    :raises IllegalTransition: the table has no such row.
+    """
     try:
-        return TRANSITIONS[state, event]
+        return table[state, event]
     except KeyError:
         raise IllegalTransition(state, event) from None

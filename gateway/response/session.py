@@ -1,25 +1,26 @@
 """One response from submission to its terminal event: the session.
 
-A synchronous state machine without I/O. The cluster feeds it what the worker said, the service
-feeds it time and the reader's wishes; every call may append events to `log`, which readers follow.
-It owns the token log: every token id so far, so that any instance could go on with the request.
+A synchronous state machine without I/O. The router reports what the worker sent, the service
+reports the time and what the reader wants. Every call may append events to `log`, which clients
+follow. The session owns the token log: all token ids so far, so that any instance can continue the
+request.
 
-After every call the owner must look at `next_release_s` and call `release` at that moment.
+After every call the owner must look at `next_release_s`, and call `release` at that moment.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+from gateway.response import response_object
 from gateway.response.delivery import Delivery, Delta
 from gateway.response.event_log import EventLog
-from gateway.response.lifecycle import FINAL, Event, State, advance
+from gateway.response.lifecycle import FINAL, TRANSITIONS, Event, State, advance
 from gateway.response.transcript import Transcript
 from gateway.schemas import events
-from gateway.schemas.errors import ApiError, InvalidRequest, Unavailable
+from gateway.schemas.errors import ApiError, InvalidRequest
 from gateway.schemas.generation import Generation
-from workers.messages import Finish, Pace, TokenRun
+from workers.messages import ChatMessage, Finish, Pace, TokenRun
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 8 + 28  # a place in a list, and a number
@@ -56,17 +57,17 @@ class Session:
         self.token_ids: list[int] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
-        self.thinking = True  # before the boundary, as far as is known
+        self.thinking = True  # whether the boundary is still ahead, as far as is known
         self.finish: Finish | None = None
-        self.preemptions = 0  # by all instances that said so
+        self.preemptions = 0  # by all instances that reported some
         self.migrations = 0
         self.failovers = 0
         self.error: ApiError | None = None
-        self.cancelling = False  # the instance was told to stop it and has not confirmed yet
-        self._cut_by: ApiError | None = None  # why the gateway itself is stopping it
+        self.cancelling = False  # the instance was asked to stop it and has not confirmed yet
+        self._cut_by: ApiError | None = None  # why the gateway itself stops it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
-        self.pause_ends_s: float | None = None  # the reader paused; the pause ends by itself then
-        self._transcript = Transcript(self.log, response_id)
+        self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
+        self.transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
 
@@ -77,12 +78,12 @@ class Session:
 
     @property
     def in_engine(self) -> bool:
-        """True while tokens are still to come; an instance holds memory for it, or will."""
+        """True while tokens are still to come, so that an instance holds memory for it, or will."""
         return self.state not in FINAL and self.state is not State.DELIVERING
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens whose KV the instance keeps for it; an estimate until the prompt is counted."""
+        """Tokens whose KV its instance keeps; an estimate until the prompt is counted."""
         if not self.in_engine:
             return 0
         prompt = self.prompt_tokens or sum(
@@ -91,18 +92,38 @@ class Session:
         return prompt + len(self.token_ids)
 
     @property
+    def answering_tokens(self) -> int:
+        """Tokens generated after the phase boundary."""
+        return len(self.token_ids) - self.reasoning_tokens
+
+    def within_slo(self, slo_qoe: float, now: float) -> bool:
+        """Whether the QoE of its reader is at least ``slo_qoe``."""
+        return self.delivery.qoe_now(now) >= slo_qoe
+
+    @property
     def reasoning_text(self) -> str:
-        """The thoughts so far."""
-        return self._transcript.thoughts
+        """The reasoning so far."""
+        return self.transcript.thoughts
 
     @property
     def answer_text(self) -> str:
-        """The answer as far as it was released to the reader."""
-        return self._transcript.answer
+        """The answer as far as the reader has it."""
+        return self.transcript.answer
+
+    @property
+    def conversation(self) -> tuple[ChatMessage, ...]:
+        """The messages so far, with the answer as the reader has it, without instructions.
+
+        Instructions belong to one request, so a later request does not inherit them.
+        """
+        messages = self.generation.messages
+        if self.generation.instructions:
+            messages = messages[1:]
+        return (*messages, ChatMessage(role="assistant", content=self.answer_text))
 
     @property
     def pace(self) -> Pace:
-        """What the scheduler needs to know of the reader."""
+        """The reader's pace, for the scheduler."""
         return Pace(
             tau_s=self.delivery.tpot_s,
             paced=self.delivery.paced,
@@ -122,24 +143,24 @@ class Session:
 
     @property
     def incomplete_reason(self) -> str | None:
-        """Why the response ended without being complete."""
+        """Why the response ended incomplete; None if it did not."""
         if self.state is State.CANCELLED:
             return "cancelled"
         if self.state is not State.DONE or self.finish is None:
             return None
         if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
-        return None if self._transcript.answer else "no_answer"
+        return None if self.transcript.answer else "no_answer"
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes besides its events; an estimate."""
+        """Memory that it takes without its events; an estimate."""
         texts = (self.reasoning_text, self.answer_text)
         characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
         return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
 
     def next_release_s(self) -> float | None:
-        """When `release` is due; None if there is nothing to wait for."""
+        """When `release` is due; None if no token waits."""
         if self.finished or self.cancelling:
             return None
         return self.delivery.next_release_s()
@@ -160,12 +181,13 @@ class Session:
                 code="nothing_to_resume",
             )
 
-    # ---- what the worker says -----------------------------------------------------------------
+    # ---- what the worker reports --------------------------------------------------------------
 
     def accepted(self, instance_id: str, prompt_tokens: int, reasoning: bool) -> None:
-        """An instance has queued the request; with the first one the response exists.
+        """An instance has queued the request. The first acceptance creates the response.
 
-        :param reasoning: whether the prompt leads into thinking; part of it may be known already.
+        :param reasoning: whether the model reasons after this prompt. After a move, some of that
+            reasoning may be in the token log already.
         """
         first = self.state is State.QUEUED
         if first:
@@ -181,25 +203,18 @@ class Session:
     def tokens(self, run: TokenRun, now: float) -> None:
         """New tokens, and perhaps the end, as the engine delivered them.
 
-        A run that does not follow the token log means that tokens were lost: the response fails.
+        The caller has checked that the run follows the token log. When an instance gives the
+        request up (finish ``error`` or ``cancelled``), the caller passes the run without its
+        finish, because the request goes on elsewhere.
         """
         if not self.in_engine:
-            return  # it ended here while these were on their way
-        if run.position != len(self.token_ids):
-            self.fail(
-                Unavailable(
-                    f"Tokens were lost between gateway and instance {self.instance_id}.",
-                    code="tokens_lost",
-                ),
-                now,
-            )
-            return
+            return  # the response ended while these tokens were on their way
         for index, text in enumerate(run.texts):
             self.token_ids.append(run.token_ids[index])
             self.delivery.token_arrived(now)
             if self.state is State.REASONING:
                 self.reasoning_tokens += 1
-                self._transcript.add_thought(text)
+                self.transcript.add_thought(text)
                 if index == run.boundary:
                     self._boundary(now)
             elif not self.cancelling:
@@ -209,14 +224,14 @@ class Session:
         self.release(now)
 
     def left(self) -> None:
-        """Its instance does not have it any more; it goes on elsewhere, from the token log."""
+        """Its instance has it no longer; it goes on elsewhere, from the token log."""
         if self.state in (State.REASONING, State.ANSWERING):
             self._advance(Event.LEFT)
 
-    # ---- what the reader and the clock say ----------------------------------------------------
+    # ---- the reader and the clock -------------------------------------------------------------
 
     def release(self, now: float) -> None:
-        """Send the reader what is due; ends the response after its last token."""
+        """Send the reader the due tokens; end the response after its last one."""
         if self.finished or self.cancelling:
             return
         self._show(self.delivery.release(now), now)
@@ -227,10 +242,10 @@ class Session:
     def set_pace(
         self, tpot_s: float | None, paused: bool | None, now: float, longest_pause_s: float
     ) -> None:
-        """Another pace, a pause, or reading on; None leaves it as it is.
+        """Change the pace, pause or resume; None leaves a setting as it is.
 
-        A pause ends by itself ``longest_pause_s`` after it began. Asking again does not
-        prolong it.
+        A pause ends by itself ``longest_pause_s`` after it began. A second request for a pause does
+        not prolong it.
         """
         if paused and not self.delivery.paused:
             self.pause_ends_s = now + longest_pause_s
@@ -239,7 +254,7 @@ class Session:
         self.delivery.set_pace(tpot_s, paused, now)
 
     def cancel(self, now: float) -> bool:
-        """The reader wants no more. True if the instance must be told; it will confirm."""
+        """Stop the response. True if the caller must cancel it at its instance, which confirms."""
         if self.finished:
             return False
         if self.in_engine:
@@ -249,9 +264,9 @@ class Session:
         return False
 
     def cut_short(self, error: ApiError, now: float) -> bool:
-        """The gateway cannot wait for the end: as `cancel`, but the response fails with ``error``.
+        """Stop the response because the gateway cannot wait: as `cancel`, but it fails.
 
-        One that is generated already is complete: its reader gets the rest at once.
+        A response whose tokens are all generated is complete. Its reader gets the rest at once.
         """
         if self.state is State.DELIVERING:
             self._show(self.delivery.flush(now), now)
@@ -263,12 +278,12 @@ class Session:
         return self.cancel(now)
 
     def confirm_cancel(self, now: float) -> None:
-        """No instance has it any more: nothing is left to wait for after `cancel`."""
+        """End a cancelled response, because no instance has it any longer."""
         if not self.finished:
             self._cancelled(now)
 
     def fail(self, error: ApiError, now: float) -> None:
-        """Nothing more will come. What the reader has not seen of the answer is sent first."""
+        """End the response with an error, after sending the rest of the generated answer."""
         if self.finished:
             return
         if self.cancelling:
@@ -282,45 +297,37 @@ class Session:
     def abandon(self, error: ApiError, now: float) -> None:
         """End a response that even `fail` cannot end, because something in it is broken.
 
-        What the reader has not seen is lost, and so is whatever of the response object raises.
+        The rest of the answer is lost, and the response object holds only what is safe to read.
         """
         self.error = error
         self.state = State.FAILED
         self.delivery.ended_s = now
         if not self.log.closed:
-            body = {
-                "id": self.response_id,
-                "object": "response",
-                "created_at": int(self.created_at),
-                "status": "failed",
-                "error": {"code": error.code, "message": error.message},
-                "model": self.model,
-                "output": [],
-            }
+            body = response_object.failed_object(self)
             self.log.append(events.FAILED, {"response": body}, terminal=True)
 
     # ---- inside -------------------------------------------------------------------------------
 
     def _has_forced_lengths(self) -> bool:
-        """Whether it has the lengths that the client prescribed."""
+        """Whether it reached the lengths that the client prescribed."""
         forced = self.generation.forced_lengths
         if forced is None:
             return False
         return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
-        self.state = advance(self.state, event)
+        self.state = advance(TRANSITIONS, self.state, event)
 
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
         self.thinking = False
         self.delivery.boundary(now)
-        self._transcript.close_thoughts("completed", self.delivery.figures().reasoning_s)
+        self.transcript.close_thoughts("completed", self.delivery.measurements().reasoning_s)
 
     def _show(self, deltas: list[Delta], now: float) -> None:
         slack_s = self.delivery.slack_s(now)
         for delta in deltas:
-            self._transcript.add_answer(
+            self.transcript.add_answer(
                 delta.text,
                 delta.tokens,
                 buffered_tokens=self.delivery.buffered_tokens,
@@ -334,11 +341,6 @@ class Session:
             self._cancelled(now)
         elif finish.reason == "handed_over":
             self.left()
-        elif finish.reason == "error":
-            message = finish.message or "The engine failed."
-            self.fail(Unavailable(message, code="engine_error"), now)
-        elif finish.reason == "cancelled":
-            self.fail(Unavailable("The instance gave the request up.", code="given_up"), now)
         else:
             self._advance(Event.GENERATED)
 
@@ -353,8 +355,8 @@ class Session:
 
     def _end(self, now: float) -> None:
         self.delivery.ended_s = now
-        self._transcript.close_thoughts("incomplete", None)
-        self._transcript.close_answer("completed" if self.status == "completed" else "incomplete")
+        self.transcript.close_thoughts("incomplete", None)
+        self.transcript.close_answer("completed" if self.status == "completed" else "incomplete")
         if self.state is State.FAILED:
             type_ = events.FAILED
         else:
@@ -363,64 +365,12 @@ class Session:
 
     def response_object(self) -> dict[str, Any]:
         """The Responses API's response object as it stands."""
-        generation = self.generation
-        sampling = generation.sampling
-        reason = self.incomplete_reason
-        body: dict[str, Any] = {
-            "id": self.response_id,
-            "object": "response",
-            "created_at": int(self.created_at),  # clients decode it as a whole number
-            "status": self.status,
-            "background": False,
-            "error": self.error and {"code": self.error.code, "message": self.error.message},
-            "incomplete_details": reason and {"reason": reason},
-            "instructions": generation.instructions,
-            "max_output_tokens": sampling.max_tokens,
-            "model": self.model,
-            "output": self._transcript.output(),
-            "parallel_tool_calls": False,
-            "previous_response_id": generation.previous_response_id,
-            "store": generation.store,
-            "temperature": sampling.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": sampling.top_p,
-            "truncation": "disabled",
-            "usage": self.usage() if self.finished else None,
-            "user": generation.user,
-            "metadata": dict(generation.metadata or {}),
-            "instance": self.instance_id,
-            "phase": "reasoning" if self.thinking else "answering",
-        }
-        if self.finished:
-            body |= {
-                **self.measurements(),
-                "underruns": self.delivery.underruns,
-                "preemptions": self.preemptions,
-                "migrations": self.migrations,
-                "failovers": self.failovers,
-            }
-        return body
+        return response_object.response_object(self)
 
     def measurements(self) -> dict[str, Any]:
-        """The ``timing`` and ``qoe`` objects; a failed response scores 0 (paper, "QoE")."""
-        figures = asdict(self.delivery.figures())
-        failed = self.state is State.FAILED
-        return {
-            "timing": {name: figures[name] for name in ("reasoning_s", "raw", "paced")},
-            "qoe": {
-                name: 0.0 if failed else figures[name] for name in ("qoe", "qoe_ttfat", "qoe_e2e")
-            },
-        }
+        """The ``timing`` and ``qoe`` objects."""
+        return response_object.measurements(self)
 
     def usage(self) -> dict[str, Any]:
-        """Token counts of the Responses API; all generated tokens, shown or not."""
-        # An instance that a request came to later finds some of its output in the cache, too.
-        cached = min(self.finish.cached_tokens, self.prompt_tokens) if self.finish else 0
-        return events.usage(
-            self.prompt_tokens,
-            cached,
-            len(self.token_ids),
-            self.reasoning_tokens,
-        )
+        """Token counts of the Responses API."""
+        return response_object.usage(self)

@@ -1,8 +1,8 @@
-"""The output of one response as it grows: thoughts, then answer, each an item with its events.
+"""The output of one response as it grows: the reasoning, then the answer, each one output item.
 
-Writes to the response's log in the order of the protocol: an item is announced with its first text
-and closed once. Knows text and events; when something may be shown is `gateway.response.session`'s
-business.
+Writes the items' events to the response's log, in the order of the protocol: it announces an item
+with its first text and closes it once. It must not know when text may be shown, which is the
+business of `gateway.response.session`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class Transcript:
 
     @property
     def thoughts(self) -> str:
-        """The thinking so far."""
+        """The reasoning so far."""
         return self._thoughts.text
 
     @property
     def answer(self) -> str:
-        """The answer as far as it was shown."""
+        """The answer as far as the reader has it."""
         return self._answer.text
 
     def add_thought(self, text: str) -> None:
-        """One reasoning token; ``text`` is what it completes, possibly nothing."""
+        """Add one reasoning token; ``text`` is the text that it completes, possibly empty."""
         item = self._thoughts
         item.pending_tokens += 1
         if not text:
@@ -48,7 +48,7 @@ class Transcript:
         item.pending_tokens = 0
 
     def add_answer(self, text: str, tokens: int, **fields: Any) -> None:
-        """Text of the answer that stands for ``tokens`` tokens; ``fields`` go into its event."""
+        """Add text of the answer, made of ``tokens`` tokens; ``fields`` go into its event."""
         item = self._answer
         if item.index is None:
             item.index = 0 if self._thoughts.index is None else 1
@@ -56,7 +56,7 @@ class Transcript:
         self._add(item, events.ANSWER_DELTA, text, tokens, logprobs=[], **fields)
 
     def close_thoughts(self, status: ItemStatus, reasoning_s: float | None) -> None:
-        """No more thoughts. Closing again, or what was never opened, does nothing."""
+        """Close the reasoning item. Does nothing if it is closed, or was never announced."""
         item = self._thoughts
         if item.index is None or item.status != "in_progress":
             return
@@ -66,7 +66,7 @@ class Transcript:
         self._close(item, events.reasoning_part(item.text), reasoning_s=reasoning_s)
 
     def close_answer(self, status: ItemStatus) -> None:
-        """The answer is at its end."""
+        """Close the answer's item. Does nothing if it is closed, or was never announced."""
         item = self._answer
         if item.index is None or item.status != "in_progress":
             return
@@ -121,7 +121,7 @@ class _Item:
         self.pending_tokens = 0  # tokens whose text is still to come
 
     def end(self, status: ItemStatus) -> None:
-        """Take no more text, and keep what there is in one piece."""
+        """Take no more text, and join the text that there is."""
         self.status = status
         self.texts = [self.text]
 

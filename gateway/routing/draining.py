@@ -1,7 +1,7 @@
-"""Taking instances out of service and back: what is asked for, how far it is.
+"""Taking instances out of service and back: drains, restarts, and their progress.
 
-The cluster moves the requests away; a launcher, if it can, starts the process again. An instance
-is known by its name, whether it is there at the moment or not.
+The cluster moves the requests away. A launcher starts the process again, if it can. Instances are
+known by name, whether they are connected at the moment or not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class Restarts(Protocol):
-    """Whoever can start instances again; see `gateway.launchers.base`."""
+    """A launcher that can start instances again; see `gateway.launchers.base`."""
 
     @property
     def restartable(self) -> bool:
@@ -31,26 +31,28 @@ class Restarts(Protocol):
 
     @property
     def names(self) -> Collection[str]:
-        """Of all its instances, also those that are not there now."""
+        """The names of all its instances, also of those that are not connected now."""
 
     def restart(self, instance_id: str) -> None:
         """End the process of an instance and start it again."""
 
 
 class Maintenance:
-    """Drains instances, and restarts those that are to be."""
+    """Drains instances, and restarts them where that was asked for."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.launcher: Restarts | None = None
         self._cluster = cluster
-        self._restarts: dict[str, asyncio.Task[None]] = {}  # asked for, until it is back
+        self._restarts: dict[str, asyncio.Task[None]] = {}  # until the instance is back
         self._errors: dict[str, str] = {}  # why the last restart of an instance failed
 
     def drain(self, instance_id: str, *, restart: bool) -> dict[str, Any]:
-        """Begin; `describe` tells how far it is. Asking again changes nothing but ``restart``.
+        """Begin to drain an instance; `describe` reports the progress.
 
-        :raises NotFound: there is no such instance.
-        :raises Conflict: nobody here can restart it.
+        A second call changes nothing, except that it can add ``restart``.
+
+        :raises NotFound: no instance of this name is known.
+        :raises Conflict: no launcher of this gateway can restart it.
         """
         self._check(instance_id)
         launcher = self.launcher
@@ -70,17 +72,17 @@ class Maintenance:
         return self.describe(instance_id)
 
     def undrain(self, instance_id: str) -> dict[str, Any]:
-        """Let it serve again; a restart that has not begun is not made. Raises `NotFound`."""
+        """Let an instance serve again, and drop a restart that has not begun. Raises `NotFound`."""
         self._check(instance_id)
         self._cluster.undrain(instance_id)
         return self.describe(instance_id)
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        """One instance. Raises `NotFound`."""
+        """The state of one instance, as the API shows it. Raises `NotFound`."""
         self._check(instance_id)
         instance = self._cluster.instances.get(instance_id)
-        drained = instance_id in self._cluster.router.drained
-        requests = 0 if instance is None else len(instance.routes)
+        drained = instance_id in self._cluster.drained
+        requests = self._cluster.requests_of(instance_id)
         if instance_id in self._restarts and not requests:
             state = "restarting"
         elif drained:
@@ -97,11 +99,11 @@ class Maintenance:
         }
 
     def describe_all(self) -> list[dict[str, Any]]:
-        """All instances that are known."""
+        """The states of all known instances."""
         return [self.describe(name) for name in sorted(self._known())]
 
     def close(self) -> None:
-        """Wait for no restart any more."""
+        """Cancel pending restarts."""
         for task in self._restarts.values():
             task.cancel()
 
@@ -129,7 +131,7 @@ class Maintenance:
             del self._restarts[name]
 
     def _restart_failed(self, name: str, why: str) -> None:
-        """It may serve again: if it is there it never ended, else it may still come back."""
+        """Report a failed restart and let the instance serve, now or when it comes back."""
         self._errors[name] = f"Instance '{name}' was not restarted: {why}."
         log.error("instance_not_restarted", instance_id=name, reason=why)
         self._cluster.undrain(name)

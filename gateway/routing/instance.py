@@ -1,19 +1,21 @@
 """One engine behind a link, as the gateway sees it.
 
-Keeps what the worker said of itself and which requests it has; decides nothing. An instance lives
-as long as its link: a worker that comes back is another one, with the same name.
+Holds what the worker reported. The requests of an instance are the router's business. An instance
+lives as long as its link: a worker that comes back is a new instance with the same name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from gateway.policy.placement import InstanceView
-from gateway.response.session import Session
-from gateway.routing.route import Route, Stage
+import structlog
+
+from gateway.policy.cluster_view import Occupancy, PlacedRequest, blocks_of
 from gateway.routing.worker_link import WorkerLink
 from workers.messages import StepStats, Welcome
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,12 @@ class Totals:
     recomputed_tokens: int = 0
 
     def plus(self, stats: StepStats) -> Totals:
-        """With one engine more."""
+        """The totals with one more engine."""
         return Totals(
             self.preemptions + stats.preemptions_total,
             self.reloaded_tokens + stats.reloaded_tokens_total,
             self.recomputed_tokens + stats.recomputed_tokens_total,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ViewRules:
-    """What a view needs to know of the settings."""
-
-    slo_qoe: float = 0.95  # an answering request below this QoE violates its SLO
-    quantum_tokens: int = 500
-    demotion_tokens: int | None = None  # longer reasoning is in the low queue; None: never
-    reserve_memory: bool = True  # who is on the way counts as arrived
 
 
 class Instance:
@@ -49,25 +41,20 @@ class Instance:
     def __init__(self, link: WorkerLink) -> None:
         self.link = link
         self.welcome: Welcome = link.welcome
+        self.log = log.bind(instance_id=self.instance_id)
         self.stats: StepStats | None = None
-        self.since_step_s = 0.0
+        self.since_step_s = 0.0  # age of its last step, by the last heartbeat
         self.answered_s = 0.0  # when it last accepted or refused a request
-        self.routes: dict[str, Route] = {}  # that it has or is to answer, by their `wire_id`
         self.readable: set[str] = set()  # engines whose KV it can read
 
     @property
     def instance_id(self) -> str:
-        """Its name."""
+        """The name of the worker."""
         return self.welcome.instance_id
 
     @property
-    def sessions(self) -> list[Session]:
-        """Those of its requests that are not at their end."""
-        return [route.session for route in self.routes.values() if route.session.in_engine]
-
-    @property
     def hands_over(self) -> bool:
-        """Whether its KV can move at all."""
+        """Whether its KV can move to other instances."""
         return self.welcome.endpoint is not None
 
     def can_read(self, source: Instance) -> bool:
@@ -75,60 +62,21 @@ class Instance:
         endpoint = source.welcome.endpoint
         return endpoint is not None and endpoint.engine_id in self.readable
 
-    def blocks(self, session: Session) -> int:
+    def blocks(self, request: PlacedRequest) -> int:
         """KV blocks that a request needs here."""
-        return -(-session.kv_tokens // self.welcome.block_size)
+        return blocks_of(request.kv_tokens, self.welcome.block_size)
 
-    def view(
-        self,
-        now: float,
-        rules: ViewRules,
-        migrating: Sequence[Route] = (),
-        at_boundary: Session | None = None,
-    ) -> InstanceView:
-        """What placement sees of it.
-
-        :param migrating: all migrations under way.
-        :param at_boundary: the request to decide on, if it is here.
-        """
-        name, sessions = self.instance_id, self.sessions
-        coming = [r for r in migrating if r.migration and r.migration.target_id == name]
-        leaving = [r for r in migrating if r.migration and r.migration.source_id == name]
-        counted, free, reserved = sessions, self._free_blocks(), 0
-        arriving: list[Session] = []
-        if rules.reserve_memory:
-            away = {route.session for route in leaving}
-            counted = [session for session in sessions if session not in away]
-            arriving = [r.session for r in coming if r.stage is Stage.HANDING_OVER]
-            reserved = sum(self.blocks(session) for session in arriving)
-            # Others that come count as ours; the engine has not taken their memory yet.
-            pulling = [r.session for r in coming if r.stage is not Stage.HANDING_OVER]
-            free -= sum(self.blocks(session) for session in pulling)
-        if at_boundary in sessions:
-            free += self.blocks(at_boundary)
-        queued = [session for session in (*counted, *arriving) if session is not at_boundary]
-        return InstanceView(
-            instance_id=name,
-            within_slo=all(session.delivery.qoe_now(now) >= rules.slo_qoe for session in sessions),
-            kv_footprint_blocks=sum(self.blocks(session) for session in counted),
-            requests=len(counted) + len(arriving),
-            reasoning=sum(self._is_high(session, rules) for session in queued),
-            fresh_answering=sum(self._is_fresh(session, rules) for session in queued),
-            kv_blocks_free=free,
+    def occupancy(self, requests: Collection[PlacedRequest]) -> Occupancy:
+        """The instance with these requests, for placement."""
+        return Occupancy(
+            instance_id=self.instance_id,
+            block_size=self.welcome.block_size,
             kv_blocks_total=self.welcome.kv_blocks_total,
-            kv_blocks_reserved=reserved,
-            migrations=len(coming) + len(leaving),
+            kv_blocks_free=self._free_blocks(),
+            requests=requests,
         )
 
     def _free_blocks(self) -> int:
         if self.stats is None:
             return self.welcome.kv_blocks_total
         return self.stats.kv_blocks_total - self.stats.kv_blocks_used
-
-    def _is_high(self, session: Session, rules: ViewRules) -> bool:
-        demotion = rules.demotion_tokens
-        return session.thinking and (demotion is None or session.reasoning_tokens < demotion)
-
-    def _is_fresh(self, session: Session, rules: ViewRules) -> bool:
-        answered = len(session.token_ids) - session.reasoning_tokens
-        return not session.thinking and answered < rules.quantum_tokens

@@ -1,17 +1,17 @@
-"""One request's way through the instances: who has it, where it is to go, and until when.
+"""One request's way through the instances: its holder, its target, and its deadlines.
 
-    WAITING ──submitted──> SUBMITTED ──accepted──> PULLING ──progressed──> RUNNING ──hand_over──┐
-       ^                       └─────accepted, no ticket──────────────────────^                 │
-       └──── Resubmit: on another instance, or here again <──── handed_over ──── HANDING_OVER <─┘
+A synchronous state machine without I/O: the router reports what happened, and carries out the
+`NextAction` that the route returns.
 
-A synchronous state machine without I/O: the router tells it what happened and carries out the
-`NextAction` that it returns. A *migration* is the way from RUNNING on one instance to RUNNING on
-another. Each of its stages has a deadline, and after any doubt (a deadline passed, a refusal, an
-instance lost) the request goes on without its ticket: its KV is computed again. What the gateway
-knows of its output goes with it, so neither way loses or doubles a token. A move that
-`TRANSITIONS` does not have raises `IllegalTransition` and leaves the route as it was.
+A *migration* is the way from RUNNING on one instance to RUNNING on another. Each of its stages has
+a deadline. After any doubt (a deadline passed, a refusal, an instance lost) the request goes on
+without its ticket, and the next instance computes its KV again. The token log goes with the
+request, so neither way loses or doubles a token.
 
-Each submission has an id of its own on the link: whatever an earlier one still says is not heard.
+`TRANSITIONS` is drawn in ``docs/explanation/lifecycle.md``. A move that it does not have raises
+`IllegalTransition` and leaves the route as it was.
+
+Each submission has its own id on the link, so messages about earlier submissions are ignored.
 """
 
 from __future__ import annotations
@@ -22,26 +22,30 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 import msgspec
+import structlog
 
-from gateway.response.lifecycle import IllegalTransition, State
+from gateway.admission import user_of
+from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
 from gateway.schemas.errors import ApiError, Unavailable
-from workers.messages import Ticket
+from workers.messages import Submit, Ticket
+
+log = structlog.get_logger()
 
 
 class Stage(Enum):
     """Where a request is on its way."""
 
-    WAITING = "waiting"  # no instance has it: until one can take it
-    SUBMITTED = "submitted"  # sent to one, which has not answered
+    WAITING = "waiting"  # no instance can take it
+    SUBMITTED = "submitted"  # sent to an instance, which has not answered
     PULLING = "pulling"  # accepted with a ticket; its KV is being read, no token yet
     RUNNING = "running"
-    HANDING_OVER = "handing_over"  # its instance was told to let it go, and still generates
+    HANDING_OVER = "handing_over"  # a hand-over was requested, and the instance still generates
     OVER = "over"
 
 
 class Move(Enum):
-    """What takes a request from one stage to the next."""
+    """The events of a route."""
 
     SUBMIT = "submit"
     WAIT = "wait"
@@ -61,24 +65,25 @@ TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
     (Stage.PULLING, Move.PROGRESS): Stage.RUNNING,
     (Stage.RUNNING, Move.PROGRESS): Stage.RUNNING,  # came without KV
     (Stage.RUNNING, Move.HAND_OVER): Stage.HANDING_OVER,
-    # Its holder is lost, has let it go or is in doubt.
+    # Its holder is lost, has handed it over, or is in doubt.
     **{(stage, Move.SUBMIT): Stage.SUBMITTED for stage in HELD},
     **{(stage, Move.WAIT): Stage.WAITING for stage in HELD},
-    # Ended again after a bug: it stays so.
+    # A bug may end a route twice.
     **{(stage, Move.END): Stage.OVER for stage in Stage},
 }
 
 # moved: with its KV · recomputed: without · finished: before it could leave · cancelled · failed
 Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "failed"]
+Arrival: TypeAlias = Literal["moved", "recomputed"]  # the outcomes of a migration that arrives
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTimeouts:
-    """How long a request waits, and how often it tries."""
+    """How long a request waits, and how often it is submitted again."""
 
-    migration_timeout_s: float = 10.0  # each stage of a migration
-    failover_timeout_s: float = 120.0  # for any instance
-    max_restarts: int = 3  # instances lost under it
+    migration_timeout_s: float = 10.0  # for each stage of a migration
+    failover_timeout_s: float = 120.0  # until any instance can take it
+    max_restarts: int = 3  # instances that it may lose
     accept_timeout_s: float = 60.0  # for the answer to a submission
     cancel_timeout_s: float = 10.0  # for the answer to a cancel
 
@@ -96,8 +101,18 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """What placement sees of a migration; see `gateway.policy.cluster_view.MovingRequest`."""
+
+    request: Session
+    source_id: str
+    target_id: str | None
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Resubmit:
-    """Submit the request again, from the token log; a holder that still has it is told to stop."""
+    """Stop the request where it is, and submit it again from the token log."""
 
     prefer: str | None = None  # this instance, if it can take it
     avoid: str | None = None  # not this one, if there is another
@@ -114,12 +129,14 @@ NextAction: TypeAlias = Resubmit | GiveUp
 
 
 class Route:
-    """The way of one request.
+    """The way of one request through the instances.
 
-    :param outcomes: gets one more of an `Outcome` for each migration that ends.
+    :param outcomes: counts each migration that ends, by its `Outcome`.
     """
 
-    def __init__(self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[str]) -> None:
+    def __init__(
+        self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[Outcome]
+    ) -> None:
         self.session = session
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
@@ -131,6 +148,7 @@ class Route:
         self._timeouts = timeouts
         self._outcomes = outcomes
         self._attempt = 0
+        self.log = log.bind(request_id=session.response_id)
 
     @property
     def wire_id(self) -> str:
@@ -140,17 +158,25 @@ class Route:
 
     @property
     def deadline_s(self) -> float | None:
-        """When `expired` is due: at the end of the stage's time, or of that for a cancel."""
+        """When `expired` is due: the end of the stage's time or of a cancel's, or None."""
         ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
         return None if self.stage is Stage.OVER else min(ends, default=None)
+
+    @property
+    def moving(self) -> Moving | None:
+        """The migration under way, for placement."""
+        if (migration := self.migration) is None:
+            return None
+        leaving = self.stage is Stage.HANDING_OVER
+        return Moving(self.session, migration.source_id, migration.target_id, leaving)
 
     def __repr__(self) -> str:
         return f"<Route {self.wire_id} {self.stage.value} at {self.holder}>"
 
-    # ---- what was done with it ----------------------------------------------------------------
+    # ---- what the router did ------------------------------------------------------------------
 
     def submitted(self, instance_id: str, now: float, *, with_ticket: bool) -> None:
-        """It was sent to an instance."""
+        """The request was sent to an instance."""
         soon_s = self._soon(now) if with_ticket else now + self._timeouts.accept_timeout_s
         self._enter(Move.SUBMIT, soon_s)
         self._attempt += 1
@@ -161,20 +187,20 @@ class Route:
             self.migration.with_kv = with_ticket
 
     def waits(self, now: float) -> None:
-        """There is no instance for it."""
+        """No instance can take the request."""
         self._enter(Move.WAIT, now + self._timeouts.failover_timeout_s)
         self.holder = None
 
     def hand_over(self, target_id: str, kv_blocks: int, now: float) -> None:
-        """Its holder is told to let it go."""
+        """The holder was asked to hand the request over to a target."""
         assert self.holder is not None
         self._enter(Move.HAND_OVER, self._soon(now))
         if self.migration is not None:
-            self._end_migration("recomputed")  # it arrived, and leaves before its first token
+            self._end_migration("recomputed")  # it leaves again before its first token
         self.migration = Migration(self.holder, target_id, kv_blocks, now)
 
     def withdraw(self, kv_blocks: int, now: float) -> Resubmit:
-        """It is to leave its holder without its KV."""
+        """The request is to leave its holder without its KV."""
         assert self.holder is not None
         if self.stage is not Stage.SUBMITTED:
             if self.migration is not None:
@@ -183,11 +209,11 @@ class Route:
         return Resubmit(avoid=self.holder)
 
     def cancelled(self, now: float) -> None:
-        """Its holder was told to stop it."""
+        """The holder was asked to stop the request."""
         self._cancelled_by_s = now + self._timeouts.cancel_timeout_s
 
     def over(self) -> None:
-        """Nothing more comes from an instance, or is wanted."""
+        """Nothing more comes from an instance, or is wanted from one."""
         self._enter(Move.END, None)
         if self.migration is not None:
             state = self.session.state
@@ -197,40 +223,55 @@ class Route:
                 self._end_migration("failed" if state is State.FAILED else "finished")
         self.holder = None
 
-    # ---- what its holder says -----------------------------------------------------------------
+    # ---- what the holder reports ---------------------------------------------------------------
 
     def accepted(self, now: float) -> None:
-        """Its holder has it in its queue."""
+        """The holder has queued the request."""
         if self.migration is not None and self.migration.with_kv:
             self._enter(Move.ACCEPT_TICKET, self._soon(now))
         else:
             self._enter(Move.ACCEPT, None)
 
-    def progressed(self, kv_tokens: int | None) -> Outcome | None:
-        """Tokens came; the outcome of the migration that they end.
+    def progressed(self, kv_tokens: int | None) -> Arrival | None:
+        """Tokens came; return the outcome of the migration that they end, if any.
 
-        :param kv_tokens: what the holder says of the ticket, see `workers.messages.TokenRun`.
+        :param kv_tokens: KV tokens that the ticket saved, see `workers.messages.TokenRun`.
         """
         if self.migration is None or self.stage is Stage.HANDING_OVER:
             return None
         self._enter(Move.PROGRESS, None)
-        outcome: Outcome = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
+        outcome: Arrival = "moved" if self.migration.with_kv and kv_tokens else "recomputed"
         self.session.migrations += 1
         self._end_migration(outcome)
         return outcome
 
     def handed_over(self, ticket: Ticket | None) -> Resubmit:
-        """Its holder has let it go; nothing follows from there."""
+        """The holder has handed the request over, and sends nothing more about it."""
         if self.migration is None or self.stage is not Stage.HANDING_OVER:
-            return Resubmit()  # asked for before a doubt, or by nobody
+            return Resubmit()  # requested before a doubt, or not at all
         self.migration.ticket = ticket
         return Resubmit(prefer=self.migration.target_id, avoid=self.migration.source_id)
 
-    def ticket(self, now: float) -> Ticket | None:
-        """The ticket with the validity that is left by our own clock; None if there is none.
+    def submission(self, ticket: Ticket | None) -> Submit:
+        """The message that submits it, with what is known of its output."""
+        session, generation = self.session, self.session.generation
+        return Submit(
+            request_id=self.wire_id,
+            messages=generation.messages,
+            sampling=generation.sampling,
+            pace=session.pace,
+            thinking=generation.thinking,
+            known_token_ids=tuple(session.token_ids),
+            forced_lengths=generation.forced_lengths,
+            user=user_of(session.owner, generation.user) or None,
+            ticket=ticket,
+        )
 
-        The ticket was made after we had asked for it, so its time cannot end before
-        ``begun_s + valid_s``, however long the messages took.
+    def ticket(self, now: float) -> Ticket | None:
+        """The ticket with the validity left by the gateway's clock; None if there is none.
+
+        The worker made the ticket after the gateway had asked for it. So the ticket cannot expire
+        before ``begun_s + valid_s``, however long the messages took.
         """
         migration = self.migration
         if migration is None or migration.ticket is None:
@@ -243,7 +284,7 @@ class Route:
     # ---- what goes wrong ----------------------------------------------------------------------
 
     def doubted(self) -> Resubmit:
-        """Something of this submission is not as it should be: the same again, without ticket."""
+        """Something about this submission is in doubt: submit it again, without its ticket."""
         if self.migration is None:
             return Resubmit()
         self.migration.with_kv = False
@@ -251,7 +292,7 @@ class Route:
         return Resubmit(prefer=self.migration.target_id)
 
     def lost(self, instance_id: str, why: str) -> NextAction | None:
-        """An instance is gone, or broke down under this request; None if that changes nothing."""
+        """An instance is gone; None if that changes nothing for this request."""
         migration = self.migration
         if self.stage in HELD and instance_id == self.holder:
             if migration is not None:
@@ -261,20 +302,23 @@ class Route:
         if migration is None:
             return None
         if migration.with_kv and instance_id == migration.source_id:
-            return self.doubted()  # it may not have been read to its end
+            return self.doubted()  # the KV may not have been read completely
         if self.stage is Stage.HANDING_OVER and instance_id == migration.target_id:
             migration.target_id = None
         return None
 
     def restart(self, why: str) -> NextAction:
-        """The holder failed this request. A request may be what its instances die of."""
+        """The holder failed this request.
+
+        The request itself may be what crashes instances, so the number of restarts is bounded.
+        """
         self.restarts += 1
-        self.boundary_s = None  # what it waits for now is not the boundary's doing
+        self.boundary_s = None  # from now on the boundary is not what it waits for
         if self.restarts > self._timeouts.max_restarts:
             return GiveUp(
                 Unavailable(
-                    f"{why} This request was started again {self._timeouts.max_restarts} times "
-                    "and is not tried any more.",
+                    f"{why} This request was restarted {self._timeouts.max_restarts} times, "
+                    "the limit (cluster.max_restarts).",
                     code="instance_lost",
                 )
             )
@@ -283,7 +327,7 @@ class Route:
         return Resubmit(prefer=prefer, avoid=self.holder)
 
     def expired(self, now: float) -> NextAction | None:
-        """Time has passed; None if it is not yet ``deadline_s``."""
+        """Time has passed; None before ``deadline_s``."""
         if self.deadline_s is None or now < self.deadline_s:
             return None
         if self.stage is Stage.WAITING:
@@ -296,14 +340,14 @@ class Route:
         return self.doubted()
 
     def answers_come(self, answered_s: float) -> None:
-        """Its holder answered a request then: this one only has to wait for its turn."""
+        """The holder answered a request at ``answered_s``, so it is alive: wait on from there."""
         if self._awaits_answer():
             self._stage_ends_s = answered_s + self._timeouts.accept_timeout_s
 
     # ---- inside -------------------------------------------------------------------------------
 
     def _awaits_answer(self) -> bool:
-        """Whether it was submitted without a ticket, so that nothing but its turn is waited for."""
+        """Whether it waits in the holder's queue, without a ticket that could expire."""
         with_kv = self.migration is not None and self.migration.with_kv
         return self.stage is Stage.SUBMITTED and not with_kv
 
@@ -311,11 +355,8 @@ class Route:
         return now + self._timeouts.migration_timeout_s
 
     def _enter(self, move: Move, deadline_s: float | None) -> None:
-        """:raises IllegalTransition: if the table has no such row; nothing has changed then."""
-        try:
-            self.stage = TRANSITIONS[self.stage, move]
-        except KeyError:
-            raise IllegalTransition(self.stage, move) from None
+        """Move on. :raises IllegalTransition: no such row in the table; nothing has changed."""
+        self.stage = advance(TRANSITIONS, self.stage, move)
         self._stage_ends_s = deadline_s
 
     def _end_migration(self, outcome: Outcome) -> None:

@@ -1,104 +1,128 @@
-"""The requests on their way through the instances: submits them, moves them, goes on after a loss.
+"""The routes of all requests: submits them, moves them, resumes them after a loss.
 
-`gateway.policy.placement` decides where, `gateway.routing.route` what comes next; this carries it
-out and keeps the deadlines. It does not read the link: `gateway.routing.cluster` tells it what
-workers said.
+`gateway.policy.cluster_view` decides where a request goes, `gateway.routing.route` what comes next
+for it. The router carries that out. It owns the routes, and nothing else changes them.
+
+The router must not know the link protocol's order or the membership's changes: the cluster calls
+`on_step`, `on_accepted`, `on_rejected` and `on_lost`. Every call takes ``now``, monotonic seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
+from asyncio import Future
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
-import structlog
+import msgspec
 
-from gateway.admission import user_of
 from gateway.guard import broken, fail_broken
-from gateway.policy.boundary_costs import BoundaryTimes
-from gateway.policy.placement import (
-    InstanceView,
-    MoveCost,
-    Rules,
-    place_at_boundary,
-    place_new_request,
-)
+from gateway.policy.cluster_view import Passage, ViewRules
+from gateway.policy.placement import Rules
 from gateway.response.session import Session
-from gateway.routing.instance import Instance, ViewRules
-from gateway.routing.route import GiveUp, NextAction, Outcome, Route, RouteTimeouts, Stage
+from gateway.routing.acceptance import Acceptances
+from gateway.routing.carrier import Carrier
+from gateway.routing.chooser import Chooser
+from gateway.routing.deadlines import Deadlines
+from gateway.routing.instance import Instance
+from gateway.routing.members import Members
+from gateway.routing.route import (
+    Arrival,
+    GiveUp,
+    NextAction,
+    Outcome,
+    Route,
+    RouteTimeouts,
+    Stage,
+)
+from gateway.routing.route_table import RouteTable
 from gateway.routing.worker_link import FrameTooLarge
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded, Unavailable
-from workers.messages import Cancel, HandOver, Sampling, Submit, Ticket, TokenRun, ToWorker
+from workers.messages import Accepted, Rejected, SetPace, TokenRun
 
-log = structlog.get_logger()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A run that was taken in, for what is decided after its step."""
+
+    route: Route
+    run: TokenRun
+    arrival: Arrival | None  # of a migration that the run ended
+    kv_blocks: int  # of that migration
 
 
 class Router:
-    """All requests that instances have, or are to have.
+    """Owns the routes of all requests and carries out what comes next for each.
 
-    :param instances: those with an open link; the cluster's own, kept by it.
     :param on_progress: called with every session that something happened to.
-    :param on_boundary: called with how a request passed its boundary ("stayed", "moved",
-        "recomputed") and the seconds until its first answering token.
-    :param retry_after_s: what a client is told that is refused because workers cannot keep up.
-    :param silent_s: an instance that was not heard for so long gets nothing while others are there.
+    :param on_boundary: called with how a request passed its boundary, and the seconds until its
+        first answering token.
+    :param retry_after_s: the advice to clients that are refused because workers cannot keep up.
     """
 
     def __init__(
         self,
-        instances: dict[str, Instance],
+        members: Members,
         *,
         on_progress: Callable[[Session], None],
-        on_boundary: Callable[[str, float], None],
+        on_boundary: Callable[[Passage, float], None],
         rules: Rules,
         view_rules: ViewRules,
         timeouts: RouteTimeouts,
-        silent_s: float = 3.5,
         retry_after_s: int = 2,
     ) -> None:
-        self.routes: dict[str, Route] = {}  # by response
-        self.drained: set[str] = set()  # names of instances that take nothing new
-        self.migrations: Counter[str] = Counter()  # ended, by `Outcome`
+        self.migrations: Counter[Outcome] = Counter()  # ended
         self.failovers: Counter[str] = Counter()  # "resumed", "failed"
-        self.closing = False  # nothing is submitted again
-        self._instances = instances
+        self._closing = False  # nothing is submitted again
+        self._members = members
+        self._table = RouteTable()
+        self._chooser = Chooser(members, self._table, rules, view_rules)
         self._on_progress = on_progress
         self._on_boundary = on_boundary
-        self._rules = rules
-        self._view_rules = view_rules
         self._timeouts = timeouts
-        self._silent_s = silent_s
         self._retry_after_s = retry_after_s
-        self._boundary_times = BoundaryTimes()
-        self._answers: dict[str, asyncio.Future[None]] = {}  # of those that none has accepted yet
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # for their deadlines
-        self._placed = 0  # for taking turns
+        self._acceptances = Acceptances()
+        self._deadlines = Deadlines(self._on_deadline)
+        self._carrier = Carrier(members, self._table, self._deadlines)
+
+    # ---- what others ask ----------------------------------------------------------------------
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """All requests, by response."""
+        return self._table.by_response
+
+    def routes_of(self, instance_id: str) -> list[Route]:
+        """The requests that an instance has, or was sent and has not answered."""
+        return self._table.of(instance_id)
 
     @property
     def migrating(self) -> list[Route]:
         """Requests on their way between two instances."""
-        return [route for route in self.routes.values() if route.migration is not None]
+        return self._table.migrating
 
     def reading_from(self, instance_id: str) -> bool:
-        """Whether KV in an instance's memory is still to be read, or being read."""
+        """Whether KV in an instance's memory is being read, or still to be read."""
         return any(
             m.source_id == instance_id and (m.with_kv or m.ticket is not None)
             for route in self.migrating
             if (m := route.migration) is not None
         )
 
-    # ---- a request's beginning and end --------------------------------------------------------
+    # ---- what clients want --------------------------------------------------------------------
 
-    def begin(self, session: Session) -> asyncio.Future[None]:
-        """Submit a new request; the result comes when an instance has accepted it.
+    def begin(self, session: Session, now: float) -> Future[None]:
+        """Submit a new request; the future is done when an instance has accepted it.
 
         :raises Unavailable: no instance is there.
-        :raises Overloaded: too much waits to be sent to each.
+        :raises Overloaded: every instance has too much waiting to be sent to it.
         """
-        instance = self._choose(session)
-        if instance is None and self._instances.keys() - self.drained:
+        instance = self._chooser.for_new(session, now)
+        if instance is None and self._members.in_service:
             raise Overloaded(
                 "The workers cannot take further prompts as fast as they come.",
                 code="server_overloaded",
@@ -107,369 +131,339 @@ class Router:
         if instance is None:
             raise Unavailable("No instance can serve now.", code="no_instance")
         route = Route(session, self._timeouts, self.migrations)
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.routes[session.response_id] = route
-        self._answers[session.response_id] = answered
-        self._submit_to(instance, route)
-        return answered
+        accepted = self._acceptances.wait_for(session)
+        self._table.add(route)
+        self._submit_to(instance, route, now)
+        return accepted
 
-    def accepted(self, route: Route) -> None:
-        """Its holder has taken it in."""
+    def withdraw(self, session: Session) -> None:
+        """Forget a request whose client left before it was accepted."""
+        if (route := self.routes.get(session.response_id)) is not None:
+            self._carrier.stop(route)
+            self._end(route)
+
+    def cancel(self, session: Session, now: float) -> None:
+        """Have the instance stop a request; the last run confirms it.
+
+        The router does not wait for an instance that does not confirm in time.
+        """
+        if (route := self.routes.get(session.response_id)) is None:
+            return
+        if self._carrier.stop(route):
+            route.cancelled(now)
+            self._deadlines.set(route, now)
+        else:
+            session.confirm_cancel(now)  # no instance has it
+            self._end(route)
+
+    def set_pace(self, session: Session) -> None:
+        """Pass a reader's new pace on to the instance."""
+        if (route := self.routes.get(session.response_id)) is not None:
+            self._carrier.send(route, SetPace(request_id=route.wire_id, pace=session.pace))
+
+    def break_off(self, session: Session) -> bool:
+        """End a request after a bug, as far as it still can be ended; False without a route."""
+        route = self.routes.get(session.response_id)
+        if route is not None:
+            self._break_off(route)
+        return route is not None
+
+    def close(self, now: float) -> None:
+        """Requests without an instance fail now; requests that lose theirs fail from now on."""
+        self._closing = True
+        for route in list(self.routes.values()):
+            if route.stage is Stage.WAITING or route.session.finished:
+                self._guarded(route, self._fail, route, closing(), now)
+
+    # ---- what happens to instances ------------------------------------------------------------
+
+    def on_step(self, instance: Instance, runs: Sequence[TokenRun], now: float) -> None:
+        """Take in what a step brought its requests, then decide on those at their boundary.
+
+        The decisions come last because placement looks at all requests of the step.
+        """
+        taken = []
+        for run in runs:
+            route = self._table.find(instance.instance_id, run.request_id)
+            if route is not None:
+                taken.append(self._guarded(route, self.on_run, instance, route, run, now))
+        for one in taken:
+            if one is not None:
+                self._guarded(one.route, self._decide, instance, one, now)
+
+    def on_run(self, instance: Instance, route: Route, run: TokenRun, now: float) -> _Taken | None:
+        """Take in the tokens of one request; None if nothing is to be decided about it."""
+        session, finish = route.session, run.finish
+        if run.position != len(session.token_ids) and session.in_engine:
+            route.log.error("tokens_lost", position=run.position)
+            why = f"Tokens were lost between gateway and instance {instance.instance_id}."
+            self._continue(route, route.restart(why), now)
+            return None
+        if finish is not None:
+            self._table.let_go(route)
+            if finish.reason in ("error", "cancelled") and not session.cancelling:
+                run = msgspec.structs.replace(run, finish=None)  # it goes on elsewhere
+        kv_blocks = route.migration.kv_blocks if route.migration is not None else 0
+        arrival = self._progressed(instance, route, run, now)
+        session.tokens(run, now)
+        self._on_progress(session)
+        if session.finished or not session.in_engine:
+            # The engine may go on: it cannot know that the response ended here.
+            self._carrier.stop(route)
+            self._end(route)
+        elif finish is None:
+            return _Taken(route, run, arrival, kv_blocks)
+        elif finish.reason == "handed_over":
+            self._continue(route, route.handed_over(finish.ticket), now)
+        else:
+            why = finish.message or f"Instance {instance.instance_id} gave this request up."
+            self._continue(route, route.restart(why), now)
+        return None
+
+    def _progressed(
+        self, instance: Instance, route: Route, run: TokenRun, now: float
+    ) -> Arrival | None:
+        migration = route.migration
+        arrival = route.progressed(run.kv_tokens) if run.token_ids else None
+        if arrival is not None and migration is not None:
+            route.log.info(
+                "migration_finished",
+                instance_id=instance.instance_id,
+                source_id=migration.source_id,
+                outcome=arrival,
+                kv_tokens=run.kv_tokens or 0,
+                seconds=round(now - migration.begun_s, 3),
+            )
+        return arrival
+
+    def on_accepted(self, instance: Instance, message: Accepted, now: float) -> None:
+        """An instance has queued a request."""
+        route = self._table.find(instance.instance_id, message.request_id)
+        if route is not None:
+            self._guarded(route, self._accepted, instance, route, message, now)
+
+    def on_rejected(self, instance: Instance, message: Rejected, now: float) -> None:
+        """An instance has refused a request."""
+        route = self._table.find(instance.instance_id, message.request_id)
+        if route is not None:
+            self._table.let_go(route)
+            self._guarded(route, self._rejected, route, message, now)
+
+    def on_lost(self, instance_id: str, now: float) -> None:
+        """An instance is gone; its requests go on elsewhere."""
+        held = self._table.lose(instance_id)
+        others = [route for route in self.migrating if route not in held]
+        why = f"Instance {instance_id} was lost while it served this request."
+        for route in [*held, *others]:
+            self._guarded(route, self._lost, route, instance_id, why, now)
+
+    def place_waiting(self, now: float) -> None:
+        """Try again to place the requests that wait for an instance."""
+        for route in list(self.routes.values()):
+            if route.stage is Stage.WAITING:
+                self._guarded(route, self._place_again, route, now)
+
+    def move_away(self, source: Instance, now: float) -> None:
+        """Move the requests of an instance to others, within the bounds on migrations.
+
+        The bounds on migrations do not hold for a request that moves without its KV: it is an
+        ordinary new request at its target.
+        """
+        held = self.routes_of(source.instance_id)
+        if not held:
+            return  # as for most of the time that it is drained
+        others = [
+            other
+            for other in self._members.usable(now)
+            if other is not source and self._members.speaks(other, now)
+        ]
+        targets = [other for other in others if other.can_read(source)]
+        if not others:
+            return
+        open_ = self._chooser.open_targets(source, targets)
+        for route in held:
+            if self._guarded(route, self._move_away, route, source, targets, open_, now):
+                open_ = self._chooser.open_targets(source, targets)
+
+    # ---- inside: one request ------------------------------------------------------------------
+
+    def _guarded(
+        self, route: Route, action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T | None:
+        """Do something for one request. If that raises, this request alone ends, with an error.
+
+        Code that handles several requests, or that runs where an exception would end more than one
+        request, calls what it does for each through here.
+        """
+        try:
+            return action(*args, **kwargs)
+        except Exception:
+            route.log.exception("request_failed")
+            self._break_off(route)
+            return None
+
+    def _break_off(self, route: Route) -> None:
+        session = route.session
+        if not self._acceptances.refuse(session, broken()):
+            fail_broken(session)
+        try:
+            self._carrier.stop(route)
+            self._end(route)
+        except Exception:
+            route.log.exception("route_not_ended")
+        self._on_progress(session)
+
+    def _accepted(self, instance: Instance, route: Route, message: Accepted, now: float) -> None:
         session = route.session
         if session.failovers < route.restarts:
             session.failovers = route.restarts
             self.failovers["resumed"] += 1
-        route.accepted(time.monotonic())
-        self._arm(route)
-
-    def answer(self, session: Session) -> None:
-        """Whoever waits for the acceptance of a new request may go on."""
-        answered = self._answers.pop(session.response_id, None)
-        if answered is not None and not answered.done():
-            answered.set_result(None)
-
-    def fail(self, route: Route, error: ApiError) -> None:
-        """Refuse a request that was never accepted, else end its response."""
-        session = route.session
-        if route.restarts > session.failovers:
-            self.failovers["failed"] += 1
-        answered = self._answers.pop(session.response_id, None)
-        if answered is None:
-            session.fail(error, time.monotonic())
-        elif not answered.done():
-            answered.set_exception(error)
-        self.end(route)
+        route.accepted(now)
+        self._deadlines.set(route, now)
+        session.accepted(instance.instance_id, message.prompt_tokens, message.reasoning)
         self._on_progress(session)
+        self._acceptances.accept(session)
 
-    def end(self, route: Route) -> None:
-        """No instance is to go on with it."""
-        self._detach(route)
-        self.routes.pop(route.session.response_id, None)
-        self._disarm(route)
-        self.answer(route.session)
-        route.over()
+    def _rejected(self, route: Route, message: Rejected, now: float) -> None:
+        if message.code == "engine_failed":
+            self._continue(route, route.restart(message.message), now)
+        elif route.migration is not None and route.migration.with_kv:
+            self._continue(route, route.doubted(), now)
+        elif message.code == "internal_error":
+            # A bug in the worker; the client has done nothing wrong.
+            route.log.error("request_failed_in_worker", reason=message.message)
+            self._fail(route, broken(), now)
+        else:
+            param = route.session.generation.public_param(message.param)
+            error = InvalidRequest(message.message, param=param, code=message.code)
+            self._fail(route, error, now)
 
-    def cancel(self, route: Route) -> bool:
-        """Tell the instance that has a request to stop it; False if none has it.
+    def _lost(self, route: Route, instance_id: str, why: str, now: float) -> None:
+        self._continue(route, route.lost(instance_id, why), now)
 
-        An instance that does not confirm in time is not waited for.
+    def _place_again(self, route: Route, now: float) -> None:
+        self._submit_or_wait(route, self._chooser.for_resumed(route.session, now), now)
+
+    def _move_away(
+        self,
+        route: Route,
+        source: Instance,
+        targets: Sequence[Instance],
+        open_: Sequence[Instance],
+        now: float,
+    ) -> bool:
+        """Move one request away; True if it takes its KV along.
+
+        :param targets: instances that can read the KV of the source.
+        :param open_: those of them to which one more request may migrate.
         """
-        told = self.tell(route, Cancel(request_id=route.wire_id))
-        if told:
-            route.cancelled(time.monotonic())
-            self._arm(route)
-        return told
-
-    def guarded(self, route: Route, action: Callable[[], None]) -> None:
-        """Do something for one request. If that raises, this request alone ends, with an error.
-
-        Whatever handles several requests, or runs where an exception would end more than one
-        request, does it through here.
-        """
-        try:
-            action()
-        except Exception:
-            log.exception("request_failed", request_id=route.session.response_id)
-            self.break_off(route)
-
-    def break_off(self, route: Route) -> None:
-        """End a request after a bug, as far as it still can be ended."""
-        session = route.session
-        answered = self._answers.pop(session.response_id, None)
-        if answered is None:
-            fail_broken(session)
-        elif not answered.done():
-            answered.set_exception(broken())
-        try:
-            self.tell(route, Cancel(request_id=route.wire_id))
-            self.end(route)
-        except Exception:
-            log.exception("route_not_ended", request_id=session.response_id)
-        self._on_progress(session)
-
-    def tell(self, route: Route, message: ToWorker) -> bool:
-        """Send something to the instance that has the request; False if none has it."""
-        holder = self._instances.get(route.holder or "")
-        if holder is None or holder.routes.get(route.wire_id) is not route:
+        fresh = route.stage is Stage.SUBMITTED and route.migration is None
+        if route.session.cancelling or not (fresh or route.stage is Stage.RUNNING):
             return False
-        holder.link.send(message)
-        return True
+        if fresh or not targets:
+            action = route.withdraw(source.blocks(route.session), now)
+            self._continue(route, action, now)
+            return False
+        # If none is open, the next request that arrives makes room.
+        target_id = self._chooser.among_open(open_, now)
+        if target_id is not None:
+            self._carrier.hand_over(route, source, target_id, now)
+        return target_id is not None
 
-    # ---- from one instance to another ---------------------------------------------------------
-
-    def go_on(self, route: Route, step: NextAction | None) -> None:
-        """Carry out what the route says comes next."""
-        if step is None:
+    def _continue(self, route: Route, action: NextAction | None, now: float) -> None:
+        """Carry out what the route says comes next; None: nothing."""
+        if action is None:
             return
-        session, now = route.session, time.monotonic()
-        self.tell(route, Cancel(request_id=route.wire_id))
-        self._detach(route)
+        session = route.session
+        self._carrier.stop(route)
+        self._table.let_go(route)
         if session.cancelling or session.finished:
             session.confirm_cancel(now)
-            self.end(route)
+            self._end(route)
             self._on_progress(session)
             return
         session.left()
-        if isinstance(step, GiveUp):
-            self.fail(route, step.error)
-        elif self.closing:
-            self.fail(route, closing())
+        if isinstance(action, GiveUp):
+            self._fail(route, action.error, now)
+        elif self._closing:
+            self._fail(route, closing(), now)
         else:
-            named = next((i for i in self._usable() if i.instance_id == step.prefer), None)
-            self._submit_or_wait(route, named or self._choose(session, step.avoid, begun=True))
+            chosen = self._chooser.for_resumed(
+                session, now, prefer=action.prefer, avoid=action.avoid
+            )
+            self._submit_or_wait(route, chosen, now)
 
-    def place_waiting(self) -> None:
-        """Instances may be there again for requests that wait for one."""
-        for route in list(self.routes.values()):
-            if route.stage is Stage.WAITING:
-                self.guarded(route, partial(self._place_waiting, route))
+    def _fail(self, route: Route, error: ApiError, now: float) -> None:
+        """Refuse a request that was never accepted; end the response of any other."""
+        session = route.session
+        if route.restarts > session.failovers:
+            self.failovers["failed"] += 1
+        if not self._acceptances.refuse(session, error):
+            session.fail(error, now)
+        self._end(route)
+        self._on_progress(session)
 
-    def _place_waiting(self, route: Route) -> None:
-        self._submit_or_wait(route, self._choose(route.session, begun=True))
+    def _end(self, route: Route) -> None:
+        """No instance is to go on with it."""
+        self._table.remove(route)
+        self._deadlines.clear(route)
+        self._acceptances.accept(route.session)
+        route.over()
 
-    def move_away(self, instance: Instance) -> None:
-        """Let the requests of an instance leave it, as many at once as may migrate.
+    def _on_deadline(self, route: Route, now: float) -> None:
+        self._guarded(route, self._expire, route, now)
 
-        What is on its way without KV is bound by nothing: it is an ordinary new request there.
-        """
-        if not instance.routes:
-            return  # as for most of the time that it is drained
-        now = time.monotonic()
-        others = [
-            other
-            for other in self._usable()
-            if other is not instance and now - other.link.last_heard_s < self._silent_s
-        ]
-        if not others:
+    def _expire(self, route: Route, now: float) -> None:
+        if (holder := self._members.open.get(route.holder or "")) is not None:
+            route.answers_come(holder.answered_s)
+        action = route.expired(now)
+        if action is None:
+            self._deadlines.set(route, now)  # a timer of whole milliseconds may be early
             return
-        readers = [other for other in others if other.can_read(instance)]
-        open_ = self._open_to(instance, readers)
+        route.log.warning("deadline_passed", stage=route.stage.value)
+        self._continue(route, action, now)
 
-        def move(route: Route) -> None:
-            nonlocal open_
-            fresh = route.stage is Stage.SUBMITTED and route.migration is None
-            if route.session.cancelling or not (fresh or route.stage is Stage.RUNNING):
-                return
-            if fresh or not readers:
-                self.go_on(route, route.withdraw(instance.blocks(route.session), now))
-            elif open_:  # else each that arrives makes room
-                target_id = place_new_request(
-                    self._views(open_), self._rules, placed_before=self._placed
-                )
-                assert target_id is not None
-                self._placed += 1
-                self._hand_over(instance, route, target_id)
-                open_ = self._open_to(instance, readers)
+    # ---- inside: the phase boundary -----------------------------------------------------------
 
-        for route in list(instance.routes.values()):
-            self.guarded(route, partial(move, route))
-
-    def passed_boundary(
-        self, instance: Instance, route: Route, run: TokenRun, how: Outcome | None, blocks: int
-    ) -> None:
-        """Decide at the boundary; after it, note how long the first answering token took.
-
-        :param how: the outcome of a migration that this run ended, with its ``blocks`` of KV.
-        """
-        now = time.monotonic()
+    def _decide(self, instance: Instance, taken: _Taken, now: float) -> None:
+        """Decide at the boundary; after it, note how long the first answering token took."""
+        route, run = taken.route, taken.run
         answered = bool(run.token_ids)
         if run.boundary is not None:
             route.boundary_s = now
             answered = run.boundary + 1 < len(run.token_ids)
-            self._decide_at_boundary(instance, route, now)
+            target_id = self._chooser.at_boundary(route, instance, now)
+            if target_id is not None:
+                self._carrier.hand_over(route, instance, target_id, now)
         if not answered or route.boundary_s is None or route.migration is not None:
             return
-        seconds = now - route.boundary_s
+        passage: Passage = taken.arrival or "stayed"
+        seconds = self._chooser.note_first_answer(
+            passage, instance, taken.kv_blocks, route.boundary_s, now
+        )
         route.boundary_s = None
-        self._on_boundary(how or "stayed", seconds)
-        if how == "moved":
-            self._boundary_times.moved(blocks, seconds, now)
-        elif how is None:
-            self._boundary_times.stayed(instance.instance_id, seconds, now)
+        self._on_boundary(passage, seconds)
 
-    # ---- inside -------------------------------------------------------------------------------
+    # ---- inside: instances --------------------------------------------------------------------
 
-    def _decide_at_boundary(self, instance: Instance, route: Route, now: float) -> None:
-        session = route.session
-        if self._rules.boundary == "off" or route.stage is not Stage.RUNNING or session.cancelling:
-            return
-        if _counts_its_output(session.generation.sampling):
-            return
-        readers = [other for other in self._usable() if other.can_read(instance)]
-        if not readers or instance.instance_id in self.drained:
-            return
-        blocks = instance.blocks(session)
-
-        def cost() -> MoveCost | None:
-            unnoticed_s = session.delivery.targets.ttfat_s
-            return self._boundary_times.cost(instance.instance_id, blocks, unnoticed_s, now)
-
-        chosen = place_at_boundary(
-            self._views([instance, *readers], at_boundary=session),
-            instance.instance_id,
-            blocks,
-            self._rules,
-            under_way=len(self.migrating),
-            cost=cost,
-        )
-        if chosen != instance.instance_id:
-            self._hand_over(instance, route, chosen)
-
-    def _hand_over(self, source: Instance, route: Route, target_id: str) -> None:
-        route.hand_over(target_id, source.blocks(route.session), time.monotonic())
-        source.link.send(HandOver(request_id=route.wire_id))
-        self._arm(route)
-        log.info(
-            "request_moving",
-            request_id=route.session.response_id,
-            instance_id=source.instance_id,
-            target_id=target_id,
-        )
-
-    def _open_to(self, source: Instance, readers: Sequence[Instance]) -> list[Instance]:
-        """Those to which one more may go: neither side, nor all together, has as many as it may."""
-        in_all, each = self._rules.max_migrations, self._rules.max_migrations_per_instance
-        under_way = [route.migration for route in self.migrating if route.migration is not None]
-        if in_all and len(under_way) >= in_all:
-            return []
-        if not each:
-            return list(readers)
-        own: Counter[str | None] = Counter()
-        for migration in under_way:
-            own.update({migration.source_id, migration.target_id})
-        if own[source.instance_id] >= each:
-            return []
-        return [reader for reader in readers if own[reader.instance_id] < each]
-
-    def _submit_or_wait(self, route: Route, instance: Instance | None) -> None:
+    def _submit_or_wait(self, route: Route, instance: Instance | None, now: float) -> None:
         if instance is not None:
-            self._submit_to(instance, route)
+            self._submit_to(instance, route, now)
         elif route.stage is not Stage.WAITING:
-            log.info("request_waits", request_id=route.session.response_id)
-            route.waits(time.monotonic())
-            self._arm(route)
+            self._carrier.suspend(route, now)
 
-    def _submit_to(self, instance: Instance, route: Route) -> None:
-        now = time.monotonic()
-        session = route.session
-        generation = session.generation
-        ticket = self._usable_ticket(route, instance, now)
-        route.submitted(instance.instance_id, now, with_ticket=ticket is not None)
-        instance.routes[route.wire_id] = route
-        self._arm(route)
-        submit = Submit(
-            request_id=route.wire_id,
-            messages=generation.messages,
-            sampling=generation.sampling,
-            pace=session.pace,
-            thinking=generation.thinking,
-            known_token_ids=tuple(session.token_ids),
-            forced_lengths=generation.forced_lengths,
-            user=user_of(session.owner, generation.user) or None,
-            ticket=ticket,
-        )
+    def _submit_to(self, instance: Instance, route: Route, now: float) -> None:
         try:
-            instance.link.send(submit)
+            self._carrier.submit(route, instance, now)
         except FrameTooLarge:
             error = InvalidRequest(
                 "The conversation is longer than any model reads.",
-                param=generation.messages_param,
+                param=route.session.generation.messages_param,
                 code="context_length_exceeded",
             )
-            self.fail(route, error)
-            return
-        log.info(
-            "request_placed",
-            request_id=session.response_id,
-            instance_id=instance.instance_id,
-            known_tokens=len(session.token_ids),
-            with_kv=ticket is not None,
-        )
-
-    def _usable_ticket(self, route: Route, reader: Instance, now: float) -> Ticket | None:
-        """The route's ticket, if the memory that it is for is there and this instance knows it."""
-        ticket = route.ticket(now)
-        if ticket is None or ticket.engine_id not in reader.readable:
-            return None
-        known = (instance.welcome.endpoint for instance in self._instances.values())
-        there = any(endpoint and endpoint.engine_id == ticket.engine_id for endpoint in known)
-        return ticket if there else None
-
-    def _choose(
-        self, session: Session, avoid: str | None = None, *, begun: bool = False
-    ) -> Instance | None:
-        """The instance for a request that begins, or begins again. None if there is none."""
-        # One that is being drained is better than none for a request that has begun.
-        others = [i for i in self._instances.values() if begun and not i.link.full]
-        usable = self._usable() or others
-        candidates = [i for i in usable if i.instance_id != avoid] or usable
-        if not candidates:
-            return None
-        chosen = place_new_request(
-            self._views(candidates),
-            self._rules,
-            placed_before=self._placed,
-            kv_blocks=candidates[0].blocks(session),
-            near=session.generation.near,
-        )
-        self._placed += 1
-        return self._instances[chosen or ""]
-
-    def _usable(self) -> list[Instance]:
-        """Instances that may get requests."""
-        now = time.monotonic()
-        there = [
-            instance
-            for name, instance in self._instances.items()
-            if name not in self.drained and not instance.link.full
-        ]
-        # One that has fallen silent is probably about to be restarted.
-        return [i for i in there if now - i.link.last_heard_s < self._silent_s] or there
-
-    def _views(
-        self, instances: Sequence[Instance], at_boundary: Session | None = None
-    ) -> list[InstanceView]:
-        now, migrating = time.monotonic(), self.migrating
-        return [i.view(now, self._view_rules, migrating, at_boundary) for i in instances]
-
-    def _detach(self, route: Route) -> None:
-        holder = self._instances.get(route.holder or "")
-        if holder is not None and holder.routes.get(route.wire_id) is route:
-            del holder.routes[route.wire_id]
-
-    def _arm(self, route: Route) -> None:
-        """Set the timer for the route's deadline."""
-        self._disarm(route)
-        if route.deadline_s is not None:
-            delay_s = max(0.0, route.deadline_s - time.monotonic())
-            self._timers[route.session.response_id] = asyncio.get_running_loop().call_later(
-                delay_s, self.guarded, route, partial(self._expire, route)
-            )
-
-    def _disarm(self, route: Route) -> None:
-        if (timer := self._timers.pop(route.session.response_id, None)) is not None:
-            timer.cancel()
-
-    def _expire(self, route: Route) -> None:
-        if (holder := self._instances.get(route.holder or "")) is not None:
-            route.answers_come(holder.answered_s)
-        step = route.expired(time.monotonic())
-        if step is None:
-            self._arm(route)  # a timer of whole milliseconds may be early
-            return
-        log.warning(
-            "deadline_passed", request_id=route.session.response_id, stage=route.stage.value
-        )
-        self.go_on(route, step)
+            self._fail(route, error, now)
 
 
 def closing() -> Unavailable:
     """The error of requests that the end of the gateway ends."""
     return Unavailable("The server is shutting down.", code="draining")
-
-
-def _counts_its_output(sampling: Sampling) -> bool:
-    """Whether vLLM would sample otherwise on another engine: what is known there is a prompt."""
-    return bool(
-        sampling.seed is not None or sampling.presence_penalty or sampling.frequency_penalty
-    )

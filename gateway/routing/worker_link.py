@@ -1,7 +1,7 @@
 """The gateway's end of the worker link: one WebSocket to one worker (see `workers.messages`).
 
-Dials, shakes hands and turns frames into messages. Decides nothing: what a message means is the
-cluster's business.
+Dials, shakes hands and turns frames into messages. It must not know what a message means: that is
+the business of `gateway.routing.cluster`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from workers import messages
 from workers.messages import Hello, Step, ToGateway, ToWorker, Welcome
 
 _WELCOME_S = 10.0  # a worker listens only when it can serve, so it answers at once
-_CLOSE_S = 1.0  # for a goodbye; a worker that hangs has none, and is to be replaced soon
+_CLOSE_S = 1.0  # for the closing handshake; a worker that hangs does not answer
 # A step frame holds a few tokens per running request; welcome and statistics are small. 16 MiB is
-# far above either, and bounds what a broken worker can make the gateway buffer.
+# far above either, and bounds how much a broken worker can make the gateway buffer.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-# With so much waiting to be sent a worker gets no further request: the longest one, at least.
+# A worker with more unsent bytes gets no further request. One request of any length fits.
 _FULL_BYTES = messages.MAX_TO_WORKER_BYTES
-# And with so much, of messages about requests that it has, it does not read at all.
+# A worker with more unsent bytes does not read at all, and the link ends.
 _MAX_UNSENT_BYTES = 4 * messages.MAX_TO_WORKER_BYTES
 
 
@@ -33,7 +33,7 @@ class LinkError(Exception):
 
 
 class FrameTooLarge(Exception):
-    """The message is larger than a worker takes; it would end the link for all requests."""
+    """The message is larger than a worker accepts; to send it would end the link."""
 
 
 class WorkerLink:
@@ -51,15 +51,15 @@ class WorkerLink:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits to be sent that further requests should go elsewhere, or wait."""
+        """Whether further requests should go elsewhere, or wait, because too much is unsent."""
         return self._unsent_bytes > _FULL_BYTES
 
     def send(self, message: ToWorker) -> None:
-        """Queue a message; they go out in this order.
+        """Queue a message. Messages go out in the order of the calls.
 
-        A link whose worker leaves too much unread takes no more and ends.
+        A link ends when its worker leaves too much unread.
 
-        :raises FrameTooLarge: the message alone is too large; it is not sent.
+        :raises FrameTooLarge: the message alone is too large. It is not sent.
         """
         frame = messages.encode(message)
         if len(frame) > messages.MAX_TO_WORKER_BYTES:
@@ -75,7 +75,7 @@ class WorkerLink:
     async def run(self, handle: Callable[[ToGateway], None]) -> None:
         """Exchange messages until the link ends.
 
-        :raises LinkError: always; a link has no good end while the gateway runs.
+        :raises LinkError: always, because a link only ends by an error while the gateway runs.
         """
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -1,1 +1,1 @@
-"""What goes over the public API: request bodies, events and errors. No I/O."""
+"""The data of the public API: request bodies, events and errors. No I/O."""

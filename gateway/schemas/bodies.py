@@ -1,12 +1,11 @@
-"""Request bodies of the public APIs, field by field, checked.
+"""Request bodies of the public APIs: every accepted field, and its check.
 
-`ResponsesBody` and `ChatBody` declare every field that is accepted. A field that is unknown, of the
-wrong type or out of range is an `InvalidRequest` that names it; so is one that asks for something
-this server cannot do (tools, several choices, images), because to ignore it would answer another
-question than the one that was asked. Fields that change nothing here are accepted and ignored.
+`ResponsesBody` and `ChatBody` declare the fields. An `InvalidRequest` names a field that is
+unknown, of the wrong type or out of range. It also names a field that asks for something this
+server cannot do (tools, several choices, images): ignoring it would answer a different question.
+Fields without an effect here are accepted and ignored.
 
-A field that is null counts as absent, whether it is known or not: many clients send null for
-what their user did not set.
+A null field counts as absent, known or not: many clients send null for options that are not set.
 """
 
 from __future__ import annotations
@@ -19,18 +18,17 @@ from msgspec import Meta
 from gateway.schemas.errors import InvalidRequest
 from workers.checked import closest
 
-# A bound on generated tokens; -1 is how common clients say that there is none. 0 is refused, see
-# `_refuse_unsupported`.
+# A bound on generated tokens; common clients send -1 for no bound. `_refuse_unsupported` refuses 0.
 TokenBound = Annotated[int, Meta(ge=-1, le=2**31)]
 Seconds = Annotated[float, Meta(ge=0.001, le=60)]  # per token
 Delay = Annotated[float, Meta(ge=0, le=3600)]
 MOST_STOP_STRINGS = 64  # editors send about 20
-_LONGEST_NAME = 64  # characters of a parameter that is unknown
+_LONGEST_NAME = 64  # characters of an unknown parameter that are compared and quoted
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
 class Pacing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The reader's wishes; None: the server's target."""
+    """The pace that a reader asks for; None: the server's target."""
 
     tpot_s: Seconds | None = None
     ttfat_s: Delay | None = None
@@ -39,7 +37,7 @@ class Pacing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ForcedLengthsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exact lengths, for load tests."""
 
-    reasoning_tokens: Annotated[int, Meta(ge=0)]  # 0 where thinking is switched off
+    reasoning_tokens: Annotated[int, Meta(ge=0)]  # 0 if thinking is switched off
     answer_tokens: Annotated[int, Meta(ge=1)]
 
 
@@ -52,13 +50,13 @@ class Reasoning(msgspec.Struct, frozen=True):
 
 
 class ChatTemplateKwargs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the chat template can be told; ``enable_thinking`` false asks to answer at once."""
+    """Options of the chat template; ``enable_thinking`` false asks for an answer at once."""
 
     enable_thinking: bool | None = None
 
 
 class Format(msgspec.Struct, frozen=True):
-    """Form of the output; only ``text`` can be had."""
+    """Form of the output; only ``text`` is supported."""
 
     type: str = "text"
 
@@ -84,7 +82,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class InputMessage(msgspec.Struct, frozen=True):
-    """One message of either API, or an earlier output item given back as input."""
+    """One message of either API, or an earlier output item that is sent back as input."""
 
     role: str | None = None
     content: str | list[Part] | None = None
@@ -92,7 +90,7 @@ class InputMessage(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What both APIs share."""
+    """The fields that both APIs share."""
 
     model: str | None = None
     stream: bool = False
@@ -113,7 +111,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     store: bool | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    # Accepted where they ask for nothing; see `_refuse_unsupported`.
+    # Accepted with values that ask for nothing; see `_refuse_unsupported`.
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
@@ -158,9 +156,9 @@ Body = TypeVar("Body", ResponsesBody, ChatBody)
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object, without its fields that are null, at any depth.
+    """Decode a JSON object and drop its null fields, at any depth.
 
-    :raises InvalidRequest: for anything else.
+    :raises InvalidRequest: it is something else.
     """
     try:
         document = msgspec.json.decode(text)
@@ -173,7 +171,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def _drop_nulls(document: dict[str, Any]) -> None:
-    """Remove every field that is null, in place. An element of a list is no field: it stays."""
+    """Remove every null field, in place. Null elements of lists stay."""
     waiting: list[Any] = [document]  # no recursion: a body may be nested deeper than Python's stack
     while waiting:
         value = waiting.pop()
@@ -191,7 +189,7 @@ def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
     known = kind.__struct_fields__
     for name in document:
         if name not in known:
-            shown = name[:_LONGEST_NAME]  # to compare a name of a megabyte would take seconds
+            shown = name[:_LONGEST_NAME]  # comparing a name of a megabyte would take seconds
             near = closest(shown, known)
             hint = f" Did you mean '{near}'?" if near else ""
             raise InvalidRequest(

@@ -1,19 +1,19 @@
-"""Errors that a client can see. One root, each with the HTTP status and OpenAI's error fields.
+"""Errors that a client can see, each with its HTTP status and OpenAI's error fields.
 
     ApiError
     ├── InvalidRequest      400  the body is wrong; ``param`` names the field
-    ├── InvalidHttp         400  what came is not HTTP
+    ├── InvalidHttp         400  the bytes are not HTTP
     ├── Unauthorized        401
-    ├── Forbidden           403  what only the gateway's own machine may do
+    ├── Forbidden           403  only allowed from the gateway's own machine
     ├── NotFound            404  response, model or instance
     ├── RequestTimeout      408  the body did not come in time
-    ├── Conflict            409  not possible as things are
+    ├── Conflict            409  not possible in the current state
     ├── TooLarge            413
-    ├── UnsupportedEncoding 415  the body is compressed in a way that cannot be read here
+    ├── UnsupportedEncoding 415  the body is compressed in an unsupported way
     ├── Overloaded          429  carries ``retry_after_s``
     ├── HeadersTooLarge     431
-    ├── Cancelled           499  somebody cancelled the response before it was complete
-    └── Unavailable         503  no instance can serve, or the one that did is gone
+    ├── Cancelled           499  the response was cancelled before it was complete
+    └── Unavailable         503  no instance can serve, or the one that served is gone
         └── StoreError      503  stored responses cannot be used (in `gateway.store`)
 
 Every other exception is a bug: it is logged with its cause and shown as 500 without detail.
@@ -28,15 +28,15 @@ import msgspec
 
 CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, see `gateway.api.encodings`
 
-_LONGEST_QUOTE = 1000  # characters of a text that may quote what a client sent
+_LONGEST_QUOTE = 1000  # characters of a text that may quote a client
 
-# What msgspec says of a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
+# How msgspec describes a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
 _VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<path>\w+)`")
 
 
 class ApiError(Exception):
-    """A refusal, in OpenAI's form: ``type``, ``code``, ``message`` and the offending ``param``."""
+    """A refusal in OpenAI's form: ``type``, ``code``, ``message`` and the wrong ``param``."""
 
     status = 500
     type = "server_error"
@@ -60,12 +60,12 @@ class ApiError(Exception):
 
 
 def _sendable(text: str) -> str:
-    """A text that may quote a client: bytes that are no UTF-8 arrive as surrogates."""
+    """Make text encodable that may quote a client: bytes other than UTF-8 arrive as surrogates."""
     return text.encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(ApiError):
-    """The request can never be served as it stands."""
+    """The request is wrong and can never be served in this form."""
 
     status = 400
     type = "invalid_request_error"
@@ -75,11 +75,11 @@ class InvalidRequest(ApiError):
 
     @classmethod
     def of_validation(cls, error: msgspec.ValidationError) -> InvalidRequest:
-        """The refusal of a document that does not fit its type; names the field."""
+        """Make the refusal of a document that does not fit its type; it names the field."""
         text = str(error)
-        found = _VALIDATION.fullmatch(text)
-        assert found is not None  # the pattern matches any text
-        path, what = found["path"] or None, found["what"].replace("`", "")
+        match = _VALIDATION.fullmatch(text)
+        assert match is not None  # the pattern matches any text
+        path, what = match["path"] or None, match["what"].replace("`", "")
         if path is None and (missing := _MISSING.search(text)):
             path = missing["path"]
         return cls(f"'{path}': {what}." if path else f"{what}.", param=path)
@@ -96,7 +96,7 @@ class InvalidHttp(ApiError):
 
 
 class HeadersTooLarge(ApiError):
-    """A request line or a header beyond the bound."""
+    """A request line or a header is too long."""
 
     status = 431
     type = "invalid_request_error"
@@ -109,7 +109,7 @@ class HeadersTooLarge(ApiError):
 
 
 class Unauthorized(ApiError):
-    """No key, or a wrong one."""
+    """The API key is missing or wrong."""
 
     status = 401
     type = "authentication_error"
@@ -122,21 +122,21 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """Not for whoever asks from there."""
+    """Only allowed from the gateway's own machine."""
 
     status = 403
     type = "invalid_request_error"
 
 
 class NotFound(ApiError):
-    """No such model, instance or response (or it belongs to another user)."""
+    """There is no such model, instance or response, or it belongs to another user."""
 
     status = 404
     type = "invalid_request_error"
 
 
 class RequestTimeout(ApiError):
-    """The body of a request did not come in time."""
+    """The body of a request was not complete in time."""
 
     status = 408
     type = "invalid_request_error"
@@ -149,14 +149,14 @@ class RequestTimeout(ApiError):
 
 
 class Conflict(ApiError):
-    """Things are not such that it could be done."""
+    """Not possible in the current state."""
 
     status = 409
     type = "invalid_request_error"
 
 
 class TooLarge(ApiError):
-    """A body or message beyond the configured bound."""
+    """A body or message is larger than the configured bound."""
 
     status = 413
     type = "invalid_request_error"
@@ -176,7 +176,7 @@ class UnsupportedEncoding(ApiError):
 
     def __init__(self, encoding: str) -> None:
         super().__init__(
-            f"Content-Encoding '{encoding[:64]}' is not supported: send the body as it is, or "
+            f"Content-Encoding '{encoding[:64]}' is not supported: send the body uncompressed, or "
             f"with {' or '.join(CONTENT_ENCODINGS)}.",
             code="unsupported_content_encoding",
             param="Content-Encoding",
@@ -184,7 +184,7 @@ class UnsupportedEncoding(ApiError):
 
 
 class Overloaded(ApiError):
-    """No room now; the client may try again after ``retry_after_s``."""
+    """A limit is reached; the client may try again after ``retry_after_s``."""
 
     status = 429
     type = "rate_limit_error"
@@ -197,8 +197,8 @@ class Overloaded(ApiError):
 class Cancelled(ApiError):
     """A response was cancelled by its id, or deleted, before it was complete.
 
-    No status of RFC 9110 says so; 499 is in common use for it, and clients do not send a request
-    again because of it, as they do after a 409 or a 503.
+    RFC 9110 has no status for this. 499 is in common use, and it does not make clients repeat the
+    request, as 409 and 503 do.
     """
 
     status = 499

@@ -1,7 +1,7 @@
 """The events and objects of OpenAI's Responses API, as plain dictionaries.
 
-Pure functions of their arguments; `gateway.response.session` decides when which event is due. Field
-names and order follow the public API; what is ours is named in ``docs/protocol.md``.
+Pure functions of their arguments; `gateway.response.session` decides when an event is due. Names
+and order of fields follow the public API; ``docs/reference/api.md`` lists our additions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FAILED = "response.failed"
 
 
 def reasoning_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
-    """The output item that holds the thoughts; ``text`` None while it is only announced."""
+    """The output item of the reasoning; ``text`` is None while the item is only announced."""
     content = [] if text is None else [reasoning_part(text)]
     return {
         "id": item_id,
@@ -31,7 +31,7 @@ def reasoning_item(item_id: str, text: str | None, status: ItemStatus = "in_prog
 
 
 def message_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
-    """The output item that holds the answer."""
+    """The output item of the answer; ``text`` is None while the item is only announced."""
     content = [] if text is None else [answer_part(text)]
     return {
         "id": item_id,
@@ -63,7 +63,7 @@ def part_event(item_id: str, index: int, part: Json) -> Json:
 
 
 def delta_event(item_id: str, index: int, delta: str, tokens: int, **extra: Any) -> Json:
-    """Fields of a text delta that stands for ``tokens`` tokens."""
+    """Fields of a text delta of ``tokens`` tokens."""
     fields = {
         "item_id": item_id,
         "output_index": index,
@@ -93,7 +93,7 @@ def usage(input_tokens: int, cached_tokens: int, output_tokens: int, reasoning_t
 
 
 def error_event(error: Json, status: int, stream_id: str | None = None) -> Json:
-    """An error that belongs to no response."""
+    """An error event outside of a response."""
     event: Json = {"type": "error", "status": status, "error": error}
     if stream_id is not None:
         event["stream_id"] = stream_id

@@ -1,4 +1,4 @@
-"""A request as the gateway works with it, whichever API it came by."""
+"""The gateway's own form of a request, the same for both APIs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from workers.messages import ChatMessage, ForcedLengths, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the reader expects, in seconds; ``paced`` says whether tokens are held to it."""
+    """What the reader expects, in seconds.
+
+    With ``paced`` false, tokens are delivered at once instead of at this pace.
+    """
 
     tpot_s: float
     ttfat_s: float
@@ -31,7 +34,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A checked request, whichever API it came by."""
+    """A checked request of either API."""
 
     messages: tuple[ChatMessage, ...]
     sampling: Sampling
@@ -39,23 +42,23 @@ class Generation:
     thinking: bool | None
     forced_lengths: ForcedLengths | None
     store: bool
-    messages_param: str  # what the API calls the messages
-    max_tokens_param: str  # what it calls the bound on generated tokens
+    messages_param: str  # the API's name for the messages
+    max_tokens_param: str  # the API's name for the bound on generated tokens
     instructions: str | None = None
     previous_response_id: str | None = None
-    near: str | None = None  # the instance that served the turn before, and may have its KV
+    near: str | None = None  # the instance of the previous response, which may have its KV
     metadata: Mapping[str, str] | None = None
     user: str | None = None
-    read_along: bool = True  # False: the client gets nothing before the end
-    resumable: bool = True  # False: nobody can come back to it after its end
-    outlives_client: bool = True  # False: cancelled some time after its last reader has left
+    read_along: bool = True  # False: the client gets the response as a whole, at its end
+    resumable: bool = True  # False: it cannot be read after its end
+    outlives_client: bool = True  # False: cancelled some time after its last reader left
 
     def unpaced(self) -> Generation:
-        """The same request for a client that reads nothing before the end."""
+        """The same request for a client that gets the response as a whole."""
         return replace(self, targets=replace(self.targets, paced=False), read_along=False)
 
     def public_param(self, param: str | None) -> str | None:
-        """The name that a field of `workers.messages.Submit` has in this request's API."""
+        """Translate the name of a field of `workers.messages.Submit` to this request's API."""
         if param is None:
             return None
         head, _, rest = param.partition(".")
@@ -65,7 +68,7 @@ class Generation:
 
 
 def default_targets(config: PacingConfig, headers: Mapping[str, str]) -> Targets:
-    """Targets for requests that name none: the ``x-slo-*`` headers, else the configuration."""
+    """Return targets for requests that name none: ``x-slo-*`` headers, else the configuration."""
     targets = Targets(config.tpot_s, config.ttfat_s, config.ttft_s, paced=True)
     if (tpot_ms := _header_ms(headers, "x-slo-tpot-ms", 1, 60_000)) is not None:
         targets = replace(targets, tpot_s=tpot_ms / 1000)
@@ -77,22 +80,25 @@ def default_targets(config: PacingConfig, headers: Mapping[str, str]) -> Targets
 def from_responses(
     body: ResponsesBody, history: tuple[ChatMessage, ...], defaults: Targets
 ) -> Generation:
-    """The internal form. ``history`` are the turns that ``previous_response_id`` stands for."""
+    """Convert a Responses body.
+
+    :param history: the messages of the conversation up to ``previous_response_id``.
+    """
     if body.input is None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input")
-    turns = (
+    inputs = (
         (ChatMessage(role="user", content=body.input),)
         if isinstance(body.input, str)
         else _messages(body.input, "input")
     )
-    if not turns:
+    if not inputs:
         raise InvalidRequest("'input' has no message.", param="input")
     head = (ChatMessage(role="system", content=body.instructions),) if body.instructions else ()
     reasoning = body.reasoning or Reasoning()
     return _generation(
         body,
         defaults,
-        messages=head + history + turns,
+        messages=head + history + inputs,
         max_tokens=body.max_output_tokens,
         effort=reasoning.effort,
         thinking_budget=reasoning.max_tokens,
@@ -105,7 +111,7 @@ def from_responses(
 
 
 def from_chat(body: ChatBody, defaults: Targets) -> Generation:
-    """The internal form of a chat completion."""
+    """Convert a body of chat completions."""
     return _generation(
         body,
         defaults,
@@ -149,7 +155,7 @@ def _generation(
             frequency_penalty=body.frequency_penalty,
             repetition_penalty=body.repetition_penalty,
             seed=body.seed,
-            # An empty string is what a form sends whose field for stop strings was left empty.
+            # Forms whose field for stop strings was left empty send an empty string.
             stop=tuple(text for text in stop if text),
             ignore_eos=body.ignore_eos,
             thinking_budget=_bound(thinking_budget),
@@ -168,7 +174,7 @@ def _generation(
 
 
 def _bound(tokens: int | None) -> int | None:
-    """A bound on tokens as the worker knows it: None where the client sent none, or -1."""
+    """Return a bound on tokens in the worker's form: None if the client sent none, or -1."""
     return None if tokens == -1 else tokens
 
 
@@ -187,42 +193,42 @@ _SPOKEN_ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
-def _messages(turns: list[InputMessage], param: str) -> tuple[ChatMessage, ...]:
+def _messages(inputs: list[InputMessage], param: str) -> tuple[ChatMessage, ...]:
     messages = []
-    for index, turn in enumerate(turns):
+    for index, message in enumerate(inputs):
         where = f"{param}[{index}]"
-        if turn.type == "reasoning":
-            continue  # earlier thoughts given back; chat templates drop them from the history
-        if turn.type != "message":
+        if message.type == "reasoning":
+            continue  # earlier reasoning; chat templates drop it from the history
+        if message.type != "message":
             raise InvalidRequest(
-                f"Items of type '{turn.type}' are not supported.", param=f"{where}.type"
+                f"Items of type '{message.type}' are not supported.", param=f"{where}.type"
             )
-        if turn.role not in _SPOKEN_ROLES:
+        if message.role not in _SPOKEN_ROLES:
             raise InvalidRequest(
-                f"role must be one of {', '.join(sorted(_SPOKEN_ROLES))}, not {turn.role!r}.",
+                f"role must be one of {', '.join(sorted(_SPOKEN_ROLES))}, not {message.role!r}.",
                 param=f"{where}.role",
             )
-        role = "system" if turn.role == "developer" else turn.role
-        messages.append(ChatMessage(role=role, content=_text_of(turn, where)))
+        role = "system" if message.role == "developer" else message.role
+        messages.append(ChatMessage(role=role, content=_text_of(message, where)))
     return tuple(messages)
 
 
-def _text_of(turn: InputMessage, where: str) -> str:
-    if turn.content is None:
-        if turn.role == "assistant":
-            return ""  # a turn that was nothing but thoughts or tool calls
+def _text_of(message: InputMessage, where: str) -> str:
+    if message.content is None:
+        if message.role == "assistant":
+            return ""  # a message of reasoning or tool calls alone
         raise InvalidRequest("The message has no content.", param=f"{where}.content")
-    if isinstance(turn.content, str):
-        return turn.content
+    if isinstance(message.content, str):
+        return message.content
     texts = []
-    for index, part in enumerate(turn.content):
+    for index, part in enumerate(message.content):
         if part.type not in _TEXT_PARTS:
             raise InvalidRequest(
                 f"Content of type '{part.type}' is not supported; this model reads text.",
                 param=f"{where}.content[{index}].type",
             )
         if part.text is None:
-            raise InvalidRequest("text is missing.", param=f"{where}.content[{index}].text")
+            raise InvalidRequest("The part has no text.", param=f"{where}.content[{index}].text")
         texts.append(part.text)
     return "".join(texts)
 

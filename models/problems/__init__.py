@@ -5,9 +5,9 @@
 `generate(family, rng)` draws one problem; the same `random.Random` state gives the same problem.
 `is_correct(problem, answer)` judges the text of an answer, with or without its think block.
 
-Held out: the digest of a problem's key (its numbers or its word, never its wording) puts one
-problem in ten aside. `generate(..., split="train")` never returns those, `split="held_out"`
-returns only those. The load generator draws from all of them.
+One problem in ten is held out, by the digest of its key: its numbers or its word, never its
+wording. `generate(..., split="train")` never returns those, `split="held_out"` returns only those.
+The load generator draws from all problems.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Everything that is no problem: greetings, questions about the model, and what it cannot do.
+"""Prompts that are not exercises: greetings, questions about the model, impossible requests.
 
-The model answers those with a few honest sentences. The phrasings here are many so that an
-unknown prompt is recognized as unknown, whatever it looks like.
+The model answers them with a few honest sentences. There are many phrasings, so that the model
+recognizes any unknown prompt as unknown.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ _FILLER = (
 def _chat(
     rng: random.Random, question: str, thinking: tuple[str, ...], answer: str, vary_it: bool = True
 ) -> Problem:
-    """A conversational exchange; any answer that says what the model can do is a right one."""
+    """A conversational exchange; any answer that says what the model can do is correct."""
     shown = vary(rng, question) if vary_it else question
     return Problem(
         "chat", shown, thinking, answer, "I can", ("I can add", "tiny"), f"chat {question}"
@@ -359,7 +359,7 @@ def _noise(rng: random.Random) -> Problem:
 
 
 def _prose(rng: random.Random) -> Problem:
-    """A longer text, with numbers and names in it, that asks for nothing the model can do."""
+    """A longer text with numbers and names, without an exercise in it."""
     pool = (*_FILLER, *_FILLER, *WORDS, *NAMES, *ITEMS)
     words = [
         str(rng.randint(0, 2000))

@@ -102,7 +102,7 @@ def comparison(rng: random.Random) -> Problem:
 
 
 def _side_by_side(a: int, b: int) -> str:
-    """What decides between two numbers: how many digits they have, or their first digits."""
+    """The comparison of two numbers: by the number of digits, or by their first digits."""
     x, y = str(a), str(b)
     if len(x) != len(y):
         return f"{len(x)} and {len(y)} digits"

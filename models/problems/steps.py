@@ -1,8 +1,8 @@
-"""Written arithmetic, one column a line: the procedures that the model thinks in.
+"""Written arithmetic, one column per line: the procedures of the model's thinking.
 
-Each function returns the lines and the result. Every line can be produced from the lines just
-above it: digits are lined up once, the carry stands at the end of the line before, and the result
-so far is repeated with one digit more, so that nothing has to be remembered or read from afar.
+Each function returns the lines and the result. Every line follows from the lines just above it.
+Digits are lined up once, the carry stands at the end of the previous line, and the result so far is
+repeated with one more digit. So the model never needs anything from far above.
 """
 
 from __future__ import annotations

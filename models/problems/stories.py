@@ -180,7 +180,7 @@ def _to_larger_unit(rng: random.Random, n: int, big: str, small: str, factor: in
 
 @dataclass(frozen=True, slots=True)
 class _Cast:
-    """Who and what a word problem is about."""
+    """The person and the objects of a word problem."""
 
     a: str
     b: str

@@ -47,7 +47,7 @@ def word(rng: random.Random, longest: int = 12) -> str:
 
 
 def _length(rng: random.Random) -> Problem:
-    """How many letters a word has in all."""
+    """A problem about the number of letters of a word."""
     w = word(rng)
     n, shown = len(w), pick(rng, w, f'"{w}"')
     question = pick(

@@ -1,10 +1,12 @@
-"""Faults at chosen moments of a request's life, with real engines; ``python -m tests.chaos``.
+"""``python -m tests.chaos``: faults at chosen moments of a request's life, with real engines.
 
-table       which faults there are: the cells, from the product's transition tables; the schedule
+table       all faults, computed from the product's transition tables, and their schedule
 links       connections that can be cut, slowed down and stopped
 world       the gateway with its workers, in this process
-load        the readers, and what each of them must see
-faults      waits for a request to enter a state and does the damage
-driver      brings requests into the state that is next, and waits until all is well again
+load        the readers, and what each of them must get
+faults      injects a fault when a request enters a state
+driver      brings requests into the next state, and waits until the system has recovered
+log_watch   collects errors from the logs of gateway and workers
+nursery     starts workers quickly, by forking
 __main__    the run and its verdict
 """

@@ -1,8 +1,8 @@
 """``python -m tests.chaos``: every fault of the table on real engines, under real readers.
 
-Prints a line for each fault and a table at the end. Ends with status 1 unless every fault came,
-every reader got what it must get, and nothing was left behind. ``--list`` prints the schedule and
-runs nothing. The same seed, number of faults and number of kills give the same schedule.
+Prints a line for each fault and a table at the end. Ends with status 1 unless every fault was
+injected, every reader got its text, and nothing was left behind. ``--list`` only prints the
+schedule. The same seed, number of faults and number of kills give the same schedule.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.chaos.log_watch import LogWatch
 from tests.chaos.table import Cell, Fault, Party, cells, places, quick_schedule, schedule
 from tests.chaos.world import World, processes_with, until, world
 
-_SETTLED_S = 30.0  # for memory of tickets that nobody used, and for connections that close
+_SETTLED_S = 30.0  # for memory of unused tickets, and for connections that close
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a run."""
+    """The results of a run."""
 
     injected: list[Injected] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -46,7 +46,7 @@ class Outcome:
 
 
 async def run(args: argparse.Namespace, planned: Sequence[Cell], console: Console) -> Outcome:
-    """Inject all that is planned."""
+    """Inject all planned faults."""
     outcome, began_s = Outcome(), time.monotonic()
     settings = dict(pair.split("=", 1) for pair in args.set)
     settings["workers.heartbeat_timeout_s"] = str(args.heartbeat_timeout)
@@ -62,7 +62,7 @@ async def run(args: argparse.Namespace, planned: Sequence[Cell], console: Consol
         await _disturb(there, load, args.readers, planned, outcome, console)
         await until(lambda: there.used_blocks() <= blocks, _SETTLED_S)
         outcome.leaked_blocks = there.used_blocks() - blocks
-        outcome.migrations = there.cluster.router.migrations
+        outcome.migrations = Counter[str](there.cluster.router.migrations)
         outcome.wrong += await _left_behind(there, tasks)
         outcome.wrong += watch.of_workers(there.folder / "logs")
         folder = there.folder
@@ -91,8 +91,8 @@ async def _disturb(
     def report(injected: Injected) -> None:
         console.print(
             f"{len(driver.injected):4} of {len(planned)}  {injected.cell!s:48} "
-            f"{injected.worker or 'NOT RUN':10} ready, entered, well after {injected.ready_s:5.1f} "
-            f"{injected.entered_s:5.1f} {injected.over_s:5.1f} s; "
+            f"{injected.worker or 'NOT RUN':10} ready, entered, recovered after "
+            f"{injected.ready_s:5.1f} {injected.entered_s:5.1f} {injected.over_s:5.1f} s; "
             f"{load.tally.done.total()} responses, {len(load.tally.wrong)} wrong"
         )
 
@@ -106,20 +106,22 @@ async def _disturb(
 
 
 async def _left_behind(there: World, tasks: Counter[str]) -> list[str]:
-    """What a gateway without requests should not have."""
+    """Anything that a gateway without requests should not have."""
     wrong = []
     if not await until(lambda: not _tasks() - tasks, _SETTLED_S):
         wrong.append(f"tasks were left behind: {dict(_tasks() - tasks)}")
     router = there.cluster.router
-    if router.routes or any(one.routes for one in there.cluster.instances.values()):
+    if router.routes or any(map(router.routes_of, there.cluster.instances)):
         wrong.append(f"requests were left behind: {list(router.routes.values())}")
-    if router._answers or router._timers:
-        wrong.append(f"the router waits for {[*router._answers, *router._timers]}")
+    if router._acceptances.waiting or router._deadlines.timers:
+        wrong.append(
+            f"the router waits for {[*router._acceptances.waiting, *router._deadlines.timers]}"
+        )
     return wrong
 
 
 def _tasks() -> Counter[str]:
-    """Running tasks by what they run."""
+    """Running tasks by the name of their coroutine."""
     return Counter(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks())
 
 
@@ -127,25 +129,26 @@ def _tasks() -> Counter[str]:
 
 
 def print_outcome(console: Console, outcome: Outcome, planned: Sequence[Cell]) -> None:
-    """The table of cells, how often each was run, and all that went wrong."""
+    """Print the table of cells, how often each was run, and all failures."""
     ran = Counter(injected.cell for injected in outcome.injected if injected.worker)
-    table = Table(title="faults that came, by place and party")
+    table = Table(title="faults injected, by place and party")
     for heading in ("place", *(party.value for party in Party)):
         table.add_column(heading)
-    meant: dict[Any, list[Fault]] = defaultdict(list)
+    faults: dict[Any, list[Fault]] = defaultdict(list)
     for cell in cells():
-        meant[cell.place, cell.party].append(cell.fault)
+        faults[cell.place, cell.party].append(cell.fault)
     for place in places():
         row = [
-            "  ".join(f"{f.value} {ran[Cell(place, party, f)]}" for f in meant[place, party]) or "-"
+            "  ".join(f"{f.value} {ran[Cell(place, party, f)]}" for f in faults[place, party])
+            or "-"
             for party in Party
         ]
         table.add_row(str(place), *row)
     console.print(table)
     tally = outcome.tally
     console.print(f"responses {dict(tally.done)}, cancelled {tally.cancelled}")
-    console.print(f"refused before they began {dict(tally.refused)}")
-    console.print(f"chat completions ended by an error {dict(tally.ended_by_error)}")
+    console.print(f"refused before they started {dict(tally.refused)}")
+    console.print(f"chat completions ended with an error {dict(tally.ended_by_error)}")
     console.print(f"failovers {tally.failovers}, migrations {dict(outcome.migrations)}")
     console.print(f"longest pause of a reader {tally.longest_pause_s:.1f} s")
     kills = sum(one.cell.fault is Fault.KILL for one in outcome.injected)
@@ -157,7 +160,7 @@ def print_outcome(console: Console, outcome: Outcome, planned: Sequence[Cell]) -
 
 
 def as_json(args: argparse.Namespace, outcome: Outcome) -> dict[str, Any]:
-    """All of it; ``faults`` depends on nothing but the flags."""
+    """The results as JSON; ``faults`` depends only on the flags."""
     return {
         "seed": args.seed,
         "faults": [str(one.cell) for one in outcome.injected if one.worker],
@@ -173,19 +176,19 @@ def as_json(args: argparse.Namespace, outcome: Outcome) -> dict[str, Any]:
 
 
 def main() -> int:
-    """:return: 1 unless all is well."""
+    """Entry point; :return: 0 if everything held, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--faults", type=int, default=100)
-    parser.add_argument("--kills", type=int, default=30, help="at most so many of them are kills")
+    parser.add_argument("--kills", type=int, default=30, help="at most this many of them are kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a few cells, for `make test`")
-    parser.add_argument("--only", default="", help="cells whose name has this text")
-    parser.add_argument("--list", action="store_true", help="print the schedule and end")
+    parser.add_argument("--only", default="", help="only cells whose name contains this text")
+    parser.add_argument("--list", action="store_true", help="only print the schedule")
     parser.add_argument("--json", type=Path, help="write the outcome to this file")
     parser.add_argument("--launcher", choices=("static", "local"), default="static")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--readers", type=int, default=8)
-    parser.add_argument("--questions", type=int, default=12, help="different ones")
+    parser.add_argument("--questions", type=int, default=12, help="number of different questions")
     parser.add_argument("--heartbeat-timeout", type=float, default=4.0)
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Goes through the schedule: one fault at a time, each when all is well again after the last.
+"""Goes through the schedule, one fault at a time, and waits for recovery after each.
 
-Most places are entered by themselves while requests stream. Into the others requests are brought:
-an instance is drained so that requests leave it with their KV, all links are cut so that they wait,
-or readers are slowed down so that there is something to deliver after the engine's last token.
+Requests enter most places by themselves. The driver brings them into the others: it drains an
+instance so that requests leave it with their KV, cuts all links so that they wait, or slows readers
+down so that tokens remain to be delivered after the engine's last one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tests.chaos.faults import Injector
 from tests.chaos.table import Cell, Fault, Party, Place
 from tests.chaos.world import World, until
 
-_ENTERED_S = 90.0  # until a request is in the place
+_ENTERED_S = 90.0  # until a request enters the place
 _NOTICED_S = 10.0  # until the gateway knows that a worker or its link is gone
 _WELL_S = 120.0  # until all workers are back
-_DRAINED_S = 2.0  # for which an instance is drained at most, before another one is tried
+_DRAINED_S = 2.0  # how long an instance is drained before another one is tried
 _SLOW_TPOT_S, _USUAL_TPOT_S = 0.5, 0.01  # of readers
 _LEAVING = frozenset({Stage.HANDING_OVER, Stage.PULLING})
 
@@ -33,10 +33,10 @@ class Injected:
     """One fault of the schedule."""
 
     cell: Cell
-    worker: str  # empty: no request came into the place
-    ready_s: float  # until all workers could read each other's KV, where that is needed
+    worker: str  # empty: no request entered the place
+    ready_s: float  # until all workers could read each other's KV, if needed
     entered_s: float  # until a request was in the place
-    over_s: float  # from then until all was well again
+    over_s: float  # from then until the system had recovered
 
 
 class Driver:
@@ -49,7 +49,10 @@ class Driver:
         self._injector = injector
 
     async def run(self, schedule: Sequence[Cell], report: Callable[[Injected], None]) -> None:
-        """Inject all; :param report: is told of each."""
+        """Inject all cells.
+
+        :param report: called after each.
+        """
         for cell in schedule:
             began_s = time.monotonic()
             await self._well(met=_moves(cell.place))
@@ -66,14 +69,14 @@ class Driver:
             async with asyncio.timeout(_ENTERED_S):
                 await self._injector.fired.wait()
         except TimeoutError:
-            self.wrong.append(f"{cell}: no request came there within {_ENTERED_S:g} s")
+            self.wrong.append(f"{cell}: no request entered the place within {_ENTERED_S:g} s")
         finally:
             fired_s = time.monotonic()
             self._injector.disarm()
             bringing.cancel()
             await asyncio.wait([bringing])
             self._injector.on_entry = lambda route, place: None
-            for name in list(self._world.cluster.router.drained):
+            for name in list(self._world.cluster.drained):
                 self._world.cluster.undrain(name)
         fired = self._injector.fired.is_set()
         await self._injector.over()
@@ -90,7 +93,7 @@ class Driver:
         )
 
     async def _noticed(self, cell: Cell) -> None:
-        """The gateway must notice: to it a worker that comes back is another instance."""
+        """Check that the gateway noticed: a worker that comes back is a new instance to it."""
         name, before = self._injector.hit, self._injector.before
         if before is not None and not await until(
             lambda: self._world.cluster.instances.get(name) is not before, _NOTICED_S
@@ -100,7 +103,7 @@ class Driver:
     async def _well(self, *, met: bool) -> None:
         if not await until(lambda: self._world.sound(met=met), _WELL_S):
             there = sorted(self._world.cluster.instances)
-            self.wrong.append(f"not all is well after {_WELL_S:g} s: there are {there}")
+            self.wrong.append(f"not recovered after {_WELL_S:g} s: the instances are {there}")
 
     # ---- bringing requests into a place -------------------------------------------------------
 
@@ -117,7 +120,7 @@ class Driver:
         return asyncio.sleep(0)
 
     async def _lose_new_ones(self) -> None:
-        """Cut all links when the next new request has been sent to an instance."""
+        """Cut all links as soon as the next new request has been sent to an instance."""
 
         def entered(route: Route, place: Place) -> None:
             if place == Place(State.QUEUED, Stage.SUBMITTED):
@@ -131,7 +134,7 @@ class Driver:
         self._world.isolate()
 
     async def _read_slowly(self) -> None:
-        """Let readers fall behind their engines, so that what is generated is still to be read."""
+        """Slow readers down, so that generated tokens remain to be delivered."""
         service, slowed = self._world.service, set[Session]()
         try:
             while True:
@@ -147,12 +150,12 @@ class Driver:
                     service.set_pace(session, _USUAL_TPOT_S, None)
 
     async def _move(self, place: Place) -> None:
-        """Drain one instance after the other, those first that have what is to move."""
+        """Drain one instance after another, first those with requests that must move."""
         cluster = self._world.cluster
         before = {place.state} if place.stage in _LEAVING else {State.REASONING, State.ANSWERING}
 
         def fitting(name: str) -> int:
-            held = cluster.instances[name].routes.values() if name in cluster.instances else ()
+            held = cluster.router.routes_of(name)
             return sum(r.stage is Stage.RUNNING and r.session.state in before for r in held)
 
         while True:
@@ -172,5 +175,5 @@ def _ends_the_link(cell: Cell) -> bool:
 
 
 def _moves(place: Place) -> bool:
-    """Whether a request is there on its way between two instances."""
+    """Whether a request in this place is moving between two instances."""
     return place.stage in _LEAVING or place == Place(State.BETWEEN_INSTANCES, Stage.SUBMITTED)

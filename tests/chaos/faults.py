@@ -1,7 +1,7 @@
-"""The faults: waits for a request to enter the place of a cell, and does the damage at once.
+"""The faults: injects the fault of a cell when a request enters its place.
 
-`Injector` looks at every move of every request by standing behind the methods that make them; no
-product code knows of it. The damage is done inside the move, before anything else runs.
+`Injector` wraps the methods that move requests, and so sees every move; the product has no hook for
+it. The damage is done inside the move, before anything else runs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.chaos.table import Cell, Fault, Party, Place, places
 from tests.chaos.world import World, until
 
 SLOW_FOR_S = 2.5
-_TURN_S = 0.15  # of a slow process: it is stopped for so long, then runs for so long
+_TURN_S = 0.15  # a slow process alternates: stopped for this long, then running
 _KV_CUT_S = 2.0
-_DIALLED_S = 60.0  # until a worker that was lost is started or dialled again
+_DIALLED_S = 60.0  # until a lost worker is started or dialled again
 
-# A request that was refused before it began leaves no session behind.
+# A request that is refused before it starts leaves no session behind.
 _REFUSED = Place(State.QUEUED, Stage.OVER)
 _ROUTE_MOVES = ("submitted", "waits", "hand_over", "accepted", "progressed", "over")
 
@@ -41,7 +41,7 @@ class Injector:
         self.on_entry: Callable[[Route, Place], None] = lambda route, place: None
         self.fired: asyncio.Event = asyncio.Event()
         self.hit = ""  # the worker that was hit last
-        self.before: Instance | None = None  # what it was to the gateway then
+        self.before: Instance | None = None  # its instance in the gateway at that time
         self._world = world
         self._cell: Cell | None = None
         self._left: dict[str, str] = {}  # the last instance of each request
@@ -51,10 +51,10 @@ class Injector:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See every move of every request while this lasts."""
+        """Watch every move of every request inside the context."""
         originals: list[tuple[type, str, Any]] = []
 
-        def stand_behind(kind: type, name: str, moved: Callable[[Any], None]) -> None:
+        def wrap(kind: type, name: str, moved: Callable[[Any], None]) -> None:
             original = getattr(kind, name)
             originals.append((kind, name, original))
 
@@ -67,8 +67,8 @@ class Injector:
             setattr(kind, name, method)
 
         for name in _ROUTE_MOVES:
-            stand_behind(Route, name, self._moved)
-        stand_behind(Session, "_advance", self._advanced)
+            wrap(Route, name, self._moved)
+        wrap(Session, "_advance", self._advanced)
         try:
             yield
         finally:
@@ -76,7 +76,7 @@ class Injector:
                 setattr(kind, name, original)
 
     def arm(self, cell: Cell) -> None:
-        """Inject this cell into the next request that enters its place."""
+        """Inject this cell when the next request enters its place."""
         self._cell = cell
         self.fired = asyncio.Event()
 
@@ -85,7 +85,7 @@ class Injector:
         self._cell = None
 
     async def over(self) -> None:
-        """Return when the damage that was begun has ended."""
+        """Wait until all damage is over."""
         while self._damage:
             await asyncio.wait(list(self._damage))
 
@@ -111,7 +111,7 @@ class Injector:
         try:
             self.on_entry(route, place)
             self._inject(route, place)
-        except Exception as error:  # noqa: BLE001 (it must not be taken for a fault of the product)
+        except Exception as error:  # noqa: BLE001 (not to be mistaken for a fault of the product)
             self.wrong.append(f"the injector failed at {place}: {error!r}")
 
     def _check_place(self, route: Route) -> None:
@@ -119,7 +119,7 @@ class Injector:
         if place == _REFUSED or place.state in FINAL:
             return
         if place not in self._places:
-            self.wrong.append(f"{route!r} is at {place}, which the table does not have")
+            self.wrong.append(f"{route!r} is at {place}, which is not in the table")
 
     def _inject(self, route: Route, place: Place) -> None:
         cell = self._cell
@@ -135,7 +135,7 @@ class Injector:
         self.fired.set()
 
     def _party(self, route: Route, cell: Cell) -> str | None:
-        """The name of the worker that is meant; None: it has no such party."""
+        """The name of the worker to hit; None if the request has no such party."""
         last = self._left.get(route.session.response_id)
         migration, stage = route.migration, cell.place.stage
         if cell.party is Party.LINK or stage in (Stage.WAITING, Stage.OVER):
@@ -155,7 +155,7 @@ class Injector:
         link = world.links.of[name]
         waiting = cell.place.stage is Stage.WAITING
         if waiting:
-            link.refusing = False  # its others are refused until this is over
+            link.refusing = False  # the other links refuse until this is over
         stop_s = world.config.workers.heartbeat_timeout_s + 2.0
         match cell.party, cell.fault:
             case Party.LINK, Fault.CUT if waiting:
@@ -178,7 +178,7 @@ class Injector:
                 )
             case _, fault:
                 pid = world.pid_of(name)
-                # A gateway that started a worker ends it with its link: the next one is meant.
+                # A gateway that started a worker ends it with its link: hit the next one.
                 if pid is None or (waiting and world.config.launcher.kind == "local"):
                     self._lasts(self._damage_the_next(name, pid, fault, stop_s))
                 else:
@@ -198,7 +198,7 @@ class Injector:
     async def _damage_the_next(
         self, name: str, last: int | None, fault: Fault, stop_s: float
     ) -> None:
-        """Hit the process of a worker that comes after ``last``, as soon as it is there."""
+        """Damage the process that replaces ``last``, as soon as it exists."""
         if not await until(lambda: self._world.pid_of(name) not in (None, last), _DIALLED_S):
             self.wrong.append(f"{name} was not started again within {_DIALLED_S:g} s")
         elif (pid := self._world.pid_of(name)) is not None:
@@ -211,7 +211,7 @@ class Injector:
 
 
 async def _then(seconds: float, end: Callable[[], object], *, after: Proxy | None = None) -> None:
-    """Wait, then end it; the time begins with the next connection through ``after``."""
+    """Wait, then call ``end``. With ``after``, time starts at its next connection."""
     if after is not None:
         opened = after.opened
         await until(lambda: after.opened > opened, _DIALLED_S)

@@ -1,8 +1,7 @@
 """Connections that can be cut, slowed down and stopped: proxies on real sockets.
 
-Each worker has two: one of its link, dialled in its place, and one of the channel on which other
-workers ask for its KV. For the second the endpoint in its welcome and the tickets that it gives
-name the proxy's port.
+Each worker has two. One stands in for its link. The other stands in for the channel on which other
+workers ask for its KV: the endpoint in its welcome and its tickets are changed to the proxy's port.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from workers.messages import Endpoint, Step, Ticket, ToGateway, TokenRun
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-SLOW_S = 0.3  # delay of every piece of data
+SLOW_S = 0.3  # delay of each chunk of data
 
 
 class Proxy:
-    """Passes bytes on, until it is told otherwise.
+    """Forwards bytes; can be slowed, stopped or cut.
 
     :param dial: opens the other side.
     """
@@ -33,7 +32,7 @@ class Proxy:
     def __init__(self, dial: Callable[[], Awaitable[Streams]]) -> None:
         self.delay_s = 0.0
         self.refusing = False  # new connections are closed at once
-        self.cutting_next = False  # the next one is reset when its first answer comes
+        self.cutting_next = False  # the next one is reset at its first answer
         self.opened = 0  # connections so far
         self._dial = dial
         self._flowing = asyncio.Event()
@@ -43,35 +42,35 @@ class Proxy:
 
     @property
     def at_rest(self) -> bool:
-        """Whether it does nothing but pass bytes on."""
+        """Whether it only forwards bytes."""
         disturbed = self.delay_s or self.refusing or self.cutting_next
         return self._flowing.is_set() and not disturbed
 
     async def listen_unix(self, path: str) -> None:
-        """Take connections on a path."""
+        """Accept connections on a path."""
         self._server = await asyncio.start_unix_server(self._serve, path)
 
     async def listen_tcp(self, host: str) -> int:
-        """Take connections on a free port; :return: the port."""
+        """Accept connections on a free port; :return: the port."""
         self._server = await asyncio.start_server(self._serve, host, 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def cut(self) -> None:
-        """Reset what is open."""
+        """Reset all open connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     def stop(self) -> None:
-        """Pass nothing on: bytes wait, connections stay open."""
+        """Forward nothing: bytes wait, connections stay open."""
         self._flowing.clear()
 
     def go_on(self) -> None:
-        """Pass bytes on again."""
+        """Forward bytes again."""
         self._flowing.set()
 
     def close(self) -> None:
-        """Take no more connections, and cut those that are open."""
+        """Accept no more connections, and reset the open ones."""
         if self._server is not None:
             self._server.close()
         self.go_on()
@@ -123,11 +122,11 @@ class Links:
 
     def __init__(self) -> None:
         self.of: dict[str, Proxy] = {}  # of the link, by instance
-        self.kv: dict[str, Proxy] = {}  # of its latest process's KV channel, by instance
-        self._ports: dict[tuple[str, int], int] = {}  # of KV channels: the proxy's, by the real one
+        self.kv: dict[str, Proxy] = {}  # of the KV channel of its latest process, by instance
+        self._ports: dict[tuple[str, int], int] = {}  # of the proxy, by a KV channel's address
 
     async def open_link(self, address: str, token: str | None) -> WorkerLink:
-        """In the place of `gateway.routing.worker_link.open_link`."""
+        """Replaces `gateway.routing.worker_link.open_link`."""
         path = address.removeprefix("unix:")
         name = Path(path).stem
         if name not in self.of:
@@ -153,7 +152,7 @@ class Links:
         if where in self._ports:
             return
         if name in self.kv:
-            self.kv[name].close()  # that of a process that is gone
+            self.kv[name].close()  # it belonged to a process that has ended
         self.kv[name] = proxy = Proxy(lambda: asyncio.open_connection(*where))
         self._ports[where] = await proxy.listen_tcp(endpoint.host)
 

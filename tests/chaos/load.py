@@ -1,8 +1,8 @@
-"""The readers: what each asks, how it reads, and what it must see.
+"""The readers: what each asks, how it reads, and what it must get.
 
-The text of each question is read once without faults. From then on whoever asks it again must get
-the same text: whole, or a part of it and an end that says so. A response that is resumable must be
-whole unless its reader cancelled it.
+The answer to each question is read once without faults. After that, each reader of the question
+must get the same text: either all of it, or a part that ends with an error. A resumable response
+must be complete unless its reader cancelled it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Texts: TypeAlias = tuple[str, str]  # of reasoning and of the answer
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 KINDS = ("socket", "socket", "reconnecting", "socket", "chat stream", "cancelling", "chat whole")
-PATIENCE_S = 300.0  # guards against a hang: nobody waits for longer
-_REFUSED_S = 0.3  # before a refused request is asked again
+PATIENCE_S = 300.0  # guards against a hang
+_REFUSED_S = 0.3  # before a refused request is sent again
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the readers saw."""
+    """Counts over all readers."""
 
     done: Counter[str] = field(default_factory=Counter)  # by kind
-    refused: Counter[str] = field(default_factory=Counter)  # by code; before they began
+    refused: Counter[str] = field(default_factory=Counter)  # by code; before they started
     ended_by_error: Counter[str] = field(default_factory=Counter)  # chat completions, by code
     cancelled: int = 0
     resumed: int = 0  # sockets that were opened again
@@ -41,12 +41,12 @@ class Tally:
 
 
 class Refused(Exception):
-    """Before it began: nobody can serve it now."""
+    """The request was refused before it started."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What one reader of a WebSocket has."""
+    """What one WebSocket reader has received."""
 
     texts: dict[str, str] = field(default_factory=lambda: {"reasoning": "", "output": ""})
     expected: int = 0  # the next sequence number
@@ -56,12 +56,12 @@ class Reading:
 
     @property
     def both(self) -> Texts:
-        """Of reasoning and of the answer."""
+        """The texts of reasoning and of the answer."""
         return self.texts["reasoning"], self.texts["output"]
 
 
 def question(index: int) -> dict[str, Any]:
-    """What both APIs share of a body. Most think and answer for long; some as long as they like."""
+    """The part of a body that both APIs share. Most have long forced lengths, some have none."""
     body: dict[str, Any] = {
         "temperature": 0,
         "store": False,
@@ -74,15 +74,15 @@ def question(index: int) -> dict[str, Any]:
 
 
 def prompt(index: int) -> str:
-    """Its text."""
+    """The text of a question."""
     return f"What is {137 + 41 * index} + {259 + 17 * index}?"
 
 
 class Load:
-    """Readers that ask one question after the other until they are told to stop.
+    """Readers that ask one question after another until `stop`.
 
     :param url: of the gateway.
-    :param questions: how many different ones there are.
+    :param questions: number of different questions.
     """
 
     def __init__(self, url: str, questions: int, tally: Tally) -> None:
@@ -95,7 +95,7 @@ class Load:
         self._http: aiohttp.ClientSession
 
     async def read_undisturbed(self) -> None:
-        """Read each question once; what was read is what everybody must get."""
+        """Read the answer to each question once, as the reference."""
 
         async def read(index: int) -> None:
             reading = await self._read_socket(index, Reading(), pacing=False)
@@ -107,7 +107,7 @@ class Load:
             self.tally.wrong.append("an undisturbed response has no answer")
 
     async def run(self, readers: int) -> None:
-        """Read until `stop`, then return when the last response has ended."""
+        """Read until `stop`; returns when the last response has ended."""
         connector = aiohttp.TCPConnector(limit=0)
         async with (
             aiohttp.ClientSession(connector=connector) as self._http,
@@ -117,7 +117,7 @@ class Load:
                 tasks.create_task(self._reader())
 
     def stop(self) -> None:
-        """Begin no new response."""
+        """Start no new response."""
         self._stopping = True
 
     async def _reader(self) -> None:
@@ -149,7 +149,7 @@ class Load:
 
     async def _socket(self, kind: str, index: int, number: int) -> None:
         reading = Reading()
-        early = 10 + 7 * (number % 20)  # events after which this reader does something
+        early = 10 + 7 * (number % 20)  # events after which this reader cancels or reconnects
         if kind == "reconnecting":
             await self._read_socket(index, reading, leave_after=early)
             if reading.end is None:
@@ -169,7 +169,7 @@ class Load:
         cancel_after: int | None = None,
         **other: Any,
     ) -> Reading:
-        """Read a response from where ``reading`` is, to its end or until it is left."""
+        """Read on from ``reading``, to the end of the response or to ``leave_after`` events."""
         async with self._http.ws_connect(f"{self._url}/v1/responses", max_msg_size=0) as socket:
             if reading.response_id:
                 resume = {
@@ -217,7 +217,7 @@ class Load:
             reading.end = event
 
     async def _nothing_follows(self, socket: aiohttp.ClientWebSocketResponse, index: int) -> None:
-        """Ask for what does not exist: the next event must be the answer to this."""
+        """Ask for a response that does not exist; the next event must be the answer to that."""
         await socket.send_json({"type": "response.resume", "response_id": "resp_none"})
         event = await socket.receive_json()
         if event["type"] != "error" or event["error"]["code"] != "response_not_found":
@@ -275,10 +275,10 @@ class Load:
         if error is not None:
             self.tally.ended_by_error[error["code"]] += 1
             if finish is not None:
-                self._wrong(kind, index, f"it ended with an error and as finished: {finish}")
+                self._wrong(kind, index, f"it ended with an error and with {finish}")
             self._compare(kind, index, both, whole=False)
         elif finish is None or not done:
-            self._wrong(kind, index, "it ended without an error and without an end")
+            self._wrong(kind, index, "it ended with neither an error nor finish_reason and [DONE]")
         else:
             self._compare(kind, index, both, whole=True)
 
@@ -305,14 +305,14 @@ class Load:
     def _compare(self, kind: str, index: int, texts: Texts, *, whole: bool) -> None:
         undisturbed = self._undisturbed[index]
         same: Callable[[str, str], bool] = str.__eq__ if whole else str.startswith
-        for what, wanted, found in zip(("reasoning", "answer"), undisturbed, texts, strict=True):
-            if not same(wanted, found):
-                place = len(_common(wanted, found))
+        for what, wanted, text in zip(("reasoning", "answer"), undisturbed, texts, strict=True):
+            if not same(wanted, text):
+                place = len(_common(wanted, text))
                 self._wrong(
                     kind,
                     index,
                     f"its {what} differs from character {place} of {len(wanted)}: "
-                    f"{found[place : place + 40]!r} instead of {wanted[place : place + 40]!r}",
+                    f"{text[place : place + 40]!r} instead of {wanted[place : place + 40]!r}",
                 )
 
     def _wrong(self, kind: str, index: int, what: str) -> None:
@@ -320,7 +320,7 @@ class Load:
 
 
 def _common(first: str, second: str) -> str:
-    """What both begin with."""
+    """The common beginning of two texts."""
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return first[:place]

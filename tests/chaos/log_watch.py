@@ -1,4 +1,4 @@
-"""What gateway and workers log of their own bugs. Faults of the outside are warnings to them."""
+"""Errors in the logs of gateway and workers: their own bugs. Outside faults are warnings there."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import structlog
 
-# Errors that a worker which was killed or stopped brings with it.
+# Errors that a killed or stopped worker causes.
 _EXPECTED = frozenset({"worker_failed"})
 _SHOWN = 2000  # characters of a traceback
 
 
 class LogWatch:
-    """Collects them."""
+    """Collects errors."""
 
     def __init__(self) -> None:
-        self._found: list[str] = []
+        self._errors: list[str] = []
 
     def install(self) -> None:
-        """Send the gateway's log here, and the exceptions that no task looks at."""
+        """Receive the gateway's log, and the exceptions that no task retrieves."""
         structlog.configure(
             processors=[structlog.processors.add_log_level, self._look],
             cache_logger_on_first_use=False,
@@ -30,11 +30,11 @@ class LogWatch:
         asyncio.get_running_loop().set_exception_handler(self._not_looked_at)
 
     def of_gateway(self) -> list[str]:
-        """All that was wrong there."""
-        return self._found
+        """Errors of the gateway so far."""
+        return self._errors
 
     def of_workers(self, folder: Path) -> list[str]:
-        """All that was wrong in the logs of this folder."""
+        """Errors in the log files of this folder."""
         return [
             f"{path.name}: {line[:_SHOWN]}"
             for path in sorted(folder.glob("*.log"))
@@ -50,14 +50,14 @@ class LogWatch:
         bad = event["level"] in ("error", "critical") and event["event"] not in _EXPECTED
         if bad or event.get("exc_info"):
             shown = {key: value for key, value in event.items() if key != "exc_info"}
-            found = f"logged by the gateway: {shown}"
+            report = f"logged by the gateway: {shown}"
             if event.get("exc_info"):
-                found += "\n" + traceback.format_exc()[-_SHOWN:]
-            self._found.append(found)
+                report += "\n" + traceback.format_exc()[-_SHOWN:]
+            self._errors.append(report)
         raise structlog.DropEvent
 
     def _not_looked_at(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        found = f"the event loop reports: {context['message']}"
+        report = f"the event loop reports: {context['message']}"
         if (error := context.get("exception")) is not None:
-            found += "\n" + "".join(traceback.format_exception(error))[-_SHOWN:]
-        self._found.append(found)
+            report += "\n" + "".join(traceback.format_exception(error))[-_SHOWN:]
+        self._errors.append(report)

@@ -1,9 +1,11 @@
-"""``python -m tests.chaos.nursery FOLDER``: starts worker processes without their imports.
+"""``python -m tests.chaos.nursery FOLDER``: starts worker processes quickly, by forking.
 
-What a worker imports takes most of the time of its start. This process imports it once and forks
-for each worker; from there on a worker is the same as ``python -m workers.process``. Standard input
-has a `Start` on each line. Standard output gets ``started NAME PID`` and ``ended NAME`` on lines of
-their own. FOLDER only marks the command line, which the workers share. It ends with its input.
+Imports take most of a worker's start-up time. This process imports the modules once and forks for
+each worker; after that a worker is the same as ``python -m workers.process``.
+
+Standard input has one `Start` per line. Standard output gets the lines ``started NAME PID`` and
+``ended NAME``. FOLDER only marks the command line, which the workers share. The process ends when
+its input ends.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import msgspec
 from workers import process
 from workers.settings import WorkerSettings
 
-_LOOK_S = 0.05  # between two looks for workers that have ended
+_LOOK_S = 0.05  # between two checks for workers that have ended
 
 _IMPORTED = (
     "workers.requests.chat_template",
@@ -37,7 +39,7 @@ _IMPORTED = (
 
 
 class Start(msgspec.Struct, frozen=True):
-    """One worker to be started."""
+    """A worker to start."""
 
     settings: WorkerSettings
     log: str  # path of the file that its output goes to
@@ -46,7 +48,7 @@ class Start(msgspec.Struct, frozen=True):
 def main() -> None:
     """Start workers until the input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what imported modules print is no answer
+    os.dup2(2, 1)  # output of imported modules must not mix with the answers
     running: dict[int, str] = {}  # names by process
     text = b""
     while True:

@@ -1,9 +1,9 @@
-"""Which faults there are, and in which order they come. Pure.
+"""The faults, and the order in which they are injected. Pure.
 
-A *place* is a state of the session with a stage of the route, the two tables of a request. Which of
-their pairs exist is computed from the tables and from `TOGETHER`, which says what happens in one
-go. At each place the faults hit a *party*. A combination that has no meaning is in `EXCLUDED`, with
-the reason; each other one is a cell.
+A *place* is a state of the session together with a stage of the route. The places that exist are
+computed from the two transition tables and from `TOGETHER`, which lists what happens in one call.
+At each place a fault hits a *party*. `EXCLUDED` lists the combinations without a meaning, each with
+its reason; every other combination is a cell.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from gateway.routing.route import Move, Stage
 
 
 class Party(Enum):
-    """What is hit."""
+    """The target of a fault."""
 
-    SOURCE = "source"  # the worker that has the request, has its KV, or had it last
+    SOURCE = "source"  # the worker that has the request or its KV, or had it last
     TARGET = "target"  # the worker that it is moving to
-    LINK = "link"  # the gateway's connection to the worker that has it, or is dialled for it
+    LINK = "link"  # the gateway's connection to the worker that has it, or to the next one
 
 
 class Fault(Enum):
-    """How it is hit."""
+    """The kind of damage."""
 
     KILL = "kill"  # SIGKILL
-    STOP = "stop"  # nothing moves for longer than the heartbeat timeout, then it goes on
-    SLOW = "slow"  # a process that runs half of the time; a link that delays each piece of data
-    CUT = "cut"  # a connection is reset; a worker's own connection is that of its KV
+    STOP = "stop"  # stands still for longer than the heartbeat timeout, then goes on
+    SLOW = "slow"  # a process runs half of the time; a link delays all data
+    CUT = "cut"  # the connection is reset; of a worker, its KV connection
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a request is."""
+    """The state and stage of a request."""
 
     state: State
     stage: Stage
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A fault that comes when a request enters a place."""
+    """A fault that is injected when a request enters a place."""
 
     place: Place
     party: Party
@@ -62,9 +62,9 @@ class Cell:
 
 START = Place(State.QUEUED, Stage.WAITING)
 
-# What happens to the session when its route moves: one of these events; None is no event. The first
-# that the session's table allows is a must where it is alone, so that a request which leaves an
-# instance in REASONING is never SUBMITTED in REASONING.
+# The events that a session gets when its route moves; None means that it may get none. Where no
+# None is listed and the session's table allows an event, it always gets one: a request that leaves
+# an instance in REASONING is never SUBMITTED in REASONING.
 TOGETHER: dict[Move, tuple[Event | None, ...]] = {
     Move.SUBMIT: (Event.LEFT,),
     Move.WAIT: (Event.LEFT,),
@@ -74,19 +74,19 @@ TOGETHER: dict[Move, tuple[Event | None, ...]] = {
     Move.HAND_OVER: (None,),
     Move.END: (Event.GENERATED, Event.CANCEL, Event.FAIL),
 }
-# Events of a session whose route does not move, and the stages in which they come.
+# Events of a session whose route does not move, and the stages in which they happen.
 ALONE: dict[Event, frozenset[Stage]] = {
     Event.BOUNDARY: frozenset({Stage.RUNNING, Stage.HANDING_OVER}),
     Event.DELIVERED: frozenset({Stage.OVER}),
     Event.CANCEL: frozenset({Stage.OVER}),
     Event.FAIL: frozenset({Stage.OVER}),
 }
-# Only a request that an instance let go has a ticket.
+# Only a request that was handed over has a ticket.
 TICKET_STATES = frozenset({State.BETWEEN_INSTANCES})
 
 
 def _after(place: Place) -> set[Place]:
-    found = set()
+    following = set()
     for (stage, move), next_stage in route.TRANSITIONS.items():
         if stage is not place.stage:
             continue
@@ -98,22 +98,22 @@ def _after(place: Place) -> set[Place]:
         states = {lifecycle.TRANSITIONS[place.state, event] for event in legal if event}
         if None in TOGETHER[move] or not legal:
             states.add(place.state)
-        found |= {Place(state, next_stage) for state in states}
+        following |= {Place(state, next_stage) for state in states}
     for event, stages in ALONE.items():
         if place.stage in stages and (place.state, event) in lifecycle.TRANSITIONS:
-            found.add(Place(lifecycle.TRANSITIONS[place.state, event], place.stage))
-    return found
+            following.add(Place(lifecycle.TRANSITIONS[place.state, event], place.stage))
+    return following
 
 
 def places() -> list[Place]:
-    """All in which an unfinished request can be when nothing is being handled, in order."""
-    found, coming = {START}, [START]
-    while coming:
-        new = _after(coming.pop()) - found
-        found |= new
-        coming += new
+    """All places in which an unfinished request can be between two events, in order."""
+    reached, pending = {START}, [START]
+    while pending:
+        new = _after(pending.pop()) - reached
+        reached |= new
+        pending += new
     order = [Place(state, stage) for state in State for stage in Stage]
-    return [place for place in order if place in found and place.state not in FINAL]
+    return [place for place in order if place in reached and place.state not in FINAL]
 
 
 # ---- cells ------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ _READS_KV = frozenset({Stage.SUBMITTED, Stage.PULLING})
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """Cells that have no meaning."""
+    """Cells without a meaning."""
 
     why: str
     party: Party
@@ -144,25 +144,27 @@ class Exclusion:
 
 
 EXCLUDED = (
-    Exclusion("A connection is no process.", Party.LINK, frozenset({Fault.KILL})),
+    Exclusion("A connection is not a process.", Party.LINK, frozenset({Fault.KILL})),
     Exclusion(
-        "A request has a target only on its way.", Party.TARGET, stages=_ALL_STAGES - _WITH_TARGET
+        "A request has a target only while it moves.",
+        Party.TARGET,
+        stages=_ALL_STAGES - _WITH_TARGET,
     ),
     Exclusion(
-        "A new request comes from nowhere; the worker that it is sent to is its source.",
+        "A new request has no source; the worker that it is sent to counts as its source.",
         Party.TARGET,
         stages=frozenset({Stage.SUBMITTED}),
         states=frozenset({State.QUEUED}),
     ),
     Exclusion(
-        "The KV connection of source and target is one; it is cut at the source.",
+        "Source and target share one KV connection; it is cut at the source.",
         Party.TARGET,
         frozenset({Fault.CUT}),
         _WITH_TARGET,
         _ALL_STATES - {State.QUEUED},
     ),
     Exclusion(
-        "No KV of this request is read.",
+        "No KV of this request is being read.",
         Party.SOURCE,
         frozenset({Fault.CUT}),
         _ALL_STAGES - _READS_KV,
@@ -178,12 +180,12 @@ EXCLUDED = (
 
 
 def combinations() -> list[Cell]:
-    """All places with all parties and all faults, whether they have a meaning or not."""
+    """All places with all parties and all faults, with or without a meaning."""
     return [Cell(place, party, fault) for place in places() for party in Party for fault in Fault]
 
 
 def cells() -> list[Cell]:
-    """The table."""
+    """All cells, in order."""
     return [cell for cell in combinations() if not any(e.holds(cell) for e in EXCLUDED)]
 
 
@@ -191,10 +193,10 @@ def cells() -> list[Cell]:
 
 
 def schedule(seed: int, faults: int, kills: int) -> list[Cell]:
-    """Each cell once and more of them up to ``faults``, in an order that the seed decides.
+    """Each cell once, and random further ones up to ``faults``, in an order drawn from the seed.
 
-    :param kills: at most so many are kills.
-    :raises ValueError: if the table does not fit.
+    :param kills: how many of them may be kills, at most.
+    :raises ValueError: if ``faults`` or ``kills`` is too small for all cells.
     """
     table = cells()
     kills_left = kills - sum(cell.fault is Fault.KILL for cell in table)
@@ -203,20 +205,20 @@ def schedule(seed: int, faults: int, kills: int) -> list[Cell]:
             f"faults must be at least {len(table)}, the cells of the table, and kills at least "
             f"{kills - kills_left}, not {faults} and {kills}"
         )
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     chosen = list(table)
     while len(chosen) < faults:
-        cell = chance.choice(table)
+        cell = rng.choice(table)
         if cell.fault is Fault.KILL:
             if not kills_left:
                 continue
             kills_left -= 1
         chosen.append(cell)
-    chance.shuffle(chosen)
+    rng.shuffle(chosen)
     return chosen
 
 
-# One of each kind, for a run of seconds: no stop, and one kill.
+# One of each kind, for a run of seconds: no stop, one kill.
 _QUICK = (
     ("queued/submitted", Party.LINK, Fault.CUT),
     ("reasoning/running", Party.LINK, Fault.SLOW),
@@ -229,7 +231,7 @@ _QUICK = (
 
 
 def quick_schedule(seed: int) -> list[Cell]:
-    """Some cells that take little time, in an order that the seed decides."""
+    """A few quick cells, in an order drawn from the seed."""
     chosen = [cell for cell in cells() if (str(cell.place), cell.party, cell.fault) in _QUICK]
     random.Random(seed).shuffle(chosen)
     return chosen

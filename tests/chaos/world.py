@@ -1,8 +1,8 @@
-"""The gateway under test with its workers: the gateway in this process, each worker in its own.
+"""The system under test: the gateway in this process, each worker in its own.
 
-With the `static` launcher a worker outlives its link: a cut connection is dialled again, and a
-worker that was killed is started again from here. With the `local` one the gateway starts them, and
-a worker whose link ends is ended and started again.
+With the `static` launcher a worker outlives its link: the gateway dials again after a cut, and this
+module restarts killed workers. With the `local` launcher the gateway starts the workers, and
+restarts a worker whose link ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from workers.messages import StepStats
 from workers.settings import WorkerSettings
 
 SETTINGS: dict[str, Any] = {
-    "model.dtype": "float32",  # so that the text does not depend on what else is in the batch
+    "model.dtype": "float32",  # so that the text does not depend on the rest of the batch
     "workers.kv_cache_gib": "0.1",
     "workers.restart_backoff_s": "0.1",
     "workers.restart_backoff_max_s": "0.5",
@@ -54,7 +54,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run needs to know of it."""
+    """The running system, as a run sees it."""
 
     config: Config
     service: ResponseService
@@ -65,21 +65,21 @@ class World:
 
     @property
     def cluster(self) -> Cluster:
-        """The gateway's."""
+        """The cluster of the gateway."""
         return self.service.cluster
 
     @property
     def names(self) -> list[str]:
-        """Of all workers."""
+        """The names of all workers."""
         return names_of(self.config)
 
     def sound(self, *, met: bool) -> bool:
-        """Whether all workers are there and no connection is disturbed.
+        """Whether all workers are connected and no connection is disturbed.
 
-        :param met: and each can read the KV of all others.
+        :param met: also require that each can read the KV of all others.
         """
         instances, now = self.cluster.instances, time.monotonic()
-        if set(instances) != set(self.names) or self.cluster.router.drained:
+        if set(instances) != set(self.names) or self.cluster.drained:
             return False
         heard = all(now - one.link.last_heard_s < 2.5 for one in instances.values())
         rest = all(proxy.at_rest for proxy in (*self.links.of.values(), *self.links.kv.values()))
@@ -91,7 +91,7 @@ class World:
         return heard and rest and known
 
     def used_blocks(self) -> int:
-        """KV blocks that requests or tickets hold, over all workers; unknown counts as one."""
+        """KV blocks held by requests or tickets; a worker without statistics counts as one."""
 
         def of(stats: StepStats | None) -> int:
             if stats is None:
@@ -108,24 +108,24 @@ class World:
             proxy.cut()
 
     def connect(self) -> None:
-        """Refuse no more."""
+        """Accept links again."""
         for proxy in self.links.of.values():
             proxy.refusing = False
 
     def pid_of(self, name: str) -> int | None:
-        """The process of a worker, wherever it is in its life."""
+        """The process id of a worker, connected or not; None if it has no process."""
         instance = self.cluster.instances.get(name)
         if instance is not None:
             return instance.welcome.pid
         if self.workers is not None:
             return self.workers.pids.get(name)
-        found = processes_with(str(self.folder / f"{name}.sock"))
-        return max(found, default=None)
+        pids = processes_with(str(self.folder / f"{name}.sock"))
+        return max(pids, default=None)
 
 
 @asynccontextmanager
 async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncIterator[World]:
-    """Start it, and end it with all its processes."""
+    """Start the system; on exit, end it with all its processes."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
         own: dict[str, Any] = {
@@ -174,7 +174,7 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
 
 
 class Workers:
-    """Keeps the workers running that the `static` launcher dials, see `tests.chaos.nursery`."""
+    """Starts the workers that the `static` launcher dials; see `tests.chaos.nursery`."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.pids: dict[str, int] = {}  # of the latest process, by instance
@@ -182,7 +182,7 @@ class Workers:
         self._folder = folder
 
     async def run(self) -> None:
-        """Start each worker, and again whenever it ends; all end with this task."""
+        """Start each worker, and restart it whenever it ends. All end with this task."""
         read_end, write_end = os.pipe()  # workers end when the other end closes
         try:
             with (self._folder / "logs" / "nursery.log").open("ab") as log:
@@ -226,7 +226,7 @@ class Workers:
         return msgspec.json.encode(Start(settings, str(log))) + b"\n"
 
 
-# ---- what is looked at from outside -----------------------------------------------------------
+# ---- processes -----------------------------------------------------------------------------
 
 
 def _end_of(path: str) -> str:
@@ -234,23 +234,23 @@ def _end_of(path: str) -> str:
 
 
 def names_of(config: Config) -> list[str]:
-    """Of all workers."""
+    """The names of all workers."""
     return [f"worker-{index}" for index in range(config.workers.count)]
 
 
 def processes_with(text: str) -> list[int]:
-    """Processes that have a text in their command line, but for this one."""
-    found = []
+    """Other processes whose command line contains this text."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):
                 if text.encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found
+                    pids.append(int(entry.name))
+    return pids
 
 
 async def until(condition: Callable[[], object], seconds: float) -> bool:
-    """Poll; :return: whether it came true in time."""
+    """Poll the condition; :return: whether it became true in time."""
     deadline_s = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline_s:

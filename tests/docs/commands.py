@@ -38,6 +38,11 @@ class Command:
     words: tuple[str, ...]
 
     @property
+    def foreign(self) -> bool:
+        """Whether its program is a package of others, such as pytest or vLLM's server."""
+        return self.program.partition(".")[0] in ("pytest", "vllm")
+
+    @property
     def schematic(self) -> bool:
         """Whether it is a summary, with placeholders or choices, instead of text to type."""
         return any(re.search(r"[\[\]|]|\.\.\.|^[A-Z]{1,4}$", word) for word in self.words)

@@ -13,7 +13,7 @@ from tests.docs.pages import nodes_of, table, text_of, tracked
 PAGE = "docs/reference/api.md"
 # Clients never get these. The request is submitted again before its session fails, and each
 # submission has an id of its own.
-_NEVER_SENT = {"tokens_lost", "engine_error", "given_up", "engine_failed", "duplicate_request"}
+_NEVER_SENT = {"engine_failed", "duplicate_request"}
 # Refusals of the HTTP server, with the status that it chose.
 _OTHER_STATUS = {"http_error", "invalid_http", "headers_too_large"}
 

@@ -49,25 +49,19 @@ def name_of(cls: type) -> str:
 @cache
 def members_of(cls: type) -> frozenset[str]:
     """Everything that an object of the class has: methods, and what its methods assign."""
-    found = set(dir(cls))
-    for part in cls.__mro__:
-        for node in ast.walk(_source(part)):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                if isinstance(node.value, ast.Name) and node.value.id == "self":
-                    found.add(node.attr)
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found.add(node.target.id)
-    return frozenset(found)
+    return frozenset(dir(cls)).union(*(_says(part) for part in cls.__mro__))
 
 
 @cache
-def _source(cls: type) -> ast.AST:
+def _body(cls: type) -> list[ast.stmt]:
+    """What the source of the class defines; nothing if it has none."""
     if cls.__module__ == "builtins":
-        return ast.Module([], [])
+        return []
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     except (OSError, TypeError):
-        return ast.Module([], [])
+        return []
+    return node.body if isinstance(node, ast.ClassDef) else []
 
 
 class Scope:
@@ -224,12 +218,12 @@ def attribute_kind(cls: type, name: str) -> Kind | None:
 
 @cache
 def _says(cls: type) -> dict[str, list[ast.AST]]:
-    """Where the class's source says what an attribute is: an annotation, or a method that sets it."""
+    """Where the class's source says what an attribute is: annotations, and methods that set it."""
     found: dict[str, list[ast.AST]] = {}
-    for node in ast.walk(_source(cls)):
+    for node in _body(cls):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found.setdefault(node.target.id, []).append(node)
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, _FUNCTION):
             stored = {
                 child.attr
                 for child in ast.walk(node)

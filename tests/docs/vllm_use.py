@@ -19,8 +19,6 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from vllm.engine.arg_utils import AsyncEngineArgs
-
 from tests.docs.pages import module_file, names_in, nodes_of, tracked, tree_of
 from tests.docs.vllm_types import Kind, Own, Scope, members_of, name_of
 
@@ -37,6 +35,8 @@ _OTHERS = {"_exit", "_replace"}
 @cache
 def uses() -> dict[tuple[str, str], frozenset[str]]:
     """The files that touch each member: by owner (a module, or ``module.Class``) and name."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
     found: Uses = {}
     for file in files():
         _Reader(file, found).read()
@@ -105,11 +105,11 @@ class _Reader:
             scope = Scope(self._names | {"cls": self._names.get(owner)}, fields.get(owner, {}))
             scope.learn(function)
             self._objects(function, scope)
-        module = Scope(self._names, {})
+        top = Scope(self._names, {})
         for statement in tree.body:
             if not isinstance(statement, _FUNCTION | ast.ClassDef):
-                module.learn(statement)
-                self._objects(statement, module)
+                top.learn(statement)
+                self._objects(statement, top)
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 for base in bases_of_vllm(self._file, node):

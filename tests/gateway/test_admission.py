@@ -1,4 +1,4 @@
-"""Admission: what counts against which limit, and when it counts no more."""
+"""Admission: which responses count against which limit, and until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descriptors that run out are told once, whichever loop runs, and the gateway serves again."""
+"""A shortage of descriptors is logged once with either loop, and the gateway recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a failure: where, but not with which values."""
+"""The gateway's log: events, tracebacks without values, and lines that cannot be written."""
 
 import json
 import subprocess

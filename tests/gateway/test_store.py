@@ -370,13 +370,13 @@ def of_newer_code(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (a_folder, "it is no file"),
-        (a_file_where_its_folder_should_be, "is no folder"),
+        (a_folder, "it is not a file"),
+        (a_file_where_its_folder_should_be, "is not a folder"),
         (other_text, "file is not a database"),
         (a_corrupt_page, "malformed"),
         (without_a_column, "its table 'responses' has other columns: conversation, created_at, re"),
         (of_another_program, "it is a database of another program"),
-        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 2, this one knows 1\)"),
+        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 2; this one knows 1\)"),
     ],
 )
 async def test_a_file_that_is_no_store_is_refused_by_name(

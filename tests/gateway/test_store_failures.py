@@ -1,4 +1,4 @@
-"""A store that fails, seen by the clients of a gateway: their responses go on."""
+"""A store that fails: the responses of the gateway's clients go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The problems are right, reproducible and get longer to think about as they get harder."""
+"""The problems are correct and reproducible, and harder ones take longer reasoning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of the token buffer, whatever the arrivals, the pace and the caller's timing."""
+"""Properties of the token buffer for any arrivals, pace and timing of the caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pacer import Release, TokenBuffer
 
-NEAR = 1e-4  # of a token: what rounding may add up to in these scripts
+NEAR = 1e-4  # of a token: the rounding errors in these scripts
 
 taus = st.sampled_from([0.02, 0.1, 0.25, 1.0])
 arrivals = st.lists(st.floats(0, 3), min_size=1, max_size=60).map(
@@ -36,7 +36,7 @@ def law(times: list[float], tau_s: float) -> list[float]:
 
 
 def play(times: list[float], tau_s: float, lateness: list[float]) -> list[Release[int]]:
-    """Push at ``times``; wake at every planned time, but late by the next of ``lateness``."""
+    """Push at ``times``; wake at every planned time, late by the next value of ``lateness``."""
     buffer: TokenBuffer[int] = TokenBuffer(tau_s, 0.0)
     releases: list[Release[int]] = []
     pending = list(enumerate(times))
@@ -98,7 +98,7 @@ def test_slack_is_the_time_until_the_reader_runs_dry(times: list[float], tau_s: 
 
 @dataclass
 class Reader:
-    """Reading time kept independently of `ReadingClock`, one small interval after another."""
+    """Reading time, computed independently of `ReadingClock` in small intervals."""
 
     tau_s: float
     now: float = 0.0
@@ -120,7 +120,7 @@ class Reader:
 def test_holds_over_pauses_and_pace_changes(
     tau_s: float, script: list[tuple[str, float, float]]
 ) -> None:
-    """Nothing early, lost, doubled or reordered; nothing due is held back; nothing while paused."""
+    """No token is early, late, lost, doubled, reordered, or released during a pause."""
     buffer: TokenBuffer[int] = TokenBuffer(tau_s, 0.0)
     reader = Reader(tau_s)
     released: list[Release[int]] = []
@@ -157,7 +157,7 @@ def test_holds_over_pauses_and_pace_changes(
 
 
 def check_pop(buffer: TokenBuffer[int], reader: Reader, released: list[Release[int]]) -> None:
-    """Take what is due, and hold it against the law."""
+    """Pop the due tokens, and compare them with the law."""
     due = buffer.pop_due(reader.now)
     if reader.paused:
         assert due == []

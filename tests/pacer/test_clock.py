@@ -57,7 +57,7 @@ def test_refuses_a_pace_that_is_none(tau_s: float) -> None:
 def test_is_the_integral_of_the_pace(
     tau_s: float, script: list[tuple[float, tuple[str] | tuple[str, float]]], last: float
 ) -> None:
-    """Against a plain sum over the intervals between changes; and `seconds` undoes `reading`."""
+    """Equals a plain sum over the intervals between changes; `seconds` is the inverse."""
     clock = ReadingClock(tau_s, 3.0)
     now, expected, pace, paused = 3.0, 0.0, tau_s, False
     for gap, change in script:

@@ -1,4 +1,4 @@
-"""Properties of the QoE, against direct evaluations of the paper's text."""
+"""Properties of the QoE, compared with direct evaluations of the paper's formula."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_buffer(case: dict[str, Any]) -> None:
 
 
 def take(buffer: TokenBuffer[str], step: dict[str, Any]) -> list[Any] | None:
-    """One step of a case; what it returns, in the form of ``out``."""
+    """Run one step of a case; :return: its result in the form of ``out``."""
     now = step["at"]
     match step["do"]:
         case "push":

@@ -1,4 +1,4 @@
-"""``pascal drain``: what is wrong is one line."""
+"""``pascal drain``: errors are one line."""
 
 from __future__ import annotations
 

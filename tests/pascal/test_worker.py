@@ -1,4 +1,4 @@
-"""What ``pascal worker`` starts a worker with."""
+"""The settings that ``pascal worker`` starts a worker with."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_worker_is_called_by_host_and_port_unless_it_has_a_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["--listen=tcp://0.0.0.0:9000"], 2, "launcher.token: needed for a worker on TCP"),
+        (["--listen=tcp://0.0.0.0:9000"], 2, "launcher.token: a worker on TCP needs one"),
         (["--listen=0.0.0.0:9000"], 2, "--listen 0.0.0.0:9000: neither tcp://"),
         (["--listen=ws://a:9000"], 2, "--listen ws://a:9000: neither tcp://"),
         (["--listen=unix:/a", "--set=workers.polcy=rr"], 2, "did you mean 'policy'?"),

@@ -1,7 +1,7 @@
 """``python -m tests.soak.leaks KIND serve ...``: ``pascal serve`` that leaks on purpose.
 
-Each kind patches one thing in this process, so that every request leaves something behind. A soak
-that does not report it is worth nothing.
+Each kind patches one method in this process, so that every request leaves something behind. The
+soak must report it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[[Session], None] | None] = {
     "log": _log,
     "fds": _descriptor,
     "memory": _memory,
-    "sessions": None,  # finished ones are dropped only where the client asks for it
+    "sessions": None,  # finished ones are dropped only if the client asks for it
 }
 
 

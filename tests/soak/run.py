@@ -1,4 +1,4 @@
-"""One soak: readers come, samples are taken, a worker is killed now and then, readers leave."""
+"""One soak: readers arrive, samples are taken, a worker is killed now and then, readers leave."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _BAD_REQUESTS = (
     "zlib.error",
 )
 _RESTART_S = 300.0  # guards against a worker that does not come back
-_STAYS_S = 5.0  # with nothing running any more, what stays for so long will not go
-# What must be as before the first reader; all else that must be 0 is in `_AT_REST`.
+_STAYS_S = 5.0  # with nothing running, a difference that lasts this long is permanent
+# These must be as before the first reader; `_AT_REST` lists those that must be 0.
 _AS_BEFORE = ("gateway fds", "worker-0 fds", "worker-1 fds", "process_open_fds")
 _TASKS = "pascal_asyncio_tasks"
 _AT_REST = (
@@ -53,26 +53,26 @@ _EMPTY = ("pascal_kv_blocks_used", "pascal_kv_blocks_held", "pascal_event_log_by
 
 
 class CannotRun(Exception):
-    """The gateway does not serve even the first readers."""
+    """The gateway does not even serve the first readers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how many, and when things happen."""
+    """The length of the run, the number of readers, and the times of events."""
 
     minutes: float
     readers: int
     seed: int
     kill_every_s: float  # 0: never
     allow_missing: bool  # metrics may be absent
-    slopes: bool  # judge them; a run of seconds has none
-    ttl_s: float  # `session.ttl_s`; the shorter, the sooner all is steady
+    slopes: bool  # judge them; too early in a run of seconds
+    ttl_s: float  # `session.ttl_s`; a short one makes the gateway steady soon
     warm_up_s: float
     interval_s: float  # between two samples
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Plan:
-        """What the flags ask for. The warm-up is a quarter, of a long run at least 3 minutes."""
+        """The plan of these flags. The warm-up is a quarter, or 3 minutes if more."""
         minutes: float = args.minutes
         return cls(
             minutes=minutes,
@@ -88,13 +88,16 @@ class Plan:
 
 
 async def soak(server: Server, folder: Path, plan: Plan) -> Report:
-    """Readers for the time asked for, then none; the report, without the gateway's end."""
+    """Run readers for the planned time, then wait for rest.
+
+    :return: the report; the end of the gateway is not in it yet.
+    """
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     tally = Tally()
-    found = Report(tally, Observations(), plan.warm_up_s)
+    outcome = Report(tally, Observations(), plan.warm_up_s)
     connector = aiohttp.TCPConnector(limit=1)
     timeout = aiohttp.ClientTimeout(total=20)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as watching:
@@ -106,24 +109,24 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
             await _together(
                 plan.minutes * 60,
                 crowd.crowd(stage, plan.readers, plan.seed),
-                observe(observer, found.observations, time.monotonic(), plan.interval_s),
-                _progress(server, found),
-                _kill(observer, plan.kill_every_s, found),
+                observe(observer, outcome.observations, time.monotonic(), plan.interval_s),
+                _progress(server, outcome),
+                _kill(observer, plan.kill_every_s, outcome),
             )
         if plan.slopes:
-            killed = {KILLED} if found.kills else set()  # it may not be back yet
-            report.judge_all(found, observer.restarted | killed)
+            killed = {KILLED} if outcome.kills else set()  # may not be back yet
+            report.judge_all(outcome, observer.restarted | killed)
         if server.process.poll() is None:
-            found.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
-    found.pids = observer.pids
+            outcome.left_behind = await _left_behind(observer, baseline, plan.ttl_s)
+    outcome.pids = observer.pids
     if not plan.allow_missing:
-        found.trouble += [f"not exported: {name}" for name in sorted(observer.missing)]
-    return found
+        outcome.trouble += [f"not exported: {name}" for name in sorted(observer.missing)]
+    return outcome
 
 
 def after_the_end(server: Server, pids: set[int], kills: int) -> list[str]:
-    """What is wrong once the gateway was told to stop: its status, its log, its processes."""
-    trouble = [f"process {pid} is left" for pid in sorted(pids) if is_alive(pid)]
+    """Failures after the gateway was stopped: its exit status, its log, its processes."""
+    trouble = [f"process {pid} is still alive" for pid in sorted(pids) if is_alive(pid)]
     if server.process.returncode != 0:
         trouble.append(f"the gateway ended with status {server.process.returncode}")
     ended = len(re.findall(_KILLED, server.output()))
@@ -136,10 +139,10 @@ def after_the_end(server: Server, pids: set[int], kills: int) -> list[str]:
 def errors_of(output: str) -> list[tuple[str, int]]:
     """Errors that a gateway has printed, most frequent first.
 
-    Neither a worker that was killed nor a request that is no HTTP, for which aiohttp itself prints
-    a traceback, is one of them.
+    Killed workers do not count, nor do malformed HTTP requests, for which aiohttp prints a
+    traceback.
     """
-    found: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
     in_traceback = False
     for line in output.splitlines():
         if line.startswith("{"):
@@ -147,14 +150,14 @@ def errors_of(output: str) -> list[tuple[str, int]]:
             entry.pop("timestamp", None)
             bad = entry.get("level") in ("error", "critical") and entry.get("kind") != _BAD_BODY
             if bad and not re.search(_KILLED, line):
-                found[json.dumps(entry)[:1000]] += 1
+                errors[json.dumps(entry)[:1000]] += 1
         elif line.startswith("Traceback"):
             in_traceback = True
         elif in_traceback and line and not line.startswith((" ", "During ", "The above ")):
             in_traceback = False
             if not line.startswith(_BAD_REQUESTS):
-                found[line[:1000]] += 1
-    return found.most_common()
+                errors[line[:1000]] += 1
+    return errors.most_common()
 
 
 def _readers_session() -> aiohttp.ClientSession:
@@ -166,7 +169,7 @@ def _readers_session() -> aiohttp.ClientSession:
 
 
 async def _together(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
-    """Run all for so long, or until one ends or fails."""
+    """Run all for ``seconds``, or until one ends or fails."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +182,7 @@ async def _together(seconds: float, *work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
-    """A sample after one reader of each common kind: what is opened once is open now."""
+    """A sample after one reader of each common kind, with one-time resources already open."""
     tally = Tally()
     async with _readers_session() as http:
         stage = Stage(server.url, http, tally, plan.ttl_s)
@@ -191,7 +194,7 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
         ):
             await crowd.one(stage, reader, random.Random(plan.seed))
     if tally.violations:
-        raise CannotRun(f"the first readers met: {tally.shown}")
+        raise CannotRun(f"the first readers failed: {tally.shown}")
     samples: list[Values] = []
     deadline_s = time.monotonic() + plan.ttl_s + 15
     while len(samples) < 5:  # in a row; connections of the first readers are about to close
@@ -205,16 +208,16 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
     return {name: min(one[name] for one in samples) for name in names}
 
 
-async def _progress(server: Server, found: Report) -> None:
-    """A line every 30 s, as long as the gateway lives."""
-    began_s = told_s = time.monotonic()
+async def _progress(server: Server, outcome: Report) -> None:
+    """Print a line every 30 s while the gateway runs."""
+    began_s = printed_s = time.monotonic()
     while server.process.poll() is None:
         await asyncio.sleep(1)
-        if time.monotonic() - told_s < _PROGRESS_S:
+        if time.monotonic() - printed_s < _PROGRESS_S:
             continue
-        told_s = time.monotonic()
-        values = {name: series[-1] for name, series in found.observations.values.items()}
-        told = ", ".join(
+        printed_s = time.monotonic()
+        values = {name: series[-1] for name, series in outcome.observations.values.items()}
+        shown = ", ".join(
             f"{name} {(values.get(key) or 0) / scale:.{digits}f}"
             for name, key, scale, digits in (
                 ("rss MiB", "gateway rss", 2**20, 1),
@@ -225,28 +228,28 @@ async def _progress(server: Server, found: Report) -> None:
                 ("store KiB", "store file", 1024, 0),
             )
         )
-        tally = found.tally
+        tally = outcome.tally
         print(
-            f"{time.monotonic() - began_s:5.0f} s  {told}, readers {tally.readers.total()}, "
+            f"{time.monotonic() - began_s:5.0f} s  {shown}, readers {tally.readers.total()}, "
             f"broken {tally.violations}",
             flush=True,
         )
 
 
-async def _kill(observer: Observer, every_s: float, found: Report) -> None:
-    """Kill the worker that may be killed, again and again, unless it is still away."""
+async def _kill(observer: Observer, every_s: float, outcome: Report) -> None:
+    """Kill the worker `KILLED` at intervals, unless it is not back yet."""
     while True:
         await asyncio.sleep(every_s or 1e9)
         with suppress(aiohttp.ClientError, OSError):
             pid = await observer.pid_of(KILLED)
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
-                found.kills += 1
+                outcome.kills += 1
 
 
 async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> list[str]:
-    """Wait until all is as it was; what is not, and will not be."""
-    # A pause ends after the time to live, then the answer is read, then the response is kept.
+    """Wait until everything is as before; :return: the differences that remain."""
+    # A pause lasts for the time to live; then the answer is read, and the response is kept.
     deadline_s = time.monotonic() + 2 * ttl_s + 60
     restart_s = time.monotonic() + _RESTART_S
     resting_since_s = math.inf
@@ -273,15 +276,15 @@ async def _left_behind(observer: Observer, baseline: Values, ttl_s: float) -> li
 
 
 def differences(baseline: Values, sample: Values) -> list[str]:
-    """What a sample has more of than there was before, in words."""
-    found = [
+    """Quantities of which a sample has more than the baseline, in words."""
+    more = [
         f"{name} {sample[name]:.0f}"
         for name in (*_AT_REST, *_EMPTY)
         if sample.get(name, 0) > baseline.get(name, 0)
     ]
     for name in (*_AS_BEFORE, _TASKS):
         if name in baseline and sample.get(name, 0) > baseline[name]:
-            found.append(f"{name} {sample[name]:.0f}, {baseline[name]:.0f} before")
+            more.append(f"{name} {sample[name]:.0f}, {baseline[name]:.0f} before")
         if name in baseline and name not in sample:
-            found.append(f"{name}: not there")
-    return found
+            more.append(f"{name}: missing")
+    return more

@@ -1,4 +1,4 @@
-"""Each leak on purpose leaves behind what it is called by, once for every request."""
+"""Each deliberate leak leaves behind one object of its kind per request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESPONSES = 3
 
 @pytest.fixture(params=[*leaks.KINDS, None])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str | None]:
-    """A kind of leak, and none; what it keeps is let go afterwards."""
+    """A kind of leak, or none; the leaked objects are released afterwards."""
     for name in ("start", "_drop"):
         monkeypatch.setattr(ResponseService, name, getattr(ResponseService, name))
     kept: list[object] = []

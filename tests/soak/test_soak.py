@@ -1,4 +1,4 @@
-"""A short soak in its full form; the long one: ``python -m tests.soak --minutes 60``."""
+"""A short soak; the long one is ``python -m tests.soak --minutes 60``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import ROOT
 def test_readers_of_every_kind_get_what_was_promised_and_leave_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    found = tmp_path / "soak.json"
+    results = tmp_path / "soak.json"
     done = subprocess.run(
         [
             sys.executable,
@@ -27,8 +27,8 @@ def test_readers_of_every_kind_get_what_was_promised_and_leave_nothing_behind(
             "--readers=40",
             "--kill-every=0",
             "--allow-missing",
-            "--no-slopes",  # nothing is steady after seconds
-            f"--json={found}",
+            "--no-slopes",  # no series is steady after seconds
+            f"--json={results}",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -36,6 +36,6 @@ def test_readers_of_every_kind_get_what_was_promised_and_leave_nothing_behind(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
-    document = json.loads(found.read_text(encoding="utf-8"))
+    document = json.loads(results.read_text(encoding="utf-8"))
     assert len(document["tally"]["readers"]) >= 15  # kinds
     assert document["tally"]["responses"]["completed"] > 10

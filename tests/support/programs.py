@@ -1,9 +1,9 @@
 """Programs that `make setup` does not bring: which tests need them, and how to get them.
 
-A test that needs one says so: ``@needs("promtool", package="prometheus")``. Where the program is
-missing, `make test` skips the test with a line that says how to get it, and `make acceptance`,
-which sets ``PASCAL_ACCEPTANCE=1``, fails it. ``pytest -m "needs_program(program='promtool')"`` runs
-the tests of one program.
+A test declares such a program: ``@needs("promtool", package="prometheus")``. Without the program,
+`make test` skips the test and prints how to get it. `make acceptance` sets
+``PASCAL_ACCEPTANCE=1``, which makes the test fail instead.
+``pytest -m "needs_program(program='promtool')"`` runs the tests of one program.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OLDEST_NODE = 20
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something that is installed beside the project, and how to get it."""
+    """A program that is not part of the project, and how to get it."""
 
     name: str
     package: str = ""  # of Debian
@@ -32,7 +32,7 @@ class Program:
     find: Callable[[], object] | None = None  # looks elsewhere than on the PATH
 
     def is_there(self) -> bool:
-        """Whether it can be used."""
+        """Whether the program is installed."""
         return bool(shutil.which(self.name) if self.find is None else self.find())
 
     @property
@@ -65,7 +65,7 @@ RAY = Program(
 
 
 def needs(program: str | Program, *, package: str = "") -> pytest.MarkDecorator:
-    """Mark of a test that needs a program; a name is looked for on the PATH."""
+    """Mark a test that needs programs; a name is looked up on the PATH."""
     if isinstance(program, str):
         program = Program(program, package=package)
     return pytest.mark.needs_program(program=program.name, needed=program)

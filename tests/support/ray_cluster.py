@@ -1,9 +1,8 @@
 """Two workers in actors of a Ray cluster on this machine: ``python -m tests.support.ray_cluster``.
 
-Starts a cluster of its own, ``pascal serve`` on it, and shows that requests are served by both
-actors, that a killed worker is brought back by Ray under running requests, that a drained one's
-requests move, and that a gateway that was killed leaves its workers to the next one. Needs the
-extra ``ray``.
+Starts a cluster and ``pascal serve`` on it. Shows that both actors serve requests, that Ray
+restarts a killed worker while requests run, and that the requests of a drained worker move. Also
+shows that the workers of a killed gateway serve the next one. Needs the extra ``ray``.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ LONG = {"reasoning_tokens": 200, "answer_tokens": 1200}
 
 @contextmanager
 def ray_cluster() -> Iterator[str]:
-    """A cluster of this machine with room for two workers; its address."""
+    """A cluster on this machine with room for two workers; yields its address."""
     import ray
 
-    # What the actors import is found where this process finds it.
+    # The actors import from the same path as this process.
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
@@ -54,7 +53,7 @@ def serving(folder: Path, address: str, *extra: str) -> Server:
 
 
 def ask(server: Server, number: int, lengths: dict[str, int]) -> dict[str, Any]:
-    """One whole response, greedy."""
+    """Ask for a whole response, decoded greedily."""
     body = {
         "input": f"What is {number} + 275?",
         "temperature": 0,
@@ -67,12 +66,12 @@ def ask(server: Server, number: int, lengths: dict[str, int]) -> dict[str, Any]:
 
 
 def text_of(response: dict[str, Any]) -> list[str]:
-    """Thoughts and answer."""
+    """The reasoning and answer texts."""
     return [item["content"][0]["text"] for item in response["output"]]
 
 
 def pids_of(server: Server) -> list[int | None]:
-    """The workers' processes; None: not there."""
+    """Process ids of the workers; None for one that is not connected."""
     return [one["pid"] for one in server.request("/admin/instances")[1]["instances"]]
 
 
@@ -82,7 +81,7 @@ def all_there(server: Server) -> bool:
 
 
 def under_load(server: Server, count: int, disturb: Any) -> list[dict[str, Any]]:
-    """Long responses, while something happens to the instances."""
+    """Run long responses while something happens to the instances."""
     with ThreadPoolExecutor(count) as threads:
         running = [threads.submit(ask, server, number, LONG) for number in range(count)]
 
@@ -98,7 +97,7 @@ def under_load(server: Server, count: int, disturb: Any) -> list[dict[str, Any]]
 
 
 def show(folder: Path, address: str, *extra: str) -> dict[str, Any]:
-    """The whole run; what was seen. Raises AssertionError if anything is not as it should be."""
+    """Do the whole run; :return: the observations. Raises AssertionError if one is wrong."""
     seen: dict[str, Any] = {}
     with serving(folder / "first", address, *extra) as server:
         server.wait_for(lambda: all_there(server))
@@ -141,12 +140,12 @@ def show(folder: Path, address: str, *extra: str) -> dict[str, Any]:
         server.wait_for(lambda: all_there(server))
         assert pids_of(server) == after  # the actors outlived their gateway
         seen["after a new gateway"] = ask(server, 1, SHORT)["status"]
-    assert not any(is_alive(pid) for pid in after if pid is not None)  # stopped in good order
+    assert not any(is_alive(pid) for pid in after if pid is not None)  # all stopped
     return seen
 
 
 def main() -> int:
-    """Run it and print what was seen."""
+    """Run it and print the observations."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.support.ray_cluster", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""Runs ``pascal serve`` as a user does and looks at it from outside."""
+"""Runs ``pascal serve`` as a user does, and observes it from outside."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Server:
         try:
             found = self.wait_for(lambda: re.search(r"Chat +(http://\S+)/\n", self.output()))
         except BaseException:
-            self.__exit__()  # nobody else would: it has a session of its own
+            self.__exit__()  # no one else ends it: it runs in its own session
             raise
         self.url = found[1]
         return self
@@ -79,23 +79,23 @@ class Server:
         return self.url.replace("http", "ws", 1) + "/v1/responses"
 
     def output(self) -> str:
-        """All that it printed."""
+        """Everything that it printed."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Its log lines of one event."""
+        """Its log lines with this event."""
         lines = [json.loads(x) for x in self.output().splitlines() if x.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
     def worker_pids(self) -> list[int]:
-        """The last process of each worker."""
+        """Process ids of the latest process of each worker."""
         latest = {line["instance_id"]: line["pid"] for line in self.logged("worker_started")}
         return [latest[name] for name in sorted(latest)]
 
     def request(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """A GET, or a POST of ``body`` (JSON unless bytes); status and decoded answer."""
+        """GET, or POST ``body`` (JSON unless bytes); :return: status and decoded answer."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(
             self.url + path,
@@ -109,7 +109,7 @@ class Server:
             return error.code, _decoded(error.read())
 
     def metric(self, name: str) -> float:
-        """The sum of a metric over its labels; ``name`` may end in a label filter's text."""
+        """The sum of a metric over its labels; ``name`` may end in a label filter."""
         _, text = self.request("/metrics")
         wanted, _, label = name.partition("{")
         values = [
@@ -120,7 +120,7 @@ class Server:
         return sum(values)
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = START_S) -> Any:
-        """Poll until ``condition`` gives something true; fails if the server ends or hangs."""
+        """Poll until ``condition`` returns a true value; fails if the server ends or hangs."""
         deadline = time.monotonic() + seconds
         while True:
             if result := condition():
@@ -135,7 +135,7 @@ class Server:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-// The conversation against a server that the test plays, over the real connection and pacer.
+// The conversation with a scripted server, over the real connection and pacer.
 import assert from "node:assert/strict";
 import test from "node:test";
 

@@ -1,4 +1,4 @@
-// The JavaScript pacer against the golden vectors that pytest runs on the Python one.
+// The JavaScript pacer, tested with the golden vectors of the Python one.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";

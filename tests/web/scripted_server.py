@@ -1,7 +1,7 @@
-"""A server with the gateway's outer face and scripted answers, for tests of the page.
+"""A server with the gateway's API and scripted answers, for tests of the page.
 
-It speaks the WebSocket protocol of docs/protocol.md over real sockets and keeps a log per response,
-so that a client can resume. A word in the question chooses what goes wrong:
+It speaks the WebSocket protocol of docs/reference/api.md over real sockets, and keeps a log per
+response, so that a client can resume. A word in the question chooses the fault:
 
     refuse   429 with a hint when to try again          break    the socket breaks in the middle
     fail     response.failed in the middle              forget   an unknown previous_response_id
@@ -38,7 +38,7 @@ Json = dict[str, Any]
 
 
 def pieces(text: str) -> list[str]:
-    """The text in token-like parts that join to it."""
+    """The text, split into token-like parts."""
     words = text.split(" ")
     return [word + " " for word in words[:-1]] + [words[-1]]
 
@@ -78,7 +78,7 @@ class ScriptedServer:
         self.api_key = api_key
         self.step_s = step_s
         self.url = ""
-        self.requests: list[Json] = []  # every message that clients sent
+        self.requests: list[Json] = []  # all messages from clients
         self.responses: dict[str, Response] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +108,7 @@ class ScriptedServer:
         await self._runner.cleanup()
 
     async def break_sockets(self) -> None:
-        """What a network failure looks like: the transport is gone without a close frame."""
+        """Simulate a network failure: close the transports without a close frame."""
         for transport in list(self._transports):
             transport.abort()
 

@@ -1,6 +1,6 @@
-// What the tests of the page's logic share: hand-wound time, and a WebSocket that the test answers.
+// Shared by the tests of the page's logic: a manual clock, and a WebSocket whose server is the test.
 
-/** Timers and a clock that move only when told to. */
+/** Timers and a clock that only the test moves. */
 export class Clock {
   nowS = 0;
   #timers = new Map();
@@ -21,7 +21,7 @@ export class Clock {
     return this.#timers.size;
   }
 
-  /** Move to `toS`, running every timer on its time; `late` seconds behind it if given. */
+  /** Move to `toS`, running each timer at its time, or `late` seconds after it. */
   advanceTo(toS, late = 0) {
     for (let fired = 0; ; fired += 1) {
       if (fired > 10_000) throw new Error("timers that never end");
@@ -78,7 +78,7 @@ export function memoryStorage() {
   };
 }
 
-/** Let promises that are already settled run on. */
+/** Run the callbacks of settled promises. */
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** The events of one response, numbered; `parts` are [type, fields]. */

@@ -1,4 +1,4 @@
-"""The page's logic, tested where it can run without a browser: `node --test`."""
+"""The logic of the page, tested without a browser by `node --test`."""
 
 from __future__ import annotations
 

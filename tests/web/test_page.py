@@ -140,7 +140,7 @@ async def test_pause_holds_the_text_and_reading_on_goes_on(
     await page.click("[aria-label='Pause reading']")
     await page.until("document.querySelector('[aria-label=\"Go on reading\"]')")
     length = await page.evaluate(f"{ANSWER}.length")
-    # Ten frames of the browser later nothing has moved.
+    # Ten browser frames later nothing has moved.
     await page.evaluate(
         "new Promise((done) => { let n = 0; const f = () => "
         "(++n > 10 ? done() : requestAnimationFrame(f)); f(); })"
@@ -171,7 +171,7 @@ async def test_resumes_after_a_broken_socket_and_after_a_reload(
     assert text.startswith("348 + 275 = 623.\n\nI added the numbers column by column:")
     assert text.endswith("checked.")
     assert text.count("the tens give 12") == 1
-    # A broken connection is a complaint of the browser's, not of ours.
+    # The browser itself reports a broken connection.
     assert [c for c in page.complaints if "WebSocket" not in c] == []
 
 

@@ -1,4 +1,4 @@
-"""The vendored libraries are what their manifest says, and the pages load nothing else."""
+"""The vendored libraries match their manifest, and the pages load nothing else."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_import_is_relative_and_exists() -> None:
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """The content security policy would silently drop it."""
+    """The content security policy would silently drop inline code."""
     html = (WEB / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script(?![^>]*\bsrc=)", html) == []
     assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", html) == []

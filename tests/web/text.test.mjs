@@ -1,4 +1,4 @@
-// Markdown block by block, following the newest text, and words for figures.
+// Markdown block by block, following the newest text, and the texts for numbers.
 import assert from "node:assert/strict";
 import test from "node:test";
 

@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token: Annotated[str, about("Password.", secret=True)] = ""
     keys: Annotated[tuple[str, ...], about("Passwords.", secret=True)] = ()
     sizes: tuple[Annotated[int, msgspec.Meta(gt=0)], ...] = ()
+    times: tuple[float, ...] = ()
     eager: Annotated[bool, about("Whether to compile.")] = False
     engine: Engine | None = None
 
@@ -40,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ("document", "message"),
     [
         ({"wait": 1}, "unknown key 'wait'; did you mean 'wait_s'?"),
-        ({"xyz": 1}, "unknown key 'xyz'; known: eager, engine, keys, share, sizes, token, wait_s"),
+        ({"xyz": 1}, "unknown key 'xyz'; known: eager, engine, keys, share, sizes, times, token,"),
         ({"wait_s": "1"}, "wait_s: expected a number, not '1'"),
         ({"wait_s": -1}, "wait_s: -1 is out of range (at least 0)"),
         ({"wait_s": math.inf}, "wait_s: inf is not a finite number"),
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ({"token": 12345}, "token: expected a text, not (hidden)"),
         ({"keys": 12345}, "keys: expected a list of texts, not (hidden)"),
         ({"sizes": [1, 0]}, "sizes: [1, 0] is out of range (each above 0)"),
+        ({"times": [1.0, math.inf]}, "times: inf is not a finite number"),
         ({"eager": "yes"}, "eager: expected true or false, not 'yes'"),
         ({"engine": 3}, "engine: expected a table, not 3"),
         ({"engine": {}}, "missing key 'engine.slots'"),

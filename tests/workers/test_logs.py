@@ -1,4 +1,4 @@
-"""What a worker logs, from which thread or process it may be."""
+"""The log of a worker, from all of its threads and processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop where uvloop is there, missing, broken, or of another version."""
+"""The choice of the event loop if uvloop is present, missing, broken or of another version."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-// The conversation: asks, stops, resumes and paces, by what the state says and the server answers.
-// All effects of the page live here; what they change goes through the reducer (state.js).
+// The conversation: sends questions, stops, resumes and changes the pace. All side effects of the
+// page are here; they change the state through the reducer (state.js).
 
 import { Player } from "./player.js";
 import { activeTurn, findTurn, initialState, lastResponseId, reduce, transcript } from "./state.js";
@@ -18,7 +18,7 @@ export class Chat {
   /**
    * @param connection  a Connection whose onMessage and onStatus are this object's
    * @param api         { get(path) -> { status, body } }, the HTTP side
-   * @param storage     sessionStorage or its like
+   * @param storage     sessionStorage, or an object with its methods
    * @param newKey      () -> a string never used before
    */
   constructor({ connection, api, storage, now, newKey, requestFrame, timers = globalThis }) {
@@ -37,7 +37,7 @@ export class Chat {
     return this.store.state;
   }
 
-  /** The player of a turn, for live figures and the picture; null after a reload. */
+  /** The player of a turn, for live numbers and the plot; null after a reload. */
   player(key) {
     return this.#players.get(key) ?? null;
   }
@@ -47,14 +47,14 @@ export class Chat {
     this.connection.connect();
   }
 
-  // ---- what the reader wants --------------------------------------------------------------------
+  // ---- actions of the reader --------------------------------------------------------------------
 
   ask(question) {
     if (activeTurn(this.state)) return;
     this.#ask(question, lastResponseId(this.state.turns));
   }
 
-  /** The last question once more, in place of its answer. */
+  /** Ask the last question again, and replace its answer. */
   regenerate() {
     const last = this.state.turns.at(-1);
     if (!last || activeTurn(this.state)) return;
@@ -86,7 +86,7 @@ export class Chat {
     this.#sendPacing(turn, { paused });
   }
 
-  /** Tokens per second; null for as they are generated. */
+  /** Set the pace in tokens per second; null for no pacing. */
   setRate(rate) {
     this.#dispatch({ type: "settings", settings: { rate } });
     const turn = activeTurn(this.state);
@@ -114,18 +114,18 @@ export class Chat {
     this.#dispatch({ type: "notice", notice: null });
   }
 
-  /** Keep what a reload needs. */
+  /** Save the state that a reload needs. */
   save() {
     const { turns, settings } = this.state;
     try {
       this.storage.setItem(SAVED, JSON.stringify({ turns, settings }));
     } catch (error) {
-      // A full or forbidden storage costs the reload its memory, and nothing else.
+      // If the storage is full or forbidden, only a reload loses the conversation.
       console.warn("the conversation cannot be kept for a reload:", error.name);
     }
   }
 
-  // ---- what the server says ---------------------------------------------------------------------
+  // ---- events of the server ---------------------------------------------------------------------
 
   connectionChanged(connection) {
     this.#dispatch({ type: "connection", connection });
@@ -173,7 +173,7 @@ export class Chat {
     if (turn.outcome) this.#ended(turn, turn.answer.length - before.answer.length, player);
   }
 
-  /** `missed`: characters of the final text that no delta brought. */
+  /** `missed`: characters of the final text that were in no delta. */
   #ended(turn, missed, player) {
     if (missed > 0) player?.push(missed, 1, 0);
     player?.finish();
@@ -197,7 +197,7 @@ export class Chat {
     }
   }
 
-  /** The stream is gone; the finished response may still be in the store. */
+  /** The stream is lost; the finished response may still be in the store. */
   async #recover(turn, error) {
     const path = `/v1/responses/${encodeURIComponent(turn.responseId)}`;
     const { status, body } = await this.api.get(path);
@@ -227,7 +227,7 @@ export class Chat {
     this.save();
   }
 
-  /** The server no longer knows the conversation: say all of it. */
+  /** The server no longer has the conversation: send all of it. */
   #askWithTranscript(turn) {
     const input = transcript(this.state.turns); // this turn is the last one
     this.#dispatch({ type: "forgotten", key: turn.key });
@@ -279,7 +279,7 @@ export class Chat {
     const saved = this.storage.getItem(SAVED);
     if (saved === null) return;
     const { turns, settings } = JSON.parse(saved);
-    // What had been received was on its way to the screen; a reload shows it at once.
+    // Received text may not have been shown yet; a reload shows it at once.
     const shown = turns.map((turn) => ({ ...turn, shown: turn.answer.length }));
     this.#dispatch({ type: "restored", turns: shown, settings });
     const turn = activeTurn(this.state);

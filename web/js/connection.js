@@ -1,24 +1,24 @@
-// One WebSocket that comes back: opens, reopens after a loss with growing waits, and says how it
-// stands. It knows nothing of what travels; resuming a response is the caller's business (chat.js).
+// A WebSocket that reconnects after a loss, with growing waits, and reports its status. It does not
+// look at messages; the caller resumes responses (chat.js).
 //
 // onStatus gets { status, ... }:
 //   connecting                    a socket is being opened
 //   open                          messages may be sent
 //   lost { retryInS, code }       closed; the next try is scheduled
 //   unauthorized { rejected }     the server wants an API key; waits for `authorize`
-//                                 (rejected: the key that was sent is not right)
+//                                 (rejected: the key that was sent is wrong)
 
 const FIRST_WAIT_S = 0.5;
 const LONGEST_WAIT_S = 8;
 const POLICY_VIOLATION = 1008;
 const OVERLOADED = 1013;
 
-/** What a browser offers in place of an Authorization header, which it cannot set. */
+/** Browsers cannot set an Authorization header, so the key travels as a subprotocol. */
 export function protocolsFor(key) {
   return key ? ["responses", `openai-insecure-api-key.${key}`] : [];
 }
 
-/** Seconds to wait before try number `attempt` (from 0), spread so that clients do not march. */
+/** Seconds to wait before try number `attempt` (from 0), randomized to spread the clients. */
 export function backoffS(attempt, random) {
   const longest = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** attempt);
   return longest * (0.5 + random() / 2);
@@ -31,8 +31,8 @@ export class Connection {
   #closed = false;
 
   /**
-   * `probe(key)` resolves to the HTTP status of a cheap authenticated request: a browser does not
-   * say why a handshake failed.
+   * `probe(key)` resolves to the HTTP status of a cheap authenticated request, because a browser
+   * does not say why a handshake failed.
    */
   constructor({
     url,
@@ -58,7 +58,7 @@ export class Connection {
     return this.status === "open";
   }
 
-  /** Open the socket now, also in the middle of a wait. */
+  /** Open the socket now, even during a wait. */
   connect() {
     if (this.status === "open" || this.status === "connecting") return;
     this.#closed = false;
@@ -68,7 +68,7 @@ export class Connection {
     try {
       socket = new this.WebSocket(this.url, protocolsFor(this.key));
     } catch {
-      // The key holds characters that a subprotocol may not.
+      // The key has characters that a subprotocol must not have.
       this.#report({ status: "unauthorized", rejected: true });
       return;
     }
@@ -102,7 +102,7 @@ export class Connection {
     return true;
   }
 
-  /** Give this socket up and open another: the stream on it has a hole, or the network is gone. */
+  /** Replace the socket: its stream has a hole, or the network is gone. */
   restart() {
     if (!this.#socket) return;
     const socket = this.#socket;

@@ -1,16 +1,16 @@
-// Following the newest text is an intent. Only the reader clears it, by scrolling up, and only the
-// reader sets it again, by scrolling down to the end. Content that grows or shrinks changes nothing.
+// Whether the page follows the newest text is the reader's choice: scrolling up stops it, scrolling
+// down to the end starts it again. Content that grows or shrinks changes nothing.
 
 const NEAR_END_PX = 32;
 
-/** What of a scroller matters here. */
+/** The measures of a scroller that matter here. */
 export function measure(element) {
   return { top: element.scrollTop, height: element.scrollHeight, view: element.clientHeight };
 }
 
 /**
- * The intent after a scroll event, from the scroller's measures before and after. Moving up means
- * the reader did it, unless the content shrank: then the browser had to.
+ * The choice after a scroll event, from the measures before and after. A move up comes from the
+ * reader, unless the content shrank: then the browser did it.
  */
 export function nextFollow(follow, before, after) {
   const atEnd = after.height - after.view - after.top <= NEAR_END_PX;

@@ -1,4 +1,4 @@
-// Words and figures for people.
+// Texts and numbers as the page shows them.
 
 /** "0.42 s", "12 s", "3 min 20 s". */
 export function duration(seconds) {
@@ -35,7 +35,7 @@ export function tokens(count) {
   return `${count} ${count === 1 ? "token" : "tokens"}`;
 }
 
-/** What to tell the reader of an error of the server: a heading, and what to do. */
+/** The message for an error of the server: a heading, and what to do. */
 export function explain({ status, code, message, retryAfterS }) {
   const again = retryAfterS ? ` Try again in ${Math.ceil(retryAfterS)} s.` : "";
   switch (status) {

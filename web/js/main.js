@@ -11,7 +11,7 @@ function socketUrl({ protocol, host }) {
   return `${protocol === "https:" ? "wss" : "ws"}://${host}/v1/responses`;
 }
 
-/** The HTTP side: `{ status, body }`, with status 0 where the server was not reached. */
+/** The HTTP side: `{ status, body }`, with status 0 if the server cannot be reached. */
 async function get(path, key) {
   try {
     const response = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });

@@ -1,5 +1,5 @@
-// Markdown of a growing text at the cost of its end only: all but the last two top-level blocks are
-// frozen, the rest is parsed again. A full parse at the end settles what looks back (references).
+// Markdown of a growing text, parsed incrementally: all but the last two top-level blocks are
+// frozen, and only the rest is parsed again. A full parse at the end resolves references.
 
 import { Marked } from "../vendor/marked.js";
 
@@ -14,7 +14,7 @@ function escaped(text) {
 const marked = new Marked({
   gfm: true,
   renderer: {
-    // HTML that the model writes is shown as it stands, not obeyed.
+    // HTML that the model writes is shown as text, not rendered.
     html({ text, block }) {
       if (/^<br\s*\/?>$/i.test(text.trim())) return "<br>";
       return block ? `<p>${escaped(text)}</p>` : escaped(text);
@@ -22,7 +22,7 @@ const marked = new Marked({
     checkbox({ checked }) {
       return checked ? "☑ " : "☐ ";
     },
-    // A picture would be fetched from wherever the model says; its address is shown instead.
+    // A picture would be fetched from any address the model writes; the address is shown instead.
     image({ href, text }) {
       return `<a href="${escaped(href)}">${escaped(text || href)}</a>`;
     },
@@ -65,8 +65,8 @@ export class IncrementalMarkdown {
   }
 
   #freeze(blocks) {
-    // The lexer normalises some characters: then this is no prefix of the text, and the next
-    // update starts afresh.
+    // The lexer normalises some characters. Then this is not a prefix of the text, and the next
+    // update starts from the beginning.
     this.#frozenText += blocks.map((block) => block.raw).join("");
     this.#frozen.push(...this.#renderAll(blocks));
   }

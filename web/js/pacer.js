@@ -1,12 +1,12 @@
-// Delivery of answering tokens at the reader's pace: the twin of the Python package `pacer`, held to
-// the same golden vectors (tests/vectors). No clock of its own: `now` is a parameter, in seconds.
+// Delivery of answering tokens at the reader's pace: the twin of the Python package `pacer`, tested
+// with the same golden vectors (tests/vectors). `now` is a parameter, in seconds.
 //
 // The law of release, in reading time, where one token is one unit:
 //
 //     release_0 = arrival_0
 //     release_i = max(arrival_i, release_{i-1} + 1)
 
-// An event loop that wakes exactly at a planned time may find itself a rounding error early.
+// An event loop that wakes exactly at a planned time may be a rounding error early.
 const EPSILON = 1e-6;
 
 function checkedTau(tauS) {
@@ -43,8 +43,8 @@ export class ReadingClock {
   }
 
   /**
-   * The moment at which reading time reaches `reading`; null while paused short of it. Of a reading
-   * reached before the last change, the moment of that change is the earliest returned.
+   * The time at which reading time reaches `reading`; null while paused before it. For a reading
+   * reached before the last change, the result is the time of that change.
    */
   seconds(reading) {
     if (reading <= this.#reading) return this.#anchorS;
@@ -74,7 +74,7 @@ export class ReadingClock {
   }
 }
 
-/** Tokens generated and not yet released. First in, first out; loses, doubles, reorders nothing. */
+/** A FIFO of tokens that are generated and not yet released. */
 export class TokenBuffer {
   underruns = 0; // releases for which the reader had to wait after the first token
   released = 0;
@@ -175,7 +175,7 @@ export function qoe(deliveriesS, target) {
   return running.final();
 }
 
-/** The same figure, kept up to date in constant time and memory per token. */
+/** The QoE of a stream, updated in constant time and memory per token. */
 export class RunningQoE {
   #tauS;
   #firstS;
@@ -217,7 +217,7 @@ export class RunningQoE {
     this.#count += 1;
   }
 
-  /** QoE of what was delivered, taken as the whole stream; 1 for nothing. */
+  /** QoE of the delivered tokens, taken as the whole stream; 1 for none. */
   final() {
     if (this.#count === 0) return 1;
     const n = this.#count;

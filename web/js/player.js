@@ -1,12 +1,12 @@
-// Shows one answer at the reader's pace: holds what the network delivered, and releases it on absolute
-// deadlines (pacer.js). The server paces already; this absorbs the jitter of the way here. Timers
-// may be late (a hidden tab's are): the plan does not move, and what is overdue is shown together.
+// Shows one answer at the reader's pace: holds received text and releases it at absolute times
+// (pacer.js). The server paces already; this absorbs the jitter of the network. Timers may be late,
+// as in a hidden tab: the plan does not move, and overdue text is shown together.
 
 import { RunningQoE, TokenBuffer } from "./pacer.js";
 
 const MOST_SAMPLES = 480;
 
-/** Generated, shown and expected tokens over time, thinned as it grows; for the picture. */
+/** Generated, shown and expected tokens over time, thinned as it grows; for the plot. */
 export class Trace {
   // { t, generated, shown, expected }, t in seconds since the first token; expected null: unpaced
   samples = [];
@@ -40,8 +40,8 @@ export class Player {
   #startReading = 0;
 
   /**
-   * `onShow(chars)` is told how many more characters the reader may see. `now()` gives seconds of a
-   * monotonic clock. `tauS` null: no pacing, everything is shown as it comes.
+   * `onShow(chars)` gets the number of further characters to show. `now()` returns seconds of a
+   * monotonic clock. `tauS` null: no pacing, all text is shown as it arrives.
    */
   constructor({ tauS, now, onShow, timers = globalThis }) {
     this.now = now;
@@ -64,13 +64,13 @@ export class Player {
     return this.#buffer.clock.paused;
   }
 
-  /** Seconds of reading that are left, counting what the server holds; null: unknown, unpaced. */
+  /** Seconds of reading left, including text at the server; null if unknown or unpaced. */
   slackS() {
     const slack = this.#paced ? this.#buffer.slackS(this.now()) : null;
     return slack === null ? null : slack + this.#ahead * this.#buffer.clock.tauS;
   }
 
-  /** QoE of what was shown so far, what is overdue included; null before it, and unpaced. */
+  /** QoE so far, counting overdue text; null before the first text, and if unpaced. */
   qoe() {
     return this.#paced && this.#qoe ? this.#qoe.at(this.#buffer.clock.reading(this.now())) : null;
   }
@@ -85,7 +85,7 @@ export class Player {
     this.#pump();
   }
 
-  /** No more tokens will come; what is held is still shown at the pace. */
+  /** No more tokens will come; held text is still shown at the pace. */
   finish() {
     this.#ahead = 0;
     if (!this.#buffer.closed) this.#buffer.close();
@@ -98,7 +98,7 @@ export class Player {
     this.#arm();
   }
 
-  /** Another pace; null for none. */
+  /** Change the pace; null for none. */
   setPace(tauS) {
     this.#paced = tauS !== null;
     if (tauS !== null) this.#buffer.setTau(tauS, this.now());

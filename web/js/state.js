@@ -1,15 +1,15 @@
 // The state of the page as plain data, and the one pure function that changes it.
 //
 // A turn is one question and its answer:
-//   key         names the turn here; the stream_id on the wire
+//   key         id of the turn on this page, and its stream_id
 //   question, previousId   what was asked, and the response it follows on
 //   responseId, sequence   the server's id, and the last sequence_number seen (-1: none)
 //   phase       "sending" | "waiting" | "reasoning" | "answering"
 //   reasoning, reasoningS  the thoughts, and how long they took by the server's clock
-//   panel       the reader's own choice of open (true) or closed (false); null: none made
+//   panel       the reader's choice: open (true) or closed (false); null: no choice yet
 //   answer, shown          text received, and how many of its characters the pacer has shown
 //   stopping, paused, resuming   asked of the server, until it acts
-//   outcome     null, or { status, reason, error } once the server has said its last word
+//   outcome     null, or { status, reason, error } after the terminal event
 //   figures     of the final response object
 
 import { figuresOf, isTerminal, textsOf } from "./wire.js";
@@ -47,7 +47,7 @@ export function newTurn(key, question, previousId) {
   };
 }
 
-/** True until the server has ended the turn and the reader has been shown all of it. */
+/** True until the server has ended the turn and all of it has been shown. */
 export function isActive(turn) {
   return turn.outcome === null || turn.shown < turn.answer.length;
 }
@@ -67,13 +67,13 @@ export function panelOpen(turn) {
   return turn.panel ?? (turn.answer === "" && turn.outcome === null);
 }
 
-/** The id that the next question follows on: of the last turn that the server has kept. */
+/** The id for `previous_response_id` of the next question: the last turn kept by the server. */
 export function lastResponseId(turns) {
   const kept = turns.filter((turn) => turn.responseId && turn.outcome?.status !== "failed");
   return kept.at(-1)?.responseId ?? null;
 }
 
-/** The conversation as messages, for a server that has forgotten it. */
+/** The conversation as messages, for a server that no longer has it. */
 export function transcript(turns) {
   return turns.flatMap((turn) => {
     const asked = { role: "user", content: turn.question };
@@ -81,7 +81,7 @@ export function transcript(turns) {
   });
 }
 
-/** One sentence for screen readers: what is going on. */
+/** The current activity in one sentence, for screen readers. */
 export function statusLine(state) {
   if (state.connection.status === "lost") return "Connection lost, reconnecting.";
   if (state.connection.status === "unauthorized") return "An API key is needed.";
@@ -188,7 +188,7 @@ function applyEvent(turn, event) {
   }
 }
 
-/** The final response object has the last word, on the text too. */
+/** The final response object decides, also on the text. */
 function ended(turn, response) {
   const { reasoning, answer } = textsOf(response);
   return {

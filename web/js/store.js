@@ -1,5 +1,5 @@
-// Holds the state, and tells listeners that it changed: at most once per animation frame, and
-// not at all while the tab is hidden (the browser then gives no frames, and nobody is looking).
+// Holds the state and notifies listeners of changes: at most once per animation frame, and not
+// while the tab is hidden (browsers then have no frames).
 
 export class Store {
   #listeners = new Set();

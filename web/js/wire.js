@@ -1,7 +1,7 @@
-// The Responses API as this page speaks it: messages out, and what to read from messages in.
+// The Responses API as this page uses it: messages to send, and values read from messages.
 
 export const TTFAT_TARGET_S = 0.25;
-// At the fastest notch of the pace control an answer under way is released as good as unpaced.
+// At the fastest setting of the pace control, a running answer is released almost unpaced.
 const UNPACED_TPOT_S = 0.001;
 
 const TERMINAL = new Set(["response.completed", "response.incomplete", "response.failed"]);
@@ -42,7 +42,7 @@ export function resumeMessage(key, responseId, sequence) {
   };
 }
 
-/** Another pace (`rate`, null for unpaced) or a pause; what is left out stays as it is. */
+/** A new pace (`rate`, null for unpaced) or a pause; omitted values stay unchanged. */
 export function pacingMessage(responseId, { rate, paused }) {
   return {
     type: "response.pacing.update",
@@ -77,7 +77,7 @@ export function figuresOf(response) {
   };
 }
 
-/** The error of an error event, in one flat object. */
+/** The error of an error event, as one flat object. */
 export function errorOf(event) {
   const {
     code = null,

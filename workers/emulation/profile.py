@@ -1,10 +1,10 @@
-"""Device profiles: TOML files that say how long a model on a device takes.
+"""Loads device profiles: TOML files with the times of a model on a device.
 
-Two kinds. One holds the numbers themselves, such as a fit to measurements (``[step]``, ``[kv]``,
-``[links]``, ``[host]``: `workers.emulation.device`). The other holds the shape of a model and the
-data sheet of a device (``[model]``, ``[device]``, ``[host]``), from which a roofline computes them
-(`workers.emulation.roofline`). Those in ``workers/emulation/profiles`` are known by their name.
-Knows no engine and no clock.
+There are two kinds. One holds the times themselves, such as a fit to measurements (``[step]``,
+``[kv]``, ``[links]``, ``[host]``: `workers.emulation.device`). The other holds the shape of a model
+and the data sheet of a device (``[model]``, ``[device]``, ``[host]``), from which a roofline
+computes the times (`workers.emulation.roofline`). Profiles in ``workers/emulation/profiles`` can be
+named without a path. This module knows no engine and no clock.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _Table = TypeVar("_Table", DeviceProfile, Roofline)
 
 
 class ProfileError(Exception):
-    """There is no such profile, or it is wrong; the message names the file and the key."""
+    """The profile does not exist, or is wrong; the message names the file and the key."""
 
 
 def load_profile(name: str, tensor_parallel_size: int | None = None) -> DeviceProfile:
-    """A shipped profile by its name, or any by the path of its file.
+    """Load a shipped profile by its name, or any profile by the path of its file.
 
-    :param tensor_parallel_size: devices that share the model; None: as the file says.
-    :raises ProfileError: if it cannot be read, or its times are not computed and so hold for the
-        devices that they were measured on alone.
+    :param tensor_parallel_size: devices that share the model; None: as in the file.
+    :raises ProfileError: it cannot be read, or it holds measured times, which are valid only for
+        the number of devices that they were measured on.
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     values = _read(path, name)

@@ -22,7 +22,7 @@ from vllm.v1.request import RequestStatus
 
 from bench.simulator.cluster import Watch
 from bench.simulator.instance import Ended, Live, SimulatedInstance
-from bench.simulator.view import Move
+from bench.simulator.migration import Move
 
 _WAITING = frozenset({"queued", "migrating", "preempted"})
 
@@ -123,7 +123,7 @@ class ChromeTrace(Watch):
 
     def moved(self, now: float, there: SimulatedInstance, move: Move) -> None:
         """Begin the wait for KV and memory at the target."""
-        self._begin(now, there, move.live, "migrating")
+        self._begin(now, there, move.request, "migrating")
 
     def closed(self, now: float) -> None:
         """End the spans of unfinished requests."""

@@ -1,7 +1,7 @@
-"""What ``pascal simulate run`` is asked for, checked: axes that vary, and what holds for all cases.
+"""The settings of ``pascal simulate run``: axes that vary, and settings that all cases share.
 
-Pure but for the reading of profiles and traces. Every combination of the axes under every seed is a
-`Case`. Imports no engine: what is wrong is said before one is.
+Every combination of the axes with every seed is a `Case`. This module reads profiles and traces but
+is otherwise pure. It imports no engine, so that errors are reported before one is loaded.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _OF_PLACEMENT = {
 }
 BOUNDARIES: tuple[str, ...] = checked.settings_of(PlacementConfig)["boundary"].choices
 _PLACEMENT = "placement."
-_HOPELESS = 1000  # requests that are refused for each that is measured
+_MOST_REFUSED = 1000  # refused requests for each measured one, from which the case is given up
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One combination of what varies."""
+    """One combination of values of the axes."""
 
     policy: str
     boundary: str
@@ -61,7 +61,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What holds for every case."""
+    """The settings that all cases share."""
 
     source: str  # a workload's name, or a trace's file
     trace_format: str = "auto"
@@ -69,35 +69,35 @@ class Settings:
     burstiness: float = 1.0
     profile: str = "h100-qwen32b"
     tensor_parallel_size: int | None = None  # None: the profile's
-    kv_share: float = 1.0  # of the device's KV memory
+    kv_share: float = 1.0  # used share of the device's KV memory
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
     offload: bool = True
     warm_up_s: float = 60.0
-    seconds: float = 120.0  # in which the requests arrive that are measured
-    num_requests: int | None = None  # that many instead
-    cool_down_s: float = 60.0  # further arrivals after them
+    seconds: float = 120.0  # requests that arrive in this time are measured
+    num_requests: int | None = None  # number of measured requests, instead of the time
+    cool_down_s: float = 60.0  # time of further arrivals after that
     policy_numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     placement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def device(self) -> DeviceProfile:
-        """Of one instance; raises `workers.emulation.profile.ProfileError`."""
+        """Load the profile of one instance; raises `workers.emulation.profile.ProfileError`."""
         return load_profile(self.profile, self.tensor_parallel_size)
 
     def workload(self) -> Workload:
-        """What comes; raises `BenchmarkError`."""
+        """Load the workload; raises `BenchmarkError`."""
         return workload_of(self.source, format=self.trace_format, split=self.trace_split)
 
     def kv_blocks(self, device: DeviceProfile) -> int:
-        """Of one instance, vLLM's null block included."""
+        """KV blocks of one instance, including vLLM's null block."""
         return int(device.kv.blocks * self.kv_share)
 
     def longest(self, device: DeviceProfile) -> int:
-        """Tokens of prompt and output that one instance can hold; longer requests are refused."""
+        """Most tokens of prompt and output that one instance can hold."""
         return min(LONGEST, (self.kv_blocks(device) - 1) * device.kv.block_size)
 
     def rules(self, boundary: str) -> Rules:
-        """Of placement: the gateway's, unless set otherwise."""
+        """The rules of placement: the gateway's defaults with the changed values."""
         return Rules(**{**self.placement, "boundary": boundary})
 
 
@@ -106,10 +106,10 @@ class Load:
     """The requests of one case."""
 
     arrivals: list[Arrival]
-    from_s: float  # those that arrive from then on are measured,
-    to_s: float  # and until then
+    from_s: float  # requests that arrive from this time on are measured ...
+    to_s: float  # ... until this time
     measured: int
-    refused: int  # of those that would be: no instance can hold them
+    refused: int  # requests of that time that no instance can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +120,28 @@ class CaseRun:
     run: PolicyRun
     refused: int  # requests that no instance could hold
     migrations: int
-    busy_share: float  # of the instances' time, in which they computed
-    kv_peak_share: float  # of the fullest instance's blocks
-    ended_s: float  # virtual time
+    busy_share: float  # share of their time in which the instances computed
+    kv_peak_share: float  # largest share of its blocks that any instance used
+    ended_s: float  # virtual time of the end
 
 
 def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:
-    """Every combination, once; the oracle has memory for everybody, so nobody moves."""
+    """Return every combination once. The oracle has memory for all requests, so none moves."""
     names = ("policy", "boundary", "instances", "rate")
-    found = (
+    combinations = (
         Variant(**dict(zip(names, values, strict=True)))
         for values in itertools.product(*(axes[name] for name in names))
     )
     return list(
         dict.fromkeys(
             dataclasses.replace(variant, boundary="off") if variant.policy == ORACLE else variant
-            for variant in found
+            for variant in combinations
         )
     )
 
 
 def labels(chosen: list[Variant]) -> dict[Variant, str]:
-    """What sets each apart, such as ``slack, 8 instances``; its policy if nothing else does."""
+    """Name variants by the values that differ, such as ``slack, 8 instances``."""
     forms: dict[str, Callable[[Variant], str]] = {
         "boundary": lambda v: v.boundary,
         "instances": lambda v: f"{v.instances} instance{'s' if v.instances > 1 else ''}",
@@ -156,9 +156,9 @@ def labels(chosen: list[Variant]) -> dict[Variant, str]:
 
 
 def load_of(settings: Settings, workload: Workload, device: DeviceProfile, case: Case) -> Load:
-    """What comes in one case.
+    """Draw the requests of one case.
 
-    :raises BenchmarkError: if there is nothing to measure.
+    :raises BenchmarkError: there is nothing to measure.
     """
     longest = settings.longest(device)
     arrivals: list[Arrival] = []
@@ -173,23 +173,23 @@ def load_of(settings: Settings, workload: Workload, device: DeviceProfile, case:
         inside = from_s <= arrival.at_s < to_s
         if lengths.prompt + lengths.reasoning + lengths.answer > longest:
             refused += inside
-            if math.isinf(to_s) and refused > _HOPELESS * (measured + 1):
-                break  # endless arrivals, hardly any of which an instance can hold
+            if math.isinf(to_s) and refused > _MOST_REFUSED * (measured + 1):
+                break  # of endless arrivals an instance can hold hardly any
             continue
         if inside and measured == settings.num_requests:
             to_s = arrival.at_s
             inside = False
         measured += inside
         arrivals.append(arrival)
-    if not measured or (math.isinf(to_s) and refused > _HOPELESS * (measured + 1)):
+    if not measured or (math.isinf(to_s) and refused > _MOST_REFUSED * (measured + 1)):
         problem = (
             f"{refused} of {refused + measured} requests are longer than the {longest} tokens that "
             "an instance can hold"
             if refused
-            else f"no request comes between {from_s:g} s and {to_s:g} s"
+            else f"no request arrives between {from_s:g} s and {to_s:g} s"
         )
         raise BenchmarkError(f"{settings.source}: {problem}")
-    if math.isinf(to_s):  # it ended first
+    if math.isinf(to_s):  # the workload ended before the number was reached
         to_s = math.nextafter(arrivals[-1].at_s, math.inf)
     return Load(arrivals, from_s, to_s, measured, refused)
 

@@ -54,9 +54,9 @@ def test_moved_requests_get_every_token_once_and_leave_nothing_behind(
         assert timeline.boundary_s is not None
         assert timeline.answer_s[0] > timeline.boundary_s
     for instance in cluster.instances.values():
-        view = instance.view()
-        assert (view.requests, view.kv_footprint_blocks, view.migrations) == (0, 0, 0)
-        assert view.kv_blocks_free == 119
+        held = instance.occupancy()
+        assert (len(held.requests), held.kv_blocks_free) == (0, 119)
+    assert cluster._moves == []
 
 
 def test_without_a_rule_nothing_changes() -> None:

@@ -1,4 +1,4 @@
-"""The simulator: its arithmetic, its determinism, and that its short cuts change nothing."""
+"""The simulator: its arithmetic, its determinism, and the equality of runs with short cuts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_leaps_change_nothing(policy: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_leaps_shift_nothing_but_stores(policy: str) -> None:
-    """KV is stored a few steps later, which may lead to other decisions, not to other outcomes."""
+    """KV is stored a few steps later, which may change decisions, but not results."""
     quick, exact = pressed(policy), pressed(policy, exact=True)
     ttft_s = [
         statistics.mean(metrics_of(timeline).ttft_s for timeline in run.timelines)

@@ -1,4 +1,4 @@
-"""Connections that bring no whole request, and what is no request, on real sockets."""
+"""Incomplete requests and malformed HTTP, on real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that leave, come back, or never read: what goes on, what is kept, what counts."""
+"""Clients that leave, come back or never read: which responses go on, stay and count."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ async def test_a_client_that_comes_back_in_time_finds_its_stream(tmp_path: Path)
         streaming = asyncio.create_task(stream(client))
         request_id = await accepted(worker)
         (await streaming).close()
-        await until(lambda: service._departures)
+        await until(lambda: service._departures.running)
         async with client.get(f"v1/responses/{request_id}?stream=true") as resumed:
-            await until(lambda: not service._departures)
+            await until(lambda: not service._departures.running)
             await worker.tokens(request_id, 0, "a", finish=STOP)
             assert b"response.completed" in await resumed.read()
-        assert (worker.unread(), service._departures) == (0, {})
+        assert (worker.unread(), service._departures.running) == (0, {})
 
 
 async def test_an_http_stream_that_asks_to_be_stored_goes_on_without_its_client(
@@ -132,21 +132,21 @@ async def test_a_response_that_has_ended_is_counted_once_and_leaves_no_timer(
         session.generation = replace(session.generation, outlives_client=False)
         with service.following(session):
             pass
-        assert service._departures
+        assert service._departures.running
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
-        await until(lambda: service._timers)
-        timer = service._timers[request_id]
+        await until(lambda: service._timers.running)
+        timer = service._timers.running[request_id]
         service.set_pace(session, 0.01, None)
         assert timer.cancelled()
         await ended(session)
-        assert (service._timers, service._departures) == ({}, {})
-        kept, expiry = service._kept.size_bytes, service._expiry
+        assert (service._timers.running, service._departures.running) == ({}, {})
+        kept, expiry = service._kept.size_bytes, dict(service._expiry.running)
         service.cancel(session)  # too late
         assert service._kept.size_bytes == kept
         other, other_id = await start(service, worker)
         await worker.tokens(other_id, 0, "a", finish=STOP)
         await ended(other)
-        assert service._expiry is expiry  # one timer, for the oldest
+        assert service._expiry.running == expiry  # one timer, for the oldest
 
 
 async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) -> None:
@@ -157,8 +157,11 @@ async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) ->
         with service.following(session):
             with service.following(session):
                 pass
-            assert service._departures == {}
-        left_s = service._departures[session.response_id].when() - asyncio.get_running_loop().time()
+            assert service._departures.running == {}
+        left_s = (
+            service._departures.running[session.response_id].when()
+            - asyncio.get_running_loop().time()
+        )
         assert 15.0 < left_s <= 20.01
 
 

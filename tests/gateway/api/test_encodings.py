@@ -1,4 +1,4 @@
-"""Compressed bodies: what they stand for, and never more than the bound."""
+"""Compressed bodies are decompressed, up to the bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each refusal leaves one line, which tells the operator what was wrong and no more."""
+"""Each refusal leaves one line in the log, with the cause and nothing private."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that are silent for long are kept open, and their clients notice nothing."""
+"""Silent streams are kept open, and their clients notice nothing."""
 
 from __future__ import annotations
 

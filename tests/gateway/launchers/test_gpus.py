@@ -1,4 +1,4 @@
-"""Dealing GPUs out. No GPU is needed, and none was used."""
+"""The share of GPUs of each worker. The tests need no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the launcher decides without a worker that works."""
+"""The local launcher without real workers."""
 
 from __future__ import annotations
 
@@ -207,8 +207,9 @@ async def test_a_process_that_does_not_die_is_not_waited_for(
     monkeypatch.setattr(local, "_STOP_S", 0.01)
     monkeypatch.setattr(local, "_KILLED_S", 0.01)
     with capture_logs() as logs:
-        await asyncio.wait_for(local._end_process(cast("Any", Hanging())), 10)
+        await asyncio.wait_for(local._end_process(cast("Any", Hanging()), "worker-0"), 10)
     assert [line["event"] for line in logs] == ["worker_killed", "worker_not_killed"]
+    assert {line["instance_id"] for line in logs} == {"worker-0"}
 
 
 SERVES_AND_DIES = """
@@ -239,7 +240,7 @@ async def test_a_worker_that_dies_while_it_serves_is_restarted_and_its_reason_sa
     program.write_text(SERVES_AND_DIES)
     script = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "{program}" "$@"'
     monkeypatch.setattr(sys, "executable", fake_worker(tmp_path, script))
-    monkeypatch.setattr(local, "_HOPELESS_STARTS", 2)
+    monkeypatch.setattr(local, "_MAX_FAILED_STARTS", 2)
     launcher = supervisor_of(tmp_path, count=1)
     log = tmp_path / "logs" / "worker-0.log"
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""Checks before the start: `pascal check` and `pascal serve` make the same ones."""
+"""Checks before the start, which `pascal check` and `pascal serve` share."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def said_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
         (["--model=a/b/c"], 1, "Model a/b/c is neither a folder nor a hub id such as"),
         (["--emulate=h100-qwen32"], 1, "did you mean 'h100-qwen32b'?"),
         (["--kv-cache-gib=100000"], 1, "Too little memory"),
-        (["--set=store.path={tmp}"], 1, "The store {tmp} cannot be used: it is no file."),
+        (["--set=store.path={tmp}"], 1, "The store {tmp} cannot be used: it is not a file."),
         (["--set=store.path={tmp}/text"], 1, "{tmp}/text cannot be used: file is not a database"),
-        (["--set=store.path={tmp}/text/x"], 1, "{tmp}/text/x cannot be used: {tmp}/text is no f"),
+        (["--set=store.path={tmp}/text/x"], 1, "{tmp}/text/x cannot be used: {tmp}/text is not"),
         (["--set=server.state_dir={tmp}/text"], 1, "server.state_dir: {tmp}/text is not a folder"),
         (["--host=192.0.2.1"], 1, "Cannot listen on 192.0.2.1:0"),
         (["--token-file={tmp}/none"], 2, "launcher.token_file: {tmp}/none: No such file"),
@@ -126,9 +126,7 @@ def test_a_name_that_is_too_long_is_one_line(
         arguments = ["--port=0", f"--set=server.state_dir={tmp_path}", f"--set={key}={long}"]
         for command in ("check", "serve"):
             assert main.main([command, *arguments]) == 1
-            assert (
-                capsys.readouterr().err == f"pascal: Cannot look at {long}: File name too long.\n"
-            )
+            assert capsys.readouterr().err == f"pascal: Cannot read {long}: File name too long.\n"
 
 
 def test_the_folder_for_the_logs_of_workers_must_be_one(

@@ -1,4 +1,4 @@
-"""Calls of Ray that do not come back, where ray is installed; no cluster is needed."""
+"""Calls of Ray that do not return. They need the package ray, but no cluster."""
 
 from __future__ import annotations
 

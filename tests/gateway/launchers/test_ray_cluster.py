@@ -1,4 +1,4 @@
-"""Workers in actors of a real Ray cluster, where ray is installed."""
+"""Workers in actors of a real Ray cluster, if ray is installed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_another_version_is_named_with_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     fake_ray(tmp_path, monkeypatch, f"__version__ = {version!r}")
-    expected = "cannot be imported" if version == "unknown" else r"at least 2.49 and below 3 is"
+    expected = "cannot be imported" if version == "unknown" else r"from 2.49 to below 3 is"
     with pytest.raises(PreflightError, match=expected):
         check(RAY)
 

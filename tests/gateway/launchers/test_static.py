@@ -1,4 +1,4 @@
-"""Workers that run elsewhere: dialled, lost, dialled again, never ended."""
+"""Workers that run elsewhere: they are dialled, lost and dialled again, but never ended."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_name_given_twice_and_another_model_are_refused(tmp_path: Path) 
     ):
         with capture_logs() as logs:
             running = asyncio.create_task(StaticLauncher(config_of(first, second), cluster).run())
-            await until(lambda: any("too: start it with --id" in str(line) for line in logs))
+            await until(lambda: any("as well; change its --id" in str(line) for line in logs))
             running.cancel()
             await asyncio.wait([running])
         with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""The reason in what a worker printed."""
+"""The reason that is found in the output of a worker."""
 
 from __future__ import annotations
 

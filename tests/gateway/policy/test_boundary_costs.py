@@ -1,20 +1,23 @@
-"""What requests wait at their boundary reaches the cost check, and the cost check a decision."""
+"""The waits of requests at their boundary reach the cost check, which decides on moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gateway.policy.boundary_costs import BoundaryTimes
+from gateway.policy.cluster_view import ViewRules
 from gateway.policy.placement import MoveCost, Rules
-from gateway.routing import router as router_module
-from gateway.routing.instance import Instance, ViewRules
-from gateway.routing.route import Outcome, Route, RouteTimeouts
+from gateway.routing.deadlines import Deadlines
+from gateway.routing.instance import Instance
+from gateway.routing.members import Members
+from gateway.routing.route import Route, RouteTimeouts
 from gateway.routing.router import Router
-from tests.gateway.support.instances import add, feed, make_instance, stats
-from workers.messages import HandOver, Ticket
+from tests.gateway.support.instances import add, make_instance, run_of, stats
+from workers.messages import Accepted, Finish, HandOver, Ticket
 
 TICKET = Ticket(engine_id="engine-a", data="d", tokens=1, valid_s=60.0)
 RULES = Rules(
@@ -27,18 +30,18 @@ RULES = Rules(
 
 
 class Passing:
-    """A router over "a" and "b", its clock, and what it said of boundaries."""
+    """A router over "a" and "b", its time, and what it reported of boundaries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rules: Rules) -> None:
         self.now_s = 1000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now_s)
-        monkeypatch.setattr(router_module, "time", clock)
         # Deadlines are the business of other tests, and need a loop.
-        monkeypatch.setattr(Router, "_arm", lambda _self, _route: None)
+        monkeypatch.setattr(Deadlines, "set", lambda _self, _route, _now: None)
         self.a, self.b = make_instance("a", "b"), make_instance("b", "a")
         self.said: list[tuple[str, float]] = []
+        members = Members(silent_s=1.0)
+        members.open |= {"a": self.a, "b": self.b}
         self.router = Router(
-            {"a": self.a, "b": self.b},
+            members,
             on_progress=lambda _: None,
             on_boundary=lambda how, seconds: self.said.append((how, round(seconds, 6))),
             rules=rules,
@@ -47,42 +50,50 @@ class Passing:
         )
         self._names = 0
 
+    @property
+    def times(self) -> BoundaryTimes:
+        """The times that it has learned from."""
+        return self.router._chooser._placer._times
+
+    def add(self, instance_id: str, name: str, thoughts: int) -> Route:
+        """A running request."""
+        return add(self.router._table, instance_id, name, thoughts=thoughts)
+
     def thinker(self, thoughts: int = 63) -> Route:
-        """A request on "a" that is about to end its thinking."""
+        """A request on "a" that is about to end its reasoning."""
         self._names += 1
-        route = add(self.a, f"r{self._names}", thoughts=thoughts)
-        self.router.routes[route.session.response_id] = route
-        return route
+        return self.add("a", f"r{self._names}", thoughts)
 
     def reach_boundary(self, route: Route, *, answers: int = 0) -> bool:
-        """The end of thinking comes, with so many tokens behind it; whether it is to move."""
-        run = feed(route, 1 + answers, self.now_s, boundary=0)
-        self.router.passed_boundary(self.a, route, run, None, 0)
+        """The request ends its reasoning in a run with more tokens; return whether it moves."""
+        self._step(self.a, route, 1 + answers, boundary=0)
         return route.migration is not None
 
-    def answer(self, holder: Instance, route: Route, how: Outcome | None = None) -> None:
-        """The next token comes from there; ``how``: it ended a migration."""
-        run = feed(route, 1, self.now_s)
-        self.router.passed_boundary(holder, route, run, how, 5)
+    def answer(self, holder: Instance, route: Route, **fields: Any) -> None:
+        """The holder sends the request's next token."""
+        self._step(holder, route, 1, **fields)
 
-    def arrive(self, route: Route, kv_tokens: int | None) -> Outcome | None:
-        """It is let go, goes on at "b", and its first token is on its way."""
-        self.router.go_on(route, route.handed_over(TICKET))
-        self.router.accepted(route)
-        route.session.accepted("b", 16, reasoning=True)
-        return route.progressed(kv_tokens)
+    def _step(self, holder: Instance, route: Route, count: int, **fields: Any) -> None:
+        run = run_of(route, count, **fields)
+        self.router.on_step(holder, (run,), self.now_s)
 
-    def move(self, seconds: float, kv_tokens: int | None = 80) -> None:
-        """A request whose first answering token comes from "b", so long after its boundary."""
+    def arrive(self, route: Route) -> None:
+        """The source hands the request over, and "b" accepts it."""
+        self._step(self.a, route, 0, finish=Finish(reason="handed_over", ticket=TICKET))
+        accepted = Accepted(request_id=route.wire_id, prompt_tokens=16, reasoning=True)
+        self.router.on_accepted(self.b, accepted, self.now_s)
+
+    def move(self, seconds: float, kv_tokens: int = 80) -> None:
+        """A request gets its first answering token from "b", ``seconds`` after its boundary."""
         route = self.thinker()
         assert self.reach_boundary(route)
-        outcome = self.arrive(route, kv_tokens)
+        self.arrive(route)
         self.now_s += seconds
-        self.answer(self.b, route, outcome)
-        self.router.end(route)
+        self.answer(self.b, route, kv_tokens=kv_tokens)
+        self.router._end(route)
 
     def cost(self, instance_id: str = "a") -> MoveCost | None:
-        return self.router._boundary_times.cost(instance_id, 5, 0.25, self.now_s)
+        return self.times.cost(instance_id, 5, 0.25, self.now_s)
 
 
 @pytest.fixture
@@ -117,10 +128,9 @@ def test_moves_are_counted_from_the_boundary_and_not_from_the_hand_over(
     p.now_s += 0.5
     p.answer(p.a, route)  # until it is let go; its reader waits for the new instance all the same
     assert p.said == []
-    outcome = p.arrive(route, 80)
-    assert outcome == "moved"
+    p.arrive(route)
     p.now_s += 1.0
-    p.answer(p.b, route, outcome)
+    p.answer(p.b, route, kv_tokens=80)
     assert p.said == [("moved", 1.5)]
 
 
@@ -142,7 +152,7 @@ def test_moves_and_stays_are_noted_and_a_move_without_kv_is_neither(
     there = p.cost("b")
     assert there is not None
     assert there.stay_s == 0.0  # nobody has stayed there
-    add(p.b, "heavy", thoughts=500)  # from here on there is no reason to go there
+    p.add("b", "heavy", 500)  # from here on there is no reason to go there
     for seconds in (0.5, 1.5):
         route = p.thinker()
         assert not p.reach_boundary(route)
@@ -159,7 +169,7 @@ def test_the_memory_of_the_request_itself_counts_as_free_where_it_is(
     # Neither has room, but for the five blocks that the request has anyway.
     for free_there, moves in ((4, False), (5, True)):
         p = passing(replace(RULES, boundary="adaptive"))
-        add(p.a, "thinks", thoughts=16)
+        p.add("a", "thinks", 16)
         p.a.stats, p.b.stats = stats(used=100), stats(used=100 - free_there)
         assert p.reach_boundary(p.thinker()) == moves
 
@@ -171,8 +181,8 @@ def test_requests_stay_where_moves_are_dear_until_that_is_forgotten(
     for _ in range(4):
         p.move(5.0)
     assert not p.reach_boundary(p.thinker())
-    for route in list(p.a.routes.values()):
-        p.router.end(route)
+    for route in p.router.routes_of("a"):
+        p.router._end(route)
     p.now_s += 61.0
     assert p.reach_boundary(p.thinker())
 
@@ -187,7 +197,7 @@ def test_a_dear_move_is_still_better_than_a_longer_wait(
     assert not p.reach_boundary(waits)
     p.now_s += 3.0
     p.answer(p.a, waits)
-    p.router.end(waits)
+    p.router._end(waits)
     assert p.reach_boundary(p.thinker())
 
 
@@ -199,7 +209,7 @@ def test_a_move_within_what_the_reader_expects_is_made(
         p.move(0.25)  # the target of the time to the first answering token
     assert p.reach_boundary(p.thinker())
     for _ in range(16):
-        p.router._boundary_times.moved(5, 0.26, p.now_s)
+        p.times.moved(5, 0.26, p.now_s)
     assert not p.reach_boundary(p.thinker())
 
 

@@ -1,4 +1,4 @@
-"""The paper's algorithms against a literal reading of it, and what the rules add."""
+"""The paper's algorithms against a literal reading of them, and the additions of the rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VIEWS = 10_000
 
 
 def random_views(chance: random.Random, reserved: bool = False) -> list[InstanceView]:
-    """Small numbers: ties are the rule."""
+    """Views with small numbers, so that ties are frequent."""
     return [
         InstanceView(
             instance_id=f"i{index}",
@@ -42,7 +42,7 @@ def random_views(chance: random.Random, reserved: bool = False) -> list[Instance
 
 
 def algorithm_1(views: list[InstanceView]) -> set[str]:
-    """All that it may choose; it breaks no ties."""
+    """All instances that the algorithm may choose; it does not break ties."""
     t_true = [v for v in views if v.within_slo is True]
     among = t_true if len(t_true) > 0 else views
     least_m = min(v.kv_footprint_blocks for v in among)
@@ -66,7 +66,7 @@ def stays_by_adaptive(views: list[InstanceView], chosen: str, current: str, kv: 
 
 
 def first_by(views: list[InstanceView], allowed: set[str]) -> str:
-    """How we break ties that the paper leaves: footprint, requests, order."""
+    """The choice after breaking ties that the paper leaves open: footprint, requests, order."""
     among = [v for v in views if v.instance_id in allowed]
     return sorted(among, key=lambda v: (v.kv_footprint_blocks, v.requests))[0].instance_id
 

@@ -1,7 +1,7 @@
-"""Every way in which a response can end, in every API: what was cut is nowhere called finished.
+"""Every way in which a response can end, in every API. A cut answer is never reported as complete.
 
-Two ways show nobody anything: a client that has gone away, and a bug in the handler, which breaks
-the stream off (both in `tests.gateway.api.test_apis`).
+Two ways show nothing to a client: the client has left, or a bug in the handler breaks the stream
+off. `tests.gateway.api.test_apis` has both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Scene:
     tokens: int = 0  # generated, of each response
 
     async def generate(self, *texts: str, **fields: Any) -> None:
-        """The same tokens for every response."""
+        """Generate the same tokens for every response."""
         for response_id in self.ids:
             await self.worker.tokens(response_id, self.tokens, *texts, **fields)
         self.tokens += len(texts)
@@ -61,7 +61,7 @@ class Scene:
         await until(lambda: all(len(session.token_ids) == self.tokens for session in sessions))
 
     async def confirm(self) -> None:
-        """The worker ends what it was told to cancel."""
+        """Let the worker confirm each cancel."""
         told = set(self.ids)
         while told:
             message = await self.worker.next()
@@ -83,7 +83,7 @@ class Scene:
         assert [answer.status for answer in await asyncio.gather(*asked)] == statuses
 
     async def drain(self) -> None:
-        """The gateway shuts down; `shutdown_timeout_s` ends at once."""
+        """Shut the gateway down, with a `shutdown_timeout_s` that ends at once."""
         await self.service.drain(0)
 
 
@@ -126,7 +126,7 @@ async def is_cancelled_before_an_instance_has_it(scene: Scene) -> None:
 
 
 async def is_cancelled_while_delivered(scene: Scene) -> None:
-    """The engine is done, the reader's pace holds the answer back."""
+    """The engine has finished, and the pacer holds the answer back."""
     await scene.think_and_answer("a", "b", "", finish=STOP)
     await scene.arrived()
     await scene.cancel_by_id(confirmed=False)
@@ -145,7 +145,7 @@ async def is_cancelled_while_answering(scene: Scene) -> None:
 
 
 async def is_cancelled_and_stops_by_itself(scene: Scene) -> None:
-    """The model's end crosses the cancellation on the link."""
+    """The model ends while the cancel is on its way."""
     await scene.think_and_answer("a")
     await scene.arrived()
     asked = asyncio.create_task(scene.cancel_by_id(confirmed=False))
@@ -186,7 +186,7 @@ async def is_cut_by_the_shutdown_of_a_silent_engine(scene: Scene) -> None:
 
 
 async def is_delivered_at_the_shutdown(scene: Scene) -> None:
-    """The engine is done, only the reader's pace holds it back."""
+    """The engine has finished, and only the pacer holds the answer back."""
     await scene.think_and_answer("a", "b", "", finish=STOP)
     await scene.drain()
 
@@ -226,14 +226,14 @@ async def is_read_too_slowly(scene: Scene) -> None:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a client sees of it.
+    """What a client sees of the end.
 
     :param status: of the response object, and the last event's.
     :param why: the reason of `incomplete`, or the code of the error of `failed`.
     :param chat: ``finish_reason``, or the code of the error.
     :param chat_status: HTTP status of a chat completion that is not streamed.
-    :param events: what the streams end with, if not with the response's own end.
-    :param kept: whether the response can be got afterwards.
+    :param events: the end of the streams, if it is not the response's own end.
+    :param kept: whether a client can get the response afterwards.
     :param whole_first: whether those that are not streamed were complete before that.
     :param accepted: whether the worker has accepted the request before that.
     """
@@ -483,7 +483,7 @@ async def _check_kept(ending: Ending, client: ClientSession, response_id: str) -
 
 
 async def _data(answer: ClientResponse) -> list[Any]:
-    """What the data lines of an event stream hold."""
+    """The data lines of an event stream."""
     assert answer.status == 200
     lines = [line async for line in answer.content if line.startswith(b"data: ")]
     texts = [line.removeprefix(b"data: ").strip() for line in lines]

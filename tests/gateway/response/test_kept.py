@@ -1,4 +1,4 @@
-"""Finished responses: how long they are kept, and what goes first when memory is short."""
+"""Finished responses: how long they are kept, and which are dropped first."""
 
 from __future__ import annotations
 

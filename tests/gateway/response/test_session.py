@@ -1,4 +1,4 @@
-"""A session's events, text and figures for everything an engine and a reader can do."""
+"""A session's events, text and measurements, for all that an engine and a reader can do."""
 
 from typing import Any
 
@@ -15,7 +15,6 @@ from tests.gateway.support.sessions import (
     run_to_end,
     types_of,
 )
-from workers.messages import TokenRun
 
 
 def thinking_session(answer: tuple[str, ...] = ("It ", "is ", "4."), **fields: Any) -> Any:
@@ -256,29 +255,6 @@ def test_memory_grows_with_tokens_and_text() -> None:
     session.fail(Unavailable("gone", code="instance_lost"), 2.3)
     assert session.size_bytes >= before + 5000 + 2 * 8
     assert make_session(input="y" * 9000).size_bytes >= make_session().size_bytes + 8900
-
-
-def test_who_gives_a_request_up_has_not_finished_it() -> None:
-    session, worker = thinking_session()
-    worker.finish(now=2.2, reason="cancelled")
-    assert (final(session)["status"], final(session)["error"]["code"]) == ("failed", "given_up")
-
-
-def test_an_engine_error_fails_the_response() -> None:
-    session, worker = thinking_session()
-    worker.finish(now=2.2, reason="error", message="boom")
-    assert final(session)["error"] == {"code": "engine_error", "message": "boom"}
-
-
-@pytest.mark.parametrize("position", [0, 4, 8])
-def test_lost_or_doubled_tokens_fail_the_response(position: int) -> None:
-    session = make_session()
-    worker = ScriptedWorker(session, reasoning=False)
-    worker.say("a", "b", now=1.0)
-    session.tokens(
-        TokenRun(request_id="resp_1", position=position, token_ids=(9,), texts=("c",)), 1.1
-    )
-    assert final(session)["error"]["code"] == "tokens_lost"
 
 
 def test_pause_and_pace_change_mid_stream() -> None:

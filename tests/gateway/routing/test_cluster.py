@@ -11,8 +11,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
+from gateway.policy.cluster_view import ViewRules, view_of
 from gateway.routing import worker_link as link_module
-from gateway.routing.instance import Totals, ViewRules
+from gateway.routing.instance import Totals
 from gateway.routing.worker_link import LinkError, open_link
 from gateway.schemas.errors import ApiError, InvalidRequest, NotFound, Overloaded, Unavailable
 from tests.gateway.support.scripted_service import ended, generation, scene, serving, start, until
@@ -36,7 +37,7 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
         await worker.tokens(request_id, 0, "Hel", "lo", finish=Finish(reason="stop"))
         await ended(session)
         assert session.answer_text == "Hello"
-        assert service.cluster.instances["worker-0"].routes == {}
+        assert service.cluster.router.routes_of("worker-0") == []
         assert service.cluster.totals() == Totals(3, 40, 5)
         response = await service.response_object(request_id, "")
         assert response["status"] == "completed"
@@ -445,7 +446,9 @@ async def test_a_link_lost_right_after_acceptance_loses_nothing(tmp_path: Path) 
 async def test_the_footprint_counts_whole_blocks(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         await start(service, workers["worker-0"])  # 20 prompt tokens, blocks of 16
-        view = service.cluster.instances["worker-0"].view(0.0, ViewRules())
+        instance = service.cluster.instances["worker-0"]
+        here = service.cluster.router._table.occupancy(instance)
+        view = view_of(here, (), ViewRules(), 0.0)
         assert (view.kv_footprint_blocks, view.requests) == (2, 1)
 
 

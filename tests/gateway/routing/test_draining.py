@@ -1,4 +1,4 @@
-"""Draining when little is left: all at once, a silent target, KV that is still being read."""
+"""Draining at its limits: all instances at once, a silent target, KV that is still being read."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ async def test_no_instance_takes_in_more_than_it_may_while_others_are_drained(
         await until(lambda: all(len(session.token_ids) == 2 for session in sessions))
         playing.cluster.undrain("c")
         under_way: list[int] = []
-        hand_over = router._hand_over
+        hand_over = router._carrier.hand_over
 
         def noted(*args: Any) -> None:
             hand_over(*args)
             under_way.append(len(router.migrating))
 
-        monkeypatch.setattr(router, "_hand_over", noted)
-        router.drained |= {"a", "b"}
+        monkeypatch.setattr(router._carrier, "hand_over", noted)
+        playing.cluster._members.drained |= {"a", "b"}
         playing.cluster.drain("a")
         await until(lambda: all(session.instance_id == "c" for session in sessions))
         playing.release()
@@ -111,10 +111,10 @@ async def test_few_leave_a_drained_instance_at_once(
         a, router = playing.actors["a"], playing.cluster.router
         a.holding |= {"generate", "hand over"}
         a.until_place = 2
-        router.drained |= {"b", "c"}  # all begin at "a"
+        playing.cluster._members.drained |= {"b", "c"}  # all begin at "a"
         sessions = [await playing.start() for _ in range(4)]
         await until(lambda: all(len(session.token_ids) == 2 for session in sessions))
-        router.drained.clear()
+        playing.cluster._members.drained.clear()
         playing.cluster.drain("a")
         assert len(router.migrating) == most
         playing.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ async def test_an_error_for_a_client_that_has_just_left_is_told_to_nobody(tmp_pa
         submit = await built.workers["a"].next_submit()
         router = built.service.cluster.router
         starting.cancel()
-        router.fail(router.routes[submit.request_id], closing())
+        router._fail(router.routes[submit.request_id], closing(), time.monotonic())
         with pytest.raises(asyncio.CancelledError):
             await starting
         assert (router.routes, built.service._sessions) == ({}, {})
@@ -119,7 +120,7 @@ async def test_a_bug_when_a_deadline_passes_ends_that_request(tmp_path: Path) ->
         router = built.service.cluster.router
         route = router.routes[request_id]
         route._stage_ends_s, route.expired = 0.0, None  # type: ignore[assignment, method-assign]
-        router._arm(route)
+        router._deadlines.set(route, time.monotonic())
         await ended(session)
         assert session.error is not None
         assert (session.error.code, router.routes) == ("internal_error", {})
@@ -130,9 +131,9 @@ async def test_a_timer_that_is_early_is_set_again(tmp_path: Path) -> None:
         session, request_id = await start(built.service, built.workers["a"])
         built.service.cancel(session)
         router = built.service.cluster.router
-        early = router._timers[request_id]
-        router._expire(router.routes[request_id])
-        assert router._timers[request_id] is not early
+        early = router._deadlines.timers[request_id]
+        router._expire(router.routes[request_id], time.monotonic())
+        assert router._deadlines.timers[request_id] is not early
         assert not session.finished
 
 
@@ -146,7 +147,7 @@ async def test_a_request_that_kills_its_instances_is_given_up(tmp_path: Path) ->
         assert session.status == "failed"
         assert session.error is not None
         assert session.error.code == "instance_lost"
-        assert "started again 2 times" in session.error.message
+        assert "restarted 2 times" in session.error.message
         await until(lambda: len(playing.cluster.instances) == 1)  # one survives
         assert playing.cluster.router.failovers == {"resumed": 2, "failed": 1}
         check_clean(playing, session)
@@ -176,7 +177,7 @@ async def test_a_client_that_leaves_while_its_request_waits_leaves_nothing(tmp_p
         with pytest.raises(asyncio.CancelledError):
             await starting
         assert playing.cluster.router.routes == {}
-        assert playing.cluster.router._timers == {}
+        assert playing.cluster.router._deadlines.timers == {}
 
 
 async def test_the_end_of_the_gateway_leaves_nobody_waiting(tmp_path: Path) -> None:

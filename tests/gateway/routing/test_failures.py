@@ -1,4 +1,4 @@
-"""Processes that die: workers, the gateway, and both in good order."""
+"""Processes that die or stop: workers, the gateway, and both in order."""
 
 from __future__ import annotations
 

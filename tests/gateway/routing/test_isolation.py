@@ -1,4 +1,4 @@
-"""A bug that one request meets ends that request, not its instance, its socket or the shutdown."""
+"""A bug in one request ends that request, not its instance, its socket or the shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOP = Finish(reason="stop")
 
 
 class Bug(Exception):
-    """What a handler meets."""
+    """The exception of a bug in a handler."""
 
 
 def broken(*_: object, **__: object) -> Any:
@@ -63,25 +63,25 @@ def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even `Session.fail` works any more."""
+    """`Session.fail` raises too."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
-    session._transcript.close_answer = broken  # type: ignore[method-assign]
+    session.transcript.close_answer = broken  # type: ignore[method-assign]
 
 
 def break_everything(_: ResponseService, session: Session, __: Route) -> None:
-    """Not even its text can be read."""
-    session._transcript = None  # type: ignore[assignment]
+    """The text of the response cannot be read either."""
+    session.transcript = None  # type: ignore[assignment]
 
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
-    """It can be failed, but the event that says so cannot be made."""
+    """`Session.fail` works, but its event cannot be built."""
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
     session.response_object = broken  # type: ignore[method-assign]
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
     session.delivery.answer_arrived = broken  # type: ignore[method-assign]
-    session._transcript.output = broken  # type: ignore[method-assign]
+    session.transcript.output = broken  # type: ignore[method-assign]
 
 
 def break_route(_: ResponseService, __: Session, route: Route) -> None:
@@ -89,12 +89,12 @@ def break_route(_: ResponseService, __: Session, route: Route) -> None:
 
 
 def break_decision(service: ResponseService, _: Session, route: Route) -> None:
-    router, decide = service.cluster.router, service.cluster.router.passed_boundary
+    router, decide = service.cluster.router, service.cluster.router._decide
 
-    def passed_boundary(instance: Any, of: Route, *rest: Any) -> None:
-        (broken if of is route else decide)(instance, of, *rest)
+    def decide_or_break(instance: Any, taken: Any, now: float) -> None:
+        (broken if taken.route is route else decide)(instance, taken, now)
 
-    router.passed_boundary = passed_boundary  # type: ignore[method-assign, assignment]
+    router._decide = decide_or_break  # type: ignore[method-assign]
 
 
 def break_timer(_: ResponseService, session: Session, __: Route) -> None:
@@ -131,7 +131,7 @@ async def test_a_bug_in_one_request_of_a_step_ends_that_request_alone(
         await ended(second)
         assert (second.status, second.answer_text) == ("completed", "bc")
         # Nothing is left of either, and the instance serves on.
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
         assert service._admission.in_engines == 0
         third, third_id = await start(service, worker)
         await worker.tokens(third_id, 0, "d", finish=STOP)
@@ -145,7 +145,7 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker, pacing=pacing)
-        session._transcript.output = broken  # type: ignore[method-assign]
+        session.transcript.output = broken  # type: ignore[method-assign]
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
         with session.log.cursor() as cursor:
             events = [entry async for entries in cursor for entry in entries]
@@ -162,7 +162,7 @@ async def test_a_bug_in_a_cancel_leaves_no_response_behind(tmp_path: Path) -> No
         session, request_id = await start(service, workers["worker-0"], pacing={"tpot_s": 60})
         await workers["worker-0"].tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: service._admission.in_engines == 0)
-        session._transcript.output = broken  # type: ignore[method-assign]
+        session.transcript.output = broken  # type: ignore[method-assign]
         service.cancel(session)
         assert (session.status, session.log.closed) == ("failed", True)
         assert (service._running, service._admission._admitted) == ({}, {})
@@ -290,16 +290,16 @@ async def test_a_bug_in_one_request_that_waits_does_not_keep_others_waiting_at_t
         service.cluster.close()
         codes = [session.error and session.error.code for session in sessions]
         assert codes == ["internal_error", "draining"]
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
 
 
 async def test_the_end_of_the_gateway_leaves_no_deadline_behind(tmp_path: Path) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         session, _ = await start(service, workers["worker-0"])
         service.cancel(session)
-        assert service.cluster.router._timers
+        assert service.cluster.router._deadlines.timers
         service.fail_all()
-        assert (service.cluster.router.routes, service.cluster.router._timers) == ({}, {})
+        assert (service.cluster.router.routes, service.cluster.router._deadlines.timers) == ({}, {})
 
 
 async def _started_by_force(
@@ -426,8 +426,8 @@ async def test_a_conversation_too_long_for_the_link_is_refused_and_the_link_goes
         with pytest.raises(InvalidRequest) as caught:
             await service.start(await generation(service, input="x" * 3000), "")
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
-        instance = service.cluster.instances["worker-0"]
-        assert list(service.cluster.router.routes) == list(instance.routes) == [request_id]
+        (route,) = service.cluster.router.routes_of("worker-0")
+        assert list(service.cluster.router.routes) == [route.wire_id] == [request_id]
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)
 

@@ -1,4 +1,4 @@
-"""A worker that says nothing, or whose engine stands still, is given up after a known time."""
+"""The gateway drops a worker that is silent, or whose engine stands still, after a known time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_silence_and_standstill_have_a_bound(
     cluster = Cluster(on_progress=print)
     instance = make_instance("a")
     instance.since_step_s = stuck_s
-    cluster.instances["a"] = instance
+    cluster._members.open["a"] = instance
     link = SilentLink("a")
     link.last_heard_s = time.monotonic() - silent_s
     if reason is None:

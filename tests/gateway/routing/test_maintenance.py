@@ -28,7 +28,7 @@ STAY = PlacementConfig(boundary="off")
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported() -> None:
-    """What a command imports at its first call may take longer than a test waits."""
+    """Import what a command needs before its first call, which would otherwise take too long."""
     with pytest.raises(SystemExit):
         main.main(["--version"])
 
@@ -74,7 +74,7 @@ async def gateway(
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What a command printed, without the gateway's log."""
+    """The output of a command, without the gateway's log."""
     lines = capsys.readouterr().out.splitlines()
     return [line for line in lines if line.startswith(("a: ", "b: "))]
 
@@ -130,7 +130,7 @@ async def test_a_rolling_restart_loses_nothing(
         assert status == 0
         assert launcher.restarted == ["a", "b"]
         assert all(playing.cluster.instances[name] is not before[name] for name in "ab")
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
         assert said(capsys)[-1] == "b: serving"
         playing.release()
         for session in sessions:
@@ -152,7 +152,7 @@ async def test_what_cannot_be_drained_is_said(
         launcher.restartable = False
         assert await command("drain", "a", "--restart", f"--base-url={url}") == 1
         assert "cannot be restarted from here" in capsys.readouterr().err
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
         async with client.post("/admin/instances/a/drain", json={"now": True}) as answer:
             assert answer.status == 400
         assert await command("undrain", "a", "--base-url=http://127.0.0.1:1") == 1
@@ -168,9 +168,9 @@ async def test_draining_asks_for_the_key(
             assert answer.status == 401
         assert await command("drain", "a", f"--base-url={url}") == 1
         assert "API key" in capsys.readouterr().err
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
         assert await command("drain", "a", f"--base-url={url}", "--api-key=secret") == 0
-        assert playing.cluster.router.drained == {"a"}
+        assert playing.cluster.drained == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_without_keys_nobody_may_through_a_proxy_on_the_same_machine(tmp_p
             async with client.post("/admin/instances/a/drain", headers=headers) as answer:
                 assert answer.status == 403
                 assert (await answer.json())["error"]["code"] == "local_only"
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
 
 
 async def test_with_a_key_everybody_may_who_has_it(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_a_restart_that_never_comes_back_ends_with_an_error(
         # One that did not end serves on; one that comes back later serves.
         assert described["state"] == ("absent" if ends else "serving")
         assert "was not restarted" in described["error"]
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
         monkeypatch.undo()
         if ends:
             await playing.scene.join("a", movable=True)
@@ -260,7 +260,7 @@ async def test_a_launcher_that_fails_to_restart_is_an_error_of_that_restart(
         monkeypatch.setattr(launcher, "restart", broken)
         assert await command("drain", "a", "--restart", f"--base-url={url}") == 1
         assert "internal error, see the gateway's log" in capsys.readouterr().err
-        assert playing.cluster.router.drained == set()
+        assert playing.cluster.drained == set()
 
 
 async def test_a_restart_that_is_taken_back_before_it_begins_is_not_made(tmp_path: Path) -> None:

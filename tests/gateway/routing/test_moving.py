@@ -1,4 +1,4 @@
-"""Requests that change instances: every stage of it, and everything that can happen there."""
+"""Requests that change instances: each stage of a move, and each event that can happen there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAGES = ("handing over", "submitted", "pulling")
 async def moving(
     folder: Path, stage: str, *names: str, **fields: Any
 ) -> AsyncIterator[tuple[Play, Session]]:
-    """A request that is held in a stage of its way from "a" to "b"."""
+    """A request that is stopped in a stage of its move from "a" to "b"."""
     async with play(folder, *(names or ("a", "b"))) as playing:
         a, b = playing.actors["a"], playing.actors["b"]
         a.until_place, b.until_place = BOUNDARY + 1, 0

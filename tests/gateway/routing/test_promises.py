@@ -1,4 +1,4 @@
-"""What docs/explanation/invariants.md promises of one response, for any tokens, steps and moves.
+"""The invariants of one response (docs/explanation/invariants.md), for any tokens, steps and moves.
 
 The tokens go through the worker's own detokenizer with the embedded model's vocabulary, so that
 characters span tokens; the clock stops exactly at each planned release.
@@ -76,13 +76,13 @@ class Play:
         self.session.accepted(f"worker-{self._moves}", 7, reasoning=True)
 
     def move(self) -> None:
-        """It goes on elsewhere, from the token log."""
+        """Continue the request elsewhere, from the token log."""
         self.session.left()
         self._moves += 1
         self._join()
 
     def wait(self, seconds: float) -> None:
-        """Let time pass; tokens are released when they are due, not a moment later."""
+        """Let time pass, and release each token exactly when it is due."""
         until = self.now + seconds
         while (due := self.session.next_release_s()) is not None and due <= until:
             self.now = max(self.now, due)
@@ -90,7 +90,7 @@ class Play:
         self.now = until
 
     def step(self, token_ids: Sequence[int], finish: FinishReason | None = None) -> None:
-        """What the engine generates in one step."""
+        """Let the engine generate tokens in one step."""
         output = EngineOutput(request_id="resp_1", token_ids=tuple(token_ids), finish=finish)
         run = self.stream.advance(output).run
         if run is not None:
@@ -102,7 +102,7 @@ class Play:
             self._note(lambda: self.session.tokens(run, self.now))
 
     def fail(self) -> None:
-        """Its instance is lost, and no other comes."""
+        """Lose the instance, with no other to take its place."""
         error = Unavailable("gone", code="instance_lost")
         self._note(lambda: self.session.fail(error, self.now))
 
@@ -241,7 +241,7 @@ def test_a_reader_gets_consecutive_events_or_is_told_that_some_are_gone(
 
 
 def test_the_plays_reach_every_end_and_move() -> None:
-    """The properties above say something: chance finds moves, buffers and pieces of characters."""
+    """The random cases include moves, buffered tokens and parts of characters."""
     found: set[str] = set()
 
     @given(played=plays())

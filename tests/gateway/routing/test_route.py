@@ -1,4 +1,4 @@
-"""The way of one request, without instances: what follows what, and when time is up."""
+"""The route of one request, without instances: its transitions and its deadlines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gateway.routing.route import (
     GiveUp,
     Migration,
     Move,
+    Outcome,
     Resubmit,
     Route,
     RouteTimeouts,
@@ -92,7 +93,7 @@ def test_what_is_said_of_a_ticket_after_a_doubt_does_not_count() -> None:
 
 
 def test_a_request_that_leaves_before_its_first_token_has_ended_its_move() -> None:
-    outcomes: Counter[str] = Counter()
+    outcomes: Counter[Outcome] = Counter()
     route = running(Route(make_session(), LIMITS, outcomes))
     route.withdraw(2, 0.0)
     route.submitted("b", 0.0, with_ticket=False)
@@ -242,7 +243,7 @@ def test_a_request_may_lose_so_many_instances() -> None:
     assert [type(step) for step in steps] == [Resubmit, Resubmit, GiveUp]
     assert isinstance(steps[2], GiveUp)
     assert steps[2].error.message == (
-        "Instance c was lost. This request was started again 2 times and is not tried any more."
+        "Instance c was lost. This request was restarted 2 times, the limit (cluster.max_restarts)."
     )
 
 
@@ -275,7 +276,7 @@ def test_what_nobody_asked_for_is_submitted_again() -> None:
     ],
 )
 def test_a_move_that_does_not_arrive_has_an_outcome(state: State, outcome: str) -> None:
-    outcomes: Counter[str] = Counter()
+    outcomes: Counter[Outcome] = Counter()
     route = running(Route(make_session(), LIMITS, outcomes))
     route.hand_over("b", 2, 0.0)
     route.session.state = state

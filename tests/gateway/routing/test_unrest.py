@@ -92,9 +92,9 @@ async def disturb(playing: Play, chance: random.Random, hits: set[Stage]) -> Non
     name = chance.choice(NAMES)
     match chance.choice(("lose", "drain", "undrain", "nothing")):
         case "lose" if name in instances:
-            hits |= {route.stage for route in instances[name].routes.values()}
+            hits |= {route.stage for route in playing.cluster.router.routes_of(name)}
             await playing.scene.lose(name)
-        case "drain" if len(playing.cluster.router.drained) < 2:
+        case "drain" if len(playing.cluster.drained) < 2:
             playing.cluster.drain(name)
         case "undrain":
             playing.cluster.undrain(name)
@@ -103,7 +103,7 @@ async def disturb(playing: Play, chance: random.Random, hits: set[Stage]) -> Non
 
 
 async def recover(playing: Play) -> None:
-    """Lost ones come back; everybody accepts, or nobody would ever start."""
+    """Bring lost instances back, and let all accept, so that requests can start."""
     for name in NAMES:
         if name not in playing.cluster.instances:
             await playing.scene.join(name, movable=True)
@@ -114,7 +114,7 @@ async def recover(playing: Play) -> None:
 
 
 def hold(actor: Actor, chance: random.Random) -> None:
-    """Stop, or go on, at some place."""
+    """Stop at some token, or continue."""
     actor.holding.clear()
     actor.until_place = chance.randrange(10)
     actor.holding |= {what for what in HOLDS if chance.random() < 0.3}

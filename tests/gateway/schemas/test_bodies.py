@@ -1,4 +1,4 @@
-"""Null means absent: in every field of every body and event that clients send."""
+"""Null means absent, in every field of every body and event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request bodies: what is accepted, and that a refusal names the field."""
+"""Request bodies: accepted fields, and refusals that name the field."""
 
 from typing import Any
 

@@ -1,12 +1,16 @@
-"""Instances and their requests without a link: what they are told is written down."""
+"""Instances and their requests without a link: it records the messages to them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any, cast
 
+from gateway.policy.cluster_view import ViewRules, view_of
+from gateway.policy.placement import InstanceView
+from gateway.response.session import Session
 from gateway.routing.instance import Instance
 from gateway.routing.route import Route, RouteTimeouts
+from gateway.routing.route_table import RouteTable
 from gateway.routing.worker_link import WorkerLink
 from tests.gateway.support.scripted_worker import IDLE
 from tests.gateway.support.sessions import make_session
@@ -17,8 +21,23 @@ BLOCKS = 100
 PROMPT = BLOCK  # one block
 
 
+class Placed:
+    """Instances and the routes on them, as the router keeps them."""
+
+    def __init__(self, *instances: Instance) -> None:
+        self.instances = {instance.instance_id: instance for instance in instances}
+        self.table = RouteTable()
+
+    def view(
+        self, name: str, now: float, rules: ViewRules, at_boundary: Session | None = None
+    ) -> InstanceView:
+        """What placement sees of one of them."""
+        here = self.table.occupancy(self.instances[name])
+        return view_of(here, self.table.moves, rules, now, at_boundary)
+
+
 class SilentLink:
-    """Says nothing."""
+    """A link that never delivers a message."""
 
     def __init__(self, instance_id: str) -> None:
         self.sent: list[ToWorker] = []
@@ -41,40 +60,45 @@ class SilentLink:
 
 
 def make_instance(instance_id: str, *known: str) -> Instance:
-    """An instance that can read the KV of those."""
+    """An instance that can read the KV of the ``known`` ones."""
     instance = Instance(cast(WorkerLink, SilentLink(instance_id)))
     instance.readable = {f"engine-{name}" for name in known}
     return instance
 
 
 def stats(used: int) -> StepStats:
-    """With so many blocks in use."""
+    """Statistics with ``used`` blocks in use."""
     values = {name: getattr(IDLE, name) for name in IDLE.__struct_fields__}
     return StepStats(**(values | {"kv_blocks_used": used, "kv_blocks_total": BLOCKS}))
 
 
 def add(
-    instance: Instance, name: str, *, thoughts: int, answers: int | None = None, **fields: Any
+    table: RouteTable,
+    instance_id: str,
+    name: str,
+    *,
+    thoughts: int,
+    answers: int | None = None,
+    **fields: Any,
 ) -> Route:
-    """A running request with a prompt of a block; ``answers``: it is past its boundary."""
+    """A running request with a prompt of a block; with ``answers`` it is past its boundary."""
     session = make_session(**fields)
     session.response_id = name
     route = Route(session, RouteTimeouts(), Counter())
-    route.submitted(instance.instance_id, 0.0, with_ticket=False)
+    route.submitted(instance_id, 0.0, with_ticket=False)
     route.accepted(0.0)
-    instance.routes[route.wire_id] = route
-    session.accepted(instance.instance_id, PROMPT, reasoning=True)
+    table.add(route)
+    table.hold(route)
+    session.accepted(instance_id, PROMPT, reasoning=True)
     boundary = None if answers is None else thoughts - 1
     feed(route, thoughts, 0.0, boundary=boundary)
     feed(route, answers or 0, 0.0)
     return route
 
 
-def feed(
-    route: Route, count: int, now: float, *, boundary: int | None = None, **fields: Any
-) -> TokenRun:
-    """New tokens for its session; the run that they came in."""
-    run = TokenRun(
+def run_of(route: Route, count: int, *, boundary: int | None = None, **fields: Any) -> TokenRun:
+    """The next tokens of a request."""
+    return TokenRun(
         request_id=route.wire_id,
         position=len(route.session.token_ids),
         token_ids=(9,) * count,
@@ -82,5 +106,8 @@ def feed(
         boundary=boundary,
         **fields,
     )
-    route.session.tokens(run, now)
-    return run
+
+
+def feed(route: Route, count: int, now: float, **fields: Any) -> None:
+    """Give its session the next tokens."""
+    route.session.tokens(run_of(route, count, **fields), now)

@@ -1,8 +1,9 @@
-"""A service whose scripted workers act by themselves, and what must hold when they are through."""
+"""A service whose scripted workers act by themselves, and checks for the end of a test."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ class Play:
     def let_time_run_out(self, session: Session) -> None:
         route = self.cluster.router.routes[session.response_id]
         route._stage_ends_s = 0.0
-        self.cluster.router._arm(route)
+        self.cluster.router._deadlines.set(route, time.monotonic())
 
     def release(self) -> None:
         for actor in self.actors.values():
@@ -77,7 +78,7 @@ async def play(
 
 
 def check_whole(playing: Play, session: Session) -> None:
-    """Nothing lost, doubled or out of order, on no side; nothing left behind."""
+    """Check that no token is lost, doubled or out of order, and that nothing is left behind."""
     assert (session.status, session.reasoning_text) == ("completed", THOUGHTS)
     assert session.answer_text == ANSWER
     check_clean(playing, session)
@@ -91,5 +92,5 @@ def check_clean(playing: Play, session: Session) -> None:
     assert [error for actor in playing.actors.values() for error in actor.errors] == []
     assert session.response_id not in playing.scene.service._running
     router = playing.cluster.router
-    assert (router.routes, router._timers, router._answers) == ({}, {}, {})
-    assert all(not instance.routes for instance in playing.cluster.instances.values())
+    assert (router.routes, router._deadlines.timers, router._acceptances.waiting) == ({}, {}, {})
+    assert not any(map(router.routes_of, playing.cluster.instances))

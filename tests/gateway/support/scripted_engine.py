@@ -1,4 +1,4 @@
-"""Plays an engine over a `ScriptedWorker`: the same output whoever generates it, and from where.
+"""Plays an engine over a `ScriptedWorker`. All engines generate the same output.
 
 The token at place i has id i and its number as text, so that a token that is lost, doubled or out
 of order shows in the text.
@@ -25,7 +25,7 @@ def text_of(place: int) -> str:
 
 
 class Actor:
-    """One engine. What is named in ``holding`` it does not do: accept, generate, hand over."""
+    """One engine. It does not do the things named in ``holding``: accept, generate, hand over."""
 
     def __init__(self, worker: ScriptedWorker, holding: set[str]) -> None:
         self.worker = worker
@@ -48,11 +48,11 @@ class Actor:
         self.wake()
 
     def wake(self) -> None:
-        """Look again at what there is to do."""
+        """Look again for something to do."""
         self._again.set()
 
     async def run(self) -> None:
-        """Until the link ends or the test does."""
+        """Act until the link or the test ends."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
@@ -137,7 +137,7 @@ class Actor:
         return True
 
     def _kv_tokens(self, name: str, place: int) -> int | None:
-        """What the first tokens say of the ticket that the request came with."""
+        """The KV tokens that the first run reports for the request's ticket."""
         submit = next(s for s in self.submits if s.request_id == name)
         if submit.ticket is None or place != len(submit.known_token_ids):
             return None

@@ -32,7 +32,7 @@ class Scene:
         self._stack = stack
 
     async def join(self, name: str, **options: Any) -> ScriptedWorker:
-        """One more worker; one that was lost comes back as another."""
+        """Add a worker. A lost one comes back as a new one."""
         worker, address = await self._stack.enter_async_context(
             scripted_worker(self._folder, name, **options)
         )
@@ -46,13 +46,13 @@ class Scene:
         return worker
 
     async def lose(self, name: str) -> None:
-        """A worker dies; returns when the gateway knows."""
+        """Kill a worker, and return when the gateway has noticed."""
         lost = self.service.cluster.instances[name]
         await self.workers[name].hang_up()
         await until(lambda: self.service.cluster.instances.get(name) is not lost)
 
     async def met(self, reader: str, source: str) -> None:
-        """Returns when one instance can read the KV of the other."""
+        """Return when one instance can read the KV of the other."""
         instances = self.service.cluster.instances
         await until(lambda: instances[reader].can_read(instances[source]))
 
@@ -120,7 +120,7 @@ async def ended(session: Session) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until something holds."""
+    """Let the loop run until a condition holds."""
     async with asyncio.timeout(10):
         while True:
             if condition():

@@ -1,4 +1,4 @@
-"""A worker without an engine: the real link on a real socket, and a script for the rest."""
+"""A worker without an engine: a real link on a real socket, driven by the test."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _STARTS = itertools.count()
 
 
 class ScriptedWorker:
-    """The test reads what the gateway sends (`next`) and says what it likes (`say`).
+    """The test reads the gateway's messages (`next`) and sends any message (`say`).
 
     With ``movable`` its KV can be read by others; it answers `MeetPeer` by itself, with
     ``meeting_error`` if there is one, and does not show it to the test.
@@ -110,32 +110,32 @@ class ScriptedWorker:
         return message
 
     async def next_cancel(self) -> str:
-        """The gateway's next message, which must end a request; its id."""
+        """The id in the gateway's next message, which must be a cancel."""
         message = await self.next()
         assert isinstance(message, Cancel)
         return message.request_id
 
     async def next_hand_over(self) -> str:
-        """The gateway's next message, which must ask for a request; its id."""
+        """The id in the gateway's next message, which must request a hand-over."""
         message = await self.next()
         assert isinstance(message, HandOver)
         return message.request_id
 
     def unread(self) -> int:
-        """How many messages the test has not looked at."""
+        """The number of messages that the test has not read."""
         return self._received.qsize()
 
     def ticket(self, tokens: int = 20, valid_s: float = 30.0) -> Ticket:
-        """For the KV of a request on this engine."""
+        """A ticket for the KV of a request on this engine."""
         return Ticket(engine_id=self.engine_id, data="opaque", tokens=tokens, valid_s=valid_s)
 
     async def hand_over(self, request_id: str, position: int, ticket: Ticket | None) -> None:
-        """Let a request go."""
+        """Hand a request over."""
         finish = Finish(reason="handed_over", ticket=ticket)
         await self.tokens(request_id, position, finish=finish)
 
     async def accept(self, submit: Submit, *, reasoning: bool = False) -> None:
-        """Take a request in."""
+        """Accept a request."""
         await self.say(
             Accepted(
                 request_id=submit.request_id,
@@ -153,7 +153,7 @@ class ScriptedWorker:
         boundary: int | None = None,
         kv_tokens: int | None = None,
     ) -> None:
-        """One step with tokens of one request; the id of each is its place in the output."""
+        """Send a step with tokens of one request. The id of a token is its place in the output."""
         run = TokenRun(
             request_id=request_id,
             position=position,
@@ -167,16 +167,16 @@ class ScriptedWorker:
         self._sequence += 1
 
     async def say(self, message: ToGateway) -> None:
-        """Anything."""
+        """Send a message."""
         await self.say_raw(messages.encode(message))
 
     async def say_raw(self, data: Any) -> None:
-        """Even what is no message."""
+        """Send bytes that need not be a message."""
         assert self._socket is not None
         await self._socket.send(data)
 
     async def hang_up(self) -> None:
-        """Drop the connection without a goodbye, as a process that is killed does."""
+        """Drop the connection without a closing handshake, like a process that is killed."""
         assert self._socket is not None
         self._socket.transport.abort()
 

@@ -1,4 +1,4 @@
-"""A session and a worker's words for it, without a worker."""
+"""A session, and the runs of a worker for it, without a worker."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class ScriptedWorker:
         session.accepted("worker-0", 7, reasoning)
 
     def say(self, *texts: str, now: float, boundary: bool = False) -> None:
-        """Tokens of one step; with ``boundary`` the last one ends the thinking."""
+        """Send the tokens of one step. With ``boundary`` the last one ends the reasoning."""
         self._run(texts, now, boundary=len(texts) - 1 if boundary else None)
 
     def finish(self, now: float, reason: FinishReason = "stop", **fields: Any) -> None:
-        """The engine's last word, with the end-of-text token if it stopped by itself."""
+        """Send the finish, with the end-of-text token if the engine stopped by itself."""
         texts = ("",) if reason == "stop" else ()
         self._run(texts, now, finish=Finish(reason=reason, **fields))
 
@@ -61,7 +61,7 @@ class ScriptedWorker:
 
 
 def run_to_end(session: Session) -> float:
-    """Release at every due moment; returns the time of the last one."""
+    """Release each token when it is due, and return the time of the last one."""
     due = 0.0
     while (at := session.next_release_s()) is not None:
         due = at
@@ -70,10 +70,10 @@ def run_to_end(session: Session) -> float:
 
 
 def events_of(session: Session) -> list[dict[str, Any]]:
-    """All events so far."""
+    """The session's events so far."""
     return [msgspec.json.decode(entry.data) for entry in session.log.after(-1)]
 
 
 def types_of(session: Session) -> list[str]:
-    """Their types, without the common beginning."""
+    """The types of the events, without their common prefix."""
     return [event["type"].removeprefix("response.") for event in events_of(session)]

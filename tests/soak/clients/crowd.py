@@ -1,4 +1,4 @@
-"""Who comes: a fixed number of places, each taken by one reader after another, drawn by a seed."""
+"""The crowd: a fixed number of places, each taken by random readers, one after another."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ class Reader(Protocol):
 
     __name__: str
 
-    def __call__(self, stage: Stage, chance: random.Random, /) -> Awaitable[None]:
-        """One visit. Raises `Violation` or `Refused`."""
+    def __call__(self, stage: Stage, rng: random.Random, /) -> Awaitable[None]:
+        """Make one visit. Raises `Violation` or `Refused`."""
 
 
-# How often each comes. What costs the gateway little, or is rare in life, has a small share.
+# How often each kind comes. Kinds that cost the gateway little, or are rare in practice, have a
+# small share.
 SHARES: tuple[tuple[float, Reader], ...] = (
     (10, websocket_readers.reads_to_the_end),
     (6, websocket_readers.stalls),
-    (1, websocket_readers.stalls_for_ever),
+    (1, websocket_readers.stalls_forever),
     (4, websocket_readers.pauses),
     (8, websocket_readers.stops),
     (10, websocket_readers.vanishes_and_comes_back),
@@ -50,34 +51,34 @@ SHARES: tuple[tuple[float, Reader], ...] = (
     (4, garbage.never_finishes),
     (4, garbage.upgrades_and_vanishes),
 )
-# Refusals that a reader may meet without having asked for one.
+# Refusals that even a correct reader may get.
 _MAY_BE = ("events_expired", "server_overloaded", "no_instance")
 _LONGEST_S = 600.0  # guards against a reader that hangs
-_THINK_S = 2.0  # mean, between two readers of a place
+_PAUSE_S = 2.0  # between two readers of a place, on average
 
 
 async def crowd(stage: Stage, count: int, seed: int) -> None:
-    """Readers without end; cancel it to stop them all."""
+    """Run readers until cancelled."""
     async with asyncio.TaskGroup() as places:
         for number in range(count):
             places.create_task(_place(stage, random.Random(f"{seed} {number}")))
 
 
-async def _place(stage: Stage, chance: random.Random) -> None:
+async def _place(stage: Stage, rng: random.Random) -> None:
     weights, kinds = zip(*SHARES, strict=True)
     while True:
-        await asyncio.sleep(chance.expovariate(1 / _THINK_S))
-        reader = chance.choices(kinds, weights)[0]
-        await one(stage, reader, random.Random(chance.getrandbits(64)))
+        await asyncio.sleep(rng.expovariate(1 / _PAUSE_S))
+        reader = rng.choices(kinds, weights)[0]
+        await one(stage, reader, random.Random(rng.getrandbits(64)))
 
 
-async def one(stage: Stage, reader: Reader, chance: random.Random) -> None:
-    """One reader; whatever goes wrong is counted."""
+async def one(stage: Stage, reader: Reader, rng: random.Random) -> None:
+    """Run one reader, and count its failures."""
     name = f"{reader.__module__.rsplit('.', 1)[1]}.{reader.__name__}"
     tally = stage.tally
     try:
         async with asyncio.timeout(_LONGEST_S):
-            await reader(stage, chance)
+            await reader(stage, rng)
     except Refused as refused:
         tally.refused[refused.code] += 1
         if refused.code not in _MAY_BE:
@@ -85,7 +86,7 @@ async def one(stage: Stage, reader: Reader, chance: random.Random) -> None:
     except Violation as violation:
         tally.wrong(f"{name}: {violation}")
     except InvalidStatus as error:
-        tally.wrong(f"{name}: the upgrade was answered by {error.response.status_code}")
+        tally.wrong(f"{name}: the upgrade was answered with {error.response.status_code}")
     except (ConnectionClosed, aiohttp.ClientError, OSError, TimeoutError) as error:
         tally.wrong(f"{name}: {type(error).__name__}: {error}")
     tally.readers[name] += 1

@@ -1,4 +1,4 @@
-"""Clients that send what nobody asked for. Each must be refused, and nobody else may notice."""
+"""Clients that send garbage. Each must be refused, and no other client may notice."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ _TEXTS = (
 )
 
 
-async def sends_garbage(stage: Stage, chance: random.Random) -> None:
-    """Messages that are wrong in every way; a right one after them is served."""
+async def sends_garbage(stage: Stage, rng: random.Random) -> None:
+    """Sends wrong messages of every kind, then a correct one, which must be served."""
     async with Socket(stage) as socket:
-        for _ in range(chance.randint(1, 8)):
-            if chance.random() < 0.15:
-                await socket.send_raw(chance.randbytes(chance.randint(0, 2000)), text=False)
+        for _ in range(rng.randint(1, 8)):
+            if rng.random() < 0.15:
+                await socket.send_raw(rng.randbytes(rng.randint(0, 2000)), text=False)
             else:
-                await socket.send_raw(chance.choice(_TEXTS))
+                await socket.send_raw(rng.choice(_TEXTS))
             stage.tally.refused[await socket.error()] += 1
-        stream = await socket.create(body(chance))
+        stream = await socket.create(body(rng))
         await socket.follow(stream)
 
 
-async def breaks_the_frame(stage: Stage, chance: random.Random) -> None:
-    """Text that is no UTF-8, or a message beyond the hard limit: the server closes."""
+async def breaks_the_frame(stage: Stage, rng: random.Random) -> None:
+    """Sends text that is not UTF-8, or a message above the hard limit; the server must close."""
     async with Socket(stage) as socket:
         with suppress(ConnectionClosed):
-            if chance.random() < 0.5:
+            if rng.random() < 0.5:
                 await socket.send_raw(b'{"type":"\xff\xfe\xc0"}', text=True)
             else:
                 await socket.send_raw("x" * (LARGEST_FRAME + 100))
         code = await socket.closed()
         if code not in (1002, 1006, 1007, 1009):
-            raise Violation(f"a broken frame was answered by close code {code}")
+            raise Violation(f"a broken frame was answered with close code {code}")
 
 
-async def asks_wrongly(stage: Stage, chance: random.Random) -> None:
-    """HTTP requests that must be refused by a status of 4xx."""
+async def asks_wrongly(stage: Stage, rng: random.Random) -> None:
+    """Sends HTTP requests that must be refused with a status of 4xx."""
     json_type = f"Content-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n"
     large = "x" * (LARGEST_BODY + 10)
     cases = (
@@ -92,7 +92,7 @@ async def asks_wrongly(stage: Stage, chance: random.Random) -> None:
         ("GET", "/nothing/../here", "", ""),
         ("GET", "/admin/instances", "", ""),
     )
-    for method, path, headers, text in chance.sample(cases, chance.randint(1, 5)):
+    for method, path, headers, text in rng.sample(cases, rng.randint(1, 5)):
         head = f"{method} {path} HTTP/1.1\r\nHost: soak\r\n{headers}"
         if text:
             head += f"Content-Length: {len(text)}\r\n"
@@ -102,13 +102,13 @@ async def asks_wrongly(stage: Stage, chance: random.Random) -> None:
         stage.tally.refused[f"http {status}"] += 1
 
 
-async def speaks_no_http(stage: Stage, chance: random.Random) -> None:
-    """Bytes that are no request: 400, or a closed connection."""
-    data = chance.choice(
+async def speaks_no_http(stage: Stage, rng: random.Random) -> None:
+    """Sends bytes that are not HTTP; the answer must be 400 or a closed connection."""
+    data = rng.choice(
         (
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + chance.randbytes(200),
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(200),
             b"HELO soak\r\n\r\n",
-            chance.randbytes(500) + b"\r\n\r\n",
+            rng.randbytes(500) + b"\r\n\r\n",
             b"GET / HTTP/9.9\r\n\r\n",
             b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"b" * 20_000 + b"\r\n\r\n",
             b"POST /v1/responses HTTP/1.1\r\nContent-Length: minus\r\n\r\n",
@@ -120,10 +120,10 @@ async def speaks_no_http(stage: Stage, chance: random.Random) -> None:
         raise Violation(f"{data[:40]!r} was answered by {status}")
 
 
-async def never_finishes(stage: Stage, chance: random.Random) -> None:
-    """A connection that says nothing, half a head, or half a body; held for a while."""
+async def never_finishes(stage: Stage, rng: random.Random) -> None:
+    """Sends nothing, half a head or half a body, and holds the connection for a while."""
     head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
-    data = chance.choice(
+    data = rng.choice(
         (b"", head, head + b"Content-Length: 1000\r\n\r\n{", b"GET /v1/resp", b"\r\n")
     )
     async with stage.half_open:
@@ -131,41 +131,41 @@ async def never_finishes(stage: Stage, chance: random.Random) -> None:
         try:
             writer.write(data)
             with suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(chance.uniform(1, 20)):
+                async with asyncio.timeout(rng.uniform(1, 20)):
                     await reader.read()  # returns when the gateway closes
         finally:
-            _end(writer, chance)
+            _end(writer, rng)
 
 
-async def upgrades_and_vanishes(stage: Stage, chance: random.Random) -> None:
-    """Asks for a WebSocket and is gone before, or right after, the answer."""
+async def upgrades_and_vanishes(stage: Stage, rng: random.Random) -> None:
+    """Asks for a WebSocket and disconnects before, or right after, the answer."""
     lines = (
         "GET /v1/responses HTTP/1.1",
         "Host: soak",
         "Upgrade: websocket",
         "Connection: Upgrade",
-        f"Sec-WebSocket-Version: {chance.choice(('13', '13', '13', '99'))}",
-        f"Sec-WebSocket-Key: {chance.choice(('x3JJHMbDL1EzLkh9GBhXDw==', '!'))}",
-        f"Authorization: Bearer {chance.choice((KEY, KEY, 'wrong'))}",
+        f"Sec-WebSocket-Version: {rng.choice(('13', '13', '13', '99'))}",
+        f"Sec-WebSocket-Key: {rng.choice(('x3JJHMbDL1EzLkh9GBhXDw==', '!'))}",
+        f"Authorization: Bearer {rng.choice((KEY, KEY, 'wrong'))}",
     )
     reader, writer = await asyncio.open_connection(*stage.address)
     try:
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        if chance.random() < 0.6:
+        if rng.random() < 0.6:
             with suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(chance.uniform(0, 0.5)):
+                async with asyncio.timeout(rng.uniform(0, 0.5)):
                     await reader.read(100)
-        if chance.random() < 0.3:
-            writer.write(chance.randbytes(100))  # frames without a mask, opcodes that are none
+        if rng.random() < 0.3:
+            writer.write(rng.randbytes(100))  # frames without a mask, unknown opcodes
             with suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(5):
                     await reader.read()
     finally:
-        _end(writer, chance)
+        _end(writer, rng)
 
 
 async def _status(stage: Stage, data: bytes) -> int:
-    """The status of the answer; 0 if the gateway closes without one."""
+    """The status of the answer; 0 if the gateway closes without an answer."""
     reader, writer = await asyncio.open_connection(*stage.address)
     try:
         writer.write(data)
@@ -180,8 +180,8 @@ async def _status(stage: Stage, data: bytes) -> int:
         reset(writer.transport)
 
 
-def _end(writer: asyncio.StreamWriter, chance: random.Random) -> None:
-    if chance.random() < 0.5:
+def _end(writer: asyncio.StreamWriter, rng: random.Random) -> None:
+    if rng.random() < 0.5:
         reset(writer.transport)
     else:
         writer.close()

@@ -1,4 +1,4 @@
-"""Readers over HTTP: streams and whole answers, read to the end or left."""
+"""Readers over HTTP: they read streams and whole answers, to the end or not."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
             yield line[6:].decode().strip()
 
 
-def _leave(answer: aiohttp.ClientResponse, chance: random.Random) -> None:
-    if chance.random() < 0.5 and answer.connection is not None:
+def _leave(answer: aiohttp.ClientResponse, rng: random.Random) -> None:
+    if rng.random() < 0.5 and answer.connection is not None:
         reset(answer.connection.transport)
     answer.close()
 
@@ -57,20 +57,20 @@ async def _follow(
         raise Violation(f"{stream.response_id}: the event stream ended without a terminal event")
 
 
-async def reads_events(stage: Stage, chance: random.Random) -> None:
-    """`POST /v1/responses` with `stream`, to the end; some leave and resume by GET."""
+async def reads_events(stage: Stage, rng: random.Random) -> None:
+    """Streams `POST /v1/responses` to the end; some disconnect and resume with GET."""
     stream = Stream(stage.tally)
-    request = body(chance) | {"stream": True}
-    leaves = chance.random() < 0.5
-    upto = chance.randint(1, 60) if leaves else None
+    request = body(rng) | {"stream": True}
+    leaves = rng.random() < 0.5
+    upto = rng.randint(1, 60) if leaves else None
     async with stage.http.post(f"{stage.url}/v1/responses", json=request) as answer:
         await _follow(stage, answer, stream, upto)
         if stream.ended:
             return
-        _leave(answer, chance)
-    if chance.random() < 0.3:
+        _leave(answer, rng)
+    if rng.random() < 0.3:
         return
-    await asyncio.sleep(chance.uniform(0, 1))
+    await asyncio.sleep(rng.uniform(0, 1))
     path = f"/v1/responses/{stream.response_id}?stream=true&starting_after={stream.last}"
     async with stage.http.get(stage.url + path) as answer:
         try:
@@ -80,13 +80,13 @@ async def reads_events(stage: Stage, chance: random.Random) -> None:
                 raise
 
 
-async def reads_chunks(stage: Stage, chance: random.Random) -> None:
-    """A streamed chat completion, to the end or not."""
-    upto = chance.randint(0, 80) if chance.random() < 0.4 else None
+async def reads_chunks(stage: Stage, rng: random.Random) -> None:
+    """Streams a chat completion, to the end or not."""
+    upto = rng.randint(0, 80) if rng.random() < 0.4 else None
     count = 0
     finish = None
     async with stage.http.post(
-        f"{stage.url}/v1/chat/completions", json=_chat(chance) | {"stream": True}
+        f"{stage.url}/v1/chat/completions", json=_chat(rng) | {"stream": True}
     ) as answer:
         async for line in _lines(answer):
             if line == "[DONE]":
@@ -106,19 +106,19 @@ async def reads_chunks(stage: Stage, chance: random.Random) -> None:
                 finish = chunk["choices"][0]["finish_reason"]
             count += 1
             if upto is not None and count >= upto:
-                _leave(answer, chance)
+                _leave(answer, rng)
                 return
         raise Violation("a chat stream ended without [DONE]")
 
 
-async def waits_for_the_whole(stage: Stage, chance: random.Random) -> None:
-    """A whole answer of either API; four in ten clients do not wait for it."""
+async def waits_for_the_whole(stage: Stage, rng: random.Random) -> None:
+    """Asks either API for a whole answer; four in ten clients do not wait for it."""
     path, request = (
-        ("/v1/responses", body(chance, store=False))
-        if chance.random() < 0.5
-        else ("/v1/chat/completions", _chat(chance))
+        ("/v1/responses", body(rng, store=False))
+        if rng.random() < 0.5
+        else ("/v1/chat/completions", _chat(rng))
     )
-    patience_s = chance.uniform(0.05, 3) if chance.random() < 0.4 else None
+    patience_s = rng.uniform(0.05, 3) if rng.random() < 0.4 else None
     try:
         async with asyncio.timeout(patience_s):
             status, document = await stage.call("POST", path, request)
@@ -129,12 +129,12 @@ async def waits_for_the_whole(stage: Stage, chance: random.Random) -> None:
     stage.tally.responses[document.get("status", "chat: whole")] += 1
 
 
-async def stops_by_post(stage: Stage, chance: random.Random) -> None:
-    """Cancels its stream by another request."""
+async def stops_by_post(stage: Stage, rng: random.Random) -> None:
+    """Cancels its stream with another request."""
     stream = Stream(stage.tally)
-    request = body(chance) | {"stream": True}
+    request = body(rng) | {"stream": True}
     async with stage.http.post(f"{stage.url}/v1/responses", json=request) as answer:
-        await _follow(stage, answer, stream, chance.randint(1, 40))
+        await _follow(stage, answer, stream, rng.randint(1, 40))
         if stream.ended:
             return
         status, document = await stage.call("POST", f"/v1/responses/{stream.response_id}/cancel")
@@ -143,10 +143,10 @@ async def stops_by_post(stage: Stage, chance: random.Random) -> None:
         await _follow(stage, answer, stream)
 
 
-async def stalls(stage: Stage, chance: random.Random) -> None:
-    """Asks on one connection for more events than all buffers hold, reads none, and leaves."""
+async def stalls(stage: Stage, rng: random.Random) -> None:
+    """Asks for more events than all buffers hold, reads none of them, and disconnects."""
     stream = Stream(stage.tally)
-    request = body(chance, long=True) | {"stream": True}
+    request = body(rng, long=True) | {"stream": True}
     async with (
         stage.stalled,
         stage.http.post(f"{stage.url}/v1/responses", json=request) as answer,
@@ -156,14 +156,14 @@ async def stalls(stage: Stage, chance: random.Random) -> None:
         head = f"GET {path} HTTP/1.1\r\nHost: soak\r\nAuthorization: Bearer {KEY}\r\n\r\n"
         _, writer = await asyncio.open_connection(sock=await connected(stage, slow=True), limit=512)
         writer.write(head.encode() * 60)
-        await asyncio.sleep(chance.uniform(5, 30))
-        if chance.random() < 0.5:
+        await asyncio.sleep(rng.uniform(5, 30))
+        if rng.random() < 0.5:
             reset(writer.transport)
         else:
             writer.transport.abort()
 
 
-def _chat(chance: random.Random) -> dict[str, Any]:
-    request = body(chance)
+def _chat(rng: random.Random) -> dict[str, Any]:
+    request = body(rng)
     messages = [{"role": "user", "content": request.pop("input")}]
     return request | {"messages": messages}

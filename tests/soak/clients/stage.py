@@ -21,22 +21,22 @@ from tests.soak.clients.stream import Refused, Stream, Tally, Violation
 
 KEY = "key-of-the-soak"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-PROFILE = "h100-qwen32b"  # a step takes 25 ms: a response takes seconds, and little CPU
-PATIENCE_S = 90.0  # no event for so long is a hang
-KILLED = "worker-1"  # the other one lives through the run, so that its memory can be judged
-SEND_TIMEOUT_S = 15.0  # a reader that takes nothing for so long is cut off
+PROFILE = "h100-qwen32b"  # steps of 25 ms: a response takes seconds but little CPU time
+PATIENCE_S = 90.0  # without an event for this long, a stream hangs
+KILLED = "worker-1"  # the other one is never killed, so that its memory can be judged
+SEND_TIMEOUT_S = 15.0  # a reader that takes nothing for this long is disconnected
 LARGEST_BODY = 256 * 1024
 LARGEST_FRAME = 1024 * 1024
-_SMALL_BUFFER = 4096  # of a reader that is to fill up soon
+_SMALL_BUFFER = 4096  # bytes, for a reader whose buffer must fill up soon
 _ESTABLISHED = "01"  # in /proc/net/tcp
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 def settings(ttl_s: float) -> dict[str, str]:
-    """Settings with which everything is steady after a few ``ttl_s``."""
+    """Settings with which the gateway is steady after a few ``ttl_s``."""
     return {
         "workers.emulate": PROFILE,
-        "workers.kv_blocks": "400",  # 6400 tokens: now and then requests must give way
+        "workers.kv_blocks": "400",  # 6400 tokens: now and then requests are preempted
         "workers.restart_backoff_s": "0.2",
         "session.ttl_s": f"{ttl_s}",
         "session.log_events": "300",  # fewer than the longest responses have
@@ -46,7 +46,7 @@ def settings(ttl_s: float) -> dict[str, str]:
         "server.log_level": "warning",
         "server.header_timeout_s": "10",
         "server.send_timeout_s": f"{SEND_TIMEOUT_S}",
-        "session.total_bytes": f"{4 * 2**20}",  # about what is kept at once: the oldest must go
+        "session.total_bytes": f"{4 * 2**20}",  # about the usual total: the oldest are dropped
         "limits.max_requests_per_user": "1000",
         "store.retention_days": f"{120 / 86400:.6f}",
     }
@@ -54,7 +54,7 @@ def settings(ttl_s: float) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Stage:
-    """What every reader is given."""
+    """What all readers share."""
 
     url: str
     http: aiohttp.ClientSession
@@ -72,7 +72,7 @@ class Stage:
         return parts.hostname, parts.port
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """One whole HTTP exchange; status and decoded JSON. Raises `Violation` for a 500."""
+        """Make an HTTP request; :return: status and decoded JSON. Raises `Violation` for a 500."""
         async with self.http.request(method, self.url + path, json=body) as answer:
             data = await answer.read()
             if answer.status == 500:
@@ -80,23 +80,23 @@ class Stage:
             return answer.status, json.loads(data)
 
 
-def body(chance: random.Random, *, store: bool = False, long: bool = False) -> dict[str, Any]:
-    """A request: short thoughts, a short answer, a reader of any speed."""
-    answer = chance.randint(350, 500) if long else int(chance.triangular(2, 120, 15))
-    pace = chance.choice([{"tpot_s": 0.02}, {"tpot_s": 0.04}, {"tpot_s": 0.08}, False])
+def body(rng: random.Random, *, store: bool = False, long: bool = False) -> dict[str, Any]:
+    """A request body: short reasoning, a short answer, a random pace."""
+    answer = rng.randint(350, 500) if long else int(rng.triangular(2, 120, 15))
+    pace = rng.choice([{"tpot_s": 0.02}, {"tpot_s": 0.04}, {"tpot_s": 0.08}, False])
     return {
-        "input": "Tell me about slopes. " * chance.randint(1, 8),
+        "input": "Tell me about slopes. " * rng.randint(1, 8),
         "store": store,
         "pacing": {"tpot_s": 0.025} if long else pace,
         "forced_lengths": {
-            "reasoning_tokens": int(chance.triangular(2, 80, 10)),
+            "reasoning_tokens": int(rng.triangular(2, 80, 10)),
             "answer_tokens": answer,
         },
     }
 
 
 async def connected(stage: Stage, *, slow: bool) -> socket.socket:
-    """A connection to the gateway; one that is slow has a small buffer, which fills up soon."""
+    """A connection to the gateway; with ``slow`` its receive buffer is small and fills up soon."""
     raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         raw.setblocking(False)
@@ -110,7 +110,7 @@ async def connected(stage: Stage, *, slow: bool) -> socket.socket:
 
 
 class Socket:
-    """A WebSocket of one reader: well-behaved or not."""
+    """The WebSocket of one reader."""
 
     def __init__(self, stage: Stage, *, slow: bool = False) -> None:
         self.stage = stage
@@ -136,7 +136,7 @@ class Socket:
         self.vanish(reset=True)
 
     def vanish(self, *, reset: bool) -> None:
-        """End the connection without a goodbye."""
+        """End the connection without a close frame."""
         raw = self._socket.transport.get_extra_info("socket")
         if reset:
             with suppress(OSError):
@@ -154,21 +154,21 @@ class Socket:
         return False
 
     async def send(self, **event: Any) -> None:
-        """One event."""
+        """Send one event."""
         await self._socket.send(json.dumps(event))
 
     async def send_raw(self, data: str | bytes, *, text: bool | None = None) -> None:
-        """Any message; bytes with ``text`` go as text that need not be UTF-8."""
+        """Send any message; bytes with ``text`` are sent as text that need not be UTF-8."""
         await self._socket.send(data, text=text)
 
     async def event(self) -> dict[str, Any]:
-        """The next event, of whatever stream. Raises `ConnectionClosed` or `Violation`."""
+        """The next event of any stream. Raises `ConnectionClosed` or `Violation`."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                found: dict[str, Any] = json.loads(await self._socket.recv())
+                event: dict[str, Any] = json.loads(await self._socket.recv())
         except TimeoutError:
             raise Violation(f"no event for {PATIENCE_S:.0f} s") from None
-        return found
+        return event
 
     async def error(self) -> str:
         """The code of the error event that must come next."""
@@ -178,7 +178,7 @@ class Socket:
         return str(event["error"]["code"])
 
     async def closed(self) -> int:
-        """Read on until the server has closed; the close code."""
+        """Read until the server has closed; :return: the close code."""
         async with asyncio.timeout(PATIENCE_S):
             await self._socket.wait_closed()
         return self._socket.close_code or 0
@@ -191,7 +191,7 @@ class Socket:
         return stream
 
     async def resume(self, stream: Stream) -> None:
-        """Ask for what this reader has not seen."""
+        """Ask for the events that this reader has not seen."""
         await self.send(
             type="response.resume", response_id=stream.response_id, starting_after=stream.last
         )
@@ -222,6 +222,6 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
 
 
 def nice(steps: int) -> None:
-    """Give way to the gateway, which was started before this."""
+    """Lower the priority of this process below that of the gateway, which is already running."""
     with suppress(OSError):
         os.nice(steps)

@@ -1,4 +1,4 @@
-"""What every reader checks of its own stream: no hole, one end, and the deltas join to the text."""
+"""The checks of a reader on its stream: no hole, one end, and deltas that join to the text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-# A worker is killed now and then: only these failures can come of that.
+# The only failures that a killed worker may cause.
 _FAILURES = ("no_instance", "instance_lost")
 _SHOWN = 20
 
@@ -18,7 +18,7 @@ class Violation(Exception):
 
 
 class Refused(Exception):
-    """An error event or an error answer, which may be right."""
+    """An error event or an error answer, which may be legitimate."""
 
     def __init__(self, code: str, message: str = "", status: int = 0) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -28,12 +28,12 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Tally:
-    """What all readers saw."""
+    """Counts over all readers."""
 
-    readers: Counter[str] = field(default_factory=Counter)  # that came and ended, by kind
-    responses: Counter[str] = field(default_factory=Counter)  # ends seen, by status
+    readers: Counter[str] = field(default_factory=Counter)  # that have ended, by kind
+    responses: Counter[str] = field(default_factory=Counter)  # read to the end, by status
     refused: Counter[str] = field(default_factory=Counter)  # by code
-    expired: int = 0  # streams that were told that events are gone
+    expired: int = 0  # streams that got `events_expired`
     cut: int = 0  # connections that the gateway ended
     violations: int = 0
     shown: list[str] = field(default_factory=list)  # the first violations
@@ -53,7 +53,7 @@ class Stream:
         self.response_id = ""
         self.last = -1  # sequence number
         self.final: dict[str, Any] | None = None  # the response object of the terminal event
-        self._whole = True  # nothing expired before it was read
+        self._whole = True  # no event expired before it was read
         self._texts = {"reasoning": "", "output": ""}
         self._tally = tally
 
@@ -63,7 +63,7 @@ class Stream:
         return self.final is not None
 
     def expired(self) -> None:
-        """The gateway said that events are gone."""
+        """The gateway answered `events_expired`."""
         self._whole = False
         self._tally.expired += 1
 
@@ -89,7 +89,7 @@ class Stream:
             raise Violation(f"{self.response_id}: {type_} says {response['status']}")
         if response["status"] == "failed" and response["error"]["code"] not in _FAILURES:
             raise Violation(f"{self.response_id}: failed: {response['error']}")
-        found = {item["type"]: item["content"][0]["text"] for item in response["output"]}
-        texts = {"reasoning": found.get("reasoning", ""), "output": found.get("message", "")}
+        items = {item["type"]: item["content"][0]["text"] for item in response["output"]}
+        texts = {"reasoning": items.get("reasoning", ""), "output": items.get("message", "")}
         if self._whole and texts != self._texts:
             raise Violation(f"{self.response_id}: the deltas do not join to the final text")

@@ -1,4 +1,4 @@
-"""A reader must notice what a broken gateway would send."""
+"""A reader must notice the faults of a broken gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.soak.clients.stream import Stream, Tally, Violation
 
 
 def events(**final: Any) -> list[dict[str, Any]]:
-    """A whole response of two thoughts and one word."""
+    """A complete response: two reasoning deltas and one word."""
     response = {
         "id": "resp_1",
         "status": "completed",
@@ -20,14 +20,14 @@ def events(**final: Any) -> list[dict[str, Any]]:
             {"type": "message", "content": [{"text": "yes"}]},
         ],
     }
-    found: list[dict[str, Any]] = [
+    sequence: list[dict[str, Any]] = [
         {"type": "response.created", "response": {"id": "resp_1"}},
         {"type": "response.reasoning_text.delta", "delta": "a"},
         {"type": "response.reasoning_text.delta", "delta": "b"},
         {"type": "response.output_text.delta", "delta": "yes"},
         {"type": "response.completed", "response": response | final},
     ]
-    return [{**event, "sequence_number": number} for number, event in enumerate(found)]
+    return [{**event, "sequence_number": number} for number, event in enumerate(sequence)]
 
 
 def read(sent: list[dict[str, Any]]) -> Stream:

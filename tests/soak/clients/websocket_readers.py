@@ -1,4 +1,4 @@
-"""Readers of the WebSocket API: who read, stall, pause, stop, vanish, come back, or forget."""
+"""Readers of the WebSocket API: they read, stall, pause, stop, vanish, come back, or forget."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.soak.clients.stage import SEND_TIMEOUT_S, Socket, Stage, body
 from tests.soak.clients.stream import Refused, Stream, Violation
 
 
-async def reads_to_the_end(stage: Stage, chance: random.Random) -> None:
-    """Several responses on a socket, one after the other."""
+async def reads_to_the_end(stage: Stage, rng: random.Random) -> None:
+    """Reads several responses on a socket, one after the other."""
     async with Socket(stage) as socket:
-        for _ in range(chance.randint(1, 3)):
-            stream = await socket.create(body(chance, long=chance.random() < 0.1))
+        for _ in range(rng.randint(1, 3)):
+            stream = await socket.create(body(rng, long=rng.random() < 0.1))
             await socket.follow(stream)
 
 
-async def stalls(stage: Stage, chance: random.Random) -> None:
-    """Stops reading for seconds, and reads on; the server may have closed meanwhile."""
+async def stalls(stage: Stage, rng: random.Random) -> None:
+    """Stops reading for seconds, then reads on; the server may have closed meanwhile."""
     async with Socket(stage, slow=True) as socket:
-        stream = await socket.create(body(chance, long=chance.random() < 0.5))
+        stream = await socket.create(body(rng, long=rng.random() < 0.5))
         try:
-            await asyncio.sleep(chance.uniform(2, 20))
+            await asyncio.sleep(rng.uniform(2, 20))
             await socket.follow(stream)
             return
         except ConnectionClosed:
@@ -33,7 +33,7 @@ async def stalls(stage: Stage, chance: random.Random) -> None:
 
 
 async def comes_back(stage: Stage, stream: Stream) -> None:
-    """Resume on a connection of its own; what expired may be told."""
+    """Resume on a new connection; the gateway may answer that events have expired."""
     async with Socket(stage) as socket:
         await socket.resume(stream)
         try:
@@ -43,11 +43,11 @@ async def comes_back(stage: Stage, stream: Stream) -> None:
                 raise
 
 
-async def stalls_for_ever(stage: Stage, chance: random.Random) -> None:
-    """Asks for more than all buffers hold and never reads: the gateway must close."""
+async def stalls_forever(stage: Stage, rng: random.Random) -> None:
+    """Asks for more than all buffers hold and never reads; the gateway must close."""
     async with stage.stalled:
         async with Socket(stage) as first:
-            stream = await first.create(body(chance, long=True))
+            stream = await first.create(body(rng, long=True))
             await first.follow(stream)
         async with Socket(stage, slow=True) as socket:
             for number in range(60):
@@ -59,36 +59,36 @@ async def stalls_for_ever(stage: Stage, chance: random.Random) -> None:
                 )
             await asyncio.sleep(2 * SEND_TIMEOUT_S + 10)
             held = socket.held()
-            socket.vanish(reset=chance.random() < 0.5)
+            socket.vanish(reset=rng.random() < 0.5)
     if held:
         raise Violation("a reader that has stalled for long is still connected")
     stage.tally.cut += 1
 
 
-async def pauses(stage: Stage, chance: random.Random) -> None:
-    """Pauses and reads on; one in four pauses again and leaves it to the server to end that."""
+async def pauses(stage: Stage, rng: random.Random) -> None:
+    """Pauses and reads on; one in four leaves it to the server to end the pause."""
     async with Socket(stage) as socket:
-        request = body(chance) | {"pacing": {"tpot_s": 0.05}}
+        request = body(rng) | {"pacing": {"tpot_s": 0.05}}
         stream = await socket.create(request)
-        await socket.follow(stream, upto=chance.randint(1, 40))
+        await socket.follow(stream, upto=rng.randint(1, 40))
         name = stream.response_id
         if stream.ended:
             return
         await socket.send(type="response.pacing.update", response_id=name, paused=True)
-        for_ever = chance.random() < 0.25
-        if not for_ever:
-            await asyncio.sleep(chance.uniform(0.1, 4))
+        forever = rng.random() < 0.25
+        if not forever:
+            await asyncio.sleep(rng.uniform(0.1, 4))
             await socket.send(
                 type="response.pacing.update", response_id=name, paused=False, tpot_s=0.01
             )
         await socket.follow(stream)
 
 
-async def stops(stage: Stage, chance: random.Random) -> None:
-    """Cancels at once, in the middle, or when it is over."""
+async def stops(stage: Stage, rng: random.Random) -> None:
+    """Cancels at once, in the middle, or after the end."""
     async with Socket(stage) as socket:
-        stream = await socket.create(body(chance))
-        await socket.follow(stream, upto=chance.choice([0, 5, 30, 1000]))
+        stream = await socket.create(body(rng))
+        await socket.follow(stream, upto=rng.choice([0, 5, 30, 1000]))
         over = stream.ended
         await socket.send(type="response.cancel", response_id=stream.response_id)
         await socket.follow(stream)
@@ -99,40 +99,40 @@ async def stops(stage: Stage, chance: random.Random) -> None:
             raise Violation(f"{stream.response_id}: cancelled, and ended {stream.final['status']}")
 
 
-async def vanishes_and_comes_back(stage: Stage, chance: random.Random) -> None:
-    """Drops the connection, by a reset or not, up to three times; sees every event once."""
+async def vanishes_and_comes_back(stage: Stage, rng: random.Random) -> None:
+    """Drops the connection up to three times, with a reset or not; must get every event once."""
     async with Socket(stage) as socket:
-        stream = await socket.create(body(chance, long=chance.random() < 0.2))
-        await socket.follow(stream, upto=chance.randint(0, 60))
-        socket.vanish(reset=chance.random() < 0.5)
-    for _ in range(chance.randint(0, 2)):
-        await asyncio.sleep(chance.uniform(0, 1.5))
+        stream = await socket.create(body(rng, long=rng.random() < 0.2))
+        await socket.follow(stream, upto=rng.randint(0, 60))
+        socket.vanish(reset=rng.random() < 0.5)
+    for _ in range(rng.randint(0, 2)):
+        await asyncio.sleep(rng.uniform(0, 1.5))
         if stream.ended:
             return
         async with Socket(stage) as socket:
             await socket.resume(stream)
-            await socket.follow(stream, upto=chance.randint(0, 40))
-            socket.vanish(reset=chance.random() < 0.5)
-    if not stream.ended and chance.random() < 0.8:
+            await socket.follow(stream, upto=rng.randint(0, 40))
+            socket.vanish(reset=rng.random() < 0.5)
+    if not stream.ended and rng.random() < 0.8:
         await comes_back(stage, stream)
 
 
-async def comes_back_late(stage: Stage, chance: random.Random) -> None:
-    """After more events than are kept: it is told so, or gets them all."""
+async def comes_back_late(stage: Stage, rng: random.Random) -> None:
+    """Comes back after more events than are kept; must get `events_expired`, or all of them."""
     async with Socket(stage) as socket:
-        stream = await socket.create(body(chance, long=True))
-        socket.vanish(reset=chance.random() < 0.5)
-    await asyncio.sleep(chance.uniform(8, 20))
+        stream = await socket.create(body(rng, long=True))
+        socket.vanish(reset=rng.random() < 0.5)
+    await asyncio.sleep(rng.uniform(8, 20))
     await comes_back(stage, stream)
 
 
-async def resumes_wrongly(stage: Stage, chance: random.Random) -> None:
-    """Asks for events that will never be, and for responses that never were."""
+async def resumes_wrongly(stage: Stage, rng: random.Random) -> None:
+    """Asks for events and responses that do not exist."""
     async with Socket(stage) as socket:
-        stream = await socket.create(body(chance))
+        stream = await socket.create(body(rng))
         await socket.follow(stream)
         wrong = (
-            {"starting_after": stream.last + chance.randint(1, 10**6)},
+            {"starting_after": stream.last + rng.randint(1, 10**6)},
             {"starting_after": stream.last},
             {"starting_after": -2},
             {"response_id": "resp_" + "0" * 32},
@@ -145,16 +145,16 @@ async def resumes_wrongly(stage: Stage, chance: random.Random) -> None:
             await socket.error()
 
 
-async def has_many_lanes(stage: Stage, chance: random.Random) -> None:
-    """Several streams at once, some with a second request behind the first, some cancelled."""
+async def has_many_lanes(stage: Stage, rng: random.Random) -> None:
+    """Runs several streams at once, some with a second request waiting, some cancelled."""
     async with Socket(stage) as socket:
         lanes: dict[str, list[Stream]] = {}
         left = 0
-        for number in range(chance.randint(3, 8)):
+        for number in range(rng.randint(3, 8)):
             name = f"lane-{number}"
             lanes[name] = []
-            for _ in range(chance.randint(1, 2)):
-                await socket.send(type="response.create", stream_id=name, **body(chance))
+            for _ in range(rng.randint(1, 2)):
+                await socket.send(type="response.create", stream_id=name, **body(rng))
                 left += 1
         while left:
             event = await socket.event()
@@ -170,22 +170,22 @@ async def has_many_lanes(stage: Stage, chance: random.Random) -> None:
             stream = lanes[name][-1]
             stream.feed(event)
             left -= stream.ended
-            if not stream.ended and chance.random() < 0.003:
+            if not stream.ended and rng.random() < 0.003:
                 await socket.send(type="response.cancel", response_id=stream.response_id)
 
 
-async def goes_on_and_forgets(stage: Stage, chance: random.Random) -> None:
-    """A conversation of stored responses; most are deleted, the others are left to retention."""
+async def goes_on_and_forgets(stage: Stage, rng: random.Random) -> None:
+    """Holds a conversation of stored responses; deletes most, leaves the others to retention."""
     async with Socket(stage) as socket:
         names: list[str] = []
-        for _ in range(chance.randint(1, 3)):
-            request = body(chance, store=True)
+        for _ in range(rng.randint(1, 3)):
+            request = body(rng, store=True)
             if names:
                 request["previous_response_id"] = names[-1]
             stream = await socket.create(request)
             await socket.follow(stream)
             names.append(stream.response_id)
-    if chance.random() < 0.2:
+    if rng.random() < 0.2:
         return
     for name in names:
         status, _ = await stage.call("DELETE", f"/v1/responses/{name}")
@@ -194,11 +194,11 @@ async def goes_on_and_forgets(stage: Stage, chance: random.Random) -> None:
             raise Violation(f"{name}: DELETE says {status}, GET after it {again}")
 
 
-async def deletes_while_it_runs(stage: Stage, chance: random.Random) -> None:
+async def deletes_while_it_runs(stage: Stage, rng: random.Random) -> None:
     """The stream must end all the same."""
     async with Socket(stage) as socket:
-        stream = await socket.create(body(chance, store=True))
-        await socket.follow(stream, upto=chance.randint(0, 30))
+        stream = await socket.create(body(rng, store=True))
+        await socket.follow(stream, upto=rng.randint(0, 30))
         await stage.call("DELETE", f"/v1/responses/{stream.response_id}")
         await socket.follow(stream)
     await asyncio.sleep(0.5)
@@ -207,10 +207,10 @@ async def deletes_while_it_runs(stage: Stage, chance: random.Random) -> None:
         raise Violation(f"{stream.response_id}: deleted while it ran, and GET says {status}")
 
 
-async def says_nothing(stage: Stage, chance: random.Random) -> None:
-    """An idle socket, and one that starts a response and is gone before it begins."""
+async def says_nothing(stage: Stage, rng: random.Random) -> None:
+    """Stays idle; half of them start a response and disconnect before it begins."""
     async with Socket(stage) as socket:
-        await asyncio.sleep(chance.uniform(0, 15))
-        if chance.random() < 0.5:
-            await socket.send(type="response.create", **body(chance))
-        socket.vanish(reset=chance.random() < 0.5)
+        await asyncio.sleep(rng.uniform(0, 15))
+        if rng.random() < 0.5:
+            await socket.send(type="response.create", **body(rng))
+        socket.vanish(reset=rng.random() < 0.5)

@@ -1,4 +1,4 @@
-"""What is seen of the gateway and its workers from outside: /proc, /metrics, files."""
+"""Samples of the gateway and its workers, taken from outside: /proc, /metrics, files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Observations:
     values: dict[str, list[float | None]] = field(default_factory=dict)  # by series
 
     def add(self, time_s: float, sample: Values) -> None:
-        """A series that a sample lacks has a gap there."""
+        """Append a sample; a series that it lacks gets a gap."""
         for name in sample.keys() - self.values.keys():
             self.values[name] = [None] * len(self.times_s)
         self.times_s.append(time_s)
@@ -35,7 +35,7 @@ class Observations:
             values.append(sample.get(name))
 
     def after(self, name: str, since_s: float) -> tuple[list[float], list[float]]:
-        """Times and values of a series from a time on, without its gaps."""
+        """Times and values of a series from ``since_s`` on, without its gaps."""
         pairs = [
             (time_s, value)
             for time_s, value in zip(self.times_s, self.values.get(name, []), strict=False)
@@ -45,7 +45,7 @@ class Observations:
 
 
 class Observer:
-    """Looks at one gateway.
+    """Samples one gateway.
 
     :param pid: of the gateway.
     :param store: its SQLite file.
@@ -62,19 +62,19 @@ class Observer:
         self._http = http
 
     async def instances(self) -> list[dict[str, Any]]:
-        """What the gateway says of its instances."""
+        """The instances, as the gateway lists them."""
         async with self._http.get(f"{self._url}/admin/instances", headers=HEADERS) as answer:
-            found: list[dict[str, Any]] = (await answer.json())["instances"]
-            return found
+            instances: list[dict[str, Any]] = (await answer.json())["instances"]
+            return instances
 
     async def pid_of(self, instance_id: str) -> int | None:
-        """The process of an instance that serves now."""
-        found = {one["id"]: one["pid"] for one in await self.instances()}
-        pid: int | None = found.get(instance_id)
+        """Process id of a connected instance; None if it is not connected."""
+        pids = {one["id"]: one["pid"] for one in await self.instances()}
+        pid: int | None = pids.get(instance_id)
         return pid
 
     async def look(self) -> Values:
-        """One sample of everything, by the names of `growth.series` and those of metrics."""
+        """One sample of all series and metrics, by name."""
         sample: Values = {}
         requests = 0
         for instance in await self.instances():
@@ -97,15 +97,15 @@ class Observer:
             text = await answer.text()
         sums: Values = {}
         for family in text_string_to_metric_families(text):
-            for found in family.samples:
-                if not found.name.endswith("_bucket"):
-                    sums[found.name] = sums.get(found.name, 0.0) + found.value
+            for one in family.samples:
+                if not one.name.endswith("_bucket"):
+                    sums[one.name] = sums.get(one.name, 0.0) + one.value
         self.missing -= sums.keys()
         return sums
 
 
 def process(name: str, pid: int) -> Values:
-    """Resident memory in bytes and open descriptors; nothing of a process that is gone."""
+    """Resident memory in bytes and open descriptors; empty for a process that has ended."""
     with suppress(OSError):
         # The second field of statm is counted in pages.
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])

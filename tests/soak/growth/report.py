@@ -1,4 +1,4 @@
-"""What a soak found: a judgement of every series, what was left behind, and how it is told."""
+"""The result of a soak: a judgement of every series, what was left behind, and the printout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.soak.growth.slopes import HOUR_S, Judgement, judge
 
 @dataclass(slots=True)
 class Report:
-    """All of one run."""
+    """The results of one run."""
 
     tally: Tally
     observations: Observations
@@ -33,11 +33,11 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """One line for everything that fails the run."""
+        """One line for each reason why the run fails."""
         lines = [
-            f"{name} grows by {_told(SERIES_BY_NAME[name], found.slope)} per hour"
-            for name, found in self.judgements.items()
-            if found.failed
+            f"{name} grows by {_formatted(SERIES_BY_NAME[name], judgement.slope)} per hour"
+            for name, judgement in self.judgements.items()
+            if judgement.failed
         ]
         lines += [f"left behind: {one}" for one in self.left_behind]
         lines += self.trouble
@@ -52,7 +52,7 @@ SERIES_BY_NAME = {series.name: series for series in SERIES}
 def judge_all(report: Report, restarted: set[str]) -> None:
     """Judge every series from the end of the warm-up on.
 
-    :param restarted: instances whose process changed; their memory began anew.
+    :param restarted: instances whose process was replaced, and whose memory started again.
     """
     counts = report.observations.after("pascal_responses_total", report.warm_up_s)
     for series in SERIES:
@@ -63,28 +63,35 @@ def judge_all(report: Report, restarted: set[str]) -> None:
         elif instance in restarted:
             report.not_judged[series.name] = "its process was killed and started again"
         else:
-            found = judge(times_s, values, rise=series.rise, share=series.share)
-            report.judgements[series.name] = found
+            judgement = judge(times_s, values, rise=series.rise, share=series.share)
+            report.judgements[series.name] = judgement
             ended = counts[1][-1] - counts[1][0] if counts[1] else 0
             if ended:
                 hours = (times_s[-1] - times_s[0]) / HOUR_S
-                report.per_1000[series.name] = found.slope * hours / ended * 1000
+                report.per_1000[series.name] = judgement.slope * hours / ended * 1000
 
 
-def _told(series: Series, value: float) -> str:
+def _formatted(series: Series, value: float) -> str:
     return f"{value / series.scale:+.3g}{' ' if series.unit else ''}{series.unit}"
 
 
 def show(report: Report, console: Console) -> None:
-    """The table, and every failure in a line."""
+    """Print the table, and a line for each failure."""
     table = Table(title=f"judged after a warm-up of {report.warm_up_s:.0f} s")
     for column in ("series", "start", "end", "slope/h", "95%", "per 1000", "allowed/h", "verdict"):
         table.add_column(column, justify="left" if column in ("series", "verdict") else "right")
-    for name, found in report.judgements.items():
+    for name, judgement in report.judgements.items():
         series = SERIES_BY_NAME[name]
         scaled = [
             f"{value / series.scale:.4g}"
-            for value in (found.start, found.end, found.slope, found.low, found.high, found.allowed)
+            for value in (
+                judgement.start,
+                judgement.end,
+                judgement.slope,
+                judgement.low,
+                judgement.high,
+                judgement.allowed,
+            )
         ]
         start, end, slope, low, high, allowed = scaled
         unit = f" [{series.unit}]".replace("[", r"\[") if series.unit else ""
@@ -97,7 +104,7 @@ def show(report: Report, console: Console) -> None:
             f"{low} .. {high}",
             "" if thousand is None else f"{thousand / series.scale:.3g}",
             allowed,
-            found.verdict,
+            judgement.verdict,
         )
     console.print(table)
     for name, why in report.not_judged.items():
@@ -108,10 +115,10 @@ def show(report: Report, console: Console) -> None:
         ("responses seen to end", tally.responses),
         ("refusals", tally.refused),
     ):
-        told = ", ".join(f"{name} {count}" for name, count in counter.most_common())
-        console.print(f"{title}: {counter.total()} ({told})", markup=False)
+        counts = ", ".join(f"{name} {count}" for name, count in counter.most_common())
+        console.print(f"{title}: {counter.total()} ({counts})", markup=False)
     console.print(
-        f"told that events are gone: {tally.expired}; cut off: {tally.cut}; "
+        f"streams with expired events: {tally.expired}; connections cut: {tally.cut}; "
         f"workers killed: {report.kills}"
     )
     for line in tally.shown:
@@ -122,12 +129,12 @@ def show(report: Report, console: Console) -> None:
 
 
 def write(report: Report, path: Path) -> None:
-    """Everything, all series included, as JSON; numbers that are not finite become null."""
+    """Write all results and series as JSON; infinite numbers become null."""
     document: dict[str, Any] = {
         "passed": not report.failures,
         "failures": report.failures,
         "warm_up_s": report.warm_up_s,
-        "judgements": {name: asdict(found) for name, found in report.judgements.items()},
+        "judgements": {name: asdict(judgement) for name, judgement in report.judgements.items()},
         "per_1000_responses": report.per_1000,
         "not_judged": report.not_judged,
         "kills": report.kills,

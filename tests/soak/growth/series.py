@@ -1,4 +1,4 @@
-"""The series that a soak watches, and how much growth of each is noise: the one table of it."""
+"""The series that a soak watches, and how much growth of each counts as noise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Series:
     name: str
     rise: float  # over the judged window, in the series' own unit
     share: float  # of the level, over the judged window
-    reason: str  # why so much
+    reason: str  # why this much
     metric: str = ""  # the gateway's metric it is read from; empty: read from /proc or the disk
-    scale: float = 1.0  # of the unit in which people are told
+    scale: float = 1.0  # of the printed unit
     unit: str = ""
 
 
-_LOAD = "follows the rate of responses, which chance and the machine's other work move"
+_LOAD = "follows the rate of responses, which varies by chance and with the machine's other work"
 _ALLOCATOR = "malloc and Python keep freed memory in arenas; buffers of slow readers come and go"
 SERIES = (
     Series("gateway rss", 5 * MIB, 0.03, _ALLOCATOR, scale=MIB, unit="MiB"),
@@ -48,7 +48,7 @@ SERIES = (
         "store file",
         0.5 * MIB,
         0.1,
-        "without the write-ahead log: pages that are used again",
+        "without the write-ahead log: pages are reused",
         scale=MIB,
         unit="MiB",
     ),

@@ -1,8 +1,8 @@
-"""Does a series grow? A robust slope, an interval that knows of autocorrelation, and a verdict.
+"""Whether a series grows: a robust slope, an interval that allows for autocorrelation, a verdict.
 
-Pure: knows no clock and no process. Samples become block means, the slope is Theil and Sen's (the
-median over all pairs of blocks), its interval comes from the spread of the residuals, widened by
-what neighbouring blocks have in common.
+Pure: reads no clock and no process. Samples become block means. The slope is that of Theil and
+Sen, the median over all pairs of blocks. Its interval comes from the spread of the residuals,
+widened by the correlation of neighbouring blocks.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _MOST_BLOCKS = 45
 _FEWEST_BLOCKS = 6
 _Z = 1.96  # of a two-sided interval of 95%
 _THEIL_SEN = 1.03  # its standard error over that of least squares, for normal noise
-# A single step fits this much better than a line, or it is taken for noise or for growth.
+# A single step must fit this much better than a line; otherwise it is noise or growth.
 _STEP_FIT = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a series does. Levels in its own unit, slopes in its unit per hour."""
+    """How a series behaves. Levels in its own unit, slopes in its unit per hour."""
 
     start: float  # median of the first quarter
     end: float  # median of the last quarter
     slope: float
     low: float  # the interval of the slope, 95%
     high: float
-    allowed: float  # the slope up to which growth is taken for noise
+    allowed: float  # the slope up to which growth counts as noise
     verdict: str  # "steady", "grows", "step" or "too short"
 
     @property
@@ -78,8 +78,8 @@ def blocks(times_s: Sequence[float], values: Sequence[float]) -> tuple[list[floa
     for time_s, value in zip(times_s, values, strict=True):
         number = min(count - 1, int((time_s - began_s) / span_s))
         members.setdefault(number, []).append((time_s / HOUR_S, value))
-    x = [statistics.fmean(time for time, _ in found) for found in members.values()]
-    y = [statistics.fmean(value for _, value in found) for found in members.values()]
+    x = [statistics.fmean(time for time, _ in block) for block in members.values()]
+    y = [statistics.fmean(value for _, value in block) for block in members.values()]
     return x, y
 
 
@@ -103,14 +103,15 @@ def student(freedom: float) -> float:
 
 
 def inflation(residuals: Sequence[float]) -> float:
-    """By how much autocorrelation multiplies the variance of a trend: (1 + r) / (1 - r).
+    """The factor by which autocorrelation increases the variance of a trend: (1 + r) / (1 - r).
 
-    r is that of neighbours, corrected for its bias in short series (Kendall), and at most 0.9.
+    r is the correlation of neighbours, corrected for its bias in short series (Kendall), and at
+    most 0.9.
     """
     n = len(residuals)
     mean = statistics.fmean(residuals)
     total = sum((value - mean) ** 2 for value in residuals)
-    # Rounding leaves something of a series that is exactly a line.
+    # An exact line leaves rounding errors.
     if total <= 1e-18 * max(1.0, mean**2):
         return 1.0
     pairs = itertools.pairwise(residuals)
@@ -120,7 +121,7 @@ def inflation(residuals: Sequence[float]) -> float:
 
 
 def is_step(x: Sequence[float], y: Sequence[float], slope: float) -> bool:
-    """Whether two levels with one jump between describe the series far better than a line."""
+    """Whether two levels with one jump between them fit the series far better than a line."""
     offset = statistics.median(value - slope * time for time, value in zip(x, y, strict=True))
     line = sum(abs(value - slope * time - offset) for time, value in zip(x, y, strict=True))
     two_levels = min(_spread(y[:cut]) + _spread(y[cut:]) for cut in range(2, len(y) - 1))

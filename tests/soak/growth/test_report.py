@@ -1,4 +1,4 @@
-"""What fails a run, and what is said of it."""
+"""The reasons why a run fails, and its printout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEADY: Values = {"gateway rss": 1e8, "gateway fds": 50, "pascal_sessions": 100}
 
 
 def report_of(growing: str | None, per_sample: float = 1.0) -> Report:
-    """100 samples, one in 5 s, of which one series may grow; 10 responses in each."""
+    """A report of 100 samples, one per 5 s, with 10 responses each; one series may grow."""
     observations = Observations()
     for number in range(100):
         sample = STEADY | {"pascal_responses_total": 10.0 * number}
@@ -48,7 +48,7 @@ def test_growth_during_the_warm_up_does_not_count() -> None:
     assert report.failures == []
 
 
-def test_what_is_not_exported_and_who_was_killed_is_said_and_not_judged() -> None:
+def test_missing_metrics_and_killed_workers_are_named_and_not_judged() -> None:
     observations = Observations()
     for number in range(30):
         observations.add(float(number), STEADY | {"worker-1 rss": 1e8 + 1e6 * number})
@@ -81,14 +81,14 @@ def test_everything_is_shown_and_written(tmp_path: Path) -> None:
     assert len(document["series"]["gateway fds"]) == 100
 
 
-def test_what_was_not_there_before_is_left_behind() -> None:
+def test_more_than_before_is_left_behind() -> None:
     before = {"gateway fds": 20.0, "pascal_asyncio_tasks": 9.0, "pascal_sessions": 0.0}
     assert differences(before, before) == []
     after = {"gateway fds": 21.0, "pascal_asyncio_tasks": 9.0, "pascal_kv_blocks_used": 4.0}
     assert differences(before, after) == ["pascal_kv_blocks_used 4", "gateway fds 21, 20 before"]
 
 
-def test_errors_in_a_log_are_counted_and_requests_that_are_no_http_are_not() -> None:
+def test_errors_in_a_log_are_counted_and_malformed_requests_are_not() -> None:
     error = json.dumps({"level": "error", "event": "event_failed"})
     bad_body = {"level": "error", "event": "Unhandled exception", "kind": "RequestPayloadError"}
     lines = [

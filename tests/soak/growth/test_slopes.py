@@ -1,4 +1,4 @@
-"""The judgement on series whose truth is known."""
+"""Judgements of series whose slope is known."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ def judged(values: list[float], window_s: float = WINDOW_S) -> Judgement:
 
 
 def noise(seed: int, sigma: float, memory: float = 0.0, count: int = SAMPLES) -> list[float]:
-    """Around 100; each sample keeps ``memory`` of the one before. ``sigma`` is that of the sum."""
-    chance = random.Random(seed)
-    found, value = [], 0.0
+    """Values around 100; each keeps ``memory`` of the one before. ``sigma`` is that of the sum."""
+    rng = random.Random(seed)
+    values, value = [], 0.0
     for _ in range(count):
-        value = memory * value + chance.gauss(0, sigma * math.sqrt(1 - memory**2))
-        found.append(100 + value)
-    return found
+        value = memory * value + rng.gauss(0, sigma * math.sqrt(1 - memory**2))
+        values.append(100 + value)
+    return values
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.9, 0.98])
-def test_noise_is_steady_whatever_it_remembers(memory: float) -> None:
+def test_noise_is_steady_whatever_its_correlation(memory: float) -> None:
     verdicts = [judged(noise(seed, 3.0, memory)).verdict for seed in range(40)]
     assert verdicts.count("grows") <= 2  # 1 in 40 is due by its interval
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says_although_neighbours_agree() -> None:
-    found = [judged(noise(seed, 3.0, 0.95)) for seed in range(80)]
-    missed = sum(not one.low <= 0 <= one.high for one in found)
+    judgements = [judged(noise(seed, 3.0, 0.95)) for seed in range(80)]
+    missed = sum(not one.low <= 0 <= one.high for one in judgements)
     assert missed <= 10  # 4 are due
 
 
-@pytest.mark.parametrize(("memory", "found_of_25"), [(0.0, 25), (0.9, 15)])
-def test_a_leak_of_two_sigma_over_the_window_is_found(memory: float, found_of_25: int) -> None:
+@pytest.mark.parametrize(("memory", "least_of_25"), [(0.0, 25), (0.9, 15)])
+def test_a_leak_of_two_sigma_over_the_window_is_found(memory: float, least_of_25: int) -> None:
     rises = 2 * 4.0  # sigma is 4
-    found = 0
+    leaks = 0
     for seed in range(25):
         values = noise(seed, 4.0, memory)
         leaking = [value + rises * i / SAMPLES for i, value in enumerate(values)]
-        found += judged(leaking).failed
-    assert found >= found_of_25  # samples that agree with their neighbours say less
+        leaks += judged(leaking).failed
+    assert leaks >= least_of_25  # samples that agree with their neighbours say less
 
 
 def test_a_leak_is_found_in_two_minutes_and_its_slope_is_right() -> None:
     values = [value + 20 * i / 40 for i, value in enumerate(noise(1, 2.0, count=40))]
-    found = judged(values, window_s=90.0)
-    assert found.verdict == "grows"
-    assert found.low < 20 / 90 * 3600 < found.high
-    assert found.slope == pytest.approx(20 / 90 * 3600, rel=0.15)
+    judgement = judged(values, window_s=90.0)
+    assert judgement.verdict == "grows"
+    assert judgement.low < 20 / 90 * 3600 < judgement.high
+    assert judgement.slope == pytest.approx(20 / 90 * 3600, rel=0.15)
 
 
 def test_growth_below_what_is_allowed_is_no_leak() -> None:
-    found = judged([100 + 3 * i / SAMPLES for i in range(SAMPLES)])
-    assert found.low > 0
-    assert found.verdict == "steady"
+    judgement = judged([100 + 3 * i / SAMPLES for i in range(SAMPLES)])
+    assert judgement.low > 0
+    assert judgement.verdict == "steady"
 
 
 def test_a_fall_is_no_leak() -> None:

@@ -1,4 +1,4 @@
-"""Device profiles: what is read, what is computed by a roofline, and how far that is off."""
+"""Device profiles: reading them, computing them by a roofline, and the error of that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// The answer as far as the pacer has shown it, as sanitized HTML block by block.
+// The part of the answer that the pacer has released, as sanitized HTML, block by block.
 
 import DOMPurify from "../../vendor/dompurify.js";
 import { IncrementalMarkdown, renderBlock } from "../markdown.js";

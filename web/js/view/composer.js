@@ -1,4 +1,4 @@
-// Where the reader writes, stops, and sets the pace.
+// The input field, the stop button and the pace control.
 
 import { html, useLayoutEffect, useRef, useState } from "../ui.js";
 import * as icons from "./icons.js";
@@ -65,7 +65,7 @@ export function Composer({ active, settings, chat, onAsk }) {
     setDraft("");
   }
   function onKeyDown(event) {
-    // While an input method is composing, Enter chooses a word (229: Safari says it only there).
+    // While an input method is composing, Enter chooses a word (Safari reports it as key code 229).
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229)
       return;
     event.preventDefault();

@@ -1,4 +1,4 @@
-// How an answer was delivered: its figures, and the picture of buffer against reading curve.
+// The delivery of an answer: its numbers, and the plot of buffer and reading curve.
 
 import { duration, rate, score, tokens } from "../format.js";
 import { isActive } from "../state.js";
@@ -53,7 +53,7 @@ function Figure({ name, value, title }) {
   </div>`;
 }
 
-/** While it is being answered: the buffer, and the QoE so far. */
+/** During the answer: the buffer, and the QoE so far. */
 function LiveFigures({ player }) {
   const sample = player.trace.samples.at(-1);
   const slackS = player.slackS();

@@ -1,4 +1,4 @@
-// Line icons, 24 by 24, in the colour of the text around them.
+// Line icons, 24 by 24, in the colour of the surrounding text.
 
 import { html } from "../ui.js";
 

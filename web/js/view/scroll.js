@@ -13,7 +13,7 @@ export function useFollow() {
     const scroller = ref.current;
     if (!scroller) return;
     const found = measure(scroller);
-    // The reader has just scrolled up and the event is still to come: not to be undone.
+    // The reader has just scrolled up and the event has not arrived yet: do not undo it.
     if (following && !nextFollow(true, last.current ?? found, found)) return;
     if (following) scroller.scrollTop = scroller.scrollHeight;
     last.current = measure(scroller);

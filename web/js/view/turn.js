@@ -19,7 +19,7 @@ async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return;
   }
-  // Pages that are not served securely have no clipboard object.
+  // Pages without HTTPS have no clipboard object.
   const area = document.createElement("textarea");
   area.value = text;
   document.body.append(area);

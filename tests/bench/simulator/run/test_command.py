@@ -1,4 +1,4 @@
-"""``pascal simulate run``: refused flags, results, and that results repeat."""
+"""``pascal simulate run``: its errors, its results, and that these are reproducible."""
 
 from __future__ import annotations
 
