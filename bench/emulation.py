@@ -70,7 +70,7 @@ class InstanceResult:
     instance_id: str
     running: float  # requests, mean
     busy: float  # modelled time that passed on the device, as a share of real time
-    starved: float  # share in which it was idle although it had work, as it reports itself
+    idle_with_work: float  # share in which it was idle although it had work, as it reports itself
     steps_per_s: float
     late_s: float  # mean, from a step's end until the engine took its tokens
 
@@ -294,7 +294,7 @@ async def _window(base_url: str, pid: int, options: Options, ready_s: float) -> 
                 instance_id=instance_id,
                 running=sum(running[instance_id]) / len(running[instance_id]),
                 busy=modelled_s / passed_s,
-                starved=(now.starved_s - then.starved_s) / passed_s,
+                idle_with_work=(now.starved_s - then.starved_s) / passed_s,
                 steps_per_s=steps / passed_s,
                 late_s=(now.late_s - then.late_s) / max(1.0, steps),
             )
@@ -328,13 +328,13 @@ def _processor_s(gateway_pid: int) -> tuple[float, float, float]:
 
 def print_results(results: Results, console: Console) -> None:
     """Print a table of the instances, and the use of the processor."""
-    table = Table("instance", "running", "busy", "starved", "steps/s", "late, ms")
+    table = Table("instance", "running", "busy", "idle with work", "steps/s", "late, ms")
     for instance in results.instances:
         table.add_row(
             instance.instance_id,
             f"{instance.running:.1f}",
             f"{instance.busy:.3f}",
-            f"{instance.starved:.3f}",
+            f"{instance.idle_with_work:.3f}",
             f"{instance.steps_per_s:.1f}",
             f"{1e3 * instance.late_s:.1f}",
         )

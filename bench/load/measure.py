@@ -40,7 +40,7 @@ from pacer import qoe
 LATE_S: Final = 0.010  # a p99 beyond this means that the generator itself distorts the results
 
 # vLLM's names of metrics in flags, and the keys of the result. A goodput bound is the worst value
-# that still counts as good: at most so many milliseconds, but for qoe, a score, at least the bound.
+# that still counts as good: an upper bound in milliseconds, but for qoe a lower bound.
 METRICS: Final[Mapping[str, str]] = {
     "ttft": "ttft_s",
     "ttfat": "ttfat_s",

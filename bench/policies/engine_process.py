@@ -5,7 +5,8 @@ and a session of its own, which ends as a whole. `EngineProcess` adds a conversa
 it runs the function ``serve`` of a module of this project. That function gets one message after
 another and sends its answers; it may import vLLM, which this module must not.
 
-A child ends when its parent does, however that happens, because its standard input then ends.
+Both end with their ``with`` block. An `EngineProcess` also ends if this process is killed, because
+its standard input then ends.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def main() -> None:
 
 
 def _messages() -> Iterator[bytes]:
-    """Lines of standard input. When it ends, so does this process, even in the midst of a run."""
+    """Lines of standard input. When it ends, so does this process, even during a run."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:

@@ -232,7 +232,7 @@ def mape(comparisons: Sequence[Comparison]) -> dict[str, float]:
 
 
 def _chance(replays: Sequence[Sequence[Served]]) -> float | None:
-    """From halves of the replays; means of twice as many differ less by a factor of sqrt(2)."""
+    """From halves of the replays; means of the double number differ less by a factor of sqrt(2)."""
     half = len(replays) // 2
     if not half:
         return None

@@ -1,4 +1,4 @@
-"""What the measurement of emulated instances reads; the measurement itself takes real engines."""
+"""Counters and requests of the check of emulated instances; the check itself needs engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations: what a turn says, and whole runs of them against scripted servers."""
+"""Conversations: bodies of turns, and whole runs against scripted servers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_next_question_comes_after_the_last_token_was_released() -> None:
 
 def test_a_chat_tells_the_history_and_a_response_names_the_one_before() -> None:
     record = record_of()
-    for api, told in (("chat-sse", True), ("responses-sse", False)):
+    for api, is_resent in (("chat-sse", True), ("responses-sse", False)):
         chosen = options("--api", api, "--num-prompts=1", "--turns=2")
         first, second = plan_requests(chosen)
         conversation = Conversation(chosen, "m")
@@ -61,7 +61,7 @@ def test_a_chat_tells_the_history_and_a_response_names_the_one_before() -> None:
         conversation.answered(record)
         body = conversation.body(second)
         question = second.prompt.messages[0].content
-        if told:
+        if is_resent:
             roles = [message["role"] for message in body["messages"]]
             assert roles == ["user", "assistant", "user"]
             assert body["messages"][1]["content"] == "xxx"

@@ -146,4 +146,4 @@ def test_goodput_of_odd_requests() -> None:
     no_answer = result_of(record_of((), status="incomplete"))
     assert not is_good(no_answer, {"tpot": 1.0})
     assert not is_good(result_of(record_of(status="failed")), {"e2el": 10_000.0})
-    assert run_result([one_token])["goodput_req_s"] is None  # nobody asked
+    assert run_result([one_token])["goodput_req_s"] is None  # no bound was given

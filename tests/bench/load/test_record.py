@@ -35,7 +35,7 @@ def played(*events: Event, forced: ForcedLengths | None = None) -> ResponseRecor
 
 
 def story(last: str = "completed", **fields: Any) -> list[Event]:
-    """A sound response: 0 created, 1 thinking, 2 its end, 3 and 4 answer, 5 its end, 6 end."""
+    """A completed response: 0 created, 1 reasoning, 2 its end, 3 and 4 answer, 5 its end, 6 end."""
     return [
         event("response.created", 0, response={"id": "resp_1", "status": "in_progress"}),
         event("response.reasoning_text.delta", 1, delta="Hm."),

@@ -1,4 +1,4 @@
-"""The measurement of a change of engines, on two real workers."""
+"""The measurement of hand-overs, on two real workers."""
 
 from __future__ import annotations
 

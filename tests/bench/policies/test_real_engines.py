@@ -1,4 +1,4 @@
-"""Policies on real engines: what arrives, how it is read, and one small run of everything."""
+"""Policies on real engines: arrivals, readers, and one small run of all policies."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_load_keeps_the_oracle_as_busy_as_planned() -> None:
     rng = random.Random(9)
     drawn = [ScaledLengths().draw(rng) for _ in range(20_000)]
     output = statistics.fmean(one.reasoning + one.answer for one in drawn)
-    # Little's law: as many in the engine as arrive while one is.
+    # Little's law: requests in the engine = arrivals during the stay of one.
     assert load.rate * output * load.step_s == pytest.approx(40, rel=0.03)
 
 
@@ -100,7 +100,7 @@ def test_the_oracle_goes_first_and_the_others_take_policy_order() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_every_policy_serves_the_same_requests_with_exact_lengths() -> None:
-    """The engine's process fails by itself where a forced length does not come out."""
+    """The process of the engine itself fails if it misses a forced length."""
     lines: list[str] = []
     core = min(os.sched_getaffinity(0))
     extent = Extent(

@@ -1,4 +1,4 @@
-"""Stock servers side by side: how they are started, what a client sees, what is made of it."""
+"""Stock servers side by side: command lines, requests and results."""
 
 from __future__ import annotations
 

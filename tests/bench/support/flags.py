@@ -1,4 +1,4 @@
-"""Options as the command line gives them."""
+"""Options from flags of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records and results with figures that can be checked by hand."""
+"""Records and results with numbers that can be checked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON of a whole run, for what reads it."""
+"""The JSON of a whole run, for tests of its readers."""
 
 from __future__ import annotations
 

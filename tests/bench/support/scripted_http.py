@@ -1,7 +1,7 @@
 """A real HTTP server that streams scripted events, for the tests of the load generator over SSE.
 
-A script is told the body of its request and yields what is written, piece by piece: bytes as they
-are. Scripts for both APIs are below.
+A script gets the body of its request and yields the pieces of the answer as bytes. Scripts for both
+APIs are below.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def chats(body: Json) -> AsyncIterator[bytes]:
-    """As our gateway does it."""
+    """A chat completion as our gateway streams it."""
     yield chunk({"role": "assistant", "content": ""})
     for text in THOUGHTS:
         yield chunk({"reasoning": text, "reasoning_content": text})
@@ -53,7 +53,7 @@ async def chats(body: Json) -> AsyncIterator[bytes]:
 
 
 async def chats_elsewhere(body: Json) -> AsyncIterator[bytes]:
-    """As a server does it that has no extensions: other line ends, a comment, one field."""
+    """The same from a server without extensions: other line ends, a comment, one field."""
     yield b": ping\r\n\r\n"
     yield chunk({"role": "assistant"}).replace(b"\n", b"\r\n")
     for text in THOUGHTS:

@@ -42,7 +42,7 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
-    """What the parts are said to have found; no engine is started."""
+    """Invented results of the parts; no engine is started."""
     found = {"engines": dict(GOOD), "emulated": dict(POOR)}
 
     def part(name: str) -> Any:
@@ -116,7 +116,7 @@ def test_a_table_has_a_line_for_each_trace() -> None:
 
 
 class TwoSpeeds:
-    """Made-up rounds on a machine that is slow while one trace is replayed and fast at the other.
+    """Invented rounds on a machine that is slow while one trace is replayed and fast at the other.
 
     Everything else is as the profile says, so a simulation that knows the speeds is exact.
     """
@@ -221,7 +221,7 @@ def test_a_simulation_has_what_the_trace_was_replayed_with(
 
 
 class FakeEngine:
-    """In the place of both engines of `replay_rounds`: says who replayed what."""
+    """Replaces both engines of `replay_rounds`, and records the traces that each replays."""
 
     made: list[FakeEngine]
 

@@ -1,4 +1,4 @@
-"""A machine whose speed wanders: told from steps, divided out of a fit, put into a simulation."""
+"""A machine of changing speed: measured from steps, removed from a fit, put into a simulation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_slowdowns_are_those_of_the_machine() -> None:
 
 
 def test_windows_do_not_drift_however_long_it_lasts() -> None:
-    """Where steps are as the model says, factors put into a device are told from its steps."""
+    """If steps follow the model, the slowdowns of a device can be measured from its steps."""
     rng = random.Random(3)
     wanted = [rng.uniform(0.5, 2.0) for _ in range(200)]
     slowed = SlowedTimes.of(TIMES, wanted)
@@ -116,7 +116,7 @@ def test_a_fit_without_the_wandering_finds_the_device() -> None:
     found = fit_slowed([*spells, []], "processor")
 
     def shape(times: StepTimes) -> float:
-        """What a scale of the whole does not change."""
+        """The ratio of two step times, which a common factor does not change."""
         return times.seconds(16, 1600, 0, 0) / times.seconds(1, 100, 0, 0)
 
     assert shape(found.times) == pytest.approx(shape(TIMES), rel=0.02)

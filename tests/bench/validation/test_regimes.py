@@ -1,4 +1,4 @@
-"""What is replayed to compare engine and simulator, and the arithmetic of the comparison."""
+"""Traces that compare engine and simulator, and the arithmetic of the comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fit of step times: what it finds again, and what does not lead it astray."""
+"""The fit of step times: it recovers known times, also with outliers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRUE = StepTimes(
 
 
 def steps(count: int, held_up: Callable[[random.Random], float]) -> list[LoggedStep]:
-    """As an engine would log them; its thread had half of the wall's time."""
+    """Steps as an engine logs them; its thread had a processor for half of the time."""
     rng = random.Random(5)
     found = []
     for _ in range(count):

@@ -16,7 +16,7 @@ from bench.workloads.lengths import Lengths, SharedLengths
 
 
 def exactly(prompt: int) -> SharedLengths:
-    """Requests of 10 + 10 tokens whose prompt says whose they are."""
+    """Requests of 10 + 10 tokens whose prompt length identifies the client."""
     law, output, half = (Quantiles((0, 1), (value, value)) for value in (prompt, 20, 0.5))
     return SharedLengths(law, output, half)
 
@@ -117,14 +117,14 @@ def test_gaps_are_spread_as_fitted(family: Family, shape: float, cv: float) -> N
 
 @pytest.mark.parametrize(("family", "shape"), [("Gamma", 0.05), ("Weibull", 0.4), ("Gamma", 20.0)])
 def test_no_client_begins_with_a_burst_or_with_a_lull(family: Family, shape: float) -> None:
-    """In the mean over many, the first seconds see the rate that all see."""
+    """On average over many seeds, the first seconds have the same rate as later ones."""
     many = tuple(steady(str(number), 0.1, shape, family) for number in range(4000))
     found = until(ClientMixture(many, 0.0, 600.0), 1.0, 4)
     assert len(found) == pytest.approx(400, rel=0.25)
 
 
 def test_a_gap_of_many_turns_is_not_waited_for() -> None:
-    """The law with the longest tail that is allowed: its gaps outlast the age of the universe."""
+    """The longest tail that is allowed: its gaps outlast the age of the universe."""
     window = Window(0.0, 1.0, "Weibull", LEAST_SHAPE, exactly(1))
     silent = Window(10.0, 0.0, "Gamma", 1.0, exactly(1))
     mixture = ClientMixture((Client("a", (window, silent)),), 0.0, 20.0)

@@ -1,4 +1,4 @@
-"""What is behind each name: means, ratios and bursts against their sources."""
+"""Named workloads: means, ratios and bursts against their sources."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def mean_of(law: Distribution) -> float:
 
 
 def mean_over_clients(mean: Callable[[SharedLengths], float]) -> float:
-    """Of all requests, without rng."""
+    """Exact means over all requests, without random numbers."""
     total = requests = 0.0
     for client in deepseek_r1().clients:
         for window in client.windows:
@@ -80,7 +80,7 @@ def mean_over_clients(mean: Callable[[SharedLengths], float]) -> float:
 
 
 def test_servegen_r1_has_the_means_that_were_published() -> None:
-    """Expected: the published distributions' own means, weighted by the published rates."""
+    """Expected are the means of the published distributions, weighted by the published rates."""
     prompt = mean_over_clients(lambda of: mean_of(of.prompt))
     reasoning = mean_over_clients(lambda of: mean_of(of.output) * mean_of(of.share))
     answer = mean_over_clients(lambda of: mean_of(of.output) * (1 - mean_of(of.share)))

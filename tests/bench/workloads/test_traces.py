@@ -257,9 +257,9 @@ def test_a_split_is_drawn_from_the_seed(tmp_path: Path) -> None:
 
 def test_the_first_requests_only_and_progress(tmp_path: Path) -> None:
     path = write(tmp_path, UNSPLIT + "1,5,500\n" * 25_000)
-    told: list[int] = []
-    assert len(load_trace(path, split="none", progress=told.append).arrivals) == 25_001
-    assert told == [10_000, 20_000]
+    counts: list[int] = []
+    assert len(load_trace(path, split="none", progress=counts.append).arrivals) == 25_001
+    assert counts == [10_000, 20_000]
     assert len(load_trace(path, split="none", limit=3).arrivals) == 3
 
 

@@ -34,7 +34,7 @@ def test_figures_are_multiples_of_the_first(tmp_path: Path) -> None:
     assert found["tokens/s"].cells() == ["50.0", "75.0", "x 1.50", "-", ""]
     assert found["failed"].ratios == (None, None, None)  # nothing is a multiple of zero
     assert [round(value or 0.0, 6) for value in found["TTFT (s) mean"].values] == [0.8] * 3
-    assert "goodput, requests/s" not in found  # nobody asked
+    assert "goodput, requests/s" not in found  # no bound was given
 
 
 def test_names_tell_runs_apart(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_page_is_escaped_and_drawn(tmp_path: Path) -> None:
     page = Page(comparison_page(results))
     assert "script" not in page.tags
     assert page.tags.count("svg") == 3
-    assert EVIL in page.text  # in the legends too, where it is no formula
+    assert EVIL in page.text  # in the legends too, where it must not be read as a formula
     assert len(page.ids) == len(set(page.ids))
 
 

@@ -18,7 +18,7 @@ VOID = {"meta", "path", "use"}
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails where tags do not match."""
+    """Tags, attributes and text of a page; fails if tags do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

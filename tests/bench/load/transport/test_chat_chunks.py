@@ -16,7 +16,7 @@ FINISH = chunk({}, "stop")
 USAGE = usage(completion_tokens_details={"reasoning_tokens": 4})
 
 
-def told(*frames: bytes, forced: ForcedLengths | None = None) -> ResponseRecord:
+def played(*frames: bytes, forced: ForcedLengths | None = None) -> ResponseRecord:
     """The record of chunks that arrive a second apart."""
     record = ResponseRecord(forced)
     record.sent_s = 0.0
@@ -27,7 +27,7 @@ def told(*frames: bytes, forced: ForcedLengths | None = None) -> ResponseRecord:
 
 
 def test_a_sound_completion() -> None:
-    record = told(BEGIN, *THINKING, *ANSWERING, FINISH, USAGE, DONE)
+    record = played(BEGIN, *THINKING, *ANSWERING, FINISH, USAGE, DONE)
     assert (record.outcome, record.failure) == ("completed", None)
     assert record.response_id == "chatcmpl-1"
     assert record.first_token_s == 1.0
@@ -42,25 +42,25 @@ def test_a_sound_completion() -> None:
 
 
 def test_without_a_count_of_thoughts_their_deltas_are_counted() -> None:
-    record = told(BEGIN, *THINKING, *ANSWERING, FINISH, usage(), DONE)
+    record = played(BEGIN, *THINKING, *ANSWERING, FINISH, usage(), DONE)
     assert record.final is not None
     assert record.final.usage is not None
     assert record.final.usage.output_tokens_details.reasoning_tokens == 3
 
 
 def test_one_name_of_a_thought_is_enough_and_two_must_agree() -> None:
-    old = told(BEGIN, chunk({"reasoning_content": "Hm."}), *ANSWERING, FINISH, DONE)
+    old = played(BEGIN, chunk({"reasoning_content": "Hm."}), *ANSWERING, FINISH, DONE)
     assert (old.outcome, old.reasoning_end_s) == ("completed", 1.0)
     both = chunk({"reasoning": "Hm.", "reasoning_content": "Ha."})
-    assert told(BEGIN, both, *ANSWERING, FINISH, DONE).failure == (
+    assert played(BEGIN, both, *ANSWERING, FINISH, DONE).failure == (
         "delta.reasoning and delta.reasoning_content differ"
     )
 
 
 def test_a_completion_cut_by_its_length_is_incomplete() -> None:
-    record = told(BEGIN, *ANSWERING, chunk({}, "length"), DONE)
+    record = played(BEGIN, *ANSWERING, chunk({}, "length"), DONE)
     assert (record.outcome, record.incomplete_reason) == ("incomplete", "max_output_tokens")
-    odd = told(BEGIN, *ANSWERING, chunk({}, "content_filter"), DONE)
+    odd = played(BEGIN, *ANSWERING, chunk({}, "content_filter"), DONE)
     assert odd.outcome == "failed"
     assert odd.failure is not None
     assert "finish_reason content_filter" in odd.failure
@@ -90,14 +90,16 @@ def test_a_completion_cut_by_its_length_is_incomplete() -> None:
     ],
 )
 def test_broken_promises(frames: list[bytes], failure: str) -> None:
-    record = told(*frames)
+    record = played(*frames)
     assert (record.outcome, record.failure) == ("failed", failure)
 
 
 def test_forced_lengths_are_checked() -> None:
     frames = (BEGIN, *THINKING, *ANSWERING, FINISH, USAGE, DONE)
-    assert told(*frames, forced=ForcedLengths(reasoning_tokens=4, answer_tokens=3)).failure is None
-    assert told(*frames, forced=ForcedLengths(reasoning_tokens=3, answer_tokens=4)).failure == (
+    assert (
+        played(*frames, forced=ForcedLengths(reasoning_tokens=4, answer_tokens=3)).failure is None
+    )
+    assert played(*frames, forced=ForcedLengths(reasoning_tokens=3, answer_tokens=4)).failure == (
         "lengths 4 + 3 tokens where 3 + 4 were forced"
     )
 
@@ -105,4 +107,4 @@ def test_forced_lengths_are_checked() -> None:
 def test_what_is_no_chunk_is_refused() -> None:
     for frame in (b"hello", json.dumps({"choices": 5}).encode()):
         with pytest.raises(msgspec.DecodeError):
-            told(frame)
+            played(frame)

@@ -1,4 +1,4 @@
-"""What the load generator asks a server before a run."""
+"""Questions to the server before a run."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ async def test_a_dropped_connection_ends_its_streams() -> None:
         for stream in streams:
             await stream.wait()
         assert connection.closed
-        # What is sent now fails at once, and cancelling is no error.
+        # Sending fails at once now, and cancelling is not an error.
         late = ResponseRecord()
         await (await connection.create("c", {}, late)).wait()
         await streams[0].cancel()
