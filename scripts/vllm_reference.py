@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "reference" / "vllm.md"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.docs.vllm_use import private_of_others, uses  # noqa: E402
+from tests.docs.support.vllm_use import private_of_others, uses  # noqa: E402
 from workers.vllm_members import (  # noqa: E402
     ADDED_TO_ENGINE_CORE,
     IMPORTED,

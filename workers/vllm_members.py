@@ -335,8 +335,6 @@ vllm.tokenizers.protocol.TokenizerLike:
     convert_tokens_to_ids(self, tokens)
 vllm.v1.core.block_pool.BlockPool:
     # free KV memory; the measurements take some of it away
-    free_blocks(self, ordered_blocks)
-    get_new_blocks(self, num_blocks)
     get_num_free_blocks(self)
 vllm.v1.core.kv_cache_coordinator.KVCacheCoordinator:
     # the blocks of a request

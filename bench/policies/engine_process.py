@@ -11,6 +11,7 @@ its standard input then ends.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import os
@@ -181,6 +182,9 @@ def main() -> None:
     that sends an answer. Standard output carries the answers alone; what libraries print goes to
     standard error.
     """
+    parser = argparse.ArgumentParser(prog="python -m bench.policies.engine_process")
+    parser.add_argument("module", metavar="MODULE")
+    module = parser.parse_args().module
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -189,7 +193,7 @@ def main() -> None:
         answers.flush()
 
     messages = _messages()  # before vLLM is imported, which takes seconds
-    importlib.import_module(sys.argv[1]).serve(messages, send)
+    importlib.import_module(module).serve(messages, send)
 
 
 def _messages() -> Iterator[bytes]:

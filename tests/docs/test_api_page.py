@@ -14,7 +14,7 @@ from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
 from gateway.schemas.errors import InvalidRequest
-from tests.docs.pages import Excerpt, code_blocks, text_of
+from tests.docs.support.pages import Excerpt, code_blocks, text_of
 from tests.gateway.response.test_endings import ENDINGS
 
 PAGE = "docs/reference/api.md"

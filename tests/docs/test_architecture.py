@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.response.lifecycle import TRANSITIONS
 from gateway.routing.route import Stage
-from tests.docs.pages import text_of
+from tests.docs.support.pages import text_of
 
 PAGE = "docs/explanation/architecture.md"
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.docs.commands import Command, commands, faults, flags_of_vllm, parser_of
-from tests.docs.pages import Excerpt, code_spans
+from tests.docs.support.commands import Command, commands, faults, flags_of_vllm, parser_of
+from tests.docs.support.pages import Excerpt, code_spans
 
 # Flags of other programs that pages mention.
 _OTHERS_FLAGS = re.compile(r"--(no-)?build-isolation")

@@ -8,7 +8,7 @@ import re
 from gateway import app, store
 from gateway.api import auth
 from gateway.schemas import errors
-from tests.docs.pages import nodes_of, table, text_of, tracked
+from tests.docs.support.pages import nodes_of, table, text_of, tracked
 
 PAGE = "docs/reference/api.md"
 # Clients never get these. The request is submitted again before its session fails, and each

@@ -10,7 +10,7 @@ import pytest
 from gateway import store
 from gateway.routing import worker_link
 from gateway.routing.route import RouteTimeouts
-from tests.docs.pages import text_of, tracked, tree_of
+from tests.docs.support.pages import text_of, tracked, tree_of
 from workers.requests import service
 
 PAGE = "docs/explanation/invariants.md"

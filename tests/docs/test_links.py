@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from tests.docs.pages import ROOT, anchors, links, pages
+from tests.docs.support.pages import ROOT, anchors, links, pages
 
 
 def test_every_relative_link_and_anchor_resolves() -> None:

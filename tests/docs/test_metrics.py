@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.scrape import LauncherCollector
-from tests.docs.pages import Excerpt, code_blocks, code_spans, text_of
+from tests.docs.support.pages import Excerpt, code_blocks, code_spans, text_of
 from tests.gateway.support.scripted_service import serving, start
 from tests.gateway.support.scripted_worker import IDLE
 from workers.messages import DeviceStats, Heartbeat, MigrationStats

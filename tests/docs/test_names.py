@@ -10,7 +10,7 @@ import pytest
 from vllm import envs as vllm_variables
 
 from gateway import config as configuration
-from tests.docs.pages import (
+from tests.docs.support.pages import (
     PACKAGES,
     ROOT,
     Excerpt,

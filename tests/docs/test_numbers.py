@@ -20,7 +20,7 @@ from bench.validation import machine_speed, regimes
 from gateway import config, store
 from gateway.api import websocket
 from gateway.routing import worker_link
-from tests.docs.pages import text_of
+from tests.docs.support.pages import text_of
 from workers import step_log
 from workers.emulation import device_clock
 from workers.emulation.profile import load_profile

@@ -9,7 +9,7 @@ import reference
 
 from gateway.config import described
 from pascal.config_flags import FLAGS
-from tests.docs.pages import text_of
+from tests.docs.support.pages import text_of
 
 
 def test_the_generated_parts_agree_with_the_code() -> None:

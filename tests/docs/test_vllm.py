@@ -15,9 +15,9 @@ import pytest
 from vllm_reference import PAGE, page
 
 from tests.docs import vllm_shape
+from tests.docs.support.vllm_shape import name_of_member, problem_of
+from tests.docs.support.vllm_use import private_of_others, uses
 from tests.docs.test_names import is_there
-from tests.docs.vllm_shape import name_of_member, problem_of
-from tests.docs.vllm_use import private_of_others, uses
 from workers.vllm_members import ADDED_TO_ENGINE_CORE, IMPORTED, MEMBERS, PLUG_POINTS, Touched
 
 _TABLE = {

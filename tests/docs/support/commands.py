@@ -18,7 +18,7 @@ from unittest import mock
 
 from gateway import config as configuration
 from pascal.commands import CommandParser
-from tests.docs.pages import Excerpt, code_blocks, code_spans, docstring_spans
+from tests.docs.support.pages import Excerpt, code_blocks, code_spans, docstring_spans
 
 # A line or a code span may begin with `$ `, variables, a key of a systemd unit, `kubectl exec`, or
 # the path of a folder.

@@ -5,7 +5,7 @@ The sources say it in three ways, and each is followed as far as names and annot
     imports     every name that a source imports from vLLM
     subclasses  what a class of ours overrides, or uses of ``self`` and ``super()``
     objects     what is used of a value whose class is known: from an annotation, a constructor, an
-                `isinstance`, or an attribute of another such value (`tests.docs.vllm_types`)
+                `isinstance`, or an attribute of another such value (`tests.docs.support.vllm_types`)
 
 A private member of any other object counts too, if no source of ours defines that name.
 """
@@ -19,8 +19,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from tests.docs.pages import module_file, names_in, nodes_of, tracked, tree_of
-from tests.docs.vllm_types import Kind, Own, Scope, members_of, name_of
+from tests.docs.support.pages import module_file, names_in, nodes_of, tracked, tree_of
+from tests.docs.support.vllm_types import Kind, Own, Scope, members_of, name_of
 
 FOLDERS = ("workers/", "bench/", "examples/", "models/")
 Uses = dict[tuple[str, str], set[str]]  # files by owner (a module, or module.Class) and member

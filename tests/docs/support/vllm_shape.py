@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
-from tests.docs.vllm_types import members_of
+from tests.docs.support.vllm_types import members_of
 
 _EMPTY = inspect.Parameter.empty
 _ALWAYS_OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -13,7 +13,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("bench", "gateway", "models", "pacer", "pascal", "scripts", "tests", "workers")
 _DOCUMENTED = ("bench/", "gateway/", "pacer/", "pascal/", "scripts/", "workers/")
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
