@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from vllm_reference import PAGE, page
 
-from tests.docs import vllm_shape
+from tests.docs.support import vllm_shape
 from tests.docs.support.vllm_shape import name_of_member, problem_of
 from tests.docs.support.vllm_use import private_of_others, uses
 from tests.docs.test_names import is_there

@@ -5,7 +5,7 @@ The sources say it in three ways, and each is followed as far as names and annot
     imports     every name that a source imports from vLLM
     subclasses  what a class of ours overrides, or uses of ``self`` and ``super()``
     objects     what is used of a value whose class is known: from an annotation, a constructor, an
-                `isinstance`, or an attribute of another such value (`tests.docs.support.vllm_types`)
+                `isinstance`, or an attribute of another such value (`vllm_types`)
 
 A private member of any other object counts too, if no source of ours defines that name.
 """
