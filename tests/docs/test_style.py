@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.pages import Excerpt, pages, text_of
+from tests.docs.support.pages import Excerpt, pages, text_of
 
 MOST_CHARACTERS = 100
 MOST_WORDS = 80
