@@ -1,10 +1,15 @@
 """The worker's end of the link: a WebSocket server for one gateway at a time.
 
-Decides which gateway may connect, and how wrong frames are answered. Knows frames and close codes.
-Must not know requests: `workers.requests.service` does.
+Decides which gateway may connect, and how to answer wrong frames. Knows frames and close codes, but
+not the life of a request, which belongs to `workers.requests.service`.
 
-Close codes: 1001 the worker stops, 1002 another protocol version, 1007 a frame that cannot be
-decoded, 1008 wrong token or order, 1013 another gateway is connected.
+Close codes:
+
+    1001    the worker stops
+    1002    the gateway speaks another version of the protocol
+    1007    a frame cannot be decoded
+    1008    the token is wrong, or ``hello`` is missing or came twice
+    1013    another gateway is connected
 """
 
 from __future__ import annotations
@@ -52,13 +57,13 @@ from workers.settings import MAX_SOCKET_PATH_BYTES
 _log = structlog.get_logger()
 
 _HELLO_TIMEOUT_S = 10.0
-_CLOSE_S = 1.0  # for the gateway to answer a close frame
+_CLOSE_S = 1.0  # that a gateway has to answer a close frame
 
 _Order: TypeAlias = Submit | Cancel | SetPace | HandOver | MeetPeer
 
 
 class Link:
-    """Serves the gateway that is connected."""
+    """Serves one connected gateway at a time."""
 
     def __init__(
         self, service: Service, welcome: Welcome, token: str | None, heartbeat_s: float
@@ -67,14 +72,14 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._welcome = welcome
         self._token = token
-        self._current: ServerConnection | None = None  # the gateway's, from its hello on
-        self._serving = asyncio.Lock()  # held by one connection until all its requests are gone
+        self._current: ServerConnection | None = None  # of the gateway, once its hello was accepted
+        self._serving = asyncio.Lock()  # one connection holds it until all its requests are gone
 
     async def handle(self, connection: ServerConnection) -> None:
-        """One connection, from its first message to its end."""
+        """Serve one connection from its first message to its end."""
         if not await self._greeted(connection):
             return
-        self._current = connection  # at once: of two that come together, the second is refused
+        self._current = connection  # before any await, so that a second gateway is refused
         async with self._serving:
             _log.info("gateway_connected")
             try:
@@ -100,7 +105,7 @@ class Link:
         if not isinstance(message, Hello):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "hello must come first")
         elif message.protocol != PROTOCOL:
-            reason = f"protocol {PROTOCOL} is spoken here, not {message.protocol}"
+            reason = f"this worker speaks protocol {PROTOCOL}, not {message.protocol}"
             await _refuse(connection, CloseCode.PROTOCOL_ERROR, reason)
         elif self._token is not None and not hmac.compare_digest(
             self._token.encode(), (message.token or "").encode()
@@ -135,10 +140,10 @@ class Link:
                     return
                 try:
                     self._obey(message)
-                except Exception as error:  # noqa: BLE001 (one request's: the others go on)
+                except Exception as error:  # noqa: BLE001 (only this request fails)
                     self._failed(message, error)
         except ConnectionClosed:
-            return  # without a close frame: the gateway died
+            return  # the gateway died without a close frame
 
     def _failed(self, message: _Order, error: Exception) -> None:
         """Answer a message that the service could not carry out."""
@@ -152,7 +157,7 @@ class Link:
                 reason = f"the worker could not carry out {kind}: {failure}"
                 self._service.fail(message.request_id, reason)
             case SetPace():
-                pass  # the request goes on at the pace it had
+                pass  # the request keeps its pace
             case _:
                 assert_never(message)
 
@@ -180,19 +185,19 @@ class Link:
                 await filled.wait()
                 filled.clear()
                 while (message := outbox.take()) is not None:
-                    # Waits while the gateway does not read; what comes meanwhile is merged.
+                    # `send` waits while the gateway does not read. The outbox merges new messages.
                     for frame in self._frames(message):
                         await connection.send(frame)
                     self._service.drained()
         except ConnectionClosed:
-            return  # the receiver sees it too, and ends the connection
+            return  # `_receive` sees this too and ends the connection
 
     def _frames(self, message: ToGateway) -> Iterator[bytes]:
-        """The message as it is sent; without what cannot be, whose request fails alone."""
+        """The message as frames. A request whose part cannot be encoded fails; the others go on."""
         try:
             yield encode(message)
             return
-        except Exception as error:  # noqa: BLE001 (texts of models and templates: anything)
+        except Exception as error:  # noqa: BLE001 (models and templates can produce any text)
             kind = type(error).__name__
         _log.error("message_not_sent", message=type(message).__name__, kind=kind)
         match message:
@@ -223,7 +228,7 @@ class Link:
         while True:
             try:
                 self._service.heartbeat()
-            except Exception as error:  # noqa: BLE001 (the gateway takes silence for death)
+            except Exception as error:  # noqa: BLE001 (without heartbeats the worker seems dead)
                 _log.error("heartbeat_failed", kind=type(error).__name__, reason=str(error))
             await asyncio.sleep(self._heartbeat_s)
 
@@ -235,9 +240,9 @@ async def _refuse(connection: ServerConnection, code: CloseCode, reason: str) ->
 
 
 def check_free(address: str) -> None:
-    """Find out whether a worker can listen there.
+    """Check that a worker can listen on an address.
 
-    :raises WorkerError: if somebody else does, or there is no such address here.
+    :raises WorkerError: if another process listens there, or this machine has no such address.
     :raises ValueError: if the address is neither ``unix:/path`` nor ``tcp://host:port``.
     """
     scheme, path, host, port = _parts(address)
@@ -253,7 +258,7 @@ def check_free(address: str) -> None:
             return
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the server sets it, and as a launcher does that keeps the port for its worker.
+            # The server sets this too, and so does a launcher that reserves the port for it.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
     except OSError as error:
@@ -261,7 +266,7 @@ def check_free(address: str) -> None:
 
 
 def _answers(path: str) -> bool:
-    """Whether a process listens there; the file of one that has died stays behind."""
+    """Whether a process listens on the path. The socket of a dead process still has its file."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CLOSE_S)
         try:
@@ -272,7 +277,7 @@ def _answers(path: str) -> bool:
 
 
 def _parts(address: str) -> tuple[str, str, str, int]:
-    """Scheme and path, or scheme, host and port."""
+    """Split an address into scheme, path, host and port; absent parts are empty or 0."""
     scheme, _, rest = address.partition(":")
     if scheme == "unix" and rest:
         return scheme, rest, "", 0
@@ -284,7 +289,7 @@ def _parts(address: str) -> tuple[str, str, str, int]:
 
 @contextlib.asynccontextmanager
 async def listening(address: str, link: Link) -> AsyncIterator[Server]:
-    """Listen on ``unix:/path`` or ``tcp://host:port``; the socket's path is removed at the end.
+    """Listen on ``unix:/path`` or ``tcp://host:port``; the file of a socket is removed at the end.
 
     :raises ValueError: if the address is neither.
     """
@@ -292,7 +297,7 @@ async def listening(address: str, link: Link) -> AsyncIterator[Server]:
     if scheme == "unix":
         with contextlib.suppress(FileNotFoundError):
             os.unlink(rest)
-        mask = os.umask(0o177)  # other users have no business on this link
+        mask = os.umask(0o177)  # only this user may connect
         try:
             server = await unix_serve(
                 link.handle,

@@ -1,16 +1,17 @@
-"""What every engine step held and how long it took: a file with one line per step.
+"""The step log: a file with one line per engine step, with its batch and its duration.
 
-It is what `pascal simulate calibrate` fits a device profile to. The plugin writes it in the process
-that steps the engine, whatever kind of engine that is; off unless a file is named. The first line
-is `Header` as JSON, each further one a JSON array of the fields of `LoggedStep`.
+`pascal simulate calibrate` fits a device profile to such files. The scheduler plugin writes the log
+in the process that steps the engine, if a setting names a file. The first line is `Header` as
+JSON. Every other line is a JSON array of the fields of `LoggedStep`.
 
-A step lasts from the end of the one before it, or from the arrival of work at an idle engine, to
-the moment at which the scheduler has its outcome: with the engine's own work between two steps,
-which is part of what a request waits for. Where steps overlap, as on a GPU, that is the time from
-one outcome to the next.
+A step begins when the step before it ends, or when work arrives at an idle engine. It ends when
+the scheduler has the step's outcome. So its duration includes the engine's own work between two
+steps, because requests wait for that too. Where steps overlap, as on a GPU, the duration is the
+time from one outcome to the next.
 
-Knows requests and the outcome of `schedule`, no policy. Cheap: some microseconds a step, written in
-pieces. Bounded: a full file becomes ``FILE.1``, in the place of the one before.
+Knows requests and the outcome of `schedule`, but no policy. A step costs a few microseconds,
+because lines are written in pieces. A full file is renamed to ``FILE.1`` and replaces the one
+before, which bounds the size.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import msgspec
 CONFIG_KEY = "step_log"  # in vLLM's additional_config: the file's path
 SUFFIX = ".steps"
 
-_MOST_BYTES = 16 * 2**20  # of one file: some 300,000 steps
-_PIECE_BYTES = 2**14  # written at once, at most so much is lost when the process is killed
+_MOST_BYTES = 16 * 2**20  # in one file: about 300,000 steps
+_PIECE_BYTES = 2**14  # written at once; a killed process loses at most this much
 
 
 class StepLogError(Exception):
@@ -35,7 +36,7 @@ class StepLogError(Exception):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What does not change from step to step: the KV memory (see `KvShape`)."""
+    """What is constant during a run: the model, the device and the KV memory (see `KvShape`)."""
 
     model: str
     device: str  # such as "cpu"
@@ -49,33 +50,36 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LoggedStep(NamedTuple):
-    """One engine step: what `StepTimes.seconds` takes, and what came of it."""
+    """One engine step: its duration on two clocks, and its batch for `StepTimes.seconds`."""
 
     wall_s: float
-    processor_s: float  # of the engine's thread; less than ``wall_s`` where others use its core
+    processor_s: float  # of the engine's thread; below ``wall_s`` if others use its core
     decodes: int
     decode_kv_tokens: int
     prefill_tokens: int
     prefill_tokens2: int
-    prefills: int  # requests whose prompt, or lost KV, was computed
+    prefills: int  # requests whose prompt or lost KV the step computed
 
 
 class StepLog:
-    """Writes the file. Call `arrived`, `scheduled` and `ended` as their docstrings say."""
+    """Writes the file. Call `arrived`, `scheduled` and `ended` at the events that they name."""
 
     def __init__(self, path: Path, header: Header, most_bytes: int = _MOST_BYTES) -> None:
-        """Begin a new file; :raises OSError: if that is impossible."""
+        """Begin a new file.
+
+        :raises OSError: if the file cannot be written.
+        """
         self._path = path
         self._most_bytes = most_bytes
         self._header = msgspec.json.encode(header) + b"\n"
         self._pending: deque[tuple[int, int, int, int, int] | None] = deque()  # scheduled steps
-        self._began: tuple[float, float] | None = None  # wall and processor; None: it is idle
+        self._began: tuple[float, float] | None = None  # on both clocks; None if the engine is idle
         self._lines = bytearray()
         self._file = self._open()
 
     @classmethod
     def of(cls, vllm_config: Any, kv_cache_config: Any) -> StepLog | None:
-        """The log that an engine's configuration asks for; None if it asks for none.
+        """The log that an engine's configuration names; None if it names no file.
 
         :raises ValueError: if the file cannot be written, or the model's KV has no heads.
         """
@@ -89,9 +93,10 @@ class StepLog:
             raise ValueError(f"step_log: {path}: {error.strerror}") from error
 
     def arrived(self, *, idle: bool) -> None:
-        """A request has come.
+        """A request has arrived; call this before the engine gets it.
 
-        :param idle: whether there was no other; those that were there may have been cancelled.
+        :param idle: whether the engine has no unfinished request. The log cannot know, because
+            requests may have been cancelled since the last step.
         """
         if idle:
             self._began = _clocks()
@@ -100,7 +105,7 @@ class StepLog:
         """A step was scheduled.
 
         :param counts: tokens by request, as in ``SchedulerOutput.num_scheduled_tokens``.
-        :param requests: vLLM's records, whose computed tokens include those of the step.
+        :param requests: vLLM's records by id; computed tokens include those of the step.
         """
         if self._began is None:
             self._began = _clocks()
@@ -120,7 +125,7 @@ class StepLog:
     def ended(self, *, more: bool) -> None:
         """The oldest scheduled step has its outcome.
 
-        :param more: whether there is anything left to do.
+        :param more: whether the engine has more work.
         """
         now, work = _clocks(), self._pending.popleft()
         began, self._began = self._began, now if more else None
@@ -131,7 +136,7 @@ class StepLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is complete."""
+        """Write all pending lines, and begin a new file if this one is full."""
         self._file.write(self._lines)
         self._lines.clear()
         if self._file.tell() >= self._most_bytes:
@@ -164,14 +169,14 @@ def _header(vllm_config: Any, kv_cache_config: Any) -> Header:
 
 
 def former(path: Path) -> Path:
-    """Where a full file goes."""
+    """The path to which a full file is renamed."""
     return path.with_name(path.name + ".1")
 
 
 def read_step_log(path: Path) -> tuple[Header, list[LoggedStep]]:
-    """A file that may still be written; its last line may be in the making.
+    """Read a step log. A worker may still be writing it, so an incomplete last line is left out.
 
-    :raises StepLogError: naming the file and the line that is wrong.
+    :raises StepLogError: if the file cannot be read; it names the file and the wrong line.
     """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -182,9 +187,9 @@ def read_step_log(path: Path) -> tuple[Header, list[LoggedStep]]:
     try:
         header = msgspec.json.decode(lines[0], type=Header)
     except msgspec.DecodeError as error:
-        raise StepLogError(f"{path}:1: not the head of a step log: {error}") from error
+        raise StepLogError(f"{path}:1: not the first line of a step log: {error}") from error
     if header.version != 1:
-        raise StepLogError(f"{path}:1: version {header.version} of the format is unknown here")
+        raise StepLogError(f"{path}:1: version {header.version} of the format is unknown")
     return header, list(_steps(path, lines[1:]))
 
 
@@ -196,7 +201,7 @@ def _steps(path: Path, lines: list[bytes]) -> Iterator[LoggedStep]:
         except msgspec.DecodeError as error:
             raise StepLogError(f"{path}:{number}: {error}") from error
         if min(step) < 0 or not step.wall_s:
-            raise StepLogError(f"{path}:{number}: no figure of a step can be below 0")
+            raise StepLogError(f"{path}:{number}: a number is negative, or the duration is 0")
         yield step
 
 

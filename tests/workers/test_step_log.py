@@ -143,10 +143,10 @@ def test_the_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("", "empty"),
-        ('{"a":1}\n', ":1: not the head"),
+        ('{"a":1}\n', ":1: not the first line"),
         ("HEAD9\n", ":1: version 9"),
         ("HEAD\n[0.5,0.5,1,9,0,0,0]\n[0.5]\n", ":3: "),
-        ("HEAD\n[0.5,0.5,1,-9,0,0,0]\n", ":2: no figure"),
+        ("HEAD\n[0.5,0.5,1,-9,0,0,0]\n", ":2: a number is negative"),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_line(tmp_path: Path, text: str, named: str) -> None:

@@ -1,8 +1,8 @@
-"""From the turns of a conversation to the prompt's token ids, and the phase generation starts in.
+"""Turns the messages of a conversation into a prompt, and finds the phase that it starts in.
 
-Decides how the model's chat template is rendered and which prompts are too long. Knows the
-tokenizer, but no engine and no event loop. Rendering a long conversation takes seconds: call it
-from a thread. Other Python threads run on meanwhile.
+Decides how the model's chat template is rendered, and which prompts are too long. Knows the
+tokenizer, but no engine and no event loop. A long conversation takes seconds, so call `render` in
+a thread: it lets other Python threads run meanwhile.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from workers.requests.detokenize import Decode
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the engine gets."""
+    """A rendered conversation."""
 
     token_ids: tuple[int, ...]
-    phase: Phase  # of the first token it generates
+    phase: Phase  # of the first token that the engine generates
 
 
 class ChatRenderer:
@@ -45,19 +45,19 @@ class ChatRenderer:
 
     @property
     def decode(self) -> Decode:
-        """Token ids to text, special tokens left out."""
+        """A function from token ids to text without special tokens."""
         return lambda ids: self._backend.decode(ids, skip_special_tokens=True)
 
     def render(self, messages: Sequence[ChatMessage], thinking: bool | None) -> Prompt:
-        """The prompt for the next turn of the assistant.
+        """Render the prompt for the assistant's next message.
 
-        :param thinking: what the template is told as ``enable_thinking``; None: nothing.
-        :raises RequestRejected: if the template refuses the messages, or they leave no room for
-            output in the model's context.
+        :param thinking: value of the template's ``enable_thinking``; None leaves it out.
+        :raises RequestRejected: if the template refuses the messages, or if they leave no room
+            for output in the model's context.
         """
         text = self._text(messages, thinking, generation=True)
         if len(text) > self._max_model_len * self._longest_token:
-            # Certainly too long: do not spend seconds on counting.
+            # Certainly too long: refuse it without seconds of counting.
             raise self._too_long(f"at least {len(text) // self._longest_token}")
         token_ids = self._encode(text)
         if len(token_ids) >= self._max_model_len:
@@ -82,14 +82,17 @@ class ChatRenderer:
         return str(text)
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        # Of the tokenizer's methods only the batch ones let other Python threads run.
+        # Only the tokenizer's batch methods let other Python threads run.
         (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
         return tuple(encoding.ids)
 
     def _start_phase(
         self, text: str, messages: Sequence[ChatMessage], thinking: bool | None
     ) -> Phase:
-        """Judged by what the template adds for the generation alone: a user may write markers."""
+        """The phase of the first generated token.
+
+        Only what the template adds after the messages counts, because users may write markers too.
+        """
         if self.markers is None:
             return Phase.ANSWERING
         history = self._text(messages, thinking, generation=False)
@@ -98,8 +101,8 @@ class ChatRenderer:
         if phase is not None:
             return phase
         if thinking is False and text != self._text(messages, None, generation=True):
-            return Phase.ANSWERING  # the template has another way to switch thinking off
-        return Phase.REASONING  # the model opens its thoughts itself
+            return Phase.ANSWERING  # the template switches thinking off without markers
+        return Phase.REASONING  # the model writes the start marker itself
 
     def _too_long(self, tokens: str) -> RequestRejected:
         return RequestRejected(

@@ -1,11 +1,11 @@
-"""From token ids to text, one piece of text per token, and where a stop string ends the answer.
+"""Turns token ids into text, one piece per token, and finds the stop string that ends an answer.
 
-Pure but for the tokenizer's `decode`, which is passed in. Must not know who sends the tokens or
-where the text goes.
+Pure except for the tokenizer's `decode`, which callers pass in. Must not know where tokens come
+from or where text goes.
 
-A piece of text belongs to the token that completes it: a UTF-8 character spread over three tokens
-gives two empty pieces and then the character. Text that may be the beginning of a stop string is
-held back in the same way. What is still held when the request ends goes to its last token.
+A piece of text belongs to the token that completes it. A UTF-8 character of three tokens gives two
+empty pieces and then the character. Text that may be the beginning of a stop string is held back in
+the same way. When the request ends, its last token gets the text that is still held.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from dataclasses import dataclass
 
 from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 
-Decode = Callable[[Sequence[int]], str]  # token ids to text, special tokens left out
+Decode = Callable[[Sequence[int]], str]  # token ids to text without special tokens
 
 _REPLACEMENT = "\ufffd"
-_LONGEST_INCOMPLETE = 3  # bytes of an incomplete UTF-8 character; some decoders show one sign each
-_WINDOW = 64  # tokens decoded again at every step; reached only by endless invalid bytes
-_CONTEXT = 8  # tokens kept when the window is cut: more than any character has bytes
+_LONGEST_INCOMPLETE = (
+    3  # bytes of an incomplete UTF-8 character; some decoders give a sign for each
+)
+_WINDOW = 64  # most tokens decoded again for each new one; only long invalid bytes reach it
+_CONTEXT = 8  # tokens kept when the window is cut: more than the bytes of any character
 
 
 class IncrementalDecoder:
-    """Decodes a growing sequence of tokens. Joined pieces equal `decode` of the whole.
+    """Decodes a growing sequence of tokens. The joined pieces equal `decode` of the whole.
 
-    Tokens cannot be decoded one by one: characters span tokens, and some decoders treat the first
-    token of a text differently. So a short window is decoded again with each new token. It begins
-    with a group of tokens that gave out all their text together, which is the context of those
-    that follow.
+    Tokens cannot be decoded one by one. Characters span tokens, and some decoders treat the first
+    token of a text differently. So each new token is decoded together with a short window of
+    tokens before it. The window begins with tokens whose text was given out completely: they are
+    the context of the tokens that follow.
     """
 
     __slots__ = ("_context", "_decode", "_given", "_window")
@@ -37,7 +39,7 @@ class IncrementalDecoder:
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._window: list[int] = []
-        self._context = 0  # tokens of the window of which nothing is held
+        self._context = 0  # tokens at the window's beginning whose text was given out
         self._given = ""  # the part of the window's text that was given out
 
     def push(self, token_id: int) -> str:
@@ -45,8 +47,8 @@ class IncrementalDecoder:
         self._window.append(token_id)
         text = self._decode(self._window)
         if not text.startswith(self._given):
-            # A byte-fallback decoder takes back a whole run of bytes when one is invalid. What
-            # was given out cannot be taken back: start again at this token.
+            # A byte-fallback decoder changes a whole run of bytes when one of them is invalid.
+            # Text that was given out cannot change any more: start again at this token.
             self._cut(len(self._window) - 1)
             self._given = ""
             text = self._decode(self._window)
@@ -71,7 +73,7 @@ class IncrementalDecoder:
         self._context = max(0, self._context - tokens)
 
     def flush(self) -> str:
-        """What is held: incomplete bytes at the end, as U+FFFD. The decoder starts anew."""
+        """The text still held: incomplete bytes, as U+FFFD. Then start with an empty window."""
         rest = self._decode(self._window)[len(self._given) :] if self._window else ""
         self._window.clear()
         self._context = 0
@@ -100,28 +102,28 @@ class StopMatcher:
     def push(self, piece: str) -> tuple[str, bool]:
         """Add text.
 
-        :return: text that certainly comes before any stop string, and whether one was found. The
-            rest is held back, or, after a match, gone.
+        :return: the text that is certainly before any stop string, and whether one was found. The
+            rest is held back; after a match it is dropped.
         """
         if not self._stops:
             return piece, False
         text = self._held + piece
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
+        match_at = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
+        if match_at >= 0:
             self._held = ""
-            return text[:found], True
+            return text[:match_at], True
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False
 
     def flush(self) -> str:
-        """What is held; no stop string can follow any more."""
+        """The text still held; call it when no more text can come."""
         rest, self._held = self._held, ""
         return rest
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` with which ``stop`` could begin."""
+    """Length of the longest end of ``text`` that is a beginning of ``stop``."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length
@@ -130,19 +132,19 @@ def _overlap(text: str, stop: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What some output tokens gave."""
+    """The text of some output tokens."""
 
     texts: tuple[str, ...]  # one per token; fewer than given if a stop string ended the answer
     boundary: int | None  # index of the end-of-thinking token, if it is among them
-    stopped: bool  # a stop string was found: the request must end here
+    stopped: bool  # whether a stop string was found, which ends the request
 
 
 class Detokenizer:
-    """The text of one request: phases, decoder and stop strings together.
+    """The text of one request: combines its phases, the decoder and its stop strings.
 
-    Thoughts and answer begin with visible text: the markers give no text, nor does white space
-    directly after them. A model without markers gets its text unchanged. Incomplete bytes at the
-    end of the thoughts go to the boundary token, which is otherwise empty.
+    Thoughts and answer begin with visible text, because markers, and white space directly after
+    them, give no text. The text of a model without markers is unchanged. The boundary token has
+    no text, except for incomplete bytes at the end of the thoughts.
     """
 
     def __init__(
@@ -156,10 +158,13 @@ class Detokenizer:
         self._decoder = IncrementalDecoder(decode)
         self._matcher = StopMatcher(stops)
         self._markers = markers
-        self._leading = markers is not None  # nothing visible since the phase began
+        self._leading = markers is not None  # no visible text since the phase began
 
     def push(self, token_ids: Sequence[int], *, last: bool = False) -> Pieces:
-        """Add output tokens; with ``last`` also everything still held, on the last of them."""
+        """Add output tokens.
+
+        :param last: no tokens follow, so the last of these gets the text that is still held.
+        """
         was = self.tracker.phase
         boundary = self.tracker.feed(token_ids)
         texts: list[str] = []

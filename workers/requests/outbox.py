@@ -1,9 +1,9 @@
-"""What waits to be sent to the gateway, merged while the gateway reads slowly.
+"""Messages that wait to be sent to the gateway. A slow gateway gets them merged.
 
-Decides order and merging; pure, knows no socket. Messages leave in the order in which they were
-put, with two exceptions that no reader can notice: a step joins a step that is last in the box,
-and only the newest heartbeat is kept. So the box is never longer than twice the requests that
-were answered, whatever the engine produces meanwhile.
+Decides order and merging. Pure; knows no socket. Messages leave in the order in which they were
+put, with two exceptions that do not change what the gateway learns. A step is merged into the last
+message if that is a step too, and only the newest heartbeat is kept. So at most one
+step waits between two other messages, however much the engine produces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workers.messages import Accepted, Heartbeat, PeerMet, Rejected, Step, StepS
 
 @dataclass(slots=True)
 class _PendingStep:
-    runs: dict[str, TokenRun]  # by request; a request has one run in a frame
+    runs: dict[str, TokenRun]  # by request id; a frame has one run per request
     stats: StepStats
 
 
@@ -26,7 +26,7 @@ class Outbox:
     """Messages of one connection."""
 
     def __init__(self) -> None:
-        self.tokens = 0  # waiting to be sent
+        self.tokens = 0  # that wait to be sent
         self._items: deque[Accepted | Rejected | PeerMet | _PendingStep] = deque()
         self._heartbeat: Heartbeat | None = None
         self._sequence = 0  # of the next step
@@ -35,7 +35,7 @@ class Outbox:
         return bool(self._items) or self._heartbeat is not None
 
     def put(self, message: Accepted | Rejected | PeerMet) -> None:
-        """Add the answer to a submit or a meeting."""
+        """Add the answer to a `Submit` or a `MeetPeer`."""
         self._items.append(message)
 
     def put_heartbeat(self, message: Heartbeat) -> None:
@@ -43,7 +43,7 @@ class Outbox:
         self._heartbeat = message
 
     def put_step(self, runs: tuple[TokenRun, ...], stats: StepStats) -> None:
-        """Add what a step produced; runs of the same request follow each other without a gap."""
+        """Add the output of a step. Consecutive runs of a request must have no gap between them."""
         self.tokens += sum(len(run.token_ids) for run in runs)
         last = self._items[-1] if self._items else None
         if not isinstance(last, _PendingStep):
@@ -70,7 +70,7 @@ class Outbox:
 
 
 def joined(first: TokenRun, second: TokenRun) -> TokenRun:
-    """One run out of two consecutive runs of a request."""
+    """Two consecutive runs of a request as one."""
     boundary = first.boundary
     if second.boundary is not None:
         boundary = len(first.token_ids) + second.boundary

@@ -1,14 +1,13 @@
 """Carries out the gateway's messages: the life of every request in this process.
 
-    1. `submit`: the id must be new; the conversation is rendered in a thread.
-    2. The request is checked against the model's context and given to the engine.
-    3. The engine accepts it: `Accepted` goes out.
-    4. Each engine step becomes one `Step`: texts, boundaries, finishes.
-    5. A finish ends it: by the engine, a stop string, a `Cancel`, a `HandOver`, an error of its
-       own, or the failure of the engine.
+    1. `submit` checks that the id is new. A thread renders the conversation.
+    2. The service checks the request against the model's context and gives it to the engine.
+    3. When the engine accepts the request, the service sends `Accepted`.
+    4. The service turns each engine step into one `Step` with texts, boundaries and finishes.
+    5. A finish ends the request. Its cause is the engine, a stop string, a `Cancel`, a `HandOver`,
+       an error of this request, or the failure of the engine.
 
-All requests share one event loop. An exception that one request or one peer causes ends only that
-one; the others go on.
+All requests share one event loop. An exception that a request or a peer causes affects no other.
 
 Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
 """
@@ -47,30 +46,30 @@ from workers.requests.stream import RequestStream
 
 _log = structlog.get_logger()
 
-_HIGH_WATER = 8192  # tokens waiting for the link at which the engine pauses
-_LOW_WATER = 2048  # and at which it goes on
+_HIGH_WATER = 8192  # the engine pauses when more tokens than this wait for the link
+_LOW_WATER = 2048  # it continues when at most this many wait
 NO_KV_MOVES = "the KV of this engine cannot move"
 
 
 class _Stage(enum.Enum):
-    PREPARING = "preparing"  # its prompt is being rendered
-    QUEUEING = "queueing"  # given to the engine, which has not answered
-    ACTIVE = "active"  # accepted
+    PREPARING = "preparing"  # a thread renders its prompt
+    QUEUEING = "queueing"  # the engine has it, but has not answered yet
+    ACTIVE = "active"  # the engine has accepted it
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A request that is not finished."""
+    """An unfinished request."""
 
     stage: _Stage
     pace: Pace
     stream: RequestStream | None = None  # once prepared
     accepted: Accepted | None = None  # once prepared
-    ended: FinishReason | None = None  # asked for while it was being prepared
+    ended: FinishReason | None = None  # how it must end; set while it was being prepared
 
 
 class Service:
-    """All requests of the one connected gateway; listens to the engine."""
+    """All requests of the connected gateway. It also receives the events of the engine."""
 
     def __init__(
         self,
@@ -79,24 +78,24 @@ class Service:
         tasks: asyncio.TaskGroup,
         on_failure: Callable[[str], None],
     ) -> None:
-        """Idle until `connect`.
+        """Create a service without a gateway; `connect` adds one.
 
-        :param tasks: owns the preparation of requests.
+        :param tasks: runs the preparation of requests and the meetings with peers.
         :param on_failure: called once if the engine fails, after every request has ended.
         """
         self._engine = engine
         self._renderer = renderer
         self._tasks = tasks
         self._on_failure = on_failure
-        # One thread: renders in order of arrival, and the engine keeps its share of the core.
+        # One thread renders in order of arrival and leaves the engine its share of the core.
         self._render_thread = ThreadPoolExecutor(1, thread_name_prefix="render")
         self._entries: dict[str, _Entry] = {}
         self._outbox: Outbox | None = None
         self._wake: Callable[[], None] = lambda: None
-        self._paused = False  # the engine, until the link has caught up
-        self._started: set[asyncio.Task[None]] = set()  # what `close` must end
+        self._paused = False  # whether the engine waits until the link has caught up
+        self._started: set[asyncio.Task[None]] = set()  # tasks that `close` must cancel
 
-    # ---- the link
+    # ---- called by the link
 
     def connect(self, outbox: Outbox, wake: Callable[[], None]) -> None:
         """Send everything to ``outbox`` from now on; ``wake`` is called after each message."""
@@ -114,7 +113,7 @@ class Service:
         self._resume()
 
     def drained(self) -> None:
-        """The link took something out of the outbox."""
+        """The link took messages out of the outbox: resume the engine if few tokens wait."""
         if self._outbox is not None and self._outbox.tokens <= _LOW_WATER:
             self._resume()
 
@@ -124,7 +123,7 @@ class Service:
             self._engine.resume()
 
     def heartbeat(self) -> None:
-        """Tell the gateway that this process lives, and whether its engine moves."""
+        """Send a heartbeat with the time since the engine's last step."""
         if self._outbox is not None:
             self._outbox.put_heartbeat(
                 Heartbeat(since_step_s=self._engine.since_step_s(), stats=self._engine.stats())
@@ -134,7 +133,7 @@ class Service:
     # ---- messages of the gateway
 
     def submit(self, message: Submit) -> None:
-        """Start a request; answered by `Accepted` or `Rejected`."""
+        """Start a request. The answer is `Accepted` or `Rejected`."""
         if message.request_id in self._entries:
             rejection = RequestRejected(
                 "duplicate_request", "a request with this id is running", "request_id"
@@ -146,7 +145,7 @@ class Service:
         self._start_task(self._prepare(message, entry))
 
     def cancel(self, request_id: str) -> None:
-        """End a request; unknown and finished ones are ignored."""
+        """Cancel a request. Unknown and finished requests are ignored."""
         entry = self._entries.get(request_id)
         if entry is None:
             return
@@ -156,7 +155,7 @@ class Service:
             self._engine.cancel(request_id)
 
     def hand_over(self, request_id: str) -> None:
-        """End a request, to go on elsewhere; unknown and finished ones are ignored."""
+        """End a request here, to go on elsewhere. Unknown and finished requests are ignored."""
         entry = self._entries.get(request_id)
         if entry is None:
             return
@@ -166,7 +165,7 @@ class Service:
             self._engine.hand_over(request_id)
 
     def meet_peer(self, peer: Endpoint) -> None:
-        """Connect to another engine's KV memory; answered by `PeerMet`."""
+        """Connect to another engine's KV memory. The answer is `PeerMet`."""
         self._start_task(self._meet(peer))
 
     async def _meet(self, peer: Endpoint) -> None:
@@ -174,7 +173,7 @@ class Service:
         if self._engine.facts.endpoint is not None:
             try:
                 error = await self._engine.meet_peer(peer)
-            except Exception as failure:  # noqa: BLE001 (the peer's fault: it is answered)
+            except Exception as failure:  # noqa: BLE001 (goes into the answer)
                 error = f"{type(failure).__name__}: {failure}"
         if error is not None:
             self.not_met(peer, error)
@@ -183,16 +182,16 @@ class Service:
             self._wake()
 
     def not_met(self, peer: Endpoint, reason: str) -> None:
-        """Answer that another engine's KV cannot be read."""
+        """Answer that this engine cannot read another engine's KV."""
         _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
         if self._outbox is not None:
             self._outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
             self._wake()
 
     def fail(self, request_id: str, message: str) -> None:
-        """End one request with an error, wherever it stands; unknown ones are rejected.
+        """End a request with an error; reject it if it is unknown or not accepted yet.
 
-        :param message: what the gateway is told; must not quote text of the request.
+        :param message: the reason for the gateway; must not quote text of the request.
         """
         entry = self._entries.pop(request_id, None)
         if entry is not None and entry.stage is not _Stage.PREPARING:
@@ -210,11 +209,11 @@ class Service:
     def _cancel_in_engine(self, request_id: str) -> None:
         try:
             self._engine.cancel(request_id)
-        except Exception as error:  # noqa: BLE001 (the others must be told, too)
+        except Exception as error:  # noqa: BLE001 (the other requests go on)
             _log.error("cancel_failed", request_id=request_id, kind=type(error).__name__)
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
-        """The reader reads at another pace; unknown and finished requests are ignored."""
+        """Change the pace of a request. Unknown and finished requests are ignored."""
         entry = self._entries.get(request_id)
         if entry is None:
             return
@@ -232,8 +231,8 @@ class Service:
         except RequestRejected as rejection:
             self._drop(request_id, entry, rejection)
         except Exception as error:  # noqa: BLE001 (see below)
-            # A chat template is a program of the model's author: whatever it raises is the fault
-            # of this one request. The error could quote the prompt, so only its type is logged.
+            # The chat template is code of the model's author, and it can raise any error. It ends
+            # this request only. The error could quote the prompt, so only its type is logged.
             _log.error(
                 "request_preparation_failed", request_id=request_id, kind=type(error).__name__
             )
@@ -247,7 +246,7 @@ class Service:
             self._render_thread, self._renderer.render, message.messages, message.thinking
         )
         if self._entries.get(request_id) is not entry:
-            return  # the gateway is gone
+            return  # the gateway has gone
         markers, known = self._renderer.markers, message.known_token_ids
         bounds = output_bounds(message, prompt, markers, self._engine.facts.max_model_len)
         detokenizer = Detokenizer(
@@ -309,10 +308,10 @@ class Service:
             )
             self._wake()
 
-    # ---- events of the engine
+    # ---- called by the engine
 
     def request_accepted(self, request_id: str) -> None:
-        """The engine has queued a request: say so."""
+        """The engine has accepted a request: tell the gateway."""
         entry = self._entries.get(request_id)
         if entry is None or self._outbox is None:
             return
@@ -322,13 +321,13 @@ class Service:
         self._wake()
 
     def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
-        """The engine itself refused a request."""
+        """The engine refused a request: reject it."""
         entry = self._entries.get(request_id)
         if entry is not None:
             self._drop(request_id, entry, RequestRejected(code, reason))
 
     def step_finished(self, step: EngineStep) -> None:
-        """Pass on what the engine produced."""
+        """Send the output of a step to the gateway."""
         runs = []
         for output in step.outputs:
             try:
@@ -357,9 +356,10 @@ class Service:
         return update.run
 
     def _spoiled(self, request_id: str, error: Exception) -> TokenRun | None:
-        """A tokenizer is the model's author's: what it raises for one request ends that one.
+        """End a request whose output could not become text; return its last run.
 
-        The error could quote the output, so only its type is told.
+        A tokenizer comes from the model's author and can raise any error. The error could quote
+        the output, so the log and the gateway get only its type.
         """
         kind = type(error).__name__
         _log.error("request_output_failed", request_id=request_id, kind=kind)
@@ -371,7 +371,7 @@ class Service:
         return entry.stream.end(Finish(reason="error", message=message))
 
     def engine_failed(self, reason: str) -> None:
-        """End every request; this process cannot go on."""
+        """End every request with an error; then report that this process cannot go on."""
         _log.error("engine_failed", reason=reason, requests=len(self._entries))
         try:
             self._end_all(reason)
@@ -395,7 +395,7 @@ class Service:
             self._wake()
 
     def close(self) -> None:
-        """End what this object has begun; the engine is not its own."""
+        """Cancel all preparations and meetings. The engine stays open."""
         for task in self._started:
             task.cancel()
         self._render_thread.shutdown(wait=False, cancel_futures=True)

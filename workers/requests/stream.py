@@ -1,4 +1,4 @@
-"""One request on its way through the worker: from engine outputs to `TokenRun`s.
+"""Turns the engine's outputs for one request into `TokenRun` messages.
 
 Decides the positions of tokens in the request's output, their text, and how the request ended.
 Pure; knows neither the engine nor the link.
@@ -16,16 +16,16 @@ from workers.requests.detokenize import Detokenizer
 
 @dataclass(frozen=True, slots=True)
 class StreamUpdate:
-    """What to send, and whether the engine must cancel the request."""
+    """What follows from one engine output."""
 
-    run: TokenRun | None
-    cancel: bool = False  # a stop string ended the request before the engine did
+    run: TokenRun | None  # to send to the gateway
+    cancel: bool = False  # in the engine: a stop string ended the request first
 
 
 class RequestStream:
     """The output of one accepted request.
 
-    After a run with a finish has been returned, everything later is dropped.
+    It drops all outputs that come after a run with a finish.
     """
 
     def __init__(
@@ -35,29 +35,30 @@ class RequestStream:
         known_token_ids: Sequence[int],
         forced_total: int | None,
     ) -> None:
-        """Begin after what is known.
+        """Begin after the known output.
 
-        :param known_token_ids: output that exists already; positions go on after it.
-        :param forced_total: output length at which the request counts as complete.
+        :param known_token_ids: output of earlier engines; positions continue after it.
+        :param forced_total: length in tokens at which the output is complete; None if no length
+            was forced.
         """
         self.request_id = request_id
         self.finished = False
         self._detokenizer = detokenizer
         self._position = len(known_token_ids)
         self._forced_total = forced_total
-        detokenizer.push(known_token_ids)  # only for the state it leaves
+        detokenizer.push(known_token_ids)  # sets the state; the text was sent before
         self._cached_tokens = 0
-        self._kv_tokens: int | None = None  # to be said with the next tokens
+        self._kv_tokens: int | None = None  # goes out with the next tokens
 
     def advance(self, output: EngineOutput) -> StreamUpdate:
-        """Take what the engine produced for this request in a step."""
+        """Process what a step produced for this request."""
         if self.finished:
             return StreamUpdate(None)
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
         if output.kv_tokens is not None:
             self._kv_tokens = output.kv_tokens
         reason = output.finish
-        # What is still held when a request leaves is given out where it goes on.
+        # If the request is handed over, the next worker gives out the text that is still held.
         last = reason not in (None, "handed_over")
         pieces = self._detokenizer.push(output.token_ids, last=last)
         token_ids = tuple(output.token_ids[: len(pieces.texts)])
@@ -95,7 +96,7 @@ class RequestStream:
         )
 
     def end(self, finish: Finish) -> TokenRun:
-        """The last run of a request that ends without the engine."""
+        """End the request without the engine; return its last run."""
         self.finished = True
         return TokenRun(
             request_id=self.request_id,

@@ -152,7 +152,7 @@ def test_many_requests_that_decode_wait_for_arithmetic() -> None:
         ),
         (("memory_bytes = 20_000", "memory_bytes = 8000"), "leave no memory for KV on 1 device"),
         (("flops_efficiency = 0.25", "flops_efficiency = 1.5"), "a share: at most 1, not 1.5"),
-        (("heads = 4", "heads = 5"), "model.heads (5) is no multiple of model.kv_heads (2)"),
+        (("heads = 4", "heads = 5"), "model.heads (5) is not a multiple of model.kv_heads (2)"),
         (("vocabulary = 100", "vocabulary = 100\nexperts = 4"), "model.active_experts go together"),
         (("[model]", "[model"), "line"),
     ],
