@@ -292,18 +292,18 @@ class _PhaseMixin(Scheduler):
 
     def _track(self, request: Request) -> None:
         params = request.sampling_params
-        told = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
-        if told is None:
+        facts = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
+        if facts is None:
             phase, own_id, pace = self._phase_of_prompt(request), None, None
         else:
-            phase, own_id, pace = Phase(told.phase), told.request_id, told.pace
+            phase, own_id, pace = Phase(facts.phase), facts.request_id, facts.pace
             self._own_ids[own_id] = request.request_id
         end = None if self._markers is None else self._markers.end
         state = PhaseState(PhaseTracker(phase, end), own_id, pace)
         self._phase_states[request.request_id] = state
         self._totals(phase).count(state, 1)
         if self._dispatcher is not None:
-            user = None if told is None else told.user
+            user = None if facts is None else facts.user
             self._dispatcher.arrived(request, state, user, self.now())
 
     def _phase_of_prompt(self, request: Request) -> Phase:
