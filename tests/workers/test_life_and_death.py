@@ -33,7 +33,7 @@ class FailingScheduler(PhaseScheduler):
 
 
 class ClumsyScheduler(PhaseScheduler):
-    """Hangs for ever with a request called "hang"; "bad" has a tokenizer that is broken."""
+    """Hangs at a request called "hang", and gives the request "bad" a broken tokenizer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,7 +151,7 @@ async def test_worker_serves_with_broken_parts_and_a_broken_request_and_stops_wh
 
 
 def reason(worker: WorkerProcess) -> str:
-    """Of a start that failed: in the last line of all, whoever wrote the others."""
+    """The reason of a failed start, from the last line of the log."""
     assert worker.process.wait(120) == 1
     worker.kill()
     last = json.loads(worker.log.read_text().splitlines()[-1])

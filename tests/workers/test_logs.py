@@ -57,7 +57,7 @@ def test_lines_of_every_thread_carry_the_name(capsys: pytest.CaptureFixture[str]
 
 
 def engine_process(failure: str) -> None:
-    """What vLLM does in a process of its own that cannot start."""
+    """Log and raise as vLLM does in an engine process that cannot start."""
     config = json.loads(Path(os.environ["VLLM_LOGGING_CONFIG_PATH"]).read_text("utf-8"))
     dictConfig(config)
     log = logging.getLogger("vllm.v1.engine.core")

@@ -1,4 +1,4 @@
-"""The step log: what its lines say, that idleness is no step, that it stays small."""
+"""The step log: its lines, its bounded size, and that idle time does not count as a step."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_time_without_work_belongs_to_no_step(tmp_path: Path, hands: Hands) -> N
     hands.move(50.0, 0.0)
     log.arrived(idle=True)
     step(more=True)
-    hands.move(60.0, 0.0)  # whoever was left was cancelled
+    hands.move(60.0, 0.0)  # the requests that were left are cancelled
     log.arrived(idle=True)
     hands.move(0.25, 0.25)
     log.arrived(idle=False)

@@ -162,7 +162,7 @@ def test_a_steady_state_holds_what_little_s_law_says() -> None:
     found = list(under_way(rate, ARENA_HARD, token_s, 1))
     tokens = 950 + 824
     assert len(found) == pytest.approx(rate * tokens * token_s, rel=0.1)
-    # Long requests are met more often than they come, and in the mean half of one is done.
+    # Long requests are more frequent among running ones, which are half done on average.
     chance = random.Random(2)
     drawn = [ARENA_HARD.draw(chance) for _ in range(20_000)]
     outputs = [d.reasoning + d.answer for d in drawn]

@@ -1,4 +1,4 @@
-"""Many requests among instances that come, go, hang and are drained: chance decides, nobody loses.
+"""Many requests on instances that come, go, hang and are drained at random; none may be lost.
 
 The engines follow a script (`tests.gateway.support.scripted_engine`), so that requests can move
 with tickets at any time and a run takes a second. With real engines: `tests.chaos`.

@@ -218,7 +218,7 @@ async def test_cancel_frees_the_memory_at_once(gateway: Gateway) -> None:
     assert reason(output) == "cancelled"
     (last,) = [frame for frame in gateway.frames if any(run.finish for run in frame.runs)]
     assert last.stats.kv_blocks_used == 0
-    await gateway.force("b", 20, 5)  # the step that was in flight harms nobody
+    await gateway.force("b", 20, 5)  # the step that was in flight does no harm
     assert len((await gateway.finished("b")).token_ids) == 25
 
 

@@ -1,4 +1,4 @@
-"""When an emulated device's transfers start, hold it up and are over, with a scripted connector."""
+"""Transfers of an emulated device with a scripted connector: their start, their end and stalls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device profiles: reading them, computing them by a roofline, and the error of that."""
+"""Device profiles: reading them, computing them with a roofline, and its error."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_small_model_takes_what_the_data_sheet_says(tmp_path: Path) -> None:
     assert step.base_s == pytest.approx(2 * 0.001 + 2 * (layers + logits) / 0.5e6)
     assert step.per_kv_token_s == pytest.approx(2 * 2 * 2 * 5 * 2 / 0.5e6)
     assert step.prefill_per_token_s == pytest.approx(2 * layers / 0.25e6)
-    # A token looks at half of the prompt in the mean: scores and values, 20 numbers, 2 layers.
+    # A token attends to half of the prompt on average: scores and values, 20 numbers, 2 layers.
     assert step.prefill_per_token2_s * 100**2 == pytest.approx(100 * 50 * 2 * 2 * 20 * 2 / 0.1e6)
     assert profile.kv.tokens == int((20_000 - 2 * (layers + 2 * logits)) / 80)
     assert profile.links.host_bytes_per_s == 100

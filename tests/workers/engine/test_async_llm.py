@@ -1,4 +1,4 @@
-"""The adapter of `AsyncLLM` with a vLLM that the test breaks: who is told, and who goes on."""
+"""The adapter of `AsyncLLM` with a vLLM that the test breaks: reports, and unharmed requests."""
 
 from __future__ import annotations
 

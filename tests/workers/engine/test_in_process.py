@@ -1,4 +1,4 @@
-"""The engine's thread with a vLLM that the test breaks: who is told, and who goes on."""
+"""The engine's thread with a vLLM that the test breaks: reports, and unharmed requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made(request_id: str, token: int, finish: str | None = None) -> RequestOutpu
 
 
 class FakeVllm:
-    """Its scheduler, too. One token per step for every request, when the test says so."""
+    """A fake of vLLM and its scheduler. When the test says so, each request gets a token."""
 
     def __init__(self) -> None:
         self.requests: dict[str, Any] = {}  # the scheduler's
@@ -153,7 +153,7 @@ async def test_a_command_that_raises_ends_its_request_alone(bench: Bench, comman
     assert output.finish == "error"
     assert output.message == "the engine could not carry this out: RuntimeError"
     await bench.goes_on()
-    assert len(bench.listener.of("b")) == 1  # what vLLM still makes for it is nobody's
+    assert len(bench.listener.of("b")) == 1  # later outputs of vLLM for it are dropped
 
 
 async def test_a_pace_that_cannot_be_set_changes_nothing(bench: Bench) -> None:

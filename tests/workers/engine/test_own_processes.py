@@ -1,6 +1,6 @@
 """Engines that need several processes: vLLM's AsyncLLM, and vLLM's own API server with the plugin.
 
-Both load vLLM in one process after another, which takes long: here in both at the same time.
+Both load vLLM in several processes in turn, which takes long. So the tests start both at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both ends of the side channel, and what the reading end makes of the answers."""
+"""Both ends of the side channel, and how the reading end uses the answers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(
     assert answer == b"who I am"
     assert msgspec.msgpack.decode(clock) <= time.perf_counter()
     channel.close(0)
-    assert ClaimClient().claim(HOST, port, "t", "c") is not None  # nobody has claimed it
+    assert ClaimClient().claim(HOST, port, "t", "c") is not None  # it is not claimed
 
 
 def test_who_is_gone_or_hangs_is_left_alone_for_a_while() -> None:

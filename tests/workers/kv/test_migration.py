@@ -1,7 +1,7 @@
 """Requests that change engines in mid-decode, between two real worker processes.
 
-Output is greedy and float32, so a request that moved must have exactly the tokens of one that did
-not. The first engine has nothing but NIXL, the second also host memory for preempted requests.
+Output is greedy and float32, so a moved request must have exactly the tokens of one that stayed.
+The first engine has only NIXL; the second also has host memory for preempted requests.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Pair:
     async def start(
         self, gateway: Gateway, name: str, asked: Request, leave_at: int | None = None, **more: Any
     ) -> Output:
-        """Run a request to its end, or tell it to leave when it has so many tokens."""
+        """Run a request to its end, or hand it over when it has ``leave_at`` tokens."""
         await gateway.submit(name, asked.text, forced_lengths=asked.lengths, **more)
         if leave_at is None:
             return await gateway.finished(name)

@@ -1,4 +1,4 @@
-"""Host memory for offloaded KV: what is copied where, and what the settings make of it."""
+"""Host memory for offloaded KV: copies in both directions, and the settings."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Offloaded KV under every policy, with a device whose every cell is looked at before it is read.
+"""Offloaded KV under every policy, with a device that checks every cell before it is read.
 
-As `tests.workers.scheduler.test_pipeline`, with vLLM's connector on both sides and transfers that
-take any number of steps. A cell of KV memory holds whose token it belongs to; a request that finds
-another's, or an old one, has been given wrong KV, whatever its output.
+Works as `tests.workers.scheduler.test_pipeline`, with vLLM's connector on both sides and transfers
+that take any number of steps. A cell of KV memory names its request and token. If a request reads a
+cell of another request, or an old one, its KV is wrong, even if its output is right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The policies as pure functions: what no decision may do, and what each policy is for."""
+"""The policies as pure functions: rules for all decisions, and the purpose of each policy."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_a_user_with_many_requests_does_not_starve_a_user_with_one() -> None:
 
 
 def test_a_long_thinker_gets_on_among_short_ones_that_never_end() -> None:
-    """Fewest quanta first, but not for ever."""
+    """Requests with the fewest quanta go first, but a waiting request ages."""
     long = Request("long", 1, 4, 60, 1)
     crowd = [Request(f"r{i}", 1 + 2 * i, 20, 8, 1) for i in range(1000)]
     simulation = Simulation(of("slack"), [long, *crowd], blocks=24, slots=2)

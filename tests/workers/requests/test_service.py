@@ -57,11 +57,11 @@ STATS = StepStats(
 
 
 class ScriptedEngine:
-    """Does what the test says, and remembers what it was asked."""
+    """An engine that reports what the test says, and records all calls."""
 
     def __init__(self) -> None:
         self.facts = EngineFacts("scripted", 512, 32, 8)
-        self.calls: list[Any] = []  # but for submits
+        self.calls: list[Any] = []  # without submits
         self.meeting: str | Exception | None = None  # how the next one ends
         self.meets = asyncio.Event()  # which it does not before this
         self.meets.set()

@@ -1,4 +1,4 @@
-"""What the dispatcher keeps about a request: its queue state, and when its reader runs dry."""
+"""The state that the dispatcher keeps for a request: its queue state, and its reader's underrun."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Requests that come with a ticket and requests that leave, under every policy, two steps deep.
+"""Requests that arrive with a ticket, and requests that leave, under every policy, two steps deep.
 
-As `tests.workers.scheduler.test_pipeline`, with the scheduler's side of KV migration and a device
-that reads for others, and is read by them, in any number of steps; or fails to.
+Works as `tests.workers.scheduler.test_pipeline`, with the scheduler's side of KV migration. The
+device reads KV of others, and others read its KV, in any number of steps. Reads may also fail.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class MovingPipeline(Pipeline):
         self.records: dict[str, Request] = {}
         self.running_when_told: set[str] = set()
         self.left: dict[str, Ticket | None] = {}
-        self.came: dict[str, int] = {}  # with a ticket for so many tokens
-        self.told: dict[str, int] = {}  # what the first tokens said of the ticket
-        self.read: set[str] = set()  # KV of so many came from elsewhere
+        self.came: dict[str, int] = {}  # requests with a ticket, and its tokens
+        self.told: dict[str, int] = {}  # requests, and the KV tokens that their first run reported
+        self.read: set[str] = set()  # requests whose KV was read from the other engine
         self.failed: set[str] = set()
         self._reads: set[str] = set()  # on their way
         self._sends: set[str] = set()
@@ -89,7 +89,7 @@ class MovingPipeline(Pipeline):
             return None
         for name, received in meta.reqs_to_recv.items():
             if not received.awaiting_kvs:
-                continue  # it ended before it could read: the other engine is told
+                continue  # it ended before it could read, which the other engine learns
             (ours,), (theirs,) = received.local_block_ids, received.remote.block_ids
             assert 0 < len(ours) <= len(theirs) == -(-self.readable(name) // BLOCK)
             self._reads.add(name)
@@ -184,7 +184,7 @@ def test_who_leaves_takes_every_token_along_and_leaks_no_block(
         stats = pipeline.scheduler.phase_stats().migration
         assert stats is not None
         given = [ticket for ticket in pipeline.left.values() if ticket is not None]
-        assert stats.tickets_total == stats.expired_total == len(given)  # nobody claimed them
+        assert stats.tickets_total == stats.expired_total == len(given)  # none was claimed
         assert stats.held_blocks == 0
         assert stats.read_requests_total == len(pipeline.read)
         assert stats.failed_total == len(pipeline.failed)

@@ -1,9 +1,8 @@
 """Both schedulers of the plugin under every policy, driven with a model that is a function.
 
-The asynchronous one runs two steps deep, as on a GPU: a step is scheduled before the outputs of
-the one before it are known. Whatever is preempted or aborted meanwhile, every stream must come out
-exact and the figures by phase must be those of a recount. The gate for every change of vLLM's
-version.
+The asynchronous scheduler runs two steps deep, as on a GPU: it schedules a step before the outputs
+of the previous one are known. Requests are preempted and aborted meanwhile. Every stream must still
+be exact, and the counts by phase must equal a recount. Every upgrade of vLLM must pass these tests.
 """
 
 from __future__ import annotations
@@ -185,7 +184,7 @@ class Pipeline:
     def decide(
         self, settings: PolicySettings, views: list[RequestView], memory: Memory, now: float
     ) -> Decision:
-        """The policy, looked at: it is told the truth, and what it decides is sound."""
+        """Call the policy; check that its view is true and its decision sound."""
         running = {r.request_id for r in self.scheduler.running}
         assert {r.request_id for r in views} == self.unfinished()
         assert {r.request_id for r in views if r.running} == running
@@ -231,7 +230,9 @@ class Pipeline:
             assert not {*decision.hold} & {*names}
             self.holds += len(decision.hold)
             evicted = self.scheduler.phase_stats().preemptions_total - before
-            if evicted == len(decision.preempt):  # vLLM admits nobody when it evicts by itself
+            if evicted == len(
+                decision.preempt
+            ):  # vLLM admits no request in a step in which it evicts one
                 assert self.admitted(decision) <= {*names}
         self.in_flight.append(
             (

@@ -1,4 +1,4 @@
-"""What the tests of both adapters share: a listener, and requests for engines without a model."""
+"""A listener and requests for the tests of both engine adapters; no model is needed."""
 
 from __future__ import annotations
 

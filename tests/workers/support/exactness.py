@@ -1,9 +1,9 @@
 """``python -m tests.workers.support.exactness``: greedy output with and without KV pressure.
 
-A process of its own because vLLM and torch read their environment at import. Prints one JSON
-object: for each policy and each way to resume how often it preempted, what was computed again and
-reloaded, and how many outputs differ from those of the unpressured run; also those of runs whose
-KV was mixed up on purpose, on the device and in the memory for offloaded KV.
+It needs a process of its own because vLLM and torch read their environment at import. It prints one
+JSON object with an entry for each policy and each way to resume. An entry counts preemptions,
+recomputed and reloaded tokens, and outputs that differ from the run without pressure. Two more
+runs mix up KV on purpose, on the device and in the memory for offloaded KV.
 """
 
 from __future__ import annotations
