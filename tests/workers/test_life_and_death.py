@@ -61,7 +61,7 @@ def plugin(kind: type) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def too_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """Starts, and fails, while the others are tested."""
+    """A worker that starts and fails while the others are tested."""
     worker = WorkerProcess(tmp_path_factory.mktemp("small"), kv_blocks=3)
     yield worker
     worker.kill()
@@ -98,7 +98,7 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(
 
 
 def broken_parts(folder: Path) -> dict[str, str]:
-    """Surroundings in which everything that is optional is installed and broken."""
+    """An environment in which all optional packages are installed but broken."""
     (folder / "nixl.py").write_text("raise ImportError('for another CUDA')")
     (folder / "uvloop.py").write_text("__version__ = '0.17'")  # broken, vLLM would not do with it
     return {"PYTHONPATH": f"{folder}:{ROOT}", "CXX": "/bin/false"}

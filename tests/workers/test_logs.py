@@ -21,7 +21,7 @@ from workers.errors import WorkerError
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Logging as it was, and nothing left in the environment."""
+    """Restore logging and the environment after a test."""
     for name in ("PASCAL_LOG_INSTANCE_ID", "PASCAL_LOG_CAUSES", "VLLM_LOGGING_CONFIG_PATH"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -95,7 +95,7 @@ def test_the_cause_is_told_from_the_process_that_knows(capfd: pytest.CaptureFixt
 
 
 class Problems(Exception):
-    """As pydantic's."""
+    """An error like those of pydantic."""
 
     def errors(self) -> list[dict[str, str]]:
         return [{"msg": "Value error, no such dtype"}]

@@ -27,7 +27,7 @@ HEADER = Header(
 
 @dataclasses.dataclass
 class Hands:
-    """Both clocks, moved by hand."""
+    """Both clocks, which the test moves."""
 
     wall_s: float = 100.0
     processor_s: float = 7.0
@@ -45,7 +45,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 
 def request(computed: int, chunk: bool = False) -> Any:
-    """As vLLM's records stand after `schedule`."""
+    """A record of a request, as vLLM leaves it after `schedule`."""
     return SimpleNamespace(num_computed_tokens=computed, is_prefill_chunk=chunk)
 
 

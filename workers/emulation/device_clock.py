@@ -25,11 +25,8 @@ class DeviceClock:
         self.now = now
         self.started_s = now()
         self._free_at_s = self.started_s
-        self._judged = (
-            self.started_s,
-            0.0,
-            0.0,
-        )  # time of the last judgement, with busy_s and starved_s then
+        # Time of the last judgement, with busy_s and starved_s then.
+        self._judged = (self.started_s, 0.0, 0.0)
 
     def begin(self, *, work_before: bool) -> float:
         """Submit a step; `run` must follow.

@@ -18,7 +18,7 @@ COMPUTED = "h100-qwen32b-roofline"
 DECODE_MS = ((1, 24.2), (16, 26.3), (32, 28.5), (64, 32.2), (128, 38.8))
 PREFILL_MS = ((16, 24.8), (512, 47.4), (2048, 180.2), (8192, 777.8), (16384, 1685.6))
 
-# A model that can be reckoned with in the head.
+# A model so small that its numbers can be checked by hand.
 SMALL = """
 [model]
 layers = 2
@@ -92,8 +92,8 @@ def test_two_devices_halve_what_can_be_split_and_pay_for_it(tmp_path: Path) -> N
     assert two.per_kv_token_s == pytest.approx(one.per_kv_token_s / 2)
     assert load_profile(name, 2).links.network_bytes_per_s == 100
     kv = [load_profile(name, count).kv for count in (1, 2)]
-    assert kv[1].tokens > 2 * kv[0].tokens  # the weights are there once
-    # Four devices and two heads of KV: every head is there twice.
+    assert kv[1].tokens > 2 * kv[0].tokens  # weights are not duplicated
+    # On four devices, each of the two KV heads has a copy.
     assert load_profile(name, 4).kv.bytes_per_token == 2 * kv[0].bytes_per_token
 
 

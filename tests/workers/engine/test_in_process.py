@@ -50,7 +50,7 @@ class FakeVllm:
         self.connector = None
         self.engine_core = SimpleNamespace(shutdown=lambda: None)
         self.aborted: list[str] = []
-        self.broken: dict[str, Exception] = {}  # what raises
+        self.broken: dict[str, Exception] = {}  # errors that calls raise
         self.strange: set[str] = set()  # requests whose outputs make no sense
         self.steps: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.hangs, self.hanging, self.free = (threading.Event() for _ in range(3))
@@ -116,7 +116,7 @@ class Bench:
         await self.listener.wait(lambda: set(names) <= set(self.listener.accepted))
 
     async def goes_on(self, request_id: str = "a") -> None:
-        """One more token arrives for it."""
+        """Let one more token arrive for the request."""
         count = len(self.listener.of(request_id))
         self.vllm.steps.put(None)
         await self.listener.wait(lambda: len(self.listener.of(request_id)) > count)

@@ -55,14 +55,14 @@ def config() -> VllmConfig:
 
 
 class Links(OffloadingWorker):
-    """Copies that happen at the last moment at which they may: when they are said to be done."""
+    """Makes copies as late as allowed: when it reports that they are done."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.blocks: dict[int, dict[int, tuple[str, int]]] = {}  # block -> place -> whose token
         self.chunks: dict[int, dict[int, tuple[str, int]]] = {}
         self.pending: dict[int, tuple[bool, list[int], list[int]]] = {}
         self.finished: list[TransferResult] = []
-        self.chance = chance
+        self.rng = rng
         self.loads = 0
 
     def submit_store(
@@ -89,7 +89,7 @@ class Links(OffloadingWorker):
 
     def get_finished(self) -> list[TransferResult]:
         for job_id in list(self.pending):
-            if self.chance.random() < 0.4:
+            if self.rng.random() < 0.4:
                 break  # each direction is a queue, and so is the sum of both
             self.complete(job_id)
         finished, self.finished = self.finished, []
@@ -192,7 +192,7 @@ def test_reloaded_kv_is_the_requests_own(
     run_and_check(pipeline, monkeypatch, abort=False)
     stats = pipeline.scheduler.phase_stats()
     assert stats.reloaded_tokens_total == pipeline.connector.reloaded_tokens > 0
-    # What is computed again is what had not filled a block yet.
+    # Only tokens of incomplete blocks are recomputed.
     assert stats.recomputed_tokens_total <= stats.preemptions_total * 2 * BLOCK
 
 

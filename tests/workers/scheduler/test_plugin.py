@@ -154,7 +154,7 @@ GOOD: dict[str, Any] = {"phase": "answering", "request_id": "a", "pace": {"tau_s
 
 
 class Refusing:
-    """vLLM's scheduler, as far as it takes requests; it takes none."""
+    """A stand-in for vLLM's scheduler that refuses every request."""
 
     requests: ClassVar[dict[str, Any]] = {}
 
@@ -163,7 +163,7 @@ class Refusing:
 
 
 class Following(_PhaseMixin, Refusing):
-    """Of the mixin only what follows requests."""
+    """Only the part of the mixin that follows requests."""
 
     def __init__(self) -> None:
         self._phase_states = {}

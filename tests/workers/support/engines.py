@@ -24,7 +24,7 @@ PHASES = PhaseStats(
 
 
 class Listener:
-    """Keeps every event, and lets the test wait for them."""
+    """Records all events, and lets the test wait for them."""
 
     def __init__(self) -> None:
         self.accepted: list[str] = []

@@ -148,7 +148,7 @@ async def silent_server() -> asyncio.Server:
 
 
 class Output:
-    """What a request has got so far."""
+    """The output of a request so far."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -221,7 +221,7 @@ class Gateway:
         await self._reader
 
     def drop(self) -> None:
-        """End the connection as the death of a process does: no close frame."""
+        """End the connection without a close frame, as if the process had died."""
         self._connection.transport.abort()
 
     async def send(self, message: Any) -> None:
@@ -252,7 +252,7 @@ class Gateway:
         await self.send(Cancel(request_id=request_id))
 
     async def hand_over(self, request_id: str) -> Output:
-        """Ask for it, and wait until the request has ended, in whatever way."""
+        """Ask for a hand-over, and wait until the request has ended in any way."""
         await self.send(HandOver(request_id=request_id))
         return await self.finished(request_id)
 
@@ -268,7 +268,7 @@ class Gateway:
         return self.met[endpoint.engine_id].error
 
     async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until something that the worker says makes it true."""
+        """Wait until messages of the worker make the condition true."""
         async with self._changed:
             await self._changed.wait_for(lambda: condition() or self._closed)
         assert condition(), "the worker closed the connection"
@@ -288,7 +288,7 @@ class Gateway:
         )
 
     async def idle_stats(self) -> StepStats:
-        """Of the next heartbeat."""
+        """The statistics in the next heartbeat."""
         count = len(self.heartbeats)
         await self.wait(lambda: len(self.heartbeats) > count)
         return self.heartbeats[-1].stats

@@ -23,7 +23,7 @@ Check = Callable[[PolicySettings, Sequence[RequestView], Memory, float, Decision
 
 @dataclass
 class Request:
-    """What is given, and below what comes of it."""
+    """A request: first its parameters, then its results."""
 
     name: str
     arrives: int  # step
