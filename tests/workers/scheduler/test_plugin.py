@@ -13,12 +13,12 @@ from workers.engine.sampling import sampling_params
 from workers.errors import RequestRejected
 from workers.messages import MigrationStats, Pace, PhaseCounts, PhaseStats, Sampling
 from workers.policy.phase import Phase, ThinkMarkers
+from workers.scheduler.accounting import Accounting
 from workers.scheduler.phase_stats import from_integers, to_integers
 from workers.scheduler.plugin import (
     CONFIG_KEY,
     REQUEST_KEY,
     _PhaseMixin,
-    _Totals,
     policy_settings,
     think_markers,
 )
@@ -167,8 +167,7 @@ class Following(_PhaseMixin, Refusing):
 
     def __init__(self) -> None:
         self._phase_states = {}
-        self._lost_kv = set()
-        self._reasoning, self._answering = _Totals(), _Totals()
+        self._accounting = Accounting()
         self._own_ids = {}
         self._markers = None
         self._dispatcher = None
@@ -185,4 +184,4 @@ def test_a_request_that_vllm_does_not_take_is_not_followed(
     with pytest.raises(RuntimeError, match="no"):
         scheduler.add_request(SimpleNamespace(request_id="a-0", sampling_params=params))
     assert (scheduler._phase_states, scheduler._own_ids) == ({}, {})
-    assert scheduler._answering.requests == 0
+    assert scheduler._accounting.totals(Phase.ANSWERING).requests == 0
