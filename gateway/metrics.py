@@ -78,13 +78,15 @@ class Metrics:
         self.responses = Counter(
             "pascal_responses", "Finished responses", ["status"], registry=registry
         )
-        self.refused = Counter("pascal_refused", "Requests refused", ["code"], registry=registry)
+        self.refused = Counter(
+            "pascal_refused", "Requests that the gateway refused", ["code"], registry=registry
+        )
         self.tokens = Counter(
             "pascal_tokens", "Tokens of finished responses", ["kind"], registry=registry
         )
         self.underruns = Counter(
             "pascal_pacer_underruns",
-            "Token releases that a reader had to wait for",
+            "Tokens that came too late for their reader",
             registry=registry,
         )
         self.slo_violations = Counter(
@@ -97,35 +99,44 @@ class Metrics:
             registry=registry,
         )
         self.sessions = Gauge(
-            "pascal_sessions", "Responses kept, finished ones included", registry=registry
+            "pascal_sessions", "Responses in memory, including finished ones", registry=registry
         )
         self.unfinished = Gauge(
             "pascal_responses_unfinished",
-            "Responses in engines, or generated and still being delivered",
+            "Responses that are not fully delivered yet",
             registry=registry,
         )
         self.in_engines = Gauge(
             "pascal_requests_in_engines",
-            "Requests that engines have or will get",
+            "Requests in engines or on their way to one",
             registry=registry,
         )
         self.event_log_bytes = Gauge(
-            "pascal_event_log_bytes", "Memory of the events of all responses", registry=registry
+            "pascal_event_log_bytes",
+            "Bytes of the events of all responses in memory",
+            registry=registry,
         )
         self.boundary_blocking = Histogram(
             "pascal_boundary_blocking_seconds",
-            "Phase boundary to the next token from an engine",
+            "Time from the phase boundary to the next token from an engine",
             ["how"],
             buckets=(0.01, 0.025, *_SECONDS),
             registry=registry,
         )
-        self._ttft = self._histogram("pascal_ttft_seconds", "Submission to first answering token")
-        self._ttfat = self._histogram(
-            "pascal_ttfat_seconds", "Phase boundary to first answering token"
+        self._ttft = self._histogram(
+            "pascal_ttft_seconds", "Time from submission to the first answering token"
         )
-        self._e2e = self._histogram("pascal_e2e_seconds", "Submission to the end")
+        self._ttfat = self._histogram(
+            "pascal_ttfat_seconds", "Time from the phase boundary to the first answering token"
+        )
+        self._e2e = self._histogram(
+            "pascal_e2e_seconds", "Time from submission to the end of the response"
+        )
         self._qoe = Histogram(
-            "pascal_qoe", "Quality of experience", buckets=_QOE, registry=registry
+            "pascal_qoe",
+            "Quality of experience of a reader, from 0 to 1",
+            buckets=_QOE,
+            registry=registry,
         )
         self._tpot = Histogram(
             "pascal_tpot_seconds",

@@ -18,12 +18,12 @@ from gateway.store import Failure, ResponseStore
 
 # Of emulated devices only; see `DeviceStats`.
 _DEVICE_COUNTERS = {
-    "seconds": "Time since an emulated device started, in which the other counters grew",
+    "seconds": "Time since an emulated device started, or since its counters were reset",
     "steps": "Steps of an emulated device",
-    "busy_seconds": "Modelled time that an emulated device computed",
-    "starved_seconds": "Time that an emulated device was idle with work",
+    "busy_seconds": "Modelled time in which an emulated device computed",
+    "starved_seconds": "Time that an emulated device was idle while its engine had work",
     "stalled_seconds": "Time that an emulated device waited for KV to be stored",
-    "late_seconds": "From the end of a step until the engine took its tokens, sum of all steps",
+    "late_seconds": "Time from the end of a step until the engine took its tokens, over all steps",
 }
 _INSTANCE = ["instance"]
 
@@ -33,7 +33,7 @@ class Restarting(Protocol):
 
     @property
     def restarts_total(self) -> int:
-        """Restarts of worker processes that it made or noticed."""
+        """Restarts of worker processes that the launcher made or noticed."""
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -50,7 +50,7 @@ class LauncherCollector(Collector):
         """The metrics as they are now."""
         yield CounterMetricFamily(
             "pascal_worker_restarts",
-            "Worker processes started again",
+            "Restarts of worker processes",
             value=self._launcher.restarts_total,
         )
         failures = GaugeMetricFamily(
@@ -109,7 +109,7 @@ class ClusterCollector(Collector):
             "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
         )
         lost = CounterMetricFamily(
-            "pascal_preempted_tokens", "KV tokens that preempted requests got back", labels=["how"]
+            "pascal_preempted_tokens", "KV tokens that preempted requests recovered", labels=["how"]
         )
         lost.add_metric(["reloaded"], totals.reloaded_tokens)
         lost.add_metric(["recomputed"], totals.recomputed_tokens)
@@ -121,10 +121,10 @@ class ClusterCollector(Collector):
     def _engines(self) -> Iterator[Metric]:
         labels = ["instance", "phase"]
         running = GaugeMetricFamily(
-            "pascal_requests_running", "Requests in the batch", labels=labels
+            "pascal_requests_running", "Requests in the batch of an engine", labels=labels
         )
         waiting = GaugeMetricFamily(
-            "pascal_requests_waiting", "Requests not in the batch", labels=labels
+            "pascal_requests_waiting", "Requests that wait outside the batch", labels=labels
         )
         used = GaugeMetricFamily(
             "pascal_kv_blocks_used", "KV blocks that requests hold", labels=labels
@@ -147,7 +147,7 @@ class ClusterCollector(Collector):
     def _migrations(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(
             "pascal_kv_blocks_held",
-            "KV blocks of requests that left and were not read yet",
+            "KV blocks of requests that left, which were not read yet",
             labels=_INSTANCE,
         )
         tickets = CounterMetricFamily(
@@ -166,8 +166,18 @@ class ClusterCollector(Collector):
         yield from (held, tickets)
         routing = self._cluster.routing_totals()
         for name, text, ended, outcomes in (
-            ("pascal_migrations", "Changes of instance", routing.migrations, get_args(Outcome)),
-            ("pascal_failovers", "Losses of an instance", routing.failovers, ("resumed", "failed")),
+            (
+                "pascal_migrations",
+                "Planned moves of requests to another instance",
+                routing.migrations,
+                get_args(Outcome),
+            ),
+            (
+                "pascal_failovers",
+                "Requests that lost their instance",
+                routing.failovers,
+                ("resumed", "failed"),
+            ),
         ):
             family = CounterMetricFamily(name, text, labels=["outcome"])
             for outcome in outcomes:
@@ -175,7 +185,7 @@ class ClusterCollector(Collector):
             yield family
         yield GaugeMetricFamily(
             "pascal_migrations_in_flight",
-            "Requests on their way between instances",
+            "Requests that are moving between instances",
             value=routing.migrating,
         )
 

@@ -185,7 +185,7 @@ class Link:
                 await filled.wait()
                 filled.clear()
                 while (message := outbox.take()) is not None:
-                    # While the gateway does not read, `send` waits and the outbox merges new messages.
+                    # `send` waits while the gateway does not read. The outbox merges new messages.
                     for frame in self._frames(message):
                         await connection.send(frame)
                     self._service.drained()
@@ -193,7 +193,7 @@ class Link:
             return  # `_receive` sees this too and ends the connection
 
     def _frames(self, message: ToGateway) -> Iterator[bytes]:
-        """The message as frames. A request whose part cannot be encoded fails, and only that one."""
+        """The message as frames. A request whose part cannot be encoded fails; the others go on."""
         try:
             yield encode(message)
             return
@@ -228,7 +228,7 @@ class Link:
         while True:
             try:
                 self._service.heartbeat()
-            except Exception as error:  # noqa: BLE001 (without heartbeats the gateway gives this worker up)
+            except Exception as error:  # noqa: BLE001 (without heartbeats the worker seems dead)
                 _log.error("heartbeat_failed", kind=type(error).__name__, reason=str(error))
             await asyncio.sleep(self._heartbeat_s)
 
@@ -258,7 +258,7 @@ def check_free(address: str) -> None:
             return
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # The server sets this too, and so does a launcher that reserves the port for its worker.
+            # The server sets this too, and so does a launcher that reserves the port for it.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
     except OSError as error:
@@ -277,7 +277,7 @@ def _answers(path: str) -> bool:
 
 
 def _parts(address: str) -> tuple[str, str, str, int]:
-    """Split an address into scheme, path, host and port; the parts it does not have are empty."""
+    """Split an address into scheme, path, host and port; absent parts are empty or 0."""
     scheme, _, rest = address.partition(":")
     if scheme == "unix" and rest:
         return scheme, rest, "", 0

@@ -50,7 +50,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LoggedStep(NamedTuple):
-    """One engine step: its durations, and its batch as `StepTimes.seconds` counts it."""
+    """One engine step: its duration on two clocks, and its batch for `StepTimes.seconds`."""
 
     wall_s: float
     processor_s: float  # of the engine's thread; below ``wall_s`` if others use its core
@@ -105,7 +105,7 @@ class StepLog:
         """A step was scheduled.
 
         :param counts: tokens by request, as in ``SchedulerOutput.num_scheduled_tokens``.
-        :param requests: vLLM's records by id; their computed tokens already include those of the step.
+        :param requests: vLLM's records by id; computed tokens include those of the step.
         """
         if self._began is None:
             self._began = _clocks()
@@ -183,13 +183,13 @@ def read_step_log(path: Path) -> tuple[Header, list[LoggedStep]]:
     except OSError as error:
         raise StepLogError(f"{path}: {error.strerror}") from error
     if not lines:
-        raise StepLogError(f"{path}: the file is empty; a step log begins with a line about the engine")
+        raise StepLogError(f"{path}: empty; a step log begins with a line about the engine")
     try:
         header = msgspec.json.decode(lines[0], type=Header)
     except msgspec.DecodeError as error:
-        raise StepLogError(f"{path}:1: this is not the first line of a step log: {error}") from error
+        raise StepLogError(f"{path}:1: not the first line of a step log: {error}") from error
     if header.version != 1:
-        raise StepLogError(f"{path}:1: unknown version {header.version} of the format")
+        raise StepLogError(f"{path}:1: version {header.version} of the format is unknown")
     return header, list(_steps(path, lines[1:]))
 
 
@@ -201,7 +201,7 @@ def _steps(path: Path, lines: list[bytes]) -> Iterator[LoggedStep]:
         except msgspec.DecodeError as error:
             raise StepLogError(f"{path}:{number}: {error}") from error
         if min(step) < 0 or not step.wall_s:
-            raise StepLogError(f"{path}:{number}: a step needs numbers of at least 0 and a duration above 0")
+            raise StepLogError(f"{path}:{number}: a number is negative, or the duration is 0")
         yield step
 
 

@@ -551,15 +551,15 @@ _MEMBER = re.compile(r"(?:async )?\w+(?:\((?:[^()]|\(\))*\))?")
 
 
 def _parse(text: str) -> tuple[Touched, ...]:
-    found = []
+    entries = []
     for part in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
         head, _, rest = part.strip().partition(":\n")
         if head:
             lines = [line.strip() for line in rest.splitlines()]
             why = " ".join(line[2:] for line in lines if line.startswith("# "))
             members = " ".join(line for line in lines if not line.startswith("# "))
-            found.append(Touched(head, why, tuple(_MEMBER.findall(members))))
-    return tuple(found)
+            entries.append(Touched(head, why, tuple(_MEMBER.findall(members))))
+    return tuple(entries)
 
 
 IMPORTED = _parse(_IMPORTED)  # by module; without a reason, which the members of a class have

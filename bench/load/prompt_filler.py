@@ -31,9 +31,9 @@ _TEXT: Final = tuple(islice(cycle(_WORDS), 4000))
 
 def filler(words: int, rng: random.Random) -> str:
     """A text of that many words, at least 1; the first words are drawn."""
-    own = rng.choices(_WORDS, k=min(words, _OWN_WORDS))
+    beginning = rng.choices(_WORDS, k=min(words, _OWN_WORDS))
     rest = max(0, words - _OWN_WORDS)
-    return " ".join(own + list(islice(cycle(_TEXT), rest)))
+    return " ".join(beginning + list(islice(cycle(_TEXT), rest)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,16 +104,16 @@ def measure(contexts: Sequence[int], repeats: int) -> dict[int, dict[str, float]
             for number in range(2)
         ]
         samples = asyncio.run(_samples(workers, contexts, repeats))
-    found = {}
+    results = {}
     for context in contexts:
         kv_bytes = context * _bytes_per_token()
-        found[context] = {
+        results[context] = {
             **{name: statistics.median(samples[context, name]) for name in (*_MODES, "transfer")},
             "memcpy": _memcpy_s(kv_bytes, repeats),
         }
-        found[context] = {f"{name}_s": value for name, value in found[context].items()}
-        found[context]["kv_bytes"] = kv_bytes
-    return found
+        results[context] = {f"{name}_s": value for name, value in results[context].items()}
+        results[context]["kv_bytes"] = kv_bytes
+    return results
 
 
 # ---- workers ----------------------------------------------------------------------------------
@@ -259,9 +259,9 @@ class _Sampler:
         boundary = time.perf_counter()
         if mode == "stay":
             await self._source.tokens(name, 1)
-            found = {mode: time.perf_counter() - boundary}
+            durations = {mode: time.perf_counter() - boundary}
             await self._cancel(self._source, name)
-            return found
+            return durations
         await self._source.send(HandOver(request_id=name))
         late, finish = await self._source.ended(name)
         if finish.ticket is None:
@@ -270,11 +270,11 @@ class _Sampler:
         earlier = self._target.migration
         await self._submit(self._target, name, known + before + late, context, ticket)
         await self._target.tokens(name, 1)
-        found = {mode: time.perf_counter() - boundary}
+        durations = {mode: time.perf_counter() - boundary}
         if ticket is not None:
-            found["transfer"] = self._transfer_s(earlier)
+            durations["transfer"] = self._transfer_s(earlier)
         await self._cancel(self._target, name)
-        return found
+        return durations
 
     def _transfer_s(self, earlier: MigrationStats | None) -> float:
         now = self._target.migration

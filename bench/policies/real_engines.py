@@ -239,7 +239,7 @@ def _run(
     measured = [one for one in requests if begin_s <= one.arrival_s < end_s]
     run = engine.run(numbers(policy, load), kv_blocks, requests, measured)
     steps = [step for step in run.steps if begin_s <= step.ended_s < end_s]
-    found = PolicyRun(
+    results = PolicyRun(
         policy=policy,
         seed=seed,
         requests=[_figures(timeline, load.tau_s) for timeline in measured],
@@ -250,7 +250,7 @@ def _run(
         kv_peak_blocks=run.kv_peak_blocks,
     )
     half_blocks = round(statistics.fmean(step.kv_blocks for step in steps)) // 2
-    return found, max(half_blocks, least_blocks(requests))
+    return results, max(half_blocks, least_blocks(requests))
 
 
 def least_blocks(requests: Sequence[Timeline]) -> int:
@@ -262,8 +262,8 @@ def least_blocks(requests: Sequence[Timeline]) -> int:
 
 
 def _figures(timeline: Timeline, tau_s: float) -> RequestMetrics:
-    found = metrics_of(timeline, tau_s)
-    return replace(found, reasoning_tokens=found.reasoning_tokens * SCALE)
+    metrics = metrics_of(timeline, tau_s)
+    return replace(metrics, reasoning_tokens=metrics.reasoning_tokens * SCALE)
 
 
 def _line(run: PolicyRun) -> str:

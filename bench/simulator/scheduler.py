@@ -127,12 +127,12 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         """
         if not self.leaps or not self.running or not self._pauses:
             return []
-        preemptions, decided_s = self._preemptions, self._review_s()
+        preemptions, decided_s = self._accounting.preemptions, self._review_s()
         if self._dispatcher is not None:
             self._dispatcher.before_step(self.now())  # does nothing when `schedule` calls it again
         if self._review_s() != decided_s:
             self._settled = False
-        if self._preemptions != preemptions or self.deferred_frees or not self._calm():
+        if self._accounting.preemptions != preemptions or self.deferred_frees or not self._calm():
             return []
         most, kv_tokens, ample = self._steps_ahead()
         if most < 2:
@@ -142,12 +142,12 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """As the plugin's; also find out whether the next step may be a leap."""
-        preemptions = self._preemptions
+        preemptions = self._accounting.preemptions
         output: SchedulerOutput = super().schedule(*args, **kwargs)
         self._settled = not (
             output.scheduled_new_reqs
             or output.scheduled_cached_reqs.resumed_req_ids
-            or self._preemptions != preemptions
+            or self._accounting.preemptions != preemptions
             # With no token left, vLLM tried to admit no request.
             or output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
             or self.deferred_frees

@@ -105,11 +105,11 @@ def read_logs(paths: Sequence[Path]) -> tuple[Header, list[LoggedStep]]:
     headers: list[Header] = []
     steps: list[LoggedStep] = []
     for path in paths:
-        header, found = read_step_log(path)
+        header, steps_of_log = read_step_log(path)
         if headers and header != headers[0]:
             raise BenchmarkError(f"{path}: not from the same engine as {paths[0]}")
         headers.append(header)
-        steps += found
+        steps += steps_of_log
     return headers[0], steps
 
 

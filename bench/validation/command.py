@@ -109,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
     results: dict[str, Any] = {}
     try:
         for part in parts:
-            found = (
+            result = (
                 _engines(extent, args, console) if part == "engines" else _emulated(extent, console)
             )
             if not results or part == "engines":
-                results["mape"] = found["mape"]
-            results[part] = found
+                results["mape"] = result["mape"]
+            results[part] = result
     except BenchmarkError as error:
         return give_up(FAILED, error)
     except KeyboardInterrupt:
@@ -149,8 +149,8 @@ def _extent(args: argparse.Namespace, path: Path | None) -> Extent:
     )
 
 
-def _missed(found: dict[str, float]) -> list[str]:
-    return [key for key, most in THRESHOLDS.items() if found[key] > most]
+def _missed(errors: dict[str, float]) -> list[str]:
+    return [key for key, most in THRESHOLDS.items() if errors[key] > most]
 
 
 # ---- real engines
@@ -164,22 +164,22 @@ def _engines(extent: Extent, args: argparse.Namespace, console: Console) -> dict
         SETTINGS, kv_offload_gib=0.0, max_num_seqs=64, max_num_batched_tokens=BATCHED_TOKENS
     )
     with _progress(console, "real engine", extent.rounds * len(JUDGED)) as step:
-        found = replay_rounds(extent, settings, clock, core, step)
+        measured_rounds = replay_rounds(extent, settings, clock, core, step)
     # On the wall's clock engines take turns, so the speed of one says nothing about the other.
     tracked = clock == "processor"
     if tracked:
-        fit = fit_slowed(found.spells, clock)
+        fit = fit_slowed(measured_rounds.spells, clock)
     else:
-        fit = fit_steps([step for spell in found.spells for step in spell], clock)
-    header = found.replays[JUDGED[0].name][0].header
+        fit = fit_steps([step for spell in measured_rounds.spells for step in spell], clock)
+    header = measured_rounds.replays[JUDGED[0].name][0].header
     profile = profile_of(fit, header)
     comparisons = []
-    for trace in found.traces:
-        replays = found.replays[trace.name]
+    for trace in measured_rounds.traces:
+        replays = measured_rounds.replays[trace.name]
         steady = simulated(trace, profile, settings)
         slowed = [
             simulated(trace, profile, settings, slowdowns(fit.times, spell, clock))
-            for spell in found.calibration[trace.name]
+            for spell in measured_rounds.calibration[trace.name]
             if tracked
         ]
         comparisons.append(
@@ -194,8 +194,8 @@ def _engines(extent: Extent, args: argparse.Namespace, console: Console) -> dict
     console.print(fit_table(fit))
     correlation = None
     if tracked:
-        did = [replay.steps for replays in found.replays.values() for replay in replays]
-        correlation = agreement(fit.times, zip(did, found.spells, strict=True))
+        did = [replay.steps for replays in measured_rounds.replays.values() for replay in replays]
+        correlation = agreement(fit.times, zip(did, measured_rounds.spells, strict=True))
         if correlation is not None:
             console.print(
                 f"correlation of both engines' slowdowns in windows of {WINDOW_S:g} s: "
@@ -332,14 +332,14 @@ def _share(steps: Sequence[LoggedStep]) -> Share:
 def _quietest_core() -> tuple[int, float]:
     """The core on which a busy thread gets the largest share of the time, and that share."""
     before = os.sched_getaffinity(0)
-    found = {}
+    shares = {}
     try:
         for core in before:
             os.sched_setaffinity(0, {core})
             began_s, processor_s = time.monotonic(), time.thread_time()
             while time.monotonic() - began_s < _PROBE_S:
                 pass
-            found[core] = Share(time.monotonic() - began_s, time.thread_time() - processor_s).had
+            shares[core] = Share(time.monotonic() - began_s, time.thread_time() - processor_s).had
     finally:
         os.sched_setaffinity(0, before)
-    return max(found.items(), key=lambda core: core[1])
+    return max(shares.items(), key=lambda core: core[1])

@@ -55,13 +55,13 @@ class SlowedTimes(StepTimes, frozen=True, kw_only=True):
 def during(steps: Sequence[LoggedStep], others: Sequence[LoggedStep]) -> list[LoggedStep]:
     """The steps of one engine until the end of another's work; both began at the same time."""
     left_s = sum(step.wall_s for step in others)
-    found = []
+    overlapping = []
     for step in steps:
         left_s -= step.wall_s
         if left_s < 0.0:
             break
-        found.append(step)
-    return found
+        overlapping.append(step)
+    return overlapping
 
 
 def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -> list[float]:
@@ -74,10 +74,10 @@ def slowdowns(times: StepTimes, steps: Sequence[LoggedStep], clock: ClockName) -
         took_s[window] += seconds_of(step, clock)
         expected_s[window] += modelled_s(times, step)
         spent_s += seconds_of(step, clock)
-    found: list[float] = []
+    factors: list[float] = []
     for window in range(int(spent_s / WINDOW_S)):  # the last one is incomplete
-        found.append(took_s[window] / expected_s[window] if window in took_s else found[-1])
-    return found or [sum(took_s.values()) / sum(expected_s.values()) if took_s else 1.0]
+        factors.append(took_s[window] / expected_s[window] if window in took_s else factors[-1])
+    return factors or [sum(took_s.values()) / sum(expected_s.values()) if took_s else 1.0]
 
 
 def agreement(
@@ -115,14 +115,14 @@ def fit_slowed(spells: Sequence[Sequence[LoggedStep]], clock: ClockName) -> Fit:
 def _steady(spell: Sequence[LoggedStep], times: StepTimes, clock: ClockName) -> list[LoggedStep]:
     """The same steps without their slowdowns, in both times."""
     factors = slowdowns(times, spell, clock)
-    spent_s, found = 0.0, []
+    spent_s, steady = 0.0, []
     for step in spell:
         factor = factors[_window(spent_s, len(factors))]
         spent_s += seconds_of(step, clock)
-        found.append(
+        steady.append(
             step._replace(wall_s=step.wall_s / factor, processor_s=step.processor_s / factor)
         )
-    return found
+    return steady
 
 
 def _window(spent_s: float, windows: int) -> int:

@@ -114,11 +114,11 @@ def read_quantiles(path: Path, *columns: str) -> list[Quantiles]:
 def quantiles_of(table: list[Row], path: Path, *columns: str) -> list[Quantiles]:
     """As `read_quantiles`, from the rows of ``path``."""
     shares = tuple(row.number("q", 0, 1) for row in table)
-    found = []
+    quantiles = []
     for column in columns:
         try:
-            found.append(Quantiles(shares, tuple(row.number(column) for row in table)))
+            quantiles.append(Quantiles(shares, tuple(row.number(column) for row in table)))
         except ValueError as error:
             line = table[-1].line if table else None
             raise TraceError(str(error), path, line, column) from error
-    return found
+    return quantiles

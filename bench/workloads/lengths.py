@@ -62,8 +62,8 @@ class LengthModel:
     def draw(self, rng: random.Random) -> Lengths:
         """Draw the lengths of one request."""
         z = rng.gauss(0.0, 1.0)
-        own = rng.gauss(0.0, 1.0)
-        with_z = self.correlation * z + math.sqrt(1 - self.correlation**2) * own
+        independent = rng.gauss(0.0, 1.0)
+        with_z = self.correlation * z + math.sqrt(1 - self.correlation**2) * independent
         prompt = self.prompt_median * math.exp(self.prompt_sigma * rng.gauss(0.0, 1.0))
         reasoning = _log_normal(self.reasoning_mean, self.reasoning_sigma, z)
         answer = _log_normal(self.answer_mean, self.answer_sigma, with_z)

@@ -88,20 +88,20 @@ def _laws(clients: Iterable[Client]) -> list[Probabilities]:
     for client in clients:
         for lengths, rates in groupby(client.windows, key=lambda window: window.lengths):
             rate = sum(window.rate for window in rates)
-            for law, found in zip(_of_folder(lengths), weights, strict=True):
+            for law, weights_of_law in zip(_of_folder(lengths), weights, strict=True):
                 for value, probability in law.items():
-                    found[value] += rate * probability
-    return [Probabilities.of(found) for found in weights]
+                    weights_of_law[value] += rate * probability
+    return [Probabilities.of(weights_of_law) for weights_of_law in weights]
 
 
 def _of_folder(lengths: LengthSource) -> list[dict[float, float]]:
     """The three distributions as probabilities by value."""
     assert isinstance(lengths, SharedLengths)  # a folder has no other kind
-    found = []
+    laws = []
     for law in (lengths.prompt, lengths.output, lengths.share):
         assert isinstance(law, Probabilities)
-        found.append(law.probabilities())
-    return found
+        laws.append(law.probabilities())
+    return laws
 
 
 def _write(path: Path, header: Sequence[str], table: Iterable[Sequence[object]]) -> None:

@@ -94,13 +94,13 @@ def _table(path: Path, lengths_of: _LengthsOf) -> ClientMixture:
         if start_s in windows[client]:
             raise row.error(f"client {client} has this window twice", "window_start_s")
         windows[client][start_s] = _window(row, lengths_of(client, start_s))
-    starts = sorted({start_s for found in windows.values() for start_s in found})
+    starts = sorted({start_s for by_start in windows.values() for start_s in by_start})
     if not starts:
         raise TraceError("holds no client below its header", path)
     width_s = min((b - a for a, b in pairwise(starts)), default=WINDOW_S)
     clients = (
-        Client(name, _filled(found, starts[0], starts[-1] + width_s, width_s))
-        for name, found in windows.items()
+        Client(name, _filled(by_start, starts[0], starts[-1] + width_s, width_s))
+        for name, by_start in windows.items()
     )
     try:
         return ClientMixture(tuple(clients), starts[0], starts[-1] + width_s)
@@ -109,17 +109,17 @@ def _table(path: Path, lengths_of: _LengthsOf) -> ClientMixture:
 
 
 def _filled(
-    found: Mapping[float, Window], start_s: float, end_s: float, width_s: float
+    by_start: Mapping[float, Window], start_s: float, end_s: float, width_s: float
 ) -> tuple[Window, ...]:
     """Windows by start, with silent ones added in the gaps, which a table leaves out."""
-    some = next(iter(found.values()))
+    some = next(iter(by_start.values()))
     windows: list[Window] = []
     until_s = start_s
-    for window_start_s in [*sorted(found), end_s]:
+    for window_start_s in [*sorted(by_start), end_s]:
         if window_start_s > until_s:
             windows.append(Window(until_s, 0.0, some.family, some.shape, some.lengths))
         if window_start_s < end_s:
-            windows.append(found[window_start_s])
+            windows.append(by_start[window_start_s])
             until_s = window_start_s + width_s
     return tuple(windows)
 
@@ -187,7 +187,7 @@ def _dataset(path: Path) -> dict[float, LengthSource]:
         raise TraceError(error.strerror or str(error), path) from error
     except msgspec.DecodeError as error:
         raise TraceError(str(error), path) from error
-    found: dict[float, LengthSource] = {}
+    lengths: dict[float, LengthSource] = {}
     for start, fields in spans.items():
         missing = [field for field in _FIELDS if field not in fields]
         if missing:
@@ -195,12 +195,12 @@ def _dataset(path: Path) -> dict[float, LengthSource]:
         try:
             laws = [_law(fields[field]) for field in _FIELDS]
             if all(laws):
-                found[float(start)] = SharedLengths(*map(Probabilities.of, laws))
+                lengths[float(start)] = SharedLengths(*map(Probabilities.of, laws))
         except (SyntaxError, TypeError, ValueError) as error:
             raise TraceError(f"span {start}: {error}", path) from error
-    if not found:
+    if not lengths:
         raise TraceError("has no lengths", path)
-    return found
+    return lengths
 
 
 def _law(text: str) -> dict[float, float]:
@@ -208,7 +208,7 @@ def _law(text: str) -> dict[float, float]:
     law = ast.literal_eval(text)
     if not isinstance(law, dict):
         raise ValueError("is not a dict from value to probability")
-    found = {float(value): float(probability) for value, probability in law.items()}
-    if not all(0 <= value <= MOST_TOKENS for value in found):
+    probabilities = {float(value): float(probability) for value, probability in law.items()}
+    if not all(0 <= value <= MOST_TOKENS for value in probabilities):
         raise ValueError("has a value that is not a number of tokens")
-    return found
+    return probabilities

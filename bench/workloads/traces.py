@@ -89,22 +89,22 @@ def load_trace(
     reader = _format(first, format)
     needed = chosen if _needs_split(first, reader, chosen) else None
     rng = random.Random(f"{seed}/split")
-    found: list[tuple[float, Arrival]] = []
+    timed: list[tuple[float, Arrival]] = []
     count = 0
     for count, row in enumerate(islice(chain([first], lines), limit), 1):
         at = reader.time(row)  # first, because every line must be valid, with output or without
         lengths = _lengths(row, reader, needed, rng)
         if lengths is not None:
-            found.append((at, Arrival(0.0, lengths, _client(row, reader))))
+            timed.append((at, Arrival(0.0, lengths, _client(row, reader))))
         if count % PROGRESS_EVERY == 0:
             progress(count)
-    if not found:
+    if not timed:
         raise TraceError(f"none of its requests ({count}) has a token of output", path)
     return Trace(
-        arrivals=tuple(_from_zero(found, reader.per_second)),
+        arrivals=tuple(_from_zero(timed, reader.per_second)),
         format=reader.name,
         split=split if needed else None,
-        unanswered=count - len(found),
+        unanswered=count - len(timed),
     )
 
 
@@ -126,10 +126,10 @@ def replay(
     if rate is not None:
         if not rate > 0:
             raise ValueError(f"rate {rate} must be above 0")
-        own = mean_rate(trace)
-        if own is None and len(trace) > 1 and not math.isinf(rate):
+        recorded_rate = mean_rate(trace)
+        if recorded_rate is None and len(trace) > 1 and not math.isinf(rate):
             raise ValueError("all requests of the trace come at once: there is no rate to scale")
-        pace = 0.0 if own is None else own / rate
+        pace = 0.0 if recorded_rate is None else recorded_rate / rate
     begin = 0
     if seed not in (None, 0, "0") and trace:
         begin = random.Random(f"{seed}/replay").randrange(len(trace))
@@ -250,8 +250,8 @@ def _format(first: Row, name: str) -> _Format:
     if "window_start_s" in columns:
         raise TraceError("is a table of clients, not of requests", first.path)
     wanted = "; ".join(f"{known.name}: {', '.join(sorted(known.marks))}" for known in _KNOWN)
-    found = ", ".join(columns)
-    raise TraceError(f"has the columns of no known format: {found} ({wanted})", first.path)
+    present = ", ".join(columns)
+    raise TraceError(f"has the columns of no known format: {present} ({wanted})", first.path)
 
 
 def _needs_split(first: Row, reader: _Format, chosen: Split | None) -> bool:
@@ -279,7 +279,7 @@ def _client(row: Row, reader: _Format) -> str | None:
     return None if value is None else str(value).strip() or None
 
 
-def _from_zero(found: list[tuple[float, Arrival]], per_second: int) -> Iterator[Arrival]:
-    found.sort(key=lambda timed: timed[0])  # stable
-    first = found[0][0]
-    return (replace(arrival, at_s=(at - first) / per_second) for at, arrival in found)
+def _from_zero(timed: list[tuple[float, Arrival]], per_second: int) -> Iterator[Arrival]:
+    timed.sort(key=lambda entry: entry[0])  # stable
+    first = timed[0][0]
+    return (replace(arrival, at_s=(at - first) / per_second) for at, arrival in timed)

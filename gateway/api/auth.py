@@ -106,9 +106,9 @@ def _check_origin(config: ServerConfig, headers: Mapping[str, str]) -> None:
         hostname, place = parts.hostname, parts.netloc
     except ValueError:
         hostname, place = None, ""
-    own = place == headers.get("Host")
+    same_origin = place == headers.get("Host")
     # A foreign name may resolve to the loopback (DNS rebinding): there, only known names are ours.
     if config.host in _LOOPBACK:
-        own = own and hostname in _LOOPBACK
-    if not own:
+        same_origin = same_origin and hostname in _LOOPBACK
+    if not same_origin:
         raise ForbiddenOrigin(ascii(origin)[1:-1])

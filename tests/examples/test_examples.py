@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from tests.workers.engine.test_own_processes import call, free_port
 
 EXAMPLES = ROOT / "examples"
 ANSWER_S = 300.0  # guards against a hang
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("examples"), workers=2) as running:
-        running.wait_for(lambda: len(running.request("/ready")[1]["instances"]) == 2)
-        yield running
 
 
 def run(*command: str) -> str:
@@ -42,7 +34,7 @@ def run_example(name: str, server: Server) -> str:
 @pytest.mark.engine
 @pytest.mark.slow
 class TestAgainstAServer:
-    """In this order: the last one kills a worker."""
+    """The server of all tests, which starts a killed worker again."""
 
     def test_the_client_gets_thoughts_and_answer(self, server: Server) -> None:
         text = run_example("client.py", server)
@@ -63,6 +55,7 @@ class TestAgainstAServer:
         assert '"object":"chat.completion"' in text
         assert "event: response.completed" in text
 
+    @pytest.mark.long
     def test_a_killed_worker_does_not_end_an_answer(self, server: Server) -> None:
         text = run_example("kill_a_worker.py", server)
         assert re.search(r"--- killed worker-\d", text)

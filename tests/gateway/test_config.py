@@ -80,7 +80,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, named: str) 
 
 
 def float_settings() -> list[str]:
-    """Seconds and all other numbers that are no integers, as ``table.key``."""
+    """Settings whose values are not whole numbers, such as seconds, as ``table.key``."""
     found = [f"{key.table}.{key.key}" for key in described() if key.type == "a number"]
     assert len([key for key in found if key.endswith("_s")]) >= 10
     return found

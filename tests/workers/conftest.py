@@ -20,7 +20,7 @@ def tokenizer() -> Tokenizer:
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """In-process engine with so little KV memory that a few requests preempt each other.
 
-    What they lose goes to host memory and comes back. Where NIXL is installed its KV can move, too.
+    Preempted KV goes to host memory and comes back. If NIXL is installed, KV can move as well.
     """
     directory = tmp_path_factory.mktemp("worker")
     running = WorkerProcess(directory, kv_offload_gib=0.0625, kv_resume="reload", kv_migration=True)

@@ -33,7 +33,7 @@ class FailingScheduler(PhaseScheduler):
 
 
 class ClumsyScheduler(PhaseScheduler):
-    """Hangs for ever with a request called "hang"; "bad" has a tokenizer that is broken."""
+    """Hangs at a request called "hang", and gives the request "bad" a broken tokenizer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +61,7 @@ def plugin(kind: type) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def too_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """Starts, and fails, while the others are tested."""
+    """A worker that starts and fails while the others are tested."""
     worker = WorkerProcess(tmp_path_factory.mktemp("small"), kv_blocks=3)
     yield worker
     worker.kill()
@@ -98,7 +98,7 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(
 
 
 def broken_parts(folder: Path) -> dict[str, str]:
-    """Surroundings in which everything that is optional is installed and broken."""
+    """An environment in which all optional packages are installed but broken."""
     (folder / "nixl.py").write_text("raise ImportError('for another CUDA')")
     (folder / "uvloop.py").write_text("__version__ = '0.17'")  # broken, vLLM would not do with it
     return {"PYTHONPATH": f"{folder}:{ROOT}", "CXX": "/bin/false"}
@@ -151,7 +151,7 @@ async def test_worker_serves_with_broken_parts_and_a_broken_request_and_stops_wh
 
 
 def reason(worker: WorkerProcess) -> str:
-    """Of a start that failed: in the last line of all, whoever wrote the others."""
+    """The reason of a failed start, from the last line of the log."""
     assert worker.process.wait(120) == 1
     worker.kill()
     last = json.loads(worker.log.read_text().splitlines()[-1])

@@ -59,7 +59,7 @@ HALF = "\ud800"  # half a character: no JSON can hold it
 
 
 class BrokenService:
-    """Raises at every message of the gateway, and at every second heartbeat."""
+    """A service that raises at every message, and at every second heartbeat."""
 
     def __init__(self) -> None:
         self.outbox = Outbox()

@@ -21,7 +21,7 @@ from workers.errors import WorkerError
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Logging as it was, and nothing left in the environment."""
+    """Restore logging and the environment after a test."""
     for name in ("PASCAL_LOG_INSTANCE_ID", "PASCAL_LOG_CAUSES", "VLLM_LOGGING_CONFIG_PATH"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -57,7 +57,7 @@ def test_lines_of_every_thread_carry_the_name(capsys: pytest.CaptureFixture[str]
 
 
 def engine_process(failure: str) -> None:
-    """What vLLM does in a process of its own that cannot start."""
+    """Log and raise as vLLM does in an engine process that cannot start."""
     config = json.loads(Path(os.environ["VLLM_LOGGING_CONFIG_PATH"]).read_text("utf-8"))
     dictConfig(config)
     log = logging.getLogger("vllm.v1.engine.core")
@@ -95,7 +95,7 @@ def test_the_cause_is_told_from_the_process_that_knows(capfd: pytest.CaptureFixt
 
 
 class Problems(Exception):
-    """As pydantic's."""
+    """An error like those of pydantic."""
 
     def errors(self) -> list[dict[str, str]]:
         return [{"msg": "Value error, no such dtype"}]

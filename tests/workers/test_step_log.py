@@ -1,4 +1,4 @@
-"""The step log: what its lines say, that idleness is no step, that it stays small."""
+"""The step log: its lines, its bounded size, and that idle time does not count as a step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADER = Header(
 
 @dataclasses.dataclass
 class Hands:
-    """Both clocks, moved by hand."""
+    """Both clocks, which the test moves."""
 
     wall_s: float = 100.0
     processor_s: float = 7.0
@@ -45,7 +45,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 
 def request(computed: int, chunk: bool = False) -> Any:
-    """As vLLM's records stand after `schedule`."""
+    """A record of a request, as vLLM leaves it after `schedule`."""
     return SimpleNamespace(num_computed_tokens=computed, is_prefill_chunk=chunk)
 
 
@@ -90,7 +90,7 @@ def test_time_without_work_belongs_to_no_step(tmp_path: Path, hands: Hands) -> N
     hands.move(50.0, 0.0)
     log.arrived(idle=True)
     step(more=True)
-    hands.move(60.0, 0.0)  # whoever was left was cancelled
+    hands.move(60.0, 0.0)  # the requests that were left are cancelled
     log.arrived(idle=True)
     hands.move(0.25, 0.25)
     log.arrived(idle=False)
@@ -143,10 +143,10 @@ def test_the_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("", "empty"),
-        ('{"a":1}\n', ":1: not the head"),
+        ('{"a":1}\n', ":1: not the first line"),
         ("HEAD9\n", ":1: version 9"),
         ("HEAD\n[0.5,0.5,1,9,0,0,0]\n[0.5]\n", ":3: "),
-        ("HEAD\n[0.5,0.5,1,-9,0,0,0]\n", ":2: no figure"),
+        ("HEAD\n[0.5,0.5,1,-9,0,0,0]\n", ":2: a number is negative"),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_line(tmp_path: Path, text: str, named: str) -> None:

@@ -278,7 +278,7 @@ async def test_gateway_that_dies_without_a_word_is_noticed(worker: WorkerProcess
 
 
 async def close_code_after(path: Path, *frames: bytes | str) -> int | None:
-    """What the worker says to a connection that begins with these frames."""
+    """The answer of the worker to a connection that begins with these frames."""
     connection = await unix_connect(str(path), compression=None)
     for frame in frames:
         await connection.send(frame)

@@ -1,7 +1,7 @@
-"""How long a device takes: the numbers that emulation and simulation put in the place of a GPU.
+"""A device profile: the numbers with which emulation and simulation replace a GPU.
 
-Pure: it does not know where they come from (`workers.emulation.profile`), no engine and no clock.
-All times are seconds, all sizes tokens or bytes.
+Pure: knows neither engine nor clock, and not where the numbers come from
+(`workers.emulation.profile`). All times are in seconds, all sizes in tokens or bytes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class BatchTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a step takes by the size of its batch, where that is no line: see `StepTimes.table`."""
+    """Durations of steps by the size of the batch, for devices on which they form no line."""
 
-    decodes: tuple[Count, ...]  # requests that generate a token each; rising
-    seconds: tuple[Positive, ...]  # of each of these, without their KV
+    decodes: tuple[Count, ...]  # requests that decode in the step, in rising order
+    seconds: tuple[
+        Positive, ...
+    ]  # duration of the step for each of these numbers, without reading KV
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be interpolated."""
+        """Refuse a table that cannot be interpolated.
+
+        :raises ValueError: if the lists differ in length, are empty, or if the sizes do not rise.
+        """
         if len(self.decodes) != len(self.seconds) or not self.decodes:
             raise ValueError("decodes and seconds must be of the same length, and not empty")
         if any(b <= a for a, b in zip(self.decodes, self.decodes[1:], strict=False)):
             raise ValueError("decodes must rise")
 
     def at(self, decodes: int, beyond_s: float) -> float:
-        """Interpolate; below the first size as there.
+        """Interpolate the duration of a step. Batches below the first size take as long as it.
 
-        :param beyond_s: for each request more than in the last.
+        :param beyond_s: for each request beyond the last size.
         """
         sizes, seconds = self.decodes, self.seconds
         if decodes >= sizes[-1]:
@@ -46,34 +51,38 @@ class BatchTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Duration of an engine step as a function of what is in it.
+    """Duration of an engine step as a function of its batch.
 
-    With a ``table``, as of a device that was measured (`pascal simulate calibrate`), it gives what
-    the batch takes; ``prefill_base_s`` then comes on top of it in a step with prefill, and
-    ``per_request_s`` counts beyond its end alone. No step takes less than ``base_s``.
+    The larger of ``base_s`` and ``prefill_base_s + prefill_per_token_s * tokens`` counts, where
+    tokens are all that the step computes, of prompts and of decoding requests. The other times are
+    added to it. With a ``table``, as `pascal simulate calibrate` writes it, the table replaces
+    ``base_s``. Then the two prefill times are added in steps with prefill, for prompt tokens alone,
+    and ``per_request_s`` counts only for requests beyond the end of the table.
     """
 
-    base_s: Positive
-    per_request_s: Positive
-    per_kv_token_s: Positive
-    prefill_base_s: Positive
-    prefill_per_token_s: Positive
+    base_s: Positive  # seconds to read the weights: the shortest step
+    per_request_s: Positive  # seconds for each request that decodes
+    per_kv_token_s: Positive  # seconds for each KV token that decoding requests read
+    prefill_base_s: Positive  # constant part of the arithmetic of a step
+    prefill_per_token_s: Positive  # seconds for each token that the step computes
+    # attention of prompts: seconds for each unit of n(2c + n), for n new tokens after c others
     prefill_per_token2_s: Positive
-    table: BatchTable | None = None
+    table: BatchTable | None = None  # durations by the size of the batch
 
     def seconds(
         self, decodes: int, decode_kv_tokens: int, prefill_tokens: int, prefill_tokens2: int
     ) -> float:
-        """One step.
+        """Duration of one step.
 
-        Below some hundred tokens the matrix products wait for the weights, above for arithmetic,
-        so the larger of the two counts, whether the tokens are of prompts or of many requests that
-        decode; attention comes on top.
+        Matrix products wait for the weights below a few hundred tokens, and for arithmetic above.
+        So the larger of the two times counts. It does not matter whether the tokens belong to
+        prompts or to many decoding requests. Attention is added.
 
         :param decodes: requests that generate one token each.
-        :param decode_kv_tokens: KV tokens that these read.
-        :param prefill_tokens: prompt tokens, or lost KV, computed in this step.
-        :param prefill_tokens2: sum over those requests of n * (2 * c + n): n new tokens after c.
+        :param decode_kv_tokens: KV tokens that these requests read.
+        :param prefill_tokens: tokens of prompts or of lost KV that the step computes.
+        :param prefill_tokens2: sum over their requests of n * (2 * c + n) for n new tokens after
+            c earlier ones.
         """
         if self.table is not None:
             prefill_s = 0.0
@@ -98,16 +107,16 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """KV memory of one instance."""
 
-    layers: Count
-    heads: Count
-    head_dim: Count
-    dtype_bytes: Literal[1, 2, 4]
-    tokens: Count
-    block_size: Count
+    layers: Count  # layers with KV
+    heads: Count  # key and value heads of a layer, on all devices of the instance
+    head_dim: Count  # numbers in the key or value of one head
+    dtype_bytes: Literal[1, 2, 4]  # bytes of one number
+    tokens: Count  # tokens whose KV fits into the memory
+    block_size: Count  # tokens of one KV block
 
     @property
     def bytes_per_token(self) -> int:
-        """Keys and values of all layers."""
+        """Bytes of the keys and values of one token in all layers."""
         return 2 * self.layers * self.heads * self.head_dim * self.dtype_bytes
 
     @property
@@ -117,20 +126,20 @@ class KvShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Payload rates, each direction."""
+    """Payload rates in each direction."""
 
-    host_bytes_per_s: Positive
-    network_bytes_per_s: Positive
+    host_bytes_per_s: Positive  # between the device and the memory of its host
+    network_bytes_per_s: Positive  # between instances
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The machine around the device."""
+    """The machine that the device is in."""
 
-    offload_bytes: Positive
+    offload_bytes: Positive  # host memory for the KV of preempted requests
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One instance: a model on a device."""
+    """A profile of one instance: a model on a device."""
 
     step: StepTimes
     kv: KvShape

@@ -1,8 +1,8 @@
-"""When an emulated device computes, and how well the engine keeps it busy. Pure but for its clock.
+"""Decides when an emulated device computes, and measures how well the engine keeps it busy.
 
-Steps are due at absolute times: one begins when the one before it ends, or when it is submitted,
-whichever is later. So what the engine takes for itself delays nothing as long as the next step is
-there in time, just as on a device that is real.
+Pure except for its clock. A step begins when the step before it ends or when it is submitted,
+whichever is later. So the engine's own work delays nothing if the next step is submitted in time,
+as on a real device.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ _STARVING = 0.05  # share of the time with work at which the engine does not kee
 
 
 class DeviceClock:
-    """One device. All sums are since it was made, in seconds."""
+    """One device. Its sums are in seconds since the clock was created."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """:param now: a monotonic clock."""
         self.steps = 0
-        self.busy_s = 0.0  # computed: the sum of the steps' durations
-        self.starved_s = 0.0  # idle with work
-        self.late_s = 0.0  # from a step's end until the engine took what it had produced, summed
+        self.busy_s = 0.0  # sum of the durations of steps
+        self.starved_s = 0.0  # time that the device was idle although the engine had work
+        self.late_s = 0.0  # sum over steps: from the end until the engine took the output
         self.now = now
         self.started_s = now()
         self._free_at_s = self.started_s
-        self._judged = (self.started_s, 0.0, 0.0)  # when, and busy_s and starved_s then
+        # Time of the last judgement, with busy_s and starved_s then.
+        self._judged = (self.started_s, 0.0, 0.0)
 
     def begin(self, *, work_before: bool) -> float:
         """Submit a step; `run` must follow.
 
-        :param work_before: whether there was something to do before this step was submitted.
-        :return: when it can begin.
+        :param work_before: whether the engine had work before it submitted this step.
+        :return: when the step can begin.
         """
         now = self.now()
         if work_before:
@@ -41,8 +42,8 @@ class DeviceClock:
     def run(self, start_s: float, step_s: float) -> float:
         """Run the step.
 
-        :param start_s: as `begin` said, or later if the device waits for something of its own.
-        :return: when it ends.
+        :param start_s: the time from `begin`, or later if the device must wait for transfers.
+        :return: when the step ends.
         """
         self.wait(start_s + step_s)
         self.busy_s += step_s
@@ -50,11 +51,11 @@ class DeviceClock:
         return self._free_at_s
 
     def wait(self, until_s: float) -> None:
-        """The device waits by itself until this time; that does not count as idle with work."""
+        """Let the device wait until this time. That does not count as starved."""
         self._free_at_s = max(self._free_at_s, until_s)
 
     def fetched(self, due_s: float) -> None:
-        """The engine takes the output of a step, now."""
+        """The engine takes the output of a step at this moment."""
         self.late_s += max(0.0, self.now() - due_s)
 
     def starving(self) -> float | None:

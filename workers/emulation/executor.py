@@ -1,14 +1,15 @@
-"""An executor that stands for a GPU: a script instead of the model, a clock instead of the device.
+"""An executor that emulates a GPU: a script replaces the model, and a clock replaces the device.
 
-vLLM's engine, scheduler and KV-cache manager are real; tokens come from `workers.emulation.script`,
-the times of steps from `workers.emulation.device_clock`.
+vLLM's engine, scheduler and KV-cache manager are real. Tokens come from `workers.emulation.script`.
+`workers.emulation.device_clock` decides when steps end; they take real time.
 
 Load it with ``distributed_executor_backend="workers.emulation.executor.EmulatedExecutor"`` and
-``additional_config={"emulator": {"profile": NAME, "seed": N}}``; `arguments` gives both. How long a
-step takes and how much KV memory there is come from the profile (`workers.emulation.profile`),
-whatever model is loaded: of that only tokenizer, chat template and context length are used, and no
-weights. Steps take real time. On vLLM's interface for executors of one's own this implements what a
-model runner without one needs; whatever else is asked raises.
+``additional_config={"emulator": {"profile": NAME, "seed": N}}``; `arguments` gives both. The
+profile (`workers.emulation.profile`) defines step times and KV memory. A model must be configured
+as well, but only its tokenizer, chat template and context length are used; no weights are loaded.
+
+The class implements the part of vLLM's `Executor` that an engine without a model runner calls.
+Other calls raise `NotImplementedError`.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ CONFIG_KEY = "emulator"  # in vLLM's additional_config
 
 _log = structlog.get_logger()
 
-_MAX_MODEL_LEN = 32_768  # tokens, where nothing else is asked for and the KV memory holds as many
+_MAX_MODEL_LEN = 32_768  # tokens; default, if the KV memory holds as many
 _MAX_BATCHED_TOKENS = 8192  # per step: vLLM's own default for a device of 80 GB
-_PAUSE_S = 0.001  # between two looks at whether KV has arrived: as vLLM's own loop, which sleeps
+_PAUSE_S = 0.001  # between two checks for arrived KV; vLLM's own loop sleeps as long
 _DTYPES = {1: torch.float8_e4m3fn, 2: torch.bfloat16, 4: torch.float32}
 
 
 def arguments(settings: WorkerSettings) -> dict[str, Any]:
-    """Arguments of `EngineArgs` for emulation, in addition to the other settings.
+    """Arguments of `EngineArgs` for emulation. They override those that the other settings give.
 
-    :raises ProfileError: if there is no such profile, or it is wrong.
+    :raises ProfileError: if the profile does not exist or is wrong.
     :raises ValueError: if the profile's KV memory cannot hold a request of the context length.
     """
     assert settings.emulate is not None
@@ -74,12 +75,12 @@ def arguments(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def name_of(profile: str) -> str:
-    """A profile's name for people, whether it was given by name or by path."""
+    """The short name of a profile that is given by name or by path."""
     return Path(profile).stem
 
 
 class _StepOutput(Future[ModelRunnerOutput | None]):
-    """Done when the device is; `result` sleeps until then, so that no thread is needed."""
+    """The output of a step, done when the device is. `result` sleeps until then."""
 
     def __init__(self, output: ModelRunnerOutput | None, due_s: float, took: Callable[[], None]):
         super().__init__()
@@ -88,11 +89,11 @@ class _StepOutput(Future[ModelRunnerOutput | None]):
         self._took = took
 
     def done(self) -> bool:
-        """Whether `result` would not wait."""
+        """Whether the step is over, so that `result` returns at once."""
         return time.monotonic() >= self._due_s
 
     def result(self, timeout: float | None = None) -> ModelRunnerOutput | None:
-        """The tokens, not before they are due."""
+        """Wait until the step is over; return its output. The timeout is ignored."""
         wait_s = self._due_s - time.monotonic()
         if wait_s > 0.0:
             time.sleep(wait_s)
@@ -105,23 +106,23 @@ class EmulatedExecutor(Executor):
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:
-        """As a GPU does: the next step is scheduled while the last one runs."""
+        """True: as on a GPU, vLLM may schedule the next step while one runs."""
         return True
 
     def _init_executor(self) -> None:
-        own = self.vllm_config.additional_config[CONFIG_KEY]
-        self._name = name_of(own["profile"])
-        self._seed: int = own["seed"]
-        self._profile: DeviceProfile = load_profile(own["profile"])
+        options = self.vllm_config.additional_config[CONFIG_KEY]
+        self._name = name_of(options["profile"])
+        self._seed: int = options["seed"]
+        self._profile: DeviceProfile = load_profile(options["profile"])
         tokenizer = cached_tokenizer_from_config(self.model_config)
         self._words = Words.of(
             lambda text: tokenizer.encode(text, add_special_tokens=False),
             think_markers(self.vllm_config),
             tokenizer.eos_token_id,
         )
-        self._scripts: dict[str, tuple[Script, int]] = {}  # with the prompt's length, until told
-        self._pending: _StepOutput | None = None  # scheduled, its tokens not yet asked for
-        self._offload: EmulatedOffload | None = None  # once the KV memory is known, if it is wanted
+        self._scripts: dict[str, tuple[Script, int]] = {}  # by request, with the prompt's length
+        self._pending: _StepOutput | None = None  # runs, and its tokens were not asked for yet
+        self._offload: EmulatedOffload | None = None  # set with the KV memory, if KV is offloaded
         self.reset_stats()
 
     @property
@@ -130,11 +131,11 @@ class EmulatedExecutor(Executor):
         return self._name
 
     def reset_stats(self) -> None:
-        """Forget what was done so far: the engine's first steps are not like the others."""
+        """Set all statistics to 0. Call it after warming up, whose steps are not typical."""
         self._clock = DeviceClock(time.monotonic)
 
     def stats(self) -> DeviceStats:
-        """What the device has done so far."""
+        """Statistics of the device since the last reset."""
         clock, offload = self._clock, self._offload
         transfers = None if offload is None else offload.transfers
         return DeviceStats(
@@ -146,7 +147,7 @@ class EmulatedExecutor(Executor):
             stalled_s=transfers.stall_s if transfers else 0.0,
         )
 
-    # ---- the engine starts
+    # ---- called when the engine starts
 
     def get_kv_cache_specs(self) -> list[dict[str, KVCacheSpec]]:
         """The KV memory of the profile's model."""
@@ -160,18 +161,18 @@ class EmulatedExecutor(Executor):
         return [{f"model.layers.{layer}.self_attn.attn": spec for layer in range(kv.layers)}]
 
     def determine_available_memory(self) -> list[int]:
-        """Bytes for KV; the number of blocks itself is overridden by `arguments`."""
+        """Bytes of KV memory. The number of blocks does not come from it: `arguments` sets that."""
         return [self._profile.kv.bytes_per_token * self._profile.kv.tokens]
 
     def get_supported_kv_cache_layouts(self) -> list[list[str]]:
-        """Any: nothing is laid out."""
+        """Two of vLLM's layouts. Nothing is laid out, so any would do."""
         return [["LBNHC", "LBHNC"]]
 
     def set_kv_cache_layout(self, layout_name: str) -> None:
-        """Nothing is laid out."""
+        """Do nothing: there is no memory to lay out."""
 
     def initialize_from_config(self, kv_cache_configs: list[KVCacheConfig]) -> None:
-        """No memory is taken, neither on the device nor on its host."""
+        """Prepare KV offload if it is configured. No memory is allocated, on device or host."""
         if self.vllm_config.kv_transfer_config is not None:
             self._offload = EmulatedOffload(
                 self.vllm_config,
@@ -181,37 +182,40 @@ class EmulatedExecutor(Executor):
             )
 
     def get_kv_connector_handshake_metadata(self) -> list[Any]:
-        """None: KV goes to the device's own host alone."""
+        """No metadata: KV moves only between the device and its own host."""
         return []
 
     def compile_or_warm_up_model(self) -> None:
-        """There is nothing to compile."""
+        """Do nothing: there is no model to compile."""
 
     def reset_mm_cache(self) -> None:
-        """There is none, as for the next."""
+        """Do nothing: there is no multimodal cache."""
 
     def reset_encoder_cache(self) -> None:
-        """vLLM calls both whatever the model."""
+        """Do nothing: there is no encoder cache."""
 
     @property
     def supported_tasks(self) -> tuple[str, ...]:
-        """Text."""
+        """Text generation only."""
         return ("generate",)
 
     def collective_rpc(self, method: Any, *args: Any, **kwargs: Any) -> Any:
-        """Reached only by what is not emulated."""
-        raise NotImplementedError(f"an emulated device cannot {method}")
+        """Refuse every remote call: none of them is emulated.
+
+        :raises NotImplementedError: always.
+        """
+        raise NotImplementedError(f"an emulated device does not support {method}")
 
     def check_health(self) -> None:
-        """It cannot break."""
+        """Do nothing: the device cannot fail."""
 
     def shutdown(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to release."""
 
-    # ---- the engine runs
+    # ---- called when the engine runs
 
     def execute_model(self, scheduler_output: SchedulerOutput, non_block: bool = False) -> Any:
-        """Run a step; its tokens come from `sample_tokens`, as with vLLM's own model runner."""
+        """Start a step. `sample_tokens` returns its tokens, as with vLLM's own model runner."""
         for request_id in scheduler_output.finished_req_ids:
             self._scripts.pop(request_id, None)
         if not scheduler_output.num_scheduled_tokens:
@@ -234,13 +238,13 @@ class EmulatedExecutor(Executor):
         return nothing if non_block else None
 
     def sample_tokens(self, grammar_output: GrammarOutput | None, non_block: bool = False) -> Any:
-        """The tokens of the step that was submitted last."""
+        """Return the tokens of the step that `execute_model` started last."""
         pending, self._pending = self._pending, None
         assert pending is not None
         return pending if non_block else pending.result()
 
     def _pause(self, scheduled: SchedulerOutput) -> Future[ModelRunnerOutput | None]:
-        """A step without tokens: at most KV transfers are in flight."""
+        """Run a step without tokens. It takes a moment if KV is offloaded."""
         done: Future[ModelRunnerOutput | None] = Future()
         if self._offload is None:
             done.set_result(EMPTY_MODEL_RUNNER_OUTPUT)
@@ -253,7 +257,7 @@ class EmulatedExecutor(Executor):
         return _StepOutput(output, due_s, lambda: None)
 
     def _run(self, scheduled: SchedulerOutput) -> tuple[ModelRunnerOutput, float]:
-        """What a step produces, and how long it takes."""
+        """The output of a step, and its duration in seconds."""
         tokens: dict[str, list[int]] = {}
         counts = scheduled.num_scheduled_tokens
         decodes = decode_kv = prefill = prefill2 = 0
@@ -263,7 +267,7 @@ class EmulatedExecutor(Executor):
             script, prompt_tokens = self._scripts[request_id]
             new = counts[request_id]
             end = computed + new
-            # A chunk that ends before the known tokens do is part of a prefill and produces none.
+            # A chunk that ends before the last known token is part of a prefill and produces none.
             whole = end >= prompt_tokens + generated
             tokens[request_id] = [script.token(end - prompt_tokens)] if whole else []
             if new == 1:
@@ -293,6 +297,7 @@ class EmulatedExecutor(Executor):
         return output, self._profile.step.seconds(decodes, decode_kv, prefill, prefill2)
 
     def _took(self, output: ModelRunnerOutput, due_s: float) -> None:
-        # A step in flight when its last request ended is fetched with the next request's step.
+        # If all requests of a step ended while it ran, vLLM fetches it together with a later step.
+        # Its lateness says nothing, so it is not counted.
         if any(request_id in self._scripts for request_id in output.req_ids):
             self._clock.fetched(due_s)

@@ -1,7 +1,7 @@
-"""KV offload of an emulated device: the worker's side of vLLM's offloading connector, without KV.
+"""KV offload of an emulated device: the worker side of vLLM's offloading connector, without KV.
 
-vLLM's own worker code runs, in the order in which a model runner calls it. Only the copies are
-modelled (`workers.emulation.transfers`). Times are the device's: a transfer starts when its step
+It calls vLLM's own worker code in the same order as a model runner. Only the copies are modelled
+(`workers.emulation.transfers`). Times are those of the device: a transfer starts when its step
 starts on the device, which may be later than its submission.
 """
 
@@ -29,7 +29,7 @@ class EmulatedOffload:
         block_bytes: int,
         bytes_per_s: float,
     ) -> None:
-        """:raises ValueError: if the configured connector is not vLLM's for offloading."""
+        """:raises ValueError: if the configured connector is not vLLM's offloading connector."""
         connector = KVConnectorFactory.create_connector(
             vllm_config, KVConnectorRole.WORKER, kv_cache_config
         )
@@ -44,17 +44,20 @@ class EmulatedOffload:
         self._connector = connector
 
     def begin(self, scheduled: SchedulerOutput, start_s: float) -> float:
-        """Submit the stores that precede the step: of the last step, and of blocks that are taken.
+        """Submit the stores before the step: those of the last step and of preempted requests.
 
-        :param start_s: when the device could begin.
-        :return: when it can begin: blocks that are taken from a request must be stored first.
+        :param start_s: when the device is free.
+        :return: when the step can begin, because blocks taken from a request must be stored first.
         """
         self._now_s = max(self._now_s, start_s)
         self._connector.handle_preemptions(scheduled.kv_connector_metadata)
         return max(self._now_s, self.transfers.waited_until_s)
 
     def end(self, scheduled: SchedulerOutput, start_s: float, due_s: float) -> KVConnectorOutput:
-        """Submit the transfers that run along with the step; :return: those that end by its end."""
+        """Submit the transfers that run during the step.
+
+        :return: the transfers that are over when the step ends.
+        """
         connector = self._connector
         self._now_s = start_s
         connector.bind_connector_metadata(scheduled.kv_connector_metadata)

@@ -1,13 +1,12 @@
-"""Step times and KV memory from the shape of a model and a device's data sheet: a roofline.
+"""A roofline: computes step times and KV memory from a model's shape and a device's data sheet.
 
-A step waits for memory or for arithmetic, whichever takes longer; efficiencies say how much of a
-data sheet's rates kernels reach. What comes out is computed, not measured:
-`docs/reference/profiles.md` says how far off it was where there are measurements. Left out: the
-engine's own work between steps, and everything about a model but its matrices and its attention.
-With tensor parallelism weights, arithmetic and KV are split evenly, and every layer adds up its
-result twice among the devices.
+A step waits for memory or for arithmetic, whichever takes longer. Efficiencies say which share of a
+data sheet's rates kernels reach. The results are computed, not measured:
+`docs/reference/profiles.md` compares them with measurements. The model covers matrices and
+attention. It leaves out the rest of a model and the engine's own work between steps. Tensor
+parallelism splits weights, arithmetic and KV evenly, and every layer has two all-reduces.
 
-Pure. Times are seconds, sizes bytes unless they say tokens, rates per second and device.
+Pure. Times are in seconds, sizes in bytes if they do not say tokens, rates per second and device.
 """
 
 from __future__ import annotations
@@ -27,43 +26,44 @@ from workers.emulation.device import (
     StepTimes,
 )
 
-_LOGIT_PASSES = 4  # over the logits of a token, in float32: softmax and sampling
+_LOGIT_PASSES = 4  # times that softmax and sampling read or write a token's logits, in float32
 
 
 class RooflineError(ValueError):
-    """Keys of a roofline do not go together; the message names one."""
+    """Keys of a roofline contradict each other; the message names one of them."""
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A decoder with grouped attention and gated MLPs; the names of a ``config.json``, shorter."""
+    """A decoder with grouped attention and gated MLPs; the keys of a ``config.json``, shortened."""
 
-    layers: Count
-    hidden: Count
-    heads: Count  # of queries
-    kv_heads: Count
-    head_dim: Count
-    intermediate: Count  # of the MLP, or of one expert
-    vocabulary: Count
-    tied_embeddings: bool = False  # the input's and the output's are one matrix
-    experts: Annotated[int, msgspec.Meta(ge=0)] = 0  # in every layer; 0: one MLP for all tokens
-    active_experts: Annotated[int, msgspec.Meta(ge=0)] = 0  # for one token
-    weight_bytes: Literal[1, 2, 4] = 2  # of a number
-    kv_bytes: Literal[1, 2, 4] = 2
+    layers: Count  # number of decoder layers
+    hidden: Count  # numbers in the hidden state of a token
+    heads: Count  # query heads of a layer
+    kv_heads: Count  # key and value heads of a layer
+    head_dim: Count  # numbers in one head
+    intermediate: Count  # width of the MLP, or of one expert
+    vocabulary: Count  # tokens in the vocabulary
+    tied_embeddings: bool = False  # whether one matrix serves for both input and output
+    # experts in every layer; 0 for a model with one MLP for all tokens
+    experts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    active_experts: Annotated[int, msgspec.Meta(ge=0)] = 0  # experts that compute one token
+    weight_bytes: Literal[1, 2, 4] = 2  # bytes of one weight
+    kv_bytes: Literal[1, 2, 4] = 2  # bytes of one number in a key or value
 
     @property
     def attention_parameters(self) -> int:
-        """Of all layers."""
+        """Parameters of the attention in all layers."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return self.layers * self.hidden * (2 * queries + 2 * keys)
 
     @property
     def mlp_parameters(self) -> int:
-        """Of one MLP, or of one expert, in all layers."""
+        """Parameters of one MLP, or of one expert, in all layers."""
         return self.layers * 3 * self.hidden * self.intermediate
 
     @property
     def layer_parameters(self) -> int:
-        """Of all layers."""
+        """Parameters of all layers, with all experts."""
         if not self.experts:
             return self.attention_parameters + self.mlp_parameters
         router = self.layers * self.hidden * self.experts
@@ -71,7 +71,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def active_parameters(self) -> int:
-        """Of all layers, those that one token is multiplied with."""
+        """Parameters of all layers that one token is multiplied with."""
         if not self.experts:
             return self.layer_parameters
         idle = self.experts - self.active_experts
@@ -79,61 +79,65 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def output_parameters(self) -> int:
-        """Of the matrix that makes logits."""
+        """Parameters of the matrix that produces logits."""
         return self.hidden * self.vocabulary
 
     @property
     def parameters(self) -> int:
-        """All; norms and biases are too few to count."""
+        """All parameters, except norms and biases, which are few."""
         return self.layer_parameters + self.output_parameters * (1 if self.tied_embeddings else 2)
 
     @property
     def activation_bytes(self) -> int:
-        """That the operations between the matrices read and write for one token."""
+        """Bytes that the operations between the matrices read and write for one token."""
         wide = self.intermediate * max(1, self.active_experts)
         return self.layers * (12 * self.hidden + 6 * wide) * self.weight_bytes
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device: its data sheet, and how much of it kernels reach."""
+    """One device: the rates of its data sheet, and the share of them that kernels reach."""
 
-    flops: Positive  # dense, in the weights' type
-    memory_bytes_per_s: Positive
-    memory_bytes: Positive  # as a process sees it
-    host_bytes_per_s: Positive  # payload between it and the host's memory, each direction
-    network_bytes_per_s: Positive  # its share of the network between instances, each direction
-    memory_utilization: Positive = 0.9  # vLLM's gpu_memory_utilization
-    reserved_bytes: NotNegative = 2.7e9  # of it: activations and captured graphs
-    # From the kernels that the profile h100-qwen32b was fitted to.
+    flops: Positive  # dense operations per second in the type of the weights
+    memory_bytes_per_s: Positive  # rate of the device memory
+    memory_bytes: Positive  # device memory that a process sees
+    host_bytes_per_s: Positive  # payload between device and host memory, in each direction
+    # share of this device in the network between instances, in each direction.
+    network_bytes_per_s: Positive
+    memory_utilization: Positive = 0.9  # share of the memory, as vLLM's ``gpu_memory_utilization``
+    reserved_bytes: NotNegative = 2.7e9  # part of that share for activations and captured graphs
+    # The efficiencies and the overhead come from the kernels that h100-qwen32b was fitted to.
+
+    # share of ``memory_bytes_per_s`` that a step reaches.
     memory_efficiency: Positive = 0.85
-    flops_efficiency: Positive = 0.75  # of matrix products; includes the operations between them
-    attention_efficiency: Positive = 0.55  # of prompts' attention
-    layer_overhead_s: NotNegative = (
-        20e-6  # kernels of a layer follow each other; however few the tokens
-    )
+    # share of ``flops`` that matrix products reach, with the operations between them.
+    flops_efficiency: Positive = 0.75
+    # share of ``flops`` that the attention of prompts reaches.
+    attention_efficiency: Positive = 0.55
+    # time that the kernels of a layer take at least, however few the tokens.
+    layer_overhead_s: NotNegative = 20e-6
 
 
 class Parallel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tensor parallelism; the defaults are NVLink's between H100s, as NCCL reaches it."""
+    """Tensor parallelism. The default rates are what NCCL reaches on NVLink between H100s."""
 
-    devices: Count = 1
-    all_reduce_bytes_per_s: Positive = 360e9  # of one device's traffic, each direction
-    all_reduce_latency_s: Positive = 12e-6
+    devices: Count = 1  # devices of one instance
+    all_reduce_bytes_per_s: Positive = 360e9  # traffic of one device, in each direction
+    all_reduce_latency_s: Positive = 12e-6  # time of an all-reduce without its traffic
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile that is computed; the file's tables."""
+    """A computed profile; each field is a table of its file."""
 
     model: ModelShape
     device: Device
     host: Host
     parallel: Parallel = Parallel()
-    block_size: Count = 16  # tokens of a KV block
+    block_size: Count = 16  # tokens of one KV block
 
     def profile(self) -> DeviceProfile:
-        """Of one instance.
+        """Compute the profile of one instance.
 
-        :raises RooflineError: if the model does not fit, or cannot be split.
+        :raises RooflineError: if the model does not fit, or if it cannot be split over the devices.
         """
         self._check()
         device, count = self.device, self.parallel.devices
@@ -157,7 +161,8 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if model.heads % model.kv_heads:
             raise RooflineError(
-                f"model.heads ({model.heads}) is no multiple of model.kv_heads ({model.kv_heads})"
+                f"model.heads ({model.heads}) is not a multiple of "
+                f"model.kv_heads ({model.kv_heads})"
             )
         if model.heads % count:
             raise RooflineError(f"model.heads ({model.heads}) cannot be split over {count} devices")
@@ -184,10 +189,10 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         exchange_s = 0.0
         if count > 1:
             fixed_s += 2 * model.layers * self.parallel.all_reduce_latency_s
-            # A ring passes every number on twice, but for the share that is a device's own.
+            # In a ring each device sends 2 * (count - 1) / count times the size of the result.
             passed = 2 * (count - 1) / count * model.hidden * model.weight_bytes
             exchange_s = 2 * model.layers * passed / self.parallel.all_reduce_bytes_per_s
-        # All experts are read: with 128 of which a token takes 8, that is so from 64 tokens on.
+        # Assume that a step reads all experts: with 8 of 128 per token, 64 tokens read nearly all.
         read = (model.layer_parameters + model.output_parameters) * model.weight_bytes
         logits = _LOGIT_PASSES * 4 * model.vocabulary
         return StepTimes(
@@ -197,7 +202,8 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             prefill_base_s=max(fixed_s, 1e-9),
             prefill_per_token_s=2 * model.active_parameters / (flops * device.flops_efficiency)
             + exchange_s,
-            # Scores and values, two operations each; half of n * (2c + n) is what n tokens look at.
+            # Scores and values take two operations each for a pair of tokens. n tokens after c
+            # others make n * (2c + n) / 2 pairs.
             prefill_per_token2_s=2
             * model.layers
             * model.heads
@@ -206,7 +212,7 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         )
 
     def _kv_heads(self) -> int:
-        """On all devices: where there are more devices than heads, each has one."""
+        """KV heads on all devices. A device has at least one, so some may be copies."""
         return max(self.model.kv_heads, self.parallel.devices)
 
     def _kv_bytes_per_token(self) -> int:

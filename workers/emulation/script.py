@@ -1,8 +1,8 @@
-"""What an emulated device generates: readable text of a given length, token by token.
+"""The output of an emulated device: readable text of a given length, token by token.
 
 Decides the lengths of a request's phases, and the token at each position of its output. Pure: knows
-no engine and no clock; random only by a seed. A token depends on its position alone, so a request
-that is preempted, or goes on elsewhere, continues with the same text.
+neither engine nor clock, and its random numbers depend on a seed only. A token depends only on its
+position, so a request that is preempted or moved continues with the same text.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ ANSWER = (
 
 @dataclass(frozen=True, slots=True)
 class LogNormal:
-    """Lengths in tokens, at least 1."""
+    """A log-normal distribution of lengths, in tokens; at least 1."""
 
-    mean: float
-    sigma: float  # of the logarithm
+    mean: float  # of the lengths
+    sigma: float  # standard deviation of their logarithms
 
     def draw(self, rng: random.Random) -> int:
-        """One length."""
+        """Draw one length."""
         mu = math.log(self.mean) - self.sigma**2 / 2
         return max(1, round(rng.lognormvariate(mu, self.sigma)))
 
 
-# For requests without lengths: those of Arena-Hard on the 32B model, by the paper's means.
+# For requests without forced lengths. The means are the paper's for Arena-Hard on the 32B model.
 REASONING_LENGTHS = LogNormal(mean=950.0, sigma=0.95)
 ANSWER_LENGTHS = LogNormal(mean=824.0, sigma=0.65)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Token ids of the texts, which repeat without end, and of the signs between them."""
+    """Token ids of the two texts, which repeat, and of the markers around them."""
 
     thought: tuple[int, ...]
     answer: tuple[int, ...]
-    markers: ThinkMarkers | None  # None: the model does not think
+    markers: ThinkMarkers | None  # None if the model does not think
     end_of_turn: int
 
     @classmethod
@@ -67,12 +67,15 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The output of one request. Places count from the first token it ever generated."""
+    """The output of one request.
+
+    Lengths count from its first output token, whichever engine generated that.
+    """
 
     words: Words
-    known: int  # tokens generated elsewhere, before the request came here
+    known: int  # output tokens of earlier engines
     reasoning: int  # tokens up to and including the end-of-thinking token
-    answer: int | None  # tokens including the end of the turn; None: the engine will stop it
+    answer: int | None  # tokens up to and including the end of the turn; None: the engine ends it
 
     def token(self, index: int) -> int:
         """:param index: of the output generated here, from 0."""
@@ -93,38 +96,38 @@ class Script:
         return words.answer[place % len(words.answer)]
 
 
-def script_of(words: Words, prompt: Sequence[int], told: Mapping[str, Any], seed: int) -> Script:
-    """The script of a request: with the lengths that it prescribes, or else drawn.
+def script_of(words: Words, prompt: Sequence[int], facts: Mapping[str, Any], seed: int) -> Script:
+    """Make the script of a request, with its forced lengths or else with drawn ones.
 
-    Drawn lengths are a function of seed and prompt: who asks the same again gets as much again. A
-    thinking budget cuts the thoughts; an answer is cut by the engine, at ``max_tokens``.
+    Drawn lengths depend on seed and prompt only, so equal prompts get equal lengths. A thinking
+    budget cuts the thoughts. The engine cuts an answer at ``max_tokens``.
 
     :param prompt: token ids; ends with the known output.
-    :param told: what `workers.engine.sampling.extra_args` says about the request; may be empty.
+    :param facts: facts about the request from `workers.engine.sampling.extra_args`; may be empty.
     """
-    known = told.get("known_tokens", 0)
+    known = facts.get("known_tokens", 0)
     split = len(prompt) - known
-    starts = Phase(told.get("phase", Phase.REASONING))
+    starts = Phase(facts.get("phase", Phase.REASONING))
     if words.markers is None or (starts is Phase.ANSWERING and not known):
         before = 0
     elif starts is Phase.REASONING:
         before = known
-    else:  # the known output has its boundary in it, if it had thoughts at all
+    else:  # the known output contains its boundary if it had thoughts
         tail = list(prompt[split:])
         before = tail.index(words.markers.end) + 1 if words.markers.end in tail else 0
     thinks = words.markers is not None and starts is Phase.REASONING
-    if "forced_answer" in told:
-        return Script(words, known, before + (told["forced_reasoning"] if thinks else 0), None)
+    if "forced_answer" in facts:
+        return Script(words, known, before + (facts["forced_reasoning"] if thinks else 0), None)
     rng = random.Random(seed_of(prompt[:split], seed))
     reasoning, answer = REASONING_LENGTHS.draw(rng), ANSWER_LENGTHS.draw(rng)
     if thinks:
-        budget = told.get("thinking_budget")
-        left = max(1, reasoning - known)  # past its end, the boundary comes as soon as it can
+        budget = facts.get("thinking_budget")
+        left = max(1, reasoning - known)  # if the known output is longer, the boundary comes next
         before += left if budget is None else min(left, budget)
     return Script(words, known, before, answer)
 
 
 def seed_of(prompt: Sequence[int], seed: int) -> int:
-    """The same number in every process and run."""
+    """A number from prompt and seed that is the same in every process and run."""
     digest = hashlib.blake2b(array("q", (seed, *prompt)).tobytes(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

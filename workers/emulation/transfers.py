@@ -1,9 +1,9 @@
-"""KV transfers of an emulated device: vLLM's offloading worker, with a clock in place of the bus.
+"""KV transfers of an emulated device: vLLM's offloading worker with a clock instead of a bus.
 
-Decides when a transfer is over, and nothing else: no byte is moved. vLLM's own
-`OffloadingConnectorWorker` submits here what its scheduler side decided, so stores one step late,
-flushes at preemption and the choice of blocks on the host are vLLM's. Two links, one for each
-direction, each first in, first out. Knows neither executor nor simulator: both hand in their clock.
+Decides only when a transfer is over; no bytes move. vLLM's own `OffloadingConnectorWorker` submits
+the transfers that its scheduler side decided. So vLLM decides to store one step late, to flush at
+preemption, and which host blocks to use. Each direction has its own link, which is first in, first
+out. Knows neither executor nor simulator: both pass in their clock.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class _Transfer:
 
 @dataclass(slots=True)
 class _Link:
-    """One direction."""
+    """The link in one direction."""
 
     bytes_per_s: float
     blocks: int = 0  # submitted so far
-    free_at_s: float = float("-inf")  # end of all that was submitted
+    free_at_s: float = float("-inf")  # when all submitted transfers are over
     pending: deque[_Transfer] = field(default_factory=deque)
 
     def submit(self, job_id: int, blocks: int, size: int, now: float) -> None:
@@ -52,19 +52,19 @@ class _Link:
 
 
 class ModelledTransfers(OffloadingWorker):
-    """`OffloadingWorker` of one emulated instance; what it needs of time it reads from ``now``.
+    """The `OffloadingWorker` of one emulated instance.
 
-    The caller must start no step before `waited_until_s`.
+    The caller must not start a step before `waited_until_s`.
     """
 
     def __init__(self, *, block_bytes: int, bytes_per_s: float, now: Callable[[], float]) -> None:
-        """Idle links.
+        """Create idle links.
 
-        :param block_bytes: KV of one device block, all layers.
+        :param block_bytes: KV bytes of one device block in all layers.
         :param bytes_per_s: payload rate of each direction.
-        :param now: seconds; must not go back.
+        :param now: clock in seconds, which must not go back.
         """
-        self.stall_s = 0.0  # that the device has waited for transfers, in all
+        self.stall_s = 0.0  # total time that the device waited for transfers
         self.waited_until_s = float("-inf")  # end of the last transfer that the device waits for
         self._block_bytes = block_bytes
         self._now = now
@@ -73,12 +73,12 @@ class ModelledTransfers(OffloadingWorker):
 
     @property
     def stored_blocks(self) -> int:
-        """Device blocks submitted for the way to the host."""
+        """Device blocks submitted so far for storing on the host."""
         return self._store.blocks
 
     @property
     def loaded_blocks(self) -> int:
-        """Device blocks submitted for the way back."""
+        """Device blocks submitted so far for loading from the host."""
         return self._load.blocks
 
     def next_due_s(self) -> float | None:
@@ -95,20 +95,20 @@ class ModelledTransfers(OffloadingWorker):
     def submit_store(
         self, job_id: int, src_spec: GPULoadStoreSpec, dst_spec: LoadStoreSpec
     ) -> bool:
-        """From the device to the host."""
+        """Begin a transfer from the device to the host."""
         return self._submit(self._store, job_id, src_spec)
 
     def submit_load(self, job_id: int, src_spec: LoadStoreSpec, dst_spec: GPULoadStoreSpec) -> bool:
-        """From the host to the device."""
+        """Begin a transfer from the host to the device."""
         return self._submit(self._load, job_id, dst_spec)
 
     def get_finished(self) -> list[TransferResult]:
-        """Every transfer that has ended by now, once."""
+        """Return the transfers that have ended since the last call."""
         now = self._now()
         return self._store.take_finished(now) + self._load.take_finished(now)
 
     def wait(self, job_ids: set[int]) -> None:
-        """Make the device wait for these jobs: accounted for, never slept."""
+        """Make the device wait for these jobs: set `waited_until_s`. The call does not sleep."""
         waiting_from_s = max(self._now(), self.waited_until_s)
         until_s = max(
             (

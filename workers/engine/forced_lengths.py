@@ -101,14 +101,14 @@ class LengthsProcessor(LogitsProcessor):
 
         :raises ValueError: naming the key.
         """
-        told = (sampling_params.extra_args or {}).get(REQUEST_KEY)
-        if told is None:
+        facts = (sampling_params.extra_args or {}).get(REQUEST_KEY)
+        if facts is None:
             return
-        if not isinstance(told, dict):
+        if not isinstance(facts, dict):
             raise ValueError(f"extra_args: {REQUEST_KEY} must be an object")
-        names = ("forced_reasoning",) * ("forced_answer" in told) + ("thinking_budget",)
+        names = ("forced_reasoning",) * ("forced_answer" in facts) + ("thinking_budget",)
         for name in names:
-            if not isinstance(told.get(name, 0), int):
+            if not isinstance(facts.get(name, 0), int):
                 raise ValueError(f"extra_args: {REQUEST_KEY}.{name} must be a whole number")
 
     def is_argmax_invariant(self) -> bool:
@@ -133,10 +133,10 @@ class LengthsProcessor(LogitsProcessor):
     def _new_row(
         self, params: SamplingParams, prompt: list[int] | None, output: list[int]
     ) -> tuple[ForcedLengths | ThinkingBudget, Sequence[int]] | None:
-        told: Mapping[str, Any] = (params.extra_args or {}).get(REQUEST_KEY) or {}
-        if "forced_answer" in told:
-            forced = ForcedLengths(told.get("forced_reasoning", 0), self._markers, self._ending)
+        facts: Mapping[str, Any] = (params.extra_args or {}).get(REQUEST_KEY) or {}
+        if "forced_answer" in facts:
+            forced = ForcedLengths(facts.get("forced_reasoning", 0), self._markers, self._ending)
             return forced, output
-        if "thinking_budget" in told and self._markers is not None:
-            return ThinkingBudget(told["thinking_budget"], self._markers.end), output
+        if "thinking_budget" in facts and self._markers is not None:
+            return ThinkingBudget(facts["thinking_budget"], self._markers.end), output
         return None

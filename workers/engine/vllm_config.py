@@ -74,9 +74,9 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
         scheduler.scheduler_cls = f"workers.scheduler.plugin.{name}"
     given = config.additional_config if isinstance(config.additional_config, dict) else {}
-    own = policy | _token_ids(config) | given.get(CONFIG_KEY, {})
-    policy_settings(own)
-    config.additional_config = given | {CONFIG_KEY: own}
+    plugin_options = policy | _token_ids(config) | given.get(CONFIG_KEY, {})
+    policy_settings(plugin_options)
+    config.additional_config = given | {CONFIG_KEY: plugin_options}
     if settings.step_log is not None:
         config.additional_config[step_log.CONFIG_KEY] = settings.step_log
     return config

@@ -91,8 +91,8 @@ class ResumeCosts:
     def resumed(self, lost_tokens: int, recomputed_tokens: int) -> None:
         """A preempted request runs again and computes part of its lost tokens again."""
         if lost_tokens > 0:
-            found = 1.0 - recomputed_tokens / lost_tokens
-            self._found += _FORGET * (found - self._found)
+            reused_share = 1.0 - recomputed_tokens / lost_tokens
+            self._found += _FORGET * (reused_share - self._found)
 
     # ---- what is decided
 

@@ -18,7 +18,9 @@ from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 Decode = Callable[[Sequence[int]], str]  # token ids to text without special tokens
 
 _REPLACEMENT = "\ufffd"
-_LONGEST_INCOMPLETE = 3  # bytes of an incomplete UTF-8 character; some decoders give a sign for each
+_LONGEST_INCOMPLETE = (
+    3  # bytes of an incomplete UTF-8 character; some decoders give a sign for each
+)
 _WINDOW = 64  # most tokens decoded again for each new one; only long invalid bytes reach it
 _CONTEXT = 8  # tokens kept when the window is cut: more than the bytes of any character
 

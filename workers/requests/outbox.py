@@ -2,8 +2,8 @@
 
 Decides order and merging. Pure; knows no socket. Messages leave in the order in which they were
 put, with two exceptions that do not change what the gateway learns. A step is merged into the last
-message if that is a step too, and only the newest heartbeat is kept. So steps add at most one entry
-for each other message, however much the engine produces.
+message if that is a step too, and only the newest heartbeat is kept. So at most one
+step waits between two other messages, however much the engine produces.
 """
 
 from __future__ import annotations

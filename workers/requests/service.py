@@ -113,7 +113,7 @@ class Service:
         self._resume()
 
     def drained(self) -> None:
-        """The link took messages out of the outbox: let the engine continue if few tokens wait."""
+        """The link took messages out of the outbox: resume the engine if few tokens wait."""
         if self._outbox is not None and self._outbox.tokens <= _LOW_WATER:
             self._resume()
 
@@ -155,7 +155,7 @@ class Service:
             self._engine.cancel(request_id)
 
     def hand_over(self, request_id: str) -> None:
-        """End a request here, so that it can go on elsewhere. Unknown and finished ones are ignored."""
+        """End a request here, to go on elsewhere. Unknown and finished requests are ignored."""
         entry = self._entries.get(request_id)
         if entry is None:
             return
@@ -189,7 +189,7 @@ class Service:
             self._wake()
 
     def fail(self, request_id: str, message: str) -> None:
-        """End a request with an error in any stage. An unknown request is rejected.
+        """End a request with an error; reject it if it is unknown or not accepted yet.
 
         :param message: the reason for the gateway; must not quote text of the request.
         """

@@ -10,9 +10,7 @@ Makes no decisions (`workers.policy.decide` does) and reads no clock: ``now`` is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import attrgetter
 
 from vllm.v1.core.sched.interface import PauseState
@@ -25,59 +23,13 @@ from workers.kv.connectors import part_of
 from workers.kv.offload import ResumeConnector
 from workers.messages import Pace
 from workers.policy.decide import decide, queue_of
-from workers.policy.phase import Phase, PhaseTracker
+from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings
 from workers.policy.view import Memory, RequestView
+from workers.scheduler.request_state import PhaseState, QueueState
 
 _BY_RANK = attrgetter("priority")
 _UNRANKED = 2**62  # behind every ranked request, until the next decision
-
-
-@dataclass(slots=True)
-class QueueState:
-    """A request's place in the policy's queues; see `workers.policy.view.RequestView`."""
-
-    arrival: int
-    user: str | None
-    waiting_since: float
-    queue: int
-    position: int  # in its queue; drawn anew for each quantum
-    left_tokens: int  # of its quantum
-    quanta: int = 0
-    run_tokens: int = 0
-    preemptions: int = 0
-    boundary_at: float | None = None  # when it began to answer
-    clock: ReadingClock | None = None  # of its reader, from the first answering token on
-    view: RequestView | None = None  # kept while it waits and nothing happens to it
-
-
-@dataclass(slots=True)
-class PhaseState:
-    """What the plugin knows about one request."""
-
-    tracker: PhaseTracker
-    own_id: str | None  # the worker's id of the request; None in a stock server
-    pace: Pace | None  # None in a stock server: nothing is known about the reader
-    kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
-    queue_state: QueueState | None = None  # None where vLLM's own order holds
-    lost_tokens: int = 0  # how far its KV had come when it was preempted
-    unseen: int = 0  # output tokens that tracker and queue_state do not count yet; see `settle`
-    quiet: float = math.inf  # output tokens, unseen ones included, until the policy notes something
-
-    def settle(self) -> None:
-        """Count the unseen tokens; call before reading the counts of tracker or queue state.
-
-        Most tokens change nothing but these counts, so the counts are updated only on demand.
-        """
-        tokens = self.unseen
-        if tokens:
-            self.unseen = 0
-            self.quiet -= tokens
-            self.tracker.count(tokens)
-            if self.queue_state is not None:
-                self.queue_state.run_tokens += tokens
-                self.queue_state.left_tokens -= tokens
-                self.queue_state.view = None
 
 
 class RankedQueue(PriorityRequestQueue):

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -46,11 +45,13 @@ from workers.messages import Pace, PhaseCounts, PhaseStats
 from workers.policy.decide import policy_function
 from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 from workers.policy.settings import PolicySettings
-from workers.scheduler.dispatch import Dispatcher, PhaseState
+from workers.scheduler.accounting import Accounting
+from workers.scheduler.dispatch import Dispatcher
 from workers.scheduler.engine_core_calls import serve_utilities
 from workers.scheduler.hand_over import HandOver
 from workers.scheduler.phase_stats import to_integers
 from workers.scheduler.request_facts import facts_of
+from workers.scheduler.request_state import PhaseState
 from workers.step_log import StepLog
 
 CONFIG_KEY = "phase"  # in vLLM's additional_config
@@ -61,22 +62,6 @@ _OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
 # A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
 # most two tokens of white space. A marker further back may be the user's text.
 _PROMPT_TAIL = 3
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Sums over the requests of one phase, updated with every change: each step reports them."""
-
-    requests: int = 0
-    running: int = 0
-    kv_blocks: int = 0  # of the running ones
-
-    def count(self, state: PhaseState, sign: int) -> None:
-        """Add a request in its present state (1), or subtract it (-1)."""
-        self.requests += sign
-        if state.kv_blocks:
-            self.running += sign
-            self.kv_blocks += sign * state.kv_blocks
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -119,12 +104,8 @@ class _PhaseMixin(Scheduler):
         settings = policy_settings(phase_config(self.vllm_config))
         self._markers = think_markers(self.vllm_config)
         self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
-        self._reasoning, self._answering = _Totals(), _Totals()  # of those states
+        self._accounting = Accounting()
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
-        self._preemptions = 0
-        self._recomputed_tokens = 0
-        self._counted_early = 0  # of these, counted too soon: a reported total must not decrease
-        self._lost_kv: set[str] = set()  # preempted requests that have not run again
         self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
         self._step_ended = 0.0
         self._offload = part_of(self.connector, ResumeConnector)
@@ -168,16 +149,17 @@ class _PhaseMixin(Scheduler):
             self._step_log.scheduled(output.num_scheduled_tokens, self.requests)
         if self._dispatcher is not None:
             self._dispatcher.after_step()
-        if self._lost_kv:
+        if self._accounting.lost_kv:
             self._count_recomputed(output.num_scheduled_tokens)
         if self._offload is not None and output.num_scheduled_tokens:
             self._step_times.append((self.now(), self._prefill_tokens(output)))
+        states, got_blocks = self._phase_states, self._accounting.got_blocks
         for new in output.scheduled_new_reqs:
-            self._count_blocks(new.req_id, new.block_ids)
+            got_blocks(states[new.req_id], sum(map(len, new.block_ids)))
         cached = output.scheduled_cached_reqs
         for request_id, block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
             if block_ids is not None:
-                self._count_blocks(request_id, block_ids)
+                got_blocks(states[request_id], sum(map(len, block_ids)))
         return output
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> dict[int, EngineCoreOutputs]:
@@ -214,15 +196,8 @@ class _PhaseMixin(Scheduler):
         return finished
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kw: Any) -> None:
-        self._preemptions += 1
         state = self._phase_states[request.request_id]
-        resumed = request.request_id not in self._lost_kv
-        if resumed and request.num_computed_tokens < state.lost_tokens:
-            # It had not come so far again: the rest was counted too early.
-            self._counted_early += state.lost_tokens - request.num_computed_tokens
-        state.lost_tokens = max(state.lost_tokens, request.num_computed_tokens)
-        self._lost_kv.add(request.request_id)
-        self._stopped_running(state)
+        self._accounting.preempted(request.request_id, state, request.num_computed_tokens)
         if self._dispatcher is not None:
             self._dispatcher.preempted(state, self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
@@ -251,9 +226,9 @@ class _PhaseMixin(Scheduler):
             answering=self._counts(Phase.ANSWERING),
             kv_blocks_used=total - pool.get_num_free_blocks(),
             kv_blocks_total=total,
-            preemptions_total=self._preemptions,
+            preemptions_total=self._accounting.preemptions,
             reloaded_tokens_total=0 if self._offload is None else self._offload.reloaded_tokens,
-            recomputed_tokens_total=self._recomputed_tokens,
+            recomputed_tokens_total=self._accounting.recomputed_tokens,
             migration=None if self.migration is None else self.migration.stats(),
         )
 
@@ -273,7 +248,7 @@ class _PhaseMixin(Scheduler):
     # ---- own state
 
     def _counts(self, phase: Phase) -> PhaseCounts:
-        totals = self._totals(phase)
+        totals = self._accounting.totals(phase)
         kv_blocks = totals.kv_blocks
         if self.kv_holding_waiting:
             kv_blocks += sum(
@@ -287,23 +262,20 @@ class _PhaseMixin(Scheduler):
             kv_blocks=kv_blocks,
         )
 
-    def _totals(self, phase: Phase) -> _Totals:
-        return self._reasoning if phase is Phase.REASONING else self._answering
-
     def _track(self, request: Request) -> None:
         params = request.sampling_params
-        told = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
-        if told is None:
+        facts = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
+        if facts is None:
             phase, own_id, pace = self._phase_of_prompt(request), None, None
         else:
-            phase, own_id, pace = Phase(told.phase), told.request_id, told.pace
+            phase, own_id, pace = Phase(facts.phase), facts.request_id, facts.pace
             self._own_ids[own_id] = request.request_id
         end = None if self._markers is None else self._markers.end
         state = PhaseState(PhaseTracker(phase, end), own_id, pace)
         self._phase_states[request.request_id] = state
-        self._totals(phase).count(state, 1)
+        self._accounting.arrived(state)
         if self._dispatcher is not None:
-            user = None if told is None else told.user
+            user = None if facts is None else facts.user
             self._dispatcher.arrived(request, state, user, self.now())
 
     def _phase_of_prompt(self, request: Request) -> Phase:
@@ -327,8 +299,7 @@ class _PhaseMixin(Scheduler):
             state.settle()
             crossed = state.tracker.feed(token_ids) is not None
             if crossed:
-                self._reasoning.count(state, -1)
-                self._answering.count(state, 1)
+                self._accounting.crossed(state)
             if dispatcher is not None and token_ids:
                 dispatcher.produced(state, len(token_ids), crossed, now)
             if output.finish_reason is not None:
@@ -338,12 +309,11 @@ class _PhaseMixin(Scheduler):
         request = self.requests.get(request_id)
         if request is not None and not request.is_finished():
             # Part of a streamed input has ended: the request goes on later, and does not run now.
-            self._stopped_running(self._phase_states[request_id])
+            self._accounting.stopped_running(self._phase_states[request_id])
             return
         state = self._phase_states.pop(request_id, None)
         if state is not None:
-            self._totals(state.tracker.phase).count(state, -1)
-            self._lost_kv.discard(request_id)
+            self._accounting.left(request_id, state)
             if state.own_id is not None:
                 self._own_ids.pop(state.own_id, None)
             if self.migration is not None:
@@ -351,16 +321,12 @@ class _PhaseMixin(Scheduler):
 
     def _count_recomputed(self, scheduled: Mapping[str, int]) -> None:
         """Count the lost tokens that requests compute again when they run again."""
-        for request_id in self._lost_kv & scheduled.keys():
-            lost = self._phase_states[request_id].lost_tokens
+        for request_id in self._accounting.lost_kv & scheduled.keys():
+            state = self._phase_states[request_id]
             begin = self.requests[request_id].num_computed_tokens - scheduled[request_id]
-            missing = max(0, lost - begin)
-            early = min(missing, self._counted_early)
-            self._counted_early -= early
-            self._recomputed_tokens += missing - early
+            missing = self._accounting.runs_again(request_id, state, begin)
             if self._offload is not None:
-                self._offload.costs.resumed(lost, missing)
-            self._lost_kv.remove(request_id)
+                self._offload.costs.resumed(state.lost_tokens, missing)
 
     def _prefill_tokens(self, output: SchedulerOutput) -> int | None:
         """Tokens of a step beyond one per request; None if it may have waited for copies."""
@@ -375,22 +341,6 @@ class _PhaseMixin(Scheduler):
         if prefill_tokens is not None and self._offload is not None:
             self._offload.costs.stepped(prefill_tokens, now - max(scheduled_at, self._step_ended))
         self._step_ended = now
-
-    def _count_blocks(self, request_id: str, given: Sequence[Sequence[int]]) -> None:
-        """Count blocks that a running request got: all of them at its admission, later more."""
-        state = self._phase_states[request_id]
-        totals = self._totals(state.tracker.phase)
-        kv_blocks = sum(map(len, given))
-        if not state.kv_blocks:
-            totals.running += 1
-        totals.kv_blocks += kv_blocks
-        state.kv_blocks += kv_blocks
-
-    def _stopped_running(self, state: PhaseState) -> None:
-        totals = self._totals(state.tracker.phase)
-        totals.count(state, -1)
-        state.kv_blocks = 0
-        totals.count(state, 1)
 
     def _blocks_held(self, request_id: str) -> int:
         groups = self.kv_cache_manager.coordinator.get_blocks(request_id)

@@ -255,27 +255,27 @@ def phases(request: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
     """The phases of one request: name, colour, begin and end in seconds of the run."""
     sent, ended = request["sent_s"], request["ended_s"]
     queued = request["queued_s"] or 0.0
-    found = [("held back", _FADED, sent - queued, sent)]
+    spans = [("held back", _FADED, sent - queued, sent)]
     if request["outcome"] not in ("completed", "incomplete"):
-        return [*found, (request["outcome"], COLOURS[3], sent, ended)]
+        return [*spans, (request["outcome"], COLOURS[3], sent, ended)]
     at = sent
     first_token = request.get("first_token_s")
     if first_token is not None:
         at = sent + first_token
-        found.append(("prefill", "#3b82c4", sent, at))
+        spans.append(("prefill", "#3b82c4", sent, at))
     if request["ttft_s"] is not None:
         answer = sent + request["ttft_s"]
         thought = answer - (request["ttfat_s"] or 0.0)
-        found.append(("reasoning", _THOUGHT, at, max(at, thought)))
-        found.append(("to the answer", _WAIT, max(at, thought), answer))
+        spans.append(("reasoning", _THOUGHT, at, max(at, thought)))
+        spans.append(("to the answer", _WAIT, max(at, thought), answer))
         raw = (request["timing"] or {}).get("raw") or {}
         generated = min(ended, sent + raw["e2e_s"]) if raw.get("e2e_s") is not None else ended
         generated = max(answer, generated)
-        found.append(("answering", _ANSWER, answer, generated))
-        found.append(("only being read", _READ, generated, ended))
+        spans.append(("answering", _ANSWER, answer, generated))
+        spans.append(("only being read", _READ, generated, ended))
     else:
-        found.append(("reasoning", _THOUGHT, at, ended))
-    return [phase for phase in found if phase[3] > phase[2]]
+        spans.append(("reasoning", _THOUGHT, at, ended))
+    return [phase for phase in spans if phase[3] > phase[2]]
 
 
 def by_turn(result: Result) -> str | None:

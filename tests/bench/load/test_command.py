@@ -118,7 +118,7 @@ async def test_without_a_bound_the_loop_is_open() -> None:
     arrived = asyncio.Barrier(12)
 
     async def waits_for_all(reply: Reply) -> None:
-        await arrived.wait()  # for ever, unless all twelve are in flight together
+        await arrived.wait()  # ends only if all twelve are in flight together
         await good(reply)
 
     async with ScriptedServer(waits_for_all).running() as server:

@@ -29,9 +29,9 @@ SHORT = dataclasses.replace(ARENA_HARD, reasoning_most=120, answer_most=120)
 
 def pressed(policy: str, **changes: Any) -> ClusterRun:
     """Two instances whose memory holds a handful of requests."""
-    chance = random.Random(7)
+    rng = random.Random(7)
     arrivals = [
-        Arrival(index * 0.4, Lengths(20 + index, chance.randint(30, 400), chance.randint(20, 300)))
+        Arrival(index * 0.4, Lengths(20 + index, rng.randint(30, 400), rng.randint(20, 300)))
         for index in range(40)
     ]
     numbers = {"quantum_tokens": 60, "demotion_tokens": 200}
@@ -150,8 +150,8 @@ def test_readers_of_slack_are_fed_where_others_starve() -> None:
 
 
 def test_lengths_have_the_paper_s_means() -> None:
-    chance = random.Random(1)
-    drawn = [ARENA_HARD.draw(chance) for _ in range(20_000)]
+    rng = random.Random(1)
+    drawn = [ARENA_HARD.draw(rng) for _ in range(20_000)]
     assert sum(d.reasoning for d in drawn) / len(drawn) == pytest.approx(950, rel=0.05)
     assert sum(d.answer for d in drawn) / len(drawn) == pytest.approx(824, rel=0.05)
     assert TAU_S == 0.1
@@ -162,9 +162,9 @@ def test_a_steady_state_holds_what_little_s_law_says() -> None:
     found = list(under_way(rate, ARENA_HARD, token_s, 1))
     tokens = 950 + 824
     assert len(found) == pytest.approx(rate * tokens * token_s, rel=0.1)
-    # Long requests are met more often than they come, and in the mean half of one is done.
-    chance = random.Random(2)
-    drawn = [ARENA_HARD.draw(chance) for _ in range(20_000)]
+    # Long requests are more frequent among running ones, which are half done on average.
+    rng = random.Random(2)
+    drawn = [ARENA_HARD.draw(rng) for _ in range(20_000)]
     outputs = [d.reasoning + d.answer for d in drawn]
     left = statistics.fmean(output * output for output in outputs) / tokens / 2
     assert statistics.fmean(

@@ -54,7 +54,7 @@ class Twins:
         self.session.tokens(run, now)
 
     def read_until(self, now: float) -> None:
-        """The gateway's reader gets what is due."""
+        """Deliver all tokens that are due to the reader."""
         while (at_s := self.session.next_release_s()) is not None and at_s <= now:
             self.session.release(at_s)
 

@@ -34,37 +34,37 @@ _LENGTHS = Lengths(prompt=1, reasoning=0, answer=1000)
 SETTINGS = InstanceSettings(profile=load_profile("h100-qwen32b"), model=str(MODEL))
 
 
-def arrivals(chance: random.Random) -> list[Arrival]:
+def arrivals(rng: random.Random) -> list[Arrival]:
     """Some at once, some alone; short ones among long ones."""
-    gap_s = chance.choice([0.02, 0.1, 0.3, 1.0])
+    gap_s = rng.choice([0.02, 0.1, 0.3, 1.0])
     found: list[Arrival] = []
     at_s = 0.0
-    for _ in range(chance.randint(12, 30)):
-        if chance.random() < 0.8:
-            at_s += chance.expovariate(1 / gap_s)
+    for _ in range(rng.randint(12, 30)):
+        if rng.random() < 0.8:
+            at_s += rng.expovariate(1 / gap_s)
         lengths = Lengths(
-            prompt=chance.randint(1, chance.choice([60, 900])),
-            reasoning=chance.randint(1, chance.choice([40, 300])),
-            answer=chance.randint(1, chance.choice([30, 250])),
+            prompt=rng.randint(1, rng.choice([60, 900])),
+            reasoning=rng.randint(1, rng.choice([40, 300])),
+            answer=rng.randint(1, rng.choice([30, 250])),
         )
         found.append(Arrival(at_s, lengths))
     return found
 
 
-def settings(chance: random.Random) -> InstanceSettings:
+def settings(rng: random.Random) -> InstanceSettings:
     """Memory for anything between one of the longest requests and all of them."""
     return dataclasses.replace(
         SETTINGS,
-        policy=chance.choice(POLICIES),
+        policy=rng.choice(POLICIES),
         policy_numbers={
-            "quantum_tokens": chance.choice([1, 7, 60, 500]),
-            "demotion_tokens": chance.choice([50, 200, 5000]),
-            "review_s": chance.choice([0.05, 0.25]),
+            "quantum_tokens": rng.choice([1, 7, 60, 500]),
+            "demotion_tokens": rng.choice([50, 200, 5000]),
+            "review_s": rng.choice([0.05, 0.25]),
         },
-        kv_blocks=chance.choice([110, 120, 150, 300, 2000]),
-        max_num_batched_tokens=chance.choice([1024, 2048, 8192]),
-        max_num_seqs=chance.choice([12, 1024]),
-        resume=chance.choice(["auto", "reload", "recompute"]),
+        kv_blocks=rng.choice([110, 120, 150, 300, 2000]),
+        max_num_batched_tokens=rng.choice([1024, 2048, 8192]),
+        max_num_seqs=rng.choice([12, 1024]),
+        resume=rng.choice(["auto", "reload", "recompute"]),
     )
 
 
@@ -76,12 +76,12 @@ def pair(seed: int, boundary: str = "off", **changes: Any) -> tuple[Seen, Seen]:
 
     Views are taken of all instances after each arrival.
     """
-    chance = random.Random(seed)
-    load, chosen = arrivals(chance), dataclasses.replace(settings(chance), **changes)
-    instances = chance.choice([2, 3] if chosen.migration else [1, 2, 3])
+    rng = random.Random(seed)
+    load, chosen = arrivals(rng), dataclasses.replace(settings(rng), **changes)
+    instances = rng.choice([2, 3] if chosen.migration else [1, 2, 3])
     everything = Window(0.0, 1e9)
     some = Window(load[len(load) // 4].at_s, load[3 * len(load) // 4].at_s)
-    window = chance.choice([everything, some])
+    window = rng.choice([everything, some])
     rules = dataclasses.replace(NO_MIGRATION, boundary=boundary)
 
     def run(case: InstanceSettings) -> Seen:
@@ -173,16 +173,16 @@ def test_it_stops_in_the_midst_of_leaps_where_single_steps_would(more: list[Arri
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_reader_is_within_the_slo_when_the_pacer_says_so(seed: int) -> None:
-    chance = random.Random(seed)
-    step_s = chance.choice([0.03, 0.08, 0.1, 0.11, 0.15])
+    rng = random.Random(seed)
+    step_s = rng.choice([0.03, 0.08, 0.1, 0.11, 0.15])
     live = Live(cast(Request, SimpleNamespace(num_preemptions=0)), Timeline(0.0, _LENGTHS), True)
     now, qoe = 1.0, RunningQoE(tau_s=TAU_S, origin_s=1.0)
-    for _ in range(chance.randint(1, 30)):
-        times_s = [now + step_s * index for index in range(chance.randint(1, 20))]
+    for _ in range(rng.randint(1, 30)):
+        times_s = [now + step_s * index for index in range(rng.randint(1, 20))]
         live.produced(times_s)
         for token_s in times_s:
             qoe.deliver(token_s)
-        asked_s = times_s[-1] + chance.choice([0.0, 0.01, 1.0, 5.0])
-        if chance.random() < 0.5:
+        asked_s = times_s[-1] + rng.choice([0.0, 0.01, 1.0, 5.0])
+        if rng.random() < 0.5:
             assert live.within_slo(SLO_QOE, asked_s) == (qoe.at(asked_s) >= SLO_QOE)
-        now = asked_s + step_s * chance.random()
+        now = asked_s + step_s * rng.random()

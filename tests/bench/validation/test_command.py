@@ -1,4 +1,4 @@
-"""``pascal simulate validate``: its flags, what it writes, and one small replay of everything."""
+"""``pascal simulate validate``: its flags, its output, and one small replay of everything."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ async def test_readers_who_come_while_the_gateway_is_busy_wait_to_be_let_in(
     async with api(tmp_path) as (client, _worker, _service), AsyncExitStack() as stack:
         async with client.get("health") as answer:
             address = (answer.url.host, answer.url.port)
-        for _ in range(300):  # and the loop does not run: nobody accepts
+        for _ in range(300):  # and the loop does not run, so no connection is accepted
             stack.enter_context(create_connection(address, timeout=5))
         async with client.get("health") as answer:
             assert answer.status == 200

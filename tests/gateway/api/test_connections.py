@@ -208,7 +208,7 @@ async def test_a_request_that_does_not_begin_or_end_its_headers_is_closed(
         reader, writer = await connected(client, data)
         assert await closed(reader) == b""
         writer.close()
-        # And likewise a second one on a connection that has served one.
+        # So is a second request on a connection that has served one.
         reader, writer = await connected(client, GET + b"\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await reader.readuntil(b"}")

@@ -142,7 +142,7 @@ def test_the_folder_for_the_logs_of_workers_must_be_one(
 def test_a_folder_that_may_not_be_looked_into_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
 ) -> None:
-    """As for a user who is not root, who may run this test."""
+    """The test fakes the refusal, because root may run it and read every folder."""
     closed = tmp_path / "closed" / "inside"
     stat = os.stat
 
@@ -184,7 +184,7 @@ def test_the_check_of_what_is_right_leaves_nothing_behind(
         (None, 7, 2, "need 8, there are 7; use fewer"),
         (None, 8, 2, None),
         ("GPU-a,GPU-b,MIG-c,MIG-d", None, 1, None),
-        (None, None, 8, None),  # nobody knows how many there are
+        (None, None, 8, None),  # the number of devices is unknown
     ],
 )
 def test_too_few_gpus_are_one_clear_line(

@@ -106,7 +106,7 @@ def test_a_stay_is_counted_from_the_boundary_to_the_next_token(
 ) -> None:
     p = passing(Rules(boundary="off"))
     route = p.thinker()
-    p.now_s += 50.0  # what thinking took is nobody's wait
+    p.now_s += 50.0  # thinking time is not waiting time
     assert not p.reach_boundary(route)
     assert p.said == []
     p.now_s += 0.75
@@ -151,7 +151,7 @@ def test_moves_and_stays_are_noted_and_a_move_without_kv_is_neither(
     assert (cost.move_s, cost.stay_s) == (2.5, 0.0)
     there = p.cost("b")
     assert there is not None
-    assert there.stay_s == 0.0  # nobody has stayed there
+    assert there.stay_s == 0.0  # no request has stayed there
     p.add("b", "heavy", 500)  # from here on there is no reason to go there
     for seconds in (0.5, 1.5):
         route = p.thinker()

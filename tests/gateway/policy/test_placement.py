@@ -20,21 +20,21 @@ from gateway.policy.placement import (
 VIEWS = 10_000
 
 
-def random_views(chance: random.Random, reserved: bool = False) -> list[InstanceView]:
+def random_views(rng: random.Random, reserved: bool = False) -> list[InstanceView]:
     """Views with small numbers, so that ties are frequent."""
     return [
         InstanceView(
             instance_id=f"i{index}",
-            within_slo=chance.random() < 0.5,
-            kv_footprint_blocks=chance.randint(0, 6),
-            requests=chance.randint(0, 3),
-            reasoning=chance.randint(0, 4),
-            fresh_answering=chance.randint(0, 3),
-            kv_blocks_free=chance.randint(0, 5),
-            kv_blocks_reserved=reserved and chance.randint(0, 2),
+            within_slo=rng.random() < 0.5,
+            kv_footprint_blocks=rng.randint(0, 6),
+            requests=rng.randint(0, 3),
+            reasoning=rng.randint(0, 4),
+            fresh_answering=rng.randint(0, 3),
+            kv_blocks_free=rng.randint(0, 5),
+            kv_blocks_reserved=reserved and rng.randint(0, 2),
             kv_blocks_total=8,
         )
-        for index in range(chance.randint(1, 8))
+        for index in range(rng.randint(1, 8))
     ]
 
 
@@ -72,9 +72,9 @@ def first_by(views: list[InstanceView], allowed: set[str]) -> str:
 
 
 def test_algorithm_1_is_the_papers_on_random_views() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     for _ in range(VIEWS):
-        views = random_views(chance)
+        views = random_views(rng)
         allowed = algorithm_1(views)
         assert place_new_request(views) == first_by(views, allowed)
         assert place_new_request(views) in allowed
@@ -82,13 +82,13 @@ def test_algorithm_1_is_the_papers_on_random_views() -> None:
 
 @pytest.mark.parametrize("boundary", ["always", "adaptive"])
 def test_algorithm_2_and_adaptive_migration_are_the_papers_on_random_views(boundary: str) -> None:
-    chance = random.Random(2)
+    rng = random.Random(2)
     rules = replace(PAPER, boundary=boundary)
     moved = stayed = 0
     for _ in range(VIEWS):
-        views = random_views(chance)
-        current = chance.choice(views).instance_id
-        kv = chance.randint(0, 5)
+        views = random_views(rng)
+        current = rng.choice(views).instance_id
+        kv = rng.randint(0, 5)
         allowed = algorithm_2(views)
         expected = current if current in allowed else first_by(views, allowed)
         if boundary == "adaptive" and stays_by_adaptive(views, expected, current, kv):
@@ -101,13 +101,13 @@ def test_algorithm_2_and_adaptive_migration_are_the_papers_on_random_views(bound
 
 
 def test_headroom_leaves_algorithm_2_the_instances_with_room_on_random_views() -> None:
-    chance = random.Random(4)
+    rng = random.Random(4)
     rules = replace(PAPER, headroom=0.25)
     moved_for_room = nowhere = 0
     for _ in range(VIEWS):
-        views = random_views(chance, reserved=True)
-        current = chance.choice(views).instance_id
-        kv = chance.randint(0, 3)
+        views = random_views(rng, reserved=True)
+        current = rng.choice(views).instance_id
+        kv = rng.randint(0, 3)
         free = {v.instance_id: v.kv_blocks_free - v.kv_blocks_reserved for v in views}
         # What its own requests hold or wait for, this one left out where it is.
         owed = {v.instance_id: v.kv_footprint_blocks + v.kv_blocks_reserved for v in views}
@@ -135,13 +135,13 @@ def test_headroom_leaves_algorithm_2_the_instances_with_room_on_random_views() -
 
 
 def test_balance_is_the_papers_last_section_on_random_views() -> None:
-    chance = random.Random(3)
+    rng = random.Random(3)
     rules = replace(PAPER, boundary="balance")
     moved = 0
     for _ in range(VIEWS):
-        views = random_views(chance)
-        current = chance.choice(views)
-        kv = chance.randint(0, 3)
+        views = random_views(rng)
+        current = rng.choice(views)
+        kv = rng.randint(0, 3)
         least = min(v.kv_footprint_blocks for v in views)
         gap = current.kv_footprint_blocks - least
         smallest = {v.instance_id for v in views if v.kv_footprint_blocks == least}

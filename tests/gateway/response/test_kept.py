@@ -56,7 +56,7 @@ def test_the_oldest_are_dropped_when_memory_is_short() -> None:
     assert dropped == sessions[:-3]
     assert [session for session in sessions if has_events(session)] == sessions[-3:]
     assert len(kept) == 3
-    # A client that comes back to one of them is told so; others are not.
+    # Only a client that comes back to one of them gets this answer.
     assert kept.was_dropped("r0", sessions[0].owner)
     assert not kept.was_dropped("r0", "somebody else")
     assert not kept.was_dropped("r11", sessions[11].owner)

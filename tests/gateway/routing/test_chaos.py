@@ -155,5 +155,5 @@ def test_every_reader_gets_the_undisturbed_text_and_nothing_is_left_behind(
     assert found["wrong"] == []
     assert found["faults"] == [str(cell) for cell in quick_schedule(1)]
     assert (found["leaked_blocks"], found["orphans"]) == (0, 0)
-    assert found["readers"]["failovers"] > 0  # else the faults hit nobody
+    assert found["readers"]["failovers"] > 0  # otherwise the faults hit no request
     assert done.returncode == 0

@@ -263,7 +263,7 @@ async def test_admission_limits_all_and_each_user(tmp_path: Path) -> None:
             await service.start(await generation(service, user="ann"), "")
         assert caught.value.code == "rate_limit_exceeded"
         first, first_id = await start(service, worker)
-        await start(service, worker)  # without key or user nobody is counted
+        await start(service, worker)  # without key or user no limit counts it
         with pytest.raises(Overloaded) as caught:
             await service.start(await generation(service), "")
         assert (caught.value.code, caught.value.retry_after_s) == ("server_overloaded", 2)

@@ -190,7 +190,7 @@ def test_a_response_ends_once_is_numbered_without_a_hole_and_joins_to_its_text(
     if end == "stop":
         assert session.token_ids == [*thoughts, MARKERS.end, *answer, EOS]
         assert texts.get("message", "") == whole
-    else:  # bytes of a character that never became whole are nobody's
+    else:  # bytes of an incomplete character give no text
         assert whole.startswith(texts.get("message", ""))
 
 

@@ -1,4 +1,4 @@
-"""Many requests among instances that come, go, hang and are drained: chance decides, nobody loses.
+"""Many requests on instances that come, go, hang and are drained at random; none may be lost.
 
 The engines follow a script (`tests.gateway.support.scripted_engine`), so that requests can move
 with tickets at any time and a run takes a second. With real engines: `tests.chaos`.
@@ -33,7 +33,7 @@ HOLDS = ("accept", "generate", "hand over")
 async def test_whatever_happens_every_reader_gets_every_token_once(
     tmp_path: Path, seed: int
 ) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     placement = PlacementConfig(
         boundary="balance", balance_gap=0.0, headroom=0.0, cost_check=False, migration_timeout_s=0.1
     )
@@ -41,11 +41,11 @@ async def test_whatever_happens_every_reader_gets_every_token_once(
     async with play(tmp_path, *NAMES, placement=placement, cluster=cluster) as playing:
         watcher = Injector(cast(World, SimpleNamespace(cluster=playing.cluster)))
         with watcher.watching():
-            await unrest(playing, chance)
+            await unrest(playing, rng)
         assert watcher.wrong == []  # no request was in a place that the table of faults lacks
 
 
-async def unrest(playing: Play, chance: random.Random) -> None:
+async def unrest(playing: Play, rng: random.Random) -> None:
     """Requests, faults and cancels, then an end for all."""
     sessions: list[Session] = []
     hits: set[Stage] = set()
@@ -53,14 +53,14 @@ async def unrest(playing: Play, chance: random.Random) -> None:
     while len(sessions) < REQUESTS:
         starting = [asyncio.create_task(playing.start()) for _ in range(4)]
         for _ in range(4):
-            await disturb(playing, chance, hits)
+            await disturb(playing, rng, hits)
             await asyncio.sleep(0)
         for actor in playing.actors.values():
-            hold(actor, chance)
+            hold(actor, rng)
         await recover(playing)
         sessions += await asyncio.gather(*starting)
-        if chance.random() < 0.3:
-            unlucky = chance.choice(sessions)
+        if rng.random() < 0.3:
+            unlucky = rng.choice(sessions)
             if not unlucky.finished:
                 playing.service.cancel(unlucky)
                 cancelled.add(unlucky)
@@ -87,10 +87,10 @@ async def unrest(playing: Play, chance: random.Random) -> None:
     assert len(hits) >= 2, hits
 
 
-async def disturb(playing: Play, chance: random.Random, hits: set[Stage]) -> None:
+async def disturb(playing: Play, rng: random.Random, hits: set[Stage]) -> None:
     instances = playing.cluster.instances
-    name = chance.choice(NAMES)
-    match chance.choice(("lose", "drain", "undrain", "nothing")):
+    name = rng.choice(NAMES)
+    match rng.choice(("lose", "drain", "undrain", "nothing")):
         case "lose" if name in instances:
             hits |= {route.stage for route in playing.cluster.router.routes_of(name)}
             await playing.scene.lose(name)
@@ -113,9 +113,9 @@ async def recover(playing: Play) -> None:
     await until(lambda: playing.cluster.instances)
 
 
-def hold(actor: Actor, chance: random.Random) -> None:
+def hold(actor: Actor, rng: random.Random) -> None:
     """Stop at some token, or continue."""
     actor.holding.clear()
-    actor.until_place = chance.randrange(10)
-    actor.holding |= {what for what in HOLDS if chance.random() < 0.3}
+    actor.until_place = rng.randrange(10)
+    actor.holding |= {what for what in HOLDS if rng.random() < 0.3}
     actor.wake()

@@ -70,7 +70,7 @@ async def scene(
         store = ResponseStore(folder / "store.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        # Scripted workers send no heartbeats, and a busy machine is slow: nobody falls silent.
+        # Scripted workers send no heartbeats, and machines are slow: no worker may count as silent.
         patient = {"workers": WorkersConfig(heartbeat_timeout_s=1000.0)}
         service = ResponseService(Config(**(patient | tables)), store)
         built = Scene(folder, service, stack)

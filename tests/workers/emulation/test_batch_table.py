@@ -1,4 +1,4 @@
-"""Step times by a table: what it interpolates, what is refused, and that a profile may have one."""
+"""Step times from a table: interpolation, refused tables, and profiles with a table."""
 
 from __future__ import annotations
 

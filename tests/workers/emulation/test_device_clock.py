@@ -87,5 +87,5 @@ def test_starving_is_told_once_for_every_ten_seconds_of_it(
         return said
 
     assert seconds(0.25) == [*[None] * 9, pytest.approx(7.5 / (7.5 + 9 * 0.25))]
-    assert seconds(0.02) == [None] * 10  # what was before does not count any more
+    assert seconds(0.02) == [None] * 10  # earlier time does not count any more
     assert seconds(0.25)[-1] is not None

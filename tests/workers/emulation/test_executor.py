@@ -19,7 +19,7 @@ from workers.policy.phase import ThinkMarkers
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-# As the shipped one, but fast: the tests wait for steps, which take their real time.
+# As the shipped profile, but fast, because steps take real time and the tests wait for them.
 PROFILE = """
 [step]
 base_s = 0.4e-3
@@ -77,7 +77,7 @@ WORKERS: dict[str, dict[str, Any]] = {
 def workers(
     profile_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, WorkerProcess]]:
-    """All that the tests need, started together; while one is measured none is starting.
+    """All workers that the tests need. They start together: a start would disturb a measurement.
 
     Their KV memory is so small that a few requests preempt each other.
     """
@@ -194,7 +194,7 @@ async def test_device_computes_for_as_long_as_the_profile_says(
         )
         assert after.steps - before.steps == 120
         assert after.busy_s - before.busy_s == pytest.approx(modelled_s, rel=1e-9)
-        # Only what passed while there was work can have been starving.
+        # The device can only starve while there is work.
         assert 0.0 <= after.starved_s - before.starved_s <= lasted_s - modelled_s
         assert before.late_s < after.late_s
 
@@ -205,7 +205,7 @@ async def test_the_next_step_is_in_flight_when_the_last_one_ends(gateway: Gatewa
     output = await gateway.finished("a")
     assert reason(output) == "stop"
     after = await device(gateway)
-    # The engine could not foresee this end: it had scheduled one token more.
+    # The engine could not foresee this end, so it had scheduled one more token.
     assert after.steps - before.steps == len(output.token_ids) + 1
 
 
@@ -218,7 +218,7 @@ async def test_cancel_frees_the_memory_at_once(gateway: Gateway) -> None:
     assert reason(output) == "cancelled"
     (last,) = [frame for frame in gateway.frames if any(run.finish for run in frame.runs)]
     assert last.stats.kv_blocks_used == 0
-    await gateway.force("b", 20, 5)  # the step that was in flight harms nobody
+    await gateway.force("b", 20, 5)  # the step that was in flight does no harm
     assert len((await gateway.finished("b")).token_ids) == 25
 
 
@@ -269,7 +269,7 @@ async def test_kv_of_preempted_requests_goes_to_the_host_and_comes_back(
         await gateway.finished("last")
         stats = await gateway.idle_stats()
         assert stats.preemptions_total > 0
-        # Without the host's memory they would compute it all again, generated tokens included.
+        # Without host memory they would recompute all KV, also that of generated tokens.
         assert stats.recomputed_tokens_total < 2 * BLOCK * stats.preemptions_total
 
 

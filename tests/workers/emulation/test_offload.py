@@ -1,4 +1,4 @@
-"""When an emulated device's transfers start, hold it up and are over, with a scripted connector."""
+"""Transfers of an emulated device with a scripted connector: their start, their end and stalls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blocks(count: int) -> GPULoadStoreSpec:
 
 
 class Connector(OffloadingConnector):
-    """Its metadata are ``(job, seconds)`` of a store to wait for, and of a load."""
+    """A connector whose metadata are ``(job, seconds)`` of a store to wait for, and of a load."""
 
     def __init__(self) -> None:
         self.connector_worker = SimpleNamespace(worker=None)
@@ -74,7 +74,7 @@ def offload(monkeypatch: pytest.MonkeyPatch) -> EmulatedOffload:
 def step(
     offload: EmulatedOffload, start_s: float, step_s: float, **metadata: tuple[int, int]
 ) -> tuple[float, set[str]]:
-    """When the step began, and which jobs were over when it was."""
+    """When the step began, and the jobs that were over when it ended."""
     scheduled: Any = SimpleNamespace(kv_connector_metadata=metadata, finished_req_ids=set())
     began_s = offload.begin(scheduled, start_s)
     output = offload.end(scheduled, began_s, began_s + step_s)

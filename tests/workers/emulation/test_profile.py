@@ -1,4 +1,4 @@
-"""Device profiles: reading them, computing them by a roofline, and the error of that."""
+"""Device profiles: reading them, computing them with a roofline, and its error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPUTED = "h100-qwen32b-roofline"
 DECODE_MS = ((1, 24.2), (16, 26.3), (32, 28.5), (64, 32.2), (128, 38.8))
 PREFILL_MS = ((16, 24.8), (512, 47.4), (2048, 180.2), (8192, 777.8), (16384, 1685.6))
 
-# A model that can be reckoned with in the head.
+# A model so small that its numbers can be checked by hand.
 SMALL = """
 [model]
 layers = 2
@@ -71,7 +71,7 @@ def test_a_small_model_takes_what_the_data_sheet_says(tmp_path: Path) -> None:
     assert step.base_s == pytest.approx(2 * 0.001 + 2 * (layers + logits) / 0.5e6)
     assert step.per_kv_token_s == pytest.approx(2 * 2 * 2 * 5 * 2 / 0.5e6)
     assert step.prefill_per_token_s == pytest.approx(2 * layers / 0.25e6)
-    # A token looks at half of the prompt in the mean: scores and values, 20 numbers, 2 layers.
+    # A token attends to half of the prompt on average: scores and values, 20 numbers, 2 layers.
     assert step.prefill_per_token2_s * 100**2 == pytest.approx(100 * 50 * 2 * 2 * 20 * 2 / 0.1e6)
     assert profile.kv.tokens == int((20_000 - 2 * (layers + 2 * logits)) / 80)
     assert profile.links.host_bytes_per_s == 100
@@ -92,8 +92,8 @@ def test_two_devices_halve_what_can_be_split_and_pay_for_it(tmp_path: Path) -> N
     assert two.per_kv_token_s == pytest.approx(one.per_kv_token_s / 2)
     assert load_profile(name, 2).links.network_bytes_per_s == 100
     kv = [load_profile(name, count).kv for count in (1, 2)]
-    assert kv[1].tokens > 2 * kv[0].tokens  # the weights are there once
-    # Four devices and two heads of KV: every head is there twice.
+    assert kv[1].tokens > 2 * kv[0].tokens  # weights are not duplicated
+    # On four devices, each of the two KV heads has a copy.
     assert load_profile(name, 4).kv.bytes_per_token == 2 * kv[0].bytes_per_token
 
 
@@ -152,7 +152,7 @@ def test_many_requests_that_decode_wait_for_arithmetic() -> None:
         ),
         (("memory_bytes = 20_000", "memory_bytes = 8000"), "leave no memory for KV on 1 device"),
         (("flops_efficiency = 0.25", "flops_efficiency = 1.5"), "a share: at most 1, not 1.5"),
-        (("heads = 4", "heads = 5"), "model.heads (5) is no multiple of model.kv_heads (2)"),
+        (("heads = 4", "heads = 5"), "model.heads (5) is not a multiple of model.kv_heads (2)"),
         (("vocabulary = 100", "vocabulary = 100\nexperts = 4"), "model.active_experts go together"),
         (("[model]", "[model"), "line"),
     ],

@@ -1,4 +1,4 @@
-"""Scripts of emulated devices: lengths, places, text."""
+"""Scripts of emulated devices: lengths, positions and text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter of `AsyncLLM` with a vLLM that the test breaks: who is told, and who goes on."""
+"""The adapter of `AsyncLLM` with a vLLM that the test breaks: reports, and unharmed requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FakeVllm:
     """The client side of vLLM's processes."""
 
     def __init__(self) -> None:
-        self.broken: dict[str, Exception] = {}  # what raises
+        self.broken: dict[str, Exception] = {}  # errors that calls raise
         self.aborted: list[str] = []
         self.queues: dict[str, Any] = {}
         self.engine_core = SimpleNamespace(call_utility_async=self.call_utility)
@@ -84,7 +84,7 @@ class Bench:
         self.on_step.record(stats, None)
 
     async def goes_on(self) -> None:
-        """One more token arrives for the first request."""
+        """Let one more token arrive for the first request."""
         count = len(self.listener.of("a"))
         self.step(a=made("a", 7))
         assert len(self.listener.of("a")) == count + 1

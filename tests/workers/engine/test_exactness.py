@@ -32,16 +32,16 @@ def test_output_is_that_of_the_unpressured_run_under_every_policy() -> None:
         )
         assert all(runs[policy]["preemptions"] >= 5 for policy in POLICIES)
         assert sum(runs[policy]["preemptions"] for policy in POLICIES) >= 50
-        # What the plugin counts is what was computed beyond the unpressured run.
+        # The plugin counts the tokens that the run without pressure did not compute.
         assert all(runs[policy]["recomputed"] == runs[policy]["extra"] for policy in POLICIES)
         assert all((runs[policy]["reloaded"] > 0) == (resume == "reload") for policy in POLICIES)
     extra = {
         resume: sum(found[resume][policy]["extra"] for policy in POLICIES)
         for resume in ("recompute", "reload")
     }
-    # Requests of 140 tokens in blocks of 32 lose a ninth of themselves whatever is reloaded.
+    # Requests of 140 tokens in blocks of 32 lose a ninth of them even if the rest is reloaded.
     assert extra["reload"] <= 0.25 * extra["recompute"]
-    # The comparison would notice KV that is not a request's own, and reloaded KV that is wrong.
+    # The comparison notices KV of another request and wrong reloaded KV.
     assert found["broken_device"]["different"] > 0
     assert found["broken_host"]["different"] > 0
     assert found["tokens"] > 1000

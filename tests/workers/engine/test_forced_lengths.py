@@ -21,17 +21,17 @@ VOCABULARY = 12
 
 @given(st.integers(1, 30), st.integers(0, 30), st.randoms())
 def test_forced_lengths_come_out_whatever_the_model_wants(
-    reasoning: int, answer: int, chance: Any
+    reasoning: int, answer: int, rng: Any
 ) -> None:
     forced = ForcedLengths(reasoning, MARKERS, (EOS,))
     output: list[int] = []
     for _ in range(reasoning + answer):
         constraint = forced.next(output)
-        wish = chance.choice([START, END, EOS, *range(5, VOCABULARY)])
+        wish = rng.choice([START, END, EOS, *range(5, VOCABULARY)])
         if constraint.only is not None:
             wish = constraint.only
         elif wish in constraint.never:
-            wish = chance.choice([i for i in range(VOCABULARY) if i not in constraint.never])
+            wish = rng.choice([i for i in range(VOCABULARY) if i not in constraint.never])
         output.append(wish)
     tracker = PhaseTracker(Phase.REASONING, END)
     assert tracker.feed(output) == reasoning - 1
@@ -119,7 +119,7 @@ def test_lengths_hold_for_greedy_requests_too() -> None:
     ],
 )
 def test_what_would_make_a_step_raise_is_refused(told: object) -> None:
-    """In a stock server anybody can write it, and what raises in a step ends the engine."""
+    """Clients of a stock server can send any value, and an error in a step ends the engine."""
     with pytest.raises(ValueError, match="extra_args: pascal"):
         LengthsProcessor.validate_params(SamplingParams(extra_args={REQUEST_KEY: told}))
     for good in (None, {}, {"forced_answer": 1}, {"thinking_budget": 3}):

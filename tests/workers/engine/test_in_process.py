@@ -1,4 +1,4 @@
-"""The engine's thread with a vLLM that the test breaks: who is told, and who goes on."""
+"""The engine's thread with a vLLM that the test breaks: reports, and unharmed requests."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def made(request_id: str, token: int, finish: str | None = None) -> RequestOutpu
 
 
 class FakeVllm:
-    """Its scheduler, too. One token per step for every request, when the test says so."""
+    """A fake of vLLM and its scheduler. When the test says so, each request gets a token."""
 
     def __init__(self) -> None:
         self.requests: dict[str, Any] = {}  # the scheduler's
         self.connector = None
         self.engine_core = SimpleNamespace(shutdown=lambda: None)
         self.aborted: list[str] = []
-        self.broken: dict[str, Exception] = {}  # what raises
+        self.broken: dict[str, Exception] = {}  # errors that calls raise
         self.strange: set[str] = set()  # requests whose outputs make no sense
         self.steps: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.hangs, self.hanging, self.free = (threading.Event() for _ in range(3))
@@ -116,7 +116,7 @@ class Bench:
         await self.listener.wait(lambda: set(names) <= set(self.listener.accepted))
 
     async def goes_on(self, request_id: str = "a") -> None:
-        """One more token arrives for it."""
+        """Let one more token arrive for the request."""
         count = len(self.listener.of(request_id))
         self.vllm.steps.put(None)
         await self.listener.wait(lambda: len(self.listener.of(request_id)) > count)
@@ -153,7 +153,7 @@ async def test_a_command_that_raises_ends_its_request_alone(bench: Bench, comman
     assert output.finish == "error"
     assert output.message == "the engine could not carry this out: RuntimeError"
     await bench.goes_on()
-    assert len(bench.listener.of("b")) == 1  # what vLLM still makes for it is nobody's
+    assert len(bench.listener.of("b")) == 1  # later outputs of vLLM for it are dropped
 
 
 async def test_a_pace_that_cannot_be_set_changes_nothing(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """Engines that need several processes: vLLM's AsyncLLM, and vLLM's own API server with the plugin.
 
-Both load vLLM in one process after another, which takes long: here in both at the same time.
+Both load vLLM in several processes in turn, which takes long. So the tests start both at once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class StockServer:
                     *("--enforce-eager", *(word for pair in arguments.items() for word in pair)),
                 ],
                 cwd=ROOT,
-                env=os.environ | {"VLLM_LOGGING_LEVEL": "INFO"},  # its log says who schedules
+                env=os.environ | {"VLLM_LOGGING_LEVEL": "INFO"},  # its log names the scheduler
                 stdout=log,
                 stderr=log,
             )
@@ -93,7 +93,7 @@ class StockServer:
 def processes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[WorkerProcess, StockServer]]:
-    """Both, loading."""
+    """Both servers, which are loading."""
     worker = WorkerProcess(
         tmp_path_factory.mktemp("async"), engine="async", kv_offload_gib=0.0625, kv_migration=True
     )
@@ -173,7 +173,7 @@ async def test_engine_in_processes_of_its_own(
         assert output.finish.reason == "cancelled"
         while (await gateway.idle_stats()).kv_blocks_used:
             pass
-        # A request leaves, and comes back.
+        # A request is handed over and comes back.
         assert (gateway.welcome.endpoint is not None) == available()
         lengths = ForcedLengths(reasoning_tokens=40, answer_tokens=20)
         await gateway.submit("e", forced_lengths=lengths)
@@ -188,13 +188,13 @@ async def test_engine_in_processes_of_its_own(
         ticket = first.finish.ticket
         await gateway.submit("g", forced_lengths=lengths, known_token_ids=known, ticket=ticket)
         assert [*known, *(await gateway.finished("g")).token_ids] == whole
-        # It comes with a ticket that is of no use, which its first tokens say.
+        # Its ticket is of no use, and its first run reports that.
         if ticket is not None:
             late = msgspec.structs.replace(ticket, engine_id="another one", valid_s=0.0)
             await gateway.submit("h", forced_lengths=lengths, known_token_ids=known, ticket=late)
             assert [*known, *(await gateway.finished("h")).token_ids] == whole
             assert gateway.outputs["h"].kv_tokens == 0
-            # What another process says of it carries the worker's name, too.
+            # Log lines of other processes carry the worker's name too.
             data = tickets.decode(ticket.data)
             unknown = tickets.encode(msgspec.structs.replace(data, request_id="nobody"))
             none = msgspec.structs.replace(ticket, engine_id="another one", data=unknown)
@@ -207,7 +207,7 @@ async def test_engine_in_processes_of_its_own(
             assert {line["instance_id"] for line in said} == {"worker-0"}
         while (await gateway.idle_stats()).kv_blocks_used:
             pass
-        # What vLLM itself refuses.
+        # vLLM itself refuses this one.
         await gateway.submit("d", known_token_ids=(99999,))
         await gateway.wait(lambda: "d" in gateway.rejected)
     worker.close_parent_pipe()

@@ -1,4 +1,4 @@
-"""From settings to vLLM's configuration, where parts that are optional are not there."""
+"""The configuration of vLLM that follows from settings, where optional parts are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both ends of the side channel, and what the reading end makes of the answers."""
+"""Both ends of the side channel, and how the reading end uses the answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def port(book: TicketBook) -> Iterator[int]:
 
 @contextmanager
 def serving(book: TicketBook) -> Iterator[int]:
-    """A desk that answers; its port."""
+    """Run a desk that answers claims; yield its port."""
     desk = ClaimDesk(HOST, book)
     stop = threading.Event()
     thread = threading.Thread(target=desk.serve, args=({(0, 0): b"who I am"}, stop))
@@ -58,14 +58,14 @@ def test_a_claim_is_answered_with_the_time_that_is_left(book: TicketBook, port: 
     book.give("t", 1, time.perf_counter() + 100.0)
     until = client.claim(HOST, port, "t", "b")
     assert until is not None
-    # Counted from when it asked: never later than the other side means.
+    # The reader counts from when it asked, so its end is never later than the holder's.
     assert before + 99.0 < until <= time.monotonic() + 100.0
     assert client.claim(HOST, port, "t", "c") is None
     assert client.claim(HOST, port, "unknown", "c") is None
 
 
 class SlowWay(TicketBook):
-    """Between asking and being answered time passes, before the answer is made and after it."""
+    """Time passes between claim and answer, both before and after the answer is made."""
 
     def __init__(self) -> None:
         super().__init__(100.0)
@@ -87,7 +87,7 @@ def test_a_claim_is_counted_from_the_question_however_late_the_answer_comes(
     with serving(way) as port:
         until = ClaimClient().claim(HOST, port, "t", "b")
     # 80 s were left when the answer was made. From the answer on they would end at 1130, when the
-    # memory has long been somebody else's.
+    # memory may already belong to another request.
     assert until == 1080.0
 
 
@@ -104,13 +104,14 @@ def test_the_handshake_of_vllm_goes_on_and_nonsense_does_no_harm(
     for parts in ([b"one"], [b"", b"two", b"three"]):
         channel.send_multipart(parts)
     for nonsense in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\x93\xc0\xc0\xc0"):
-        channel.send_multipart([b"", nonsense])  # nested too deeply, longer than it is, nothing
+        # Nested too deeply, too short for its length, empty.
+        channel.send_multipart([b"", nonsense])
     channel.send_multipart([b"", msgspec.msgpack.encode((GET_META_MSG, 0, 0))])
     _, answer, clock = channel.recv_multipart()
     assert answer == b"who I am"
     assert msgspec.msgpack.decode(clock) <= time.perf_counter()
     channel.close(0)
-    assert ClaimClient().claim(HOST, port, "t", "c") is not None  # nobody has claimed it
+    assert ClaimClient().claim(HOST, port, "t", "c") is not None  # it is not claimed
 
 
 def test_who_is_gone_or_hangs_is_left_alone_for_a_while() -> None:
@@ -150,7 +151,7 @@ def test_an_answer_that_makes_no_sense_is_none(answer: object) -> None:
 
 
 class FragileNixl:
-    """Of a peer that is about to die."""
+    """NIXL whose peer is about to die."""
 
     def make_connection(self, agent: str) -> None:
         raise RuntimeError(f"NIXL_ERR_REMOTE_DISCONNECT: {agent}")

@@ -1,7 +1,7 @@
 """Requests that change engines in mid-decode, between two real worker processes.
 
-Output is greedy and float32, so a request that moved must have exactly the tokens of one that did
-not. The first engine has nothing but NIXL, the second also host memory for preempted requests.
+Output is greedy and float32, so a moved request must have exactly the tokens of one that stayed.
+The first engine has only NIXL; the second also has host memory for preempted requests.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ WORDS = ["apple", "seven", "What", "is", "12", "+", "sort", "even", "the", "lett
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, and how long the output is."""
+    """The text of a request, and the lengths of its output."""
 
     text: str
     lengths: ForcedLengths
 
 
-def request(chance: random.Random, reasoning: int | None = None) -> Request:
-    words = chance.choices(WORDS, k=chance.randrange(1, 60))
-    length = chance.randrange(2, 14) if reasoning is None else reasoning
+def request(rng: random.Random, reasoning: int | None = None) -> Request:
+    words = rng.choices(WORDS, k=rng.randrange(1, 60))
+    length = rng.randrange(2, 14) if reasoning is None else reasoning
     return Request(" ".join(words), ForcedLengths(reasoning_tokens=length, answer_tokens=3))
 
 
@@ -69,7 +69,7 @@ class Pair:
     async def start(
         self, gateway: Gateway, name: str, asked: Request, leave_at: int | None = None, **more: Any
     ) -> Output:
-        """Run a request to its end, or tell it to leave when it has so many tokens."""
+        """Run a request to its end, or hand it over when it has ``leave_at`` tokens."""
         await gateway.submit(name, asked.text, forced_lengths=asked.lengths, **more)
         if leave_at is None:
             return await gateway.finished(name)
@@ -85,7 +85,7 @@ class Pair:
         return await gateway.hand_over(name)
 
     async def leave(self, name: str, asked: Request, at: int = 1) -> tuple[list[int], Ticket]:
-        """Start on A and leave it with a ticket."""
+        """Start a request on A, and hand it over with a ticket."""
         first = await self.start(self.a, f"{name}-first", asked, at)
         assert first.finish is not None
         assert first.finish.reason == "handed_over"
@@ -95,12 +95,12 @@ class Pair:
     async def go_on(
         self, gateway: Gateway, name: str, asked: Request, known: list[int], ticket: Ticket | None
     ) -> list[int]:
-        """Take up a request whose first tokens are known; :return: all its tokens."""
+        """Continue a request whose first tokens are known; :return: all its tokens."""
         output = await self.start(gateway, name, asked, known_token_ids=tuple(known), ticket=ticket)
         return known + output.token_ids
 
     async def free(self) -> None:
-        """Until no block is held on either engine: none is leaked."""
+        """Wait until no engine holds a block, so none has leaked."""
         for gateway in (self.a, self.b):
 
             async def idle(gateway: Gateway = gateway) -> bool:
@@ -139,7 +139,7 @@ def workers(
         for worker in running:
             asyncio.run(worker.started())
         yield running
-        # No engine has died, but for the one that was killed.
+        # No engine has died except the one that was killed.
         assert running[1].terminate() == 0, running[1].log.read_text()
     finally:
         for worker in running:
@@ -173,7 +173,7 @@ async def test_who_is_not_there_is_not_met(pair: Pair) -> None:
 
 
 async def test_two_hundred_moves_change_no_token(pair: Pair) -> None:
-    chance = random.Random(5)
+    rng = random.Random(5)
     residues: set[int] = set()
     moves = with_cached_prompt = 0
     before = await figures(pair.b)
@@ -206,8 +206,8 @@ async def test_two_hundred_moves_change_no_token(pair: Pair) -> None:
     for begin in range(0, MOST_MOVES, AT_ONCE):
         async with asyncio.TaskGroup() as tasks:
             for number in range(begin, begin + AT_ONCE):
-                asked = request(chance)
-                leave_at = chance.randrange(1, asked.lengths.reasoning_tokens + 3)
+                asked = request(rng)
+                leave_at = rng.randrange(1, asked.lengths.reasoning_tokens + 3)
                 tasks.create_task(move(number, asked, number % 2 == 0, leave_at))
         if moves >= MOVES and len(residues) == BLOCK:
             break
@@ -222,12 +222,12 @@ async def test_two_hundred_moves_change_no_token(pair: Pair) -> None:
 
 
 async def test_the_comparison_would_notice_blocks_that_are_mixed_up(pair: Pair) -> None:
-    chance = random.Random(6)
+    rng = random.Random(6)
     different = 0
     for number in range(4):
         name = f"mixed-{number}"
         asked = Request(
-            " ".join(chance.choices(WORDS, k=80)),
+            " ".join(rng.choices(WORDS, k=80)),
             ForcedLengths(reasoning_tokens=30, answer_tokens=30),
         )
         expected = await pair.undisturbed(name, asked)
@@ -262,7 +262,7 @@ async def test_a_ticket_that_is_no_good_means_recompute(pair: Pair, spoil: str) 
     after = await figures(pair.b)
     assert after.read_requests_total == before.read_requests_total
     assert after.failed_total == before.failed_total + (spoil != "unreadable")
-    # A ticket that is none is not spoken of.
+    # The engine does not report on an unreadable ticket.
     assert pair.b.outputs[f"{spoil}-rest"].kv_tokens == (None if spoil == "unreadable" else 0)
 
 
@@ -315,10 +315,10 @@ async def test_a_request_moves_on_and_back_again(pair: Pair) -> None:
 
 
 async def test_cancelled_on_the_way_nothing_is_left_on_either_engine(pair: Pair) -> None:
-    chance = random.Random(9)
+    rng = random.Random(9)
     for number in range(12):
         name = f"cancelled-{number}"
-        asked = request(chance, 40)
+        asked = request(rng, 40)
         known, ticket = await pair.leave(name, asked, 5)
         await pair.b.submit(
             f"{name}-rest",
@@ -371,7 +371,7 @@ async def test_memory_comes_back_when_nobody_reads(pair: Pair) -> None:
     await pair.free()
     after = await figures(pair.a)
     assert (after.held_blocks, after.expired_total) == (0, before.expired_total + 1)
-    # The reader believes that there is time left; the engine that held the KV knows better.
+    # The reader computes that there is time left, but the engine with the KV has dropped it.
     failed = (await figures(pair.b)).failed_total
     assert await pair.go_on(pair.b, "late-rest", asked, known, ticket) == expected
     assert (await figures(pair.b)).failed_total == failed + 1
@@ -379,7 +379,7 @@ async def test_memory_comes_back_when_nobody_reads(pair: Pair) -> None:
 
 
 class Interceptor:
-    """Stands between two engines that meet, and ends the one before its handshake arrives."""
+    """A proxy between two engines that meet. It ends one before its handshake arrives."""
 
     def __init__(self, endpoint: Endpoint, end: Callable[[], None]) -> None:
         self._endpoint = endpoint
@@ -406,7 +406,7 @@ class Interceptor:
 
 
 async def dies_while_it_is_met(worker: WorkerProcess, here: Gateway, other: Gateway) -> None:
-    """The engine is gone before its handshake arrives; the one that meets it serves on."""
+    """One engine dies before its handshake arrives; the engine that meets it goes on."""
     theirs = other.welcome.endpoint
     assert theirs is not None
     interceptor = Interceptor(theirs, worker.kill)
@@ -426,7 +426,7 @@ async def dies_while_it_is_met(worker: WorkerProcess, here: Gateway, other: Gate
 async def test_the_engine_that_has_the_kv_dies(
     pair: Pair, workers: tuple[WorkerProcess, WorkerProcess], gateway: Gateway
 ) -> None:
-    """Last: it ends the first engine, while one that has not met it yet does so."""
+    """The last test, because it ends the first engine, while another engine meets it."""
     asked = request(random.Random(13), 40)
     expected = await pair.undisturbed("death", asked)
     known, ticket = await pair.leave("death", asked, 9)

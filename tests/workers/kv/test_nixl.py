@@ -20,7 +20,7 @@ class nixl_agent:
 {AGENT}
 {CONFIG}
 """
-# What each process says: why NIXL cannot be used, whether vLLM still could import it.
+# Each process prints why NIXL cannot be used, and whether vLLM could still import it.
 CODE = """
 import importlib
 from workers.kv import nixl

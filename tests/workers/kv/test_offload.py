@@ -1,4 +1,4 @@
-"""Host memory for offloaded KV: what is copied where, and what the settings make of it."""
+"""Host memory for offloaded KV: copies in both directions, and the settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCKS, PAGE = 12, 16
 
 
 def kv_caches(groups: int = 1) -> CanonicalKVCaches:
-    """Two layers per group, in every block other bytes."""
+    """KV memory of two layers per group; the bytes of each block differ."""
     tensors, refs = [], []
     for group in range(groups):
         for layer in range(2):
@@ -117,7 +117,7 @@ def test_kv_that_moves_and_kv_that_is_offloaded_go_together() -> None:
     assert transfer is not None
     assert transfer.kv_connector == "MultiConnector"
     children = transfer.kv_connector_extra_config["connectors"]
-    # What a ticket gives comes before what host memory holds.
+    # KV from a ticket comes before KV in host memory.
     names = [child["kv_connector"] for child in children]
     assert names == ["MigrationConnector", "ResumeConnector"]
     assert all("engine_id" not in child for child in children)

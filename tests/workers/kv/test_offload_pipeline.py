@@ -1,8 +1,8 @@
-"""Offloaded KV under every policy, with a device whose every cell is looked at before it is read.
+"""Offloaded KV under every policy, with a device that checks every cell before it is read.
 
-As `tests.workers.scheduler.test_pipeline`, with vLLM's connector on both sides and transfers that
-take any number of steps. A cell of KV memory holds whose token it belongs to; a request that finds
-another's, or an old one, has been given wrong KV, whatever its output.
+Works as `tests.workers.scheduler.test_pipeline`, with vLLM's connector on both sides and transfers
+that take any number of steps. A cell of KV memory names its request and token. If a request reads a
+cell of another request, or an old one, its KV is wrong, even if its output is right.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def config() -> VllmConfig:
 
 
 class Links(OffloadingWorker):
-    """Copies that happen at the last moment at which they may: when they are said to be done."""
+    """Makes copies as late as allowed: when it reports that they are done."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.blocks: dict[int, dict[int, tuple[str, int]]] = {}  # block -> place -> whose token
         self.chunks: dict[int, dict[int, tuple[str, int]]] = {}
         self.pending: dict[int, tuple[bool, list[int], list[int]]] = {}
         self.finished: list[TransferResult] = []
-        self.chance = chance
+        self.rng = rng
         self.loads = 0
 
     def submit_store(
@@ -89,7 +89,7 @@ class Links(OffloadingWorker):
 
     def get_finished(self) -> list[TransferResult]:
         for job_id in list(self.pending):
-            if self.chance.random() < 0.4:
+            if self.rng.random() < 0.4:
                 break  # each direction is a queue, and so is the sum of both
             self.complete(job_id)
         finished, self.finished = self.finished, []
@@ -192,7 +192,7 @@ def test_reloaded_kv_is_the_requests_own(
     run_and_check(pipeline, monkeypatch, abort=False)
     stats = pipeline.scheduler.phase_stats()
     assert stats.reloaded_tokens_total == pipeline.connector.reloaded_tokens > 0
-    # What is computed again is what had not filled a block yet.
+    # Only tokens of incomplete blocks are recomputed.
     assert stats.recomputed_tokens_total <= stats.preemptions_total * 2 * BLOCK
 
 

@@ -1,4 +1,4 @@
-"""Who may read the KV of a request that left, and until when."""
+"""Tickets: which engine may read the KV of a request that left, and how long."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_memory_is_counted_until_it_is_free(book: TicketBook) -> None:
     book.claim("t", "b", 101.0)
     book.close("t", 101.5)  # read
     assert (book.blocks, book.given, book.expired) == (4, 2, 0)
-    book.close("u", 200.0)  # by nobody
+    book.close("u", 200.0)  # never claimed
     book.close("u", 201.0)
     assert (book.blocks, book.given, book.expired) == (0, 2, 1)
     book.give("v", blocks=1, until=300.0)

@@ -1,4 +1,4 @@
-"""The policies as pure functions: what no decision may do, and what each policy is for."""
+"""The policies as pure functions: rules for all decisions, and the purpose of each policy."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_every_request_finishes_and_is_preempted_a_bounded_number_of_times(
 
 
 def test_pressure_in_the_simulation_is_real() -> None:
-    """The properties above would hold of an idle machine too."""
+    """The properties above would also hold for an idle machine."""
     for policy in POLICIES + BASELINES:
         requests = [Request(f"r{i}", 1 + 3 * i, 20, 40, 30, tau_s=0.2) for i in range(14)]
         simulation = Simulation(of(policy), requests, blocks=60, slots=8)
@@ -157,7 +157,7 @@ def test_pressure_in_the_simulation_is_real() -> None:
 
 
 def test_slack_thinks_fastest_swaps_least_and_starves_no_reader() -> None:
-    """Bursts of eight in memory for five, on an engine that could feed all their readers."""
+    """Bursts of eight requests in memory for five, on an engine fast enough for all readers."""
     swaps, starved, reasoning_s = {}, {}, {}
     for policy in POLICIES:
         requests = [Request(f"r{i}", 1 + 112 * (i // 8), 20, 40, 40, tau_s=0.4) for i in range(40)]
@@ -233,7 +233,7 @@ def test_slack_ranks_urgent_then_reasoning_then_the_well_fed() -> None:
 def test_andes_serves_who_gains_most_for_its_memory() -> None:
     numbers = of("andes", qoe_horizon_s=10.0)
     requests = [
-        answer("fed", 30, running=True),  # gains nothing for as long as is looked ahead
+        answer("fed", 30, running=True),  # gains nothing within the horizon
         answer("hungry", 6, running=True, blocks_held=2, blocks_needed=2),  # 4 s for 2 blocks
         view("large", blocks_needed=8),  # 10 s for 8
         view("small", arrival=1, blocks_needed=2),  # 10 s for 2
@@ -348,7 +348,7 @@ def test_a_user_with_many_requests_does_not_starve_a_user_with_one() -> None:
 
 
 def test_a_long_thinker_gets_on_among_short_ones_that_never_end() -> None:
-    """Fewest quanta first, but not for ever."""
+    """Requests with the fewest quanta go first, but a waiting request ages."""
     long = Request("long", 1, 4, 60, 1)
     crowd = [Request(f"r{i}", 1 + 2 * i, 20, 8, 1) for i in range(1000)]
     simulation = Simulation(of("slack"), [long, *crowd], blocks=24, slots=2)
@@ -446,7 +446,7 @@ def test_a_loaded_request_gets_the_slot_of_a_worse_one() -> None:
 
 
 def test_a_loaded_request_that_does_not_fit_lets_a_better_one_pass() -> None:
-    """Else it would keep the engine from admitting anybody at all."""
+    """Otherwise it would keep the engine from admitting any request."""
     running = [view(f"r{i}", running=True) for i in range(2)]
     loaded = answer("loaded", 9, blocks_held=2, blocks_needed=3)
     for free, slots in ((0, 1), (1, 0)):
@@ -454,7 +454,7 @@ def test_a_loaded_request_that_does_not_fit_lets_a_better_one_pass() -> None:
         decision = decide(of("slack"), requests, Memory(free, slots, 1000), NOW)
         assert decision.admit == ("urgent",)
         assert decision.preempt[-1] == "loaded"
-    # But not one that would not fit then either, and not a worse one.
+    # But not one that would still not fit, and not a worse one.
     large = answer("urgent", 0, blocks_needed=9)
     assert decide(of("slack"), [*running, loaded, large], Memory(0, 1, 1000), NOW).preempt == ()
     worse = answer("worse", 10)

@@ -147,13 +147,13 @@ def test_what_memory_no_longer_holds_is_expected_to_be_computed() -> None:
 
 
 def test_noise_does_not_turn_the_decision_round() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     costs = ResumeCosts()
     wrong = 0
     for _ in range(500):
-        tokens = chance.randrange(32, 600)
-        costs.stepped(0, 0.01 * chance.uniform(0.7, 1.6))
-        costs.stepped(tokens, 0.01 + 1e-4 * tokens * chance.uniform(0.7, 1.6))
-        costs.transferred(tokens, 1e-4 + 2e-5 * tokens * chance.uniform(0.7, 3))
+        tokens = rng.randrange(32, 600)
+        costs.stepped(0, 0.01 * rng.uniform(0.7, 1.6))
+        costs.stepped(tokens, 0.01 + 1e-4 * tokens * rng.uniform(0.7, 1.6))
+        costs.transferred(tokens, 1e-4 + 2e-5 * tokens * rng.uniform(0.7, 3))
         wrong += not costs.reloads(300)
     assert wrong == 0

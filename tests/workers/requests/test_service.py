@@ -57,11 +57,11 @@ STATS = StepStats(
 
 
 class ScriptedEngine:
-    """Does what the test says, and remembers what it was asked."""
+    """An engine that reports what the test says, and records all calls."""
 
     def __init__(self) -> None:
         self.facts = EngineFacts("scripted", 512, 32, 8)
-        self.calls: list[Any] = []  # but for submits
+        self.calls: list[Any] = []  # without submits
         self.meeting: str | Exception | None = None  # how the next one ends
         self.meets = asyncio.Event()  # which it does not before this
         self.meets.set()
@@ -112,7 +112,7 @@ class ScriptedEngine:
 
 
 class Bench:
-    """A service with both its ends in the test's hands."""
+    """A service whose engine and outbox the test controls."""
 
     def __init__(self, renderer: ChatRenderer, tasks: asyncio.TaskGroup) -> None:
         self.engine = ScriptedEngine()
@@ -170,7 +170,7 @@ BAD_TOKEN = 77
 
 
 class BrittleRenderer(ChatRenderer):
-    """Of a model whose tokenizer does not know one of its tokens."""
+    """A renderer whose tokenizer does not know one of the tokens."""
 
     @property
     def decode(self) -> Decode:
@@ -410,7 +410,7 @@ async def test_tokens_that_cannot_be_decoded_end_one_request_only(brittle: ChatR
         assert bench.engine.calls == [("cancel", "b")]
         bench.step(EngineOutput("a", (12,)), EngineOutput("b", (), "cancelled"))
         assert [run.request_id for run in bench.runs()] == ["a"]
-        # Where it goes on, the output so far cannot be decoded either: it ends.
+        # The next worker cannot decode the output either, so the request ends there.
         bench.submit("b", known_token_ids=(10, BAD_TOKEN))
         (rejected,) = await bench.answered()
         assert (rejected.code, "secret" in rejected.message) == ("internal_error", False)

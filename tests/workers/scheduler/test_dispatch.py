@@ -1,4 +1,4 @@
-"""What the dispatcher keeps about a request: its queue state, and when its reader runs dry."""
+"""The state that the dispatcher keeps for a request: its queue state, and its reader's underrun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from workers.policy.phase import Phase, PhaseTracker
 from workers.policy.resume_cost import ResumeCosts
 from workers.policy.settings import PolicySettings
 from workers.policy.view import HIGH_QUEUE, LOW_QUEUE
-from workers.scheduler.dispatch import Dispatcher, PhaseState, QueueState
+from workers.scheduler.dispatch import Dispatcher
+from workers.scheduler.request_state import PhaseState, QueueState
 
 END = 4
 PACE = Pace(tau_s=0.5)

@@ -1,7 +1,7 @@
-"""Requests that come with a ticket and requests that leave, under every policy, two steps deep.
+"""Requests that arrive with a ticket, and requests that leave, under every policy, two steps deep.
 
-As `tests.workers.scheduler.test_pipeline`, with the scheduler's side of KV migration and a device
-that reads for others, and is read by them, in any number of steps; or fails to.
+Works as `tests.workers.scheduler.test_pipeline`, with the scheduler's side of KV migration. The
+device reads KV of others, and others read its KV, in any number of steps. Reads may also fail.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HELD_S = 1000.0
 
 
 class MovingPipeline(Pipeline):
-    """A pipeline whose requests come and go."""
+    """A pipeline whose requests arrive with tickets and leave with tickets."""
 
     def __init__(
         self,
@@ -42,22 +42,22 @@ class MovingPipeline(Pipeline):
         migrates: bool = True,
     ) -> None:
         transfer = kv_transfer_config("127.0.0.1", HELD_S) if migrates else None
-        self.luck = random.Random(seed)
+        self.transfer_rng = random.Random(seed)
         super().__init__(kind, config, seed, policy, transfer)
         self.records: dict[str, Request] = {}
         self.running_when_told: set[str] = set()
         self.left: dict[str, Ticket | None] = {}
-        self.came: dict[str, int] = {}  # with a ticket for so many tokens
-        self.told: dict[str, int] = {}  # what the first tokens said of the ticket
-        self.read: set[str] = set()  # KV of so many came from elsewhere
+        self.came: dict[str, int] = {}  # requests with a ticket, and its tokens
+        self.told: dict[str, int] = {}  # requests, and the KV tokens that their first run reported
+        self.read: set[str] = set()  # requests whose KV was read from the other engine
         self.failed: set[str] = set()
         self._reads: set[str] = set()  # on their way
         self._sends: set[str] = set()
 
     def extra_args(self, name: str) -> dict[str, Any]:
-        if self.luck.random() < 0.5:
+        if self.transfer_rng.random() < 0.5:
             return {}
-        tokens = self.prompt[name] - self.luck.choice([0, 1, 5])
+        tokens = self.prompt[name] - self.transfer_rng.choice([0, 1, 5])
         self.came[name] = tokens
         data = tickets.TicketData(
             request_id=f"there-{name}",
@@ -76,8 +76,8 @@ class MovingPipeline(Pipeline):
 
     def change_paces(self) -> None:
         super().change_paces()
-        if self.luck.random() < 0.1:
-            name = self.luck.choice(list(self.prompt))
+        if self.transfer_rng.random() < 0.1:
+            name = self.transfer_rng.choice(list(self.prompt))
             record = self.records.get(name)
             if record is not None and record.status is RequestStatus.RUNNING:
                 self.running_when_told.add(name)
@@ -89,15 +89,15 @@ class MovingPipeline(Pipeline):
             return None
         for name, received in meta.reqs_to_recv.items():
             if not received.awaiting_kvs:
-                continue  # it ended before it could read: the other engine is told
+                continue  # it ended before it could read, which the other engine learns
             (ours,), (theirs,) = received.local_block_ids, received.remote.block_ids
             assert 0 < len(ours) <= len(theirs) == -(-self.readable(name) // BLOCK)
             self._reads.add(name)
         self._sends |= meta.reqs_to_send.keys()
         assert meta.reqs_to_send.keys() <= meta.reqs_in_batch
-        came = {name for name in sorted(self._reads) if self.luck.random() < 0.4}
-        failed = {name for name in sorted(came) if self.luck.random() < 0.3}
-        went = {name for name in sorted(self._sends) if self.luck.random() < 0.2}
+        came = {name for name in sorted(self._reads) if self.transfer_rng.random() < 0.4}
+        failed = {name for name in sorted(came) if self.transfer_rng.random() < 0.3}
+        went = {name for name in sorted(self._sends) if self.transfer_rng.random() < 0.2}
         self._reads -= came
         self._sends -= went
         self.read |= came - failed
@@ -126,7 +126,7 @@ class MovingPipeline(Pipeline):
                     self.leave(name, ticket_of(last.kv_transfer_params))
 
     def leave(self, name: str, ticket: Ticket | None) -> None:
-        """All that was sampled is delivered, and the ticket is for all of it but the last."""
+        """Check that all tokens were delivered, and that the ticket covers all but the last."""
         self.left[name] = ticket
         self.aborted.add(name)  # it ends with the tokens it has
         assert self.records[name].num_output_tokens == len(self.got[name])
@@ -137,7 +137,7 @@ class MovingPipeline(Pipeline):
             assert len(blocks) == -(-ticket.tokens // BLOCK)
 
     def check_told(self) -> None:
-        """Who came with a ticket and got tokens has said what the ticket was good for."""
+        """Check that each request with a ticket reported what it read, once it had tokens."""
         assert self.told.keys() == {name for name in self.came if self.got[name]}
         for name, kv_tokens in self.told.items():
             assert kv_tokens == (0 if name in self.failed else self.readable(name)), name
@@ -184,7 +184,7 @@ def test_who_leaves_takes_every_token_along_and_leaks_no_block(
         stats = pipeline.scheduler.phase_stats().migration
         assert stats is not None
         given = [ticket for ticket in pipeline.left.values() if ticket is not None]
-        assert stats.tickets_total == stats.expired_total == len(given)  # nobody claimed them
+        assert stats.tickets_total == stats.expired_total == len(given)  # none was claimed
         assert stats.held_blocks == 0
         assert stats.read_requests_total == len(pipeline.read)
         assert stats.failed_total == len(pipeline.failed)

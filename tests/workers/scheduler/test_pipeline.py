@@ -1,9 +1,8 @@
 """Both schedulers of the plugin under every policy, driven with a model that is a function.
 
-The asynchronous one runs two steps deep, as on a GPU: a step is scheduled before the outputs of
-the one before it are known. Whatever is preempted or aborted meanwhile, every stream must come out
-exact and the figures by phase must be those of a recount. The gate for every change of vLLM's
-version.
+The asynchronous scheduler runs two steps deep, as on a GPU: it schedules a step before the outputs
+of the previous one are known. Requests are preempted and aborted meanwhile. Every stream must still
+be exact, and the counts by phase must equal a recount. Every upgrade of vLLM must pass these tests.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ REQUESTS = 30
 SLOTS = 16
 OUTPUT = 150  # tokens of each request
 STEP_S = 0.03
-# So small that requests of 150 tokens pass through everything.
+# So small that requests of 150 tokens reach all limits.
 NUMBERS = {
     "quantum_tokens": 20,
     "demotion_tokens": 60,
@@ -77,7 +76,7 @@ def config() -> VllmConfig:
 
 
 class Pipeline:
-    """A scheduler, and a model whose every token is known in advance."""
+    """A scheduler, and a model whose tokens are known in advance."""
 
     def __init__(
         self,
@@ -109,10 +108,10 @@ class Pipeline:
             log_stats=True,
         )
         init_none_hash(sha256)
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.end = markers["think_end_token_id"]
         self.prompt = {f"r{i}": 40 + i for i in range(REQUESTS)}
-        self.boundary = {name: self.chance.randrange(OUTPUT + 20) for name in self.prompt}
+        self.boundary = {name: self.rng.randrange(OUTPUT + 20) for name in self.prompt}
         self.got: dict[str, list[int]] = collections.defaultdict(list)
         self.aborted: set[str] = set()
         self.in_flight: collections.deque[tuple[SchedulerOutput, ModelRunnerOutput]] = (
@@ -128,7 +127,7 @@ class Pipeline:
     def run(self, abort: bool, check: Callable[[], None]) -> None:
         waiting = list(self.prompt)
         while waiting or self.scheduler.has_requests() or self.in_flight:
-            if waiting and self.chance.random() < 0.5:
+            if waiting and self.rng.random() < 0.5:
                 self.add(waiting.pop(0))
             self.now += STEP_S
             if self.scheduler.has_requests():
@@ -138,15 +137,15 @@ class Pipeline:
             ):
                 self.change_paces()
                 names, chance = self.abortable()
-                if abort and names and self.chance.random() < chance:
-                    victim = self.chance.choice(names)
+                if abort and names and self.rng.random() < chance:
+                    victim = self.rng.choice(names)
                     self.aborted.add(victim)
                     self.scheduler.finish_requests(victim, RequestStatus.FINISHED_ABORTED)
                 self.update()
                 check()
 
     def abortable(self) -> tuple[list[str], float]:
-        """One of whom is aborted, and how probably."""
+        """The requests that may be aborted, and the probability that one is."""
         return [r.request_id for r in self.scheduler.running], 0.02
 
     def add(self, name: str) -> None:
@@ -154,7 +153,7 @@ class Pipeline:
         told = {
             "request_id": f"own-{name}",
             "phase": "reasoning",
-            "pace": {"tau_s": self.chance.choice([0.05, 0.1])},
+            "pace": {"tau_s": self.rng.choice([0.05, 0.1])},
             "user": f"user-{length % 4}" if length % 5 else None,
         }
         self.scheduler.add_request(
@@ -173,19 +172,19 @@ class Pipeline:
         )
 
     def extra_args(self, name: str) -> dict[str, Any]:
-        """What else a request brings."""
+        """Additional arguments of a request."""
         return {}
 
     def change_paces(self) -> None:
-        if self.chance.random() < 0.05:
-            name = self.chance.choice(list(self.prompt))
-            paused = self.chance.random() < 0.5
+        if self.rng.random() < 0.05:
+            name = self.rng.choice(list(self.prompt))
+            paused = self.rng.random() < 0.5
             self.scheduler.set_pace(f"own-{name}", Pace(tau_s=0.08, paused=paused))
 
     def decide(
         self, settings: PolicySettings, views: list[RequestView], memory: Memory, now: float
     ) -> Decision:
-        """The policy, looked at: it is told the truth, and what it decides is sound."""
+        """Call the policy; check that its view is true and its decision sound."""
         running = {r.request_id for r in self.scheduler.running}
         assert {r.request_id for r in views} == self.unfinished()
         assert {r.request_id for r in views if r.running} == running
@@ -213,7 +212,7 @@ class Pipeline:
         return self.depth > 1  # only outputs in flight keep one from running
 
     def execute(self, output: SchedulerOutput) -> KVConnectorOutput | None:
-        """What happens on the device."""
+        """Execute a step on the device."""
         return None
 
     def phase_of(self, name: str) -> Phase:
@@ -224,14 +223,15 @@ class Pipeline:
         before = self.scheduler.phase_stats().preemptions_total
         output = self.scheduler.schedule()
         names = list(output.num_scheduled_tokens)
-        # Who comes back, perhaps within one step, comes with all its tokens for the connectors.
+        # A request that comes back, perhaps within one step, has all its tokens for the connectors.
         cached = output.scheduled_cached_reqs
         assert cached.resumed_req_ids <= cached.all_token_ids.keys()
         for decision in self.decisions:
             assert not {*decision.hold} & {*names}
             self.holds += len(decision.hold)
             evicted = self.scheduler.phase_stats().preemptions_total - before
-            if evicted == len(decision.preempt):  # vLLM admits nobody when it evicts by itself
+            # vLLM admits no request in a step in which it evicts one.
+            if evicted == len(decision.preempt):
                 assert self.admitted(decision) <= {*names}
         self.in_flight.append(
             (
@@ -246,7 +246,7 @@ class Pipeline:
         )
 
     def admitted(self, decision: Decision) -> set[str]:
-        """Of those whom the decision admits, the ones that must run in this step."""
+        """The admitted requests that must run in this step."""
         return {*decision.admit}
 
     def sampled(self, name: str) -> Iterator[int]:
@@ -261,7 +261,7 @@ class Pipeline:
 
 
 def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bool) -> None:
-    """Run to the end; every stream is exact and every figure that of a recount."""
+    """Run to the end; check that every stream is exact and every count equals a recount."""
     scheduler = pipeline.scheduler
     clock = SimpleNamespace(monotonic=lambda: pipeline.now)
     monkeypatch.setattr("workers.scheduler.plugin.time", clock)

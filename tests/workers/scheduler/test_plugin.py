@@ -13,12 +13,12 @@ from workers.engine.sampling import sampling_params
 from workers.errors import RequestRejected
 from workers.messages import MigrationStats, Pace, PhaseCounts, PhaseStats, Sampling
 from workers.policy.phase import Phase, ThinkMarkers
+from workers.scheduler.accounting import Accounting
 from workers.scheduler.phase_stats import from_integers, to_integers
 from workers.scheduler.plugin import (
     CONFIG_KEY,
     REQUEST_KEY,
     _PhaseMixin,
-    _Totals,
     policy_settings,
     think_markers,
 )
@@ -154,7 +154,7 @@ GOOD: dict[str, Any] = {"phase": "answering", "request_id": "a", "pace": {"tau_s
 
 
 class Refusing:
-    """vLLM's scheduler, as far as it takes requests; it takes none."""
+    """A stand-in for vLLM's scheduler that refuses every request."""
 
     requests: ClassVar[dict[str, Any]] = {}
 
@@ -163,12 +163,11 @@ class Refusing:
 
 
 class Following(_PhaseMixin, Refusing):
-    """Of the mixin only what follows requests."""
+    """Only the part of the mixin that follows requests."""
 
     def __init__(self) -> None:
         self._phase_states = {}
-        self._lost_kv = set()
-        self._reasoning, self._answering = _Totals(), _Totals()
+        self._accounting = Accounting()
         self._own_ids = {}
         self._markers = None
         self._dispatcher = None
@@ -185,4 +184,4 @@ def test_a_request_that_vllm_does_not_take_is_not_followed(
     with pytest.raises(RuntimeError, match="no"):
         scheduler.add_request(SimpleNamespace(request_id="a-0", sampling_params=params))
     assert (scheduler._phase_states, scheduler._own_ids) == ({}, {})
-    assert scheduler._answering.requests == 0
+    assert scheduler._accounting.totals(Phase.ANSWERING).requests == 0

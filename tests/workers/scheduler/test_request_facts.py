@@ -25,7 +25,7 @@ GOOD: dict[str, Any] = {"phase": "answering", "request_id": "a", "pace": {"tau_s
     ],
 )
 def test_strange_facts_about_a_request_count_as_none(wrong: object) -> None:
-    """In a stock server anybody can write them, and what raises there ends the engine."""
+    """Clients of a stock server can send any facts, and an error there ends the engine."""
     assert facts_of(wrong) is None
     facts = facts_of(GOOD)
     assert facts is not None

@@ -1,4 +1,4 @@
-"""What the tests of both adapters share: a listener, and requests for engines without a model."""
+"""A listener and requests for the tests of both engine adapters; no model is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = PhaseStats(
 
 
 class Listener:
-    """Keeps every event, and lets the test wait for them."""
+    """Records all events, and lets the test wait for them."""
 
     def __init__(self) -> None:
         self.accepted: list[str] = []

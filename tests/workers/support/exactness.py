@@ -1,9 +1,9 @@
 """``python -m tests.workers.support.exactness``: greedy output with and without KV pressure.
 
-A process of its own because vLLM and torch read their environment at import. Prints one JSON
-object: for each policy and each way to resume how often it preempted, what was computed again and
-reloaded, and how many outputs differ from those of the unpressured run; also those of runs whose
-KV was mixed up on purpose, on the device and in the memory for offloaded KV.
+It needs a process of its own because vLLM and torch read their environment at import. It prints one
+JSON object with an entry for each policy and each way to resume. An entry counts preemptions,
+recomputed and reloaded tokens, and outputs that differ from the run without pressure. Two more
+runs spoil KV on purpose, on the device and in host memory.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SETTINGS = msgspec.structs.replace(
     demotion_tokens=40,
     max_model_len=224,
     kv_blocks=20,
-    # Else what was preempted would find its blocks again and lose nothing.
+    # Otherwise preempted requests would find their blocks again and lose nothing.
     engine_args={"enable_prefix_caching": False},
 )
 
 
 class Engine(SmallMemoryEngine):
-    """One whose memory can be mixed up."""
+    """An engine whose KV can be spoiled."""
 
     mixing = ""  # "device" or "host"
 
     def before_step(self, step: int) -> None:
-        """Every request finds in its blocks what another wrote."""
+        """Spoil KV at some steps: shift the blocks on the device, or clear host memory."""
         if not step or step % BROKEN_EVERY:
             return
         worker = self.core.model_executor.driver_worker.worker

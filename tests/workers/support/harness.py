@@ -1,4 +1,4 @@
-"""A worker process, and a gateway's end of its link that keeps everything it hears."""
+"""A worker process, and a gateway's end of its link that records all messages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class WorkerProcess:
     def __init__(
         self, directory: Path, *, environment: Mapping[str, str] | None = None, **settings: Any
     ) -> None:
-        """:param environment: besides that of the tests."""
+        """:param environment: variables in addition to those of the tests."""
         self.path = directory / "worker.sock"
         read_fd, self._pipe_fd = os.pipe()
         values: dict[str, Any] = {
@@ -93,7 +93,7 @@ class WorkerProcess:
         os.close(read_fd)
 
     async def started(self) -> None:
-        """Wait until it listens."""
+        """Wait until the worker listens."""
 
         async def listening() -> bool:
             assert self.process.poll() is None, self.log.read_text()
@@ -102,7 +102,7 @@ class WorkerProcess:
         await until(listening, START_TIMEOUT_S)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, but for what is no line of its own."""
+        """Its log lines as JSON, without the output of libraries."""
         text = self.log.read_text()
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
@@ -111,7 +111,7 @@ class WorkerProcess:
         return self.process.poll() is not None
 
     def close_parent_pipe(self) -> None:
-        """Do what the death of the launcher does."""
+        """Close the pipe, as if the launcher had died."""
         if self._pipe_fd >= 0:
             os.close(self._pipe_fd)
             self._pipe_fd = -1
@@ -122,7 +122,7 @@ class WorkerProcess:
         return self.process.wait(60)
 
     def kill(self) -> None:
-        """Make sure that nothing of it is left."""
+        """End it, and wait until it has ended."""
         self.close_parent_pipe()
         self.process.wait(60)
 
@@ -130,7 +130,7 @@ class WorkerProcess:
 async def until(
     condition: Callable[[], Awaitable[bool]], timeout_s: float, every_s: float = 0.05
 ) -> None:
-    """Wait for something that nobody announces, such as the end of another process."""
+    """Poll until a condition holds, such as the end of another process."""
     deadline = time.monotonic() + timeout_s
     while not await condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -138,7 +138,7 @@ async def until(
 
 
 async def silent_server() -> asyncio.Server:
-    """A process that hangs: the system accepts connections for it, nobody answers."""
+    """A server that accepts connections and never answers, like a process that hangs."""
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -148,7 +148,7 @@ async def silent_server() -> asyncio.Server:
 
 
 class Output:
-    """What a request has got so far."""
+    """The output of a request so far."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -221,7 +221,7 @@ class Gateway:
         await self._reader
 
     def drop(self) -> None:
-        """End the connection as the death of a process does: no close frame."""
+        """End the connection without a close frame, as if the process had died."""
         self._connection.transport.abort()
 
     async def send(self, message: Any) -> None:
@@ -252,7 +252,7 @@ class Gateway:
         await self.send(Cancel(request_id=request_id))
 
     async def hand_over(self, request_id: str) -> Output:
-        """Ask for it, and wait until the request has ended, in whatever way."""
+        """Ask for a hand-over, and wait until the request has ended in any way."""
         await self.send(HandOver(request_id=request_id))
         return await self.finished(request_id)
 
@@ -268,7 +268,7 @@ class Gateway:
         return self.met[endpoint.engine_id].error
 
     async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until something that the worker says makes it true."""
+        """Wait until messages of the worker make the condition true."""
         async with self._changed:
             await self._changed.wait_for(lambda: condition() or self._closed)
         assert condition(), "the worker closed the connection"
@@ -288,7 +288,7 @@ class Gateway:
         )
 
     async def idle_stats(self) -> StepStats:
-        """Of the next heartbeat."""
+        """The statistics in the next heartbeat."""
         count = len(self.heartbeats)
         await self.wait(lambda: len(self.heartbeats) > count)
         return self.heartbeats[-1].stats

@@ -1,4 +1,4 @@
-"""What holds for every decision of every policy, whoever made the view."""
+"""Checks that every decision of every policy must pass, for any view."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(
     now: float,
     decision: Decision,
 ) -> None:
-    """Nothing is given out that is not there, nobody suffers in vain."""
+    """Check that a decision fits into memory and preempts no request in vain."""
     by_id = {r.request_id: r for r in views}
     assert sorted(decision.order) == sorted(by_id)
     preempt = [by_id[name] for name in decision.preempt]
@@ -44,7 +44,7 @@ def check(
         assert needed + memory.reserve_blocks <= free
         assert len(admit) <= memory.free_slots + sum(r.running for r in preempt)
     stuck = [r for r in views if is_loaded(r) and r not in admit and r not in preempt]
-    assert not stuck or all(map(is_loaded, admit)), "the engine admits nobody past them"
+    assert not stuck or all(map(is_loaded, admit)), "the engine admits no request past them"
     if settings.policy in ("pascal", "slack"):
         check_reasoning_first(settings, views, memory, decision)
     if settings.policy == "slack":
@@ -83,7 +83,7 @@ def check_reasoning_first(
     fits = free + gain >= growth(first) and slots + len(in_its_place) >= 1
     most = len(gone) + len(in_its_place) + len(stuck)
     budget = bool(gone) and most > settings.max_preemptions_per_step
-    ahead = [  # a better one that does not fit: the engine stops there, and nobody passes it
+    ahead = [  # the engine stops at a better request that does not fit
         r
         for r in views
         if not r.running
@@ -92,7 +92,7 @@ def check_reasoning_first(
         and r not in gone
         and rank[r.request_id] < rank[first.request_id]
     ]
-    # Nor one that has its KV already, does not fit, and has a right to it.
+    # It also stops at one that has its KV and a right to run, but does not fit.
     ahead += [r for r in stuck if r is not first and r not in low]
     in_its_place += [r for r in stuck if not is_loaded(first)]
     assert not in_its_place or not fits or budget or tokens <= 0 or ahead

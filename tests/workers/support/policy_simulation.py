@@ -1,7 +1,7 @@
 """A few lines of engine around the pure policies: blocks, slots, one token a step, readers.
 
-It admits and evicts as vLLM does: in the order of the decision until the first that does not fit,
-and the last running request goes when memory runs out in mid-step.
+It admits and evicts as vLLM does. It admits in the order of the decision, up to the first request
+that does not fit. When memory runs out during a step, it evicts the last running request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Check = Callable[[PolicySettings, Sequence[RequestView], Memory, float, Decision
 
 @dataclass
 class Request:
-    """What is given, and below what comes of it."""
+    """A request: first its parameters, then its results."""
 
     name: str
     arrives: int  # step
