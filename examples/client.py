@@ -15,3 +15,5 @@ with client.responses.connect() as connection:  # one WebSocket carries any numb
         if event.type == "response.completed":
             print(f"\n{event.response.usage.output_tokens} tokens")
             break
+        if event.type == "error":  # refused: for example, the server has another model
+            sys.exit(event.error.message)

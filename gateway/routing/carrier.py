@@ -8,7 +8,7 @@ from __future__ import annotations
 from gateway.routing.deadlines import Deadlines
 from gateway.routing.instance import Instance
 from gateway.routing.members import Members
-from gateway.routing.route import Route
+from gateway.routing.route import MoveReason, Route
 from gateway.routing.route_table import RouteTable
 from workers.messages import Cancel, HandOver, Ticket, ToWorker
 
@@ -56,12 +56,21 @@ class Carrier:
         route.waits(now)
         self._deadlines.set(route, now)
 
-    def hand_over(self, route: Route, source: Instance, target_id: str, now: float) -> None:
+    def hand_over(
+        self, route: Route, source: Instance, target_id: str, reason: MoveReason, now: float
+    ) -> None:
         """Have the instance let the request go, for another."""
-        route.hand_over(target_id, source.blocks(route.session), now)
+        kv_blocks = source.blocks(route.session)
+        route.hand_over(target_id, kv_blocks, reason, now)
         source.link.send(HandOver(request_id=route.wire_id))
         self._deadlines.set(route, now)
-        route.log.info("hand_over_requested", instance_id=source.instance_id, target_id=target_id)
+        route.log.info(
+            "hand_over_requested",
+            instance_id=source.instance_id,
+            target_id=target_id,
+            reason=reason,
+            kv_blocks=kv_blocks,
+        )
 
     def _usable_ticket(self, route: Route, target: Instance, now: float) -> Ticket | None:
         """The route's ticket, if its memory is there and the target can read it."""

@@ -76,6 +76,9 @@ TRANSITIONS: dict[tuple[Stage, Move], Stage] = {
 Outcome: TypeAlias = Literal["moved", "recomputed", "finished", "cancelled", "failed"]
 Arrival: TypeAlias = Literal["moved", "recomputed"]  # the outcomes of a migration that arrives
 
+# Why a migration begins: the rule at the phase boundary, or a drain of the source.
+MoveReason: TypeAlias = Literal["boundary", "drain"]
+
 
 @dataclass(frozen=True, slots=True)
 class RouteTimeouts:
@@ -95,6 +98,7 @@ class Migration:
     source_id: str
     target_id: str | None  # None: any
     kv_blocks: int  # in blocks of the source
+    reason: MoveReason
     begun_s: float
     ticket: Ticket | None = None  # not used yet: it can be used once
     with_kv: bool = False  # submitted with the ticket, and there was no doubt since
@@ -191,13 +195,13 @@ class Route:
         self._enter(Move.WAIT, now + self._timeouts.failover_timeout_s)
         self.holder = None
 
-    def hand_over(self, target_id: str, kv_blocks: int, now: float) -> None:
+    def hand_over(self, target_id: str, kv_blocks: int, reason: MoveReason, now: float) -> None:
         """The holder was asked to hand the request over to a target."""
         assert self.holder is not None
         self._enter(Move.HAND_OVER, self._soon(now))
         if self.migration is not None:
             self._end_migration("recomputed")  # it leaves again before its first token
-        self.migration = Migration(self.holder, target_id, kv_blocks, now)
+        self.migration = Migration(self.holder, target_id, kv_blocks, reason, now)
 
     def withdraw(self, kv_blocks: int, now: float) -> Resubmit:
         """The request is to leave its holder without its KV."""
@@ -205,7 +209,7 @@ class Route:
         if self.stage is not Stage.SUBMITTED:
             if self.migration is not None:
                 self._end_migration("recomputed")
-            self.migration = Migration(self.holder, None, kv_blocks, now)
+            self.migration = Migration(self.holder, None, kv_blocks, "drain", now)
         return Resubmit(avoid=self.holder)
 
     def cancelled(self, now: float) -> None:

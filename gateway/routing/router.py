@@ -230,6 +230,7 @@ class Router:
                 "migration_finished",
                 instance_id=instance.instance_id,
                 source_id=migration.source_id,
+                reason=migration.reason,
                 outcome=arrival,
                 kv_tokens=run.kv_tokens or 0,
                 seconds=round(now - migration.begun_s, 3),
@@ -367,7 +368,7 @@ class Router:
         # If none is open, the next request that arrives makes room.
         target_id = self._chooser.among_open(open_, now)
         if target_id is not None:
-            self._carrier.hand_over(route, source, target_id, now)
+            self._carrier.hand_over(route, source, target_id, "drain", now)
         return target_id is not None
 
     def _continue(self, route: Route, action: NextAction | None, now: float) -> None:
@@ -434,7 +435,7 @@ class Router:
             answered = run.boundary + 1 < len(run.token_ids)
             target_id = self._chooser.at_boundary(route, instance, now)
             if target_id is not None:
-                self._carrier.hand_over(route, instance, target_id, now)
+                self._carrier.hand_over(route, instance, target_id, "boundary", now)
         if not answered or route.boundary_s is None or route.migration is not None:
             return
         passage: Passage = taken.arrival or "stayed"

@@ -16,6 +16,7 @@ from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, p
 from gateway.schemas.errors import InvalidRequest
 from tests.docs.support.pages import Excerpt, code_blocks, text_of
 from tests.gateway.response.test_endings import ENDINGS
+from tests.gateway.support.sessions import make_session
 
 PAGE = "docs/reference/api.md"
 _ENVELOPE = ("type", "stream_id")
@@ -41,6 +42,21 @@ def test_its_settings_and_bounds_are_those_of_the_code() -> None:
     assert f"At most {MOST_STOP_STRINGS} stop strings are accepted" in page
     assert f"header fields: {HEADER_BYTES // 1024} KiB" in page
     assert f"`server.sse_keepalive_s` ({Config().server.sse_keepalive_s:g} s)" in page
+
+
+def test_the_example_of_timing_has_every_field_and_the_list_explains_it() -> None:
+    (block,) = [b for b in code_blocks() if b.page == PAGE and '"timing": {' in b.text]
+    now = make_session().measurements()
+    shown = json.loads(block.text)
+    assert _names(shown) == _names(now)
+    text = text_of(PAGE)
+    for name in _names(now["timing"]):
+        assert re.search(rf"^- `{name}`: ", text, re.MULTILINE), name
+
+
+def _names(value: dict[str, Any]) -> set[str]:
+    inner = [_names(one) for one in value.values() if isinstance(one, dict)]
+    return set(value).union(*inner)
 
 
 def examples() -> list[Excerpt]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from tests.acceptance.doc_blocks import ROOT, fences, guide_pages
 from tests.support.programs import needs
@@ -29,6 +32,23 @@ def run(*command: str) -> str:
 
 def run_example(name: str, server: Server) -> str:
     return run(sys.executable, f"examples/{name}", server.url)
+
+
+def test_the_client_ends_with_the_message_when_it_is_refused() -> None:
+    refusal = {"type": "error", "status": 404, "error": {"message": "There is no such model."}}
+
+    def refuse(socket: ServerConnection) -> None:
+        socket.recv()
+        socket.send(json.dumps(refusal))
+        for _ in socket:  # until the client leaves
+            pass
+
+    with serve(refuse, "127.0.0.1", 0) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        port = listening.socket.getsockname()[1]
+        command = [sys.executable, "examples/client.py", f"http://127.0.0.1:{port}"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ANSWER_S)
+    assert (result.returncode, result.stderr) == (1, "There is no such model.\n")
 
 
 @pytest.mark.engine

@@ -24,6 +24,7 @@ from workers import checked
 from workers.checked import Setting, SettingError
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import load_profile
+from workers.policy.decide import policy_function
 from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
 _OF_POLICY = {
@@ -236,5 +237,11 @@ def check_policies(names: tuple[str, ...]) -> None:
     """:raises BenchmarkError: for a policy that does not exist."""
     known = (*POLICIES, *BASELINES, ORACLE)
     for name in names:
-        if name not in known and not is_plugin(name):
+        if name in known:
+            continue
+        if not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
+        try:
+            policy_function(name)
+        except (ImportError, AttributeError) as error:
+            raise BenchmarkError(f"--policy {name}: {error}") from error

@@ -84,6 +84,43 @@ async def test_a_request_moves_with_its_kv_at_the_boundary(tmp_path: Path) -> No
         assert 'pascal_boundary_blocking_seconds_count{how="moved"} 1.0' in metrics
 
 
+@pytest.mark.parametrize("reason", ["boundary", "drain"])
+async def test_the_log_says_why_a_request_moves(tmp_path: Path, reason: str) -> None:
+    placement = MOVE if reason == "boundary" else replace(MOVE, boundary="off")
+    with capture_logs() as logs:
+        async with play(tmp_path, "a", "b", placement=placement) as playing:
+            playing.actors["a"].until_place = LENGTH - 2
+            playing.actors["a"].holding |= {"generate", "hand over"}
+            session = await playing.start()
+            await until(lambda: len(session.token_ids) == LENGTH - 2)
+            if reason == "drain":
+                playing.cluster.drain("a")
+            await until(lambda: playing.actors["a"].asked_for)
+            playing.release()
+            await ended(session)
+    by_event = {line["event"]: line for line in logs if line.get("request_id")}
+    asked, finished = by_event["hand_over_requested"], by_event["migration_finished"]
+    assert (asked["reason"], finished["reason"]) == (reason, reason)
+    assert (asked["instance_id"], asked["target_id"]) == ("a", "b")
+    assert asked["kv_blocks"] > 0
+
+
+async def test_the_log_says_why_a_request_moves_without_its_kv(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with play(tmp_path, "a", "b") as playing:
+            playing.actors["a"].until_place = 1
+            playing.actors["a"].holding |= {"generate"}
+            session = await playing.start()
+            await until(lambda: len(session.token_ids) == 1)
+            for instance in playing.cluster._members.open.values():
+                instance.readable.clear()
+            playing.cluster.drain("a")
+            playing.release()
+            await ended(session)
+    (finished,) = [line for line in logs if line["event"] == "migration_finished"]
+    assert (finished["reason"], finished["outcome"]) == ("drain", "recomputed")
+
+
 async def test_staying_sends_nothing(tmp_path: Path) -> None:
     async with play(tmp_path, "a", "b", placement=PlacementConfig(boundary="off")) as playing:
         session = await playing.start()

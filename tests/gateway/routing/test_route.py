@@ -46,7 +46,7 @@ def running(route: Route, now: float = 0.0) -> Route:
 
 def moving(now: float = 0.0) -> Route:
     route = running(make_route())
-    route.hand_over("b", 2, now)
+    route.hand_over("b", 2, "boundary", now)
     return route
 
 
@@ -110,7 +110,7 @@ DEEDS: dict[Move, Callable[[Route], object]] = {
     Move.ACCEPT: lambda route: route.accepted(0.0),
     Move.ACCEPT_TICKET: lambda route: route.accepted(0.0),
     Move.PROGRESS: lambda route: route.progressed(1),
-    Move.HAND_OVER: lambda route: route.hand_over("b", 2, 0.0),
+    Move.HAND_OVER: lambda route: route.hand_over("b", 2, "boundary", 0.0),
     Move.END: lambda route: route.over(),
 }
 
@@ -123,7 +123,8 @@ def test_each_deed_moves_a_route_as_the_table_says_or_leaves_it_as_it_was(
     route = make_route()
     route.holder, route.stage = "a", stage
     if move is not Move.ACCEPT:
-        route.migration = Migration("a", "b", 2, 0.0, with_kv=move is Move.ACCEPT_TICKET)
+        with_kv = move is Move.ACCEPT_TICKET
+        route.migration = Migration("a", "b", 2, "boundary", 0.0, with_kv=with_kv)
     before = (route.stage, route.holder, route.wire_id, copied(route.migration))
     if (stage, move) in TRANSITIONS:
         DEEDS[move](route)
@@ -278,7 +279,7 @@ def test_what_nobody_asked_for_is_submitted_again() -> None:
 def test_a_move_that_does_not_arrive_has_an_outcome(state: State, outcome: str) -> None:
     outcomes: Counter[Outcome] = Counter()
     route = running(Route(make_session(), LIMITS, outcomes))
-    route.hand_over("b", 2, 0.0)
+    route.hand_over("b", 2, "boundary", 0.0)
     route.session.state = state
     route.over()
     assert outcomes == {outcome: 1}

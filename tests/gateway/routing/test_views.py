@@ -75,7 +75,7 @@ def test_a_reader_who_waits_for_long_puts_the_instance_beyond_its_slo() -> None:
     assert not placed.view("a", 10.0, RULES).within_slo
     assert placed.view("a", 10.0, replace(RULES, slo_qoe=0.0)).within_slo
     (_, route) = placed.table.of("a")
-    route.hand_over("b", 1, 0.0)
+    route.hand_over("b", 1, "boundary", 0.0)
     assert not placed.view("a", 10.0, RULES).within_slo  # it waits here until it has left
     feed(route, 1, 10.0, finish=Finish(reason="stop"))
     assert placed.view("a", 10.0, RULES).within_slo  # nothing here can feed it any more
@@ -111,7 +111,7 @@ def moving(stage: Stage) -> tuple[Placed, Route, list[InstanceView]]:
     add(placed.table, "a", "stays", thoughts=16)
     add(placed.table, "b", "stays-there", thoughts=16)
     route = add(placed.table, "a", "moves", thoughts=64, answers=0)
-    route.hand_over("b", 5, 0.0)
+    route.hand_over("b", 5, "boundary", 0.0)
     if stage is not Stage.HANDING_OVER:
         placed.table.let_go(route)
         route.handed_over(TICKET)
@@ -187,7 +187,7 @@ def test_a_thinker_that_is_moved_away_counts_among_the_thinkers_of_its_target() 
     route = add(placed.table, "a", "thinks", thoughts=16)
     demoted = add(placed.table, "a", "demoted", thoughts=100)
     for moved in (route, demoted):
-        moved.hand_over("b", 2, 0.0)
+        moved.hand_over("b", 2, "boundary", 0.0)
     assert placed.view("a", 0.0, RULES).reasoning == 0
     there = placed.view("b", 0.0, RULES)
     assert (there.reasoning, there.fresh_answering, there.kv_blocks_reserved) == (1, 0, 2 + 8)
