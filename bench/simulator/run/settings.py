@@ -24,6 +24,7 @@ from workers import checked
 from workers.checked import Setting, SettingError
 from workers.emulation.device import DeviceProfile
 from workers.emulation.profile import load_profile
+from workers.policy.decide import policy_function
 from workers.policy.settings import BASELINES, POLICIES, PolicySettings, is_plugin
 
 _OF_POLICY = {
@@ -238,3 +239,8 @@ def check_policies(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in known and not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
+        if name not in known:
+            try:
+                policy_function(name)
+            except SettingError as error:
+                raise BenchmarkError(f"--{error}") from error
