@@ -95,7 +95,7 @@ class WebSocketConnection:
                         InvalidRequest("Messages must be JSON text, not binary.", param=None)
                     )
                 elif message.type is WSMsgType.ERROR:
-                    log.info("socket_error", reason=str(self.socket.exception()))
+                    log.info("socket_failed", reason=str(self.socket.exception()))
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from workers.checked import SettingError
 from workers.policy.decide import decide, policy_function
 from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings, check_policy
@@ -53,7 +54,9 @@ def test_what_is_neither_a_policy_nor_a_function_is_refused(name: str) -> None:
 
 
 def test_a_function_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ImportError):
+    with pytest.raises(SettingError, match=r"policy 'examples\.nothing:here': No module named"):
         policy_function("examples.nothing:here")
-    with pytest.raises(AttributeError):
+    with pytest.raises(SettingError, match="has no attribute 'nothing'"):
         policy_function("examples.custom_policy:nothing")
+    with pytest.raises(SettingError, match="is not a function"):
+        policy_function("workers.policy.settings:BASELINES")

@@ -144,7 +144,7 @@ async def test_worker_serves_with_broken_parts_and_a_broken_request_and_stops_wh
         assert not worker.path.exists()
         events = [line["event"] for line in worker.lines()]
         assert events.count("request_output_failed") == 1
-        assert events[-2:] == ["engine_step_hangs", "worker_stopped"]
+        assert events[-2:] == ["engine_step_hung", "worker_stopped"]
         assert "Request bad" not in worker.log.read_text()  # no prompt and no output in the log
     finally:
         worker.kill()

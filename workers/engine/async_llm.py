@@ -222,7 +222,7 @@ class AsyncEngine:
         end.start()
         await asyncio.to_thread(end.join, CLOSE_S)
         if end.is_alive():
-            _log.error("engine_step_hangs", seconds=round(self.since_step_s(), 1))
+            _log.error("engine_step_hung", seconds=round(self.since_step_s(), 1))
 
     async def _obey(self) -> None:
         while True:

@@ -222,7 +222,7 @@ class InProcessEngine:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, CLOSE_S)
         if self._thread.is_alive():
-            _log.error("engine_step_hangs", seconds=round(self.since_step_s(), 1))
+            _log.error("engine_step_hung", seconds=round(self.since_step_s(), 1))
 
     # ---- on the engine's thread
 

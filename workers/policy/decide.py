@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+from workers.checked import SettingError
 from workers.policy.baselines import andes, tokenflow
 from workers.policy.make_room import growth, make_room
 from workers.policy.phase import Phase
@@ -53,13 +54,17 @@ def decide(
 def policy_function(policy: str) -> Callable[..., Decision]:
     """The function that decides: one of this module, or ``module:function`` of any other.
 
-    :raises ImportError: if there is no such module.
-    :raises AttributeError: if the module has no such function.
+    :raises SettingError: there is no such module or function; the message names the policy.
     """
     if policy in _POLICIES:
         return _POLICIES[policy]
     module, _, name = policy.partition(":")
-    function: Callable[..., Decision] = getattr(importlib.import_module(module), name)
+    try:
+        function: Callable[..., Decision] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise SettingError(f"policy {policy!r}: {error}") from error
+    if not callable(function):
+        raise SettingError(f"policy {policy!r}: {function!r} is not a function")
     return function
 
 

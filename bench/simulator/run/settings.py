@@ -241,7 +241,8 @@ def check_policies(names: tuple[str, ...]) -> None:
             continue
         if not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
-        try:
-            policy_function(name)
-        except (ImportError, AttributeError) as error:
-            raise BenchmarkError(f"--policy {name}: {error}") from error
+        if name not in known:
+            try:
+                policy_function(name)
+            except SettingError as error:
+                raise BenchmarkError(f"--{error}") from error

@@ -190,6 +190,15 @@ def test_cancel_waits_for_the_engine_and_shows_nothing_more() -> None:
     assert session.cancel(2.4) is False
 
 
+def test_tokens_that_come_after_the_cancel_are_not_kept_for_the_reader() -> None:
+    session, worker = thinking_session(answer=("It ",))
+    held = session.delivery.buffered_tokens
+    session.cancel(2.2)
+    worker.say("is ", "4.", now=2.3)
+    assert session.delivery.buffered_tokens == held
+    assert len(session.token_ids) == 8  # but the token log has them
+
+
 def test_cancel_while_only_the_buffer_runs_is_immediate() -> None:
     session, worker = thinking_session()
     worker.finish(now=2.2)
@@ -255,6 +264,17 @@ def test_memory_grows_with_tokens_and_text() -> None:
     session.fail(Unavailable("gone", code="instance_lost"), 2.3)
     assert session.size_bytes >= before + 5000 + 2 * 8
     assert make_session(input="y" * 9000).size_bytes >= make_session().size_bytes + 8900
+
+
+def test_a_pause_ends_once_by_its_reader_or_by_itself() -> None:
+    session, _ = thinking_session()
+    session.set_pace(None, True, 2.2, longest_pause_s=10.0)
+    session.set_pace(None, True, 5.0, longest_pause_s=10.0)  # does not prolong it
+    assert session.pause_ends_s == 12.2
+    session.set_pace(0.05, None, 6.0, longest_pause_s=10.0)
+    assert session.pause_ends_s == 12.2
+    session.set_pace(None, False, 7.0, longest_pause_s=10.0)
+    assert session.pause_ends_s is None
 
 
 def test_pause_and_pace_change_mid_stream() -> None:
