@@ -241,8 +241,7 @@ def check_policies(names: tuple[str, ...]) -> None:
             continue
         if not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
-        if name not in known:
-            try:
-                policy_function(name)
-            except SettingError as error:
-                raise BenchmarkError(f"--{error}") from error
+        try:
+            policy_function(name)
+        except SettingError as error:
+            raise BenchmarkError(f"--{error}") from error

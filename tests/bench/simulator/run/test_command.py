@@ -61,7 +61,7 @@ LITTLE = "--rate 3 --seconds 4 --warm-up 2 --cool-down 0 --kv-share 0.1"
         ("--set placement.balance_gap=nan", "placement.balance_gap: nan is not a finite number"),
         ("--set placement.headroom=-1", "placement.headroom: -1.0 is out of range (from 0 to 0.9)"),
         ("--set quantum_tokens=0", "--set quantum_tokens: 0 is out of range (at least 1)"),
-        ("--policy no_module:f", "--policy no_module:f: No module named 'no_module'"),
+        ("--policy no_module:f", "--policy 'no_module:f': No module named 'no_module'"),
         ("--policy examples.custom_policy:f", "has no attribute 'f'"),
         ("--kv-share 0.0001", "--kv-share 0.0001: leaves 0 KV blocks"),
         ("--kv-share 0.001", "are longer than the 64 tokens that an instance can hold"),
