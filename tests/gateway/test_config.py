@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import PROJECT_ROOT, Config, ConfigError, described, load
-from gateway.config.describe import toml_value
+from gateway.config.describe import as_toml, toml_value
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -45,6 +45,15 @@ def test_the_reference_states_bounds_choices_and_variables() -> None:
     assert keys["session.ttl_s"].unit == "seconds"
     assert keys["workers.kv_migration"].default == "true"
     assert keys["server.api_keys"].type == "a list of texts"
+
+
+def test_what_is_printed_can_be_read_again_and_has_no_secrets(tmp_path: Path) -> None:
+    flags = {"model.served_name": 'a "b" \\c', "server.api_keys": "key-1,key-2", "workers.count": 3}
+    config = load(None, environment={}, flags=flags)
+    printed = as_toml(config)
+    assert "key-1" not in printed
+    shown = load(write(tmp_path, printed.replace('"(hidden)"', '["key-1", "key-2"]')), {})
+    assert shown == config
 
 
 def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:

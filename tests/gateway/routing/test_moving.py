@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,14 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from gateway.config import PlacementConfig
+from gateway.policy.cluster_view import ViewRules
+from gateway.policy.placement import Rules
 from gateway.response.session import Session
+from gateway.routing.chooser import Chooser
 from gateway.routing.route import Stage
+from gateway.routing.route_table import RouteTable
 from gateway.schemas.errors import NotFound
+from tests.gateway.support.instances import add, make_instance
 from tests.gateway.support.scene import MOVE, Play, check_clean, check_whole, play
 from tests.gateway.support.scripted_engine import ANSWER, BOUNDARY, LENGTH
 from tests.gateway.support.scripted_service import ended, generation, scene, until
@@ -426,3 +432,15 @@ async def test_boundaries_that_come_at_once_do_not_all_choose_the_same(
         for session in sessions:
             await ended(session)
             assert session.answer_text == ANSWER
+
+
+def test_a_request_that_is_being_cancelled_does_not_move() -> None:
+    a, b = make_instance("a"), make_instance("b")
+    table = RouteTable()
+    route = add(table, "a", "at-boundary", thoughts=160)
+    add(table, "a", "thinks", thoughts=160)
+    members: Any = SimpleNamespace(targets=lambda here, now: [b], drained=set())
+    chooser = Chooser(members, table, Rules(boundary="always"), ViewRules())
+    assert chooser.at_boundary(route, a, 0.0) == "b"
+    route.session.cancelling = True
+    assert chooser.at_boundary(route, a, 0.0) is None
