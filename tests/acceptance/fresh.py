@@ -33,7 +33,8 @@ LONG = {"reasoning_tokens": 100, "answer_tokens": 800}
 
 def environment(home: Path | None, python: str) -> dict[str, str]:
     """The variables of a newcomer: none of the project's, and `python` first on the PATH."""
-    ours = ("PASCAL_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS")
+    # ARGS: what `make acceptance` was given is not for the make inside.
+    ours = ("PASCAL_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS", "ARGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     # A version manager's shims may depend on the home folder: the Python itself does not.
     kept["PATH"] = os.pathsep.join([str(Path(python).parent), kept["PATH"]])

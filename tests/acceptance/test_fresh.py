@@ -16,6 +16,7 @@ SET = {
     "PASCAL_PORT": "1",
     "PASCAL_ACCEPTANCE": "1",
     "MAKEFLAGS": "w",
+    "ARGS": "--only docs",
     "PYTHONPATH": "scripts",
     "VIRTUAL_ENV": "/old",
     "UV_CACHE_DIR": "/cache",
