@@ -12,6 +12,7 @@ import pytest
 from tests.support.server import ROOT
 
 
+@pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.slow
 def test_readers_of_every_kind_get_what_was_promised_and_leave_nothing_behind(
