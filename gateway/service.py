@@ -8,6 +8,7 @@ all responses starts is guarded, so that a bug ends that response alone.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,10 +23,11 @@ from gateway.admission import Admission, user_of
 from gateway.config import Config
 from gateway.guard import fail_broken
 from gateway.metrics import Metrics
-from gateway.response.event_log import EventCursor
+from gateway.response.event_log import LogReader
 from gateway.response.kept import KeptResponses
 from gateway.response.session import Session
 from gateway.response.timers import Timers
+from gateway.response.wheel import SLOT_S, ReleaseWheel
 from gateway.routing.cluster import Cluster
 from gateway.routing.draining import Maintenance
 from gateway.routing.router import closing
@@ -33,6 +35,7 @@ from gateway.rules import route_timeouts, view_rules
 from gateway.schemas.bodies import ResponsesBody
 from gateway.schemas.errors import InvalidRequest, NotFound
 from gateway.schemas.generation import Generation, Targets, from_responses
+from gateway.slices import Slices
 from gateway.store import ResponseStore, StoredResponse
 from workers.messages import ChatMessage
 
@@ -70,9 +73,13 @@ class ResponseService:
         self._running: dict[str, Session] = {}
         self._admission = Admission(config.limits)
         self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
-        self._timers = Timers()  # by running response: the next token, or the end of a pause
+        self._wheel = ReleaseWheel()  # running responses whose next token waits for its time
+        self._wheel_timer: asyncio.TimerHandle | None = None
+        self._wheel_wakes_s = 0.0  # when the timer fires
+        self._pauses = Timers()  # by running response: the end of a pause
         self._departures = Timers()  # by running response: the end of the wait for a client
         self._expiry = Timers()  # of the oldest response that is kept
+        self._slices = Slices()
         self._background: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -113,8 +120,7 @@ class ResponseService:
             owner=owner,
             created_at=round(time.time(), 3),
             now=time.monotonic(),
-            # No client reads the events of a response that is not streamed.
-            log_capacity=self.config.session.log_events if generation.read_along else 0,
+            log_bytes=self.config.session.log_bytes if generation.keeps_events else 0,
         )
         self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
@@ -126,19 +132,20 @@ class ResponseService:
         return session
 
     @contextmanager
-    def following(self, session: Session, starting_after: int = -1) -> Iterator[EventCursor]:
-        """A cursor in a response's events for a client that reads them.
+    def following(self, session: Session, reader: LogReader) -> Iterator[None]:
+        """Hand a response's events to a client that reads them.
 
         When the last client has left a response that does not outlive its client (see
         `Generation.outlives_client`), it is cancelled after ``session.grace_s``, unless a client
         comes back.
         """
         self._departures.stop(session.response_id)
+        session.log.attach(reader)
         try:
-            with session.log.cursor(starting_after) as cursor:
-                self._count(session)
-                yield cursor
+            self._count(session)
+            yield
         finally:
+            session.log.detach(reader)
             self._count(session)
             if not (session.finished or session.log.followed or session.generation.outlives_client):
                 self._departures.set(
@@ -188,6 +195,7 @@ class ResponseService:
         """
         session.set_pace(tpot_s, paused, time.monotonic(), self.config.session.ttl_s)
         self.cluster.set_pace(session)
+        self._wheel.clear(session)
         self._progress(session)
 
     async def delete(self, response_id: str, owner: str) -> None:
@@ -225,10 +233,13 @@ class ResponseService:
     async def close(self) -> None:
         """Wait for responses that are being stored, and drop all timers."""
         self.maintenance.close()
+        self._slices.finish()
         if self._background:
             await asyncio.wait(self._background, timeout=_STORE_S)
-        for timers in (self._timers, self._departures, self._expiry):
+        for timers in (self._pauses, self._departures, self._expiry):
             timers.stop_all()
+        if self._wheel_timer is not None:
+            self._wheel_timer.cancel()
 
     def fail_all(self) -> None:
         """End all running responses, because nothing more will come from any instance."""
@@ -247,14 +258,21 @@ class ResponseService:
         """Do something for one response. If it raises, this response alone ends."""
         try:
             action()
-        except Exception:
-            log.exception("response_failed", request_id=session.response_id)
-            if not self.cluster.break_off(session):
-                fail_broken(session)
+        except Exception:  # noqa: BLE001 (`_broken` logs it)
+            self._broken(session)
+        self._progress(session)
+
+    def _broken(self, session: Session) -> None:
+        """End a response after the exception that is being handled."""
+        log.exception("response_failed", request_id=session.response_id)
+        if not self.cluster.break_off(session):
+            fail_broken(session)
         self._progress(session)
 
     def _progress(self, session: Session) -> None:
-        """Something happened to a session: set its timer, or deal with its end."""
+        """Something happened to a session: set its next release, or deal with its end."""
+        if session.streaming and session.wheel_slot is not None:
+            return  # as for most tokens: its next release is the same as before
         if session.response_id not in self._running:
             return
         try:
@@ -264,24 +282,57 @@ class ResponseService:
             fail_broken(session)
         if session.finished:
             self._count_out(session)
-            try:
-                self._ended(session)
-            except Exception:
-                log.exception("response_not_kept", request_id=session.response_id)
-                self._drop(session)
+            self._slices.add(partial(self._conclude, session))
 
     def _wait_for_next(self, session: Session) -> None:
-        self._timers.stop(session.response_id)
         self._count(session)
         if session.finished:
             return
         if (due_s := session.next_release_s()) is not None:
-            release = partial(self._release, session, due_s)
-            self._timers.set(session.response_id, due_s, self._guarded, session, release)
-        elif (until_s := session.pause_ends_s) is not None and session.delivery.paused:
+            self._wheel.set(session, due_s)
+            self._wind()
+        else:
+            self._wheel.clear(session)
+        if not session.delivery.paused:
+            self._pauses.stop(session.response_id)
+        elif session.pause_ends_s is not None:
             # A reader who pauses and never comes back must not keep the response running.
             resume = partial(self.set_pace, session, None, False)
-            self._timers.set(session.response_id, until_s, self._guarded, session, resume)
+            self._pauses.set(
+                session.response_id, session.pause_ends_s, self._guarded, session, resume
+            )
+
+    def _wind(self) -> None:
+        """Set the timer of the wheel to its next sessions."""
+        next_s = self._wheel.next_s()
+        if self._wheel_timer is not None:
+            if next_s is None or next_s >= self._wheel_wakes_s:
+                return  # at worst it finds nothing due
+            self._wheel_timer.cancel()
+            self._wheel_timer = None
+        if next_s is not None:
+            self._wheel_wakes_s = next_s
+            # The loop's timers count whole milliseconds: round up.
+            delay_ms = math.ceil(max(0.0, next_s - time.monotonic()) * 1000)
+            loop = asyncio.get_running_loop()
+            self._wheel_timer = loop.call_later(delay_ms / 1000, self._turn)
+
+    def _turn(self) -> None:
+        """Release what is due."""
+        self._wheel_timer = None
+        for session in self._wheel.due(time.monotonic()):
+            now = time.monotonic()
+            try:
+                if (due_s := session.next_release_s()) is not None:
+                    self.metrics.release_lateness.observe(max(0.0, now - due_s))
+                session.release(now, SLOT_S)
+                if (due_s := session.next_release_s()) is not None:
+                    self._wheel.set(session, due_s)
+                else:
+                    self._progress(session)
+            except Exception:  # noqa: BLE001 (`_broken` logs it)
+                self._broken(session)
+        self._wind()
 
     def _cancel(self, session: Session) -> None:
         if session.cancel(time.monotonic()):
@@ -300,18 +351,21 @@ class ResponseService:
     def _boundary_passed(self, how: str, seconds: float) -> None:
         self.metrics.boundary_blocking.labels(how).observe(seconds)
 
-    def _release(self, session: Session, due_s: float) -> None:
-        now = time.monotonic()
-        self.metrics.release_lateness.observe(max(0.0, now - due_s))
-        session.release(now)
-
     def _departed(self, session: Session) -> None:
         """Stop a response to which no client has come back."""
         log.info("response_left", request_id=session.response_id)
         self.cancel(session)
 
+    def _conclude(self, session: Session) -> None:
+        """Deal with a response that has ended."""
+        try:
+            self._ended(session)
+        except Exception:
+            log.exception("response_not_kept", request_id=session.response_id)
+            self._drop(session)
+
     def _ended(self, session: Session) -> None:
-        """Report, store and keep a response that has just ended."""
+        """Report, store and keep a response that has ended."""
         try:
             self._report(session)
         except Exception:
@@ -376,7 +430,8 @@ class ResponseService:
 
     def _count_out(self, session: Session) -> None:
         """Take a session off the running ones."""
-        self._timers.stop(session.response_id)
+        self._wheel.clear(session)
+        self._pauses.stop(session.response_id)
         self._departures.stop(session.response_id)
         self._admission.remove(session.response_id)
         self._running.pop(session.response_id, None)

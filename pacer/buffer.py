@@ -1,16 +1,7 @@
-"""The token buffer: when each generated token may be shown to the reader.
+"""The token buffer: generated tokens, held until the reader may see them.
 
-The law of release, in reading time (`pacer.clock`), where one token is one unit:
-
-    release_0 = arrival_0
-    release_i = max(arrival_i, release_{i-1} + 1)
-
-These are *planned* times. A caller that is late delays one token, but not the plan of the next, so
-lateness never accumulates. At a constant pace this is the law of the paper's token pacer:
-``release_i = max(arrival_i, release_{i-1} + tau)``.
-
-The buffer must not know how tokens are generated or sent. The caller asks `next_release_s` for the
-next due time, and calls `pop_due` then.
+`pacer.schedule` has the law of release. The buffer must not know how tokens are generated or sent.
+The caller asks `next_release_s` for the next due time, and calls `pop_due` then.
 """
 
 from __future__ import annotations
@@ -19,13 +10,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pacer.clock import ReadingClock
+from pacer.schedule import ReleaseSchedule
 
 Item = TypeVar("Item")
-
-# Reading times are sums of floats, so an event loop that wakes exactly at a planned time may be a
-# rounding error early. A millionth of a token is below the resolution of any timer.
-_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +35,23 @@ class TokenBuffer(Generic[Item]):
 
     def __init__(self, tau_s: float, now: float) -> None:
         """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
-        self.clock = ReadingClock(tau_s, now)
-        self.underruns = 0  # releases for which the reader had to wait after the first token
-        self.released = 0
-        self._queue: deque[tuple[Item, float]] = deque()  # item, arrival in reading time
-        self._last_release: float | None = None  # planned, reading time
-        self._last_planned: float | None = None  # of the last token pushed
+        self._schedule = ReleaseSchedule(tau_s, now)
+        self.clock = self._schedule.clock
+        self._items: deque[Item] = deque()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._items)
+
+    @property
+    def underruns(self) -> int:
+        """Releases for which the reader had to wait after the first token."""
+        return self._schedule.underruns
+
+    @property
+    def released(self) -> int:
+        """Number of tokens that were released."""
+        return self._schedule.released
 
     @property
     def closed(self) -> bool:
@@ -71,15 +65,8 @@ class TokenBuffer(Generic[Item]):
         """
         if self._closed:
             raise RuntimeError("push after close")
-        arrival = self.clock.reading(now)
-        planned = arrival
-        if self._last_planned is not None:
-            due = self._last_planned + 1.0
-            if arrival > due + _EPSILON:
-                self.underruns += 1
-            planned = max(arrival, due)
-        self._last_planned = planned
-        self._queue.append((item, arrival))
+        self._schedule.push(now)
+        self._items.append(item)
 
     def close(self) -> None:
         """Mark the stream as complete."""
@@ -92,45 +79,31 @@ class TokenBuffer(Generic[Item]):
         """
         if self.clock.paused:
             return []
-        reading = self.clock.reading(now) + _EPSILON
-        due: list[Release[Item]] = []
-        while self._queue:
-            planned = self._planned_head()
-            if planned > reading:
+        releases = []
+        # One at a time, because the schedule forgets the times of released tokens.
+        while (planned_s := self._schedule.next_release_s()) is not None:
+            if not self._schedule.pop_due(now, most=1):
                 break
-            item, _ = self._queue.popleft()
-            self._last_release = planned
-            self.released += 1
-            planned_s = self.clock.seconds(planned)
-            due.append(Release(item, now if planned_s is None else min(planned_s, now)))
-        return due
+            releases.append(Release(self._items.popleft(), min(planned_s, now)))
+        return releases
 
     def drain(self) -> list[Item]:
         """Remove and return all tokens at once, regardless of the pace.
 
         The plan continues after the drained tokens: the reader still has to read them.
         """
-        items = [item for item, _ in self._queue]
-        self._queue.clear()
-        self._last_release = self._last_planned
-        self.released += len(items)
+        self._schedule.drain()
+        items = list(self._items)
+        self._items.clear()
         return items
 
     def next_release_s(self) -> float | None:
         """When `pop_due` will next return something; None if it is empty or paused."""
-        if not self._queue or self.clock.paused:
-            return None
-        return self.clock.seconds(self._planned_head())
+        return self._schedule.next_release_s()
 
     def slack_s(self, now: float) -> float | None:
-        """Seconds until the reader runs out of tokens; negative if that has happened.
-
-        This is ``first_release + generated * tau - now`` as long as there was no underrun.
-        None before the first token, and while the reader is paused.
-        """
-        if self._last_planned is None or self.clock.paused:
-            return None
-        return (self._last_planned + 1.0 - self.clock.reading(now)) * self.clock.tau_s
+        """Seconds until the reader runs out of tokens; see `ReleaseSchedule.slack_s`."""
+        return self._schedule.slack_s(now)
 
     def set_tau(self, tau_s: float, now: float) -> None:
         """Change the pace mid-stream. Tokens already released stay released."""
@@ -143,7 +116,3 @@ class TokenBuffer(Generic[Item]):
     def resume(self, now: float) -> None:
         """Continue from the reading time at which the pause began."""
         self.clock.resume(now)
-
-    def _planned_head(self) -> float:
-        arrival = self._queue[0][1]
-        return arrival if self._last_release is None else max(arrival, self._last_release + 1.0)

@@ -80,22 +80,35 @@ class RunningQoE:
 
         :raises ValueError: if it lies before the token before it.
         """
-        if delivery_s < self._last_delivery:
-            raise ValueError(
-                f"delivery at {delivery_s} s lies before the one before it, {self._last_delivery} s"
-            )
-        self._last_delivery = delivery_s
-        elapsed = delivery_s - self._origin_s
-        expected = self._first_s + self._count * self._tau_s
-        ready = expected if self._count == 0 else self._last_use + self._tau_s
-        if elapsed > ready:
-            self._run_start = self._count
-            self._actual_before_gap = self._use_sum
-        use = max(elapsed, ready)
-        self._delay_sum += use - expected
-        self._use_sum += use
-        self._last_use = use
-        self._count += 1
+        self.deliver_all((delivery_s,))
+
+    def deliver_all(self, deliveries_s: Iterable[float]) -> None:
+        """Account for several more tokens, as `deliver` does for one."""
+        tau, first, origin = self._tau_s, self._first_s, self._origin_s
+        count, last, use = self._count, self._last_delivery, self._last_use
+        delays, uses = self._delay_sum, self._use_sum
+        try:
+            for delivery in deliveries_s:
+                if delivery < last:
+                    raise ValueError(
+                        f"delivery at {delivery} s lies before the one before it, {last} s"
+                    )
+                last = delivery
+                elapsed = delivery - origin
+                expected = first + count * tau
+                ready = use + tau if count else expected
+                if elapsed > ready:
+                    self._run_start = count
+                    self._actual_before_gap = uses
+                    use = elapsed
+                else:
+                    use = ready
+                delays += use - expected
+                uses += use
+                count += 1
+        finally:
+            self._count, self._last_delivery, self._last_use = count, last, use
+            self._delay_sum, self._use_sum = delays, uses
 
     def final(self) -> float:
         """QoE of the tokens delivered so far, taken as the whole stream; 1.0 for none."""

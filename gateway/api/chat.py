@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+import orjson
 from aiohttp import web
 
 from gateway.api import sse
 from gateway.api.http import SERVICE, owner_of, read_body, start_whole
+from gateway.api.outlet import TextFollower
 from gateway.api.refusals import json_response
-from gateway.response.event_log import EventCursor, LogEntry, LogTruncated
 from gateway.response.session import Session
-from gateway.schemas import events
 from gateway.schemas.bodies import ChatBody, parse_body
 from gateway.schemas.errors import ApiError, Cancelled
 from gateway.schemas.generation import default_targets, from_chat
 from gateway.service import ResponseService
 
-_encode = msgspec.json.Encoder().encode
+_MARK = "\x00"  # stands for the text; the model's name may contain anything but this
+_MARK_BYTES = b"\\u0000"
 
 
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
@@ -37,8 +37,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     session = await service.start(generation, owner)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     try:
-        with service.following(session) as cursor:
-            return await _stream(request, session, cursor, with_usage)
+        return await _stream(request, session, with_usage)
     finally:
         _stop_if_running(service, session)
 
@@ -49,42 +48,42 @@ def _stop_if_running(service: ResponseService, session: Session) -> None:
         service.cancel(session)
 
 
-async def _stream(
-    request: web.Request, session: Session, cursor: EventCursor, with_usage: bool
-) -> web.StreamResponse:
+async def _stream(request: web.Request, session: Session, with_usage: bool) -> web.StreamResponse:
     head = _head(session, "chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return sse.frame(_encode({**head, "choices": [choice], **extra}))
+        return sse.frame(orjson.dumps({**head, "choices": [choice], **extra}))
 
-    keepalive_s = request.app[SERVICE].config.server.chat_keepalive_s
-    async with sse.event_stream(request, keepalive_s) as stream:
+    service = request.app[SERVICE]
+    async with sse.event_stream(request, service.config.server.chat_keepalive_s) as stream:
+        # What stands around the text in the chunks of a phase.
+        answer_before, answer_after = chunk({"content": _MARK}).split(_MARK_BYTES)
+        reasoning_before, between, reasoning_after = chunk(
+            {"reasoning": _MARK, "reasoning_content": _MARK}
+        ).split(_MARK_BYTES)
+
+        def reasoning(text: bytes) -> bytes:
+            return stream.chunk(
+                b"%b%b%b%b%b" % (reasoning_before, text, between, text, reasoning_after)
+            )
+
+        def answer(text: bytes) -> bytes:
+            return stream.chunk(b"%b%b%b" % (answer_before, text, answer_after))
+
         await stream.send(chunk({"role": "assistant", "content": ""}))
+        follower = TextFollower(session.log, session.transcript, stream.outlet, reasoning, answer)
+        with service.following(session, follower):
+            await follower.run()
         try:
-            async for entries in cursor:
-                for entry in entries:
-                    if (delta := _delta(entry)) is not None:
-                        await stream.send(chunk(delta))
             await stream.send(chunk({}, _finish_reason(session), **_extensions(session)))
             if with_usage:
                 usage = {**head, "choices": [], "usage": _usage(session)}
-                await stream.send(sse.frame(_encode(usage)))
-        except LogTruncated:
-            lost = ApiError("The client reads too slowly: events were lost.", code="events_expired")
-            await stream.send(sse.frame(_encode({"error": lost.body()})))
+                await stream.send(sse.frame(orjson.dumps(usage)))
         except ApiError as error:
-            await stream.send(sse.frame(_encode({"error": error.body()})))
+            await stream.send(sse.frame(orjson.dumps({"error": error.body()})))
         await stream.send(sse.frame(b"[DONE]"))
     return stream.response
-
-
-def _delta(entry: LogEntry) -> dict[str, str] | None:
-    if entry.type == events.REASONING_DELTA:
-        return {"reasoning": entry.text, "reasoning_content": entry.text}
-    if entry.type == events.ANSWER_DELTA:
-        return {"content": entry.text}
-    return None
 
 
 def _completion(session: Session) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A connection is closed if its request is not complete in time, or if its client accepts no data.
 Malformed HTTP gets an error in OpenAI's form. Double and trailing slashes in a path are ignored.
 
-`_Connection` extends aiohttp's `web.RequestHandler`, and `HttpRunner` its `web.AppRunner`, at
+`Connection` extends aiohttp's `web.RequestHandler`, and `HttpRunner` its `web.AppRunner`, at
 methods outside of the documented interface. The tests of this module check them against the
 installed version.
 """
@@ -22,6 +22,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.api import refusals
+from gateway.api.outlet import Outlet
 from gateway.descriptors import DescriptorWatch
 from gateway.schemas.errors import ApiError, HeadersTooLarge, InvalidHttp
 
@@ -92,7 +93,7 @@ class _Server(web.Server):
         self.watch = watch
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     def _make_clean_request(self, message: Any, *rest: Any) -> web.BaseRequest:
         url = message.url
@@ -104,10 +105,10 @@ class _Server(web.Server):
         return self._make_plain_request(message, *rest)
 
 
-class _Connection(web.RequestHandler):
+class Connection(web.RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_broken", "_header_timer", "_sent_all", "_server")
+    __slots__ = ("_broken", "_header_timer", "_sent_all", "_server", "outlet")
 
     def __init__(self, server: _Server, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
@@ -115,10 +116,13 @@ class _Connection(web.RequestHandler):
         self._header_timer: asyncio.TimerHandle | None = None
         self._broken = False  # the client sent something other than HTTP
         self._sent_all = asyncio.Event()  # the client will send nothing more
+        self.outlet = Outlet(server.timeouts.send_s)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the request of a client that has connected."""
         super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.outlet.open(transport)
         self._expect_header()
         connection = transport.get_extra_info("socket")
         if connection is not None:
@@ -129,7 +133,18 @@ class _Connection(web.RequestHandler):
         """Stop the timer of a connection that has ended."""
         self._stop_timer()
         self._sent_all.set()
+        self.outlet.lose()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Send nothing more for now: the client is slower than its streams."""
+        super().pause_writing()
+        self.outlet.pause()
+
+    def resume_writing(self) -> None:
+        """Send again."""
+        super().resume_writing()
+        self.outlet.resume()
 
     def eof_received(self) -> None:
         """Note that the client sends nothing more."""
@@ -198,6 +213,12 @@ class _Connection(web.RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+def outlet_of(request: web.BaseRequest) -> Outlet:
+    """The sending side of the connection of a request."""
+    assert isinstance(request.protocol, Connection)
+    return request.protocol.outlet
 
 
 def _bound_sending(descriptor: int, timeout_s: float) -> None:

@@ -6,13 +6,14 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import msgspec
+import orjson
 import structlog
 from aiohttp import web
 
 from gateway.api import sse
 from gateway.api.auth import authenticate
 from gateway.api.encodings import check_encoding, decompressed
+from gateway.api.outlet import EventFollower
 from gateway.api.refusals import json_response
 from gateway.api.websocket import WebSocketConnection
 from gateway.response.event_log import LogTruncated
@@ -34,8 +35,6 @@ SERVICE = web.AppKey("service", ResponseService)
 SOCKETS: web.AppKey[set[WebSocketConnection]] = web.AppKey("sockets")
 
 _CANCEL_WAIT_S = 10.0  # how long `cancel` waits for the engine to stop before it answers
-
-_encode = msgspec.json.Encoder().encode
 
 
 def owner_of(request: web.Request) -> str:
@@ -167,18 +166,21 @@ async def _stream(
 ) -> web.StreamResponse:
     """Send the events. A client that leaves may come back; see `ResponseService.following`."""
     service = request.app[SERVICE]
-    with service.following(session, starting_after) as cursor:
-        try:
-            session.log.after(starting_after)
-        except LogTruncated as error:
-            raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
-        async with sse.event_stream(request, service.config.server.sse_keepalive_s) as stream:
+    try:
+        session.log.after(starting_after)
+    except LogTruncated as error:
+        raise NotFound(f"{error}.", code="events_expired", param="starting_after") from error
+    async with sse.event_stream(request, service.config.server.sse_keepalive_s) as stream:
+
+        def frame(type_: str, data: bytes) -> bytes:
+            return stream.chunk(sse.frame(data, type_))
+
+        follower = EventFollower(session.log, stream.outlet, starting_after, frame)
+        with service.following(session, follower):
             try:
-                async for entries in cursor:
-                    frames = [sse.frame(entry.data, entry.type) for entry in entries]
-                    await stream.send(b"".join(frames))
+                await follower.run()
             except LogTruncated as error:
                 expired = NotFound(f"{error}.", code="events_expired", param="starting_after")
                 event = events.error_event(expired.body(), expired.status)
-                await stream.send(sse.frame(_encode(event), "error"))
-        return stream.response
+                await stream.send(sse.frame(orjson.dumps(event), "error"))
+    return stream.response

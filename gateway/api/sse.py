@@ -11,11 +11,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+
+from gateway.api.connections import outlet_of
+from gateway.api.outlet import Outlet
 
 BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 
 _COMMENT = b": keep-alive\n\n"
+_LOOKS = 4  # in the time of silence: no token has to read the clock
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -24,29 +28,41 @@ _HEADERS = {
 
 
 class EventStream:
-    """A stream whose headers were sent."""
+    """A stream whose headers were sent.
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    Frames of events go out through `outlet`, made by `chunk`; all other frames through `send`.
+    """
+
+    def __init__(self, response: web.StreamResponse, outlet: Outlet, *, chunked: bool) -> None:
         self.response = response
-        self._clock = asyncio.get_running_loop().time
-        self._sent_s = self._clock()
+        self.outlet = outlet
+        self._chunked = chunked
+        self._quiet = True  # no frame was made since the last look
+
+    def chunk(self, frame: bytes) -> bytes:
+        """What goes to the connection for a frame: a chunk, unless the client knows none."""
+        self._quiet = False
+        return b"%x\r\n%b\r\n" % (len(frame), frame) if self._chunked else frame
 
     async def send(self, frames: bytes) -> None:
         """Send whole frames. Raises ConnectionError if the client has left."""
         await self.response.write(frames)
-        self._sent_s = self._clock()
+        self._quiet = False
 
     async def keep_alive(self, silence_s: float) -> None:
         """Send a comment after each ``silence_s`` of silence, until the client leaves."""
+        quiet_looks = 0
         try:
             while True:
-                left_s = self._sent_s + silence_s - self._clock()
-                if left_s > 0:
-                    await asyncio.sleep(left_s)
-                else:
-                    await self.send(_COMMENT)
+                await asyncio.sleep(silence_s / _LOOKS)
+                quiet_looks = quiet_looks + 1 if self._quiet else 0
+                self._quiet = True
+                if quiet_looks == _LOOKS:
+                    quiet_looks = 0
+                    if not self.outlet.full:
+                        await self.response.write(_COMMENT)
         except ConnectionError:
-            return  # `send` raises it for the events, too
+            return  # the followers of the outlet notice it, too
 
 
 @asynccontextmanager
@@ -56,9 +72,12 @@ async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterato
     :param keepalive_s: silence after which a comment is sent; 0: never.
     """
     response = web.StreamResponse(headers=_HEADERS)
+    chunked = request.version >= HttpVersion11
+    if chunked:
+        response.enable_chunked_encoding()
     await response.prepare(request)
     request[BEGUN] = response
-    stream = EventStream(response)
+    stream = EventStream(response, outlet_of(request), chunked=chunked)
     if not keepalive_s:
         yield stream
         return
@@ -72,5 +91,6 @@ async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterato
 
 def frame(data: bytes, event: str | None = None) -> bytes:
     """Format one event; ``data`` must not contain a line break (JSON has none)."""
-    head = b"" if event is None else b"event: " + event.encode() + b"\n"
-    return head + b"data: " + data + b"\n\n"
+    if event is None:
+        return b"data: %b\n\n" % data
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)

@@ -13,11 +13,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+import orjson
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from gateway.api import refusals
 from gateway.api.auth import SUBPROTOCOL
+from gateway.api.connections import outlet_of
+from gateway.api.outlet import EventFollower, Outlet
 from gateway.guard import broken
 from gateway.response.event_log import LogTruncated
 from gateway.response.session import Session
@@ -82,10 +85,13 @@ class WebSocketConnection:
         self._waiting_bytes = 0  # of all of them
         self._resumed = 0  # resumed responses that are being followed
         self._tasks: set[asyncio.Task[None]] = set()
+        self._outlet: Outlet
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade the connection and exchange messages until the socket closes."""
         await self.socket.prepare(request)
+        self._outlet = outlet_of(request)
+        self._outlet.on_stall = self._stalled
         try:
             async for message in self.socket:
                 if message.type is WSMsgType.TEXT:
@@ -108,6 +114,17 @@ class WebSocketConnection:
         if not self.socket.prepared:
             return  # the upgrade was not answered: the request ends with the server
         await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"server shutting down")
+
+    def _stalled(self) -> None:
+        """Tell a client that does not read why its connection ends."""
+        reason = b"the client does not read its events"
+        self._spawn(
+            lambda: self._closed(WSCloseCode.POLICY_VIOLATION, reason),
+            None,
+        )
+
+    async def _closed(self, code: WSCloseCode, reason: bytes) -> None:
+        await self.socket.close(code=code, message=reason, drain=False)
 
     # ---- client events ------------------------------------------------------------------------
 
@@ -237,13 +254,10 @@ class WebSocketConnection:
 
     async def _follow(self, session: Session, stream_id: str | None, starting_after: int) -> None:
         """Send the events of a response up to its last one."""
-        # The event log has no stream_id, since several sockets may follow one response.
-        suffix = b"}" if stream_id is None else b',"stream_id":' + _encode(stream_id) + b"}"
+        follower = EventFollower(session.log, self._outlet, starting_after, self._frames(stream_id))
         try:
-            with self._service.following(session, starting_after) as cursor:
-                async for entries in cursor:
-                    for entry in entries:
-                        await self.socket.send_str((entry.data[:-1] + suffix).decode())
+            with self._service.following(session, follower):
+                await follower.run()
         except LogTruncated as error:
             await self._send_error(
                 NotFound(
@@ -254,6 +268,19 @@ class WebSocketConnection:
                 stream_id,
             )
 
+    def _frames(self, stream_id: str | None) -> Callable[[str, bytes], bytes]:
+        """What makes the frames of a stream. After the close frame, nothing may be sent."""
+        socket = self.socket
+        # The event log has no stream_id, since several sockets may follow one response.
+        suffix = b"" if stream_id is None else b',"stream_id":%b}' % orjson.dumps(stream_id)
+
+        def frame(_: str, data: bytes) -> bytes:
+            if socket.closed:
+                return b""
+            return text_frame(data[:-1] + suffix if suffix else data)
+
+        return frame
+
     async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
         refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
         await self._send_error(error, stream_id)
@@ -262,7 +289,7 @@ class WebSocketConnection:
         event = events.error_event(error.body(), error.status, stream_id)
         if isinstance(error, Overloaded):
             event["error"]["retry_after_s"] = error.retry_after_s
-        await self._send(_encode(event))
+        await self._send(orjson.dumps(event))
 
     async def _send(self, data: bytes) -> None:
         try:
@@ -286,8 +313,21 @@ class WebSocketConnection:
             await self._send_error(broken(), stream_id)
 
 
-_encode = msgspec.json.Encoder().encode
 Event = TypeVar("Event")
+
+# The first bytes of unmasked text frames by the length of their payload (RFC 6455, section 5.2).
+_HEADS = [bytes((0x81, size)) for size in range(126)]
+_HEADS += [b"\x81\x7e" + size.to_bytes(2, "big") for size in range(126, 4096)]
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A WebSocket frame from a server, with UTF-8 text."""
+    size = len(payload)
+    if size < 4096:
+        return _HEADS[size] + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 def _stream_id(document: dict[str, Any]) -> str | None:

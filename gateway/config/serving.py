@@ -96,9 +96,9 @@ class SessionConfig(Table, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 10.0
-    log_events: Annotated[int, about("Most events kept of one response.", ge=16, unit="events")] = (
-        32768
-    )
+    log_bytes: Annotated[
+        int, about("Memory for the events of one response; the oldest go first.", ge=4096)
+    ] = 4_194_304
     total_bytes: Annotated[
         int,
         about(

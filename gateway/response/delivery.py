@@ -6,18 +6,21 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from gateway.response.event_log import json_inside
 from gateway.schemas.generation import Targets
-from pacer import RunningQoE, TokenBuffer
+from pacer import ReleaseSchedule, RunningQoE
 
+# A piece of text for the reader, as the inside of a JSON string, and the tokens that it is made of.
+Delta: TypeAlias = tuple[bytes, int]
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of text for the reader, made of ``tokens`` tokens."""
-
-    text: str
-    tokens: int
+_NOTHING: Sequence[Delta] = ()
+_TRIM_BYTES = 4096  # of released text that are kept before the buffer is cut
+_SETTLE_TOKENS = 128  # deliveries whose QoE is computed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,16 @@ class Delivery:
         self.ended_s: float | None = None
         self._raw = _Span()
         self._paced = _Span()
-        self._buffer: TokenBuffer[str] = TokenBuffer(targets.tpot_s, now)
+        self._schedule = ReleaseSchedule(targets.tpot_s, now)
+        # The texts of the scheduled tokens, joined, and the length of each. Arrays, because the
+        # garbage collector would walk over objects.
+        self._text = bytearray()
+        self._text_start = 0  # what is before it is released
+        self._lengths = array("I")
+        self._head = 0  # of the lengths: those before it are released
         self._incomplete = 0  # arrived tokens whose text is still to come
         self._unread = 0  # released tokens whose text is still to come
+        self._deliveries = array("d")  # in reading time; not in the QoE yet
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
         self._qoe_e2e = RunningQoE(tau_s=1.0, first_s=targets.ttft_s / targets.tpot_s)
@@ -69,7 +79,7 @@ class Delivery:
     @property
     def buffered_tokens(self) -> int:
         """Number of tokens generated, but not yet released."""
-        return len(self._buffer)
+        return len(self._schedule)
 
     @property
     def answer_tokens(self) -> int:
@@ -79,92 +89,112 @@ class Delivery:
     @property
     def underruns(self) -> int:
         """How often the buffer was empty when a token was due, after the first one."""
-        return self._buffer.underruns
+        return self._schedule.underruns
 
     @property
     def paused(self) -> bool:
         """Whether the reader has paused the response."""
-        return self._buffer.clock.paused
+        return self._schedule.clock.paused
 
     @property
     def tpot_s(self) -> float:
         """The current pace, in seconds per token."""
-        return self._buffer.clock.tau_s
+        return self._schedule.clock.tau_s
 
-    def token_arrived(self, now: float) -> None:
-        """Note a token of either phase from the engine."""
+    def tokens_arrived(self, now: float) -> None:
+        """Note tokens of either phase from the engine."""
         if self.first_token_s is None:
             self.first_token_s = now
 
     def boundary(self, now: float) -> None:
         """Note the end-of-thinking token."""
         self.boundary_s = now
-        clock = self._buffer.clock
+        clock = self._schedule.clock
         self._qoe_ttfat = RunningQoE(
             tau_s=1.0,
             first_s=self.targets.ttfat_s / clock.tau_s,
             origin_s=clock.reading(now),
         )
 
-    def answer_arrived(self, text: str, now: float) -> None:
-        """Take in one answering token; ``text`` is the text that it completes, possibly empty."""
-        if not text:
-            if self._raw.tokens:
-                self._incomplete += 1
-            return
-        for _ in range(self._incomplete):
-            self._buffer.push("", now)
-        self._buffer.push(text, now)
-        self._raw.add(now, self._incomplete + 1)
-        self._incomplete = 0
-
-    def release(self, now: float) -> list[Delta]:
-        """The text that is due now."""
-        if self.paced or self.paused:
-            return self._deltas([due.item for due in self._buffer.pop_due(now)], now)
-        return self.flush(now)
-
-    def flush(self, now: float) -> list[Delta]:
-        """All buffered text, whatever the pace."""
-        return self._deltas(self._buffer.drain(), now)
-
-    def _deltas(self, texts: list[str], now: float) -> list[Delta]:
-        deltas = []
+    def answers_arrived(self, texts: Sequence[str], now: float) -> None:
+        """Take in answering tokens; each text is what its token completes, possibly nothing."""
         for text in texts:
+            if not text:
+                if self._raw.tokens:
+                    self._incomplete += 1
+                continue
+            count = 1
+            if self._incomplete:
+                count += self._incomplete
+                self._lengths.extend((0,) * self._incomplete)
+                self._incomplete = 0
+            json = json_inside(text)
+            self._text += json
+            self._lengths.append(len(json))
+            self._schedule.push(now, count)
+            self._raw.add(now, count)
+
+    def release(self, now: float, early_s: float = 0.0) -> Sequence[Delta]:
+        """The text that is due by ``now + early_s``."""
+        if self.paced or self.paused:
+            count = self._schedule.pop_due(now, early_s)
+        else:
+            count = self._schedule.drain()
+        return self._deltas(count, now) if count else _NOTHING
+
+    def flush(self, now: float) -> Sequence[Delta]:
+        """All buffered text, whatever the pace."""
+        return self._deltas(self._schedule.drain(), now)
+
+    def _deltas(self, count: int, now: float) -> Sequence[Delta]:
+        """The text of the next ``count`` tokens, which are released ``now``."""
+        deltas = []
+        start = self._text_start
+        for length in self._lengths[self._head : self._head + count]:
             self._unread += 1
-            if text:
-                deltas.append(Delta(text, self._unread))
+            if length:
+                text = bytes(self._text[start : start + length])
+                deltas.append((text, self._unread))
+                start += length
                 self._read(self._unread, now)
                 self._unread = 0
+        self._head += count
+        self._text_start = start
+        if not self._schedule or start > _TRIM_BYTES:
+            del self._text[:start], self._lengths[: self._head]
+            self._text_start = self._head = 0
         return deltas
 
     def next_release_s(self) -> float | None:
         """When `release` is due next; None if nothing is buffered, or while paused."""
-        return self._buffer.next_release_s()
+        return self._schedule.next_release_s()
 
     def slack_s(self, now: float) -> float | None:
         """Seconds until the buffer runs dry; None before the first token and while paused."""
-        return self._buffer.slack_s(now)
+        return self._schedule.slack_s(now)
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Change the pace, pause or resume; None leaves a setting as it is.
 
         A pace for a stream that was not paced applies to the tokens still to come.
         """
+        clock = self._schedule.clock
         if tpot_s is not None:
-            self._buffer.set_tau(tpot_s, now)
+            clock.set_tau(tpot_s, now)
             self.paced = True
         if paused is True:
-            self._buffer.pause(now)
+            clock.pause(now)
         elif paused is False:
-            self._buffer.resume(now)
+            clock.resume(now)
 
     def qoe_now(self, now: float) -> float:
         """The paper's QoE so far, overdue tokens included; 1 before the first token."""
-        return 1.0 if self._qoe is None else self._qoe.at(self._buffer.clock.reading(now))
+        self._settle()
+        return 1.0 if self._qoe is None else self._qoe.at(self._schedule.clock.reading(now))
 
     def measurements(self) -> Measurements:
         """All measurements so far."""
+        self._settle()
         reasoning_s = None
         if self.boundary_s is not None:
             reasoning_s = _difference(self.boundary_s, self.first_token_s)
@@ -187,14 +217,23 @@ class Delivery:
         )
 
     def _read(self, tokens: int, now: float) -> None:
-        reading = self._buffer.clock.reading(now)
+        reading = self._schedule.clock.reading(now)
         if self._qoe is None:
             self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
         self._paced.add(now, tokens)
+        for _ in range(tokens):
+            self._deliveries.append(reading)
+        if len(self._deliveries) >= _SETTLE_TOKENS:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Account for the deliveries so far in each QoE."""
+        if not self._deliveries:
+            return
         for running in (self._qoe, self._qoe_ttfat, self._qoe_e2e):
             if running is not None:
-                for _ in range(tokens):
-                    running.deliver(reading)
+                running.deliver_all(self._deliveries)
+        del self._deliveries[:]
 
 
 class _Span:

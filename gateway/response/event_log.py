@@ -1,40 +1,47 @@
 """The log of one response: its events in order, kept for clients that come late or come back.
 
-A bounded ring, which encodes each event once. Each client follows it with an `EventCursor` and
-never delays the writer. A client that falls behind the ring gets `LogTruncated` instead of a stream
-with a hole.
+Writing never waits for a reader. Each event goes at once to the readers that are attached
+(`LogReader`). A reader that could not take an event asks for it later with `EventLog.after`.
+
+The log keeps few objects, however long the response is, so that it costs the garbage collector
+nothing. The deltas of one output item lie in arrays (`DeltaRun`) and are encoded when they are
+sent, every time to the same bytes. The log is bounded in bytes: the oldest events go first.
+A reader that asks for one of them gets `LogTruncated` instead of a stream with a hole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
-from collections.abc import AsyncIterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import msgspec
+import orjson
+import structlog
 
-_encode = msgspec.json.Encoder().encode
+log = structlog.get_logger()
+
+# Deltas of one `DeltaRun`: what the log drops at once when it is full.
+_RUN_DELTAS = 512
+_NO_SLACK = -(2**31)  # in place of milliseconds
+_ROW_BYTES = 16  # of one delta, without its text
+
+
+def json_inside(text: str) -> bytes:
+    """Encode a string as JSON, without the quotes. Results may be joined."""
+    return orjson.dumps(text)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One event. ``data`` is its JSON object, ``text`` the delta that it carries, or empty."""
+    """One event. ``data`` is its JSON object."""
 
     sequence: int
     type: str
     data: bytes
-    text: str
-
-
-# Memory of one entry without its data and text: the objects themselves and a place in the ring.
-_ENTRY_BYTES = sum(map(sys.getsizeof, (LogEntry(0, "", b"", ""), b"", "", 1 << 29))) + 8
-
-
-def _size_bytes(entry: LogEntry) -> int:
-    return _ENTRY_BYTES + len(entry.data) + len(entry.text)
 
 
 class LogTruncated(Exception):
@@ -48,20 +55,150 @@ class LogTruncated(Exception):
         self.oldest = oldest
 
 
+class LogReader(Protocol):
+    """Is called for each event when it is appended. It must not wait."""
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether `take` is to be called; else only the texts matter to this reader."""
+
+    def take(self, sequence: int, type_: str, data: bytes) -> None:
+        """Take an event; ``data`` is its JSON object."""
+
+    def text_grew(self) -> None:
+        """The text of an output item is longer. Called instead of `take`."""
+
+    def log_ended(self) -> None:
+        """The event before was the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaForm:
+    """The JSON of the deltas of one output item: what stands around the values.
+
+    A *paced* delta has the fields ``buffered_tokens`` and ``slack_s`` as well.
+    """
+
+    type: str
+    head: bytes  # up to the sequence number
+    middle: bytes  # from there to the text
+    tail: bytes  # after the text, up to the fields of a paced delta
+    paced: bool
+
+    @classmethod
+    def of(cls, type_: str, item_id: str, output_index: int, *, paced: bool) -> DeltaForm:
+        """The form of the deltas of an item."""
+        item = b'"item_id":%b,"output_index":%d' % (orjson.dumps(item_id), output_index)
+        return cls(
+            type=type_,
+            head=b'{"type":%b,"sequence_number":' % orjson.dumps(type_),
+            middle=b"," + item + b',"content_index":0,"delta":"',
+            tail=b'","logprobs":[],"buffered_tokens":' if paced else b'"',
+            paced=paced,
+        )
+
+    def encode(
+        self, sequence: int, text: bytes, tokens: int, buffered: int, slack_ms: int
+    ) -> bytes:
+        """One delta. ``text`` is the inside of a JSON string."""
+        if not self.paced:
+            end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
+            return b"%b%d%b%b%b%b" % (self.head, sequence, self.middle, text, self.tail, end)
+        slack = b"null" if slack_ms == _NO_SLACK else b"%a" % (slack_ms / 1000)
+        end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
+        return b'%b%d%b%b%b%d,"slack_s":%b%b' % (
+            self.head,
+            sequence,
+            self.middle,
+            text,
+            self.tail,
+            buffered,
+            slack,
+            end,
+        )
+
+
+class _Whole:
+    """A kept event that is not a delta."""
+
+    __slots__ = ("data", "sequence", "type")
+
+    def __init__(self, sequence: int, type_: str, data: bytes) -> None:
+        self.sequence = sequence
+        self.type = type_
+        self.data = data
+
+    @property
+    def size_bytes(self) -> int:
+        return _WHOLE_BYTES + len(self.data)
+
+    def entries(self, start: int) -> Iterator[LogEntry]:
+        if start <= self.sequence:
+            yield LogEntry(self.sequence, self.type, self.data)
+
+
+class DeltaRun:
+    """Consecutive deltas of one output item, in compact form."""
+
+    __slots__ = ("_rows", "_text", "form", "sequence")
+
+    def __init__(self, sequence: int, form: DeltaForm) -> None:
+        self.sequence = sequence  # of the first
+        self.form = form
+        self._text = bytearray()
+        # For each delta: where its text ends, its tokens, buffered tokens, and slack in ms.
+        self._rows = array("i")
+
+    @property
+    def full(self) -> bool:
+        """Whether the next delta belongs into a run of its own."""
+        return len(self._rows) >= 4 * _RUN_DELTAS
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes."""
+        return _RUN_BYTES + len(self._text) + 4 * len(self._rows)
+
+    def add(self, text: bytes, tokens: int, buffered: int, slack_ms: int) -> None:
+        """Add a delta; see `DeltaForm.encode`."""
+        self._text += text
+        self._rows.extend((len(self._text), tokens, buffered, slack_ms))
+
+    def entries(self, start: int) -> Iterator[LogEntry]:
+        """The deltas from the sequence number ``start`` on, encoded."""
+        rows, form = self._rows, self.form
+        first = max(0, start - self.sequence)
+        begin = rows[4 * first - 4] if first else 0
+        for index in range(first, len(rows) // 4):
+            end, tokens, buffered, slack_ms = rows[4 * index : 4 * index + 4]
+            sequence = self.sequence + index
+            text = bytes(self._text[begin:end])
+            yield LogEntry(
+                sequence, form.type, form.encode(sequence, text, tokens, buffered, slack_ms)
+            )
+            begin = end
+
+
+_WHOLE_BYTES = sys.getsizeof(_Whole(0, "", b"")) + sys.getsizeof(b"") + 16
+_RUN_BYTES = sum(map(sys.getsizeof, (DeltaRun.__new__(DeltaRun), bytearray(), array("i")))) + 16
+
+
 class EventLog:
     """Append-only, with sequence numbers from 0.
 
-    :param capacity: the log keeps at most this many events. With 0 it only counts them, for a
-        response whose events no client can ask for.
+    :param capacity_bytes: the log keeps at most about this much. With 0 it only counts events, for
+        a response whose events no client can ask for.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity_bytes: int) -> None:
         self.size_bytes = 0  # memory of the events that are kept
-        self._entries: deque[LogEntry] = deque()
-        self._capacity = capacity
+        self._capacity = capacity_bytes
+        self._parts: list[_Whole | DeltaRun] = []
+        self._run: DeltaRun | None = None  # the newest part, while deltas of its item come
         self._next = 0
         self._closed = False
-        self._cursors: set[EventCursor] = set()
+        self._readers: tuple[LogReader, ...] = ()  # replaced, never changed
+        self._waiters: tuple[asyncio.Future[None], ...] = ()  # for the end
 
     @property
     def next_sequence(self) -> int:
@@ -75,99 +212,127 @@ class EventLog:
 
     @property
     def followed(self) -> bool:
-        """Whether any client follows it now."""
-        return bool(self._cursors)
+        """Whether any client follows it, or waits for its end, now."""
+        return bool(self._readers or self._waiters)
 
     def append(self, type_: str, fields: dict[str, Any], *, terminal: bool = False) -> None:
-        """Number, encode and keep one event, and wake all cursors.
+        """Number, encode and keep one event, and hand it to the readers.
 
         :raises RuntimeError: after the terminal event.
         """
         if self._closed:
             raise RuntimeError(f"{type_} after the terminal event")
+        sequence = self._next
+        data = b""
         if self._capacity:
-            data = _encode({"type": type_, "sequence_number": self._next, **fields})
-            self._keep(LogEntry(self._next, type_, data, fields.get("delta", "")))
+            data = orjson.dumps({"type": type_, "sequence_number": sequence, **fields})
+            self._run = None
+            self._keep(_Whole(sequence, type_, data))
         self._next += 1
         self._closed = terminal
-        for cursor in self._cursors:
-            cursor.wake()
+        for reader in self._readers:
+            try:
+                if reader.wants_events:
+                    reader.take(sequence, type_, data)
+                if terminal:
+                    reader.log_ended()
+            except Exception:  # noqa: BLE001 (`_failed` logs it)
+                self._failed(reader)
+        if terminal:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def add_delta(
+        self,
+        form: DeltaForm,
+        text: bytes,
+        tokens: int,
+        buffered: int = 0,
+        slack_s: float | None = None,
+    ) -> None:
+        """Number and keep one delta, and hand it to the readers.
+
+        :param form: of the output item; all deltas of an item have the same one.
+        :param text: the inside of a JSON string.
+        :raises RuntimeError: after the terminal event.
+        """
+        if self._closed:
+            raise RuntimeError(f"{form.type} after the terminal event")
+        sequence = self._next
+        self._next = sequence + 1
+        slack_ms = _NO_SLACK if slack_s is None else round(slack_s * 1000)
+        if self._capacity:
+            run = self._run
+            if run is None or run.form is not form or run.full:
+                run = self._run = DeltaRun(sequence, form)
+                self._keep(run)
+            run.add(text, tokens, buffered, slack_ms)
+            self.size_bytes += len(text) + _ROW_BYTES
+            if self.size_bytes > self._capacity:
+                self._make_room()
+        data = b""
+        for reader in self._readers:
+            try:
+                if reader.wants_events:
+                    data = data or form.encode(sequence, text, tokens, buffered, slack_ms)
+                    reader.take(sequence, form.type, data)
+                else:
+                    reader.text_grew()
+            except Exception:  # noqa: BLE001 (`_failed` logs it)
+                self._failed(reader)
+
+    def attach(self, reader: LogReader) -> None:
+        """Hand each event from now on to a reader."""
+        self._readers = (*self._readers, reader)
+
+    def detach(self, reader: LogReader) -> None:
+        """Undo `attach`."""
+        self._readers = tuple(one for one in self._readers if one is not reader)
 
     def expire(self) -> None:
         """Drop the events so far. A client that asks for one gets `LogTruncated`."""
-        self._entries.clear()
+        self._parts.clear()
+        self._run = None
         self.size_bytes = 0
 
-    def after(self, sequence: int) -> list[LogEntry]:
-        """All entries with a greater number than ``sequence``. Raises `LogTruncated`."""
-        oldest = self._next - len(self._entries)
-        skip = sequence + 1 - oldest
-        if skip < 0:
+    def after(self, sequence: int) -> Iterator[LogEntry]:
+        """The entries with a greater number than ``sequence``, as of now.
+
+        :raises LogTruncated: some of them are no longer kept.
+        """
+        oldest = self._parts[0].sequence if self._parts else self._next
+        if sequence + 1 < oldest:
             raise LogTruncated(sequence, oldest)
-        if skip == 0:
-            return list(self._entries)
-        # A cursor is nearly always near the tail: walk back from there, not over the whole ring.
-        count = len(self._entries) - skip
-        return [self._entries[-i] for i in range(count, 0, -1)]
+        place = bisect_right(self._parts, sequence + 1, key=lambda part: part.sequence) - 1
+        return self._entries(max(0, place), sequence + 1)
 
     async def ended(self) -> None:
         """Return once the terminal event was appended, whether or not it is kept."""
-        with self.cursor(self._next - 1) as cursor:
-            while not self._closed:
-                await cursor.changed()
+        if self._closed:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters = (*self._waiters, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters = tuple(one for one in self._waiters if one is not waiter)
 
-    def cursor(self, starting_after: int = -1) -> EventCursor:
-        """A cursor that starts behind ``starting_after``; use it as a context manager."""
-        return EventCursor(self, starting_after, self._cursors)
+    def _entries(self, place: int, start: int) -> Iterator[LogEntry]:
+        for part in self._parts[place:]:
+            yield from part.entries(start)
 
-    def _keep(self, entry: LogEntry) -> None:
-        if len(self._entries) == self._capacity:
-            self.size_bytes -= _size_bytes(self._entries.popleft())
-        self._entries.append(entry)
-        self.size_bytes += _size_bytes(entry)
+    def _keep(self, part: _Whole | DeltaRun) -> None:
+        self._parts.append(part)
+        self.size_bytes += part.size_bytes
+        self._make_room()
 
+    def _make_room(self) -> None:
+        """Drop the oldest events, but never the newest part."""
+        while self.size_bytes > self._capacity and len(self._parts) > 1:
+            self.size_bytes -= self._parts.pop(0).size_bytes
 
-class EventCursor:
-    """Follows one log to its terminal event.
-
-    ::
-
-        with log.cursor(starting_after) as cursor:
-            async for entries in cursor:
-                ...
-    """
-
-    def __init__(self, log: EventLog, cursor: int, registry: set[EventCursor]) -> None:
-        self._log = log
-        self._cursor = cursor
-        self._registry = registry
-        self._changed = asyncio.Event()
-
-    def wake(self) -> None:
-        """Report a new event; called by the log."""
-        self._changed.set()
-
-    async def changed(self) -> None:
-        """Return when the log has grown since the last call."""
-        await self._changed.wait()
-        self._changed.clear()
-
-    def __enter__(self) -> EventCursor:
-        self._registry.add(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._registry.discard(self)
-
-    async def __aiter__(self) -> AsyncIterator[list[LogEntry]]:
-        """Batches of consecutive entries, up to the terminal one."""
-        while True:
-            self._changed.clear()
-            entries = self._log.after(self._cursor)
-            if entries:
-                self._cursor = entries[-1].sequence
-                yield entries
-            elif self._log.closed:
-                return
-            else:
-                await self._changed.wait()
+    def _failed(self, reader: LogReader) -> None:
+        """A reader with a bug gets nothing more, and harms no other."""
+        log.exception("reader_failed")
+        self.detach(reader)

@@ -26,6 +26,8 @@ class State(Enum):
     CANCELLED = "cancelled"
     FAILED = "failed"
 
+    __hash__ = object.__hash__  # members are unique; that of an enum is slow
+
 
 class Event(Enum):
     """What can happen to a request."""

@@ -10,6 +10,8 @@ After every call the owner must look at `next_release_s`, and call `release` at 
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.response import response_object
@@ -23,7 +25,8 @@ from gateway.schemas.generation import Generation
 from workers.messages import ChatMessage, Finish, Pace, TokenRun
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
-_TOKEN_BYTES = 8 + 28  # a place in a list, and a number
+_TOKEN_BYTES = 4  # in an array
+_REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
 
 
 class Session:
@@ -32,6 +35,7 @@ class Session:
     :param owner: who may see and stop it (a fingerprint of the API key; empty without keys).
     :param created_at: Unix time, for the response object only.
     :param now: monotonic seconds; all later ``now`` are of the same clock.
+    :param log_bytes: see `EventLog`.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Session:
         owner: str,
         created_at: float,
         now: float,
-        log_capacity: int,
+        log_bytes: int,
     ) -> None:
         self.response_id = response_id
         self.generation = generation
@@ -52,9 +56,9 @@ class Session:
         self.created_at = created_at
         self.state = State.QUEUED
         self.instance_id: str | None = None
-        self.log = EventLog(log_capacity)
+        self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
-        self.token_ids: list[int] = []
+        self.token_ids = array("i")
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
         self.thinking = True  # whether the boundary is still ahead, as far as is known
@@ -67,6 +71,7 @@ class Session:
         self._cut_by: ApiError | None = None  # why the gateway itself stops it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
+        self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
         self.transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
@@ -75,6 +80,11 @@ class Session:
     def finished(self) -> bool:
         """True after the terminal event."""
         return self.state in FINAL
+
+    @property
+    def streaming(self) -> bool:
+        """True while an instance generates its tokens."""
+        return self.state is _ANSWERING or self.state is _REASONING
 
     @property
     def in_engine(self) -> bool:
@@ -150,12 +160,12 @@ class Session:
             return None
         if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
-        return None if self.transcript.answer else "no_answer"
+        return None if self.transcript.has_answer else "no_answer"
 
     @property
     def size_bytes(self) -> int:
         """Memory that it takes without its events; an estimate."""
-        texts = (self.reasoning_text, self.answer_text)
+        texts = (self.transcript.reasoning_json, self.transcript.answer_json)
         characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
         return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
 
@@ -209,16 +219,14 @@ class Session:
         """
         if not self.in_engine:
             return  # the response ended while these tokens were on their way
-        for index, text in enumerate(run.texts):
-            self.token_ids.append(run.token_ids[index])
-            self.delivery.token_arrived(now)
-            if self.state is State.REASONING:
-                self.reasoning_tokens += 1
-                self.transcript.add_thought(text)
-                if index == run.boundary:
-                    self._boundary(now)
-            elif not self.cancelling:
-                self.delivery.answer_arrived(text, now)
+        texts: Sequence[str] = run.texts
+        if texts:
+            self.token_ids.extend(run.token_ids)
+            self.delivery.tokens_arrived(now)
+            if self.state is _REASONING:
+                texts = self._thoughts(texts, run.boundary, now)
+            if texts and not self.cancelling:
+                self.delivery.answers_arrived(texts, now)
         if run.finish is not None:
             self._generated(run.finish, now)
         self.release(now)
@@ -230,12 +238,16 @@ class Session:
 
     # ---- the reader and the clock -------------------------------------------------------------
 
-    def release(self, now: float) -> None:
-        """Send the reader the due tokens; end the response after its last one."""
-        if self.finished or self.cancelling:
+    def release(self, now: float, early_s: float = 0.0) -> None:
+        """Send the reader the due tokens; end the response after its last one.
+
+        :param early_s: how much before its time a token may be sent.
+        """
+        if self.cancelling or self.finished:
             return
-        self._show(self.delivery.release(now), now)
-        if self.state is State.DELIVERING and self.delivery.buffered_tokens == 0:
+        if deltas := self.delivery.release(now, early_s):
+            self._show(deltas, now)
+        if self.state is _DELIVERING and self.delivery.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
 
@@ -324,15 +336,20 @@ class Session:
         self.delivery.boundary(now)
         self.transcript.close_thoughts("completed", self.delivery.measurements().reasoning_s)
 
-    def _show(self, deltas: list[Delta], now: float) -> None:
+    def _thoughts(self, texts: Sequence[str], boundary: int | None, now: float) -> Sequence[str]:
+        """Take in the reasoning tokens of a run, and return the texts after them."""
+        count = len(texts) if boundary is None else boundary + 1
+        self.reasoning_tokens += count
+        self.transcript.add_thoughts(texts if boundary is None else texts[:count])
+        if boundary is not None:
+            self._boundary(now)
+        return texts[count:]
+
+    def _show(self, deltas: Sequence[Delta], now: float) -> None:
         slack_s = self.delivery.slack_s(now)
-        for delta in deltas:
-            self.transcript.add_answer(
-                delta.text,
-                delta.tokens,
-                buffered_tokens=self.delivery.buffered_tokens,
-                slack_s=None if slack_s is None else round(slack_s, 3),
-            )
+        buffered = self.delivery.buffered_tokens
+        for text, tokens in deltas:
+            self.transcript.add_answer(text, tokens, buffered, slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish

@@ -3,13 +3,18 @@
 Writes the items' events to the response's log, in the order of the protocol: it announces an item
 with its first text and closes it once. It must not know when text may be shown, which is the
 business of `gateway.response.session`.
+
+Texts are kept as the inside of a JSON string, because that is the only form in which they leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from gateway.response.event_log import EventLog
+import orjson
+
+from gateway.response.event_log import DeltaForm, EventLog, json_inside
 from gateway.schemas import events
 from gateway.schemas.events import ItemStatus
 
@@ -22,86 +27,122 @@ class Transcript:
         self._log = log
         self._thoughts = _Item(f"rs_{number}")
         self._answer = _Item(f"msg_{number}")
+        self._unwritten = 0  # reasoning tokens whose text is still to come
 
     @property
     def thoughts(self) -> str:
         """The reasoning so far."""
-        return self._thoughts.text
+        return self._thoughts.decoded()
 
     @property
     def answer(self) -> str:
         """The answer as far as the reader has it."""
+        return self._answer.decoded()
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the reader has any text of the answer."""
+        return bool(self._answer.text)
+
+    @property
+    def reasoning_json(self) -> bytearray:
+        """The reasoning so far, as the inside of a JSON string. It grows; do not change it."""
+        return self._thoughts.text
+
+    @property
+    def answer_json(self) -> bytearray:
+        """The answer as far as the reader has it; see `reasoning_json`."""
         return self._answer.text
 
-    def add_thought(self, text: str) -> None:
-        """Add one reasoning token; ``text`` is the text that it completes, possibly empty."""
-        item = self._thoughts
-        item.pending_tokens += 1
+    def add_thoughts(self, texts: Sequence[str]) -> None:
+        """Add the reasoning tokens of one step as one delta; see `workers.messages.TokenRun`."""
+        self._unwritten += len(texts)
+        text = texts[0] if len(texts) == 1 else "".join(texts)
         if not text:
             return
-        if item.index is None:
-            item.index = 0
+        item = self._thoughts
+        if item.form is None:
             self._announce(
-                item, events.reasoning_item(item.item_id, None), events.reasoning_part("")
+                item,
+                0,
+                DeltaForm.of(events.REASONING_DELTA, item.item_id, 0, paced=False),
+                events.reasoning_item(item.item_id, None),
+                events.reasoning_part(""),
             )
-        self._add(item, events.REASONING_DELTA, text, item.pending_tokens)
-        item.pending_tokens = 0
+        json = json_inside(text)
+        item.text += json
+        assert item.form is not None
+        self._log.add_delta(item.form, json, self._unwritten)
+        self._unwritten = 0
 
-    def add_answer(self, text: str, tokens: int, **fields: Any) -> None:
-        """Add text of the answer, made of ``tokens`` tokens; ``fields`` go into its event."""
+    def add_answer(
+        self, text: bytes, tokens: int, buffered_tokens: int, slack_s: float | None
+    ) -> None:
+        """Add a delta of the answer.
+
+        :param text: the inside of a JSON string.
+        :param tokens: of which it is made.
+        :param buffered_tokens: those still in the reader's buffer.
+        :param slack_s: seconds until the buffer runs dry.
+        """
         item = self._answer
-        if item.index is None:
-            item.index = 0 if self._thoughts.index is None else 1
-            self._announce(item, events.message_item(item.item_id, None), events.answer_part(""))
-        self._add(item, events.ANSWER_DELTA, text, tokens, logprobs=[], **fields)
+        if item.form is None:
+            index = 0 if self._thoughts.form is None else 1
+            self._announce(
+                item,
+                index,
+                DeltaForm.of(events.ANSWER_DELTA, item.item_id, index, paced=True),
+                events.message_item(item.item_id, None),
+                events.answer_part(""),
+            )
+        item.text += text
+        assert item.form is not None
+        self._log.add_delta(item.form, text, tokens, buffered_tokens, slack_s)
 
     def close_thoughts(self, status: ItemStatus, reasoning_s: float | None) -> None:
         """Close the reasoning item. Does nothing if it is closed, or was never announced."""
         item = self._thoughts
-        if item.index is None or item.status != "in_progress":
+        if item.form is None or item.status != "in_progress":
             return
-        item.end(status)
-        done = events.text_done_event(item.item_id, item.index, item.text)
+        item.status = status
+        done = events.text_done_event(item.item_id, item.index, item.fragment())
         self._log.append("response.reasoning_text.done", done)
-        self._close(item, events.reasoning_part(item.text), reasoning_s=reasoning_s)
+        self._close(item, events.reasoning_part(item.fragment()), reasoning_s=reasoning_s)
 
     def close_answer(self, status: ItemStatus) -> None:
         """Close the answer's item. Does nothing if it is closed, or was never announced."""
         item = self._answer
-        if item.index is None or item.status != "in_progress":
+        if item.form is None or item.status != "in_progress":
             return
-        item.end(status)
-        done = events.text_done_event(item.item_id, item.index, item.text, logprobs=[])
+        item.status = status
+        done = events.text_done_event(item.item_id, item.index, item.fragment(), logprobs=[])
         self._log.append("response.output_text.done", done)
-        self._close(item, events.answer_part(item.text))
+        self._close(item, events.answer_part(item.fragment()))
 
     def output(self) -> list[dict[str, Any]]:
-        """The ``output`` of the response object."""
-        items = []
-        if self._thoughts.index is not None:
-            items.append(self._json(self._thoughts))
-        if self._answer.index is not None:
-            items.append(self._json(self._answer))
-        return items
+        """The ``output`` of the response object, for orjson: texts are in JSON already."""
+        return [
+            self._json(item) for item in (self._thoughts, self._answer) if item.form is not None
+        ]
 
     def _json(self, item: _Item) -> dict[str, Any]:
         build = events.reasoning_item if item is self._thoughts else events.message_item
-        return build(item.item_id, item.text, item.status)
+        return build(item.item_id, item.fragment(), item.status)
 
-    def _announce(self, item: _Item, announced: dict[str, Any], part: dict[str, Any]) -> None:
-        assert item.index is not None
-        self._log.append("response.output_item.added", events.item_event(item.index, announced))
-        added = events.part_event(item.item_id, item.index, part)
+    def _announce(
+        self,
+        item: _Item,
+        index: int,
+        form: DeltaForm,
+        announced: dict[str, Any],
+        part: dict[str, Any],
+    ) -> None:
+        item.index, item.form = index, form
+        self._log.append("response.output_item.added", events.item_event(index, announced))
+        added = events.part_event(item.item_id, index, part)
         self._log.append("response.content_part.added", added)
 
-    def _add(self, item: _Item, type_: str, text: str, tokens: int, **fields: Any) -> None:
-        assert item.index is not None
-        item.texts.append(text)
-        delta = events.delta_event(item.item_id, item.index, text, tokens, **fields)
-        self._log.append(type_, delta)
-
     def _close(self, item: _Item, part: dict[str, Any], **fields: Any) -> None:
-        assert item.index is not None
         done = events.part_event(item.item_id, item.index, part)
         self._log.append("response.content_part.done", done)
         whole = events.item_event(item.index, self._json(item), **fields)
@@ -111,20 +152,19 @@ class Transcript:
 class _Item:
     """One output item."""
 
-    __slots__ = ("index", "item_id", "pending_tokens", "status", "texts")
+    __slots__ = ("form", "index", "item_id", "status", "text")
 
     def __init__(self, item_id: str) -> None:
         self.item_id = item_id
-        self.index: int | None = None  # place in the output; None until it is announced
+        self.index = 0  # place in the output, once it is announced
+        self.form: DeltaForm | None = None  # of its deltas; None until it is announced
         self.status: ItemStatus = "in_progress"
-        self.texts: list[str] = []
-        self.pending_tokens = 0  # tokens whose text is still to come
+        self.text = bytearray()  # the inside of a JSON string
 
-    def end(self, status: ItemStatus) -> None:
-        """Take no more text, and join the text that there is."""
-        self.status = status
-        self.texts = [self.text]
+    def decoded(self) -> str:
+        text: str = orjson.loads(b'"%b"' % bytes(self.text))
+        return text
 
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
+    def fragment(self) -> orjson.Fragment:
+        """The text as a JSON string, for orjson."""
+        return orjson.Fragment(b'"%b"' % bytes(self.text))

@@ -167,6 +167,16 @@ class Route:
         return None if self.stage is Stage.OVER else min(ends, default=None)
 
     @property
+    def steady(self) -> bool:
+        """Whether nothing but tokens is expected: it generates, and nothing is to be noted."""
+        return (
+            self.stage is Stage.RUNNING
+            and self.migration is None
+            and self.boundary_s is None
+            and self.session.streaming
+        )
+
+    @property
     def moving(self) -> Moving | None:
         """The migration under way, for placement."""
         if (migration := self.migration) is None:

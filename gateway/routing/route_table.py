@@ -5,9 +5,13 @@ Only `gateway.routing.router` changes the table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.policy.cluster_view import Occupancy
 from gateway.routing.instance import Instance
 from gateway.routing.route import Moving, Route
+
+_NONE: Mapping[str, Route] = {}
 
 
 class RouteTable:
@@ -22,6 +26,10 @@ class RouteTable:
     def find(self, instance_id: str, wire_id: str) -> Route | None:
         """The request that an instance means; None for a submission that is over."""
         return self._held.get(instance_id, {}).get(wire_id)
+
+    def held_by(self, instance_id: str) -> Mapping[str, Route]:
+        """The requests that an instance has, by `Route.wire_id`, as they come and go."""
+        return self._held.get(instance_id, _NONE)
 
     def of(self, instance_id: str) -> list[Route]:
         """The requests that an instance has, or was sent and has not answered."""

@@ -182,14 +182,23 @@ class Router:
 
         The decisions come last because placement looks at all requests of the step.
         """
-        taken = []
+        held = self._table.held_by(instance.instance_id)
+        decide = []
         for run in runs:
-            route = self._table.find(instance.instance_id, run.request_id)
-            if route is not None:
-                taken.append(self._guarded(route, self.on_run, instance, route, run, now))
-        for one in taken:
-            if one is not None:
-                self._guarded(one.route, self._decide, instance, one, now)
+            route = held.get(run.request_id)
+            if route is None:
+                continue  # a submission that is over
+            try:
+                session = route.session
+                if route.steady and run.plain and run.position == len(session.token_ids):
+                    session.tokens(run, now)
+                    self._on_progress(session)
+                elif (taken := self.on_run(instance, route, run, now)) is not None:
+                    decide.append(taken)
+            except Exception:  # noqa: BLE001 (`_failed` logs it)
+                self._failed(route)
+        for taken in decide:
+            self._guarded(taken.route, self._decide, instance, taken, now)
 
     def on_run(self, instance: Instance, route: Route, run: TokenRun, now: float) -> _Taken | None:
         """Take in the tokens of one request; None if nothing is to be decided about it."""
@@ -298,10 +307,14 @@ class Router:
         """
         try:
             return action(*args, **kwargs)
-        except Exception:
-            route.log.exception("request_failed")
-            self._break_off(route)
+        except Exception:  # noqa: BLE001 (`_failed` logs it)
+            self._failed(route)
             return None
+
+    def _failed(self, route: Route) -> None:
+        """End a request after the exception that is being handled."""
+        route.log.exception("request_failed")
+        self._break_off(route)
 
     def _break_off(self, route: Route) -> None:
         session = route.session

@@ -6,9 +6,12 @@ and order of fields follow the public API; ``docs/reference/api.md`` lists our a
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+import orjson
 
 Json = dict[str, Any]
+Text: TypeAlias = str | orjson.Fragment  # a fragment is a JSON string already
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 REASONING_DELTA = "response.reasoning_text.delta"
@@ -18,7 +21,7 @@ INCOMPLETE = "response.incomplete"
 FAILED = "response.failed"
 
 
-def reasoning_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
+def reasoning_item(item_id: str, text: Text | None, status: ItemStatus = "in_progress") -> Json:
     """The output item of the reasoning; ``text`` is None while the item is only announced."""
     content = [] if text is None else [reasoning_part(text)]
     return {
@@ -30,7 +33,7 @@ def reasoning_item(item_id: str, text: str | None, status: ItemStatus = "in_prog
     }
 
 
-def message_item(item_id: str, text: str | None, status: ItemStatus = "in_progress") -> Json:
+def message_item(item_id: str, text: Text | None, status: ItemStatus = "in_progress") -> Json:
     """The output item of the answer; ``text`` is None while the item is only announced."""
     content = [] if text is None else [answer_part(text)]
     return {
@@ -42,12 +45,12 @@ def message_item(item_id: str, text: str | None, status: ItemStatus = "in_progre
     }
 
 
-def reasoning_part(text: str) -> Json:
+def reasoning_part(text: Text) -> Json:
     """Content part of the reasoning item."""
     return {"type": "reasoning_text", "text": text}
 
 
-def answer_part(text: str) -> Json:
+def answer_part(text: Text) -> Json:
     """Content part of the message item."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
@@ -76,7 +79,7 @@ def delta_event(item_id: str, index: int, delta: str, tokens: int, **extra: Any)
     return fields
 
 
-def text_done_event(item_id: str, index: int, text: str, **extra: Any) -> Json:
+def text_done_event(item_id: str, index: int, text: Text, **extra: Any) -> Json:
     """Fields of ``response.reasoning_text.done`` and ``response.output_text.done``."""
     return {"item_id": item_id, "output_index": index, "content_index": 0, "text": text, **extra}
 

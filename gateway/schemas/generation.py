@@ -53,6 +53,11 @@ class Generation:
     resumable: bool = True  # False: it cannot be read after its end
     outlives_client: bool = True  # False: cancelled some time after its last reader left
 
+    @property
+    def keeps_events(self) -> bool:
+        """Whether a client may ask for its events: it is streamed, and can be resumed."""
+        return self.read_along and self.resumable
+
     def unpaced(self) -> Generation:
         """The same request for a client that gets the response as a whole."""
         return replace(self, targets=replace(self.targets, paced=False), read_along=False)

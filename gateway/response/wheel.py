@@ -1,0 +1,70 @@
+"""The release wheel: which sessions have a token to release in which slot of time.
+
+One wheel and one timer serve all responses of a gateway. Time is divided into slots. A session
+waits in the slot in which its next token is due, and is served at the beginning of that slot, so
+its token goes out up to one slot early. Planned releases stay absolute, so nothing accumulates.
+
+Pure bookkeeping with ``now`` as a parameter (monotonic seconds). `gateway.service` has the timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.response.session import Session
+
+SLOT_S = 0.005
+
+
+class ReleaseWheel:
+    """Sessions by the slot of their next release; each is in one slot at most."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[Session, None]] = {}
+        self._served = 0  # the last slot that was served
+
+    def set(self, session: Session, due_s: float) -> None:
+        """Serve a session at ``due_s``, instead of any other time that was set."""
+        slot = int(due_s / SLOT_S)
+        if slot <= self._served:
+            slot = self._served + 1
+        if session.wheel_slot is not None:
+            if session.wheel_slot == slot:
+                return
+            self.clear(session)
+        session.wheel_slot = slot
+        waiting = self._slots.get(slot)
+        if waiting is None:
+            self._slots[slot] = {session: None}
+        else:
+            waiting[session] = None
+
+    def clear(self, session: Session) -> None:
+        """Serve a session no more."""
+        if session.wheel_slot is None:
+            return
+        if (waiting := self._slots.get(session.wheel_slot)) is not None:
+            waiting.pop(session, None)
+        session.wheel_slot = None
+
+    def next_s(self) -> float | None:
+        """When `due` has sessions next; None if none waits."""
+        slot = self._first()
+        return None if slot is None else slot * SLOT_S
+
+    def due(self, now: float) -> Iterator[Session]:
+        """The sessions of the slots up to the current one, each taken off the wheel."""
+        current = int(now / SLOT_S)
+        while (slot := self._first()) is not None and slot <= current:
+            self._served = slot
+            for session in self._slots.pop(slot):
+                if session.wheel_slot == slot:  # not cleared in the meantime
+                    session.wheel_slot = None
+                    yield session
+        self._served = max(self._served, current)
+
+    def _first(self) -> int | None:
+        """The first slot in which sessions wait."""
+        if self._served + 1 in self._slots:
+            return self._served + 1
+        return min(self._slots, default=None)

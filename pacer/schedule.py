@@ -1,0 +1,110 @@
+"""The release schedule: when each generated token may be shown to the reader.
+
+The law of release, in reading time (`pacer.clock`), where one token is one unit:
+
+    release_0 = arrival_0
+    release_i = max(arrival_i, release_{i-1} + 1)
+
+These are *planned* times. A caller that is late delays one token, but not the plan of the next, so
+lateness never accumulates. At a constant pace this is the law of the paper's token pacer:
+``release_i = max(arrival_i, release_{i-1} + tau)``.
+
+The schedule counts tokens and must not know what they are. `pacer.buffer.TokenBuffer` adds the
+items. A waiting token takes 8 bytes of an array, which the garbage collector does not walk.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from pacer.clock import ReadingClock
+
+# Reading times are sums of floats, so an event loop that wakes exactly at a planned time may be a
+# rounding error early. A millionth of a token is below the resolution of any timer.
+_EPSILON = 1e-6
+_TRIM = 1024  # places of released tokens that are kept before the array is cut
+
+
+class ReleaseSchedule:
+    """Planned releases of the tokens that are generated and not yet released, in order."""
+
+    __slots__ = ("_head", "_last", "_planned", "clock", "released", "underruns")
+
+    def __init__(self, tau_s: float, now: float) -> None:
+        """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
+        self.clock = ReadingClock(tau_s, now)
+        self.underruns = 0  # releases for which the reader had to wait after the first token
+        self.released = 0
+        self._planned = array("d")  # in reading time; those before `_head` are released
+        self._head = 0
+        self._last: float | None = None  # planned release of the last token pushed
+
+    def __len__(self) -> int:
+        return len(self._planned) - self._head
+
+    def push(self, now: float, count: int = 1) -> None:
+        """Add ``count`` tokens that were generated at ``now``."""
+        arrival = self.clock.reading(now)
+        last = self._last
+        for _ in range(count):
+            planned = arrival
+            if last is not None:
+                due = last + 1.0
+                if arrival > due + _EPSILON:
+                    self.underruns += 1
+                if due > planned:
+                    planned = due
+            self._planned.append(planned)
+            last = planned
+        self._last = last
+
+    def pop_due(self, now: float, early_s: float = 0.0, most: int | None = None) -> int:
+        """Release the tokens whose planned time is not after ``now + early_s``.
+
+        :param early_s: how much before its planned time a token may be released.
+        :param most: release no more tokens than this.
+        :return: how many tokens these are; none while the reader is paused.
+        """
+        if self.clock.paused:
+            return 0
+        planned, head = self._planned, self._head
+        reading = self.clock.reading(now + early_s) + _EPSILON
+        place, end = head, len(planned)
+        if most is not None:
+            end = min(end, head + most)
+        while place < end and planned[place] <= reading:
+            place += 1
+        self._release_to(place)
+        return place - head
+
+    def drain(self) -> int:
+        """Release all tokens at once, regardless of the pace; return how many.
+
+        The plan continues after the drained tokens: the reader still has to read them.
+        """
+        count = len(self)
+        self._release_to(len(self._planned))
+        return count
+
+    def next_release_s(self) -> float | None:
+        """When `pop_due` will next release something; None if it is empty or paused."""
+        if self._head == len(self._planned) or self.clock.paused:
+            return None
+        return self.clock.seconds(self._planned[self._head])
+
+    def slack_s(self, now: float) -> float | None:
+        """Seconds until the reader runs out of tokens; negative if that has happened.
+
+        This is ``first_release + generated * tau - now`` as long as there was no underrun.
+        None before the first token, and while the reader is paused.
+        """
+        if self._last is None or self.clock.paused:
+            return None
+        return (self._last + 1.0 - self.clock.reading(now)) * self.clock.tau_s
+
+    def _release_to(self, place: int) -> None:
+        self.released += place - self._head
+        self._head = place
+        if place == len(self._planned) or place >= _TRIM:
+            del self._planned[:place]
+            self._head = 0
