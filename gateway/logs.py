@@ -38,7 +38,7 @@ def _rendering() -> list[Processor]:
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         structlog.processors.ExceptionRenderer(transformer),
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(line_logger.json_line),
     ]
 
 

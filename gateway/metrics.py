@@ -20,10 +20,17 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gateway.lateness import ReleaseLateness
 from gateway.response.lifecycle import State
 from gateway.response.session import Session
 from gateway.routing.cluster import Cluster
-from gateway.scrape import ClusterCollector, LauncherCollector, ProgramCollector, Restarting
+from gateway.scrape import (
+    ClusterCollector,
+    LatenessCollector,
+    LauncherCollector,
+    ProgramCollector,
+    Restarting,
+)
 from gateway.store import ResponseStore
 
 # Without this, every counter and histogram would have a second series.
@@ -92,12 +99,8 @@ class Metrics:
         self.slo_violations = Counter(
             "pascal_slo_violations", "Responses with QoE below the SLO", registry=registry
         )
-        self.release_lateness = Histogram(
-            "pascal_release_lateness_seconds",
-            "How late the gateway's timer was for a token release",
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
-            registry=registry,
-        )
+        self.release_lateness = ReleaseLateness()
+        registry.register(LatenessCollector(self.release_lateness))
         self.sessions = Gauge(
             "pascal_sessions", "Responses in memory, including finished ones", registry=registry
         )

@@ -1,4 +1,4 @@
-"""Metrics that are read at each scrape: instances, workers, the store and this process.
+"""Metrics that are read at each scrape: instances, workers, the store, lateness, this process.
 
 `gateway.metrics` does not count these: other modules keep the numbers anyway.
 """
@@ -9,9 +9,15 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Protocol, get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from gateway.lateness import ReleaseLateness
 from gateway.routing.cluster import Cluster
 from gateway.routing.route import Outcome
 from gateway.store import Failure, ResponseStore
@@ -26,6 +32,7 @@ _DEVICE_COUNTERS = {
     "late_seconds": "Time from the end of a step until the engine took its tokens, over all steps",
 }
 _INSTANCE = ["instance"]
+_LATENESS_MS = (1, 2, 5, 10, 20, 50, 100, 500)
 
 
 class Restarting(Protocol):
@@ -61,6 +68,24 @@ class LauncherCollector(Collector):
         for worker, count in sorted(self._launcher.failures.items()):
             failures.add_metric([worker], count)
         yield failures
+
+
+class LatenessCollector(Collector):
+    """How late tokens were released."""
+
+    def __init__(self, lateness: ReleaseLateness) -> None:
+        self._lateness = lateness
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric as it is now."""
+        lateness = self._lateness
+        buckets = [(str(ms / 1000), float(lateness.at_most(ms))) for ms in _LATENESS_MS]
+        yield HistogramMetricFamily(
+            "pascal_release_lateness_seconds",
+            "How late the gateway released a token",
+            buckets=[*buckets, ("+Inf", float(sum(lateness.counts)))],
+            sum_value=lateness.sum_s,
+        )
 
 
 class ProgramCollector(Collector):

@@ -324,7 +324,7 @@ class ResponseService:
             now = time.monotonic()
             try:
                 if (due_s := session.next_release_s()) is not None:
-                    self.metrics.release_lateness.observe(max(0.0, now - due_s))
+                    self.metrics.release_lateness.add(now - due_s)
                 session.release(now, SLOT_S)
                 if (due_s := session.next_release_s()) is not None:
                     self._wheel.set(session, due_s)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
+import orjson
 import structlog
 
 from gateway.schemas.errors import Unavailable
@@ -83,7 +84,7 @@ class StoredResponse:
     response_id: str
     owner: str
     created_at: float  # Unix time
-    response: dict[str, Any]
+    response: dict[str, Any]  # may hold `orjson.Fragment` until it is stored
     conversation: tuple[ChatMessage, ...]
 
 
@@ -136,8 +137,8 @@ class ResponseStore:
             stored.response_id,
             stored.owner,
             stored.created_at,
-            msgspec.json.encode(stored.response),
-            msgspec.json.encode(stored.conversation),
+            orjson.dumps(stored.response),
+            orjson.dumps(stored.conversation, default=msgspec.to_builtins),
         )
         size_bytes = len(row[3]) + len(row[4])
         if self._queued_bytes + size_bytes > self._max_queued_bytes:

@@ -7,13 +7,19 @@ that cannot be written is lost; it must not end a request, a task or the process
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import orjson
 import structlog
 from structlog.typing import EventDict, Processor
+
+# Objects appear as `repr` shows them, whatever their type.
+_AS_REPR = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def configure(level: int, rendering: Sequence[Processor], **bound: str) -> list[Processor]:
@@ -55,6 +61,24 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         thread=None if failure.thread is None else failure.thread.name,
         exception="".join(lines),
     )
+
+
+def json_line(event: EventDict, default: Callable[[Any], Any]) -> str:
+    """Encode an event as one line of ASCII, which no terminal or locale can spoil.
+
+    `json` takes over where `orjson` would not give that: text that is not ASCII, lone surrogates,
+    keys that are no text, and integers beyond 64 bits.
+
+    :param default: converts a value that JSON has no form for.
+    """
+    try:
+        data = orjson.dumps(event, default=default, option=_AS_REPR)
+    except TypeError:
+        pass
+    else:
+        if data.isascii():
+            return data.decode()
+    return json.dumps(event, default=default, separators=(",", ":"))
 
 
 class LineLogger(structlog.PrintLogger):

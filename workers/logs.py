@@ -33,7 +33,7 @@ def configure(level: int, instance_id: str) -> None:
     """Log events of ``level`` and above from every thread, each with the worker's name."""
     rendering: list[Processor] = [
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(line_logger.json_line),
     ]
     line_logger.configure(level, rendering, instance_id=instance_id)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+import orjson
 import structlog
 from aiohttp import web
 
@@ -17,12 +17,11 @@ from gateway.schemas.errors import ApiError, NotFound, Overloaded, Unauthorized
 log = structlog.get_logger()
 
 _LONGEST = 200  # characters of a client's text in the log
-_encode = msgspec.json.Encoder().encode
 
 
 def json_response(document: Any, status: int = 200) -> web.Response:
-    """Make a response with a JSON body."""
-    return web.Response(body=_encode(document), status=status, content_type="application/json")
+    """Make a response with a JSON body; the document may hold `orjson.Fragment`."""
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
 
 
 def note(metrics: Metrics, error: ApiError, *, method: str, path: str | None) -> None:

@@ -3,9 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.server import ROOT
+from workers.line_logger import json_line
 
 PROGRAM = """
 import structlog
@@ -103,3 +110,43 @@ def test_a_worker_goes_on_if_its_log_cannot_be_written() -> None:
             check=False,
         )
     assert result.stdout == b"on\n"
+
+
+@dataclass
+class Named:
+    name: str
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+EVENTS = st.dictionaries(st.text(), st.recursive(LEAVES, st.lists, max_leaves=5))
+
+
+@given(EVENTS)
+def test_a_line_says_what_was_logged_in_ascii_alone(event: dict[str, Any]) -> None:
+    line = json_line(event, default=repr)
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line) == json.loads(json.dumps(event))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("na\u00efve \u2028", '"na\\u00efve \\u2028"'),
+        ("bytes \udcff of a path", '"bytes \\udcff of a path"'),
+        (2**64, "18446744073709551616"),
+        ({1: "key"}, '{"1":"key"}'),
+        (Path("/tmp"), "\"PosixPath('/tmp')\""),
+        (Named("x"), "\"Named(name='x')\""),
+    ],
+)
+def test_whatever_is_logged_a_line_comes_out(value: object, written: str) -> None:
+    assert json_line({"event": "e", "value": value}, default=repr) == (
+        f'{{"event":"e","value":{written}}}'
+    )

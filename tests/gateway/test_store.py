@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
@@ -71,6 +72,13 @@ async def test_what_was_put_survives_a_restart_and_belongs_to_its_owner(tmp_path
         assert await store.get("resp_1", "alice") == STORED
         await store.delete("resp_1", "alice")
         assert await store.get("resp_1", "alice") is None
+
+
+async def test_text_that_is_encoded_already_is_stored_as_text(tmp_path: Path) -> None:
+    output = orjson.Fragment(orjson.dumps(STORED.response["output"]))
+    async with opened(tmp_path / "store.sqlite3") as store:
+        await store.put(replace(STORED, response={"id": "resp_1", "output": output}))
+        assert await store.get("resp_1", "alice") == STORED
 
 
 async def test_old_responses_are_forgotten(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ async def test_failing_engine_tells_every_request_and_ends_the_process(
             await until(worker.ended, 60)
         assert worker.process.returncode == 1
         assert not worker.path.exists()
-        assert '"event": "engine_failed"' in worker.log.read_text()
+        assert '"event":"engine_failed"' in worker.log.read_text()
         assert "Request a" not in worker.log.read_text()  # no prompt in the log
     finally:
         worker.kill()
