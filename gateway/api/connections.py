@@ -15,7 +15,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -121,8 +121,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the request of a client that has connected."""
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        self.outlet.open(transport)
+        self.outlet.open(cast(asyncio.Transport, transport))
         self._expect_header()
         connection = transport.get_extra_info("socket")
         if connection is not None:

@@ -31,8 +31,8 @@ class Follower(Protocol):
     def catch_up(self) -> None:
         """Send what could not be sent before."""
 
-    def lose(self) -> None:
-        """The client has left."""
+    def fail(self, error: Exception) -> None:
+        """Send nothing more."""
 
 
 class Outlet:
@@ -84,7 +84,11 @@ class Outlet:
         for follower in list(self._followers):
             if self.full:
                 break
-            follower.catch_up()
+            try:
+                follower.catch_up()
+            except Exception as error:
+                log.exception("follower_failed")
+                follower.fail(error)
 
     def lose(self) -> None:
         """The connection has ended."""
@@ -92,7 +96,7 @@ class Outlet:
         self.full = True
         self._transport = None
         for follower in list(self._followers):
-            follower.lose()
+            follower.fail(ClientLeft())
 
     def _stalled(self) -> None:
         log.warning("stalled_client_closed", seconds=self._stall_s)
@@ -177,10 +181,10 @@ class EventFollower:
         if self._log.closed:
             self.log_ended()
 
-    def lose(self) -> None:
-        """End, because the client has left."""
+    def fail(self, error: Exception) -> None:
+        """End, because sending does not work."""
         if not self._done.done():
-            self._done.set_exception(ClientLeft())
+            self._done.set_exception(error)
 
 
 class TextFollower:
@@ -257,7 +261,7 @@ class TextFollower:
         if self._log.closed and not (self._outlet.full or self._done.done()):
             self._done.set_result(None)
 
-    def lose(self) -> None:
-        """End, because the client has left."""
+    def fail(self, error: Exception) -> None:
+        """End, because sending does not work."""
         if not self._done.done():
-            self._done.set_exception(ClientLeft())
+            self._done.set_exception(error)

@@ -60,7 +60,8 @@ class EventStream:
                 if quiet_looks == _LOOKS:
                     quiet_looks = 0
                     if not self.outlet.full:
-                        await self.response.write(_COMMENT)
+                        await self.send(_COMMENT)
+                        self._quiet = True
         except ConnectionError:
             return  # the followers of the outlet notice it, too
 

@@ -71,6 +71,9 @@ class LogReader(Protocol):
     def log_ended(self) -> None:
         """The event before was the last one."""
 
+    def fail(self, error: Exception) -> None:
+        """A call to this reader raised ``error``; it is not called again. Must not raise."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaForm:
@@ -236,8 +239,9 @@ class EventLog:
                     reader.take(sequence, type_, data)
                 if terminal:
                     reader.log_ended()
-            except Exception:  # noqa: BLE001 (`_failed` logs it)
-                self._failed(reader)
+            except Exception as error:
+                log.exception("reader_failed")
+                self._failed(reader, error)
         if terminal:
             for waiter in self._waiters:
                 if not waiter.done():
@@ -279,8 +283,9 @@ class EventLog:
                     reader.take(sequence, form.type, data)
                 else:
                     reader.text_grew()
-            except Exception:  # noqa: BLE001 (`_failed` logs it)
-                self._failed(reader)
+            except Exception as error:
+                log.exception("reader_failed")
+                self._failed(reader, error)
 
     def attach(self, reader: LogReader) -> None:
         """Hand each event from now on to a reader."""
@@ -332,7 +337,7 @@ class EventLog:
         while self.size_bytes > self._capacity and len(self._parts) > 1:
             self.size_bytes -= self._parts.pop(0).size_bytes
 
-    def _failed(self, reader: LogReader) -> None:
+    def _failed(self, reader: LogReader, error: Exception) -> None:
         """A reader with a bug gets nothing more, and harms no other."""
-        log.exception("reader_failed")
         self.detach(reader)
+        reader.fail(error)

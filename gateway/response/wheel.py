@@ -45,6 +45,8 @@ class ReleaseWheel:
             return
         if (waiting := self._slots.get(session.wheel_slot)) is not None:
             waiting.pop(session, None)
+            if not waiting:
+                del self._slots[session.wheel_slot]
         session.wheel_slot = None
 
     def next_s(self) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 
-from gateway.api import chat as chat_api
+from gateway.api import sse
 from gateway.api.http import SOCKETS
 from gateway.app import make_runner, make_site
 from gateway.config import ClusterConfig, LimitsConfig, ServerConfig, SessionConfig
@@ -218,11 +218,11 @@ async def test_a_closed_socket_stops_no_response(tmp_path: Path) -> None:
 
 
 async def test_a_reader_that_comes_after_the_ring_is_told(tmp_path: Path) -> None:
-    async with api(tmp_path, session=SessionConfig(log_events=16)) as (client, worker, _):
+    async with api(tmp_path, session=SessionConfig(log_bytes=4096)) as (client, worker, _):
         async with client.ws_connect("/v1/responses") as socket:
             await create(socket)
             request_id = await accepted(worker)
-            await worker.tokens(request_id, 0, *"abcdefghijklmnopqrstuvwxyz", finish=STOP)
+            await worker.tokens(request_id, 0, "x" * 5000, finish=STOP)
             resume = {"type": "response.resume", "response_id": request_id}
             await asyncio.sleep(0)
             while True:
@@ -288,37 +288,49 @@ async def test_without_workers_there_is_an_error_in_every_form(tmp_path: Path) -
         assert lines[-1] == b"data: [DONE]\n"
 
 
+MUCH = ("x" * 300_000,) * 26  # more than all buffers on the way hold
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "stream": True, **UNPACED}
 
 
 async def test_a_reader_that_falls_behind_the_ring_is_told_within_its_stream(
     tmp_path: Path,
 ) -> None:
-    async with api(tmp_path, session=SessionConfig(log_events=16)) as (client, worker, _):
-        for path, body in (
-            ("/v1/responses", {"input": "hi", "stream": True, **UNPACED}),
-            ("/v1/chat/completions", CHAT),
-        ):
-            asking = asyncio.create_task(client.post(path, json=body))
-            request_id = await accepted(worker)
-            answer = await asking
-            await worker.tokens(request_id, 0, *"abcdefghijklmnopqrstuvwxyz", finish=STOP)
-            lines = [line async for line in answer.content if line.startswith(b"data: ")]
-            if path.endswith("completions"):
-                assert lines.pop() == b"data: [DONE]\n"
-            document = json.loads(lines[-1].removeprefix(b"data: "))
-            assert document["error"]["code"] == "events_expired"
-            assert path.endswith("completions") or document["type"] == "error"
+    async with api(tmp_path, session=SessionConfig(log_bytes=4096)) as (client, worker, _):
+        body = {"input": "hi", "stream": True, **UNPACED}
+        asking = asyncio.create_task(client.post("/v1/responses", json=body))
+        request_id = await accepted(worker)
+        answer = await asking
+        await worker.tokens(request_id, 0, *MUCH, finish=STOP)
+        last = (await answer.content.read()).strip().split(b"\n\n")[-1]
+        document = json.loads(last.partition(b"data: ")[2])
+        assert (document["type"], document["error"]["code"]) == ("error", "events_expired")
+
+
+async def test_a_reader_of_chunks_that_falls_behind_gets_the_rest_in_larger_pieces(
+    tmp_path: Path,
+) -> None:
+    async with api(tmp_path) as (client, worker, _):
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=CHAT))
+        request_id = await accepted(worker)
+        answer = await asking
+        await worker.tokens(request_id, 0, *MUCH, finish=STOP)
+        content = await answer.content.read()
+        chunks = [json.loads(line[6:]) for line in content.split(b"\n\n")[:-2]]
+        texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+        assert "".join(texts) == "".join(MUCH)
+        assert len(texts) < len(MUCH)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_a_stream_that_a_bug_breaks_does_not_look_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with api(tmp_path) as (client, worker, _):
-        monkeypatch.setattr(chat_api, "_delta", None)
+        monkeypatch.setattr(sse.EventStream, "chunk", None)
         asking = asyncio.create_task(client.post("/v1/chat/completions", json=CHAT))
-        await accepted(worker)
+        request_id = await accepted(worker)
         answer = await asking
+        await worker.tokens(request_id, 0, "a")
         with pytest.raises(ClientError):
             await answer.read()
 
@@ -344,7 +356,9 @@ async def test_chat_chunks(tmp_path: Path, asked: bool) -> None:
     usages = [chunk["usage"] for chunk in chunks if not chunk["choices"]]
     assert len(usages) == asked
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
-    assert [delta.get("content") for delta in deltas] == ["", "a", "b", None]
+    texts = [delta.get("content") for delta in deltas]
+    assert (texts[0], texts[-1]) == ("", None)
+    assert "".join(texts[1:-1]) == "ab"  # together, if they came before the headers were sent
 
 
 async def test_owners_see_only_their_own(tmp_path: Path) -> None:

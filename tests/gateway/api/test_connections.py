@@ -12,7 +12,7 @@ import pytest
 from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
-from gateway.api.connections import _Connection
+from gateway.api.connections import Connection
 from gateway.config import ServerConfig
 from tests.gateway.api.test_apis import UNPACED, accepted, api, create, receive
 from tests.gateway.support.scripted_service import until
@@ -273,21 +273,21 @@ async def test_idle_connections_sockets_and_silent_streams_are_left_alone(tmp_pa
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> list[_Connection]:
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     """Connections that the server has done with."""
-    found: list[_Connection] = []
-    connection_lost = _Connection.connection_lost
+    found: list[Connection] = []
+    connection_lost = Connection.connection_lost
 
-    def lost(connection: _Connection, error: BaseException | None) -> None:
+    def lost(connection: Connection, error: BaseException | None) -> None:
         connection_lost(connection, error)
         found.append(connection)
 
-    monkeypatch.setattr(_Connection, "connection_lost", lost)
+    monkeypatch.setattr(Connection, "connection_lost", lost)
     return found
 
 
 async def test_a_connection_that_has_ended_has_no_timer(
-    tmp_path: Path, ended: list[_Connection]
+    tmp_path: Path, ended: list[Connection]
 ) -> None:
     async with api(tmp_path) as (client, _, _service):
         _, writer = await connected(client, b"GET /")
@@ -297,7 +297,7 @@ async def test_a_connection_that_has_ended_has_no_timer(
 
 
 async def test_who_sends_no_http_and_stays_is_not_waited_for(
-    tmp_path: Path, ended: list[_Connection], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ended: list[Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.api.connections._DISCARD_S", 0.01)
     async with api(tmp_path) as (client, _, _service):

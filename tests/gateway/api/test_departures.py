@@ -16,6 +16,7 @@ from gateway.config import LimitsConfig, SessionConfig
 from gateway.response.session import Session
 from gateway.schemas.errors import NotFound, Overloaded
 from tests.gateway.api.test_apis import accepted, api, create, receive
+from tests.gateway.support.readers import Reader
 from tests.gateway.support.scripted_service import ended, generation, serving, start, until
 from workers.messages import Finish
 
@@ -113,12 +114,15 @@ async def test_a_user_is_free_once_nobody_reads_what_is_generated(tmp_path: Path
     async with serving(tmp_path, "worker-0", **tables) as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker, pacing=SLOW, user="ann")
-        with service.following(session):
+        with service.following(session, Reader()):
             await worker.tokens(request_id, 0, "a", "b", finish=STOP)
             await until(lambda: service._admission.in_engines == 0)
             with pytest.raises(Overloaded):
                 await service.start(await generation(service, user="ann"), "")
-        with service.following(session), pytest.raises(Overloaded):  # a client that comes back
+        with (
+            service.following(session, Reader()),
+            pytest.raises(Overloaded),
+        ):  # a client that comes back
             await service.start(await generation(service, user="ann"), "")
         await start(service, worker, pacing=SLOW, user="ann")
 
@@ -130,16 +134,20 @@ async def test_a_response_that_has_ended_is_counted_once_and_leaves_no_timer(
         worker = workers["worker-0"]
         session, request_id = await start(service, worker, pacing=SLOW)
         session.generation = replace(session.generation, outlives_client=False)
-        with service.following(session):
+        with service.following(session, Reader()):
             pass
         assert service._departures.running
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
-        await until(lambda: service._timers.running)
-        timer = service._timers.running[request_id]
+        await until(lambda: session.wheel_slot is not None)
+        slot = session.wheel_slot
         service.set_pace(session, 0.01, None)
-        assert timer.cancelled()
+        sooner = session.wheel_slot
+        assert sooner is not None
+        assert slot is not None
+        assert sooner < slot
         await ended(session)
-        assert (service._timers.running, service._departures.running) == ({}, {})
+        assert (service._wheel.next_s(), service._departures.running) == (None, {})
+        await until(lambda: service._expiry.running)
         kept, expiry = service._kept.size_bytes, dict(service._expiry.running)
         service.cancel(session)  # too late
         assert service._kept.size_bytes == kept
@@ -154,8 +162,8 @@ async def test_the_grace_begins_when_the_last_client_has_left(tmp_path: Path) ->
     async with serving(tmp_path, "worker-0", **tables) as (service, workers):
         session, _ = await start(service, workers["worker-0"])
         session.generation = replace(session.generation, outlives_client=False)
-        with service.following(session):
-            with service.following(session):
+        with service.following(session, Reader()):
+            with service.following(session, Reader()):
                 pass
             assert service._departures.running == {}
         left_s = (

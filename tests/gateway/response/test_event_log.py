@@ -1,25 +1,40 @@
-"""The event log: order, late readers, the ring's edge."""
+"""The event log: order, late readers, the bound in bytes, compact deltas."""
+
+from __future__ import annotations
 
 import asyncio
+import gc
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.response.event_log import EventLog, LogTruncated
+from gateway.response import event_log
+from gateway.response.event_log import DeltaForm, EventLog, LogTruncated, json_inside
+from gateway.schemas import events
+from tests.gateway.support.readers import Reader
+
+ANSWER = DeltaForm.of(events.ANSWER_DELTA, "msg_1", 1, paced=True)
+THOUGHT = DeltaForm.of(events.REASONING_DELTA, "rs_1", 0, paced=False)
 
 
-def filled(count: int, capacity: int = 100) -> EventLog:
+def filled(count: int, capacity: int = 100_000) -> EventLog:
     log = EventLog(capacity)
     for index in range(count):
         log.append("delta", {"delta": f"{index} "})
     return log
 
 
+def documents(log: EventLog, after: int = -1) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(entry.data) for entry in log.after(after)]
+
+
 def test_events_are_numbered_from_zero_without_gaps() -> None:
-    log = filled(3)
-    documents = [msgspec.json.decode(entry.data) for entry in log.after(-1)]
-    assert [document["sequence_number"] for document in documents] == [0, 1, 2]
-    assert documents[0] == {"type": "delta", "sequence_number": 0, "delta": "0 "}
+    found = documents(filled(3))
+    assert [document["sequence_number"] for document in found] == [0, 1, 2]
+    assert found[0] == {"type": "delta", "sequence_number": 0, "delta": "0 "}
 
 
 @pytest.mark.parametrize("after", range(-1, 5))
@@ -27,12 +42,94 @@ def test_a_late_reader_gets_exactly_what_follows(after: int) -> None:
     assert [entry.sequence for entry in filled(5).after(after)] == list(range(after + 1, 5))
 
 
-def test_what_left_the_ring_is_an_explicit_error() -> None:
-    log = filled(10, capacity=4)
-    assert [entry.sequence for entry in log.after(5)] == [6, 7, 8, 9]
+deltas = st.lists(
+    st.tuples(
+        st.text(min_size=1, max_size=5),
+        st.integers(1, 300),
+        st.integers(0, 5000),
+        st.none() | st.floats(-1000, 1000),
+    ),
+    max_size=60,
+)
+
+
+@given(thoughts=deltas, answers=deltas, after=st.integers(-1, 40))
+def test_deltas_are_encoded_as_documents_of_the_protocol_every_time_to_the_same_bytes(
+    thoughts: Any, answers: Any, after: int
+) -> None:
+    log, reader = EventLog(1_000_000), Reader()
+    log.attach(reader)
+    expected = []
+    for text, tokens, _, _ in thoughts:
+        log.add_delta(THOUGHT, json_inside(text), tokens)
+        expected.append(events.delta_event("rs_1", 0, text, tokens))
+    log.append("between", {})
+    expected.append({})
+    for text, tokens, buffered, slack_s in answers:
+        log.add_delta(ANSWER, json_inside(text), tokens, buffered, slack_s)
+        slack = None if slack_s is None else round(slack_s * 1000) / 1000
+        expected.append(
+            events.delta_event(
+                "msg_1", 1, text, tokens, logprobs=[], buffered_tokens=buffered, slack_s=slack
+            )
+        )
+    kinds = [events.REASONING_DELTA] * len(thoughts) + ["between"]
+    kinds += [events.ANSWER_DELTA] * len(answers)
+    plain = msgspec.json.Encoder().encode
+    assert reader.data == [
+        plain({"type": kind, "sequence_number": number, **fields})
+        for number, (kind, fields) in enumerate(zip(kinds, expected, strict=True))
+    ]
+    after = min(after, log.next_sequence - 1)
+    again = list(log.after(after))
+    assert [entry.data for entry in again] == reader.data[after + 1 :]
+    assert [entry.type for entry in again] == kinds[after + 1 :]
+
+
+def test_what_the_bound_dropped_is_an_explicit_error() -> None:
+    longest = filled(40)._parts[-1].size_bytes
+    log = filled(40, capacity=3 * longest)
+    kept = [entry.sequence for entry in log.after(36)]
+    assert kept == [37, 38, 39]
     with pytest.raises(LogTruncated) as caught:
-        log.after(4)
-    assert (caught.value.starting_after, caught.value.oldest) == (4, 6)
+        log.after(35)
+    assert (caught.value.starting_after, caught.value.oldest) == (35, 37)
+
+
+def test_deltas_are_dropped_a_run_at_a_time_and_the_newest_run_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_log, "_RUN_DELTAS", 8)
+    log = EventLog(1500)
+    most = 0
+    for _ in range(200):
+        log.add_delta(ANSWER, b"word ", 1)
+        most = max(most, log.size_bytes)
+    assert most <= 1500
+    assert log.size_bytes == sum(part.size_bytes for part in log._parts)
+    oldest = log._parts[0].sequence
+    assert oldest % 8 == 0
+    assert [entry.sequence for entry in log.after(oldest - 1)] == list(range(oldest, 200))
+    with pytest.raises(LogTruncated):
+        log.after(oldest - 2)
+    small = EventLog(1)
+    for _ in range(3):
+        small.add_delta(ANSWER, b"word ", 1)
+    assert len(list(small.after(-1))) == 3
+
+
+def test_a_token_takes_few_bytes_and_no_object() -> None:
+    log = EventLog(10_000_000)
+    for _ in range(10):
+        log.add_delta(ANSWER, b"word ", 1)
+    gc.collect()
+    objects, size = len(gc.get_objects()), log.size_bytes
+    for _ in range(5000):
+        log.add_delta(ANSWER, b"word ", 1)
+    gc.collect()
+    runs = 5000 / event_log._RUN_DELTAS
+    assert len(gc.get_objects()) - objects < 5 * runs
+    assert (log.size_bytes - size) / 5000 < 30
 
 
 def test_nothing_follows_the_terminal_event() -> None:
@@ -40,62 +137,70 @@ def test_nothing_follows_the_terminal_event() -> None:
     log.append("end", {}, terminal=True)
     with pytest.raises(RuntimeError):
         log.append("delta", {})
+    with pytest.raises(RuntimeError):
+        log.add_delta(ANSWER, b"x", 1)
 
 
-async def test_readers_follow_to_the_end_each_at_its_own_place() -> None:
-    log = filled(2)
-
-    async def read(after: int) -> list[int]:
-        with log.cursor(after) as cursor:
-            return [entry.sequence async for entries in cursor for entry in entries]
-
-    readers = [asyncio.create_task(read(after)) for after in (-1, 0, 1)]
-    await asyncio.sleep(0)
+def test_readers_get_each_event_and_the_end_while_they_are_attached() -> None:
+    log, early, late, texts = filled(2), Reader(), Reader(), Reader(wants_events=False)
+    log.attach(early)
+    log.attach(texts)
     log.append("delta", {})
-    await asyncio.sleep(0)
+    log.attach(late)
+    log.add_delta(ANSWER, b"x", 1)
+    log.detach(early)
     log.append("end", {}, terminal=True)
-    assert await asyncio.gather(*readers) == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
-    assert await read(3) == []
-    assert not log._cursors, "a reader that is gone is still woken"
+    assert (early.taken, late.taken, texts.taken) == ([2, 3], [3, 4], [])
+    assert (early.ended, late.ended, texts.ended) == (False, True, True)
+    assert (early.grew, late.grew, texts.grew) == (0, 0, 1)
+    log.detach(late)
+    log.detach(texts)
+    assert not log.followed
 
 
-async def test_a_reader_that_fell_behind_the_ring_is_told() -> None:
-    log = filled(1, capacity=2)
-    with log.cursor() as cursor:
-        batches = aiter(cursor)
-        await anext(batches)
-        for _ in range(4):
-            log.append("delta", {})
-        with pytest.raises(LogTruncated):
-            await anext(batches)
+def test_a_reader_with_a_bug_gets_nothing_more_and_harms_no_other() -> None:
+    log, bad, good = EventLog(1000), Reader(), Reader()
+
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    bad.take = broken  # type: ignore[method-assign]
+    log.attach(bad)
+    log.attach(good)
+    log.append("a", {})
+    log.add_delta(ANSWER, b"x", 1)
+    assert good.taken == [0, 1]
+    assert log._readers == (good,)
+    assert isinstance(bad.error, ValueError)
 
 
 def test_memory_is_counted_as_events_come_and_go() -> None:
-    log = EventLog(4)
+    log = EventLog(4000)
     sizes = []
-    for index in range(10):
+    for index in range(100):
         log.append("delta", {"delta": "x" * index})
         sizes.append(log.size_bytes)
-    assert sizes[:4] == sorted(sizes[:4])
-    newest = [len(entry.data) + len(entry.text) for entry in log.after(5)]
-    assert 4 * 150 < log.size_bytes - sum(newest) < 4 * 300  # the objects themselves
+    assert sizes[:10] == sorted(sizes[:10])
+    assert max(sizes) <= 4000
+    assert log.size_bytes == sum(part.size_bytes for part in log._parts)
     log.expire()
     assert log.size_bytes == 0
     with pytest.raises(LogTruncated):
-        log.after(8)
-    assert log.after(9) == []
+        log.after(98)
+    assert list(log.after(99)) == []
 
 
 async def test_a_log_that_keeps_nothing_tells_its_end() -> None:
     log = EventLog(0)
-    log.append("delta", {"delta": "x"})
+    log.append("item", {"delta": "x"})
+    log.add_delta(ANSWER, b"x", 1)
     ending = asyncio.create_task(log.ended())
     await asyncio.sleep(0)
     assert log.followed
-    log.append("delta", {"delta": "y"})
+    log.add_delta(ANSWER, b"y", 1)
     await asyncio.sleep(0)
     assert not ending.done()
     log.append("end", {}, terminal=True)
     await asyncio.wait_for(ending, 10)
-    assert (log.followed, log.size_bytes, log.next_sequence) == (False, 0, 3)
+    assert (log.followed, log.size_bytes, log.next_sequence) == (False, 0, 4)
     await asyncio.wait_for(log.ended(), 10)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from gateway.api.websocket import WebSocketConnection
@@ -31,6 +30,7 @@ from tests.gateway.support.scripted_service import (
     until,
 )
 from tests.gateway.support.scripted_worker import IDLE, ScriptedWorker
+from tests.gateway.support.sessions import events_of
 from workers import messages
 from workers.messages import Finish, PeerMet, Rejected, SetPace, Step, TokenRun
 
@@ -59,12 +59,12 @@ async def step(worker: ScriptedWorker, *runs: TokenRun) -> None:
 
 
 def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
-    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` raises too."""
-    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
     session.transcript.close_answer = broken  # type: ignore[method-assign]
 
 
@@ -75,12 +75,12 @@ def break_everything(_: ResponseService, session: Session, __: Route) -> None:
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` works, but its event cannot be built."""
-    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
     session.response_object = broken  # type: ignore[method-assign]
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
-    session.delivery.answer_arrived = broken  # type: ignore[method-assign]
+    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
     session.transcript.output = broken  # type: ignore[method-assign]
 
 
@@ -147,9 +147,8 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
         session, request_id = await start(service, worker, pacing=pacing)
         session.transcript.output = broken  # type: ignore[method-assign]
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
-        with session.log.cursor() as cursor:
-            events = [entry async for entries in cursor for entry in entries]
-        last = msgspec.json.decode(events[-1].data)
+        await asyncio.wait_for(session.log.ended(), 10)
+        last = events_of(session)[-1]
         assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
         assert last["response"]["error"]["code"] == "internal_error"
         assert isinstance(last["response"]["created_at"], int)

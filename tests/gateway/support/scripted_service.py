@@ -111,12 +111,7 @@ async def start(
 
 
 async def ended(session: Session) -> None:
-    async def follow() -> None:
-        with session.log.cursor() as cursor:
-            async for _ in cursor:
-                pass
-
-    await asyncio.wait_for(follow(), 10)
+    await asyncio.wait_for(session.log.ended(), 10)
 
 
 async def until(condition: Callable[[], object]) -> None:

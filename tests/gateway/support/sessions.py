@@ -15,7 +15,7 @@ from workers.messages import Finish, FinishReason, TokenRun
 END_OF_THINKING = 4
 
 
-def make_session(now: float = 0.0, log_capacity: int = 1000, **fields: Any) -> Session:
+def make_session(now: float = 0.0, log_bytes: int = 1_000_000, **fields: Any) -> Session:
     """A session of a Responses body, submitted at ``now``."""
     body = parse_body({"input": "What is 2 + 2?", **fields}, ResponsesBody)
     return Session(
@@ -25,7 +25,7 @@ def make_session(now: float = 0.0, log_capacity: int = 1000, **fields: Any) -> S
         owner="",
         created_at=0.0,
         now=now,
-        log_capacity=log_capacity,
+        log_bytes=log_bytes,
     )
 
 
