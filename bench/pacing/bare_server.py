@@ -127,9 +127,7 @@ class BareServer:
         await asyncio.Event().wait()  # until the client leaves
         return response
 
-    def _add(
-        self, role: str, send: Callable[[Any], Awaitable[None]], request: web.Request
-    ) -> None:
+    def _add(self, role: str, send: Callable[[Any], Awaitable[None]], request: web.Request) -> None:
         transport = cast(asyncio.Transport, request.transport)
         self._streams.append(_Stream(role, send, transport.write))
 

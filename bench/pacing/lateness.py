@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from bench.reporting.statistics import percentile
@@ -39,7 +40,7 @@ def worst_pause_s(received_s: Iterable[float]) -> float:
     ordered = sorted(received_s)
     if len(ordered) < 2:
         return 0.0
-    longest = max(later - earlier for earlier, later in zip(ordered, ordered[1:], strict=False))
+    longest = max(later - earlier for earlier, later in pairwise(ordered))
     return longest - (ordered[-1] - ordered[0]) / (len(ordered) - 1)
 
 
@@ -66,9 +67,7 @@ def punctuality(streams: Iterable[Sequence[float]], tau_s: float) -> Punctuality
     quality: list[float] = []
     for received_s in streams:
         late_s += lateness_s(received_s, tau_s)
-        quality.append(
-            qoe(received_s, tau_s=tau_s, origin_s=received_s[0]) if received_s else 0.0
-        )
+        quality.append(qoe(received_s, tau_s=tau_s, origin_s=received_s[0]) if received_s else 0.0)
     late_s.sort()
     at = [percentile(late_s, percent) if late_s else 0.0 for percent in (50.0, 99.0, 100.0)]
     return Punctuality(

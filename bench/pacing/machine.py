@@ -8,9 +8,12 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from bench.reporting.errors import BenchmarkError
+
+BUSY: Final = 0.8  # share of a core above which a process may be the bottleneck
+CROWDED: Final = 0.1  # share of the time in which a process waits for its core: others use it
 
 _SPARE_DESCRIPTORS = 200  # of a process, beside its streams
 

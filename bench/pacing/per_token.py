@@ -12,13 +12,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.pacing.frames import ANSWER, THINK, TRANSPORTS, Transport
-from bench.pacing.machine import Cores, Usage, allow_streams
+from bench.pacing.machine import BUSY, CROWDED, Cores, Usage, allow_streams
 from bench.pacing.processes import scene
 from bench.pacing.talk import Helper
 from bench.reporting.errors import BenchmarkError
@@ -34,11 +34,15 @@ _SETTLE_S = 0.2
 class Extent:
     """How much is measured."""
 
-    streams: int = 512  # over each transport
+    streams: int = 1000  # over each transport
     rounds: int = 3
     window_s: float = 2.5
     transports: tuple[Transport, ...] = TRANSPORTS
-    all_batches: tuple[Transport, ...] = TRANSPORTS  # with batches of 8 and 256 too
+    all_cases: tuple[Transport, ...] = TRANSPORTS  # with other batches, and each phase alone
+
+
+FULL: Final = Extent()
+QUICK: Final = Extent(streams=500, rounds=2, window_s=1.2, all_cases=("ws",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def _of_transport(
     transport: Transport, extent: Extent, cores: Cores, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     roles = [THINK if number % 3 == 0 else ANSWER for number in range(extent.streams)]
-    cases = (_MIXED, *(_OTHERS if transport in extent.all_batches else ()))
+    cases = (_MIXED, *(_OTHERS if transport in extent.all_cases else ()))
     samples: dict[str, list[_Window]] = defaultdict(list)
     with ExitStack() as stack:
         stage = stack.enter_context(scene(cores, extent.streams))
@@ -111,9 +115,7 @@ class _Window:
     waited_share: float
 
 
-def _path(
-    pid: int, workers: Helper, readers: Helper, case: _Path, extent: Extent
-) -> _Window:
+def _path(pid: int, workers: Helper, readers: Helper, case: _Path, extent: Extent) -> _Window:
     seconds = _WARM_S + extent.window_s + _SETTLE_S
     workers.tell(
         "drive",
@@ -193,5 +195,20 @@ def _summary(samples: dict[str, list[_Window]], payloads: dict[str, str]) -> dic
         "cpu_share": statistics.median(one.share for one in samples["path"]),
         "client_cpu_share": max(one.client_share for of in samples.values() for one in of),
         "waited_share": max(one.waited_share for of in samples.values() for one in of),
+        "warnings": _warnings([one for of in samples.values() for one in of]),
         "frame_bytes": {role: len(text) for role, text in payloads.items()},
     }
+
+
+def _warnings(windows: Sequence[_Window]) -> list[str]:
+    found = []
+    clients = max(one.client_share for one in windows)
+    if clients > BUSY:
+        found.append(f"the readers used {clients:.0%} of their core and may be the bottleneck")
+    waited = statistics.median(one.waited_share for one in windows)
+    if waited > CROWDED:
+        found.append(
+            f"the servers waited for their core in {waited:.0%} of the time: other processes used "
+            "it"
+        )
+    return found

@@ -106,10 +106,12 @@ def clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Hel
 @contextlib.contextmanager
 def scene(cores: Cores, streams: int) -> Iterator[Scene]:
     """Start a gateway that can carry ``streams``, with its workers and readers."""
-    with clients(cores, instances_for(streams)) as (folder, addresses, workers, readers):
-        with Gateway(folder, addresses, streams, cores.server) as gateway:
-            gateway.wait()
-            yield Scene(gateway, workers, readers)
+    with (
+        clients(cores, instances_for(streams)) as (folder, addresses, workers, readers),
+        Gateway(folder, addresses, streams, cores.server) as gateway,
+    ):
+        gateway.wait()
+        yield Scene(gateway, workers, readers)
 
 
 def instances_for(streams: int) -> int:

@@ -17,8 +17,14 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from bench.pacing.frames import Transport, client_message, mark, marks_per_token, payload_of
-from bench.pacing.frames import pong_for
+from bench.pacing.frames import (
+    Transport,
+    client_message,
+    mark,
+    marks_per_token,
+    payload_of,
+    pong_for,
+)
 from bench.pacing.lateness import punctuality, worst_pause_s
 from bench.pacing.talk import obey
 from bench.policies.engine_process import Send
@@ -221,6 +227,7 @@ class Readers:
             ),
             "bytes": sum(reader.received_bytes for reader in self._readers),
             "lost": sum(reader.ended is not None for reader in self._readers),
+            "least": min((reader.tokens for reader in self._readers), default=0),
             "cpu_s": time.process_time(),
             "now_s": time.monotonic(),
         }

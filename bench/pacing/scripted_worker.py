@@ -65,6 +65,7 @@ class Request:
         :param tokens: of the whole answer; 0: it does not end.
         """
         boundary, finish = None, None
+        texts: tuple[str, ...]
         if self.role == THINK:
             texts = (THOUGHT_TEXT,)
         elif self.answered < 0 and self.thoughts > 0:

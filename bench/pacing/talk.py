@@ -59,7 +59,9 @@ async def obey(messages: Iterator[bytes], send: Send, actions: Mapping[str, Acti
     """Carry out commands one after another, while the loop serves connections."""
     loop = asyncio.get_running_loop()
     while True:
-        command = msgspec.json.decode(await loop.run_in_executor(None, next, messages), type=Command)
+        command = msgspec.json.decode(
+            await loop.run_in_executor(None, next, messages), type=Command
+        )
         try:
             answer = Answer(await actions[command.do](**command.arguments))
         except (BenchmarkError, OSError, TimeoutError) as error:
