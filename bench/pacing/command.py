@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             return give_up(FAILED, f"{section}: {error}")
         except KeyboardInterrupt:
             return interrupted("the results of finished sections are kept")
+        results.setdefault("peers", {})
         write_json(args.json, results)
     return OK
 

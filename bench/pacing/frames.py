@@ -51,7 +51,7 @@ def on_the_wire(transport: Transport, payload: bytes) -> bytes:
 def payload_of(transport: Transport, received: bytes) -> bytes | None:
     """The payload of the first frame in ``received``; None unless all of that frame is there."""
     if transport == "ws":
-        if len(received) < 4 or received[0] != 0x81:
+        if len(received) < 2 or received[0] != 0x81:
             return None
         size, start = received[1], 2
         if size == 126:

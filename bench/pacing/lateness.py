@@ -30,18 +30,42 @@ def lateness_s(received_s: Sequence[float], tau_s: float) -> list[float]:
     """
     if not received_s:
         return []
-    anchors = [at_s - index * tau_s for index, at_s in enumerate(received_s)]
-    first_s = min(anchors[0], min(anchors) + SLOT_S)
-    return [max(0.0, anchor_s - first_s) for anchor_s in anchors]
+    due_s = plan_s(received_s, tau_s)
+    return [max(0.0, at_s - due_s - index * tau_s) for index, at_s in enumerate(received_s)]
 
 
-def worst_pause_s(received_s: Iterable[float]) -> float:
-    """The longest time in which no stream got a token, less the mean time between two tokens."""
-    ordered = sorted(received_s)
+def plan_s(received_s: Sequence[float], tau_s: float) -> float:
+    """When the first token of a stream was due, by what its reader received.
+
+    :param received_s: when each token came, ascending; at least one.
+    """
+    anchors = (at_s - index * tau_s for index, at_s in enumerate(received_s))
+    return min(received_s[0], min(anchors) + SLOT_S)
+
+
+def worst_pause_s(
+    streams: Iterable[Sequence[float]], tau_s: float, from_s: float, to_s: float
+) -> float:
+    """The longest time in which no stream got a token, less the longest one by the plans.
+
+    :param streams: when each token of a stream came, ascending.
+    :param from_s, to_s: a time in which all of them run.
+    """
+    ordered: list[float] = []
+    phases_s = []
+    for received_s in streams:
+        if received_s:
+            ordered += [at_s for at_s in received_s if from_s <= at_s <= to_s]
+            phases_s.append(plan_s(received_s, tau_s) % tau_s)
     if len(ordered) < 2:
         return 0.0
-    longest = max(later - earlier for earlier, later in pairwise(ordered))
-    return longest - (ordered[-1] - ordered[0]) / (len(ordered) - 1)
+    phases_s.sort()
+    phases_s.append(phases_s[0] + tau_s)
+    return max(0.0, _longest_gap(sorted(ordered)) - _longest_gap(phases_s))
+
+
+def _longest_gap(ordered: Sequence[float]) -> float:
+    return max(later - earlier for earlier, later in pairwise(ordered))
 
 
 @dataclass(frozen=True, slots=True)

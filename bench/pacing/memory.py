@@ -18,7 +18,7 @@ from bench.pacing.processes import Scene, scene
 
 _BATCH: Final = 64
 _STEADY_BYTES = 64 * 1024  # two readings this close mean that the memory does not grow
-_STEADY_S = 0.5
+_END_S = 60.0  # for a short answer
 _PATIENCE = 40  # readings
 _SLOW_TPOT_S = 60.0  # so that nothing but the first token becomes due
 
@@ -30,6 +30,7 @@ class Extent:
     idle: int = 1000  # connections
     responses: int = 500
     tokens: int = 400  # of each response; answering tokens only
+    steady_s: float = 0.5  # between two readings of the memory
 
 
 FULL: Final = Extent()
@@ -55,7 +56,7 @@ def measure(extent: Extent, cores: Cores, progress: Callable[[str], None]) -> di
 
 def _idle_and_buffered(stage: Scene, extent: Extent) -> dict[str, float]:
     _warm_up(stage)
-    empty = _steady(stage)
+    empty = _steady(stage, extent.steady_s)
     port = stage.gateway.port
     stage.readers.ask(
         "open",
@@ -65,11 +66,11 @@ def _idle_and_buffered(stage: Scene, extent: Extent) -> dict[str, float]:
         pace={"tpot_s": _SLOW_TPOT_S},
         begin=False,
     )
-    idle = _steady(stage)
+    idle = _steady(stage, extent.steady_s)
     stage.readers.ask("begin")
-    running = _steady(stage)
+    running = _steady(stage, extent.steady_s)
     _generate(stage, extent, lead=extent.tokens - 1)
-    buffered = _steady(stage)
+    buffered = _steady(stage, extent.steady_s)
     return {
         "idle_stream_bytes": (idle - empty) / extent.idle,
         "running_response_bytes": (running - idle) / extent.idle,
@@ -88,13 +89,20 @@ def _kept_and_finished(stage: Scene, extent: Extent) -> dict[str, float]:
         pace=False,
         begin=False,
     )
-    idle = _steady(stage)
+    idle = _steady(stage, extent.steady_s)
     stage.readers.ask("begin")
-    running = _steady(stage)
+    running = _steady(stage, extent.steady_s)
     _generate(stage, extent)
-    kept = _steady(stage)
-    stage.workers.ask("drive", roles=[ANSWER], batch=_BATCH, period_s=0.5, tokens=extent.tokens + 1)
-    finished = _steady(stage)
+    kept = _steady(stage, extent.steady_s)
+    stage.workers.ask(
+        "drive",
+        roles=[ANSWER],
+        batch=_BATCH,
+        period_s=0.5,
+        tokens=extent.tokens + 1,
+        seconds=_END_S,
+    )
+    finished = _steady(stage, extent.steady_s)
     return {
         "kept_token_bytes": (kept - running) / (extent.responses * extent.tokens),
         "finished_response_bytes": (finished - idle) / extent.responses,
@@ -119,16 +127,18 @@ def _warm_up(stage: Scene) -> None:
     """Have the gateway serve some responses to their end, which leave what it keeps anyway."""
     roles = [ANSWER] * 64
     stage.readers.ask("open", port=stage.gateway.port, transport="ws", roles=roles, pace=False)
-    stage.workers.ask("drive", roles=[ANSWER], batch=_BATCH, period_s=0.02, tokens=50)
+    stage.workers.ask(
+        "drive", roles=[ANSWER], batch=_BATCH, period_s=0.02, tokens=50, seconds=_END_S
+    )
     time.sleep(0.2)
     stage.readers.ask("close")
 
 
-def _steady(stage: Scene) -> int:
+def _steady(stage: Scene, every_s: float) -> int:
     """The gateway's memory once it does not change any more."""
     before = rss_bytes(stage.gateway.pid)
     for _ in range(_PATIENCE):
-        time.sleep(_STEADY_S)
+        time.sleep(every_s)
         after = rss_bytes(stage.gateway.pid)
         if abs(after - before) <= _STEADY_BYTES:
             return after

@@ -26,7 +26,6 @@ from bench.reporting.errors import BenchmarkError
 PERIOD_S: Final = 0.1  # one token for each stream
 BATCH: Final = 64  # of the case called "path"
 _LEAD = 5  # answering tokens that a reader's buffer holds
-_WARM_S = 0.8
 _SETTLE_S = 0.2
 
 
@@ -37,6 +36,7 @@ class Extent:
     streams: int = 1000  # over each transport
     rounds: int = 3
     window_s: float = 2.5
+    warm_s: float = 0.8  # before a window
     transports: tuple[Transport, ...] = TRANSPORTS
     all_cases: tuple[Transport, ...] = TRANSPORTS  # with other batches, and each phase alone
 
@@ -116,7 +116,7 @@ class _Window:
 
 
 def _path(pid: int, workers: Helper, readers: Helper, case: _Path, extent: Extent) -> _Window:
-    seconds = _WARM_S + extent.window_s + _SETTLE_S
+    seconds = extent.warm_s + extent.window_s + _SETTLE_S
     workers.tell(
         "drive",
         roles=case.roles,
@@ -125,7 +125,7 @@ def _path(pid: int, workers: Helper, readers: Helper, case: _Path, extent: Exten
         lead=_LEAD,
         seconds=seconds,
     )
-    time.sleep(_WARM_S)
+    time.sleep(extent.warm_s)
     window = _window(pid, readers, lambda: time.sleep(extent.window_s))
     workers.hear()
     time.sleep(_LEAD * PERIOD_S + _SETTLE_S)  # until the buffers are empty

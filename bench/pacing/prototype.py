@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, unix_connect
 
 from bench.pacing.frames import ws_head
@@ -85,7 +86,7 @@ class _Stream(asyncio.Protocol):
                 kind,
                 self._sequence,
                 self._middle,
-                json.dumps(text).encode(),
+                msgspec.json.encode(text),
             )
             self._sequence += 1
             if self._thinking:

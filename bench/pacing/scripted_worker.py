@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
@@ -200,14 +200,19 @@ class Workers:
             for instance, path in zip(self._instances, paths, strict=True)
         ]
 
+    async def forget(self) -> None:
+        """Generate nothing more for the requests so far."""
+        for instance in self._instances:
+            instance.requests.clear()
+
     async def drive(
         self,
         *,
         roles: Sequence[str],
         batch: int,
         period_s: float,
+        seconds: float,
         lead: int = 0,
-        seconds: float = 0.0,
         spread_s: float = 0.0,
         thoughts: int = 0,
         thoughts_per_step: int = 1,
@@ -218,7 +223,7 @@ class Workers:
         :param batch: requests of one frame.
         :param lead: answering tokens that a request gets at once at its first step, so that its
             reader never waits for the worker.
-        :param seconds: how long, if the answers do not end.
+        :param seconds: how long; or, for answers that end, how long at most.
         :param spread_s: the requests begin in this time, evenly and in random order.
         :param thoughts: reasoning tokens before an answer that has not begun.
         :param tokens: of an answer, which ends after them; 0: it does not end.
@@ -239,9 +244,11 @@ class Workers:
             request.due_s = began_s + spread_s * number / len(requests)
             if request.answered < 0:
                 request.thoughts = thoughts
-        late_s, sent, open_ = 0.0, 0, len(requests)
-        for due_s, instance, group in _schedule(groups, began_s, period_s):
-            if open_ == 0 if tokens else due_s - began_s >= seconds:
+        late_s, sent = 0.0, 0
+        for number, (due_s, instance, group) in enumerate(_schedule(groups, began_s, period_s)):
+            if (time.monotonic() if tokens else due_s) - began_s >= seconds:
+                break
+            if number % len(groups) == 0 and all(one.ended for one in requests):
                 break
             wait_s = due_s - time.monotonic()
             late_s = max(late_s, -wait_s)
@@ -254,7 +261,6 @@ class Workers:
             if runs:
                 await instance.step(runs)
                 sent += sum(len(run.texts) for run in runs)
-                open_ -= sum(run.finish is not None for run in runs)
         return {"late_s": late_s, "tokens": sent}
 
 
@@ -281,5 +287,5 @@ def _schedule(
 def serve(messages: Iterator[bytes], send: Send) -> None:
     """Entry point of `bench.policies.engine_process`."""
     workers = Workers()
-    actions: dict[str, Any] = {"listen": workers.listen, "drive": workers.drive}
-    loop.run(obey(messages, send, actions))
+    names = ("listen", "drive", "forget")
+    loop.run(obey(messages, send, {name: getattr(workers, name) for name in names}))

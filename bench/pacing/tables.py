@@ -46,14 +46,14 @@ def per_token_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def held_sides(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The four runs of the section, with their names."""
-    together = results["together"]
-    return [
-        ("gateway", results),
-        ("prototype", results["prototype"]),
-        ("gateway, together", together),
-        ("prototype, together", together["prototype"]),
-    ]
+    """All runs of the section, with their names."""
+    sides = [("gateway", results), ("prototype", results["prototype"])]
+    if (together := results["together"]) is not None:
+        sides += [
+            ("gateway, together", together),
+            ("prototype, together", together["prototype"]),
+        ]
+    return sides
 
 
 def held_table(results: Mapping[str, Any]) -> Table:
