@@ -49,8 +49,8 @@ class Extent:
 
 
 FULL: Final = Extent(
-    many=Case(streams=4000, spread_s=10.0, tokens=300),
-    together=Case(streams=500, spread_s=5.0, tokens=400, thoughts=200),
+    many=Case(streams=4000, spread_s=10.0, tokens=250),
+    together=Case(streams=500, spread_s=5.0, tokens=350, thoughts=200),
 )
 QUICK: Final = Extent(
     many=Case(streams=500, spread_s=2.0, tokens=60),

@@ -35,8 +35,8 @@ class Extent:
 
     streams: int = 1000  # over each transport
     rounds: int = 3
-    window_s: float = 2.5
-    warm_s: float = 0.8  # before a window
+    window_s: float = 2.0
+    warm_s: float = 0.6  # before a window
     transports: tuple[Transport, ...] = TRANSPORTS
     all_cases: tuple[Transport, ...] = TRANSPORTS  # with other batches, and each phase alone
 
