@@ -37,6 +37,7 @@ from gateway.api.http import (
 )
 from gateway.api.refusals import json_response
 from gateway.api.websocket import WebSocketConnection
+from gateway.collector import FullCollections
 from gateway.config import PROJECT_ROOT, Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
@@ -152,6 +153,10 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
         stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
+        collections = FullCollections(service.metrics.pauses, service.metrics.count_unfinished)
+        stack.enter_context(collections.taking_over())
+        collecting = asyncio.create_task(collections.run())
+        stack.push_async_callback(_cancelled, collecting)
         watch = DescriptorWatch()
         asyncio.get_running_loop().set_exception_handler(watch.loop_failed)
         runner = make_runner(service, watch)
