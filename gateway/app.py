@@ -8,7 +8,6 @@ store.
 from __future__ import annotations
 
 import asyncio
-import gc
 import shutil
 import signal
 import tempfile
@@ -172,7 +171,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(_cancelled, workers)
         service.maintenance.launcher = launcher
         service.metrics.watch_launcher(launcher)
-        await _until_stopped(launcher, service, stopping, workers, port, announce)
+        await _until_stopped(launcher, service, collections, stopping, workers, port, announce)
 
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
@@ -186,6 +185,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 async def _until_stopped(
     launcher: Launcher,
     service: ResponseService,
+    collections: FullCollections,
     stopping: asyncio.Event,
     workers: asyncio.Task[None],
     port: int,
@@ -204,9 +204,7 @@ async def _until_stopped(
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
-        # Objects that exist now stay: a full collection over them would delay every reader.
-        gc.collect()
-        gc.freeze()
+        collections.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")

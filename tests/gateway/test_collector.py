@@ -164,6 +164,24 @@ def test_python_takes_over_again_whatever_happens() -> None:
 
 
 @pytest.mark.usefixtures("frozen")
+def test_what_is_frozen_is_walked_no_more_and_its_collection_is_no_pause() -> None:
+    kept = many_new_objects()
+    pauses = CollectionPauses()
+    collections = FullCollections(pauses, lambda: 0, rule=AT_ONCE)
+    with collections.taking_over():
+        cycle = old_cycle()
+        counted = sum(pauses.counts[2])
+        frozen_before = gc.get_freeze_count()
+        collections.freeze()
+        assert cycle() is None
+        assert gc.get_freeze_count() >= frozen_before + 800_000
+        assert sum(pauses.counts[2]) == counted
+        collections.look(1e9)
+        assert sum(pauses.counts[2]) == counted + 1
+    del kept
+
+
+@pytest.mark.usefixtures("frozen")
 def test_an_old_cycle_goes_with_the_next_full_collection() -> None:
     pauses = CollectionPauses()
     collections = FullCollections(pauses, lambda: 1, rule=AT_ONCE)
