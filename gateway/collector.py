@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import os
 import time
 from bisect import bisect_left
@@ -58,7 +57,7 @@ class CollectionRule:
 
     least_s: float = 30.0  # shortest time between two, in quiet moments and for memory
     most_s: float = 600.0  # longest time without one
-    few: int = 2  # most unfinished responses of a quiet moment
+    few: int = 2  # most unfinished responses of a quiet moment, if no token is due in it
     growth: float = 1.25  # of memory since the last one that calls for the next
     least_growth_bytes: int = 64 * 2**20  # smaller growth calls for none
 
@@ -74,7 +73,8 @@ class CollectionRule:
             self.growth * then_bytes, then_bytes + self.least_growth_bytes
         ):
             return "grown"
-        if heap.aged and heap.unfinished <= self.few and heap.gap_s > heap.pause_s:
+        few = heap.unfinished <= self.few and heap.gap_s > heap.pause_s
+        if heap.aged and (few or not heap.unfinished):
             return "quiet"
         return None
 
@@ -121,7 +121,7 @@ class FullCollections:
     """Collects in full by a rule, while Python does not.
 
     :param unfinished: returns the number of responses that are not fully delivered.
-    :param gap_s: returns the time until the next token is due, in seconds.
+    :param gap_s: returns the time until the next token is due, in seconds; 0: not known.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class FullCollections:
         pauses: CollectionPauses,
         unfinished: Callable[[], int],
         *,
-        gap_s: Callable[[], float] = lambda: math.inf,
+        gap_s: Callable[[], float] = lambda: 0.0,
         rule: CollectionRule | None = None,
     ) -> None:
         self._pauses = pauses

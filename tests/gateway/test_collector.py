@@ -32,9 +32,9 @@ QUIET = Heap(
     resident_then_bytes=200 * MIB,
     resident_bytes=200 * MIB,
     unfinished=0,
-    gap_s=math.inf,
+    gap_s=0.0,
 )
-BUSY = replace(QUIET, unfinished=4000, gap_s=0.0)
+BUSY = replace(QUIET, unfinished=4000)
 AT_ONCE = CollectionRule(least_s=0.0)
 
 HEAPS = st.builds(
@@ -60,8 +60,8 @@ def test_a_quiet_moment_is_used_but_not_too_often() -> None:
 @pytest.mark.parametrize(
     "heap",
     [
-        replace(QUIET, unfinished=3),
-        replace(QUIET, gap_s=0.05),  # a token would be late
+        replace(QUIET, unfinished=3, gap_s=math.inf),
+        replace(QUIET, unfinished=1, gap_s=0.05),  # a token would be late
         replace(QUIET, aged=False),  # there is nothing to find
     ],
 )
