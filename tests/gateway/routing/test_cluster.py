@@ -349,7 +349,7 @@ async def test_the_end_waits_neither_for_engines_nor_for_the_disk(
         assert session.status == "in_progress"  # its engine says nothing
         service.fail_all()
         assert session.status == "failed"
-        assert service._background
+        await until(lambda: service._background)
         await asyncio.wait_for(service.close(), 5)
 
 

@@ -113,7 +113,7 @@ class Actor:
                 await self.worker.hang_up()
             return True
         if name in self.asked_for and "hand over" not in self.holding:
-            del self._places[name]
+            self._places.pop(name, None)  # a cancel may have come first
             valid_s = self.ticket_valid_s
             ticket = None if valid_s is None else self.worker.ticket(20 + place, valid_s)
             await self.worker.hand_over(name, place, ticket)
@@ -124,7 +124,7 @@ class Actor:
         boundary = 0 if place == BOUNDARY else None
         self._places[name] = place + 1
         if finish is not None:
-            del self._places[name]
+            self._places.pop(name, None)  # a cancel may have come first
         await self.worker.tokens(
             name,
             place,
