@@ -282,6 +282,8 @@ class ResponseService:
             fail_broken(session)
         if session.finished:
             self._count_out(session)
+            if session.forgotten or not session.generation.resumable:
+                self._sessions.pop(session.response_id, None)
             self._slices.add(partial(self._conclude, session))
 
     def _wait_for_next(self, session: Session) -> None:
@@ -320,14 +322,14 @@ class ResponseService:
     def _turn(self) -> None:
         """Release what is due."""
         self._wheel_timer = None
-        for session in self._wheel.due(time.monotonic()):
+        wheel, late = self._wheel, self.metrics.release_lateness.add
+        for session in wheel.due(time.monotonic()):
             now = time.monotonic()
+            late(now - session.due_s)
             try:
-                if (due_s := session.next_release_s()) is not None:
-                    self.metrics.release_lateness.add(now - due_s)
                 session.release(now, SLOT_S)
                 if (due_s := session.next_release_s()) is not None:
-                    self._wheel.set(session, due_s)
+                    wheel.set(session, due_s)
                 else:
                     self._progress(session)
             except Exception:  # noqa: BLE001 (`_broken` logs it)

@@ -19,7 +19,7 @@ class ReadingClock:
     counts as the time of the last change.
     """
 
-    __slots__ = ("_anchor_s", "_paused", "_reading", "_tau_s")
+    __slots__ = ("_anchor_s", "_reading", "paused", "tau_s")
 
     def __init__(self, tau_s: float, now: float) -> None:
         """Start at reading time 0 at ``now``.
@@ -27,26 +27,16 @@ class ReadingClock:
         :param tau_s: seconds per token, above 0.
         :raises ValueError: if ``tau_s`` is not a positive number.
         """
-        self._tau_s = _checked_tau(tau_s)
+        self.tau_s = _checked_tau(tau_s)  # seconds per token; `set_tau` changes it
         self._anchor_s = now  # seconds at the last change of pace or pause
         self._reading = 0.0  # reading time at the anchor
-        self._paused = False
-
-    @property
-    def tau_s(self) -> float:
-        """Seconds per token."""
-        return self._tau_s
-
-    @property
-    def paused(self) -> bool:
-        """True while the reader has stopped reading."""
-        return self._paused
+        self.paused = False  # whether the reader has stopped reading; see `pause`
 
     def reading(self, now: float) -> float:
         """Reading time at ``now``, in tokens."""
-        if self._paused or now <= self._anchor_s:
+        if self.paused or now <= self._anchor_s:
             return self._reading
-        return self._reading + (now - self._anchor_s) / self._tau_s
+        return self._reading + (now - self._anchor_s) / self.tau_s
 
     def seconds(self, reading: float) -> float | None:
         """The moment at which reading time reaches ``reading``; None while paused short of it.
@@ -56,25 +46,25 @@ class ReadingClock:
         """
         if reading <= self._reading:
             return self._anchor_s
-        if self._paused:
+        if self.paused:
             return None
-        return self._anchor_s + (reading - self._reading) * self._tau_s
+        return self._anchor_s + (reading - self._reading) * self.tau_s
 
     def set_tau(self, tau_s: float, now: float) -> None:
         """Change the pace from ``now`` on. Raises ValueError like the constructor."""
         tau_s = _checked_tau(tau_s)
         self._move_anchor(now)
-        self._tau_s = tau_s
+        self.tau_s = tau_s
 
     def pause(self, now: float) -> None:
         """Stop reading time. A second call has no effect."""
         self._move_anchor(now)
-        self._paused = True
+        self.paused = True
 
     def resume(self, now: float) -> None:
         """Let reading time run again."""
         self._move_anchor(now)
-        self._paused = False
+        self.paused = False
 
     def _move_anchor(self, now: float) -> None:
         self._reading = self.reading(now)

@@ -198,11 +198,6 @@ class TokenRun(Value):
     # the engine computed all KV that its prefix cache lacked.
     kv_tokens: int | None = None
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is nothing but tokens of one phase."""
-        return self.boundary is None and self.finish is None
-
 
 # ---- gateway to worker ------------------------------------------------------------------------
 

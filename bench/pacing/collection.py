@@ -57,7 +57,7 @@ def make_session(number: int, tokens: int) -> Session:
         owner="",
         created_at=0.0,
         now=0.0,
-        log_capacity=_LOG_EVENTS,
+        log_bytes=_LOG_EVENTS,
     )
     session.accepted("worker-0", 20, True)
     thoughts = tokens // _THOUGHTS

@@ -41,21 +41,28 @@ class Outlet:
     :param stall_s: a client that takes nothing for so long loses its connection.
     """
 
-    __slots__ = ("_followers", "_stall_s", "_timer", "_transport", "full", "on_stall")
+    __slots__ = (
+        "_followers",
+        "_shut",
+        "_stall_s",
+        "_timer",
+        "_transport",
+        "full",
+        "on_stall",
+        "send",
+    )
 
     def __init__(self, stall_s: float) -> None:
         self.full = True  # the client takes nothing now
+        # Sends whole frames of the protocol. It may only be called while not `full`.
+        self.send: Callable[[bytes], None] = _not_open
+        self._shut = False
         # Tells the client why it is cut off, in the words of its protocol.
         self.on_stall: Callable[[], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._followers: dict[Follower, None] = {}
         self._stall_s = stall_s
         self._timer: asyncio.TimerHandle | None = None
-
-    def send(self, data: bytes) -> None:
-        """Send data, which must be whole frames of the protocol. Call it only if not `full`."""
-        assert self._transport is not None
-        self._transport.write(data)
 
     def add(self, follower: Follower) -> None:
         """Let a follower catch up whenever the client takes more."""
@@ -70,6 +77,7 @@ class Outlet:
     def open(self, transport: asyncio.Transport) -> None:
         """The client has connected."""
         self._transport = transport
+        self.send = transport.write
         self.full = False
 
     def pause(self) -> None:
@@ -80,7 +88,7 @@ class Outlet:
     def resume(self) -> None:
         """The client takes more."""
         self._stop_timer()
-        self.full = False
+        self.full = self._shut
         for follower in list(self._followers):
             if self.full:
                 break
@@ -90,10 +98,15 @@ class Outlet:
                 log.exception("follower_failed")
                 follower.fail(error)
 
+    def shut(self) -> None:
+        """Send no more events: the connection is about to end."""
+        self.full = self._shut = True
+
     def lose(self) -> None:
         """The connection has ended."""
         self._stop_timer()
         self.full = True
+        self.send = _not_open
         self._transport = None
         for follower in list(self._followers):
             follower.fail(ClientLeft())
@@ -113,6 +126,10 @@ class Outlet:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _not_open(_: bytes) -> None:
+    raise ClientLeft
 
 
 class EventFollower:

@@ -66,12 +66,24 @@ class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stream_id: str | None = None
 
 
+class _Socket(web.WebSocketResponse):
+    """Sends no event after the close frame (RFC 6455, section 5.5.1)."""
+
+    outlet: Outlet | None = None
+
+    async def close(self, **kwargs: Any) -> bool:
+        """Close the connection, whoever asked for it."""
+        if self.outlet is not None:
+            self.outlet.shut()
+        return await super().close(**kwargs)
+
+
 class WebSocketConnection:
     """One client socket."""
 
     def __init__(self, service: ResponseService, owner: str, defaults: Targets) -> None:
         config = service.config
-        self.socket = web.WebSocketResponse(
+        self.socket = _Socket(
             heartbeat=_PING_INTERVAL_S,
             max_msg_size=config.server.hard_message_bytes,
             compress=False,
@@ -90,7 +102,7 @@ class WebSocketConnection:
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade the connection and exchange messages until the socket closes."""
         await self.socket.prepare(request)
-        self._outlet = outlet_of(request)
+        self._outlet = self.socket.outlet = outlet_of(request)
         self._outlet.on_stall = self._stalled
         try:
             async for message in self.socket:
@@ -269,17 +281,12 @@ class WebSocketConnection:
             )
 
     def _frames(self, stream_id: str | None) -> Callable[[str, bytes], bytes]:
-        """What makes the frames of a stream. After the close frame, nothing may be sent."""
-        socket = self.socket
+        """What makes the frames of a stream."""
         # The event log has no stream_id, since several sockets may follow one response.
-        suffix = b"" if stream_id is None else b',"stream_id":%b}' % orjson.dumps(stream_id)
-
-        def frame(_: str, data: bytes) -> bytes:
-            if socket.closed:
-                return b""
-            return text_frame(data[:-1] + suffix if suffix else data)
-
-        return frame
+        if stream_id is None:
+            return lambda _, data: text_frame(data)
+        suffix = b',"stream_id":%b}' % orjson.dumps(stream_id)
+        return lambda _, data: text_frame(data[:-1] + suffix)
 
     async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
         refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")

@@ -62,7 +62,7 @@ class Delivery:
         self.ended_s: float | None = None
         self._raw = _Span()
         self._paced = _Span()
-        self._schedule = ReleaseSchedule(targets.tpot_s, now)
+        self.schedule = ReleaseSchedule(targets.tpot_s, now)
         # The texts of the scheduled tokens, joined, and the length of each. Arrays, because the
         # garbage collector would walk over objects.
         self._text = bytearray()
@@ -79,7 +79,7 @@ class Delivery:
     @property
     def buffered_tokens(self) -> int:
         """Number of tokens generated, but not yet released."""
-        return len(self._schedule)
+        return len(self._lengths) - self._head
 
     @property
     def answer_tokens(self) -> int:
@@ -89,27 +89,22 @@ class Delivery:
     @property
     def underruns(self) -> int:
         """How often the buffer was empty when a token was due, after the first one."""
-        return self._schedule.underruns
+        return self.schedule.underruns
 
     @property
     def paused(self) -> bool:
         """Whether the reader has paused the response."""
-        return self._schedule.clock.paused
+        return self.schedule.clock.paused
 
     @property
     def tpot_s(self) -> float:
         """The current pace, in seconds per token."""
-        return self._schedule.clock.tau_s
-
-    def tokens_arrived(self, now: float) -> None:
-        """Note tokens of either phase from the engine."""
-        if self.first_token_s is None:
-            self.first_token_s = now
+        return self.schedule.clock.tau_s
 
     def boundary(self, now: float) -> None:
         """Note the end-of-thinking token."""
         self.boundary_s = now
-        clock = self._schedule.clock
+        clock = self.schedule.clock
         self._qoe_ttfat = RunningQoE(
             tau_s=1.0,
             first_s=self.targets.ttfat_s / clock.tau_s,
@@ -131,54 +126,49 @@ class Delivery:
             json = json_inside(text)
             self._text += json
             self._lengths.append(len(json))
-            self._schedule.push(now, count)
+            self.schedule.push(now, count)
             self._raw.add(now, count)
 
     def release(self, now: float, early_s: float = 0.0) -> Sequence[Delta]:
         """The text that is due by ``now + early_s``."""
-        if self.paced or self.paused:
-            count = self._schedule.pop_due(now, early_s)
+        if self.paced or self.schedule.clock.paused:
+            count = self.schedule.pop_due(now, early_s)
         else:
-            count = self._schedule.drain()
+            count = self.schedule.drain()
         return self._deltas(count, now) if count else _NOTHING
 
     def flush(self, now: float) -> Sequence[Delta]:
         """All buffered text, whatever the pace."""
-        return self._deltas(self._schedule.drain(), now)
+        return self._deltas(self.schedule.drain(), now)
 
     def _deltas(self, count: int, now: float) -> Sequence[Delta]:
         """The text of the next ``count`` tokens, which are released ``now``."""
         deltas = []
-        start = self._text_start
-        for length in self._lengths[self._head : self._head + count]:
-            self._unread += 1
+        lengths, head, start, unread = self._lengths, self._head, self._text_start, self._unread
+        delivered = 0
+        for place in range(head, head + count):
+            unread += 1
+            length = lengths[place]
             if length:
-                text = bytes(self._text[start : start + length])
-                deltas.append((text, self._unread))
+                deltas.append((bytes(self._text[start : start + length]), unread))
                 start += length
-                self._read(self._unread, now)
-                self._unread = 0
-        self._head += count
-        self._text_start = start
-        if not self._schedule or start > _TRIM_BYTES:
-            del self._text[:start], self._lengths[: self._head]
+                delivered += unread
+                unread = 0
+        self._head = head + count
+        self._text_start, self._unread = start, unread
+        if self._head == len(lengths) or start > _TRIM_BYTES:
+            del self._text[:start], lengths[: self._head]
             self._text_start = self._head = 0
+        if delivered:
+            self._read(delivered, now)
         return deltas
-
-    def next_release_s(self) -> float | None:
-        """When `release` is due next; None if nothing is buffered, or while paused."""
-        return self._schedule.next_release_s()
-
-    def slack_s(self, now: float) -> float | None:
-        """Seconds until the buffer runs dry; None before the first token and while paused."""
-        return self._schedule.slack_s(now)
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Change the pace, pause or resume; None leaves a setting as it is.
 
         A pace for a stream that was not paced applies to the tokens still to come.
         """
-        clock = self._schedule.clock
+        clock = self.schedule.clock
         if tpot_s is not None:
             clock.set_tau(tpot_s, now)
             self.paced = True
@@ -190,7 +180,7 @@ class Delivery:
     def qoe_now(self, now: float) -> float:
         """The paper's QoE so far, overdue tokens included; 1 before the first token."""
         self._settle()
-        return 1.0 if self._qoe is None else self._qoe.at(self._schedule.clock.reading(now))
+        return 1.0 if self._qoe is None else self._qoe.at(self.schedule.clock.reading(now))
 
     def measurements(self) -> Measurements:
         """All measurements so far."""
@@ -217,13 +207,15 @@ class Delivery:
         )
 
     def _read(self, tokens: int, now: float) -> None:
-        reading = self._schedule.clock.reading(now)
+        reading = self.schedule.clock.reading(now)
         if self._qoe is None:
             self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
         self._paced.add(now, tokens)
-        for _ in range(tokens):
-            self._deliveries.append(reading)
-        if len(self._deliveries) >= _SETTLE_TOKENS:
+        deliveries = self._deliveries
+        deliveries.append(reading)
+        if tokens > 1:
+            deliveries.extend((reading,) * (tokens - 1))
+        if len(deliveries) >= _SETTLE_TOKENS:
             self._settle()
 
     def _settle(self) -> None:

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 # Deltas of one `DeltaRun`: what the log drops at once when it is full.
 _RUN_DELTAS = 512
+_RUN_ROWS = 4 * _RUN_DELTAS
 _NO_SLACK = -(2**31)  # in place of milliseconds
 _ROW_BYTES = 16  # of one delta, without its text
 
@@ -143,39 +144,29 @@ class _Whole:
 class DeltaRun:
     """Consecutive deltas of one output item, in compact form."""
 
-    __slots__ = ("_rows", "_text", "form", "sequence")
+    __slots__ = ("form", "rows", "sequence", "text")
 
     def __init__(self, sequence: int, form: DeltaForm) -> None:
         self.sequence = sequence  # of the first
         self.form = form
-        self._text = bytearray()
+        self.text = bytearray()
         # For each delta: where its text ends, its tokens, buffered tokens, and slack in ms.
-        self._rows = array("i")
-
-    @property
-    def full(self) -> bool:
-        """Whether the next delta belongs into a run of its own."""
-        return len(self._rows) >= 4 * _RUN_DELTAS
+        self.rows = array("i")
 
     @property
     def size_bytes(self) -> int:
         """Memory that it takes."""
-        return _RUN_BYTES + len(self._text) + 4 * len(self._rows)
-
-    def add(self, text: bytes, tokens: int, buffered: int, slack_ms: int) -> None:
-        """Add a delta; see `DeltaForm.encode`."""
-        self._text += text
-        self._rows.extend((len(self._text), tokens, buffered, slack_ms))
+        return _RUN_BYTES + len(self.text) + 4 * len(self.rows)
 
     def entries(self, start: int) -> Iterator[LogEntry]:
         """The deltas from the sequence number ``start`` on, encoded."""
-        rows, form = self._rows, self.form
+        rows, form = self.rows, self.form
         first = max(0, start - self.sequence)
         begin = rows[4 * first - 4] if first else 0
         for index in range(first, len(rows) // 4):
             end, tokens, buffered, slack_ms = rows[4 * index : 4 * index + 4]
             sequence = self.sequence + index
-            text = bytes(self._text[begin:end])
+            text = bytes(self.text[begin:end])
             yield LogEntry(
                 sequence, form.type, form.encode(sequence, text, tokens, buffered, slack_ms)
             )
@@ -268,10 +259,11 @@ class EventLog:
         slack_ms = _NO_SLACK if slack_s is None else round(slack_s * 1000)
         if self._capacity:
             run = self._run
-            if run is None or run.form is not form or run.full:
+            if run is None or run.form is not form or len(run.rows) >= _RUN_ROWS:
                 run = self._run = DeltaRun(sequence, form)
                 self._keep(run)
-            run.add(text, tokens, buffered, slack_ms)
+            run.text += text
+            run.rows.extend((len(run.text), tokens, buffered, slack_ms))
             self.size_bytes += len(text) + _ROW_BYTES
             if self.size_bytes > self._capacity:
                 self._make_room()

@@ -55,6 +55,8 @@ class Session:
         self.owner = owner
         self.created_at = created_at
         self.state = State.QUEUED
+        # Of the state: after the terminal event; tokens may still come; an instance generates them.
+        self.finished, self.in_engine, self.streaming = False, True, False
         self.instance_id: str | None = None
         self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
@@ -72,24 +74,10 @@ class Session:
         self.forgotten = False  # its owner deleted it: keep nothing after its end
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
         self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
+        self.due_s = 0.0  # of its next release, while it has a place there
         self.transcript = Transcript(self.log, response_id)
 
     # ---- what others ask ----------------------------------------------------------------------
-
-    @property
-    def finished(self) -> bool:
-        """True after the terminal event."""
-        return self.state in FINAL
-
-    @property
-    def streaming(self) -> bool:
-        """True while an instance generates its tokens."""
-        return self.state is _ANSWERING or self.state is _REASONING
-
-    @property
-    def in_engine(self) -> bool:
-        """True while tokens are still to come, so that an instance holds memory for it, or will."""
-        return self.state not in FINAL and self.state is not State.DELIVERING
 
     @property
     def kv_tokens(self) -> int:
@@ -171,9 +159,9 @@ class Session:
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if no token waits."""
-        if self.finished or self.cancelling:
+        if self.cancelling or self.finished:
             return None
-        return self.delivery.next_release_s()
+        return self.delivery.schedule.next_release_s()
 
     def check_resume(self, starting_after: int) -> None:
         """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
@@ -210,26 +198,38 @@ class Session:
         self.log.append("response.created", {"response": self.response_object()})
         self.log.append("response.in_progress", {"response": self.response_object()})
 
-    def tokens(self, run: TokenRun, now: float) -> None:
+    def tokens(self, run: TokenRun, now: float) -> bool:
         """New tokens, and perhaps the end, as the engine delivered them.
 
         The caller has checked that the run follows the token log. When an instance gives the
         request up (finish ``error`` or ``cancelled``), the caller passes the run without its
         finish, because the request goes on elsewhere.
+
+        :return: whether the state or `next_release_s` may have changed.
         """
         if not self.in_engine:
-            return  # the response ended while these tokens were on their way
+            return True  # the response ended while these tokens were on their way
         texts: Sequence[str] = run.texts
+        delivery = self.delivery
         if texts:
             self.token_ids.extend(run.token_ids)
-            self.delivery.tokens_arrived(now)
+            if delivery.first_token_s is None:
+                delivery.first_token_s = now
             if self.state is _REASONING:
                 texts = self._thoughts(texts, run.boundary, now)
             if texts and not self.cancelling:
-                self.delivery.answers_arrived(texts, now)
+                waited = delivery.buffered_tokens
+                delivery.answers_arrived(texts, now)
+                if waited and delivery.paced and run.finish is None:
+                    return False  # they are behind those that wait for their time
+        elif run.finish is None:
+            return False
         if run.finish is not None:
             self._generated(run.finish, now)
+        elif not texts:
+            return False
         self.release(now)
+        return True
 
     def left(self) -> None:
         """Its instance has it no longer; it goes on elsewhere, from the token log."""
@@ -245,9 +245,10 @@ class Session:
         """
         if self.cancelling or self.finished:
             return
-        if deltas := self.delivery.release(now, early_s):
+        delivery = self.delivery
+        if deltas := delivery.release(now, early_s):
             self._show(deltas, now)
-        if self.state is _DELIVERING and self.delivery.buffered_tokens == 0:
+        if self.state is _DELIVERING and delivery.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
 
@@ -312,7 +313,7 @@ class Session:
         The rest of the answer is lost, and the response object holds only what is safe to read.
         """
         self.error = error
-        self.state = State.FAILED
+        self._enter(State.FAILED)
         self.delivery.ended_s = now
         if not self.log.closed:
             body = response_object.failed_object(self)
@@ -328,7 +329,13 @@ class Session:
         return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
-        self.state = advance(TRANSITIONS, self.state, event)
+        self._enter(advance(TRANSITIONS, self.state, event))
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.finished = state in FINAL
+        self.in_engine = not self.finished and state is not _DELIVERING
+        self.streaming = state is _ANSWERING or state is _REASONING
 
     def _boundary(self, now: float) -> None:
         self._advance(Event.BOUNDARY)
@@ -346,10 +353,11 @@ class Session:
         return texts[count:]
 
     def _show(self, deltas: Sequence[Delta], now: float) -> None:
-        slack_s = self.delivery.slack_s(now)
+        slack_s = self.delivery.schedule.slack_s(now)
         buffered = self.delivery.buffered_tokens
+        add = self.transcript.add_answer
         for text, tokens in deltas:
-            self.transcript.add_answer(text, tokens, buffered, slack_s)
+            add(text, tokens, buffered, slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish

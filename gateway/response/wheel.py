@@ -25,6 +25,7 @@ class ReleaseWheel:
 
     def set(self, session: Session, due_s: float) -> None:
         """Serve a session at ``due_s``, instead of any other time that was set."""
+        session.due_s = due_s
         slot = int(due_s / SLOT_S)
         if slot <= self._served:
             slot = self._served + 1

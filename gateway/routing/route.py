@@ -168,13 +168,8 @@ class Route:
 
     @property
     def steady(self) -> bool:
-        """Whether nothing but tokens is expected: it generates, and nothing is to be noted."""
-        return (
-            self.stage is Stage.RUNNING
-            and self.migration is None
-            and self.boundary_s is None
-            and self.session.streaming
-        )
+        """Whether nothing is to be noted when tokens come."""
+        return self.stage is Stage.RUNNING and self.migration is None and self.boundary_s is None
 
     @property
     def moving(self) -> Moving | None:

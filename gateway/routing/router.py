@@ -190,11 +190,18 @@ class Router:
                 continue  # a submission that is over
             try:
                 session = route.session
-                if route.steady and run.plain and run.position == len(session.token_ids):
-                    session.tokens(run, now)
-                    self._on_progress(session)
-                    if not session.streaming:  # a bug ended it
-                        self._stop(route)
+                if (
+                    route.steady
+                    and session.streaming
+                    and run.boundary is None
+                    and run.finish is None
+                    and run.position == len(session.token_ids)
+                ):
+                    # As for most runs, nothing but its tokens matters.
+                    if session.tokens(run, now):
+                        self._on_progress(session)
+                        if not route.session.streaming:  # a bug ended it
+                            self._stop(route)
                 elif (taken := self.on_run(instance, route, run, now)) is not None:
                     decide.append(taken)
             except Exception:  # noqa: BLE001 (`_failed` logs it)

@@ -99,7 +99,7 @@ def test_what_the_bound_dropped_is_an_explicit_error() -> None:
 def test_deltas_are_dropped_a_run_at_a_time_and_the_newest_run_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_log, "_RUN_DELTAS", 8)
+    monkeypatch.setattr(event_log, "_RUN_ROWS", 4 * 8)
     log = EventLog(1500)
     most = 0
     for _ in range(200):

@@ -280,7 +280,7 @@ def test_a_move_that_does_not_arrive_has_an_outcome(state: State, outcome: str) 
     outcomes: Counter[Outcome] = Counter()
     route = running(Route(make_session(), LIMITS, outcomes))
     route.hand_over("b", 2, "boundary", 0.0)
-    route.session.state = state
+    route.session._enter(state)
     route.over()
     assert outcomes == {outcome: 1}
     assert (route.stage, route.deadline_s, route.migration) == (Stage.OVER, None, None)
