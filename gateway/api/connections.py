@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.api import refusals
-from gateway.api.outlet import Outlet
+from gateway.api.outlet import Outbox, Outlet
 from gateway.descriptors import DescriptorWatch
 from gateway.schemas.errors import ApiError, HeadersTooLarge, InvalidHttp
 
@@ -89,6 +89,7 @@ class _Server(web.Server):
         self._make_plain_request = plain.request_factory
         self.request_factory = self._make_clean_request
         self.timeouts = timeouts
+        self.outbox = Outbox()
         self.on_refusal = on_refusal
         self.watch = watch
 
@@ -116,7 +117,7 @@ class Connection(web.RequestHandler):
         self._header_timer: asyncio.TimerHandle | None = None
         self._broken = False  # the client sent something other than HTTP
         self._sent_all = asyncio.Event()  # the client will send nothing more
-        self.outlet = Outlet(server.timeouts.send_s)
+        self.outlet = Outlet(server.outbox, server.timeouts.send_s)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the request of a client that has connected."""

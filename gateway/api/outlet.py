@@ -1,8 +1,11 @@
 """The sending side of one client connection, and the readers of events that send through it.
 
-Events go to the transport at once, without a task in between, as long as the client takes them.
-While it does not, nothing is sent, and its readers fall behind. When it takes more, they catch up
-from the logs of their responses. So a slow client takes no memory and delays nobody.
+Events are sent without a task in between, as long as the client takes them. While it does not,
+nothing is sent, and its readers fall behind. When it takes more, they catch up from the logs of
+their responses. So a slow client takes no memory and delays nobody.
+
+What is sent in one turn of the event loop is written to the sockets at the end of that turn, one
+client after the other. That is cheaper than a system call between every two events.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from gateway.response.transcript import Transcript
 
 log = structlog.get_logger()
 
+_MOST_HELD_BYTES = 65536  # then they are written before the end of the turn
 _GOODBYE_S = 1.0  # that a stalled client has to take the reason before it is cut off
 
 
@@ -35,34 +39,79 @@ class Follower(Protocol):
         """Send nothing more."""
 
 
+class Outbox:
+    """What is sent in this turn of the event loop, to all clients."""
+
+    def __init__(self) -> None:
+        self._outlets: list[Outlet] = []
+
+    def add(self, outlet: Outlet) -> None:
+        """Write what an outlet holds at the end of this turn."""
+        if not self._outlets:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._outlets.append(outlet)
+
+    def _write(self) -> None:
+        outlets, self._outlets = self._outlets, []
+        for outlet in outlets:
+            try:
+                outlet.flush()
+            except Exception:
+                log.exception("write_failed")
+                outlet.cut()
+
+
 class Outlet:
     """Sends to one client.
 
+    :param outbox: of the server.
     :param stall_s: a client that takes nothing for so long loses its connection.
     """
 
     __slots__ = (
         "_followers",
+        "_held",
+        "_held_bytes",
+        "_outbox",
         "_shut",
         "_stall_s",
         "_timer",
         "_transport",
         "full",
         "on_stall",
-        "send",
     )
 
-    def __init__(self, stall_s: float) -> None:
+    def __init__(self, outbox: Outbox, stall_s: float) -> None:
         self.full = True  # the client takes nothing now
-        # Sends whole frames of the protocol. It may only be called while not `full`.
-        self.send: Callable[[bytes], None] = _not_open
-        self._shut = False
         # Tells the client why it is cut off, in the words of its protocol.
         self.on_stall: Callable[[], None] | None = None
+        self._shut = False
         self._transport: asyncio.Transport | None = None
         self._followers: dict[Follower, None] = {}
+        self._outbox = outbox
+        self._held: list[bytes] = []  # to be written at the end of this turn
+        self._held_bytes = 0
         self._stall_s = stall_s
         self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, data: bytes) -> None:
+        """Send data, which must be whole frames of the protocol. Call it only if not `full`."""
+        held = self._held
+        if not held:
+            self._outbox.add(self)
+        held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _MOST_HELD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        held = self._held
+        if held and self._transport is not None:
+            data = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            self._held_bytes = 0
+            self._transport.write(data)
 
     def add(self, follower: Follower) -> None:
         """Let a follower catch up whenever the client takes more."""
@@ -77,7 +126,6 @@ class Outlet:
     def open(self, transport: asyncio.Transport) -> None:
         """The client has connected."""
         self._transport = transport
-        self.send = transport.write
         self.full = False
 
     def pause(self) -> None:
@@ -100,13 +148,14 @@ class Outlet:
 
     def shut(self) -> None:
         """Send no more events: the connection is about to end."""
+        self.flush()
         self.full = self._shut = True
 
     def lose(self) -> None:
         """The connection has ended."""
         self._stop_timer()
         self.full = True
-        self.send = _not_open
+        self._held.clear()
         self._transport = None
         for follower in list(self._followers):
             follower.fail(ClientLeft())
@@ -115,10 +164,11 @@ class Outlet:
         log.warning("stalled_client_closed", seconds=self._stall_s)
         if self.on_stall is not None:
             self.on_stall()
-        self._timer = asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut)
+        self._timer = asyncio.get_running_loop().call_later(_GOODBYE_S, self.cut)
 
-    def _cut(self) -> None:
-        self._timer = None
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
 
@@ -126,10 +176,6 @@ class Outlet:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _not_open(_: bytes) -> None:
-    raise ClientLeft
 
 
 class EventFollower:
