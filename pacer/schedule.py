@@ -67,14 +67,23 @@ class ReleaseSchedule:
         """
         if self.clock.paused:
             return 0
+        return self.pop_to(self.clock.reading(now + early_s), most)
+
+    def pop_to(self, reading: float, most: int | None = None) -> int:
+        """Release the tokens whose planned time is not after ``reading``; see `pop_due`."""
         planned, head = self._planned, self._head
-        reading = self.clock.reading(now + early_s) + _EPSILON
+        reading += _EPSILON
         place, end = head, len(planned)
         if most is not None:
             end = min(end, head + most)
         while place < end and planned[place] <= reading:
             place += 1
-        self._release_to(place)
+        self.released += place - head
+        if place == len(planned) or place >= _TRIM:
+            del planned[:place]
+            self._head = 0
+        else:
+            self._head = place
         return place - head
 
     def drain(self) -> int:
@@ -83,7 +92,9 @@ class ReleaseSchedule:
         The plan continues after the drained tokens: the reader still has to read them.
         """
         count = len(self)
-        self._release_to(len(self._planned))
+        self.released += count
+        del self._planned[:]
+        self._head = 0
         return count
 
     def next_release_s(self) -> float | None:
@@ -98,13 +109,10 @@ class ReleaseSchedule:
         This is ``first_release + generated * tau - now`` as long as there was no underrun.
         None before the first token, and while the reader is paused.
         """
+        return self.slack_at(self.clock.reading(now))
+
+    def slack_at(self, reading: float) -> float | None:
+        """The slack at a reading time; see `slack_s`."""
         if self._last is None or self.clock.paused:
             return None
-        return (self._last + 1.0 - self.clock.reading(now)) * self.clock.tau_s
-
-    def _release_to(self, place: int) -> None:
-        self.released += place - self._head
-        self._head = place
-        if place == len(self._planned) or place >= _TRIM:
-            del self._planned[:place]
-            self._head = 0
+        return (self._last + 1.0 - reading) * self.clock.tau_s

@@ -284,9 +284,9 @@ class WebSocketConnection:
         """What makes the frames of a stream."""
         # The event log has no stream_id, since several sockets may follow one response.
         if stream_id is None:
-            return lambda _, data: text_frame(data)
+            return event_frame
         suffix = b',"stream_id":%b}' % orjson.dumps(stream_id)
-        return lambda _, data: text_frame(data[:-1] + suffix)
+        return lambda type_, data: event_frame(type_, data[:-1] + suffix)
 
     async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
         refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
@@ -327,14 +327,14 @@ _HEADS = [bytes((0x81, size)) for size in range(126)]
 _HEADS += [b"\x81\x7e" + size.to_bytes(2, "big") for size in range(126, 4096)]
 
 
-def text_frame(payload: bytes) -> bytes:
-    """A WebSocket frame from a server, with UTF-8 text."""
-    size = len(payload)
+def event_frame(_: str, data: bytes) -> bytes:
+    """The WebSocket frame of an event, as servers send it; ``data`` is its JSON object."""
+    size = len(data)
     if size < 4096:
-        return _HEADS[size] + payload
+        return _HEADS[size] + data
     if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+        return b"\x81\x7e" + size.to_bytes(2, "big") + data
+    return b"\x81\x7f" + size.to_bytes(8, "big") + data
 
 
 def _stream_id(document: dict[str, Any]) -> str | None:

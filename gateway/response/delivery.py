@@ -53,6 +53,29 @@ class Delivery:
     after the last one they do not count.
     """
 
+    __slots__ = (
+        "_deliveries",
+        "_head",
+        "_incomplete",
+        "_lengths",
+        "_paced",
+        "_qoe",
+        "_qoe_e2e",
+        "_qoe_ttfat",
+        "_raw",
+        "_text",
+        "_text_start",
+        "_unread",
+        "boundary_s",
+        "ended_s",
+        "first_token_s",
+        "last_slack_s",
+        "paced",
+        "schedule",
+        "submitted_s",
+        "targets",
+    )
+
     def __init__(self, targets: Targets, now: float) -> None:
         self.targets = targets
         self.paced = targets.paced  # False: tokens pass as they come
@@ -71,6 +94,7 @@ class Delivery:
         self._head = 0  # of the lengths: those before it are released
         self._incomplete = 0  # arrived tokens whose text is still to come
         self._unread = 0  # released tokens whose text is still to come
+        self.last_slack_s: float | None = None  # at the last release: see `slack_s` of schedules
         self._deliveries = array("d")  # in reading time; not in the QoE yet
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
@@ -131,22 +155,25 @@ class Delivery:
 
     def release(self, now: float, early_s: float = 0.0) -> Sequence[Delta]:
         """The text that is due by ``now + early_s``."""
-        if self.paced or self.schedule.clock.paused:
-            count = self.schedule.pop_due(now, early_s)
+        schedule, clock = self.schedule, self.schedule.clock
+        if clock.paused:
+            return _NOTHING
+        reading = clock.reading(now)
+        if self.paced:
+            count = schedule.pop_to(reading + early_s / clock.tau_s)
         else:
-            count = self.schedule.drain()
-        return self._deltas(count, now) if count else _NOTHING
+            count = schedule.drain()
+        return self._deltas(count, reading, now) if count else _NOTHING
 
     def flush(self, now: float) -> Sequence[Delta]:
         """All buffered text, whatever the pace."""
-        return self._deltas(self.schedule.drain(), now)
+        return self._deltas(self.schedule.drain(), self.schedule.clock.reading(now), now)
 
-    def _deltas(self, count: int, now: float) -> Sequence[Delta]:
+    def _deltas(self, count: int, reading: float, now: float) -> Sequence[Delta]:
         """The text of the next ``count`` tokens, which are released ``now``."""
-        deltas = []
         lengths, head, start, unread = self._lengths, self._head, self._text_start, self._unread
-        delivered = 0
-        for place in range(head, head + count):
+        end, deltas, delivered = head + count, [], 0
+        for place in range(head, end):
             unread += 1
             length = lengths[place]
             if length:
@@ -154,13 +181,14 @@ class Delivery:
                 start += length
                 delivered += unread
                 unread = 0
-        self._head = head + count
-        self._text_start, self._unread = start, unread
-        if self._head == len(lengths) or start > _TRIM_BYTES:
-            del self._text[:start], lengths[: self._head]
+        self._unread = unread
+        if end == len(lengths) or start > _TRIM_BYTES:
+            del self._text[:start], lengths[:end]
             self._text_start = self._head = 0
+        else:
+            self._text_start, self._head = start, end
         if delivered:
-            self._read(delivered, now)
+            self._read(delivered, reading, now)
         return deltas
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
@@ -206,11 +234,14 @@ class Delivery:
             e2e_s=_difference(end_s, self.submitted_s),
         )
 
-    def _read(self, tokens: int, now: float) -> None:
-        reading = self.schedule.clock.reading(now)
+    def _read(self, tokens: int, reading: float, now: float) -> None:
+        """The reader has got tokens."""
         if self._qoe is None:
             self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
-        self._paced.add(now, tokens)
+            self._paced.first_s = now
+        self._paced.last_s = now
+        self._paced.tokens += tokens
+        self.last_slack_s = self.schedule.slack_at(reading)
         deliveries = self._deliveries
         deliveries.append(reading)
         if tokens > 1:

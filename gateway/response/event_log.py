@@ -76,50 +76,39 @@ class LogReader(Protocol):
         """A call to this reader raised ``error``; it is not called again. Must not raise."""
 
 
-@dataclass(frozen=True, slots=True)
 class DeltaForm:
-    """The JSON of the deltas of one output item: what stands around the values.
+    """The JSON of the deltas of one output item, and where their texts are.
 
-    A *paced* delta has the fields ``buffered_tokens`` and ``slack_s`` as well.
+    :param type_: of the events.
+    :param text: of the item so far, as the inside of a JSON string. It grows by each delta.
+    :param paced: whether the deltas have ``buffered_tokens`` and ``slack_s``.
     """
 
-    type: str
-    head: bytes  # up to the sequence number
-    middle: bytes  # from there to the text
-    tail: bytes  # after the text, up to the fields of a paced delta
-    paced: bool
+    __slots__ = ("_end", "_start", "paced", "text", "type", "usual")
 
-    @classmethod
-    def of(cls, type_: str, item_id: str, output_index: int, *, paced: bool) -> DeltaForm:
-        """The form of the deltas of an item."""
-        item = b'"item_id":%b,"output_index":%d' % (orjson.dumps(item_id), output_index)
-        return cls(
-            type=type_,
-            head=b'{"type":%b,"sequence_number":' % orjson.dumps(type_),
-            middle=b"," + item + b',"content_index":0,"delta":"',
-            tail=b'","logprobs":[],"buffered_tokens":' if paced else b'"',
-            paced=paced,
+    def __init__(
+        self, type_: str, item_id: str, output_index: int, text: bytearray, *, paced: bool
+    ) -> None:
+        self.type = type_
+        self.text = text
+        self.paced = paced
+        self._start = (
+            b'{"type":%b,"sequence_number":%%d,"item_id":%b,"output_index":%d,"content_index":0,'
+            b'"delta":"%%b"' % (orjson.dumps(type_), orjson.dumps(item_id), output_index)
         )
+        self._end = b',"logprobs":[],"buffered_tokens":%d,"slack_s":' if paced else b""
+        # The format of most deltas, which are of one token; the slack is in seconds.
+        self.usual = self._start + self._end + (b"%a}" if paced else b"}")
 
     def encode(
         self, sequence: int, text: bytes, tokens: int, buffered: int, slack_ms: int
     ) -> bytes:
         """One delta. ``text`` is the inside of a JSON string."""
-        if not self.paced:
-            end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
-            return b"%b%d%b%b%b%b" % (self.head, sequence, self.middle, text, self.tail, end)
-        slack = b"null" if slack_ms == _NO_SLACK else b"%a" % (slack_ms / 1000)
         end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
-        return b'%b%d%b%b%b%d,"slack_s":%b%b' % (
-            self.head,
-            sequence,
-            self.middle,
-            text,
-            self.tail,
-            buffered,
-            slack,
-            end,
-        )
+        if not self.paced:
+            return (self._start + b"%b") % (sequence, text, end)
+        slack = b"null" if slack_ms == _NO_SLACK else b"%a" % (slack_ms / 1000)
+        return (self._start + self._end + b"%b%b") % (sequence, text, buffered, slack, end)
 
 
 class _Whole:
@@ -144,29 +133,29 @@ class _Whole:
 class DeltaRun:
     """Consecutive deltas of one output item, in compact form."""
 
-    __slots__ = ("form", "rows", "sequence", "text")
+    __slots__ = ("_start", "form", "rows", "sequence")
 
-    def __init__(self, sequence: int, form: DeltaForm) -> None:
+    def __init__(self, sequence: int, form: DeltaForm, start: int) -> None:
         self.sequence = sequence  # of the first
         self.form = form
-        self.text = bytearray()
+        self._start = start  # of its text
         # For each delta: where its text ends, its tokens, buffered tokens, and slack in ms.
         self.rows = array("i")
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes."""
-        return _RUN_BYTES + len(self.text) + 4 * len(self.rows)
+        """Memory that it takes, without the text, which belongs to the item."""
+        return _RUN_BYTES + 4 * len(self.rows)
 
     def entries(self, start: int) -> Iterator[LogEntry]:
         """The deltas from the sequence number ``start`` on, encoded."""
         rows, form = self.rows, self.form
         first = max(0, start - self.sequence)
-        begin = rows[4 * first - 4] if first else 0
+        begin = rows[4 * first - 4] if first else self._start
         for index in range(first, len(rows) // 4):
             end, tokens, buffered, slack_ms = rows[4 * index : 4 * index + 4]
             sequence = self.sequence + index
-            text = bytes(self.text[begin:end])
+            text = bytes(form.text[begin:end])
             yield LogEntry(
                 sequence, form.type, form.encode(sequence, text, tokens, buffered, slack_ms)
             )
@@ -174,7 +163,7 @@ class DeltaRun:
 
 
 _WHOLE_BYTES = sys.getsizeof(_Whole(0, "", b"")) + sys.getsizeof(b"") + 16
-_RUN_BYTES = sum(map(sys.getsizeof, (DeltaRun.__new__(DeltaRun), bytearray(), array("i")))) + 16
+_RUN_BYTES = sum(map(sys.getsizeof, (DeltaRun.__new__(DeltaRun), array("i")))) + 16
 
 
 class EventLog:
@@ -183,6 +172,17 @@ class EventLog:
     :param capacity_bytes: the log keeps at most about this much. With 0 it only counts events, for
         a response whose events no client can ask for.
     """
+
+    __slots__ = (
+        "_capacity",
+        "_closed",
+        "_next",
+        "_parts",
+        "_readers",
+        "_run",
+        "_waiters",
+        "size_bytes",
+    )
 
     def __init__(self, capacity_bytes: int) -> None:
         self.size_bytes = 0  # memory of the events that are kept
@@ -248,7 +248,7 @@ class EventLog:
     ) -> None:
         """Number and keep one delta, and hand it to the readers.
 
-        :param form: of the output item; all deltas of an item have the same one.
+        :param form: of the output item; its text must have grown by this delta already.
         :param text: the inside of a JSON string.
         :raises RuntimeError: after the terminal event.
         """
@@ -258,23 +258,29 @@ class EventLog:
         self._next = sequence + 1
         slack_ms = _NO_SLACK if slack_s is None else round(slack_s * 1000)
         if self._capacity:
-            run = self._run
+            run, end = self._run, len(form.text)
             if run is None or run.form is not form or len(run.rows) >= _RUN_ROWS:
-                run = self._run = DeltaRun(sequence, form)
+                run = self._run = DeltaRun(sequence, form, end - len(text))
                 self._keep(run)
-            run.text += text
-            run.rows.extend((len(run.text), tokens, buffered, slack_ms))
-            self.size_bytes += len(text) + _ROW_BYTES
+            run.rows.extend((end, tokens, buffered, slack_ms))
+            self.size_bytes += _ROW_BYTES
             if self.size_bytes > self._capacity:
                 self._make_room()
         data = b""
         for reader in self._readers:
             try:
-                if reader.wants_events:
-                    data = data or form.encode(sequence, text, tokens, buffered, slack_ms)
-                    reader.take(sequence, form.type, data)
-                else:
+                if not reader.wants_events:
                     reader.text_grew()
+                    continue
+                if data:
+                    pass  # another reader has it, too
+                elif tokens == 1 and form.paced and slack_s is not None:
+                    data = form.usual % (sequence, text, buffered, slack_ms / 1000)
+                elif tokens == 1 and not form.paced:
+                    data = form.usual % (sequence, text)
+                else:
+                    data = form.encode(sequence, text, tokens, buffered, slack_ms)
+                reader.take(sequence, form.type, data)
             except Exception as error:
                 log.exception("reader_failed")
                 self._failed(reader, error)

@@ -38,6 +38,37 @@ class Session:
     :param log_bytes: see `EventLog`.
     """
 
+    __slots__ = (
+        "_cut_by",
+        "cancelling",
+        "created_at",
+        "delivery",
+        "due_s",
+        "error",
+        "failovers",
+        "finish",
+        "finished",
+        "forgotten",
+        "generation",
+        "in_engine",
+        "instance_id",
+        "log",
+        "migrations",
+        "model",
+        "owner",
+        "pause_ends_s",
+        "preemptions",
+        "prompt_tokens",
+        "reasoning_tokens",
+        "response_id",
+        "state",
+        "streaming",
+        "thinking",
+        "token_ids",
+        "transcript",
+        "wheel_slot",
+    )
+
     def __init__(
         self,
         response_id: str,
@@ -247,7 +278,7 @@ class Session:
             return
         delivery = self.delivery
         if deltas := delivery.release(now, early_s):
-            self._show(deltas, now)
+            self._show(deltas)
         if self.state is _DELIVERING and delivery.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
@@ -282,7 +313,7 @@ class Session:
         A response whose tokens are all generated is complete. Its reader gets the rest at once.
         """
         if self.state is State.DELIVERING:
-            self._show(self.delivery.flush(now), now)
+            self._show(self.delivery.flush(now))
             self._advance(Event.DELIVERED)
             self._end(now)
             return False
@@ -302,7 +333,7 @@ class Session:
         if self.cancelling:
             self._cancelled(now)
             return
-        self._show(self.delivery.flush(now), now)
+        self._show(self.delivery.flush(now))
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
@@ -352,12 +383,10 @@ class Session:
             self._boundary(now)
         return texts[count:]
 
-    def _show(self, deltas: Sequence[Delta], now: float) -> None:
-        slack_s = self.delivery.schedule.slack_s(now)
-        buffered = self.delivery.buffered_tokens
-        add = self.transcript.add_answer
+    def _show(self, deltas: Sequence[Delta]) -> None:
+        delivery, add = self.delivery, self.transcript.add_answer
         for text, tokens in deltas:
-            add(text, tokens, buffered, slack_s)
+            add(text, tokens, delivery.buffered_tokens, delivery.last_slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
@@ -373,7 +402,7 @@ class Session:
         if self._cut_by is None:
             self._advance(Event.CANCEL)
         else:
-            self._show(self.delivery.flush(now), now)
+            self._show(self.delivery.flush(now))
             self.error = self._cut_by
             self._advance(Event.FAIL)
         self._end(now)

@@ -22,6 +22,13 @@ from gateway.schemas.events import ItemStatus
 class Transcript:
     """Two output items, both optional, on one log."""
 
+    __slots__ = (
+        "_answer",
+        "_log",
+        "_thoughts",
+        "_unwritten",
+    )
+
     def __init__(self, log: EventLog, response_id: str) -> None:
         number = response_id.removeprefix("resp_")
         self._log = log
@@ -65,7 +72,7 @@ class Transcript:
             self._announce(
                 item,
                 0,
-                DeltaForm.of(events.REASONING_DELTA, item.item_id, 0, paced=False),
+                DeltaForm(events.REASONING_DELTA, item.item_id, 0, item.text, paced=False),
                 events.reasoning_item(item.item_id, None),
                 events.reasoning_part(""),
             )
@@ -91,7 +98,7 @@ class Transcript:
             self._announce(
                 item,
                 index,
-                DeltaForm.of(events.ANSWER_DELTA, item.item_id, index, paced=True),
+                DeltaForm(events.ANSWER_DELTA, item.item_id, index, item.text, paced=True),
                 events.message_item(item.item_id, None),
                 events.answer_part(""),
             )

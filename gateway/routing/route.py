@@ -138,6 +138,21 @@ class Route:
     :param outcomes: counts each migration that ends, by its `Outcome`.
     """
 
+    __slots__ = (
+        "_attempt",
+        "_cancelled_by_s",
+        "_outcomes",
+        "_stage_ends_s",
+        "_timeouts",
+        "boundary_s",
+        "holder",
+        "log",
+        "migration",
+        "restarts",
+        "session",
+        "stage",
+    )
+
     def __init__(
         self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[Outcome]
     ) -> None:

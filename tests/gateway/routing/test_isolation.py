@@ -45,6 +45,13 @@ def broken(*_: object, **__: object) -> Any:
     raise Bug
 
 
+def override(target: Any, **methods: Callable[..., Any]) -> None:
+    """Replace methods of one object, which may have slots."""
+    kind = type(target)
+    slots = {} if hasattr(target, "__dict__") else {"__slots__": ()}
+    target.__class__ = type(kind.__name__, (kind,), {**slots, **methods})
+
+
 def run_of(request_id: str, position: int, *texts: str, finish: Finish | None = None) -> TokenRun:
     ids = tuple(range(position, position + len(texts)))
     return TokenRun(
@@ -59,13 +66,13 @@ async def step(worker: ScriptedWorker, *runs: TokenRun) -> None:
 
 
 def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
-    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
+    override(session.delivery, answers_arrived=broken)
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` raises too."""
-    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
-    session.transcript.close_answer = broken  # type: ignore[method-assign]
+    override(session.delivery, answers_arrived=broken)
+    override(session.transcript, close_answer=broken)
 
 
 def break_everything(_: ResponseService, session: Session, __: Route) -> None:
@@ -75,18 +82,18 @@ def break_everything(_: ResponseService, session: Session, __: Route) -> None:
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` works, but its event cannot be built."""
-    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
-    session.response_object = broken  # type: ignore[method-assign]
+    override(session.delivery, answers_arrived=broken)
+    override(session, response_object=broken)
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
-    session.delivery.answers_arrived = broken  # type: ignore[method-assign]
-    session.transcript.output = broken  # type: ignore[method-assign]
+    override(session.delivery, answers_arrived=broken)
+    override(session.transcript, output=broken)
 
 
 def break_route(_: ResponseService, __: Session, route: Route) -> None:
     route.boundary_s = 0.0  # it waits for its first answering token
-    route.progressed = broken  # type: ignore[method-assign]
+    override(route, progressed=broken)
 
 
 def break_decision(service: ResponseService, _: Session, route: Route) -> None:
@@ -100,7 +107,7 @@ def break_decision(service: ResponseService, _: Session, route: Route) -> None:
 
 
 def break_timer(_: ResponseService, session: Session, __: Route) -> None:
-    session.next_release_s = broken  # type: ignore[method-assign]
+    override(session, next_release_s=broken)
 
 
 BUGS = (
@@ -147,7 +154,7 @@ async def test_a_bug_at_the_very_end_of_a_response_ends_it_all_the_same(
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker, pacing=pacing)
-        session.transcript.output = broken  # type: ignore[method-assign]
+        override(session.transcript, output=broken)
         await worker.tokens(request_id, 0, "a", "b", finish=STOP)
         await asyncio.wait_for(session.log.ended(), 10)
         last = events_of(session)[-1]
@@ -163,7 +170,7 @@ async def test_a_bug_in_a_cancel_leaves_no_response_behind(tmp_path: Path) -> No
         session, request_id = await start(service, workers["worker-0"], pacing={"tpot_s": 60})
         await workers["worker-0"].tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: service._admission.in_engines == 0)
-        session.transcript.output = broken  # type: ignore[method-assign]
+        override(session.transcript, output=broken)
         service.cancel(session)
         assert (session.status, session.log.closed) == ("failed", True)
         assert (service._running, service._admission._admitted) == ({}, {})
@@ -179,7 +186,7 @@ async def test_a_bug_while_a_request_is_answered_answers_its_client(
         submit = await worker.next_submit()
         session = next(iter(service._sessions.values()))
         if answer == "accepted":
-            session.accepted = broken  # type: ignore[method-assign]
+            override(session, accepted=broken)
             await worker.accept(submit)
         else:
             session.generation = None  # type: ignore[assignment]
@@ -198,7 +205,7 @@ async def test_a_bug_met_by_one_message_does_not_end_the_link(tmp_path: Path) ->
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
         session, request_id = await start(service, worker)
-        service.cluster._peer_met = broken  # type: ignore[method-assign]
+        override(service.cluster, _peer_met=broken)
         await worker.say(PeerMet(engine_id="other"))
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)
@@ -268,13 +275,13 @@ async def test_a_bug_in_one_response_does_not_hold_up_the_end_of_the_gateway(
         worker = workers["worker-0"]
         first, first_id = await start(service, worker)
         second, second_id = await start(service, worker)
-        first.cancel = broken  # type: ignore[method-assign]
+        override(first, cancel=broken)
         draining = asyncio.create_task(service.drain(0.01))
         assert {await worker.next_cancel(), await worker.next_cancel()} == {first_id, second_id}
         await worker.tokens(second_id, 0, finish=Finish(reason="cancelled"))
         await asyncio.wait_for(draining, 10)
         third, _ = await _started_by_force(service, worker)
-        third.fail = broken  # type: ignore[method-assign]
+        override(third, fail=broken)
         service.fail_all()
         codes = [session.error and session.error.code for session in (first, second, third)]
         assert codes == ["internal_error", "draining", "internal_error"]
@@ -287,7 +294,7 @@ async def test_a_bug_in_one_request_that_waits_does_not_keep_others_waiting_at_t
         service, worker = built.service, built.workers["a"]
         sessions = [(await start(service, worker))[0] for _ in range(2)]
         await built.lose("a")
-        sessions[0].fail = broken  # type: ignore[method-assign]
+        override(sessions[0], fail=broken)
         service.cluster.close()
         codes = [session.error and session.error.code for session in sessions]
         assert codes == ["internal_error", "draining"]
@@ -315,7 +322,7 @@ async def test_a_response_that_cannot_be_counted_is_ended_and_stored_all_the_sam
 ) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
-        service.metrics.response_ended = broken  # type: ignore[method-assign]
+        override(service.metrics, response_ended=broken)
         session, request_id = await start(service, worker)
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await ended(session)

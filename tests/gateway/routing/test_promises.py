@@ -222,12 +222,13 @@ def test_a_reader_gets_consecutive_events_or_is_told_that_some_are_gone(
     capacity: int, batches: list[int], cursor: int, whole: int
 ) -> None:
     log = EventLog(capacity)
-    form = DeltaForm.of(events.ANSWER_DELTA, "msg_1", 0, paced=True)
+    form = DeltaForm(events.ANSWER_DELTA, "msg_1", 0, bytearray(), paced=True)
     at, truncated = cursor, False
     for count in batches:
         for number in range(count):
             if number % whole == 0:
                 log.append("response.output_item.added", {})
+            form.text += b"x"
             log.add_delta(form, b"x", 1)
         if truncated or at >= log.next_sequence:
             continue
