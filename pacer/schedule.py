@@ -42,21 +42,24 @@ class ReleaseSchedule:
     def __len__(self) -> int:
         return len(self._planned) - self._head
 
-    def push(self, now: float, count: int = 1) -> None:
-        """Add ``count`` tokens that were generated at ``now``."""
-        arrival = self.clock.reading(now)
+    def push(self, now: float, tokens: int = 1) -> None:
+        """Add tokens that were generated at ``now``, and are released together.
+
+        The law plans each of them. They are released at the time of the last one, and count as one
+        in `pop_due`, `drain` and ``len``.
+        """
+        planned = self.clock.reading(now)
         last = self._last
-        for _ in range(count):
-            planned = arrival
-            if last is not None:
-                due = last + 1.0
-                if arrival > due + _EPSILON:
-                    self.underruns += 1
-                if due > planned:
-                    planned = due
-            self._planned.append(planned)
-            last = planned
-        self._last = last
+        if last is not None:
+            due = last + 1.0
+            if planned > due + _EPSILON:
+                self.underruns += 1
+            if due > planned:
+                planned = due
+        for _ in range(tokens - 1):
+            planned += 1.0
+        self._planned.append(planned)
+        self._last = planned
 
     def pop_due(self, now: float, early_s: float = 0.0, most: int | None = None) -> int:
         """Release the tokens whose planned time is not after ``now + early_s``.

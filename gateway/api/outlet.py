@@ -313,14 +313,15 @@ class TextFollower:
 
     def catch_up(self) -> None:
         """Send the text that the client does not have."""
-        text = self._transcript.reasoning_json
-        if len(text) > self._reasoning_sent and not self._outlet.full:
-            self._outlet.send(self._reasoning(bytes(text[self._reasoning_sent :])))
-            self._reasoning_sent = len(text)
-        text = self._transcript.answer_json
-        if len(text) > self._answer_sent and not self._outlet.full:
-            self._outlet.send(self._answer(bytes(text[self._answer_sent :])))
-            self._answer_sent = len(text)
+        reasoning, answer = self._transcript.reasoning, self._transcript.answer
+        if reasoning.shown_bytes > self._reasoning_sent and not self._outlet.full:
+            text = bytes(reasoning.text[self._reasoning_sent : reasoning.shown_bytes])
+            self._outlet.send(self._reasoning(text))
+            self._reasoning_sent = reasoning.shown_bytes
+        if answer.shown_bytes > self._answer_sent and not self._outlet.full:
+            text = bytes(answer.text[self._answer_sent : answer.shown_bytes])
+            self._outlet.send(self._answer(text))
+            self._answer_sent = answer.shown_bytes
         if self._log.closed and not (self._outlet.full or self._done.done()):
             self._done.set_result(None)
 

@@ -7,19 +7,11 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from gateway.response.event_log import json_inside
 from gateway.schemas.generation import Targets
 from pacer import ReleaseSchedule, RunningQoE
 
-# A piece of text for the reader, as the inside of a JSON string, and the tokens that it is made of.
-Delta: TypeAlias = tuple[bytes, int]
-
-_NOTHING: Sequence[Delta] = ()
-_TRIM_BYTES = 4096  # of released text that are kept before the buffer is cut
 _SETTLE_TOKENS = 128  # deliveries whose QoE is computed at once
 
 
@@ -46,27 +38,21 @@ class Measurements:
 
 
 class Delivery:
-    """Holds back the answer's tokens and measures the stream.
+    """Plans when the deltas of the answer are released, and measures the stream.
 
-    Some tokens have no text of their own, because they are parts of a character. They are delivered
-    and counted together with the token that completes the text. Before the first visible text and
-    after the last one they do not count.
+    A delta has one token, or several if they are parts of one character. The texts are the business
+    of `gateway.response.transcript`.
     """
 
     __slots__ = (
         "_deliveries",
-        "_head",
-        "_incomplete",
-        "_lengths",
         "_paced",
         "_qoe",
         "_qoe_e2e",
         "_qoe_ttfat",
         "_raw",
-        "_text",
-        "_text_start",
-        "_unread",
         "boundary_s",
+        "buffered_tokens",
         "ended_s",
         "first_token_s",
         "last_slack_s",
@@ -86,24 +72,12 @@ class Delivery:
         self._raw = _Span()
         self._paced = _Span()
         self.schedule = ReleaseSchedule(targets.tpot_s, now)
-        # The texts of the scheduled tokens, joined, and the length of each. Arrays, because the
-        # garbage collector would walk over objects.
-        self._text = bytearray()
-        self._text_start = 0  # what is before it is released
-        self._lengths = array("I")
-        self._head = 0  # of the lengths: those before it are released
-        self._incomplete = 0  # arrived tokens whose text is still to come
-        self._unread = 0  # released tokens whose text is still to come
+        self.buffered_tokens = 0  # generated, but not yet released
         self.last_slack_s: float | None = None  # at the last release: see `slack_s` of schedules
         self._deliveries = array("d")  # in reading time; not in the QoE yet
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
         self._qoe_e2e = RunningQoE(tau_s=1.0, first_s=targets.ttft_s / targets.tpot_s)
-
-    @property
-    def buffered_tokens(self) -> int:
-        """Number of tokens generated, but not yet released."""
-        return len(self._lengths) - self._head
 
     @property
     def answer_tokens(self) -> int:
@@ -135,61 +109,49 @@ class Delivery:
             origin_s=clock.reading(now),
         )
 
-    def answers_arrived(self, texts: Sequence[str], now: float) -> None:
-        """Take in answering tokens; each text is what its token completes, possibly nothing."""
-        for text in texts:
-            if not text:
-                if self._raw.tokens:
-                    self._incomplete += 1
-                continue
-            count = 1
-            if self._incomplete:
-                count += self._incomplete
-                self._lengths.extend((0,) * self._incomplete)
-                self._incomplete = 0
-            json = json_inside(text)
-            self._text += json
-            self._lengths.append(len(json))
-            self.schedule.push(now, count)
-            self._raw.add(now, count)
+    def arrived(self, tokens: int, now: float) -> None:
+        """Take in a delta of so many tokens."""
+        self.schedule.push(now, tokens)
+        self.buffered_tokens += tokens
+        raw = self._raw
+        if raw.first_s is None:
+            raw.first_s = now
+        raw.last_s = now
+        raw.tokens += tokens
 
-    def release(self, now: float, early_s: float = 0.0) -> Sequence[Delta]:
-        """The text that is due by ``now + early_s``."""
+    def release(self, now: float, early_s: float = 0.0) -> int:
+        """Release the deltas that are due by ``now + early_s``; return how many.
+
+        The caller calls `released` then.
+        """
         schedule, clock = self.schedule, self.schedule.clock
         if clock.paused:
-            return _NOTHING
-        reading = clock.reading(now)
-        if self.paced:
-            count = schedule.pop_to(reading + early_s / clock.tau_s)
-        else:
-            count = schedule.drain()
-        return self._deltas(count, reading, now) if count else _NOTHING
+            return 0
+        if not self.paced:
+            return schedule.drain()
+        return schedule.pop_to(clock.reading(now) + early_s / clock.tau_s)
 
-    def flush(self, now: float) -> Sequence[Delta]:
-        """All buffered text, whatever the pace."""
-        return self._deltas(self.schedule.drain(), self.schedule.clock.reading(now), now)
+    def flush(self) -> int:
+        """Release all deltas, whatever the pace; return how many."""
+        return self.schedule.drain()
 
-    def _deltas(self, count: int, reading: float, now: float) -> Sequence[Delta]:
-        """The text of the next ``count`` tokens, which are released ``now``."""
-        lengths, head, start, unread = self._lengths, self._head, self._text_start, self._unread
-        end, deltas, delivered = head + count, [], 0
-        for place in range(head, end):
-            unread += 1
-            length = lengths[place]
-            if length:
-                deltas.append((bytes(self._text[start : start + length]), unread))
-                start += length
-                delivered += unread
-                unread = 0
-        self._unread = unread
-        if end == len(lengths) or start > _TRIM_BYTES:
-            del self._text[:start], lengths[:end]
-            self._text_start = self._head = 0
-        else:
-            self._text_start, self._head = start, end
-        if delivered:
-            self._read(delivered, reading, now)
-        return deltas
+    def released(self, tokens: int, now: float) -> None:
+        """The reader has got so many tokens."""
+        reading = self.schedule.clock.reading(now)
+        self.buffered_tokens -= tokens
+        paced = self._paced
+        if paced.first_s is None:
+            paced.first_s = now
+            self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
+        paced.last_s = now
+        paced.tokens += tokens
+        self.last_slack_s = self.schedule.slack_at(reading)
+        deliveries = self._deliveries
+        deliveries.append(reading)
+        if tokens > 1:
+            deliveries.extend((reading,) * (tokens - 1))
+        if len(deliveries) >= _SETTLE_TOKENS:
+            self._settle()
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Change the pace, pause or resume; None leaves a setting as it is.
@@ -234,21 +196,6 @@ class Delivery:
             e2e_s=_difference(end_s, self.submitted_s),
         )
 
-    def _read(self, tokens: int, reading: float, now: float) -> None:
-        """The reader has got tokens."""
-        if self._qoe is None:
-            self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
-            self._paced.first_s = now
-        self._paced.last_s = now
-        self._paced.tokens += tokens
-        self.last_slack_s = self.schedule.slack_at(reading)
-        deliveries = self._deliveries
-        deliveries.append(reading)
-        if tokens > 1:
-            deliveries.extend((reading,) * (tokens - 1))
-        if len(deliveries) >= _SETTLE_TOKENS:
-            self._settle()
-
     def _settle(self) -> None:
         """Account for the deliveries so far in each QoE."""
         if not self._deliveries:
@@ -268,12 +215,6 @@ class _Span:
         self.first_s: float | None = None
         self.last_s: float | None = None
         self.tokens = 0
-
-    def add(self, now: float, tokens: int) -> None:
-        if self.first_s is None:
-            self.first_s = now
-        self.last_s = now
-        self.tokens += tokens
 
     def tpot_s(self) -> float | None:
         """Seconds per token after the first; None below two tokens."""

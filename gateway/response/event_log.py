@@ -4,16 +4,15 @@ Writing never waits for a reader. Each event goes at once to the readers that ar
 (`LogReader`). A reader that could not take an event asks for it later with `EventLog.after`.
 
 The log keeps few objects, however long the response is, so that it costs the garbage collector
-nothing. The deltas of one output item lie in arrays (`DeltaRun`) and are encoded when they are
-sent, every time to the same bytes. The log is bounded in bytes: the oldest events go first.
-A reader that asks for one of them gets `LogTruncated` instead of a stream with a hole.
+nothing: deltas are kept by their items (`gateway.response.output_item`), and encoded when they are
+sent. The log is bounded in bytes: the oldest events go first. A reader that asks for one of them
+gets `LogTruncated` instead of a stream with a hole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,18 +21,9 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from gateway.response.output_item import OutputItem
+
 log = structlog.get_logger()
-
-# Deltas of one `DeltaRun`: what the log drops at once when it is full.
-_RUN_DELTAS = 512
-_RUN_ROWS = 4 * _RUN_DELTAS
-_NO_SLACK = -(2**31)  # in place of milliseconds
-_ROW_BYTES = 16  # of one delta, without its text
-
-
-def json_inside(text: str) -> bytes:
-    """Encode a string as JSON, without the quotes. Results may be joined."""
-    return orjson.dumps(text)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +66,6 @@ class LogReader(Protocol):
         """A call to this reader raised ``error``; it is not called again. Must not raise."""
 
 
-class DeltaForm:
-    """The JSON of the deltas of one output item, and where their texts are.
-
-    :param type_: of the events.
-    :param text: of the item so far, as the inside of a JSON string. It grows by each delta.
-    :param paced: whether the deltas have ``buffered_tokens`` and ``slack_s``.
-    """
-
-    __slots__ = ("_end", "_start", "paced", "text", "type", "usual")
-
-    def __init__(
-        self, type_: str, item_id: str, output_index: int, text: bytearray, *, paced: bool
-    ) -> None:
-        self.type = type_
-        self.text = text
-        self.paced = paced
-        self._start = (
-            b'{"type":%b,"sequence_number":%%d,"item_id":%b,"output_index":%d,"content_index":0,'
-            b'"delta":"%%b"' % (orjson.dumps(type_), orjson.dumps(item_id), output_index)
-        )
-        self._end = b',"logprobs":[],"buffered_tokens":%d,"slack_s":' if paced else b""
-        # The format of most deltas, which are of one token; the slack is in seconds.
-        self.usual = self._start + self._end + (b"%a}" if paced else b"}")
-
-    def encode(
-        self, sequence: int, text: bytes, tokens: int, buffered: int, slack_ms: int
-    ) -> bytes:
-        """One delta. ``text`` is the inside of a JSON string."""
-        end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
-        if not self.paced:
-            return (self._start + b"%b") % (sequence, text, end)
-        slack = b"null" if slack_ms == _NO_SLACK else b"%a" % (slack_ms / 1000)
-        return (self._start + self._end + b"%b%b") % (sequence, text, buffered, slack, end)
-
-
 class _Whole:
     """A kept event that is not a delta."""
 
@@ -130,40 +85,40 @@ class _Whole:
             yield LogEntry(self.sequence, self.type, self.data)
 
 
-class DeltaRun:
-    """Consecutive deltas of one output item, in compact form."""
+class _Deltas:
+    """The kept deltas of one output item."""
 
-    __slots__ = ("_start", "form", "rows", "sequence")
+    __slots__ = ("_item", "count", "first", "sequence")
 
-    def __init__(self, sequence: int, form: DeltaForm, start: int) -> None:
-        self.sequence = sequence  # of the first
-        self.form = form
-        self._start = start  # of its text
-        # For each delta: where its text ends, its tokens, buffered tokens, and slack in ms.
-        self.rows = array("i")
+    def __init__(self, sequence: int, item: OutputItem) -> None:
+        self.sequence = sequence  # of the first that is kept
+        self.first = item.shown - 1  # its place among the item's deltas
+        self.count = 0
+        self._item = item
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes, without the text, which belongs to the item."""
-        return _RUN_BYTES + 4 * len(self.rows)
+        return _DELTAS_BYTES + _DELTA_BYTES * self.count
 
     def entries(self, start: int) -> Iterator[LogEntry]:
         """The deltas from the sequence number ``start`` on, encoded."""
-        rows, form = self.rows, self.form
-        first = max(0, start - self.sequence)
-        begin = rows[4 * first - 4] if first else self._start
-        for index in range(first, len(rows) // 4):
-            end, tokens, buffered, slack_ms = rows[4 * index : 4 * index + 4]
-            sequence = self.sequence + index
-            text = bytes(form.text[begin:end])
-            yield LogEntry(
-                sequence, form.type, form.encode(sequence, text, tokens, buffered, slack_ms)
-            )
-            begin = end
+        skip = max(0, start - self.sequence)
+        events = self._item.encoded(self.first + skip, self.sequence + skip)
+        for sequence, data in enumerate(events, self.sequence + skip):
+            yield LogEntry(sequence, self._item.kind, data)
+
+    def drop(self, deltas: int) -> None:
+        """Keep the oldest deltas no longer."""
+        self._item.drop(self.first + deltas - self._item.dropped)
+        self.sequence += deltas
+        self.first += deltas
+        self.count -= deltas
 
 
 _WHOLE_BYTES = sys.getsizeof(_Whole(0, "", b"")) + sys.getsizeof(b"") + 16
-_RUN_BYTES = sum(map(sys.getsizeof, (DeltaRun.__new__(DeltaRun), array("i")))) + 16
+_DELTAS_BYTES = sys.getsizeof(_Deltas.__new__(_Deltas)) + 16
+_DELTA_BYTES = 4  # of one delta, without its text, which belongs to the response
+_DROPPED_DELTAS = 256  # that are dropped at once
 
 
 class EventLog:
@@ -176,10 +131,10 @@ class EventLog:
     __slots__ = (
         "_capacity",
         "_closed",
+        "_deltas",
         "_next",
         "_parts",
         "_readers",
-        "_run",
         "_waiters",
         "size_bytes",
     )
@@ -187,8 +142,8 @@ class EventLog:
     def __init__(self, capacity_bytes: int) -> None:
         self.size_bytes = 0  # memory of the events that are kept
         self._capacity = capacity_bytes
-        self._parts: list[_Whole | DeltaRun] = []
-        self._run: DeltaRun | None = None  # the newest part, while deltas of its item come
+        self._parts: list[_Whole | _Deltas] = []
+        self._deltas: _Deltas | None = None  # the newest part, while deltas of its item come
         self._next = 0
         self._closed = False
         self._readers: tuple[LogReader, ...] = ()  # replaced, never changed
@@ -220,7 +175,7 @@ class EventLog:
         data = b""
         if self._capacity:
             data = orjson.dumps({"type": type_, "sequence_number": sequence, **fields})
-            self._run = None
+            self._deltas = None
             self._keep(_Whole(sequence, type_, data))
         self._next += 1
         self._closed = terminal
@@ -240,47 +195,36 @@ class EventLog:
 
     def add_delta(
         self,
-        form: DeltaForm,
+        item: OutputItem,
         text: bytes,
-        tokens: int,
-        buffered: int = 0,
+        buffered_tokens: int = 0,
         slack_s: float | None = None,
     ) -> None:
-        """Number and keep one delta, and hand it to the readers.
+        """Number and keep the delta of an item that was shown last, and hand it to the readers.
 
-        :param form: of the output item; its text must have grown by this delta already.
-        :param text: the inside of a JSON string.
+        :param text: of the delta, the inside of a JSON string.
         :raises RuntimeError: after the terminal event.
         """
         if self._closed:
-            raise RuntimeError(f"{form.type} after the terminal event")
+            raise RuntimeError(f"{item.kind} after the terminal event")
         sequence = self._next
         self._next = sequence + 1
-        slack_ms = _NO_SLACK if slack_s is None else round(slack_s * 1000)
         if self._capacity:
-            run, end = self._run, len(form.text)
-            if run is None or run.form is not form or len(run.rows) >= _RUN_ROWS:
-                run = self._run = DeltaRun(sequence, form, end - len(text))
-                self._keep(run)
-            run.rows.extend((end, tokens, buffered, slack_ms))
-            self.size_bytes += _ROW_BYTES
+            if self._deltas is None:
+                self._deltas = _Deltas(sequence, item)
+                self._keep(self._deltas)
+            self._deltas.count += 1
+            self.size_bytes += _DELTA_BYTES
             if self.size_bytes > self._capacity:
                 self._make_room()
         data = b""
         for reader in self._readers:
             try:
-                if not reader.wants_events:
-                    reader.text_grew()
-                    continue
-                if data:
-                    pass  # another reader has it, too
-                elif tokens == 1 and form.paced and slack_s is not None:
-                    data = form.usual % (sequence, text, buffered, slack_ms / 1000)
-                elif tokens == 1 and not form.paced:
-                    data = form.usual % (sequence, text)
+                if reader.wants_events:
+                    data = data or item.encode_live(sequence, text, buffered_tokens, slack_s)
+                    reader.take(sequence, item.kind, data)
                 else:
-                    data = form.encode(sequence, text, tokens, buffered, slack_ms)
-                reader.take(sequence, form.type, data)
+                    reader.text_grew()
             except Exception as error:
                 log.exception("reader_failed")
                 self._failed(reader, error)
@@ -296,7 +240,7 @@ class EventLog:
     def expire(self) -> None:
         """Drop the events so far. A client that asks for one gets `LogTruncated`."""
         self._parts.clear()
-        self._run = None
+        self._deltas = None
         self.size_bytes = 0
 
     def after(self, sequence: int) -> Iterator[LogEntry]:
@@ -325,7 +269,7 @@ class EventLog:
         for part in self._parts[place:]:
             yield from part.entries(start)
 
-    def _keep(self, part: _Whole | DeltaRun) -> None:
+    def _keep(self, part: _Whole | _Deltas) -> None:
         self._parts.append(part)
         self.size_bytes += part.size_bytes
         self._make_room()
@@ -333,7 +277,12 @@ class EventLog:
     def _make_room(self) -> None:
         """Drop the oldest events, but never the newest part."""
         while self.size_bytes > self._capacity and len(self._parts) > 1:
-            self.size_bytes -= self._parts.pop(0).size_bytes
+            oldest = self._parts[0]
+            if isinstance(oldest, _Deltas) and oldest.count > _DROPPED_DELTAS:
+                oldest.drop(_DROPPED_DELTAS)
+                self.size_bytes -= _DROPPED_DELTAS * _DELTA_BYTES
+            else:
+                self.size_bytes -= self._parts.pop(0).size_bytes
 
     def _failed(self, reader: LogReader, error: Exception) -> None:
         """A reader with a bug gets nothing more, and harms no other."""

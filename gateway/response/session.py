@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.response import response_object
-from gateway.response.delivery import Delivery, Delta
+from gateway.response.delivery import Delivery
 from gateway.response.event_log import EventLog
 from gateway.response.lifecycle import FINAL, TRANSITIONS, Event, State, advance
 from gateway.response.transcript import Transcript
@@ -132,12 +132,12 @@ class Session:
     @property
     def reasoning_text(self) -> str:
         """The reasoning so far."""
-        return self.transcript.thoughts
+        return self.transcript.reasoning.decoded()
 
     @property
     def answer_text(self) -> str:
         """The answer as far as the reader has it."""
-        return self.transcript.answer
+        return self.transcript.answer.decoded()
 
     @property
     def conversation(self) -> tuple[ChatMessage, ...]:
@@ -179,12 +179,12 @@ class Session:
             return None
         if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
-        return None if self.transcript.has_answer else "no_answer"
+        return None if self.transcript.answer.shown else "no_answer"
 
     @property
     def size_bytes(self) -> int:
         """Memory that it takes without its events; an estimate."""
-        texts = (self.transcript.reasoning_json, self.transcript.answer_json)
+        texts = (self.transcript.reasoning.text, self.transcript.answer.text)
         characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
         return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
 
@@ -250,7 +250,10 @@ class Session:
                 texts = self._thoughts(texts, run.boundary, now)
             if texts and not self.cancelling:
                 waited = delivery.buffered_tokens
-                delivery.answers_arrived(texts, now)
+                add = self.transcript.answer.add
+                for text in texts:
+                    if tokens := add(text):
+                        delivery.arrived(tokens, now)
                 if waited and delivery.paced and run.finish is None:
                     return False  # they are behind those that wait for their time
         elif run.finish is None:
@@ -278,7 +281,7 @@ class Session:
             return
         delivery = self.delivery
         if deltas := delivery.release(now, early_s):
-            self._show(deltas)
+            self._show(deltas, now)
         if self.state is _DELIVERING and delivery.buffered_tokens == 0:
             self._advance(Event.DELIVERED)
             self._end(now)
@@ -313,7 +316,7 @@ class Session:
         A response whose tokens are all generated is complete. Its reader gets the rest at once.
         """
         if self.state is State.DELIVERING:
-            self._show(self.delivery.flush(now))
+            self._show(self.delivery.flush(), now)
             self._advance(Event.DELIVERED)
             self._end(now)
             return False
@@ -333,7 +336,7 @@ class Session:
         if self.cancelling:
             self._cancelled(now)
             return
-        self._show(self.delivery.flush(now))
+        self._show(self.delivery.flush(), now)
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
@@ -372,7 +375,7 @@ class Session:
         self._advance(Event.BOUNDARY)
         self.thinking = False
         self.delivery.boundary(now)
-        self.transcript.close_thoughts("completed", self.delivery.measurements().reasoning_s)
+        self.transcript.close_reasoning("completed", self.delivery.measurements().reasoning_s)
 
     def _thoughts(self, texts: Sequence[str], boundary: int | None, now: float) -> Sequence[str]:
         """Take in the reasoning tokens of a run, and return the texts after them."""
@@ -383,10 +386,12 @@ class Session:
             self._boundary(now)
         return texts[count:]
 
-    def _show(self, deltas: Sequence[Delta]) -> None:
-        delivery, add = self.delivery, self.transcript.add_answer
-        for text, tokens in deltas:
-            add(text, tokens, delivery.buffered_tokens, delivery.last_slack_s)
+    def _show(self, deltas: int, now: float) -> None:
+        """Send the next deltas of the answer."""
+        if deltas:
+            delivery = self.delivery
+            delivery.released(self.transcript.answer.tokens_of_next(deltas), now)
+            self.transcript.show_answer(deltas, delivery.buffered_tokens, delivery.last_slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
@@ -402,14 +407,14 @@ class Session:
         if self._cut_by is None:
             self._advance(Event.CANCEL)
         else:
-            self._show(self.delivery.flush(now))
+            self._show(self.delivery.flush(), now)
             self.error = self._cut_by
             self._advance(Event.FAIL)
         self._end(now)
 
     def _end(self, now: float) -> None:
         self.delivery.ended_s = now
-        self.transcript.close_thoughts("incomplete", None)
+        self.transcript.close_reasoning("incomplete", None)
         self.transcript.close_answer("completed" if self.status == "completed" else "incomplete")
         if self.state is State.FAILED:
             type_ = events.FAILED

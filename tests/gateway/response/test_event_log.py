@@ -12,23 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.response import event_log
-from gateway.response.event_log import DeltaForm, EventLog, LogTruncated, json_inside
+from gateway.response.event_log import EventLog, LogTruncated
+from gateway.response.output_item import OutputItem
 from gateway.schemas import events
 from tests.gateway.support.readers import Reader
 
 
-def answer_form() -> DeltaForm:
-    return DeltaForm(events.ANSWER_DELTA, "msg_1", 1, bytearray(), paced=True)
+def answer() -> OutputItem:
+    item = OutputItem(events.ANSWER_DELTA, "msg_1", live_fields=True)
+    item.announce(1)
+    return item
 
 
-def thought_form() -> DeltaForm:
-    return DeltaForm(events.REASONING_DELTA, "rs_1", 0, bytearray(), paced=False)
+def thoughts() -> OutputItem:
+    item = OutputItem(events.REASONING_DELTA, "rs_1", live_fields=False)
+    item.announce(0)
+    return item
 
 
-def add(log: EventLog, form: DeltaForm, text: bytes, *fields: Any) -> None:
+def add(log: EventLog, item: OutputItem, text: str, tokens: int = 1, *fields: Any) -> None:
     """Add a delta, as a transcript does."""
-    form.text += text
-    log.add_delta(form, text, *fields)
+    assert item.add_step(text, tokens)
+    log.add_delta(item, item.show(), *fields)
 
 
 def filled(count: int, capacity: int = 100_000) -> EventLog:
@@ -64,38 +69,42 @@ deltas = st.lists(
 )
 
 
-@given(thoughts=deltas, answers=deltas, after=st.integers(-1, 40))
-def test_deltas_are_encoded_as_documents_of_the_protocol_every_time_to_the_same_bytes(
-    thoughts: Any, answers: Any, after: int
+@given(thinking=deltas, answering=deltas, after=st.integers(-1, 40))
+def test_deltas_are_the_documents_of_the_protocol_and_without_the_moment_when_sent_again(
+    thinking: Any, answering: Any, after: int
 ) -> None:
     log, reader = EventLog(1_000_000), Reader()
     log.attach(reader)
-    thought, answer = thought_form(), answer_form()
-    expected = []
-    for text, tokens, _, _ in thoughts:
-        add(log, thought, json_inside(text), tokens)
-        expected.append(events.delta_event("rs_1", 0, text, tokens))
+    first, second = thoughts(), answer()
+    live, again = [], []
+    for text, tokens, _, _ in thinking:
+        add(log, first, text, tokens)
+        live.append(events.delta_event("rs_1", 0, text, tokens))
+        again.append(live[-1])
     log.append("between", {})
-    expected.append({})
-    for text, tokens, buffered, slack_s in answers:
-        add(log, answer, json_inside(text), tokens, buffered, slack_s)
+    live.append({})
+    again.append({})
+    for text, tokens, buffered, slack_s in answering:
+        add(log, second, text, tokens, buffered, slack_s)
         slack = None if slack_s is None else round(slack_s * 1000) / 1000
-        expected.append(
-            events.delta_event(
-                "msg_1", 1, text, tokens, logprobs=[], buffered_tokens=buffered, slack_s=slack
-            )
-        )
-    kinds = [events.REASONING_DELTA] * len(thoughts) + ["between"]
-    kinds += [events.ANSWER_DELTA] * len(answers)
-    plain = msgspec.json.Encoder().encode
-    assert reader.data == [
-        plain({"type": kind, "sequence_number": number, **fields})
-        for number, (kind, fields) in enumerate(zip(kinds, expected, strict=True))
-    ]
+        moment = {"buffered_tokens": buffered, "slack_s": slack}
+        live.append(events.delta_event("msg_1", 1, text, tokens, logprobs=[], **moment))
+        again.append(events.delta_event("msg_1", 1, text, tokens, logprobs=[]))
+    kinds = [events.REASONING_DELTA] * len(thinking) + ["between"]
+    kinds += [events.ANSWER_DELTA] * len(answering)
+
+    def encoded(documents: list[Any]) -> list[bytes]:
+        return [
+            msgspec.json.encode({"type": kind, "sequence_number": number, **fields})
+            for number, (kind, fields) in enumerate(zip(kinds, documents, strict=True))
+        ]
+
+    assert reader.data == encoded(live)
     after = min(after, log.next_sequence - 1)
-    again = list(log.after(after))
-    assert [entry.data for entry in again] == reader.data[after + 1 :]
-    assert [entry.type for entry in again] == kinds[after + 1 :]
+    entries = list(log.after(after))
+    assert [entry.data for entry in entries] == encoded(again)[after + 1 :]
+    assert [entry.type for entry in entries] == kinds[after + 1 :]
+    assert [entry.sequence for entry in entries] == list(range(after + 1, len(kinds)))
 
 
 def test_what_the_bound_dropped_is_an_explicit_error() -> None:
@@ -108,40 +117,42 @@ def test_what_the_bound_dropped_is_an_explicit_error() -> None:
     assert (caught.value.starting_after, caught.value.oldest) == (35, 37)
 
 
-def test_deltas_are_dropped_a_run_at_a_time_and_the_newest_run_stays(
+def test_old_deltas_are_dropped_some_at_a_time_and_their_text_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_log, "_RUN_ROWS", 4 * 8)
-    log, form = EventLog(1500), answer_form()
+    monkeypatch.setattr(event_log, "_DROPPED_DELTAS", 8)
+    log, item = EventLog(500), answer()
+    log.append("before", {})
     most = 0
-    for _ in range(200):
-        add(log, form, b"word ", 1)
+    for number in range(400):
+        add(log, item, f"{number} ", 1 + number % 3)
+        log.append("x", {}) if number == 200 else None
         most = max(most, log.size_bytes)
-    assert most <= 1500
+    assert most <= 500
     assert log.size_bytes == sum(part.size_bytes for part in log._parts)
     oldest = log._parts[0].sequence
-    assert oldest % 8 == 0
-    assert [entry.sequence for entry in log.after(oldest - 1)] == list(range(oldest, 200))
+    assert 202 < oldest < 400
+    found = documents(log, oldest - 1)
+    assert [event["sequence_number"] for event in found] == list(range(oldest, 402))
+    assert [event["delta"] for event in found] == [f"{n} " for n in range(oldest - 2, 400)]
+    assert [event.get("tokens", 1) for event in found] == [
+        1 + n % 3 for n in range(oldest - 2, 400)
+    ]
     with pytest.raises(LogTruncated):
         log.after(oldest - 2)
-    small = EventLog(1)
-    for _ in range(3):
-        small.add_delta(answer_form(), b"", 1)
-    assert len(list(small.after(-1))) == 3
+    assert item.decoded() == "".join(f"{n} " for n in range(400))
 
 
 def test_a_token_takes_few_bytes_and_no_object() -> None:
-    log, form = EventLog(10_000_000), answer_form()
-    for _ in range(10):
-        add(log, form, b"word ", 1)
+    log, item = EventLog(10_000_000), answer()
+    add(log, item, "word ")
     gc.collect()
-    objects, size = len(gc.get_objects()), log.size_bytes
+    objects, size = len(gc.get_objects()), log.size_bytes + len(item.text)
     for _ in range(5000):
-        add(log, form, b"word ", 1)
+        add(log, item, "word ")
     gc.collect()
-    runs = 5000 / event_log._RUN_DELTAS
-    assert len(gc.get_objects()) - objects < 5 * runs
-    assert (log.size_bytes - size + len(form.text)) / 5000 < 30
+    assert len(gc.get_objects()) - objects < 20
+    assert (log.size_bytes + len(item.text) - size) / 5000 < 10
 
 
 def test_nothing_follows_the_terminal_event() -> None:
@@ -150,7 +161,7 @@ def test_nothing_follows_the_terminal_event() -> None:
     with pytest.raises(RuntimeError):
         log.append("delta", {})
     with pytest.raises(RuntimeError):
-        add(log, answer_form(), b"x", 1)
+        add(log, answer(), "x")
 
 
 def test_readers_get_each_event_and_the_end_while_they_are_attached() -> None:
@@ -159,7 +170,7 @@ def test_readers_get_each_event_and_the_end_while_they_are_attached() -> None:
     log.attach(texts)
     log.append("delta", {})
     log.attach(late)
-    add(log, answer_form(), b"x", 1)
+    add(log, answer(), "x")
     log.detach(early)
     log.append("end", {}, terminal=True)
     assert (early.taken, late.taken, texts.taken) == ([2, 3], [3, 4], [])
@@ -180,7 +191,7 @@ def test_a_reader_with_a_bug_gets_nothing_more_and_harms_no_other() -> None:
     log.attach(bad)
     log.attach(good)
     log.append("a", {})
-    add(log, answer_form(), b"x", 1)
+    add(log, answer(), "x")
     assert good.taken == [0, 1]
     assert log._readers == (good,)
     assert isinstance(bad.error, ValueError)
@@ -205,11 +216,11 @@ def test_memory_is_counted_as_events_come_and_go() -> None:
 async def test_a_log_that_keeps_nothing_tells_its_end() -> None:
     log = EventLog(0)
     log.append("item", {"delta": "x"})
-    add(log, answer_form(), b"x", 1)
+    add(log, answer(), "x")
     ending = asyncio.create_task(log.ended())
     await asyncio.sleep(0)
     assert log.followed
-    add(log, answer_form(), b"y", 1)
+    add(log, answer(), "y")
     await asyncio.sleep(0)
     assert not ending.done()
     log.append("end", {}, terminal=True)

@@ -66,12 +66,12 @@ async def step(worker: ScriptedWorker, *runs: TokenRun) -> None:
 
 
 def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
-    override(session.delivery, answers_arrived=broken)
+    override(session.delivery, arrived=broken)
 
 
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` raises too."""
-    override(session.delivery, answers_arrived=broken)
+    override(session.delivery, arrived=broken)
     override(session.transcript, close_answer=broken)
 
 
@@ -82,12 +82,12 @@ def break_everything(_: ResponseService, session: Session, __: Route) -> None:
 
 def break_end(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` works, but its event cannot be built."""
-    override(session.delivery, answers_arrived=broken)
+    override(session.delivery, arrived=broken)
     override(session, response_object=broken)
 
 
 def break_response_object(_: ResponseService, session: Session, __: Route) -> None:
-    override(session.delivery, answers_arrived=broken)
+    override(session.delivery, arrived=broken)
     override(session.transcript, output=broken)
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from gateway.config import PROJECT_ROOT
-from gateway.response.event_log import DeltaForm, EventLog, LogTruncated
+from gateway.response.event_log import EventLog, LogTruncated
+from gateway.response.output_item import OutputItem
 from gateway.response.session import Session
 from gateway.schemas import events
 from gateway.schemas.errors import Unavailable
@@ -222,14 +223,15 @@ def test_a_reader_gets_consecutive_events_or_is_told_that_some_are_gone(
     capacity: int, batches: list[int], cursor: int, whole: int
 ) -> None:
     log = EventLog(capacity)
-    form = DeltaForm(events.ANSWER_DELTA, "msg_1", 0, bytearray(), paced=True)
+    item = OutputItem(events.ANSWER_DELTA, "msg_1", live_fields=True)
+    item.announce(0)
     at, truncated = cursor, False
     for count in batches:
         for number in range(count):
             if number % whole == 0:
                 log.append("response.output_item.added", {})
-            form.text += b"x"
-            log.add_delta(form, b"x", 1)
+            item.add("x")
+            log.add_delta(item, item.show())
         if truncated or at >= log.next_sequence:
             continue
         kept = log._parts[0].sequence if log._parts else log.next_sequence
