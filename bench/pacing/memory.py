@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.pacing.frames import ANSWER
 from bench.pacing.machine import Cores, allow_streams, rss_bytes
-from bench.pacing.processes import Scene, scene
+from bench.pacing.processes import Scene, gateway_scene
 
 _BATCH: Final = 64
 _STEADY_BYTES = 64 * 1024  # two readings this close mean that the memory does not grow
@@ -40,10 +40,10 @@ QUICK: Final = Extent(idle=400, responses=200, tokens=100)
 def measure(extent: Extent, cores: Cores, progress: Callable[[str], None]) -> dict[str, Any]:
     """:return: bytes of each thing."""
     allow_streams(extent.idle + extent.responses)
-    with scene(cores, extent.idle + extent.responses) as stage:
+    with gateway_scene(cores, extent.idle + extent.responses) as stage:
         found = _idle_and_buffered(stage, extent)
     progress("idle streams and buffered tokens")
-    with scene(cores, extent.idle + extent.responses) as stage:
+    with gateway_scene(cores, extent.idle + extent.responses) as stage:
         found |= _kept_and_finished(stage, extent)
     progress("kept tokens and finished responses")
     return {
@@ -57,7 +57,7 @@ def measure(extent: Extent, cores: Cores, progress: Callable[[str], None]) -> di
 def _idle_and_buffered(stage: Scene, extent: Extent) -> dict[str, float]:
     _warm_up(stage)
     empty = _steady(stage, extent.steady_s)
-    port = stage.gateway.port
+    port = stage.port
     stage.readers.ask(
         "open",
         port=port,
@@ -83,7 +83,7 @@ def _kept_and_finished(stage: Scene, extent: Extent) -> dict[str, float]:
     _warm_up(stage)
     stage.readers.ask(
         "open",
-        port=stage.gateway.port,
+        port=stage.port,
         transport="ws",
         roles=[ANSWER] * extent.responses,
         pace=False,
@@ -126,9 +126,9 @@ def _generate(stage: Scene, extent: Extent, lead: int = 0) -> None:
 def _warm_up(stage: Scene) -> None:
     """Have the gateway serve some responses to their end, which leave what it keeps anyway."""
     roles = [ANSWER] * 64
-    stage.readers.ask("open", port=stage.gateway.port, transport="ws", roles=roles, pace=False)
+    stage.readers.ask("open", port=stage.port, transport="ws", roles=roles, pace=False)
     stage.workers.ask(
-        "drive", roles=[ANSWER], batch=_BATCH, period_s=0.02, tokens=50, seconds=_END_S
+        "drive", roles=[ANSWER], batch=_BATCH, period_s=0.02, tokens=20, seconds=_END_S
     )
     time.sleep(0.2)
     stage.readers.ask("close")
@@ -136,10 +136,10 @@ def _warm_up(stage: Scene) -> None:
 
 def _steady(stage: Scene, every_s: float) -> int:
     """The gateway's memory once it does not change any more."""
-    before = rss_bytes(stage.gateway.pid)
+    before = rss_bytes(stage.server.pid)
     for _ in range(_PATIENCE):
         time.sleep(every_s)
-        after = rss_bytes(stage.gateway.pid)
+        after = rss_bytes(stage.server.pid)
         if abs(after - before) <= _STEADY_BYTES:
             return after
         before = after

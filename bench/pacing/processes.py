@@ -88,18 +88,40 @@ class Gateway(ServerProcess):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A gateway, its workers and its readers, all running."""
+    """A server, its workers and its readers, all running."""
 
-    gateway: Gateway
+    server: ServerProcess
+    port: int
     workers: Helper
     readers: Helper
 
 
 @contextlib.contextmanager
-def clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Helper, Helper]]:
+def gateway_scene(cores: Cores, streams: int) -> Iterator[Scene]:
+    """Start a gateway that can carry ``streams``, with workers and readers."""
+    with (
+        _clients(cores, instances_for(streams)) as (folder, paths, workers, readers),
+        Gateway(folder, [f"unix:{path}" for path in paths], streams, cores.server) as gateway,
+    ):
+        gateway.wait()
+        yield Scene(gateway, gateway.port, workers, readers)
+
+
+@contextlib.contextmanager
+def prototype_scene(cores: Cores, streams: int) -> Iterator[Scene]:
+    """The same with the prototype, which serves WebSocket alone."""
+    with (
+        _clients(cores, instances_for(streams)) as (_, paths, workers, readers),
+        Helper("the prototype", "bench.pacing.prototype", core=cores.server) as prototype,
+    ):
+        yield Scene(prototype, prototype.ask("start", paths=paths), workers, readers)
+
+
+@contextlib.contextmanager
+def _clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Helper, Helper]]:
     """Workers that listen, and readers.
 
-    :return: a folder for sockets and state, the workers' addresses, the workers, the readers.
+    :return: a folder for sockets and state, the workers' sockets, the workers, the readers.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pascal-pacing-")))
@@ -111,18 +133,7 @@ def clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Hel
         )
         paths = [str(folder / f"{number}.sock") for number in range(instances)]
         workers.ask("listen", paths=paths)
-        yield folder, [f"unix:{path}" for path in paths], workers, readers
-
-
-@contextlib.contextmanager
-def scene(cores: Cores, streams: int) -> Iterator[Scene]:
-    """Start a gateway that can carry ``streams``, with its workers and readers."""
-    with (
-        clients(cores, instances_for(streams)) as (folder, addresses, workers, readers),
-        Gateway(folder, addresses, streams, cores.server) as gateway,
-    ):
-        gateway.wait()
-        yield Scene(gateway, workers, readers)
+        yield folder, paths, workers, readers
 
 
 def instances_for(streams: int) -> int:

@@ -13,6 +13,7 @@ _CASES = (
     ("path_batch_256", "batch 256"),
     ("thoughts", "thoughts alone"),
     ("answers", "answers alone"),
+    ("prototype", "prototype, batch 64"),
     ("send", "aiohttp's send"),
     ("write", "bare write"),
 )

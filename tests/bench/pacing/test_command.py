@@ -25,7 +25,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
             rounds=1,
             window_s=0.3,
             warm_s=0.2,
-            transports=("ws", "chat"),
+            transports=("ws",),
             all_cases=(),
         ),
         held: held.Extent(many=TINY, together=None),
@@ -47,12 +47,11 @@ def test_the_cost_of_a_token_beside_a_bare_send_and_a_bare_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run(tmp_path, "--only", "per_token,gc")
-    for transport in ("ws", "chat"):
-        costs = results["per_token_us"][transport]
-        assert min(costs[case] for case in ("path", "send", "write")) > 0
-        assert costs["path_over_send"] == pytest.approx(costs["path"] / costs["send"])
-        # 12 streams at 10 tokens/s each
-        assert costs["tokens_s"] == pytest.approx(120, rel=0.5)
+    costs = results["per_token_us"]["ws"]
+    assert min(costs[case] for case in ("path", "prototype", "send", "write")) > 0
+    assert costs["path_over_send"] == pytest.approx(costs["path"] / costs["send"])
+    # 12 streams at 10 tokens/s each
+    assert costs["tokens_s"] == pytest.approx(120, rel=0.5)
     assert results["gc"]["sessions"] == 4
     assert results["peers"] == {}
     printed = capsys.readouterr().out
