@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.pacing.frames import ANSWER_TEXT, THOUGHT_TEXT
+from bench.pacing.stage.frames import ANSWER_TEXT, THOUGHT_TEXT
 from bench.policies.engine_process import EngineProcess, Send
 from gateway.config import PacingConfig
 from gateway.response.session import Session

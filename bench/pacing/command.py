@@ -14,6 +14,7 @@ readers and scripted workers share another. The JSON is written after every sect
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.status import Status
 
-from bench.pacing.machine import Cores
+from bench.pacing.stage.machine import Cores
 from bench.pacing.tables import (
     collection_table,
     held_sides,
@@ -102,18 +103,22 @@ def run(args: argparse.Namespace) -> int:
         "gc": _gc,
         "peers": _peers,
     }
-    for section in (*sections, *(("peers",) if args.peers else ())):
-        try:
+    chosen = [*sections, *(["peers"] if args.peers else [])]
+    section = chosen[0]
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends all processes too
+    try:
+        for section in chosen:
             with console.status(section) as status:
-                show = partial(_show, status, section)
-                options = _Options(args.quick, args.streams, cores, show)
-                results |= parts[section](options, console)
-        except BenchmarkError as error:
-            return give_up(FAILED, f"{section}: {error}")
-        except KeyboardInterrupt:
-            return interrupted("the results of finished sections are kept")
-        results.setdefault("peers", {})
-        write_json(args.json, results)
+                show = partial(_show, console, status, section)
+                results |= parts[section](_Options(args.quick, args.streams, cores, show), console)
+            results.setdefault("peers", {})
+            write_json(args.json, results)
+    except BenchmarkError as error:
+        return give_up(FAILED, f"{section}: {error}")
+    except KeyboardInterrupt:
+        return interrupted("the results of finished sections are kept")
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     return OK
 
 
@@ -167,8 +172,11 @@ def _peers(options: _Options, console: Console) -> dict[str, Any]:
     return {"peers": {name: dict(result) for name, result in results.items()}}
 
 
-def _show(status: Status, section: str, done: str) -> None:
-    status.update(f"{section}: {done}")
+def _show(console: Console, status: Status, section: str, what: str) -> None:
+    """Say what begins: on a terminal in its last line, elsewhere in a line of its own."""
+    status.update(f"{section}: {what}")
+    if not console.is_terminal:
+        console.print(f"{section}: {what}")
 
 
 def _warn(console: Console, name: str, warnings: list[str]) -> None:

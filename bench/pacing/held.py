@@ -1,7 +1,7 @@
 """How many paced readers one core holds, and how punctual their tokens are.
 
 Readers over WebSocket at 10 tokens/s, whose workers are ahead of them. The same run is made with
-the prototype (`bench.pacing.prototype`), which shows what this machine can do.
+the prototype (`bench.pacing.stage.prototype`), which shows what this machine can do.
 
 Lateness is measured where the readers are, see `bench.pacing.lateness`.
 """
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.pacing.frames import ANSWER
 from bench.pacing.lateness import between, buckets_of
-from bench.pacing.machine import BUSY, CROWDED, Cores, Usage, allow_streams
-from bench.pacing.processes import Gateway, Scene, gateway_scene, prototype_scene
-from bench.pacing.talk import Helper
+from bench.pacing.stage.frames import ANSWER
+from bench.pacing.stage.machine import BUSY, CROWDED, Cores, Usage, allow_streams
+from bench.pacing.stage.scene import Gateway, Scene, gateway_scene, prototype_scene
+from bench.pacing.stage.talk import Helper
 from bench.reporting.errors import BenchmarkError
 
 TAU_S: Final = 0.1

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.pacing.frames import ANSWER
-from bench.pacing.machine import Cores, allow_streams, rss_bytes
-from bench.pacing.processes import Scene, gateway_scene
+from bench.pacing.stage.frames import ANSWER
+from bench.pacing.stage.machine import Cores, allow_streams, rss_bytes
+from bench.pacing.stage.scene import Scene, gateway_scene
 
 _BATCH: Final = 64
 _STEADY_BYTES = 64 * 1024  # two readings this close mean that the memory does not grow
@@ -40,12 +40,12 @@ QUICK: Final = Extent(idle=400, responses=200, tokens=100)
 def measure(extent: Extent, cores: Cores, progress: Callable[[str], None]) -> dict[str, Any]:
     """:return: bytes of each thing."""
     allow_streams(extent.idle + extent.responses)
-    with gateway_scene(cores, extent.idle + extent.responses) as stage:
-        found = _idle_and_buffered(stage, extent)
     progress("idle streams and buffered tokens")
     with gateway_scene(cores, extent.idle + extent.responses) as stage:
-        found |= _kept_and_finished(stage, extent)
+        found = _idle_and_buffered(stage, extent)
     progress("kept tokens and finished responses")
+    with gateway_scene(cores, extent.idle + extent.responses) as stage:
+        found |= _kept_and_finished(stage, extent)
     return {
         **found,
         "idle_streams": extent.idle,

@@ -5,7 +5,7 @@ tokens, all at the same pace, in steady state. A window of one case follows a wi
 the same core and with the same readers' process, and the results are medians over rounds.
 
 The gateway's time is that of its whole process. Nothing is subtracted. Beside it, over WebSocket,
-is that of the prototype (`bench.pacing.prototype`).
+is that of the prototype (`bench.pacing.stage.prototype`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.pacing.frames import ANSWER, THINK, TRANSPORTS, Transport
-from bench.pacing.machine import BUSY, CROWDED, Cores, Usage, allow_streams
-from bench.pacing.processes import Scene, gateway_scene, prototype_scene
-from bench.pacing.talk import Helper
+from bench.pacing.stage.frames import ANSWER, THINK, TRANSPORTS, Transport
+from bench.pacing.stage.machine import BUSY, CROWDED, Cores, Usage, allow_streams
+from bench.pacing.stage.scene import Scene, gateway_scene, prototype_scene
+from bench.pacing.stage.talk import Helper
 from bench.reporting.errors import BenchmarkError
 
 PERIOD_S: Final = 0.1  # one token for each stream
@@ -90,16 +90,17 @@ def _of_transport(
             least = stack.enter_context(prototype_scene(cores, extent.streams))
             sides.insert(1, (least, _PROTOTYPE))
         server = stack.enter_context(
-            Helper("the bare server", "bench.pacing.bare_server", core=cores.server)
+            Helper("the bare server", "bench.pacing.stage.bare_server", core=cores.server)
         )
         readers = stack.enter_context(
-            Helper("the other readers", "bench.pacing.readers", core=cores.clients)
+            Helper("the other readers", "bench.pacing.stage.readers", core=cores.clients)
         )
         for one in {id(one): one for one, _ in sides}.values():
             one.readers.ask("open", port=one.port, transport=transport, roles=roles)
         readers.ask("open", port=server.ask("start"), transport=transport, roles=roles)
         payloads: dict[str, str] = {}
         for number in range(extent.rounds):
+            progress(f"{transport}, round {number + 1} of {extent.rounds}")
             for one, case in sides if number % 2 == 0 else reversed(sides):
                 if case in _OTHERS and number >= extent.other_rounds:
                     continue
@@ -110,7 +111,6 @@ def _of_transport(
                         samples[how].append(
                             _bare(server, readers, how, transport, payloads, extent)
                         )
-            progress(f"{transport}, round {number + 1} of {extent.rounds}")
     return _summary(samples, payloads)
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.pacing.machine import Cores
-from bench.pacing.scripted_worker import MODEL
-from bench.pacing.talk import Helper
+from bench.pacing.stage.machine import Cores
+from bench.pacing.stage.scripted_worker import MODEL
+from bench.pacing.stage.talk import Helper
 from bench.policies.engine_process import ServerProcess
 from bench.reporting.errors import BenchmarkError
 
@@ -112,7 +112,7 @@ def prototype_scene(cores: Cores, streams: int) -> Iterator[Scene]:
     """The same with the prototype, which serves WebSocket alone."""
     with (
         _clients(cores, instances_for(streams)) as (_, paths, workers, readers),
-        Helper("the prototype", "bench.pacing.prototype", core=cores.server) as prototype,
+        Helper("the prototype", "bench.pacing.stage.prototype", core=cores.server) as prototype,
     ):
         yield Scene(prototype, prototype.ask("start", paths=paths), workers, readers)
 
@@ -126,10 +126,10 @@ def _clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], He
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pascal-pacing-")))
         workers = stack.enter_context(
-            Helper("the workers", "bench.pacing.scripted_worker", core=cores.clients)
+            Helper("the workers", "bench.pacing.stage.scripted_worker", core=cores.clients)
         )
         readers = stack.enter_context(
-            Helper("the readers", "bench.pacing.readers", core=cores.clients)
+            Helper("the readers", "bench.pacing.stage.readers", core=cores.clients)
         )
         paths = [str(folder / f"{number}.sock") for number in range(instances)]
         workers.ask("listen", paths=paths)

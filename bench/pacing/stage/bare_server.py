@@ -15,9 +15,9 @@ from typing import Any, Literal, cast
 
 from aiohttp import WSMsgType, web
 
-from bench.pacing.frames import Transport, on_the_wire
 from bench.pacing.lateness import SLOT_S
-from bench.pacing.talk import obey
+from bench.pacing.stage.frames import Transport, on_the_wire
+from bench.pacing.stage.talk import obey
 from bench.policies.engine_process import Send
 from bench.reporting.errors import BenchmarkError
 from workers import loop

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.pacing.frames import (
+from bench.pacing.stage.frames import (
     ANSWER,
     ANSWER_TEXT,
     THINK,
@@ -16,9 +16,9 @@ from bench.pacing.frames import (
     Transport,
     on_the_wire,
 )
-from bench.pacing.machine import Cores, Usage, allow_streams, rss_bytes
-from bench.pacing.processes import Gateway, Scene, gateway_scene
-from bench.pacing.talk import Helper
+from bench.pacing.stage.machine import Cores, Usage, allow_streams, rss_bytes
+from bench.pacing.stage.scene import Gateway, Scene, gateway_scene
+from bench.pacing.stage.talk import Helper
 from bench.reporting.errors import BenchmarkError
 
 
@@ -32,8 +32,8 @@ def stage() -> Iterator[Scene]:
 def bare() -> Iterator[tuple[Helper, Helper, int]]:
     """The bare server, readers, and the server's port."""
     with (
-        Helper("the bare server", "bench.pacing.bare_server") as server,
-        Helper("the readers", "bench.pacing.readers") as readers,
+        Helper("the bare server", "bench.pacing.stage.bare_server") as server,
+        Helper("the readers", "bench.pacing.stage.readers") as readers,
     ):
         yield server, readers, server.ask("start")
 
