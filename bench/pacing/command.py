@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -32,7 +32,6 @@ from bench.pacing.tables import (
     held_table,
     histogram_table,
     memory_table,
-    peers_table,
     per_token_table,
 )
 from bench.reporting.console import (
@@ -167,9 +166,9 @@ def _gc(options: _Options, console: Console) -> dict[str, Any]:
 
 def _peers(options: _Options, console: Console) -> dict[str, Any]:
     peers = import_module("bench.pacing.peers")  # its servers are installed only for this
-    results: Mapping[str, Mapping[str, float]] = peers.measure_peers(options.quick)
-    console.print(peers_table(results))
-    return {"peers": {name: dict(result) for name, result in results.items()}}
+    results: dict[str, Any] = peers.measure_peers(options.quick, progress=options.progress)
+    console.print(peers.table(results))
+    return {"peers": results}
 
 
 def _show(console: Console, status: Status, section: str, what: str) -> None:

@@ -125,11 +125,3 @@ def collection_table(results: Mapping[str, Any]) -> Table:
         f"{results['added_ms']:.1f}",
     )
     return table
-
-
-def peers_table(results: Mapping[str, Mapping[str, float]]) -> Table:
-    """CPU time per chunk of other servers."""
-    table = _table("Other servers", "server", "CPU per chunk, us")
-    for name, result in results.items():
-        table.add_row(name, f"{result['us_per_chunk']:.1f}")
-    return table

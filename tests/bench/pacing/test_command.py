@@ -83,12 +83,17 @@ def test_memory_is_told_by_what_holds_it(tmp_path: Path) -> None:
     assert {"buffered_token_bytes", "kept_token_bytes"} <= found.keys()
 
 
-def test_peers_come_from_their_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peers = ModuleType("bench.pacing.peers")
-    peers.measure_peers = lambda quick: {"x": {"us_per_chunk": 1.0 + quick}}  # type: ignore[attr-defined]
+def test_peers_come_from_their_own_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers: Any = ModuleType("bench.pacing.peers")
+    found = {"x": {"us_per_chunk": 12.5}, "y": {"error": "it is not there"}}
+    peers.measure_peers = lambda quick, progress: found if quick else {}
+    peers.table = lambda results: "a table of " + ", ".join(results)
     monkeypatch.setitem(sys.modules, "bench.pacing.peers", peers)
     results = run(tmp_path, "--only", "gc", "--peers")
-    assert results["peers"] == {"x": {"us_per_chunk": 2.0}}
+    assert results["peers"] == found
+    assert "a table of x, y" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
