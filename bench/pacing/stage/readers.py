@@ -232,12 +232,13 @@ class Readers:
         }
 
     async def samples(self) -> dict[str, str]:
-        """The payload of one delta as it was received, by role."""
+        """The payload of one frame with one token as it was received, by role."""
         found: dict[str, str] = {}
         for reader in self._readers:
             if reader.role not in found and mark(reader.role) in reader.last:
                 payload = payload_of(self._transport, reader.last)
-                if payload is not None and mark(reader.role) in payload:
+                marks = marks_per_token(self._transport, reader.role)
+                if payload is not None and payload.count(mark(reader.role)) == marks:
                     found[reader.role] = payload.decode()
         return found
 
