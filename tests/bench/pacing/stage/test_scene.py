@@ -14,6 +14,7 @@ from bench.pacing.stage.frames import (
     THOUGHT_TEXT,
     TRANSPORTS,
     Transport,
+    marks_per_token,
     on_the_wire,
 )
 from bench.pacing.stage.machine import Cores, Usage, allow_streams, rss_bytes
@@ -74,7 +75,8 @@ def test_the_bare_server_sends_the_same_frames_either_way(
 ) -> None:
     server, readers, port = bare
     readers.ask("open", port=port, transport=transport, roles=[THINK, ANSWER])
-    payloads = {THINK: "x" * 150 + THOUGHT_TEXT, ANSWER: "x" * 200 + ANSWER_TEXT}
+    thought = THOUGHT_TEXT * marks_per_token(transport, THINK)
+    payloads = {THINK: "x" * 150 + thought, ANSWER: "x" * 200 + ANSWER_TEXT}
     before = readers.ask("count")
     sent = server.ask(
         "release", how=how, transport=transport, payloads=payloads, seconds=0.1, period_s=0.01
