@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.pacing.frames import ANSWER_TEXT, THOUGHT_TEXT
+from bench.pacing.stage.frames import ANSWER_TEXT, THOUGHT_TEXT
 from bench.policies.engine_process import EngineProcess, Send
-from gateway.config import PacingConfig
+from gateway.config import PacingConfig, SessionConfig
 from gateway.response.session import Session
 from gateway.schemas.bodies import ResponsesBody, parse_body
 from gateway.schemas.generation import default_targets, from_responses
@@ -23,7 +23,6 @@ from workers.messages import TokenRun
 
 _REPEATS = 5
 _STEP_S = 0.03  # between two tokens of a session
-_LOG_EVENTS = 32_768
 _THOUGHTS: Final = 3  # one token in so many is a reasoning token
 
 
@@ -57,7 +56,7 @@ def make_session(number: int, tokens: int) -> Session:
         owner="",
         created_at=0.0,
         now=0.0,
-        log_bytes=_LOG_EVENTS,
+        log_bytes=SessionConfig().log_bytes,
     )
     session.accepted("worker-0", 20, True)
     thoughts = tokens // _THOUGHTS

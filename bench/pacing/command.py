@@ -14,7 +14,8 @@ readers and scripted workers share another. The JSON is written after every sect
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -24,14 +25,13 @@ from typing import Any, Final
 from rich.console import Console
 from rich.status import Status
 
-from bench.pacing.machine import Cores
+from bench.pacing.stage.machine import Cores
 from bench.pacing.tables import (
     collection_table,
     held_sides,
     held_table,
     histogram_table,
     memory_table,
-    peers_table,
     per_token_table,
 )
 from bench.reporting.console import (
@@ -102,18 +102,22 @@ def run(args: argparse.Namespace) -> int:
         "gc": _gc,
         "peers": _peers,
     }
-    for section in (*sections, *(("peers",) if args.peers else ())):
-        try:
+    chosen = [*sections, *(["peers"] if args.peers else [])]
+    section = chosen[0]
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends all processes too
+    try:
+        for section in chosen:
             with console.status(section) as status:
-                show = partial(_show, status, section)
-                options = _Options(args.quick, args.streams, cores, show)
-                results |= parts[section](options, console)
-        except BenchmarkError as error:
-            return give_up(FAILED, f"{section}: {error}")
-        except KeyboardInterrupt:
-            return interrupted("the results of finished sections are kept")
-        results.setdefault("peers", {})
-        write_json(args.json, results)
+                show = partial(_show, console, status, section)
+                results |= parts[section](_Options(args.quick, args.streams, cores, show), console)
+            results.setdefault("peers", {})
+            write_json(args.json, results)
+    except BenchmarkError as error:
+        return give_up(FAILED, f"{section}: {error}")
+    except KeyboardInterrupt:
+        return interrupted("the results of finished sections are kept")
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     return OK
 
 
@@ -162,13 +166,16 @@ def _gc(options: _Options, console: Console) -> dict[str, Any]:
 
 def _peers(options: _Options, console: Console) -> dict[str, Any]:
     peers = import_module("bench.pacing.peers")  # its servers are installed only for this
-    results: Mapping[str, Mapping[str, float]] = peers.measure_peers(options.quick)
-    console.print(peers_table(results))
-    return {"peers": {name: dict(result) for name, result in results.items()}}
+    results: dict[str, Any] = peers.measure_peers(options.quick, progress=options.progress)
+    console.print(peers.table(results))
+    return {"peers": results}
 
 
-def _show(status: Status, section: str, done: str) -> None:
-    status.update(f"{section}: {done}")
+def _show(console: Console, status: Status, section: str, what: str) -> None:
+    """Say what begins: on a terminal in its last line, elsewhere in a line of its own."""
+    status.update(f"{section}: {what}")
+    if not console.is_terminal:
+        console.print(f"{section}: {what}")
 
 
 def _warn(console: Console, name: str, warnings: list[str]) -> None:

@@ -1,7 +1,7 @@
 """How many paced readers one core holds, and how punctual their tokens are.
 
 Readers over WebSocket at 10 tokens/s, whose workers are ahead of them. The same run is made with
-the prototype (`bench.pacing.prototype`), which shows what this machine can do.
+the prototype (`bench.pacing.stage.prototype`), which shows what this machine can do.
 
 Lateness is measured where the readers are, see `bench.pacing.lateness`.
 """
@@ -9,16 +9,15 @@ Lateness is measured where the readers are, see `bench.pacing.lateness`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.pacing.frames import ANSWER
 from bench.pacing.lateness import between, buckets_of
-from bench.pacing.machine import BUSY, CROWDED, Cores, Usage, allow_streams
-from bench.pacing.processes import Gateway, clients, instances_for, scene
-from bench.pacing.talk import Helper
+from bench.pacing.stage.frames import ANSWER
+from bench.pacing.stage.machine import BUSY, CROWDED, Cores, Usage, allow_streams
+from bench.pacing.stage.scene import Gateway, Scene, gateway_scene, prototype_scene
+from bench.pacing.stage.talk import Helper
 from bench.reporting.errors import BenchmarkError
 
 TAU_S: Final = 0.1
@@ -64,44 +63,20 @@ def measure(extent: Extent, cores: Cores, progress: Callable[[str], None]) -> di
     allow_streams(max(case.streams for case in cases))
     results = []
     for case in cases:
-        name = f"{case.streams} readers"
-        with _prototype(cores, case) as (pid, port, workers, readers):
-            prototype = _run(case, pid, port, workers, readers)
-        progress(f"{name}, prototype")
-        with scene(cores, case.streams) as stage:
-            gateway = _run(
-                case,
-                stage.gateway.pid,
-                stage.gateway.port,
-                stage.workers,
-                stage.readers,
-                stage.gateway,
-            )
-        progress(f"{name}, gateway")
-        results.append({**gateway, "prototype": prototype})
+        sides = {}
+        for name, make in (("prototype", prototype_scene), ("gateway", gateway_scene)):
+            progress(f"{case.streams} readers, {name}")
+            with make(cores, case.streams) as stage:
+                sides[name] = _run(case, stage)
+        results.append({**sides["gateway"], "prototype": sides["prototype"]})
     return {**results[0], "together": results[1] if len(cases) > 1 else None}
 
 
-@contextmanager
-def _prototype(cores: Cores, case: Case) -> Iterator[tuple[int, int, Helper, Helper]]:
-    with (
-        clients(cores, instances_for(case.streams)) as (_, addresses, workers, readers),
-        Helper("the prototype", "bench.pacing.prototype", core=cores.server) as prototype,
-    ):
-        paths = [address.removeprefix("unix:") for address in addresses]
-        yield prototype.pid, prototype.ask("start", paths=paths), workers, readers
-
-
-def _run(
-    case: Case,
-    pid: int,
-    port: int,
-    workers: Helper,
-    readers: Helper,
-    gateway: Gateway | None = None,
-) -> dict[str, Any]:
-    """One case on one server; :param gateway: for what its own page of metrics says."""
-    readers.ask("open", port=port, transport="ws", roles=[ANSWER] * case.streams)
+def _run(case: Case, stage: Scene) -> dict[str, Any]:
+    """One case on one server."""
+    workers, readers, pid = stage.workers, stage.readers, stage.server.pid
+    gateway = stage.server if isinstance(stage.server, Gateway) else None  # has a metrics page
+    readers.ask("open", port=stage.port, transport="ws", roles=[ANSWER] * case.streams)
     readers.ask("record")
     thinking_s = case.thoughts / _THOUGHTS_PER_STEP * TAU_S
     own_before = buckets_of(gateway.get("/metrics"), _METRIC) if gateway else {}

@@ -4,7 +4,8 @@ One gateway for each transport. A third of the streams get reasoning tokens, two
 tokens, all at the same pace, in steady state. A window of one case follows a window of the next, on
 the same core and with the same readers' process, and the results are medians over rounds.
 
-The gateway's time is that of its whole process. Nothing is subtracted.
+The gateway's time is that of its whole process. Nothing is subtracted. Beside it, over WebSocket,
+is that of the prototype (`bench.pacing.stage.prototype`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.pacing.frames import ANSWER, THINK, TRANSPORTS, Transport
-from bench.pacing.machine import BUSY, CROWDED, Cores, Usage, allow_streams
-from bench.pacing.processes import scene
-from bench.pacing.talk import Helper
+from bench.pacing.stage.frames import ANSWER, THINK, TRANSPORTS, Transport
+from bench.pacing.stage.machine import BUSY, CROWDED, Cores, Usage, allow_streams
+from bench.pacing.stage.scene import Scene, gateway_scene, prototype_scene
+from bench.pacing.stage.talk import Helper
 from bench.reporting.errors import BenchmarkError
 
 PERIOD_S: Final = 0.1  # one token for each stream
@@ -35,6 +36,7 @@ class Extent:
 
     streams: int = 1000  # over each transport
     rounds: int = 3
+    other_rounds: int = 3  # of other batches, and of each phase alone
     window_s: float = 2.0
     warm_s: float = 0.6  # before a window
     transports: tuple[Transport, ...] = TRANSPORTS
@@ -42,7 +44,7 @@ class Extent:
 
 
 FULL: Final = Extent()
-QUICK: Final = Extent(streams=500, rounds=2, window_s=1.2, all_cases=("ws",))
+QUICK: Final = Extent(streams=500, rounds=2, other_rounds=1, window_s=1.0, all_cases=("ws",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class _Path:
 
 
 _MIXED = _Path("path", BATCH)
+_PROTOTYPE = _Path("prototype", BATCH)
 _OTHERS = (
     _Path("path_batch_8", 8),
     _Path("path_batch_256", 256),
@@ -81,28 +84,33 @@ def _of_transport(
     cases = (_MIXED, *(_OTHERS if transport in extent.all_cases else ()))
     samples: dict[str, list[_Window]] = defaultdict(list)
     with ExitStack() as stack:
-        stage = stack.enter_context(scene(cores, extent.streams))
+        stage = stack.enter_context(gateway_scene(cores, extent.streams))
+        sides = [(stage, case) for case in cases]
+        if transport == "ws":
+            least = stack.enter_context(prototype_scene(cores, extent.streams))
+            sides.insert(1, (least, _PROTOTYPE))
         server = stack.enter_context(
-            Helper("the bare server", "bench.pacing.bare_server", core=cores.server)
+            Helper("the bare server", "bench.pacing.stage.bare_server", core=cores.server)
         )
         readers = stack.enter_context(
-            Helper("the other readers", "bench.pacing.readers", core=cores.clients)
+            Helper("the other readers", "bench.pacing.stage.readers", core=cores.clients)
         )
-        stage.readers.ask("open", port=stage.gateway.port, transport=transport, roles=roles)
+        for one in {id(one): one for one, _ in sides}.values():
+            one.readers.ask("open", port=one.port, transport=transport, roles=roles)
         readers.ask("open", port=server.ask("start"), transport=transport, roles=roles)
         payloads: dict[str, str] = {}
         for number in range(extent.rounds):
-            for case in cases if number % 2 == 0 else reversed(cases):
-                window = _path(stage.gateway.pid, stage.workers, stage.readers, case, extent)
-                samples[case.name].append(window)
+            progress(f"{transport}, round {number + 1} of {extent.rounds}")
+            for one, case in sides if number % 2 == 0 else reversed(sides):
+                if case in _OTHERS and number >= extent.other_rounds:
+                    continue
+                samples[case.name].append(_path(one, case, extent))
                 if case is _MIXED:
                     payloads = payloads or _payloads(stage.readers)
                     for how in ("send", "write"):
                         samples[how].append(
                             _bare(server, readers, how, transport, payloads, extent)
                         )
-            stage.gateway.check()
-            progress(f"{transport}, round {number + 1} of {extent.rounds}")
     return _summary(samples, payloads)
 
 
@@ -115,7 +123,8 @@ class _Window:
     waited_share: float
 
 
-def _path(pid: int, workers: Helper, readers: Helper, case: _Path, extent: Extent) -> _Window:
+def _path(stage: Scene, case: _Path, extent: Extent) -> _Window:
+    workers, readers = stage.workers, stage.readers
     seconds = extent.warm_s + extent.window_s + _SETTLE_S
     workers.tell(
         "drive",
@@ -126,7 +135,7 @@ def _path(pid: int, workers: Helper, readers: Helper, case: _Path, extent: Exten
         seconds=seconds,
     )
     time.sleep(extent.warm_s)
-    window = _window(pid, readers, lambda: time.sleep(extent.window_s))
+    window = _window(stage.server.pid, readers, lambda: time.sleep(extent.window_s))
     workers.hear()
     time.sleep(_LEAD * PERIOD_S + _SETTLE_S)  # until the buffers are empty
     return window

@@ -13,6 +13,7 @@ _CASES = (
     ("path_batch_256", "batch 256"),
     ("thoughts", "thoughts alone"),
     ("answers", "answers alone"),
+    ("prototype", "prototype, batch 64"),
     ("send", "aiohttp's send"),
     ("write", "bare write"),
 )
@@ -123,12 +124,4 @@ def collection_table(results: Mapping[str, Any]) -> Table:
         str(results["tracked_objects"]),
         f"{results['added_ms']:.1f}",
     )
-    return table
-
-
-def peers_table(results: Mapping[str, Mapping[str, float]]) -> Table:
-    """CPU time per chunk of other servers."""
-    table = _table("Other servers", "server", "CPU per chunk, us")
-    for name, result in results.items():
-        table.add_row(name, f"{result['us_per_chunk']:.1f}")
     return table

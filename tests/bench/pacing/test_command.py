@@ -25,7 +25,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
             rounds=1,
             window_s=0.3,
             warm_s=0.2,
-            transports=("ws", "chat"),
+            transports=("ws",),
             all_cases=(),
         ),
         held: held.Extent(many=TINY, together=None),
@@ -47,12 +47,11 @@ def test_the_cost_of_a_token_beside_a_bare_send_and_a_bare_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run(tmp_path, "--only", "per_token,gc")
-    for transport in ("ws", "chat"):
-        costs = results["per_token_us"][transport]
-        assert min(costs[case] for case in ("path", "send", "write")) > 0
-        assert costs["path_over_send"] == pytest.approx(costs["path"] / costs["send"])
-        # 12 streams at 10 tokens/s each
-        assert costs["tokens_s"] == pytest.approx(120, rel=0.5)
+    costs = results["per_token_us"]["ws"]
+    assert min(costs[case] for case in ("path", "prototype", "send", "write")) > 0
+    assert costs["path_over_send"] == pytest.approx(costs["path"] / costs["send"])
+    # 12 streams at 10 tokens/s each
+    assert costs["tokens_s"] == pytest.approx(120, rel=0.5)
     assert results["gc"]["sessions"] == 4
     assert results["peers"] == {}
     printed = capsys.readouterr().out
@@ -84,12 +83,17 @@ def test_memory_is_told_by_what_holds_it(tmp_path: Path) -> None:
     assert {"buffered_token_bytes", "kept_token_bytes"} <= found.keys()
 
 
-def test_peers_come_from_their_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peers = ModuleType("bench.pacing.peers")
-    peers.measure_peers = lambda quick: {"x": {"us_per_chunk": 1.0 + quick}}  # type: ignore[attr-defined]
+def test_peers_come_from_their_own_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers: Any = ModuleType("bench.pacing.peers")
+    found = {"x": {"us_per_chunk": 12.5}, "y": {"error": "it is not there"}}
+    peers.measure_peers = lambda quick, progress: found if quick else {}
+    peers.table = lambda results: "a table of " + ", ".join(results)
     monkeypatch.setitem(sys.modules, "bench.pacing.peers", peers)
     results = run(tmp_path, "--only", "gc", "--peers")
-    assert results["peers"] == {"x": {"us_per_chunk": 2.0}}
+    assert results["peers"] == found
+    assert "a table of x, y" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.pacing.machine import Cores
-from bench.pacing.scripted_worker import MODEL
-from bench.pacing.talk import Helper
+from bench.pacing.stage.machine import Cores
+from bench.pacing.stage.scripted_worker import MODEL
+from bench.pacing.stage.talk import Helper
 from bench.policies.engine_process import ServerProcess
 from bench.reporting.errors import BenchmarkError
 
@@ -88,41 +88,52 @@ class Gateway(ServerProcess):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A gateway, its workers and its readers, all running."""
+    """A server, its workers and its readers, all running."""
 
-    gateway: Gateway
+    server: ServerProcess
+    port: int
     workers: Helper
     readers: Helper
 
 
 @contextlib.contextmanager
-def clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Helper, Helper]]:
+def gateway_scene(cores: Cores, streams: int) -> Iterator[Scene]:
+    """Start a gateway that can carry ``streams``, with workers and readers."""
+    with (
+        _clients(cores, instances_for(streams)) as (folder, paths, workers, readers),
+        Gateway(folder, [f"unix:{path}" for path in paths], streams, cores.server) as gateway,
+    ):
+        gateway.wait()
+        yield Scene(gateway, gateway.port, workers, readers)
+
+
+@contextlib.contextmanager
+def prototype_scene(cores: Cores, streams: int) -> Iterator[Scene]:
+    """The same with the prototype, which serves WebSocket alone."""
+    with (
+        _clients(cores, instances_for(streams)) as (_, paths, workers, readers),
+        Helper("the prototype", "bench.pacing.stage.prototype", core=cores.server) as prototype,
+    ):
+        yield Scene(prototype, prototype.ask("start", paths=paths), workers, readers)
+
+
+@contextlib.contextmanager
+def _clients(cores: Cores, instances: int) -> Iterator[tuple[Path, list[str], Helper, Helper]]:
     """Workers that listen, and readers.
 
-    :return: a folder for sockets and state, the workers' addresses, the workers, the readers.
+    :return: a folder for sockets and state, the workers' sockets, the workers, the readers.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pascal-pacing-")))
         workers = stack.enter_context(
-            Helper("the workers", "bench.pacing.scripted_worker", core=cores.clients)
+            Helper("the workers", "bench.pacing.stage.scripted_worker", core=cores.clients)
         )
         readers = stack.enter_context(
-            Helper("the readers", "bench.pacing.readers", core=cores.clients)
+            Helper("the readers", "bench.pacing.stage.readers", core=cores.clients)
         )
         paths = [str(folder / f"{number}.sock") for number in range(instances)]
         workers.ask("listen", paths=paths)
-        yield folder, [f"unix:{path}" for path in paths], workers, readers
-
-
-@contextlib.contextmanager
-def scene(cores: Cores, streams: int) -> Iterator[Scene]:
-    """Start a gateway that can carry ``streams``, with its workers and readers."""
-    with (
-        clients(cores, instances_for(streams)) as (folder, addresses, workers, readers),
-        Gateway(folder, addresses, streams, cores.server) as gateway,
-    ):
-        gateway.wait()
-        yield Scene(gateway, workers, readers)
+        yield folder, paths, workers, readers
 
 
 def instances_for(streams: int) -> int:

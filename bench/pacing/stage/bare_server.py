@@ -15,9 +15,9 @@ from typing import Any, Literal, cast
 
 from aiohttp import WSMsgType, web
 
-from bench.pacing.frames import Transport, on_the_wire
 from bench.pacing.lateness import SLOT_S
-from bench.pacing.talk import obey
+from bench.pacing.stage.frames import Transport, on_the_wire
+from bench.pacing.stage.talk import obey
 from bench.policies.engine_process import Send
 from bench.reporting.errors import BenchmarkError
 from workers import loop
@@ -30,17 +30,18 @@ _CHAT_BEGUN = '{"choices":[{"delta":{"role":"assistant"}}]}'
 class _Stream:
     """A client that waits for frames."""
 
-    __slots__ = ("role", "send", "write")
+    __slots__ = ("role", "send", "transport", "write")
 
     def __init__(
         self,
         role: str,
         send: Callable[[Any], Awaitable[None]],
-        write: Callable[[bytes], None],
+        transport: asyncio.Transport,
     ) -> None:
         self.role = role
         self.send = send  # aiohttp's own way
-        self.write = write  # the transport's
+        self.transport = transport
+        self.write: Callable[[bytes], None] = transport.write
 
 
 class BareServer:
@@ -78,6 +79,7 @@ class BareServer:
         :param payloads: of a frame, by the role of the stream.
         :return: the number of frames.
         """
+        self._streams = [stream for stream in self._streams if not stream.transport.is_closing()]
         if not self._streams:
             raise BenchmarkError("no stream is open")
         count = max(1, round(period_s / SLOT_S))
@@ -129,7 +131,7 @@ class BareServer:
 
     def _add(self, role: str, send: Callable[[Any], Awaitable[None]], request: web.Request) -> None:
         transport = cast(asyncio.Transport, request.transport)
-        self._streams.append(_Stream(role, send, transport.write))
+        self._streams.append(_Stream(role, send, transport))
 
 
 def serve(messages: Iterator[bytes], send: Send) -> None:

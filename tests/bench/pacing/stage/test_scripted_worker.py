@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.pacing.frames import ANSWER, ANSWER_TEXT, THINK, THOUGHT_TEXT
-from bench.pacing.scripted_worker import Request
+from bench.pacing.stage.frames import ANSWER, ANSWER_TEXT, THINK, THOUGHT_TEXT
+from bench.pacing.stage.scripted_worker import Request
 from workers.messages import TokenRun
 
 

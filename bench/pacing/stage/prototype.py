@@ -20,9 +20,9 @@ from typing import Any, Final, cast
 import msgspec
 from websockets.asyncio.client import ClientConnection, unix_connect
 
-from bench.pacing.frames import ws_head
 from bench.pacing.lateness import SLOT_S
-from bench.pacing.talk import obey
+from bench.pacing.stage.frames import ws_head
+from bench.pacing.stage.talk import obey
 from bench.policies.engine_process import Send
 from workers import loop
 from workers.messages import (

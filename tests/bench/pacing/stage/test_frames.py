@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.pacing.frames import (
+from bench.pacing.stage.frames import (
     ANSWER,
     ANSWER_TEXT,
     THINK,

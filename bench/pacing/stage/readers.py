@@ -1,8 +1,8 @@
 """A process with many readers: raw connections that count what they receive.
 
 A reader asks for one stream by hand, over a WebSocket or with an HTTP request. From its first event
-on it counts tokens and bytes and does not parse them (see `bench.pacing.frames`). When it records,
-it also keeps the time of each token, of the clock that all processes of a machine share.
+on it counts tokens and bytes and does not parse them (see `bench.pacing.stage.frames`). When it
+records, it also keeps the time of each token, of the clock that all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from bench.pacing.frames import (
+from bench.pacing.lateness import punctuality, worst_pause_s
+from bench.pacing.stage.frames import (
     Transport,
     client_message,
     mark,
@@ -24,8 +25,7 @@ from bench.pacing.frames import (
     payload_of,
     pong_for,
 )
-from bench.pacing.lateness import punctuality, worst_pause_s
-from bench.pacing.talk import obey
+from bench.pacing.stage.talk import obey
 from bench.policies.engine_process import Send
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.statistics import percentile
@@ -232,12 +232,13 @@ class Readers:
         }
 
     async def samples(self) -> dict[str, str]:
-        """The payload of one delta as it was received, by role."""
+        """The payload of one frame with one token as it was received, by role."""
         found: dict[str, str] = {}
         for reader in self._readers:
             if reader.role not in found and mark(reader.role) in reader.last:
                 payload = payload_of(self._transport, reader.last)
-                if payload is not None and mark(reader.role) in payload:
+                marks = marks_per_token(self._transport, reader.role)
+                if payload is not None and payload.count(mark(reader.role)) == marks:
                     found[reader.role] = payload.decode()
         return found
 

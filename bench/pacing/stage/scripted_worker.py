@@ -2,7 +2,7 @@
 
 It listens on Unix sockets, one for each instance, accepts every request, and sends tokens when it
 is told to. A frame is a step of some requests of one instance: one token for each of them. The
-first word of a request's last message is its role, see `bench.pacing.frames`.
+first word of a request's last message is its role, see `bench.pacing.stage.frames`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
-from bench.pacing.frames import ANSWER_TEXT, THINK, THOUGHT_TEXT
-from bench.pacing.talk import obey
+from bench.pacing.stage.frames import ANSWER_TEXT, THINK, THOUGHT_TEXT
+from bench.pacing.stage.talk import obey
 from bench.policies.engine_process import Send
 from bench.reporting.errors import BenchmarkError
 from workers import loop

@@ -1,0 +1,1 @@
+"""The processes of ``pascal bench pacing``, the bytes between them, and what the kernel says."""
