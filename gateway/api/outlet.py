@@ -21,7 +21,7 @@ from gateway.response.transcript import Transcript
 
 log = structlog.get_logger()
 
-_MOST_HELD_BYTES = 65536  # then they are written before the end of the turn
+_MOST_HELD_BYTES = 2**20  # then they are written before the end of the turn
 _GOODBYE_S = 1.0  # that a stalled client has to take the reason before it is cut off
 
 
@@ -42,20 +42,30 @@ class Follower(Protocol):
 class Outbox:
     """What is sent in this turn of the event loop, to all clients."""
 
+    __slots__ = ("_data", "_outlets", "_size_bytes")
+
     def __init__(self) -> None:
         self._outlets: list[Outlet] = []
+        self._data: list[bytes] = []  # for each of the outlets
+        self._size_bytes = 0
 
-    def add(self, outlet: Outlet) -> None:
-        """Write what an outlet holds at the end of this turn."""
+    def add(self, outlet: Outlet, data: bytes) -> None:
+        """Write data at the end of this turn."""
         if not self._outlets:
-            asyncio.get_running_loop().call_soon(self._write)
+            asyncio.get_running_loop().call_soon(self.write)
         self._outlets.append(outlet)
+        self._data.append(data)
+        self._size_bytes += len(data)
+        if self._size_bytes > _MOST_HELD_BYTES:
+            self.write()
 
-    def _write(self) -> None:
-        outlets, self._outlets = self._outlets, []
-        for outlet in outlets:
+    def write(self) -> None:
+        """Write what is held."""
+        outlets, data = self._outlets, self._data
+        self._outlets, self._data, self._size_bytes = [], [], 0
+        for outlet, frames in zip(outlets, data, strict=True):
             try:
-                outlet.flush()
+                outlet.write(frames)
             except Exception:
                 log.exception("write_failed")
                 outlet.cut()
@@ -70,8 +80,6 @@ class Outlet:
 
     __slots__ = (
         "_followers",
-        "_held",
-        "_held_bytes",
         "_outbox",
         "_shut",
         "_stall_s",
@@ -79,39 +87,29 @@ class Outlet:
         "_transport",
         "full",
         "on_stall",
+        "write",
     )
 
     def __init__(self, outbox: Outbox, stall_s: float) -> None:
         self.full = True  # the client takes nothing now
+        # Writes at once, after what this turn of the event loop has for it.
+        self.write: Callable[[bytes], None] = _not_open
         # Tells the client why it is cut off, in the words of its protocol.
         self.on_stall: Callable[[], None] | None = None
         self._shut = False
         self._transport: asyncio.Transport | None = None
         self._followers: dict[Follower, None] = {}
         self._outbox = outbox
-        self._held: list[bytes] = []  # to be written at the end of this turn
-        self._held_bytes = 0
         self._stall_s = stall_s
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, data: bytes) -> None:
         """Send data, which must be whole frames of the protocol. Call it only if not `full`."""
-        held = self._held
-        if not held:
-            self._outbox.add(self)
-        held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > _MOST_HELD_BYTES:
-            self.flush()
+        self._outbox.add(self, data)
 
     def flush(self) -> None:
-        """Write what is held."""
-        held = self._held
-        if held and self._transport is not None:
-            data = held[0] if len(held) == 1 else b"".join(held)
-            held.clear()
-            self._held_bytes = 0
-            self._transport.write(data)
+        """Write what was sent so far."""
+        self._outbox.write()
 
     def add(self, follower: Follower) -> None:
         """Let a follower catch up whenever the client takes more."""
@@ -126,6 +124,7 @@ class Outlet:
     def open(self, transport: asyncio.Transport) -> None:
         """The client has connected."""
         self._transport = transport
+        self.write = transport.write
         self.full = False
 
     def pause(self) -> None:
@@ -155,7 +154,7 @@ class Outlet:
         """The connection has ended."""
         self._stop_timer()
         self.full = True
-        self._held.clear()
+        self.write = _not_open
         self._transport = None
         for follower in list(self._followers):
             follower.fail(ClientLeft())
@@ -176,6 +175,10 @@ class Outlet:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _not_open(_: bytes) -> None:
+    """Drop data for a client that has left in this turn."""
 
 
 class EventFollower:
@@ -232,11 +235,13 @@ class EventFollower:
         """Send from the log as much as the client takes."""
         if self._done.done():
             return
+        outlet = self._outlet
+        outlet.flush()
         try:
             for entry in self._log.after(self._next - 1):
-                if self._outlet.full:
+                if outlet.full:
                     return
-                self._outlet.send(self._frame(entry.type, entry.data))
+                outlet.write(self._frame(entry.type, entry.data))
                 self._next = entry.sequence + 1
         except LogTruncated as error:
             self._done.set_exception(error)

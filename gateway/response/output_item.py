@@ -31,9 +31,9 @@ class OutputItem:
         "_dropped_bytes",
         "_end",
         "_lengths",
-        "_live_end",
+        "_live",
         "_odd",
-        "_start",
+        "_plain",
         "_unfinished",
         "dropped",
         "index",
@@ -60,17 +60,18 @@ class OutputItem:
         self._dropped_bytes = 0  # of their text
         self._odd: dict[int, int] | None = None  # by delta: its tokens, if they are not 1
         self._unfinished = 0  # tokens whose text is still to come
-        self._start = self._end = self._live_end = b""  # formats of its deltas
+        self._end = self._plain = self._live = b""  # formats of its deltas
 
     def announce(self, index: int) -> None:
         """The item has its place in the output."""
         self.index = index
-        self._start = (
+        start = (
             b'{"type":%b,"sequence_number":%%d,"item_id":%b,"output_index":%d,"content_index":0,'
             b'"delta":"%%b"' % (orjson.dumps(self.kind), orjson.dumps(self.item_id), index)
         )
-        self._end = self._start + (b',"logprobs":[]' if self.live_fields else b"")
-        self._live_end = self._end + b',"buffered_tokens":%d,"slack_s":%a}'
+        self._end = start + (b',"logprobs":[]' if self.live_fields else b"")
+        self._plain = self._end + b"}"
+        self._live = self._end + b',"buffered_tokens":%d,"slack_s":%a}'
 
     # ---- tokens come -------------------------------------------------------------------------
 
@@ -129,12 +130,16 @@ class OutputItem:
         self, sequence: int, text: bytes, buffered_tokens: int, slack_s: float | None
     ) -> bytes:
         """The delta that was shown last, as an event."""
-        tokens = self.tokens_of(self.shown - 1)
+        tokens = 1 if self._odd is None else self.tokens_of(self.shown - 1)
+        if tokens == 1:  # as nearly always: one format
+            if not self.live_fields:
+                return self._plain % (sequence, text)
+            if slack_s is not None:
+                slack_s = round(slack_s * 1000) / 1000
+                return self._live % (sequence, text, buffered_tokens, slack_s)
         if not self.live_fields:
             return self._encode(sequence, text, tokens)
         slack_s = None if slack_s is None else round(slack_s * 1000) / 1000
-        if tokens == 1 and slack_s is not None:
-            return self._live_end % (sequence, text, buffered_tokens, slack_s)
         event = (self._end + b',"buffered_tokens":%d,"slack_s":%b') % (
             sequence,
             text,

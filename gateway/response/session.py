@@ -389,9 +389,9 @@ class Session:
     def _show(self, deltas: int, now: float) -> None:
         """Send the next deltas of the answer."""
         if deltas:
-            delivery = self.delivery
-            delivery.released(self.transcript.answer.tokens_of_next(deltas), now)
-            self.transcript.show_answer(deltas, delivery.buffered_tokens, delivery.last_slack_s)
+            delivery, transcript = self.delivery, self.transcript
+            delivery.released(transcript.answer.tokens_of_next(deltas), now)
+            transcript.show_answer(deltas, delivery.buffered_tokens, delivery.last_slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
