@@ -16,6 +16,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import orjson
@@ -104,7 +105,7 @@ class _Deltas:
         """The deltas from the sequence number ``start`` on, encoded."""
         skip = max(0, start - self.sequence)
         events = self._item.encoded(self.first + skip, self.sequence + skip)
-        for sequence, data in enumerate(events, self.sequence + skip):
+        for sequence, data in enumerate(islice(events, self.count - skip), self.sequence + skip):
             yield LogEntry(sequence, self._item.kind, data)
 
     def drop(self, deltas: int) -> None:
@@ -275,14 +276,16 @@ class EventLog:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Drop the oldest events, but never the newest part."""
-        while self.size_bytes > self._capacity and len(self._parts) > 1:
+        """Drop the oldest events, but never the newest ones."""
+        while self.size_bytes > self._capacity:
             oldest = self._parts[0]
             if isinstance(oldest, _Deltas) and oldest.count > _DROPPED_DELTAS:
                 oldest.drop(_DROPPED_DELTAS)
                 self.size_bytes -= _DROPPED_DELTAS * _DELTA_BYTES
-            else:
+            elif len(self._parts) > 1:
                 self.size_bytes -= self._parts.pop(0).size_bytes
+            else:
+                break
 
     def _failed(self, reader: LogReader, error: Exception) -> None:
         """A reader with a bug gets nothing more, and harms no other."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.protocol import Event
+from websockets.typing import BytesLike
 
 from workers import messages
 from workers.messages import Hello, Step, ToGateway, ToWorker, Welcome
@@ -36,10 +40,59 @@ class FrameTooLarge(Exception):
     """The message is larger than a worker accepts; to send it would end the link."""
 
 
+class _Socket(ClientConnection):
+    """Hands each message over when it arrives, without a task in between; only the first is read.
+
+    `process_event` is where the library's own connections differ from each other. The tests of this
+    module check it against the installed version.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.error: Exception | None = None  # why the link ended, if a message was the reason
+        self._take: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []  # messages that came before `take_all`
+        self._greeted = False
+
+    def take_all(self, take: Callable[[bytes], None]) -> None:
+        """Hand over all messages after the first. If ``take`` raises, the connection ends."""
+        self._take = take
+        early, self._early = self._early, []
+        for data in early:
+            self._hand_over(data)
+
+    def process_event(self, event: Event) -> None:
+        """Take one event of the library."""
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+        elif not self._greeted:
+            self._greeted = event.fin
+            super().process_event(event)
+        elif not event.fin or event.opcode is Opcode.CONT:
+            self._end(LinkError("a message came in fragments"))
+        elif self._take is None:
+            self._early.append(bytes(event.data))
+        else:
+            self._hand_over(event.data)
+
+    def _hand_over(self, data: BytesLike) -> None:
+        if self.error is not None or self._take is None:
+            return
+        try:
+            self._take(data)  # type: ignore[arg-type]  # any bytes can be decoded
+        except Exception as error:  # noqa: BLE001 (the reader of the link raises it)
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        if self.error is None:
+            self.error = error
+            self.transport.abort()
+
+
 class WorkerLink:
     """An open link after its handshake. Create it with `open_link`."""
 
-    def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
+    def __init__(self, socket: _Socket, welcome: Welcome) -> None:
         self.welcome = welcome
         self.last_heard_s = time.monotonic()
         self._socket = socket
@@ -106,14 +159,22 @@ class WorkerLink:
         raise LinkError(f"the worker leaves {self._unsent_bytes >> 20} MiB of messages unread")
 
     async def _read(self, handle: Callable[[ToGateway], None]) -> None:
-        while True:
-            message = messages.decode_to_gateway(await self._socket.recv(decode=False))
+        def take(data: bytes) -> None:
+            message = messages.decode_to_gateway(data)
             self.last_heard_s = time.monotonic()
             if isinstance(message, Step):
                 if message.sequence != self._sequence:
                     raise LinkError(f"frame {message.sequence} came instead of {self._sequence}")
                 self._sequence += 1
             handle(message)
+
+        self._socket.take_all(take)
+        try:
+            await self._socket.recv(decode=False)  # ends with the connection
+        except ConnectionClosed:
+            if self._socket.error is not None:
+                raise self._socket.error from None
+            raise
 
 
 async def open_link(address: str, token: str | None) -> WorkerLink:
@@ -128,6 +189,7 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
         "max_size": MAX_FRAME_BYTES,
         "ping_interval": None,
         "close_timeout": _CLOSE_S,
+        "create_connection": _Socket,
     }
     try:
         if address.startswith("unix:"):
@@ -148,4 +210,5 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
     if not isinstance(welcome, Welcome) or welcome.protocol != messages.PROTOCOL:
         await socket.close()
         raise LinkError(f"{address} does not speak protocol {messages.PROTOCOL}")
+    assert isinstance(socket, _Socket)
     return WorkerLink(socket, welcome)

@@ -27,6 +27,7 @@ from gateway.schemas.errors import Cancelled
 from gateway.service import ResponseService
 from gateway.store import StoredResponse
 from tests.gateway.api.test_apis import accepted, api
+from tests.gateway.support.override import override
 from tests.gateway.support.scripted_service import until
 from tests.gateway.support.scripted_worker import ScriptedWorker
 from tests.gateway.support.sessions import make_session
@@ -213,7 +214,7 @@ async def meets_a_bug(scene: Scene) -> None:
     await scene.think_and_answer("a")
     await scene.arrived()
     for response_id in scene.ids:
-        scene.service._sessions[response_id].tokens = None  # type: ignore[assignment,method-assign]
+        override(scene.service._sessions[response_id], tokens=None)
     await scene.generate("b")
 
 

@@ -20,6 +20,7 @@ from gateway.schemas.errors import InvalidRequest, Overloaded
 from gateway.service import ResponseService
 from gateway.store import ResponseStore
 from tests.gateway.api.test_apis import accepted, api, create, receive
+from tests.gateway.support.override import override
 from tests.gateway.support.scripted_service import (
     TARGETS,
     ended,
@@ -43,13 +44,6 @@ class Bug(Exception):
 
 def broken(*_: object, **__: object) -> Any:
     raise Bug
-
-
-def override(target: Any, **methods: Callable[..., Any]) -> None:
-    """Replace methods of one object, which may have slots."""
-    kind = type(target)
-    slots = {} if hasattr(target, "__dict__") else {"__slots__": ()}
-    target.__class__ = type(kind.__name__, (kind,), {**slots, **methods})
 
 
 def run_of(request_id: str, position: int, *texts: str, finish: Finish | None = None) -> TokenRun:
@@ -223,7 +217,7 @@ async def test_a_bug_in_the_release_of_one_response_ends_that_response(
         for request_id in (first_id, second_id):
             await worker.tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: first.answer_text)
-        setattr(first, method, broken)
+        override(first, **{method: broken})
         await asyncio.wait_for(first.log.ended(), 10)
         await ended(second)
         assert (first.status, second.status) == ("failed", "completed")
@@ -237,11 +231,11 @@ async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_lost_instan
         first, first_id = await start(service, worker)
         second, second_id = await start(service, worker)
         waiting, waiting_id = await start(service, worker)
-        service.cluster.router.routes[first_id].lost = broken  # type: ignore[method-assign]
+        override(service.cluster.router.routes[first_id], lost=broken)
         await built.lose("a")
         assert first.status == "failed"
         # The same when an instance comes for those that wait, one of which is broken.
-        service.cluster.router.routes[second_id].submitted = broken  # type: ignore[method-assign]
+        override(service.cluster.router.routes[second_id], submitted=broken)
         worker = await built.join("b")
         assert second.status == "failed"
         again = await worker.next_submit()
@@ -259,7 +253,7 @@ async def test_a_bug_under_one_request_does_not_keep_the_others_on_a_drained_ins
         service = built.service
         first, first_id = await start(service, built.workers["a"])
         second, second_id = await start(service, built.workers["a"])
-        service.cluster.router.routes[first_id].withdraw = broken  # type: ignore[method-assign]
+        override(service.cluster.router.routes[first_id], withdraw=broken)
         b = await built.join("b")
         service.cluster.drain("a")
         assert first.status == "failed"

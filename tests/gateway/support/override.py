@@ -1,0 +1,13 @@
+"""Replaces methods of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def override(target: Any, **methods: Callable[..., Any] | None) -> None:
+    """Replace methods of one object, which may have slots."""
+    kind = type(target)
+    slots = {} if hasattr(target, "__dict__") else {"__slots__": ()}
+    target.__class__ = type(kind.__name__, (kind,), {**slots, **methods})
