@@ -48,9 +48,7 @@ def event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         "object": "chat.completion.chunk",
         "created": 1_700_000_000,
         "model": MODEL,
-        "choices": [
-            {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        ],
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}],
     }
     return framed(b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n")
 

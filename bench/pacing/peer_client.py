@@ -173,7 +173,8 @@ class Readers:
         self._requests += 1
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
-            f"{self._authorization}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"{self._authorization}content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 

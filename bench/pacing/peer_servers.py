@@ -127,7 +127,12 @@ def _gateway(place: Place) -> list[str]:
         "workers.max_num_seqs": STREAMS,
     }
     arguments = ["serve", f"--port={place.port}", f"--emulate={_PROFILE}", "--workers=1"]
-    return ["-m", "pascal", *arguments, *(f"--set={key}={value}" for key, value in settings.items())]
+    return [
+        "-m",
+        "pascal",
+        *arguments,
+        *(f"--set={key}={value}" for key, value in settings.items()),
+    ]
 
 
 def _request(number: int) -> dict[str, Any]:

@@ -51,6 +51,7 @@ Result = dict[str, float | str]
 _ROUNDS: Final = 3
 _ROUND_S, _QUICK_ROUND_S = 15.0, 5.0
 _SETTLE_S: Final = 2.0  # after all streams have begun
+_ATTEMPTS: Final = 2  # LiteLLM gives up its start if its first question to the back end is slow
 _BEGIN_S: Final = 60.0  # guards against a hang
 _BUSY: Final = 0.9  # of a core: no longer certain to keep up
 
@@ -96,6 +97,7 @@ def measure_peers(
         "chunks_s", "streams", the share of its core that the peer used ("own_busy") and that
         everything else used of the other ("rest_busy"), "version", and a "warning" if a core was
         too busy. Or just "error".
+    :raises KeyboardInterrupt: on Ctrl-C or SIGTERM, when all processes have ended.
     """
     results: dict[str, Result] = {}
     pythons: dict[str, Path] = {}
@@ -104,9 +106,12 @@ def measure_peers(
             pythons[name] = peer_servers.python_of(PEERS[name], progress)
         except BenchmarkError as error:
             results[name] = {"error": str(error)}
-            progress(f"{name}: {error}")
+            progress(f"{name}: {short(str(error))}")
     seconds = _QUICK_ROUND_S if quick else _ROUND_S
-    results |= uvloop.run(_measure(pythons, seconds, progress))
+    try:
+        results |= uvloop.run(_measure(pythons, seconds, progress))
+    except asyncio.CancelledError as error:  # SIGTERM; Ctrl-C raises this by itself
+        raise KeyboardInterrupt from error
     return {name: results[name] for name in only}
 
 
@@ -149,16 +154,19 @@ async def _measure(
 
         def drop(name: str, error: BenchmarkError) -> None:
             results[name] = {"error": str(error)}
-            progress(f"{name}: {error}")
+            progress(f"{name}: {short(str(error))}")
 
         for name, python in pythons.items():
-            progress(f"starting {name}")
-            processes = everything.enter_context(ExitStack())
-            try:
-                running[name] = await _start(PEERS[name], python, processes, cores)
-            except BenchmarkError as error:
-                processes.close()
-                drop(name, error)
+            for attempt in range(_ATTEMPTS):
+                progress(f"starting {name}")
+                processes = everything.enter_context(ExitStack())
+                try:
+                    running[name] = await _start(PEERS[name], python, processes, cores)
+                    break
+                except BenchmarkError as error:
+                    processes.close()
+                    if attempt == _ATTEMPTS - 1:
+                        drop(name, error)
         for number in range(_ROUNDS):
             for name, peer in list(running.items()):
                 try:
@@ -173,9 +181,7 @@ async def _measure(
     return results
 
 
-async def _start(
-    peer: Peer, python: Path, processes: ExitStack, cores: Sequence[int]
-) -> _Running:
+async def _start(peer: Peer, python: Path, processes: ExitStack, cores: Sequence[int]) -> _Running:
     backend, url = None, ""
     if peer.step_s:
         url, backend = processes.enter_context(peer_servers.backend(peer.step_s, cores[-1]))
@@ -200,9 +206,7 @@ async def _turn(peer: _Running, seconds: float) -> Window:
         return time.monotonic(), readers.chunks, server.own_s(), rest_s
 
     try:
-        async with Readers(
-            server.url, STREAMS, server.peer.request, server.api_key
-        ) as readers:
+        async with Readers(server.url, STREAMS, server.peer.request, server.api_key) as readers:
             await readers.all_begun(_BEGIN_S)
             await readers.run(_SETTLE_S)
             before = now()
@@ -211,10 +215,10 @@ async def _turn(peer: _Running, seconds: float) -> Window:
     except LoadFailed as error:
         server.check()
         raise server.failed(str(error)) from error
-    window = Window(*(new - old for new, old in zip(after, before, strict=True)))  # type: ignore[arg-type]
-    if not window.chunks:
+    passed_s, chunks, own_s, rest_s = (new - old for new, old in zip(after, before, strict=True))
+    if not chunks:
         raise server.failed(f"its readers received nothing for {seconds:.0f} s")
-    return window
+    return Window(passed_s, round(chunks), own_s, rest_s)
 
 
 @contextlib.contextmanager
@@ -231,6 +235,12 @@ def _on_core(core: int) -> Iterator[None]:
 # ---- command line
 
 
+def short(reason: str) -> str:
+    """The first line of a reason, and the last one, which is where programs say what is wrong."""
+    first, *more = [line.strip() for line in reason.splitlines() if line.strip()]
+    return f"{first} ... {more[-1]}" if more else first
+
+
 def table(results: dict[str, Result]) -> Table:
     """The results, one row for each peer."""
     shown = Table(title="CPU time per chunk that a reader received")
@@ -238,7 +248,7 @@ def table(results: dict[str, Result]) -> Table:
         shown.add_column(column)
     for name, result in results.items():
         if "error" in result:
-            shown.add_row(name, "", "", "", "", "", "", str(result["error"]).partition("\n")[0])
+            shown.add_row(name, "", "", "", "", "", "", short(str(result["error"])))
             continue
         shown.add_row(
             name,
@@ -271,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     only = tuple(dict.fromkeys(args.only or PEERS))
     try:
         results = measure_peers(args.quick, only=only)
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         return interrupted()
     write_json(args.json, {"peers": results})
     console: Console = wide_console()
