@@ -130,9 +130,14 @@ class Readers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Break all streams off."""
+        """Break all streams off, and wait until their sockets are closed.
+
+        A server that is asked to end waits for those that are open.
+        """
         self._close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        while any(stream.connected for stream in self._streams):
+            await asyncio.sleep(0)
 
     async def all_begun(self, timeout_s: float) -> None:
         """Wait until every stream has had a chunk.
@@ -204,10 +209,12 @@ class _Stream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = ResponseParser()
         self.begun = False  # a chunk has come
+        self.connected = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._answers = 0  # on this connection
+        self.connected = True
         if self._closed:
             self._transport.abort()
             return
@@ -230,6 +237,7 @@ class _Stream(asyncio.Protocol):
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.connected = False
         if self._closed:
             return
         if self._answers and not self._parser.status:  # closed between two answers
