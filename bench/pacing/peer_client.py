@@ -136,8 +136,7 @@ class Readers:
         """
         self._close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while any(stream.connected for stream in self._streams):
-            await asyncio.sleep(0)
+        await asyncio.gather(*(stream.disconnected.wait() for stream in self._streams))
 
     async def all_begun(self, timeout_s: float) -> None:
         """Wait until every stream has had a chunk.
@@ -209,12 +208,13 @@ class _Stream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = ResponseParser()
         self.begun = False  # a chunk has come
-        self.connected = False
+        self.disconnected = asyncio.Event()
+        self.disconnected.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._answers = 0  # on this connection
-        self.connected = True
+        self.disconnected.clear()
         if self._closed:
             self._transport.abort()
             return
@@ -237,7 +237,7 @@ class _Stream(asyncio.Protocol):
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connected = False
+        self.disconnected.set()
         if self._closed:
             return
         if self._answers and not self._parser.status:  # closed between two answers
