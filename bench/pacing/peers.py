@@ -51,7 +51,7 @@ Result = dict[str, float | str]
 _ROUNDS: Final = 3
 _ROUND_S, _QUICK_ROUND_S = 15.0, 5.0
 _SETTLE_S: Final = 2.0  # after all streams have begun
-_ATTEMPTS: Final = 2  # LiteLLM gives up its start if its first question to the back end is slow
+_ATTEMPTS: Final = 2  # of a start: on a busy machine LiteLLM's can fail as it asks its back end
 _BEGIN_S: Final = 60.0  # guards against a hang
 _BUSY: Final = 0.9  # of a core: no longer certain to keep up
 
@@ -148,6 +148,8 @@ async def _measure(
     assert asked_to_end is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_end.cancel)
     cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == 1:
+        progress("there is one core only: a peer shares it with its readers and back end")
     results: dict[str, Result] = {}
     running: dict[str, _Running] = {}
     with ExitStack() as everything, _on_core(cores[-1]):
