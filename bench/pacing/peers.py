@@ -108,10 +108,13 @@ def measure_peers(
             results[name] = {"error": str(error)}
             progress(f"{name}: {short(str(error))}")
     seconds = _QUICK_ROUND_S if quick else _ROUND_S
+    before = signal.getsignal(signal.SIGTERM)
     try:
         results |= uvloop.run(_measure(pythons, seconds, progress))
     except asyncio.CancelledError as error:  # SIGTERM; Ctrl-C raises this by itself
         raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)  # the loop forgets the caller's
     return {name: results[name] for name in only}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -292,6 +294,9 @@ def a_peer(name: str, command: object) -> Peer:
 
 
 def test_a_peer_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise AssertionError("nobody sends it here")
+
     monkeypatch.setattr(peers, "_ROUNDS", 2)
     monkeypatch.setattr(peers, "_QUICK_ROUND_S", 0.4)
     monkeypatch.setattr(peers, "_SETTLE_S", 0.1)
@@ -299,7 +304,12 @@ def test_a_peer_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(peer_servers.PEERS, "direct", a_peer("direct", _backend_as_peer))
     cores = os.sched_getaffinity(0)
     lines: list[str] = []
-    results = measure_peers(True, only=("broken", "direct"), progress=lines.append)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        results = measure_peers(True, only=("broken", "direct"), progress=lines.append)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert list(results) == ["broken", "direct"]
     assert "nothing works here" in str(results["broken"]["error"])
     direct = results["direct"]
@@ -309,6 +319,24 @@ def test_a_peer_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     assert direct["version"]
     assert os.sched_getaffinity(0) == cores
     assert any("round 2: direct" in line for line in lines)
+    assert len(peer_servers.tree(os.getpid())) == 1, "a process was left"
+
+
+def test_sigterm_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_QUICK_ROUND_S", 60.0)
+    monkeypatch.setattr(peers, "_SETTLE_S", 0.1)
+    monkeypatch.setitem(peer_servers.PEERS, "direct", a_peer("direct", _backend_as_peer))
+    # Far within the first turn; `measure_peers` handles the signal from its start on.
+    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def start_timer(line: str) -> None:
+        if line == "starting direct":
+            timer.start()
+
+    began_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measure_peers(True, only=("direct",), progress=start_timer)
+    assert time.monotonic() - began_s < 30.0
     assert len(peer_servers.tree(os.getpid())) == 1, "a process was left"
 
 
