@@ -53,16 +53,18 @@ class ServerProcess:
         *,
         core: int | None = None,
         environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         """Nothing starts before the ``with`` block.
 
         :param name: how errors call it.
-        :param command: arguments of this Python.
+        :param command: arguments of the Python.
         :param core: the processor core for all its threads; None: any.
         :param environment: variables to set, in addition to those of this process.
+        :param python: the interpreter; another environment's has other packages.
         """
         self.name = name
-        self._command = [sys.executable, *command]
+        self._command = [python, *command]
         self._core = core
         self._environment = {**one_threaded(), **(environment or {})}
 
