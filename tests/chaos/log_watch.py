@@ -39,7 +39,7 @@ class LogWatch:
             f"{path.name}: {line[:_SHOWN]}"
             for path in sorted(folder.glob("*.log"))
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if '"level": "error"' in line
+            if '"level":"error"' in line
             or line.startswith("Traceback")
             or "never retrieved" in line
         ]
