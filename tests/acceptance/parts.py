@@ -97,6 +97,13 @@ def all_parts() -> list[Part]:
         ),
         *(_set_up_and_chat(version) for version in SUPPORTED),
         Part(
+            "crowd",
+            "1000 readers, of whom a fifth misbehaves: the others read in time, without a hole",
+            _module("tests.soak.crowd", "--readers=1000"),
+            minutes=4,
+            limit_minutes=10,
+        ),
+        Part(
             "fresh-clone",
             "a newcomer's two commands with an empty home folder: `make serve`, `make test`",
             _module("tests.acceptance.fresh", "--name=fresh-clone", "--empty-home", "--test"),

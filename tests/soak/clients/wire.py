@@ -10,8 +10,6 @@ import json
 from collections.abc import Callable
 from typing import Any, cast
 
-import orjson
-
 from tests.soak.clients.frames import Parser, ServerSentEvents, WebSocketFrames, masked
 from tests.soak.clients.stage import KEY, Stage, connected, end_by_reset
 from tests.soak.clients.stream import Refused, Stream, Violation
@@ -93,11 +91,7 @@ class Wire(asyncio.Protocol):
         parser, stream = self._parser, self._stream
         try:
             for message in parser.feed(data):
-                event = orjson.loads(message)
-                if event["type"] == "error":
-                    error = event["error"]
-                    raise Refused(error["code"], error["message"], event.get("status", 0))
-                stream.feed(event)
+                event = stream.take(message)
                 if self._arrived is not None:
                     self._arrived(event, now)
         except (Refused, Violation) as failure:
@@ -135,12 +129,13 @@ async def posted(
     arrived: Arrived | None,
     request: dict[str, Any],
     *,
+    path: str = "/v1/responses",
     slow: bool = False,
 ) -> Wire:
-    """Start a response with POST, and read its server-sent events."""
+    """Start a response or a chat completion with POST, and read its server-sent events."""
     body = json.dumps(request | {"stream": True}).encode()
     head = (
-        f"POST /v1/responses HTTP/1.1\r\n{_HEAD}Content-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\n{_HEAD}Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return await _open(stage, Wire(ServerSentEvents(), stream, arrived), head.encode() + body, slow)

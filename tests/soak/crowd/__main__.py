@@ -37,10 +37,12 @@ def main() -> int:
     """Entry point; returns the exit status."""
     args = _arguments()
     readers, seconds, ramp_s = _QUICK if args.quick else _FULL
+    if args.seconds is not None:
+        seconds, ramp_s = args.seconds, min(ramp_s, args.seconds / 2)
     plan = Plan(
         readers=args.readers or readers,
-        seconds=args.seconds or seconds,
-        ramp_s=min(ramp_s, args.seconds or seconds),
+        seconds=seconds,
+        ramp_s=ramp_s,
         seed=args.seed,
         emulated=args.emulated,
     )

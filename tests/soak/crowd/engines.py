@@ -52,6 +52,15 @@ _PIECES = (
 )  # fmt: skip
 
 
+def text_of(place: int, reasoning: int, length: int) -> str:
+    """The text of one token.
+
+    :param reasoning: tokens up to and including the end of thinking, which has no text.
+    :param length: tokens in all; the last one, the end of the text, has none either.
+    """
+    return "" if place + 1 in (reasoning, length) else _PIECES[place % len(_PIECES)]
+
+
 @dataclass(slots=True)
 class _Request:
     """A request that generates."""
@@ -68,12 +77,11 @@ class _Request:
         self.place = place + 1
         last = self.place == self.length
         is_boundary = self.place == self.reasoning
-        text = "" if is_boundary or last else _PIECES[place % len(_PIECES)]
         return TokenRun(
             request_id=self.request_id,
             position=place,
             token_ids=(place % 32_000,),
-            texts=(text,),
+            texts=(text_of(place, self.reasoning, self.length),),
             boundary=0 if is_boundary else None,
             finish=Finish(reason="stop") if last else None,
         )

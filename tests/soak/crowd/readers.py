@@ -7,13 +7,15 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from tests.soak.clients import garbage, places, wire
 from tests.soak.clients.stage import Stage
-from tests.soak.clients.stream import Refused, Stream, Violation
+from tests.soak.clients.stream import ChatStream, Refused, Stream, Violation
 from tests.soak.clients.wire import Wire
+from tests.soak.crowd.engines import text_of
 from tests.soak.crowd.outcomes import Group, Outcome, Reading
 
 # Which share of the readers does what; the rest are healthy.
@@ -27,6 +29,7 @@ _GARBAGE: tuple[places.Reader, ...] = (
     garbage.upgrades_and_vanishes,
 )
 _SSE_SHARE = 0.25
+_CHAT_SHARE = 0.1  # of the healthy readers; a chat completion cannot be resumed
 _FILL_S = 10.0  # a stalled reader's buffers are full after this; then the bound begins
 _ESTABLISHED = "01"  # in /proc/net/tcp
 _LOOK_S = 0.5  # between two looks at the connections
@@ -41,6 +44,7 @@ class Crowd:
     tpot_s: float  # of every reader
     send_timeout_s: float  # the gateway's bound for stalled clients
     ramp_s: float  # within this time all readers come
+    scripted: bool  # whether the engines' text is that of `engines.text_of`
     until_s: float  # on the loop's clock; no response begins after it
     held: set[int] = field(default_factory=set)  # client ports that the gateway holds open
 
@@ -57,33 +61,56 @@ Role = Callable[["Visit"], Awaitable[None]]
 class Visit:
     """One response of one reader."""
 
-    def __init__(self, crowd: Crowd, group: Group, rng: random.Random) -> None:
+    def __init__(self, crowd: Crowd, group: Group, rng: random.Random, *, may_chat: bool) -> None:
         self.crowd = crowd
         self.rng = rng
-        self.stream = Stream(crowd.stage.tally)
         self.reading = Reading(crowd.tpot_s)
         self.transport = "SSE" if rng.random() < _SSE_SHARE else "WebSocket"
+        if may_chat and rng.random() < _CHAT_SHARE:
+            self.transport = "chat"
         self._group = group
         # Tokens of reasoning and answer.
         self.lengths = (rng.randint(30, 200), rng.randint(200, 500))
+        self.stream = self._stream()
 
     async def begin(self, *, slow: bool = False) -> Wire:
         """Start the response. Raises `Refused`."""
         reasoning, answer = self.lengths
-        request = {
+        request: dict[str, Any] = {
             "input": "How do you do? " * self.rng.randint(1, 8),
-            "store": False,
             "pacing": {"tpot_s": self.crowd.tpot_s},
             "forced_lengths": {"reasoning_tokens": reasoning, "answer_tokens": answer},
         }
+        if self.transport != "chat":
+            request["store"] = False
         stage, stream, arrived = self.crowd.stage, self.stream, self.reading.arrived
-        if self.transport == "SSE":
+        if self.transport == "chat":
+            text = request.pop("input")
+            request |= {
+                "messages": [{"role": "user", "content": text}],
+                "stream_options": {"include_usage": True},
+            }
+            path = "/v1/chat/completions"
+            one = await wire.posted(stage, stream, arrived, request, path=path, slow=slow)
+        elif self.transport == "SSE":
             one = await wire.posted(stage, stream, arrived, request, slow=slow)
         else:
             one = await wire.websocket(stage, stream, arrived, slow=slow)
             one.send(type="response.create", **request)
         await self.read(one, upto=1)
         return one
+
+    def _stream(self) -> Stream:
+        tally = self.crowd.stage.tally
+        if self.transport != "chat":
+            return Stream(tally)
+        if not self.crowd.scripted:
+            return ChatStream(tally)
+        reasoning, answer = self.lengths
+        texts = [
+            text_of(place, reasoning, reasoning + answer) for place in range(sum(self.lengths))
+        ]
+        return ChatStream(tally, texts[:reasoning], texts[reasoning:])
 
     async def resume(self) -> Wire:
         """Go on reading on a new connection, of either kind."""
@@ -232,7 +259,8 @@ async def _place(crowd: Crowd, name: str, rng: random.Random) -> None:
     await asyncio.sleep(rng.uniform(0, crowd.ramp_s))
     tally, group = crowd.stage.tally, crowd.outcome.groups[name]
     while clock() < crowd.until_s:
-        visit = Visit(crowd, group, random.Random(rng.getrandbits(64)))
+        own = random.Random(rng.getrandbits(64))
+        visit = Visit(crowd, group, own, may_chat=name == "healthy")
         try:
             await ROLES[name](visit)
         except Refused as refused:

@@ -18,7 +18,7 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the table, the measurements, and a line for each failure."""
     table = Table(title="responses read to their end, and their QoE as the reader sees it")
     columns = (
-        "readers", "number", "responses", "WebSocket", "SSE", "QoE min", "p1", "mean",
+        "readers", "number", "responses", "WebSocket", "SSE", "chat", "QoE min", "p1", "mean",
         "late max s", "gateway's QoE min", "reconnects",
     )  # fmt: skip
     for column in columns:
@@ -37,12 +37,13 @@ def show(outcome: Outcome, console: Console) -> None:
 
 def _row(group: Group) -> list[str]:
     if not group.qoes:
-        return [str(group.places), "0", *[""] * 8]
+        return [str(group.places), "0", *[""] * 9]
     return [
         str(group.places),
         str(len(group.qoes)),
         str(group.transports["WebSocket"]),
         str(group.transports["SSE"]),
+        str(group.transports["chat"]),
         f"{min(group.qoes):.4f}",
         f"{quantile(group.qoes, 0.01):.4f}",
         f"{statistics.fmean(group.qoes):.4f}",

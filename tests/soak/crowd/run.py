@@ -103,6 +103,7 @@ async def _read(server: Server, plan: Plan, measure: Measure) -> Outcome:
             tpot_s=TPOT_S,
             send_timeout_s=_SEND_TIMEOUT_S,
             ramp_s=plan.ramp_s,
+            scripted=not plan.emulated,
             until_s=asyncio.get_running_loop().time() + plan.seconds,
         )
         measure.begin()
