@@ -13,12 +13,14 @@ from typing import Protocol
 from tests.soak.clients.stream import Refused, Violation
 
 _CONTINUED, _TEXT, _CLOSE, _PING, _PONG = 0, 1, 8, 9, 10
+_NORMAL = struct.pack("!H", 1000)  # close code
 _LARGEST_HEAD = 65_536  # bytes
 
 
 class Parser(Protocol):
     """Takes bytes as they arrive, and gives whole messages."""
 
+    goodbye: bytes  # what a client sends before it closes
     over: str  # how the server has ended the stream, in words; empty until then
     pongs: list[bytes]  # frames that must be sent back
 
@@ -30,6 +32,7 @@ class WebSocketFrames:
     """The server's side of a WebSocket, from the answer to the upgrade on (RFC 6455)."""
 
     def __init__(self) -> None:
+        self.goodbye = masked(_NORMAL, _CLOSE)
         self.over = ""
         self.pongs: list[bytes] = []
         self._rest = b""
@@ -83,6 +86,7 @@ class ServerSentEvents:
     """An HTTP answer in chunks that carries server-sent events; gives their data."""
 
     def __init__(self) -> None:
+        self.goodbye = b""
         self.over = ""
         self.pongs: list[bytes] = []  # none
         self._rest = b""  # of the head, then of a chunk

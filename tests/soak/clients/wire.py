@@ -71,8 +71,10 @@ class Wire(asyncio.Protocol):
         self.transport.write(masked(json.dumps(event).encode()))
 
     def leave(self) -> None:
-        """Close the connection; over a WebSocket without the closing handshake."""
-        self.transport.close()
+        """Close the connection, if it is still open, without waiting for the server's close."""
+        if not self.transport.is_closing():
+            self.transport.write(self._parser.goodbye)
+            self.transport.close()
 
     def vanish(self) -> None:
         """End the connection by a reset."""

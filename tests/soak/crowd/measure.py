@@ -17,7 +17,8 @@ from tests.soak.growth.observations import process
 _PROBE_S = 0.02
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _LATE_MS = 20.0  # a client that is later than this at p99 is itself a bottleneck
-_BUSY = 0.9  # share of its cores
+_BUSY = 0.8  # share of their cores at which clients and workers are one
+_STRANGERS = 0.3  # the same of other programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +106,25 @@ class Measure:
         return readings
 
 
-def bottlenecks(measured: dict[str, float]) -> list[str]:
-    """Reasons why the clients, and not the gateway, may have caused a low QoE."""
+def bottlenecks(measured: dict[str, float], cores: int = 1) -> list[str]:
+    """Reasons why something else than the gateway may have caused a low QoE.
+
+    :param cores: of clients and workers.
+    """
     lines = []
-    if measured["client late p99 ms"] > _LATE_MS:
-        lines.append(
-            f"the clients' loop was late by {measured['client late p99 ms']:.0f} ms at p99"
-        )
-    for name in ("gateway's cores busy", "other cores busy"):
-        share = measured.get(name, 0.0)
-        used = sum(
-            measured.get(f"{one} cpu", 0.0)
-            for one in (("gateway",) if name.startswith("gateway") else ("client", "workers"))
-        )
-        if share > _BUSY and share > used + 0.1:
-            lines.append(f"{name}: {share:.0%}, and {share - used:.0%} by other programs")
-    busy = measured.get("other cores busy", measured["client cpu"])
-    if busy > _BUSY:
-        lines.append(f"the cores of clients and workers were {busy:.0%} busy")
+    late_ms = measured["client late p99 ms"]
+    if late_ms > _LATE_MS:
+        lines.append(f"the clients' loop was late by {late_ms:.0f} ms at p99")
+    gateway = measured["gateway cpu"]
+    others = sum(
+        share for name, share in measured.items() if name.startswith(("client cpu", "worker"))
+    )
+    if others / cores > _BUSY:
+        lines.append(f"clients and workers took {others / cores:.0%} of their cores")
+    for name, used in (("gateway's cores", gateway), ("other cores", others / cores)):
+        strangers = measured.get(f"{name} busy", 0.0) - used
+        if strangers > _STRANGERS:
+            lines.append(f"other programs took {strangers:.0%} of the {name}")
     return lines
 
 

@@ -69,6 +69,7 @@ class Visit:
         if may_chat and rng.random() < _CHAT_SHARE:
             self.transport = "chat"
         self._group = group
+        self._wire: Wire | None = None  # the latest connection
         # Tokens of reasoning and answer.
         self.lengths = (rng.randint(30, 200), rng.randint(200, 500))
         self.stream = self._stream()
@@ -76,27 +77,27 @@ class Visit:
     async def begin(self, *, slow: bool = False) -> Wire:
         """Start the response. Raises `Refused`."""
         reasoning, answer = self.lengths
+        text = "How do you do? " * self.rng.randint(1, 8)
         request: dict[str, Any] = {
-            "input": "How do you do? " * self.rng.randint(1, 8),
             "pacing": {"tpot_s": self.crowd.tpot_s},
             "forced_lengths": {"reasoning_tokens": reasoning, "answer_tokens": answer},
         }
-        if self.transport != "chat":
-            request["store"] = False
         stage, stream, arrived = self.crowd.stage, self.stream, self.reading.arrived
         if self.transport == "chat":
-            text = request.pop("input")
             request |= {
                 "messages": [{"role": "user", "content": text}],
                 "stream_options": {"include_usage": True},
             }
             path = "/v1/chat/completions"
-            one = await wire.posted(stage, stream, arrived, request, path=path, slow=slow)
+            one = await wire.posted(stage, stream, arrived, request, path=path)
         elif self.transport == "SSE":
+            request |= {"input": text, "store": False}
             one = await wire.posted(stage, stream, arrived, request, slow=slow)
         else:
+            request |= {"input": text, "store": False}
             one = await wire.websocket(stage, stream, arrived, slow=slow)
             one.send(type="response.create", **request)
+        self._wire = one
         await self.read(one, upto=1)
         return one
 
@@ -117,10 +118,20 @@ class Visit:
         self._group.reconnects += 1
         stage, stream, arrived = self.crowd.stage, self.stream, self.reading.arrived
         if self.rng.random() < _SSE_SHARE:
-            return await wire.resumed(stage, stream, arrived)
-        one = await wire.websocket(stage, stream, arrived)
-        one.send(type="response.resume", response_id=stream.response_id, starting_after=stream.last)
+            self._wire = one = await wire.resumed(stage, stream, arrived)
+            return one
+        self._wire = one = await wire.websocket(stage, stream, arrived)
+        one.send(
+            type="response.resume",
+            response_id=stream.response_id,
+            starting_after=stream.last,
+        )
         return one
+
+    def leave(self) -> None:
+        """Close the connection, if there is one."""
+        if self._wire is not None:
+            self._wire.leave()
 
     async def read(self, one: Wire, upto: int | None = None) -> None:
         """Read to the end, or ``upto`` further events. The gateway must not end the connection."""
@@ -143,7 +154,6 @@ async def reads(visit: Visit) -> None:
     """Healthy: reads to the end."""
     one = await visit.begin()
     await visit.read(one)
-    one.leave()
     visit.check()
 
 
@@ -158,7 +168,6 @@ async def reconnects(visit: Visit) -> None:
         await asyncio.sleep(visit.rng.uniform(0, 2))
         one = await visit.resume()
     await visit.read(one)
-    one.leave()
     visit.check()
 
 
@@ -180,7 +189,6 @@ async def stops(visit: Visit) -> None:
     else:
         one.send(type="response.cancel", response_id=stream.response_id)
     await visit.read(one)
-    one.leave()
     assert stream.final is not None
     details = stream.final["incomplete_details"] or {}
     if details.get("reason") == "cancelled":
@@ -214,7 +222,6 @@ async def stalls(visit: Visit) -> None:
         outcome.closed_how[one.ended] += 1
         one = await visit.resume()
         await visit.read(one)
-    one.leave()
     visit.check()
 
 
@@ -272,6 +279,8 @@ async def _place(crowd: Crowd, name: str, rng: random.Random) -> None:
             tally.wrong(f"{name}, {visit.transport}: {violation}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             tally.wrong(f"{name}, {visit.transport}: {type(error).__name__}: {error}")
+        finally:
+            visit.leave()
         tally.readers[name] += 1
         crowd.outcome.events += visit.stream.last + 1
         crowd.outcome.tokens += visit.reading.tokens + visit.reading.thoughts

@@ -74,7 +74,10 @@ def run(plan: Plan, folder: Path, log: Path | None = None) -> Outcome:
     if log is not None:
         log.write_text(server.output(), encoding="utf-8")
     outcome.trouble += after_the_end(server, set(pids.values()), 0)
-    outcome.notes += [f"{line}: QoE may be lower for it" for line in bottlenecks(outcome.measured)]
+    reasons = bottlenecks(outcome.measured, len(cores.others) or 1)
+    outcome.notes += [f"{reason}: QoE may be lower for it" for reason in reasons]
+    if not cores.others:
+        outcome.notes.append("one core: the gateway shares it with clients and workers")
     outcome.closings = closings(server.output())
     return outcome
 
