@@ -34,12 +34,15 @@ class Wire(asyncio.Protocol):
         self.ended = ""  # how the connection has ended, in words; empty while it is open
         self.transport: asyncio.Transport
         self.port = 0  # of this end
+        self.connect_s = 0.0  # time until the gateway took the connection
+        self.answer_s: float | None = None  # from there to its first message
         self._parser = parser
         self._stream = stream
         self._arrived = arrived
         self._goal = 0  # the sequence number that `follow` waits for
         self._failure: Refused | Violation | None = None
         self._woken: asyncio.Future[None] | None = None
+        self._asked_s = 0.0
         self._clock = asyncio.get_running_loop().time
 
     async def follow(self, upto: int | None = None) -> bool:
@@ -65,6 +68,12 @@ class Wire(asyncio.Protocol):
         if isinstance(self._failure, Violation):
             raise self._failure
         return True
+
+    def ask(self, request: bytes, began_s: float) -> None:
+        """Send the request of a connection that was begun at ``began_s``."""
+        self._asked_s = self._clock()
+        self.connect_s = self._asked_s - began_s
+        self.transport.write(request)
 
     def send(self, **event: Any) -> None:
         """Send one event over a WebSocket."""
@@ -92,7 +101,10 @@ class Wire(asyncio.Protocol):
         now = self._clock()
         parser, stream = self._parser, self._stream
         try:
-            for message in parser.feed(data):
+            messages = parser.feed(data)
+            if messages and self.answer_s is None:
+                self.answer_s = now - self._asked_s
+            for message in messages:
                 event = stream.take(message)
                 if self._arrived is not None:
                     self._arrived(event, now)
@@ -151,7 +163,9 @@ async def resumed(stage: Stage, stream: Stream, arrived: Arrived | None) -> Wire
 
 
 async def _open(stage: Stage, wire: Wire, first: bytes, slow: bool) -> Wire:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
     raw = await connected(stage, slow=slow)
-    await asyncio.get_running_loop().create_connection(lambda: wire, sock=raw)
-    wire.transport.write(first)
+    await loop.create_connection(lambda: wire, sock=raw)
+    wire.ask(first, began_s)
     return wire

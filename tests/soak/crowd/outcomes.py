@@ -81,6 +81,8 @@ class Outcome:
     closings: Counter[str] = field(default_factory=Counter)  # in the gateway's log
     not_closed: int = 0  # stalled readers that the gateway did not disconnect in time
     went_on: int = 0  # responses of disconnected readers that were still in progress
+    connects_s: list[float] = field(default_factory=list)  # time until a connection was taken
+    answers_s: list[float] = field(default_factory=list)  # from there to the first event
     stops_s: list[float] = field(default_factory=list)  # Stop to `response.incomplete`
     too_late: int = 0  # Stops that came after the end
     refusals: Counter[str] = field(default_factory=Counter)  # of correct requests, by code

@@ -69,7 +69,7 @@ class Visit:
         if may_chat and rng.random() < _CHAT_SHARE:
             self.transport = "chat"
         self._group = group
-        self._wire: Wire | None = None  # the latest connection
+        self._wires: list[Wire] = []  # the last one may be open
         # Tokens of reasoning and answer.
         self.lengths = (rng.randint(30, 200), rng.randint(200, 500))
         self.stream = self._stream()
@@ -97,7 +97,7 @@ class Visit:
             request |= {"input": text, "store": False}
             one = await wire.websocket(stage, stream, arrived, slow=slow)
             one.send(type="response.create", **request)
-        self._wire = one
+        self._wires.append(one)
         await self.read(one, upto=1)
         return one
 
@@ -118,20 +118,24 @@ class Visit:
         self._group.reconnects += 1
         stage, stream, arrived = self.crowd.stage, self.stream, self.reading.arrived
         if self.rng.random() < _SSE_SHARE:
-            self._wire = one = await wire.resumed(stage, stream, arrived)
-            return one
-        self._wire = one = await wire.websocket(stage, stream, arrived)
-        one.send(
-            type="response.resume",
-            response_id=stream.response_id,
-            starting_after=stream.last,
-        )
+            one = await wire.resumed(stage, stream, arrived)
+        else:
+            one = await wire.websocket(stage, stream, arrived)
+            one.send(
+                type="response.resume",
+                response_id=stream.response_id,
+                starting_after=stream.last,
+            )
+        self._wires.append(one)
         return one
 
     def leave(self) -> None:
-        """Close the connection, if there is one."""
-        if self._wire is not None:
-            self._wire.leave()
+        """Close the connection, and note how fast the connections were."""
+        for one in self._wires:
+            one.leave()
+            self.crowd.outcome.connects_s.append(one.connect_s)
+            if one.answer_s is not None:
+                self.crowd.outcome.answers_s.append(one.answer_s)
 
     async def read(self, one: Wire, upto: int | None = None) -> None:
         """Read to the end, or ``upto`` further events. The gateway must not end the connection."""

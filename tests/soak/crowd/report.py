@@ -57,6 +57,8 @@ def _lines(outcome: Outcome) -> list[str]:
     """What the table does not say, one line a subject."""
     measured = outcome.measured
     lines = [
+        f"connected after s: {_spread(outcome.connects_s)}; first event after s: "
+        f"{_spread(outcome.answers_s)}",
         f"stalled readers disconnected: {len(outcome.closed_s)}, not disconnected: "
         f"{outcome.not_closed}; responses that went on: {outcome.went_on}; after s: "
         f"{_spread(outcome.closed_s)}; as the reader saw it: {_counts(outcome.closed_how)}",
@@ -119,6 +121,8 @@ def write(outcome: Outcome, path: Path) -> None:
             "seen_as": outcome.closed_how,
             "logged": outcome.closings,
         },
+        "connect_max_s": max(outcome.connects_s, default=None),
+        "answer_max_s": max(outcome.answers_s, default=None),
         "stopped": {"too_late": outcome.too_late, "after_s": outcome.stops_s},
         "refused": {"garbage": outcome.tally.refused, "correct": outcome.refusals},
         "tokens": outcome.tokens,

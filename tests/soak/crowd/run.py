@@ -24,7 +24,7 @@ from tests.support.server import ROOT, Server
 from workers import loop
 
 TPOT_S = 0.1  # the pace of a fast reader
-_TTL_S = 30.0
+_TTL_S = 60.0  # longer than any reader is away
 _SEND_TIMEOUT_S = 5.0
 _WORKERS = 4  # scripted; each makes a step every 25 ms, at its own time
 _EMULATED = 2
