@@ -130,6 +130,8 @@ class _Connection(web.RequestHandler):
         self._stop_timer()
         self._sent_all.set()
         super().connection_lost(exc)
+        if isinstance(exc, TimeoutError):  # the system has ended it: see `_bound_sending`
+            log.warning("stalled_client_closed", seconds=self._server.timeouts.send_s)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing more."""

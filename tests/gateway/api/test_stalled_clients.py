@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse
+from structlog.testing import capture_logs
 
 from gateway.config import ServerConfig
 from gateway.response.session import Session
@@ -55,11 +56,14 @@ async def test_a_client_that_takes_nothing_loses_its_connection(
             before = len(os.listdir("/proc/self/fd"))
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.connect(address)
-            await asyncio.to_thread(ask, stalled, request_id, transport)
-            await until(lambda: session.log.followed)
-            assert len(os.listdir("/proc/self/fd")) > before
-            await until(lambda: not session.log.followed)
-            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+            with capture_logs() as logged:
+                await asyncio.to_thread(ask, stalled, request_id, transport)
+                await until(lambda: session.log.followed)
+                assert len(os.listdir("/proc/self/fd")) > before
+                await until(lambda: not session.log.followed)
+                await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        reasons = [line for line in logged if line["event"] == "stalled_client_closed"]
+        assert [reason["seconds"] for reason in reasons] == [0.3]
         assert not session.finished  # it goes on, and can be resumed
 
 
