@@ -29,6 +29,7 @@ LARGEST_BODY = 256 * 1024
 LARGEST_FRAME = 1024 * 1024
 LOG_BOUND = {"session.log_events": "300"}  # fewer than the longest responses have
 _SMALL_BUFFER = 4096  # bytes, for a reader whose buffer must fill up soon
+_SMALL_SEGMENT = 1460  # bytes, as in a network: the gateway's buffer in the system stays small
 _ESTABLISHED = "01"  # in /proc/net/tcp
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
@@ -103,6 +104,7 @@ async def connected(stage: Stage, *, slow: bool) -> socket.socket:
         raw.setblocking(False)
         if slow:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT)
         await asyncio.get_running_loop().sock_connect(raw, stage.address)
     except BaseException:
         raw.close()

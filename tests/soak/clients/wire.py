@@ -34,6 +34,7 @@ class Wire(asyncio.Protocol):
         self.ended = ""  # how the connection has ended, in words; empty while it is open
         self.transport: asyncio.Transport
         self.port = 0  # of this end
+        self.ignores = False  # whether it throws messages away, as if it had not read them
         self.connect_s = 0.0  # time until the gateway took the connection
         self.answer_s: float | None = None  # from there to its first message
         self._parser = parser
@@ -68,6 +69,15 @@ class Wire(asyncio.Protocol):
         if isinstance(self._failure, Violation):
             raise self._failure
         return True
+
+    async def closed(self) -> None:
+        """Wait until the connection has ended, at most a second; then end it."""
+        for _ in range(20):
+            if self.ended:
+                return
+            await asyncio.sleep(0.05)
+        self.vanish()
+        self.ended = "nothing"
 
     def ask(self, request: bytes, began_s: float) -> None:
         """Send the request of a connection that was begun at ``began_s``."""
@@ -104,7 +114,7 @@ class Wire(asyncio.Protocol):
             messages = parser.feed(data)
             if messages and self.answer_s is None:
                 self.answer_s = now - self._asked_s
-            for message in messages:
+            for message in () if self.ignores else messages:
                 event = stream.take(message)
                 if self._arrived is not None:
                     self._arrived(event, now)

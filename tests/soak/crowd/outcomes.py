@@ -12,6 +12,7 @@ from pacer import RunningQoE
 from tests.soak.clients.stream import Tally
 
 GOOD_QOE = 0.95  # the least of a healthy reader
+CLOSED = "stalled_client_closed"  # the gateway logs it, with the bound
 STOPPED_S = 5.0  # a stopped response must end within this time
 
 
@@ -110,6 +111,11 @@ class Outcome:
             lines.append(f"{self.not_closed} stalled readers were still connected")
         elif stalling.places and not self.closed_s:
             lines.append("no reader stalled long enough")
+        if self.closings[CLOSED] < len(self.closed_s):
+            lines.append(
+                f"{len(self.closed_s)} stalled readers were disconnected, "
+                f"{self.closings[CLOSED]} of them with a reason in the log"
+            )
         if len(self.closed_s) > self.went_on:
             lines.append(
                 f"{len(self.closed_s)} readers were disconnected, and only {self.went_on} of their "

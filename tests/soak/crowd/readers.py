@@ -30,6 +30,7 @@ _GARBAGE: tuple[places.Reader, ...] = (
 )
 _SSE_SHARE = 0.25
 _CHAT_SHARE = 0.1  # of the healthy readers; a chat completion cannot be resumed
+_MUCH = 60  # resumptions from the first event on, of which a stalled reader reads nothing
 _FILL_S = 10.0  # a stalled reader's buffers are full after this; then the bound begins
 _ESTABLISHED = "01"  # in /proc/net/tcp
 _LOOK_S = 0.5  # between two looks at the connections
@@ -202,13 +203,21 @@ async def stops(visit: Visit) -> None:
 
 
 async def stalls(visit: Visit) -> None:
-    """Takes nothing until the gateway disconnects it; then comes back for the rest."""
+    """Takes nothing until the gateway disconnects it; then comes back for the rest.
+
+    At the pace of a reader, only the system's buffers fill up within the bound. Half of the
+    WebSockets ask for so much that the gateway's own buffer is full at once.
+    """
     crowd, stream, outcome = visit.crowd, visit.stream, visit.crowd.outcome
     clock = asyncio.get_running_loop().time
     visit.lengths = (visit.rng.randint(30, 200), visit.rng.randint(350, 500))
     one = await visit.begin(slow=True)
     await visit.read(one, upto=visit.rng.randint(1, 100))
     one.transport.pause_reading()
+    if visit.transport == "WebSocket" and visit.rng.random() < 0.5:
+        one.ignores = True
+        for number in range(_MUCH):
+            one.send(type="response.resume", response_id=stream.response_id, stream_id=f"{number}")
     began_s = clock()
     await asyncio.sleep(2 * _LOOK_S)  # `held` is newer than the connection
     while one.port in crowd.held:
@@ -222,7 +231,8 @@ async def stalls(visit: Visit) -> None:
         status, document = await crowd.stage.call("GET", path)
         outcome.went_on += status == 200 and document["status"] == "in_progress"
     one.transport.resume_reading()
-    if not await one.follow():
+    if one.ignores or not await one.follow():
+        await one.closed()
         outcome.closed_how[one.ended] += 1
         one = await visit.resume()
         await visit.read(one)

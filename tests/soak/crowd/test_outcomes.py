@@ -14,7 +14,7 @@ from pacer import qoe
 from tests.soak.clients.stream import Tally
 from tests.soak.crowd import readers, report
 from tests.soak.crowd.measure import bottlenecks
-from tests.soak.crowd.outcomes import Group, Outcome, Reading, quantile
+from tests.soak.crowd.outcomes import CLOSED, Group, Outcome, Reading, quantile
 from tests.soak.crowd.run import closings
 
 TAU_S = 0.1
@@ -40,6 +40,7 @@ def outcome() -> Outcome:
         for _ in range(groups[name].places):
             groups[name].add("SSE", reading_of(5.0, 5.1), {"qoe": {"qoe": 1.0}})
     done.closed_s, done.went_on = [6.0], 1
+    done.closings[CLOSED] = 1
     done.stops_s = [0.01, 0.02]
     return done
 
@@ -91,6 +92,7 @@ def test_every_other_broken_promise_fails_the_run() -> None:
         (lambda done: setattr(done, "not_closed", 1), "still connected"),
         (lambda done: done.closed_s.clear(), "no reader stalled"),
         (lambda done: setattr(done, "went_on", 0), "only 0 of their responses went on"),
+        (lambda done: done.closings.clear(), "0 of them with a reason"),
         (lambda done: done.stops_s.clear(), "no response was stopped"),
         (lambda done: done.stops_s.append(9.0), "1 stopped responses"),
         (lambda done: done.tally.wrong("a hole"), "1 broken promises"),
