@@ -85,7 +85,7 @@ def all_parts() -> list[Part]:
             "long-tests",
             "tests of a minute each: benchmarks with real engines, workers without a gateway",
             _module("pytest", "-q", "tests", "-m", "long"),
-            minutes=3,
+            minutes=4,
             limit_minutes=20,
         ),
         Part(

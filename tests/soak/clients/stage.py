@@ -148,12 +148,7 @@ class Socket:
     def held(self) -> bool:
         """Whether the gateway still has its end of this connection open."""
         raw = self._socket.transport.get_extra_info("socket")
-        ends = f":{self.stage.address[1]:04X}", f":{raw.getsockname()[1]:04X}"
-        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-            _, local, remote, state = line.split()[:4]
-            if local.endswith(ends[0]) and remote.endswith(ends[1]):
-                return state == _ESTABLISHED
-        return False
+        return raw is not None and raw.getsockname()[1] in established(self.stage.address[1])
 
     async def send(self, **event: Any) -> None:
         """Send one event."""
@@ -209,6 +204,17 @@ class Socket:
                 raise Refused(event["error"]["code"], event["error"]["message"], event["status"])
             stream.feed(event)
             count += 1
+
+
+def established(port: int, table: Path = Path("/proc/net/tcp")) -> set[int]:
+    """The remote ports of all connections that a local port holds open."""
+    local_end = f":{port:04X}"
+    ports: set[int] = set()
+    for line in table.read_text(encoding="ascii").splitlines()[1:]:
+        _, local, remote, state, _ = line.split(maxsplit=4)
+        if state == _ESTABLISHED and local.endswith(local_end):
+            ports.add(int(remote.rpartition(":")[2], 16))
+    return ports
 
 
 def end_by_reset(transport: asyncio.BaseTransport | None) -> None:

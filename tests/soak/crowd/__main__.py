@@ -1,4 +1,4 @@
-"""``python -m tests.soak.crowd --readers 1000``: nobody suffers from the readers beside him.
+"""``python -m tests.soak.crowd --readers 1000``: no reader suffers from those who misbehave.
 
 Starts ``pascal serve``, and readers over WebSocket and SSE that read at ten tokens a second. Of
 these readers 5% stall, 5% drop their connection and come back, 10% press Stop, and 1% send garbage.
@@ -6,7 +6,7 @@ The rest are healthy.
 
 The run passes if every response of a healthy reader has a QoE of at least 0.95 by the times at
 which the reader got it, every response is complete and without a hole, every stalled reader is
-disconnected while its response goes on, and every Stop is acknowledged.
+disconnected with a reason while its response goes on, and every Stop is acknowledged.
 
 The workers follow a script (`tests.soak.crowd.engines`), so that two cores are enough: one for the
 gateway, one for workers and clients. ``--emulated`` takes real engines under the emulated profile.

@@ -6,13 +6,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from tests.soak.clients import garbage, places, wire
-from tests.soak.clients.stage import Stage
+from tests.soak.clients.stage import Stage, established
 from tests.soak.clients.stream import ChatStream, Refused, Stream, Violation
 from tests.soak.clients.wire import Wire
 from tests.soak.crowd.engines import text_of
@@ -32,7 +31,6 @@ _SSE_SHARE = 0.25
 _CHAT_SHARE = 0.1  # of the healthy readers; a chat completion cannot be resumed
 _MUCH = 60  # resumptions from the first event on, of which a stalled reader reads nothing
 _FILL_S = 10.0  # a stalled reader's buffers are full after this; then the bound begins
-_ESTABLISHED = "01"  # in /proc/net/tcp
 _LOOK_S = 0.5  # between two looks at the connections
 
 
@@ -52,7 +50,7 @@ class Crowd:
     async def watch(self) -> None:
         """Keep `held` up to date, until cancelled."""
         while True:
-            self.held = established(Path("/proc/net/tcp"), self.stage.address[1])
+            self.held = established(self.stage.address[1])
             await asyncio.sleep(_LOOK_S)
 
 
@@ -298,14 +296,3 @@ async def _place(crowd: Crowd, name: str, rng: random.Random) -> None:
         tally.readers[name] += 1
         crowd.outcome.events += visit.stream.last + 1
         crowd.outcome.tokens += visit.reading.tokens + visit.reading.thoughts
-
-
-def established(table: Path, port: int) -> set[int]:
-    """The remote ports of all connections that a local port holds open, from /proc/net/tcp."""
-    local_end = f":{port:04X}"
-    ports: set[int] = set()
-    for line in table.read_text(encoding="ascii").splitlines()[1:]:
-        _, local, remote, state, _ = line.split(maxsplit=4)
-        if state == _ESTABLISHED and local.endswith(local_end):
-            ports.add(int(remote.rpartition(":")[2], 16))
-    return ports

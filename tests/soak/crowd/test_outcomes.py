@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pacer import qoe
+from tests.soak.clients.stage import established
 from tests.soak.clients.stream import Tally
 from tests.soak.crowd import readers, report
 from tests.soak.crowd.measure import bottlenecks
@@ -124,7 +125,7 @@ def test_held_connections_are_those_that_the_gateway_has_established(tmp_path: P
         "   3: 0100007F:1F91 0100007F:C003 01 00000000:00000000\n",  # another server
         encoding="ascii",
     )
-    assert readers.established(table, 0x1F90) == {0xC001}
+    assert established(0x1F90, table) == {0xC001}
 
 
 def test_closings_are_counted_with_their_reasons() -> None:
