@@ -135,6 +135,8 @@ class Connection(web.RequestHandler):
         self._sent_all.set()
         self.outlet.lose()
         super().connection_lost(exc)
+        if isinstance(exc, TimeoutError):  # the system has ended it: see `_bound_sending`
+            log.warning("stalled_client_closed", seconds=self._server.timeouts.send_s)
 
     def pause_writing(self) -> None:
         """Send nothing more for now: the client is slower than its streams."""

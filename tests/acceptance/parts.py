@@ -85,7 +85,7 @@ def all_parts() -> list[Part]:
             "long-tests",
             "tests of a minute each: benchmarks with real engines, workers without a gateway",
             _module("pytest", "-q", "tests", "-m", "long"),
-            minutes=3,
+            minutes=4,
             limit_minutes=20,
         ),
         Part(
@@ -96,6 +96,13 @@ def all_parts() -> list[Part]:
             limit_minutes=30,
         ),
         *(_set_up_and_chat(version) for version in SUPPORTED),
+        Part(
+            "crowd",
+            "1000 readers, of whom a fifth misbehaves: the others read in time, without a hole",
+            _module("tests.soak.crowd", "--readers=1000"),
+            minutes=4,
+            limit_minutes=10,
+        ),
         Part(
             "fresh-clone",
             "a newcomer's two commands with an empty home folder: `make serve`, `make test`",

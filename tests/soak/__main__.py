@@ -1,7 +1,7 @@
 """``python -m tests.soak --minutes 60``: looks for slow growth in a gateway under clumsy readers.
 
 Starts ``pascal serve`` with two emulated workers. Readers read, stall, stop, vanish, come back and
-send garbage (`tests.soak.clients.crowd`), and every few minutes a worker is killed. Each reader
+send garbage (`tests.soak.clients.places`), and every few minutes a worker is killed. Each reader
 checks its own stream.
 
 From outside, the soak watches memory, descriptors, tasks, sessions, log and store

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.soak.clients import crowd, garbage, http_readers, websocket_readers
+from tests.soak.clients import garbage, http_readers, places, websocket_readers
 from tests.soak.clients.stage import HEADERS, KILLED, Stage
 from tests.soak.clients.stream import Tally
 from tests.soak.growth import report
@@ -108,7 +108,7 @@ async def soak(server: Server, folder: Path, plan: Plan) -> Report:
             stage = Stage(server.url, http, tally, plan.ttl_s)
             await _together(
                 plan.minutes * 60,
-                crowd.crowd(stage, plan.readers, plan.seed),
+                places.fill(stage, plan.readers, plan.seed),
                 observe(observer, outcome.observations, time.monotonic(), plan.interval_s),
                 _progress(server, outcome),
                 _kill(observer, plan.kill_every_s, outcome),
@@ -192,7 +192,7 @@ async def _baseline(server: Server, observer: Observer, plan: Plan) -> Values:
             http_readers.reads_chunks,
             garbage.asks_wrongly,
         ):
-            await crowd.one(stage, reader, random.Random(plan.seed))
+            await places.one(stage, reader, random.Random(plan.seed))
     if tally.violations:
         raise CannotRun(f"the first readers failed: {tally.shown}")
     samples: list[Values] = []

@@ -9,7 +9,15 @@ from contextlib import suppress
 
 from websockets.exceptions import ConnectionClosed
 
-from tests.soak.clients.stage import KEY, LARGEST_BODY, LARGEST_FRAME, Socket, Stage, body, reset
+from tests.soak.clients.stage import (
+    KEY,
+    LARGEST_BODY,
+    LARGEST_FRAME,
+    Socket,
+    Stage,
+    body,
+    end_by_reset,
+)
 from tests.soak.clients.stream import Violation
 
 _CREATE = {"type": "response.create", "input": "Hello."}
@@ -177,11 +185,11 @@ async def _status(stage: Stage, data: bytes) -> int:
     except ConnectionError:
         return 0
     finally:
-        reset(writer.transport)
+        end_by_reset(writer.transport)
 
 
 def _end(writer: asyncio.StreamWriter, rng: random.Random) -> None:
     if rng.random() < 0.5:
-        reset(writer.transport)
+        end_by_reset(writer.transport)
     else:
         writer.close()

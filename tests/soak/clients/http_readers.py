@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.soak.clients.stage import KEY, PATIENCE_S, Stage, body, connected, reset
+from tests.soak.clients.stage import KEY, PATIENCE_S, Stage, body, connected, end_by_reset
 from tests.soak.clients.stream import Refused, Stream, Violation
 
 
@@ -35,7 +35,7 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
 
 def _leave(answer: aiohttp.ClientResponse, rng: random.Random) -> None:
     if rng.random() < 0.5 and answer.connection is not None:
-        reset(answer.connection.transport)
+        end_by_reset(answer.connection.transport)
     answer.close()
 
 
@@ -158,7 +158,7 @@ async def stalls(stage: Stage, rng: random.Random) -> None:
         writer.write(head.encode() * 60)
         await asyncio.sleep(rng.uniform(5, 30))
         if rng.random() < 0.5:
-            reset(writer.transport)
+            end_by_reset(writer.transport)
         else:
             writer.transport.abort()
 

@@ -11,7 +11,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,7 +27,9 @@ KILLED = "worker-1"  # the other one is never killed, so that its memory can be 
 SEND_TIMEOUT_S = 15.0  # a reader that takes nothing for this long is disconnected
 LARGEST_BODY = 256 * 1024
 LARGEST_FRAME = 1024 * 1024
+LOG_BOUND = {"session.log_events": "300"}  # fewer than the longest responses have
 _SMALL_BUFFER = 4096  # bytes, for a reader whose buffer must fill up soon
+_SMALL_SEGMENT = 1460  # bytes, as in a network: the gateway's buffer in the system stays small
 _ESTABLISHED = "01"  # in /proc/net/tcp
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
@@ -39,7 +41,7 @@ def settings(ttl_s: float) -> dict[str, str]:
         "workers.kv_blocks": "400",  # 6400 tokens: now and then requests are preempted
         "workers.restart_backoff_s": "0.2",
         "session.ttl_s": f"{ttl_s}",
-        "session.log_events": "300",  # fewer than the longest responses have
+        **LOG_BOUND,
         "server.api_keys": KEY,
         "server.max_message_bytes": f"{LARGEST_BODY}",
         "server.hard_message_bytes": f"{LARGEST_FRAME}",
@@ -102,6 +104,7 @@ async def connected(stage: Stage, *, slow: bool) -> socket.socket:
         raw.setblocking(False)
         if slow:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT)
         await asyncio.get_running_loop().sock_connect(raw, stage.address)
     except BaseException:
         raw.close()
@@ -137,21 +140,15 @@ class Socket:
 
     def vanish(self, *, reset: bool) -> None:
         """End the connection without a close frame."""
-        raw = self._socket.transport.get_extra_info("socket")
         if reset:
-            with suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._socket.transport.abort()
+            end_by_reset(self._socket.transport)
+        else:
+            self._socket.transport.abort()
 
     def held(self) -> bool:
         """Whether the gateway still has its end of this connection open."""
         raw = self._socket.transport.get_extra_info("socket")
-        ends = f":{self.stage.address[1]:04X}", f":{raw.getsockname()[1]:04X}"
-        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-            _, local, remote, state = line.split()[:4]
-            if local.endswith(ends[0]) and remote.endswith(ends[1]):
-                return state == _ESTABLISHED
-        return False
+        return raw is not None and raw.getsockname()[1] in established(self.stage.address[1])
 
     async def send(self, **event: Any) -> None:
         """Send one event."""
@@ -209,7 +206,18 @@ class Socket:
             count += 1
 
 
-def reset(transport: asyncio.BaseTransport | None) -> None:
+def established(port: int, table: Path = Path("/proc/net/tcp")) -> set[int]:
+    """The remote ports of all connections that a local port holds open."""
+    local_end = f":{port:04X}"
+    ports: set[int] = set()
+    for line in table.read_text(encoding="ascii").splitlines()[1:]:
+        _, local, remote, state, _ = line.split(maxsplit=4)
+        if state == _ESTABLISHED and local.endswith(local_end):
+            ports.add(int(remote.rpartition(":")[2], 16))
+    return ports
+
+
+def end_by_reset(transport: asyncio.BaseTransport | None) -> None:
     """End a TCP connection by a reset."""
     if transport is None:
         return
@@ -217,8 +225,7 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
     if raw is not None:
         with suppress(OSError):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    assert isinstance(transport, asyncio.WriteTransport)
-    transport.abort()
+    cast(asyncio.WriteTransport, transport).abort()  # uvloop's is no instance
 
 
 def nice(steps: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.soak.clients.stream import Stream, Tally, Violation
+from tests.soak.clients.stream import ChatStream, Refused, Stream, Tally, Violation
 
 
 def events(**final: Any) -> list[dict[str, Any]]:
@@ -81,3 +82,56 @@ def test_after_expired_events_only_the_order_can_be_checked() -> None:
     for event in sent[3:]:
         stream.feed(event)
     assert stream.ended
+
+
+THOUGHTS, ANSWER = ("hm", ""), ("a", "", "\N{SNOWMAN}b", "")
+
+
+def chunks() -> list[Any]:
+    """A complete chat completion of these tokens."""
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": ""},
+        {"reasoning": "hm", "reasoning_content": "hm"},
+        {"content": "a"},
+        {"content": "\N{SNOWMAN}b"},
+    ]
+    sent: list[Any] = [
+        {"id": "chatcmpl-1", "choices": [{"delta": delta, "finish_reason": None}]}
+        for delta in deltas
+    ]
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}], "qoe": {"qoe": 1.0}}
+    usage = {"choices": [], "usage": {"completion_tokens": 6}}
+    return [*sent, {"id": "chatcmpl-1", **end}, {"id": "chatcmpl-1", **usage}, "[DONE]"]
+
+
+def chat(sent: list[Any]) -> tuple[ChatStream, list[dict[str, Any]]]:
+    stream = ChatStream(Tally(), THOUGHTS, ANSWER)
+    events = [stream.take((x if isinstance(x, str) else json.dumps(x)).encode()) for x in sent]
+    return stream, events
+
+
+def test_a_whole_chat_completion_is_right_and_its_tokens_are_counted() -> None:
+    stream, events = chat(chunks())
+    assert stream.final is not None
+    assert stream.final["status"] == "completed"
+    assert stream.final["usage"]["output_tokens"] == 6
+    tokens = [event["tokens"] for event in events if event["type"].endswith("output_text.delta")]
+    assert tokens == [1, 2]
+
+
+@pytest.mark.parametrize(("lost", "message"), [(1, "join"), (3, "join"), (4, "finish_reason")])
+def test_a_lost_chunk_is_a_violation(lost: int, message: str) -> None:
+    sent = chunks()
+    del sent[lost]
+    with pytest.raises(Violation, match=message):
+        chat(sent)
+
+
+def test_a_chunk_after_the_end_is_a_violation() -> None:
+    with pytest.raises(Violation, match="after"):
+        chat([*chunks(), chunks()[1]])
+
+
+def test_an_error_in_a_chat_stream_is_a_refusal() -> None:
+    with pytest.raises(Refused, match="events_expired"):
+        chat([*chunks()[:2], {"error": {"code": "events_expired", "message": "Too slow."}}])

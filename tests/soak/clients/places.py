@@ -1,4 +1,4 @@
-"""The crowd: a fixed number of places, each taken by random readers, one after another."""
+"""A fixed number of places, each taken by random readers, one after another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _LONGEST_S = 600.0  # guards against a reader that hangs
 _PAUSE_S = 2.0  # between two readers of a place, on average
 
 
-async def crowd(stage: Stage, count: int, seed: int) -> None:
+async def fill(stage: Stage, count: int, seed: int) -> None:
     """Run readers until cancelled."""
     async with asyncio.TaskGroup() as places:
         for number in range(count):
