@@ -12,8 +12,8 @@ import orjson
 from aiohttp import web
 
 from gateway.api import sse
+from gateway.api.followers import TextFollower
 from gateway.api.http import SERVICE, owner_of, read_body, start_whole
-from gateway.api.outlet import TextFollower
 from gateway.api.refusals import json_response
 from gateway.response.session import Session
 from gateway.schemas.bodies import ChatBody, parse_body

@@ -133,10 +133,11 @@ class Connection(web.RequestHandler):
         """Stop the timer of a connection that has ended."""
         self._stop_timer()
         self._sent_all.set()
+        if isinstance(exc, TimeoutError):  # the system has ended it: see `_bound_sending`
+            self.outlet.note_stall()
         self.outlet.lose()
         super().connection_lost(exc)
-        if isinstance(exc, TimeoutError):  # the system has ended it: see `_bound_sending`
-            log.warning("stalled_client_closed", seconds=self._server.timeouts.send_s)
+        self._data_received_cb = None  # it refers to this connection
 
     def pause_writing(self) -> None:
         """Send nothing more for now: the client is slower than its streams."""

@@ -13,7 +13,7 @@ from aiohttp import web
 from gateway.api import sse
 from gateway.api.auth import authenticate
 from gateway.api.encodings import check_encoding, decompressed
-from gateway.api.outlet import EventFollower
+from gateway.api.followers import EventFollower
 from gateway.api.refusals import json_response
 from gateway.api.websocket import WebSocketConnection
 from gateway.response.event_log import LogTruncated

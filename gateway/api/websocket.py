@@ -20,7 +20,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from gateway.api import refusals
 from gateway.api.auth import SUBPROTOCOL
 from gateway.api.connections import outlet_of
-from gateway.api.outlet import EventFollower, Outlet
+from gateway.api.followers import EventFollower
+from gateway.api.outlet import Outlet
 from gateway.guard import broken
 from gateway.response.event_log import LogTruncated
 from gateway.response.session import Session

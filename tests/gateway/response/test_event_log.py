@@ -15,6 +15,7 @@ from gateway.response import event_log
 from gateway.response.event_log import EventLog, LogTruncated
 from gateway.response.output_item import OutputItem
 from gateway.schemas import events
+from tests.gateway.support.override import override
 from tests.gateway.support.readers import Reader
 
 
@@ -187,7 +188,7 @@ def test_a_reader_with_a_bug_gets_nothing_more_and_harms_no_other() -> None:
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    bad.take = broken  # type: ignore[method-assign]
+    override(bad, take=broken)
     log.attach(bad)
     log.attach(good)
     log.append("a", {})

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from gateway.config import ClusterConfig, PlacementConfig
 from gateway.routing.router import closing
 from gateway.schemas.errors import Unavailable
+from tests.gateway.support.override import override
 from tests.gateway.support.scene import Play, check_clean, check_whole, play
 from tests.gateway.support.scripted_engine import ANSWER, BOUNDARY, LENGTH
 from tests.gateway.support.scripted_service import ended, generation, scene, start, until
@@ -119,7 +120,8 @@ async def test_a_bug_when_a_deadline_passes_ends_that_request(tmp_path: Path) ->
         session, request_id = await start(built.service, built.workers["a"])
         router = built.service.cluster.router
         route = router.routes[request_id]
-        route._stage_ends_s, route.expired = 0.0, None  # type: ignore[assignment, method-assign]
+        route._stage_ends_s = 0.0
+        override(route, expired=None)
         router._deadlines.set(route, time.monotonic())
         await ended(session)
         assert session.error is not None
