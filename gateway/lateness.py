@@ -35,8 +35,6 @@ class ReleaseLateness:
         except IndexError:
             self.counts[-1] += 1
 
-    observe = add
-
     def at_most(self, late_ms: int) -> int:
         """Return the number of releases that were at most this late, up to `MOST_MS`."""
         return sum(self.counts[: late_ms + 1])

@@ -94,15 +94,12 @@ class RunningQoE:
                         f"delivery at {delivery} s lies before the one before it, {last} s"
                     )
                 last = delivery
-                elapsed = delivery - origin
                 expected = first + count * tau
-                ready = use + tau if count else expected
-                if elapsed > ready:
+                use = use + tau if count else expected
+                if delivery - origin > use:
                     self._run_start = count
                     self._actual_before_gap = uses
-                    use = elapsed
-                else:
-                    use = ready
+                    use = delivery - origin
                 delays += use - expected
                 uses += use
                 count += 1

@@ -92,7 +92,7 @@ class EventFollower(_Following):
         """Send an event, unless the client is behind."""
         outlet = self._outlet
         if sequence == self._next and not outlet.full:
-            outlet.send(self._frame(type_, data))
+            outlet.outbox.add(outlet, self._frame(type_, data))
             self._next = sequence + 1
 
     def text_grew(self) -> None:

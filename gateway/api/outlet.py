@@ -77,13 +77,13 @@ class Outlet:
 
     __slots__ = (
         "_followers",
-        "_outbox",
         "_shut",
         "_stall_s",
         "_timer",
         "_transport",
         "full",
         "on_stall",
+        "outbox",
         "stalled",
         "write",
     )
@@ -98,17 +98,17 @@ class Outlet:
         self._shut = False
         self._transport: asyncio.Transport | None = None
         self._followers: dict[Follower, None] = {}
-        self._outbox = outbox
+        self.outbox = outbox
         self._stall_s = stall_s
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, data: bytes) -> None:
         """Send data, which must be whole frames of the protocol. Call it only if not `full`."""
-        self._outbox.add(self, data)
+        self.outbox.add(self, data)
 
     def flush(self) -> None:
         """Write what was sent so far."""
-        self._outbox.write()
+        self.outbox.write()
 
     def add(self, follower: Follower) -> None:
         """Let a follower catch up whenever the client takes more."""

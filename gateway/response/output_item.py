@@ -32,7 +32,6 @@ class OutputItem:
         "_end",
         "_lengths",
         "_live",
-        "_odd",
         "_plain",
         "_unfinished",
         "dropped",
@@ -40,6 +39,7 @@ class OutputItem:
         "item_id",
         "kind",
         "live_fields",
+        "odd",
         "shown",
         "shown_bytes",
         "status",
@@ -58,7 +58,7 @@ class OutputItem:
         self._lengths = array("I")  # of the text of each delta, from `dropped` on
         self.dropped = 0  # deltas whose lengths are not kept
         self._dropped_bytes = 0  # of their text
-        self._odd: dict[int, int] | None = None  # by delta: its tokens, if they are not 1
+        self.odd: dict[int, int] | None = None  # by delta: its tokens, if they are not 1
         self._unfinished = 0  # tokens whose text is still to come
         self._end = self._plain = self._live = b""  # formats of its deltas
 
@@ -111,13 +111,11 @@ class OutputItem:
 
     def tokens_of_next(self, deltas: int) -> int:
         """How many tokens the next deltas to be shown have."""
-        if self._odd is None:
-            return deltas
         return sum(self.tokens_of(self.shown + place) for place in range(deltas))
 
     def tokens_of(self, delta: int) -> int:
         """How many tokens a delta has; ``delta`` counts from 0."""
-        return 1 if self._odd is None else self._odd.get(delta, 1)
+        return 1 if self.odd is None else self.odd.get(delta, 1)
 
     def show(self) -> bytes:
         """Take the next delta as shown, and return its text."""
@@ -130,7 +128,7 @@ class OutputItem:
         self, sequence: int, text: bytes, buffered_tokens: int, slack_s: float | None
     ) -> bytes:
         """The delta that was shown last, as an event."""
-        tokens = 1 if self._odd is None else self.tokens_of(self.shown - 1)
+        tokens = 1 if self.odd is None else self.tokens_of(self.shown - 1)
         if tokens == 1:  # as nearly always: one format
             if not self.live_fields:
                 return self._plain % (sequence, text)
@@ -182,6 +180,6 @@ class OutputItem:
         return orjson.Fragment(b'"%b"' % bytes(self.text[: self.shown_bytes]))
 
     def _note(self, delta: int, tokens: int) -> None:
-        if self._odd is None:
-            self._odd = {}
-        self._odd[delta] = tokens
+        if self.odd is None:
+            self.odd = {}
+        self.odd[delta] = tokens

@@ -247,7 +247,12 @@ class Session:
             if delivery.first_token_s is None:
                 delivery.first_token_s = now
             if self.state is _REASONING:
-                texts = self._thoughts(texts, run.boundary, now)
+                if run.boundary is None:
+                    self.reasoning_tokens += len(texts)
+                    self.transcript.add_thoughts(texts)
+                    texts = ()
+                else:
+                    texts = self._last_thoughts(texts, run.boundary, now)
             if texts and not self.cancelling:
                 waited = delivery.buffered_tokens
                 add = self.transcript.answer.add
@@ -377,20 +382,21 @@ class Session:
         self.delivery.boundary(now)
         self.transcript.close_reasoning("completed", self.delivery.measurements().reasoning_s)
 
-    def _thoughts(self, texts: Sequence[str], boundary: int | None, now: float) -> Sequence[str]:
-        """Take in the reasoning tokens of a run, and return the texts after them."""
-        count = len(texts) if boundary is None else boundary + 1
-        self.reasoning_tokens += count
-        self.transcript.add_thoughts(texts if boundary is None else texts[:count])
-        if boundary is not None:
-            self._boundary(now)
-        return texts[count:]
+    def _last_thoughts(self, texts: Sequence[str], boundary: int, now: float) -> Sequence[str]:
+        """Take in the run that ends the reasoning, and return the texts after that."""
+        thoughts = texts[: boundary + 1]
+        self.reasoning_tokens += len(thoughts)
+        self.transcript.add_thoughts(thoughts)
+        self._boundary(now)
+        return texts[boundary + 1 :]
 
     def _show(self, deltas: int, now: float) -> None:
         """Send the next deltas of the answer."""
         if deltas:
             delivery, transcript = self.delivery, self.transcript
-            delivery.released(transcript.answer.tokens_of_next(deltas), now)
+            answer = transcript.answer
+            tokens = deltas if answer.odd is None else answer.tokens_of_next(deltas)
+            delivery.released(tokens, now)
             transcript.show_answer(deltas, delivery.buffered_tokens, delivery.last_slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
