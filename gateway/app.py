@@ -113,7 +113,7 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
     def on_refusal(error: ApiError, method: str, path: str | None) -> None:
         refusals.note(service.metrics, error, method=method, path=path)
 
-    return HttpRunner(
+    runner = HttpRunner(
         make_app(service),
         header_timeout_s=config.header_timeout_s,
         send_timeout_s=config.send_timeout_s,
@@ -129,6 +129,8 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
         # How long the rest of a body is read, so that the client gets the response.
         lingering_time=min(10.0, config.body_timeout_s),
     )
+    service.after_releases = runner.outbox.write
+    return runner
 
 
 def make_site(runner: web.AppRunner, host: str, port: int) -> web.TCPSite:

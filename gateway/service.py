@@ -54,6 +54,7 @@ class ResponseService:
         self.cluster = Cluster(
             on_progress=self._progress,
             on_boundary=self._boundary_passed,
+            on_step=self._turn_if_due,
             rules=config.placement.rules,
             view_rules=view_rules(config),
             timeouts=route_timeouts(config),
@@ -69,6 +70,7 @@ class ResponseService:
         self.metrics.in_engines.set_function(lambda: self._admission.in_engines)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
+        self.after_releases: Callable[[], None] = lambda: None  # writes what was sent to clients
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
         self._admission = Admission(config.limits)
@@ -319,6 +321,12 @@ class ResponseService:
             loop = asyncio.get_running_loop()
             self._wheel_timer = loop.call_later(delay_ms / 1000, self._turn)
 
+    def _turn_if_due(self) -> None:
+        """Release what is due, if it is: the steps of many instances may come in one moment."""
+        if self._wheel_timer is not None and time.monotonic() >= self._wheel_wakes_s:
+            self._wheel_timer.cancel()
+            self._turn()
+
     def _turn(self) -> None:
         """Release what is due."""
         self._wheel_timer = None
@@ -334,6 +342,7 @@ class ResponseService:
                     self._progress(session)
             except Exception:  # noqa: BLE001 (`_broken` logs it)
                 self._broken(session)
+        self.after_releases()
         self._wind()
 
     def _cancel(self, session: Session) -> None:

@@ -56,12 +56,14 @@ class HttpRunner(web.AppRunner):
         **kwargs: Any,
     ) -> None:
         super().__init__(app, **kwargs)
+        self.outbox = Outbox()
         self._timeouts = _Timeouts(header_timeout_s, send_timeout_s)
         self._on_refusal = on_refusal
         self._watch = watch
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._timeouts, self._on_refusal, self._watch)
+        plain = await super()._make_server()
+        return _Server(plain, self._timeouts, self.outbox, self._on_refusal, self._watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class _Server(web.Server):
         self,
         plain: web.Server,
         timeouts: _Timeouts,
+        outbox: Outbox,
         on_refusal: OnRefusal,
         watch: DescriptorWatch,
     ) -> None:
@@ -89,7 +92,7 @@ class _Server(web.Server):
         self._make_plain_request = plain.request_factory
         self.request_factory = self._make_clean_request
         self.timeouts = timeouts
-        self.outbox = Outbox()
+        self.outbox = outbox
         self.on_refusal = on_refusal
         self.watch = watch
 

@@ -58,6 +58,7 @@ class Cluster:
 
     :param on_progress: called with every session that something happened to.
     :param on_boundary: see `Router`, as for ``retry_after_s``.
+    :param on_step: called after the tokens of each step were taken in.
     :param silent_s: see `Members`.
     """
 
@@ -66,12 +67,14 @@ class Cluster:
         *,
         on_progress: Callable[[Session], None],
         on_boundary: Callable[[Passage, float], None] = _ignore,
+        on_step: Callable[[], None] = lambda: None,
         rules: Rules = _DEFAULT_RULES,
         view_rules: ViewRules = _DEFAULT_VIEW,
         timeouts: RouteTimeouts = _DEFAULT_TIMEOUTS,
         silent_s: float = 3.5,
         retry_after_s: int = 2,
     ) -> None:
+        self._on_step = on_step
         self.ever_served = False  # whether any instance ever joined
         self._members = Members(silent_s)
         self.router = Router(
@@ -261,6 +264,7 @@ class Cluster:
             case Step():
                 instance.stats = message.stats
                 self.router.on_step(instance, message.runs, now)
+                self._on_step()
             case Heartbeat():
                 instance.stats = message.stats
                 instance.since_step_s = message.since_step_s
