@@ -1,60 +1,137 @@
-"""Admission: how many responses may be unfinished at once, in engines and in total.
+"""Admission: which new responses begin, and when those that are refused should come back.
 
-Pure bookkeeping; `gateway.service` reports what happens to each response. A response whose tokens
-are all generated needs no engine, only memory in the gateway, so it has a limit of its own.
+There are limits on counts: of requests in engines, of unfinished responses, and of those of one
+user. A response whose tokens are all generated needs no engine, only memory in the gateway, so it
+is counted apart. The limit ``limits.load`` is on what the engines can generate in time, see
+`gateway.policy.capacity`. It refuses nothing while an instance has no request.
+
+A refused request is told when its place will be free, and the place is kept for it, see
+`gateway.policy.promises`. Nothing is admitted that would delay those to whom a place was promised.
+
+Bookkeeping without a clock; `gateway.service` reports what happens to each response.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
 
 from gateway.config import LimitsConfig
+from gateway.policy.capacity import (
+    Bookings,
+    Engine,
+    Lengths,
+    Work,
+    keeps_pace,
+    supply_of,
+)
+from gateway.policy.promises import Promises
+from gateway.response.session import Session
 from gateway.schemas.errors import Overloaded
+from gateway.schemas.generation import Generation
+
+_FRESH_S = 0.25  # bookings are made anew after so long, because requests end and lengths come true
+_PROMISED = 1.1  # of the load: what those may fill to whom a place was promised for now
+# Of the golden ratio and of its like in two dimensions: places that spread evenly.
+_SPREAD = (0.6180339887498949, 0.5698402909980532)
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
 class _Admitted:
     user: str
+    place: int  # a number of its own
+    generation: Generation | None
+    session: Session | None = None
     in_engine: bool = True
     counted: bool = True  # against the limit of its user
 
 
-class Admission:
-    """Counts the unfinished responses, and refuses those above the limits."""
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a request cannot begin now."""
 
-    def __init__(self, limits: LimitsConfig) -> None:
+    message: str
+    user: str | None = None  # it is the limit of this user; None: of all
+    of_count: bool = True  # False: of what engines can generate in time
+
+    @property
+    def code(self) -> str:
+        return "server_overloaded" if self.user is None else "rate_limit_exceeded"
+
+
+class Admission:
+    """Counts the unfinished responses and what they need, and refuses what is above the limits.
+
+    :param engines: the instances in service.
+    """
+
+    def __init__(
+        self, limits: LimitsConfig, engines: Callable[[], Sequence[Engine]] = tuple
+    ) -> None:
         self.in_engines = 0
         self._limits = limits
+        self._engines = engines
         self._admitted: dict[str, _Admitted] = {}
         self._of_user: Counter[str] = Counter()
+        self._places = 0
+        self._lengths = Lengths()
+        self._promises = Promises()
+        self._running = self._booked = Bookings(
+            supply_of((), limits.load)
+        )  # without, with promises
+        self._made_s = -math.inf  # when they were
+        self._instances = 0
 
-    def admit(self, response_id: str, user: str) -> None:
+    # ---- what begins --------------------------------------------------------------------------
+
+    def admit(
+        self,
+        response_id: str,
+        user: str,
+        generation: Generation | None = None,
+        owner: str = "",
+        now: float = 0.0,
+    ) -> None:
         """Count a new response, which needs an engine.
 
         :param user: the user that `LimitsConfig.max_requests_per_user` applies to; empty if the
             request is anonymous, then that limit does not apply.
+        :param generation: what it asks for; without it, only the limits on counts apply.
         :raises Overloaded: a limit is reached.
         """
-        limits = self._limits
-        if self.in_engines >= limits.max_requests:
-            raise self._overloaded(
-                f"The engines have {self.in_engines} requests, the limit (limits.max_requests)."
+        self._promises.expire(now)
+        key = _key(generation, owner) if generation is not None and len(self._promises) else b""
+        refusal = self._at_a_count(user, key, now)
+        work = None if generation is None else self._work(self._places, generation, None)
+        if refusal is None and work is not None:
+            refusal = self._at_capacity(work, key, now)
+        if refusal is not None:
+            key = key or _key(generation, owner)
+            raise Overloaded(
+                refusal.message,
+                code=refusal.code,
+                retry_after_s=self._promise(refusal, key, user, work, now),
             )
-        if len(self._admitted) >= limits.max_readers:
-            raise self._overloaded(
-                f"The server has {len(self._admitted)} unfinished responses, the limit "
-                "(limits.max_readers)."
-            )
-        if user and self._of_user[user] >= limits.max_requests_per_user:
-            raise self._overloaded(
-                f"You have {self._of_user[user]} unfinished requests, the limit for one user "
-                "(limits.max_requests_per_user).",
-                code="rate_limit_exceeded",
-            )
-        self._admitted[response_id] = _Admitted(user)
+        self._promises.take(key, now)
+        self._admitted[response_id] = _Admitted(user, self._places, generation)
+        self._places += 1
         self.in_engines += 1
         self._of_user[user] += 1
+        if work is not None and self._limits.load:
+            for bookings in (self._running, self._booked):
+                bookings.book(work)
+
+    def began(self, response_id: str, session: Session) -> None:
+        """The admitted response has its session."""
+        self._admitted[response_id].session = session
+
+    # ---- what becomes of it -------------------------------------------------------------------
 
     def update(self, response_id: str, *, in_engine: bool, followed: bool) -> None:
         """Record whether a response is in an engine, and whether any client reads it.
@@ -64,6 +141,8 @@ class Admission:
         admitted = self._admitted.get(response_id)
         if admitted is None:
             return
+        if admitted.in_engine and not in_engine:
+            self._learn(admitted)
         self.in_engines += in_engine - admitted.in_engine
         admitted.in_engine = in_engine
         self._count(admitted, in_engine or followed)
@@ -75,16 +154,208 @@ class Admission:
             self.in_engines -= admitted.in_engine
             self._count(admitted, False)
 
+    def load(self, now: float) -> float:
+        """The share of ``limits.load`` that is booked now, promises included."""
+        self._book_anew(now)
+        return self._booked.load
+
+    @property
+    def promised(self) -> int:
+        """How many refused requests have a place."""
+        return len(self._promises)
+
+    # ---- inside: limits -----------------------------------------------------------------------
+
+    def _at_a_count(self, user: str, key: bytes, now: float) -> _Refusal | None:
+        """The limit on counts that a new request would exceed; those who are due go first."""
+        limits, promises = self._limits, self._promises
+        promise = promises.find(key)
+        waiting = len(promises) > 0 and not (promise and promises.is_due(promise, now))
+        due = promises.due(now) if waiting else 0.0
+        if self.in_engines + due >= limits.max_requests:
+            return _Refusal(
+                f"The engines have {self.in_engines} requests, the limit (limits.max_requests)."
+            )
+        if len(self._admitted) + due >= limits.max_readers:
+            return _Refusal(
+                f"The server has {len(self._admitted)} unfinished responses, the limit "
+                "(limits.max_readers)."
+            )
+        due = promises.due(now, user) if waiting and user else 0.0
+        if user and self._of_user[user] + due >= limits.max_requests_per_user:
+            return _Refusal(
+                f"You have {self._of_user[user]} unfinished requests, the limit for one user "
+                "(limits.max_requests_per_user).",
+                user,
+            )
+        return None
+
+    def _at_capacity(self, work: Work, key: bytes, now: float) -> _Refusal | None:
+        """Whether the engines could not generate one more request in time."""
+        if not self._limits.load:
+            return None
+        self._book_anew(now, work.tau_s)
+        if self.in_engines < self._instances or not self._instances:
+            return None  # one of them has no request, or the router refuses it anyway
+        promise = self._promises.find(key)
+        if promise is None:
+            fits = self._booked.fits(work)
+        elif self._promises.is_due(promise, now):
+            fits = self._running.fits(work, beyond=_PROMISED)
+        else:  # it is early
+            fits = self._running.fits(work) and self._without(promise, now).fits(work)
+        if fits:
+            return None
+        return _Refusal(
+            "The engines have as many requests as they can serve in time (limits.load).",
+            of_count=False,
+        )
+
+    def _without(self, promise: object, now: float) -> Bookings:
+        """All bookings but those of one promise."""
+        bookings = self._running.copy()
+        self._book_promises(bookings, now, leave_out=promise)
+        return bookings
+
+    # ---- inside: when to come back ------------------------------------------------------------
+
+    def _promise(
+        self, refusal: _Refusal, key: bytes, user: str, work: Work | None, now: float
+    ) -> int:
+        """Promise a refused request a place; return when, in seconds from now."""
+        promises = self._promises
+        promise = promises.find(key)
+        if promise is not None and not promises.is_due(promise, now):
+            return max(1, math.ceil(promise.due_s - now))  # it is early; its place is kept
+        wait_s = self._wait_s(refusal, work, now, overdue=promise is not None)
+        told_s = max(1, math.ceil(wait_s))
+        if work is not None and promises.make(key, user, work, told_s, now) and promise is None:
+            self._booked.book(work, told_s, promises.came_share)
+        return told_s
+
+    def _wait_s(self, refusal: _Refusal, work: Work | None, now: float, *, overdue: bool) -> float:
+        """How long it takes until there is room for one more."""
+        least_s = 1.0
+        if refusal.of_count:
+            known = sorted(self._left_s(refusal.user))
+            if work is None or not known or not any(e.step_s for e in self._engines()):
+                return float(self._limits.retry_after_s)
+            places = 0.0 if overdue else self._promises.ahead(refusal.user)
+            rounds, place = divmod(int(places), len(known))
+            least_s = known[place] + rounds * known[-1]
+        if work is None or not self._limits.load:
+            return least_s
+        bookings = self._running if overdue else self._booked
+        found_s = bookings.first_fit(work, max(1.0, least_s))
+        return least_s if found_s is None else found_s
+
+    def _left_s(self, user: str | None) -> Iterator[float]:
+        """How long each response will still be in an engine; of a user, until it is read."""
+        step_s = self._running.supply.step_s
+        for admitted in self._admitted.values():
+            if user is not None and admitted.user != user:
+                continue
+            if (session := admitted.session) is None or not (admitted.in_engine or user):
+                continue
+            work = self._work_of(admitted) if admitted.in_engine else None
+            left_s = 0.0 if work is None else work.seconds(step_s)
+            if user is not None and session.delivery.paced:
+                left_s += session.delivery.buffered_tokens * session.delivery.tpot_s
+            yield left_s
+
+    # ---- inside: bookings ---------------------------------------------------------------------
+
+    def _book_anew(self, now: float, tau_s: float | None = None) -> None:
+        if now - self._made_s < _FRESH_S:
+            return
+        self._made_s = now
+        self._promises.expire(now)
+        engines = self._engines()
+        self._instances = len(engines)
+        works = [
+            work for a in self._admitted.values() if a.in_engine and (work := self._work_of(a))
+        ]
+        readers = [work.tau_s for work in works if work.tau_s and keeps_pace(engines, work.tau_s)]
+        if tau_s is not None and keeps_pace(engines, tau_s):
+            readers.append(tau_s)
+        supply = supply_of(engines, self._limits.load, min(readers, default=None))
+        self._running = Bookings(supply)
+        for work in works:
+            self._running.book(work)
+        self._booked = self._running.copy()
+        self._book_promises(self._booked, now)
+
+    def _book_promises(
+        self, bookings: Bookings, now: float, leave_out: object | None = None
+    ) -> None:
+        for promise in self._promises.held(now):
+            if promise is not leave_out:
+                bookings.book(promise.work, promise.due_s - now, self._promises.came_share)
+
+    def _work_of(self, admitted: _Admitted) -> Work | None:
+        if admitted.generation is None:
+            return None
+        return self._work(admitted.place, admitted.generation, admitted.session)
+
+    def _work(self, place: int, generation: Generation, session: Session | None) -> Work:
+        """What is left to do for a request; ``place`` spreads the guesses."""
+        reasoned = answered = 0
+        thinking = generation.thinking is not False
+        if session is None:
+            kv_tokens = sum(8 + len(message.content) // 4 for message in generation.messages)
+            tau_s = generation.targets.tpot_s if generation.targets.paced else None
+        else:
+            kv_tokens, thinking = session.kv_tokens, session.thinking and thinking
+            reasoned, answered = session.reasoning_tokens, session.answering_tokens
+            tau_s = session.delivery.tpot_s if session.delivery.paced else None
+        forced, sampling = generation.forced_lengths, generation.sampling
+        if forced is not None:
+            reasoning = float(forced.reasoning_tokens)
+            answer = float(forced.answer_tokens)
+        else:
+            u, v = (place * spread % 1.0 for spread in _SPREAD)
+            reasoning = self._lengths.reasoning_tokens(u, reasoned)
+            if sampling.thinking_budget is not None:
+                reasoning = min(reasoning, sampling.thinking_budget)
+            answer = self._lengths.answer_tokens(v, answered)
+        reasoning_left = max(0.0, reasoning - reasoned) if thinking else 0.0
+        answer_left = max(0.0, answer - answered)
+        if sampling.max_tokens is not None:
+            left = max(0, sampling.max_tokens - reasoned - answered)
+            reasoning_left = min(reasoning_left, left)
+            answer_left = min(answer_left, left - reasoning_left)
+        return Work(kv_tokens, reasoning_left, answer_left, tau_s)
+
+    def _learn(self, admitted: _Admitted) -> None:
+        """Remember the lengths of a request that the model has ended."""
+        session = admitted.session
+        if session is None or session.finish is None or session.generation.forced_lengths:
+            return
+        if session.finish.reason in ("stop", "length"):
+            self._lengths.note(session.reasoning_tokens, session.answering_tokens)
+
     def _count(self, admitted: _Admitted, counted: bool) -> None:
         self._of_user[admitted.user] += counted - admitted.counted
         admitted.counted = counted
         if not self._of_user[admitted.user]:
             del self._of_user[admitted.user]
 
-    def _overloaded(self, message: str, code: str = "server_overloaded") -> Overloaded:
-        return Overloaded(message, code=code, retry_after_s=self._limits.retry_after_s)
-
 
 def user_of(owner: str, user: str | None) -> str:
     """The key under which limits and fairness count a request; empty if it is anonymous."""
     return f"{owner}/{user or ''}" if owner or user else ""
+
+
+def _key(generation: Generation | None, owner: str) -> bytes:
+    """A digest by which a request is known that comes again."""
+    if generation is None:
+        return b""
+    parts = (
+        owner,
+        generation.user,
+        generation.messages,
+        generation.sampling,
+        generation.forced_lengths,
+        generation.previous_response_id,
+    )
+    return blake2b(_encode(parts), digest_size=16).digest()

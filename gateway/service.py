@@ -64,11 +64,15 @@ class ResponseService:
         self.metrics.sessions.set_function(lambda: len(self._sessions))
         self.metrics.unfinished.set_function(lambda: len(self._running))
         self.metrics.in_engines.set_function(lambda: self._admission.in_engines)
+        self.metrics.admission_load.set_function(lambda: self._admission.load(time.monotonic()))
+        self.metrics.promised.set_function(lambda: self._admission.promised)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
-        self._admission = Admission(config.limits)
+        self._admission = Admission(
+            config.limits, partial(self.cluster.engines, config.workers.max_num_seqs)
+        )
         self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
         self._timers = Timers()  # by running response: the next token, or the end of a pause
         self._departures = Timers()  # by running response: the end of the wait for a client
@@ -105,17 +109,21 @@ class ResponseService:
         if self.draining:
             raise closing()
         response_id = f"resp_{secrets.token_hex(16)}"
-        self._admission.admit(response_id, user_of(owner, generation.user))
+        now = time.monotonic()
+        self._admission.admit(
+            response_id, user_of(owner, generation.user), generation, owner=owner, now=now
+        )
         session = Session(
             response_id,
             generation,
             model=self.config.served_model_name,
             owner=owner,
             created_at=round(time.time(), 3),
-            now=time.monotonic(),
+            now=now,
             # No client reads the events of a response that is not streamed.
             log_capacity=self.config.session.log_events if generation.read_along else 0,
         )
+        self._admission.began(response_id, session)
         self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
         try:
