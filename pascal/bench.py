@@ -13,6 +13,7 @@ _COMMANDS = {
     "migration": Command(
         "bench.migration.command", "measure migrations between engines: duration and benefit"
     ),
+    "overload": Command("bench.overload", "offer more than the engines can generate in time"),
 }
 
 
