@@ -30,13 +30,13 @@ from gateway.policy.capacity import (
     keeps_pace,
     supply_of,
 )
-from gateway.policy.promises import Promises
+from gateway.policy.promises import Promise, Promises
 from gateway.response.session import Session
 from gateway.schemas.errors import Overloaded
 from gateway.schemas.generation import Generation
 
 _FRESH_S = 0.25  # bookings are made anew after so long, because requests end and lengths come true
-_PROMISED = 1.1  # of the load: what those may fill to whom a place was promised for now
+_PROMISED = 1.25  # of the load: what those may fill to whom a place was promised for now
 # Of the golden ratio and of its like in two dimensions: places that spread evenly.
 _SPREAD = (0.6180339887498949, 0.5698402909980532)
 _encode = msgspec.json.Encoder().encode
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 @dataclass(slots=True)
 class _Admitted:
     user: str
-    place: int  # a number of its own
+    place: int  # a number that spreads the guesses of lengths
     generation: Generation | None
     session: Session | None = None
     in_engine: bool = True
@@ -105,10 +105,10 @@ class Admission:
         :param generation: what it asks for; without it, only the limits on counts apply.
         :raises Overloaded: a limit is reached.
         """
-        self._promises.expire(now)
         key = _key(generation, owner) if generation is not None and len(self._promises) else b""
         refusal = self._at_a_count(user, key, now)
-        work = None if generation is None else self._work(self._places, generation, None)
+        place, self._places = self._places, self._places + 1
+        work = None if generation is None else self._work(place, generation, None)
         if refusal is None and work is not None:
             refusal = self._at_capacity(work, key, now)
         if refusal is not None:
@@ -118,9 +118,8 @@ class Admission:
                 code=refusal.code,
                 retry_after_s=self._promise(refusal, key, user, work, now),
             )
-        self._promises.take(key, now)
-        self._admitted[response_id] = _Admitted(user, self._places, generation)
-        self._places += 1
+        self._take(key)
+        self._admitted[response_id] = _Admitted(user, place, generation)
         self.in_engines += 1
         self._of_user[user] += 1
         if work is not None and self._limits.load:
@@ -171,7 +170,8 @@ class Admission:
         limits, promises = self._limits, self._promises
         promise = promises.find(key)
         waiting = len(promises) > 0 and not (promise and promises.is_due(promise, now))
-        due = promises.due(now) if waiting else 0.0
+        near = len(self._admitted) + len(promises) >= min(limits.max_requests, limits.max_readers)
+        due = promises.due(now) if waiting and near else 0.0
         if self.in_engines + due >= limits.max_requests:
             return _Refusal(
                 f"The engines have {self.in_engines} requests, the limit (limits.max_requests)."
@@ -201,9 +201,9 @@ class Admission:
         if promise is None:
             fits = self._booked.fits(work)
         elif self._promises.is_due(promise, now):
-            fits = self._running.fits(work, beyond=_PROMISED)
+            fits = self._before(promise, now).fits(work, beyond=_PROMISED)
         else:  # it is early
-            fits = self._running.fits(work) and self._without(promise, now).fits(work)
+            fits = self._running.fits(work) and self._fits_without(promise)
         if fits:
             return None
         return _Refusal(
@@ -211,11 +211,29 @@ class Admission:
             of_count=False,
         )
 
-    def _without(self, promise: object, now: float) -> Bookings:
-        """All bookings but those of one promise."""
+    def _fits_without(self, promise: Promise) -> bool:
+        """Whether a request that is early delays nobody else to whom a place was promised."""
+        if promise.booked is None:
+            return self._booked.fits(promise.work)
+        offset_s, weight = promise.booked
+        self._booked.book(promise.work, offset_s, -weight)
+        fits = self._booked.fits(promise.work)
+        self._booked.book(promise.work, offset_s, weight)
+        return fits
+
+    def _before(self, promise: Promise, now: float) -> Bookings:
+        """What runs, and the promises that go first."""
         bookings = self._running.copy()
-        self._book_promises(bookings, now, leave_out=promise)
+        for other in self._promises.held(now, promise):
+            bookings.book(other.work, other.again_s - now, other.share)
         return bookings
+
+    def _take(self, key: bytes) -> None:
+        """The request has come to its place, if it had one."""
+        promise = self._promises.take(key)
+        if promise is not None and promise.booked is not None:
+            offset_s, weight = promise.booked
+            self._booked.book(promise.work, offset_s, -weight)
 
     # ---- inside: when to come back ------------------------------------------------------------
 
@@ -227,25 +245,28 @@ class Admission:
         promise = promises.find(key)
         if promise is not None and not promises.is_due(promise, now):
             return max(1, math.ceil(promise.due_s - now))  # it is early; its place is kept
-        wait_s = self._wait_s(refusal, work, now, overdue=promise is not None)
-        told_s = max(1, math.ceil(wait_s))
-        if work is not None and promises.make(key, user, work, told_s, now) and promise is None:
-            self._booked.book(work, told_s, promises.came_share)
+        told_s = max(1, math.ceil(self._wait_s(refusal, work, promise, now)))
+        if work is not None:
+            made = promises.make(key, user, work, told_s, now)
+            if made is not None and promise is None:
+                self._book_promise(made, now)
         return told_s
 
-    def _wait_s(self, refusal: _Refusal, work: Work | None, now: float, *, overdue: bool) -> float:
+    def _wait_s(
+        self, refusal: _Refusal, work: Work | None, overdue: Promise | None, now: float
+    ) -> float:
         """How long it takes until there is room for one more."""
         least_s = 1.0
         if refusal.of_count:
             known = sorted(self._left_s(refusal.user))
             if work is None or not known or not any(e.step_s for e in self._engines()):
                 return float(self._limits.retry_after_s)
-            places = 0.0 if overdue else self._promises.ahead(refusal.user)
+            places = 0.0 if overdue is not None else self._promises.ahead(refusal.user)
             rounds, place = divmod(int(places), len(known))
             least_s = known[place] + rounds * known[-1]
         if work is None or not self._limits.load:
             return least_s
-        bookings = self._running if overdue else self._booked
+        bookings = self._booked if overdue is None else self._before(overdue, now)
         found_s = bookings.first_fit(work, max(1.0, least_s))
         return least_s if found_s is None else found_s
 
@@ -283,14 +304,12 @@ class Admission:
         for work in works:
             self._running.book(work)
         self._booked = self._running.copy()
-        self._book_promises(self._booked, now)
-
-    def _book_promises(
-        self, bookings: Bookings, now: float, leave_out: object | None = None
-    ) -> None:
         for promise in self._promises.held(now):
-            if promise is not leave_out:
-                bookings.book(promise.work, promise.due_s - now, self._promises.came_share)
+            self._book_promise(promise, now)
+
+    def _book_promise(self, promise: Promise, now: float) -> None:
+        promise.booked = max(0.0, promise.again_s - now), promise.share
+        self._booked.book(promise.work, *promise.booked)
 
     def _work_of(self, admitted: _Admitted) -> Work | None:
         if admitted.generation is None:
@@ -299,7 +318,7 @@ class Admission:
 
     def _work(self, place: int, generation: Generation, session: Session | None) -> Work:
         """What is left to do for a request; ``place`` spreads the guesses."""
-        reasoned = answered = 0
+        reasoned = answered = buffered = 0
         thinking = generation.thinking is not False
         if session is None:
             kv_tokens = sum(8 + len(message.content) // 4 for message in generation.messages)
@@ -308,6 +327,7 @@ class Admission:
             kv_tokens, thinking = session.kv_tokens, session.thinking and thinking
             reasoned, answered = session.reasoning_tokens, session.answering_tokens
             tau_s = session.delivery.tpot_s if session.delivery.paced else None
+            buffered = session.delivery.buffered_tokens
         forced, sampling = generation.forced_lengths, generation.sampling
         if forced is not None:
             reasoning = float(forced.reasoning_tokens)
@@ -324,7 +344,7 @@ class Admission:
             left = max(0, sampling.max_tokens - reasoned - answered)
             reasoning_left = min(reasoning_left, left)
             answer_left = min(answer_left, left - reasoning_left)
-        return Work(kv_tokens, reasoning_left, answer_left, tau_s)
+        return Work(kv_tokens, reasoning_left, answer_left, tau_s, buffered)
 
     def _learn(self, admitted: _Admitted) -> None:
         """Remember the lengths of a request that the model has ended."""

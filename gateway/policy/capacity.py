@@ -22,6 +22,7 @@ _UNKNOWN_STEP_S = 0.025  # until an engine has made steps
 _MARGIN = 0.9  # a step may take this share of the time in which a reader reads a token
 _SAMPLE_S = 0.25  # steps are timed over at least so long
 _WEIGHT = 0.3  # of a new sample of the step time
+_TINY = 1e-6  # sums of fractions are not exact
 _MANY = 256  # finished requests whose lengths are remembered
 _PRIOR = ((64, 64), (128, 128), (256, 256))  # reasoning and answer, until requests have finished
 
@@ -150,6 +151,7 @@ class Work:
     reasoning_tokens: float  # still to come
     answer_tokens: float  # still to come
     tau_s: float | None  # seconds per token of its reader; None: takes them as they come
+    buffered_tokens: float = 0.0  # that its reader has yet to read
 
     def seconds(self, step_s: float) -> float:
         """How long it takes, if it gets what it needs."""
@@ -161,9 +163,12 @@ class Work:
         if reasoning > 0:
             yield reasoning * step_s, self.kv_tokens + reasoning / 2, 1.0
         if answer > 0:
-            share = 1.0 if self.tau_s is None else min(1.0, step_s / self.tau_s)
+            seconds = answer * step_s
+            if self.tau_s is not None:  # there is time until its reader has read it all
+                seconds = max(seconds, (answer + self.buffered_tokens) * self.tau_s)
+            share = answer * step_s / seconds
             kv_tokens = self.kv_tokens + reasoning + answer / 2
-            yield answer * step_s / share, kv_tokens * share, share
+            yield seconds, kv_tokens * share, share
 
 
 class Bookings:
@@ -210,26 +215,16 @@ class Bookings:
 
         :param beyond: the part of the supply that may be booked.
         """
-        kv_levels, place_levels = self._booked()
-        kv_limit, place_limit = beyond * self.supply.kv_tokens, beyond * self.supply.places
-        for first, last, into, out, kv_tokens, places in self._spread(work, start_s):
-            kv_room = kv_limit - min(kv_tokens, kv_limit) + 1e-6
-            place_room = place_limit - min(places, place_limit) + 1e-6
-            if first == last:  # it takes a part of one slot
-                part = into + out - 1.0
-                kv_room = kv_limit - min(kv_tokens * part, kv_limit) + 1e-6
-                place_room = place_limit - min(places * part, place_limit) + 1e-6
-            stop = max(first + 1, last if out == 0.0 else last + 1)
-            for slot in range(first, min(stop, SLOTS)):
-                if kv_levels[slot] > kv_room or place_levels[slot] > place_room:
-                    return False
-        return True
+        return self._blocked(work, start_s, beyond) is None
 
     def first_fit(self, work: Work, from_s: float = 0.0) -> float | None:
         """The first offset, in whole slots, at which the request fits; None: none in sight."""
-        for slot in range(int(from_s / SLOT_S), SLOTS):
-            if self.fits(work, slot * SLOT_S):
+        slot = int(from_s / SLOT_S)
+        while slot < SLOTS:
+            shift = self._blocked(work, slot * SLOT_S)
+            if shift is None:
                 return slot * SLOT_S
+            slot += shift
         return None
 
     @property
@@ -241,6 +236,23 @@ class Bookings:
             kv_levels[0] / supply.kv_tokens if supply.kv_tokens else 0.0,
             place_levels[0] / supply.places if supply.places else 0.0,
         )
+
+    def _blocked(self, work: Work, start_s: float, beyond: float = 1.0) -> int | None:
+        """None if the request fits, else by how many slots it would have to begin later, at least.
+
+        A span that meets a full slot does so for every start up to the one that puts it behind it.
+        """
+        kv_levels, place_levels = self._booked()
+        kv_limit, place_limit = beyond * self.supply.kv_tokens, beyond * self.supply.places
+        for first, last, into, out, kv_tokens, places in self._spread(work, start_s):
+            part = into + out - 1.0 if first == last else 1.0  # of a slot, if it is shorter
+            kv_room = kv_limit - min(kv_tokens * part, kv_limit) + _TINY
+            place_room = place_limit - min(places * part, place_limit) + _TINY
+            stop = min(max(first + 1, last if out == 0.0 else last + 1), SLOTS)
+            for slot in range(stop - 1, first - 1, -1):
+                if kv_levels[slot] > kv_room or place_levels[slot] > place_room:
+                    return slot + 1 - first
+        return None
 
     def _booked(self) -> tuple[list[float], list[float]]:
         if self._levels is None:

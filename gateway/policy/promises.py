@@ -1,14 +1,15 @@
 """Refused requests that were told when to come back: each has a place until then.
 
 A client that obeys ``Retry-After`` sends the same request again. `Promises` finds it by a digest of
-what it sent. Whoever does not come in time loses the place. Some never come, so a promise is
-counted by the share of those who came of late.
+what it sent. Whoever does not come in time loses the place. Many do not come who are told to wait
+long, so a promise counts as much as the share of those who came after waits like it.
 
 Pure: ``now`` is a parameter, in seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,8 +18,10 @@ from gateway.policy.capacity import Work
 _EARLY_S = 0.5  # a client may be so much early
 _HOLD_S = 2.0  # room is held for so long after the time that was told
 _WINDOW = 0.25  # the place is kept for this part of the wait, if that is longer
-_WEIGHT = 0.05  # of one promise in the share that came
-_LEAST_SHARE = 0.1
+_WEIGHT = 0.1  # of one promise in the share that came
+# That share by the length of the wait, below 4 s, 8 s, 16 s and so on, until promises are due.
+# Official clients do not wait for more than 60 s.
+_PRIOR = (1.0, 1.0, 1.0, 1.0, 0.8, 0.7)
 
 
 @dataclass(slots=True)
@@ -27,13 +30,17 @@ class Promise:
 
     user: str
     work: Work
-    made_s: float
+    told_s: float  # how long it was told to wait, the first time
     due_s: float
+    share: float  # the probability that it is taken
+    again_s: float  # when it was told to come; later than `due_s` if it came and had no room
+    came: bool = False  # in time, and there was no room
+    booked: tuple[float, float] | None = None  # offset and weight of its booking, if it has one
 
     @property
     def lapses_s(self) -> float:
         """From then on the place is lost."""
-        return self.due_s + max(_HOLD_S, _WINDOW * (self.due_s - self.made_s))
+        return self.again_s + max(_HOLD_S, _WINDOW * self.told_s)
 
 
 class Promises:
@@ -43,7 +50,7 @@ class Promises:
     """
 
     def __init__(self, most: int = 4096) -> None:
-        self.came_share = 1.0  # of the promises that were due of late
+        self._shares = list(_PRIOR)
         self._most = most
         self._by_key: dict[bytes, Promise] = {}
 
@@ -56,49 +63,66 @@ class Promises:
 
     def is_due(self, promise: Promise, now: float) -> bool:
         """Whether the time has come."""
-        return now >= promise.due_s - _EARLY_S
+        return now >= promise.again_s - _EARLY_S
 
     def make(self, key: bytes, user: str, work: Work, wait_s: float, now: float) -> Promise | None:
         """Promise a place after ``wait_s``, or a later one; None if there are too many."""
         promise = self._by_key.get(key)
         if promise is not None:
-            promise.made_s, promise.due_s = now, now + wait_s
+            promise.again_s = now + wait_s
+            if not promise.came:
+                promise.came, promise.share = True, 1.0
+                self._note(promise, 1.0)
             return promise
         if len(self._by_key) >= self._most:
             return None
-        promise = self._by_key[key] = Promise(user, work, now, now + wait_s)
+        due_s, share = now + wait_s, self._shares[_bucket(wait_s)]
+        promise = self._by_key[key] = Promise(user, work, wait_s, due_s, share, due_s)
         return promise
 
-    def take(self, key: bytes, now: float) -> None:
-        """The request came and was admitted."""
+    def take(self, key: bytes) -> Promise | None:
+        """The request came and was admitted; return its promise, if it had one."""
         promise = self._by_key.pop(key, None)
-        if promise is not None and self.is_due(promise, now):
-            self._note(1.0)
+        if promise is not None and not promise.came:
+            self._note(promise, 1.0)
+        return promise
 
     def expire(self, now: float) -> None:
         """Drop the places of those who did not come."""
         for key, promise in list(self._by_key.items()):
             if now > promise.lapses_s:
                 del self._by_key[key]
-                self._note(0.0)
+                if not promise.came:
+                    self._note(promise, 0.0)
 
-    def held(self, now: float) -> Iterator[Promise]:
-        """The promises that room is to be kept for."""
-        return (p for p in self._by_key.values() if now <= p.due_s + _HOLD_S)
+    def held(self, now: float, before: Promise | None = None) -> Iterator[Promise]:
+        """The promises that room is to be kept for; only those due before another one."""
+        for promise in self._by_key.values():
+            if now <= promise.again_s + _HOLD_S and (
+                before is None or promise.due_s < before.due_s
+            ):
+                yield promise
 
     def ahead(self, user: str | None = None) -> float:
         """How many places are taken up to the end of the line, of one user or of all."""
-        if user is None:
-            return self.came_share * len(self._by_key)
-        return self.came_share * sum(p.user == user for p in self._by_key.values())
+        return sum(
+            promise.share
+            for promise in self._by_key.values()
+            if user is None or promise.user == user
+        )
 
     def due(self, now: float, user: str | None = None) -> float:
         """How many are expected to come now, of one user or of all."""
-        count = sum(
-            self.is_due(promise, now) and (user is None or promise.user == user)
+        return sum(
+            promise.share
             for promise in self.held(now)
+            if self.is_due(promise, now) and (user is None or promise.user == user)
         )
-        return self.came_share * count
 
-    def _note(self, came: float) -> None:
-        self.came_share = max(_LEAST_SHARE, self.came_share + _WEIGHT * (came - self.came_share))
+    def _note(self, promise: Promise, came: float) -> None:
+        bucket = _bucket(promise.told_s)
+        self._shares[bucket] += _WEIGHT * (came - self._shares[bucket])
+
+
+def _bucket(told_s: float) -> int:
+    return min(len(_PRIOR) - 1, max(0, int(math.log2(max(told_s, 1.0))) - 1))
