@@ -23,6 +23,7 @@ import msgspec
 
 from gateway.config import LimitsConfig
 from gateway.policy.capacity import (
+    SLOT_S,
     Bookings,
     Engine,
     Lengths,
@@ -36,6 +37,8 @@ from gateway.schemas.errors import Overloaded
 from gateway.schemas.generation import Generation
 
 _FRESH_S = 0.25  # bookings are made anew after so long, because requests end and lengths come true
+_REWEIGHTED = 64  # promises, each time
+_KEPT_BUSY = 0.85  # of the load: up to here nothing is kept free for those who may not come
 _PROMISED = 1.25  # of the load: what those may fill to whom a place was promised for now
 # Of the golden ratio and of its like in two dimensions: places that spread evenly.
 _SPREAD = (0.6180339887498949, 0.5698402909980532)
@@ -82,9 +85,10 @@ class Admission:
         self._places = 0
         self._lengths = Lengths()
         self._promises = Promises()
-        self._running = self._booked = Bookings(
-            supply_of((), limits.load)
-        )  # without, with promises
+        nothing = supply_of((), limits.load)
+        self._running = Bookings(nothing, 0.0)
+        self._promised = Bookings(nothing, 0.0)
+        self._booked = Bookings(nothing, 0.0)  # both
         self._made_s = -math.inf  # when they were
         self._instances = 0
 
@@ -124,7 +128,7 @@ class Admission:
         self._of_user[user] += 1
         if work is not None and self._limits.load:
             for bookings in (self._running, self._booked):
-                bookings.book(work)
+                bookings.book(work, now, bookings.supply.step_s)
 
     def began(self, response_id: str, session: Session) -> None:
         """The admitted response has its session."""
@@ -199,11 +203,11 @@ class Admission:
             return None  # one of them has no request, or the router refuses it anyway
         promise = self._promises.find(key)
         if promise is None:
-            fits = self._booked.fits(work)
+            fits = self._booked.fits(work, now) or self._running.fits(work, now, beyond=_KEPT_BUSY)
         elif self._promises.is_due(promise, now):
-            fits = self._before(promise, now).fits(work, beyond=_PROMISED)
+            fits = self._before(promise, now).fits(work, now, beyond=_PROMISED)
         else:  # it is early
-            fits = self._running.fits(work) and self._fits_without(promise)
+            fits = self._fits_without(promise, now)
         if fits:
             return None
         return _Refusal(
@@ -211,29 +215,47 @@ class Admission:
             of_count=False,
         )
 
-    def _fits_without(self, promise: Promise) -> bool:
+    def _fits_without(self, promise: Promise, now: float) -> bool:
         """Whether a request that is early delays nobody else to whom a place was promised."""
-        if promise.booked is None:
-            return self._booked.fits(promise.work)
-        offset_s, weight = promise.booked
-        self._booked.book(promise.work, offset_s, -weight)
-        fits = self._booked.fits(promise.work)
-        self._booked.book(promise.work, offset_s, weight)
+        if self._running.fits(promise.work, now, beyond=_KEPT_BUSY):
+            return True
+        if not self._running.fits(promise.work, now):
+            return False
+        booking = promise.booking
+        self._take_back(promise)
+        fits = self._booked.fits(promise.work, now)
+        if booking is not None:
+            self._book(promise, *booking)
         return fits
 
     def _before(self, promise: Promise, now: float) -> Bookings:
         """What runs, and the promises that go first."""
-        bookings = self._running.copy()
+        bookings = self._running.with_all_of()
         for other in self._promises.held(now, promise):
-            bookings.book(other.work, other.again_s - now, other.share)
+            if other.booking is not None:
+                bookings.book(other.work, *other.booking)
         return bookings
 
     def _take(self, key: bytes) -> None:
         """The request has come to its place, if it had one."""
         promise = self._promises.take(key)
-        if promise is not None and promise.booked is not None:
-            offset_s, weight = promise.booked
-            self._booked.book(promise.work, offset_s, -weight)
+        if promise is not None:
+            self._take_back(promise)
+
+    def _book(self, promise: Promise, at_s: float, step_s: float, weight: float) -> None:
+        """Keep room for those to whom a place was promised."""
+        self._take_back(promise)
+        promise.booking = at_s, step_s, weight
+        for bookings in (self._promised, self._booked):
+            bookings.book(promise.work, at_s, step_s, weight)
+
+    def _take_back(self, promise: Promise) -> None:
+        """Keep no room for them."""
+        if promise.booking is not None:
+            at_s, step_s, weight = promise.booking
+            promise.booking = None
+            for bookings in (self._promised, self._booked):
+                bookings.book(promise.work, at_s, step_s, -weight)
 
     # ---- inside: when to come back ------------------------------------------------------------
 
@@ -248,8 +270,8 @@ class Admission:
         told_s = max(1, math.ceil(self._wait_s(refusal, work, promise, now)))
         if work is not None:
             made = promises.make(key, user, work, told_s, now)
-            if made is not None and promise is None:
-                self._book_promise(made, now)
+            if made is not None:
+                self._book(made, made.again_s, self._running.supply.step_s, promises.share(made))
         return told_s
 
     def _wait_s(
@@ -267,8 +289,8 @@ class Admission:
         if work is None or not self._limits.load:
             return least_s
         bookings = self._booked if overdue is None else self._before(overdue, now)
-        found_s = bookings.first_fit(work, max(1.0, least_s))
-        return least_s if found_s is None else found_s
+        found_s = bookings.first_fit(work, now + max(1.0, least_s))
+        return least_s if found_s is None else found_s - now
 
     def _left_s(self, user: str | None) -> Iterator[float]:
         """How long each response will still be in an engine; of a user, until it is read."""
@@ -290,7 +312,6 @@ class Admission:
         if now - self._made_s < _FRESH_S:
             return
         self._made_s = now
-        self._promises.expire(now)
         engines = self._engines()
         self._instances = len(engines)
         works = [
@@ -300,16 +321,19 @@ class Admission:
         if tau_s is not None and keeps_pace(engines, tau_s):
             readers.append(tau_s)
         supply = supply_of(engines, self._limits.load, min(readers, default=None))
-        self._running = Bookings(supply)
+        origin_s = math.floor(now / SLOT_S) * SLOT_S
+        self._running = Bookings(supply, origin_s)
         for work in works:
-            self._running.book(work)
-        self._booked = self._running.copy()
-        for promise in self._promises.held(now):
-            self._book_promise(promise, now)
-
-    def _book_promise(self, promise: Promise, now: float) -> None:
-        promise.booked = max(0.0, promise.again_s - now), promise.share
-        self._booked.book(promise.work, *promise.booked)
+            self._running.book(work, now, supply.step_s)
+        self._promised.advance(supply, origin_s)
+        self._booked = self._running.with_all_of(self._promised)
+        for promise in self._promises.late(now):
+            self._take_back(promise)
+        self._promises.expire(now)
+        for promise in self._promises.misjudged(_REWEIGHTED):
+            if promise.booking is not None:
+                at_s, step_s, _ = promise.booking
+                self._book(promise, at_s, step_s, self._promises.share(promise))
 
     def _work_of(self, admitted: _Admitted) -> Work | None:
         if admitted.generation is None:

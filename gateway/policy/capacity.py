@@ -5,7 +5,7 @@ the engine for a share of the time only: a step makes a token, and the reader ta
 it. So each request is `Work` with two spans, and `Bookings` adds up the spans of all requests over
 the next minutes. A new request fits where no second would be booked above the `Supply`.
 
-Pure: ``now`` is a parameter, and offsets are seconds from the moment at which bookings were made.
+Pure: ``now`` is a parameter. Times are seconds of one clock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import add
 
 SLOT_S = 1.0  # bookings are means over slots of this length
 SLOTS = 600  # how far bookings reach
@@ -172,28 +173,45 @@ class Work:
 
 
 class Bookings:
-    """How much of a supply is taken in each slot of the next minutes."""
+    """How much of a supply is taken in each slot of the next minutes.
 
-    def __init__(self, supply: Supply) -> None:
+    :param origin_s: when the first slot begins. All times are of the same clock.
+    """
+
+    def __init__(self, supply: Supply, origin_s: float) -> None:
         self.supply = supply
+        self.origin_s = origin_s
         self._kv_changes = [0.0] * (SLOTS + 2)  # from one slot to the next
         self._place_changes = [0.0] * (SLOTS + 2)
         self._levels: tuple[list[float], list[float]] | None = None
 
-    def copy(self) -> Bookings:
-        """The same bookings, to go on with."""
-        other = Bookings(self.supply)
-        other._kv_changes = self._kv_changes.copy()
-        other._place_changes = self._place_changes.copy()
-        return other
+    def with_all_of(self, other: Bookings | None = None) -> Bookings:
+        """A copy, with the bookings of another one of the same origin added."""
+        copy = Bookings(self.supply, self.origin_s)
+        copy._kv_changes = self._kv_changes.copy()
+        copy._place_changes = self._place_changes.copy()
+        if other is not None:
+            copy._kv_changes = list(map(add, self._kv_changes, other._kv_changes))
+            copy._place_changes = list(map(add, self._place_changes, other._place_changes))
+        return copy
 
-    def book(self, work: Work, start_s: float = 0.0, weight: float = 1.0) -> None:
-        """Book what a request needs.
+    def advance(self, supply: Supply, origin_s: float) -> None:
+        """Begin later, by whole slots; what lies before is forgotten."""
+        self.supply = supply
+        slots = min(round((origin_s - self.origin_s) / SLOT_S), SLOTS)
+        if slots > 0:
+            for changes in (self._kv_changes, self._place_changes):
+                changes[slots] += sum(changes[:slots])
+                changes[:] = changes[slots:] + [0.0] * slots
+        self.origin_s = origin_s
+        self._levels = None
 
-        :param start_s: when it begins.
+    def book(self, work: Work, at_s: float, step_s: float, weight: float = 1.0) -> None:
+        """Book what a request needs that begins at ``at_s``.
+
         :param weight: the probability that it comes; below 0 takes a booking back.
         """
-        for first, last, into, out, kv_tokens, places in self._spread(work, start_s):
+        for first, last, into, out, kv_tokens, places in self._spread(work, at_s, step_s):
             for changes, amount in (
                 (self._kv_changes, weight * kv_tokens),
                 (self._place_changes, weight * places),
@@ -208,23 +226,23 @@ class Bookings:
                     changes[last + 1] -= amount * out
         self._levels = None
 
-    def fits(self, work: Work, start_s: float = 0.0, beyond: float = 1.0) -> bool:
-        """Whether there is room for a request that begins then.
+    def fits(self, work: Work, at_s: float, beyond: float = 1.0) -> bool:
+        """Whether there is room for a request that begins at ``at_s``.
 
         A request larger than the whole supply fits where nothing else is booked.
 
         :param beyond: the part of the supply that may be booked.
         """
-        return self._blocked(work, start_s, beyond) is None
+        return self._blocked(work, at_s, beyond) is None
 
-    def first_fit(self, work: Work, from_s: float = 0.0) -> float | None:
-        """The first offset, in whole slots, at which the request fits; None: none in sight."""
-        slot = int(from_s / SLOT_S)
-        while slot < SLOTS:
-            shift = self._blocked(work, slot * SLOT_S)
+    def first_fit(self, work: Work, from_s: float) -> float | None:
+        """The first time from ``from_s``, in steps of slots, at which it fits; None: no such."""
+        at_s, end_s = from_s, self.origin_s + SLOTS * SLOT_S
+        while at_s < end_s:
+            shift = self._blocked(work, at_s)
             if shift is None:
-                return slot * SLOT_S
-            slot += shift
+                return at_s
+            at_s += shift * SLOT_S
         return None
 
     @property
@@ -232,19 +250,21 @@ class Bookings:
         """The booked share of the supply now, of memory or of places, whichever is more."""
         kv_levels, place_levels = self._booked()
         supply = self.supply
-        return max(
-            kv_levels[0] / supply.kv_tokens if supply.kv_tokens else 0.0,
-            place_levels[0] / supply.places if supply.places else 0.0,
+        return max(  # a part of the first slot may be over
+            max(kv_levels[:2]) / supply.kv_tokens if supply.kv_tokens else 0.0,
+            max(place_levels[:2]) / supply.places if supply.places else 0.0,
         )
 
-    def _blocked(self, work: Work, start_s: float, beyond: float = 1.0) -> int | None:
+    def _blocked(self, work: Work, at_s: float, beyond: float = 1.0) -> int | None:
         """None if the request fits, else by how many slots it would have to begin later, at least.
 
         A span that meets a full slot does so for every start up to the one that puts it behind it.
         """
         kv_levels, place_levels = self._booked()
         kv_limit, place_limit = beyond * self.supply.kv_tokens, beyond * self.supply.places
-        for first, last, into, out, kv_tokens, places in self._spread(work, start_s):
+        for first, last, into, out, kv_tokens, places in self._spread(
+            work, at_s, self.supply.step_s
+        ):
             part = into + out - 1.0 if first == last else 1.0  # of a slot, if it is shorter
             kv_room = kv_limit - min(kv_tokens * part, kv_limit) + _TINY
             place_room = place_limit - min(places * part, place_limit) + _TINY
@@ -260,14 +280,15 @@ class Bookings:
         return self._levels
 
     def _spread(
-        self, work: Work, start_s: float
+        self, work: Work, at_s: float, step_s: float
     ) -> Iterator[tuple[int, int, float, float, float, float]]:
         """The first and last slot of each span, the parts of them that it covers, and amounts."""
-        begin = max(0.0, start_s) / SLOT_S
-        for seconds, kv_tokens, places in work.spans(self.supply.step_s):
+        begin = (at_s - self.origin_s) / SLOT_S
+        for seconds, kv_tokens, places in work.spans(step_s):
             end = min(begin + seconds / SLOT_S, float(SLOTS))
-            if begin >= end:
-                return
-            first, last = int(begin), int(end)
-            yield first, last, first + 1.0 - begin, end - last, kv_tokens, places
+            since = max(begin, 0.0)
             begin = end
+            if since >= end:
+                continue
+            first, last = int(since), int(end)
+            yield first, last, first + 1.0 - since, end - last, kv_tokens, places

@@ -19,9 +19,12 @@ _EARLY_S = 0.5  # a client may be so much early
 _HOLD_S = 2.0  # room is held for so long after the time that was told
 _WINDOW = 0.25  # the place is kept for this part of the wait, if that is longer
 _WEIGHT = 0.1  # of one promise in the share that came
-# That share by the length of the wait, below 4 s, 8 s, 16 s and so on, until promises are due.
-# Official clients do not wait for more than 60 s.
-_PRIOR = (1.0, 1.0, 1.0, 1.0, 0.8, 0.7)
+_MISJUDGED = 0.1
+# Waits of like length have one share: below 4 s, and then two ranges for each doubling, to 128 s.
+_RANGES = 12
+# Until promises are due. Official clients do not obey a wait of more than 60 s.
+_PRIOR = (1.0,) * 6 + (0.8,) * 2 + (0.7,) * 4
+_LEAST_SHARE = 0.05
 
 
 @dataclass(slots=True)
@@ -32,10 +35,9 @@ class Promise:
     work: Work
     told_s: float  # how long it was told to wait, the first time
     due_s: float
-    share: float  # the probability that it is taken
     again_s: float  # when it was told to come; later than `due_s` if it came and had no room
     came: bool = False  # in time, and there was no room
-    booked: tuple[float, float] | None = None  # offset and weight of its booking, if it has one
+    booking: tuple[float, float, float] | None = None  # begin, step time and weight, if it has one
 
     @property
     def lapses_s(self) -> float:
@@ -49,7 +51,7 @@ class Promises:
     :param most: with so many places, the next refused request gets none.
     """
 
-    def __init__(self, most: int = 4096) -> None:
+    def __init__(self, most: int = 2048) -> None:
         self._shares = list(_PRIOR)
         self._most = most
         self._by_key: dict[bytes, Promise] = {}
@@ -71,13 +73,12 @@ class Promises:
         if promise is not None:
             promise.again_s = now + wait_s
             if not promise.came:
-                promise.came, promise.share = True, 1.0
                 self._note(promise, 1.0)
+                promise.came = True
             return promise
         if len(self._by_key) >= self._most:
             return None
-        due_s, share = now + wait_s, self._shares[_bucket(wait_s)]
-        promise = self._by_key[key] = Promise(user, work, wait_s, due_s, share, due_s)
+        promise = self._by_key[key] = Promise(user, work, wait_s, now + wait_s, now + wait_s)
         return promise
 
     def take(self, key: bytes) -> Promise | None:
@@ -88,12 +89,33 @@ class Promises:
         return promise
 
     def expire(self, now: float) -> None:
-        """Drop the places of those who did not come."""
+        """Drop the places of those who did not come.
+
+        Their bookings have been taken back before, see `late`.
+        """
         for key, promise in list(self._by_key.items()):
             if now > promise.lapses_s:
                 del self._by_key[key]
                 if not promise.came:
                     self._note(promise, 0.0)
+
+    def share(self, promise: Promise) -> float:
+        """The probability that it is taken."""
+        return 1.0 if promise.came else max(_LEAST_SHARE, self._shares[_range(promise.told_s)])
+
+    def misjudged(self, most: int) -> list[Promise]:
+        """At most so many promises whose bookings have another weight than they should."""
+        found = []
+        for promise in self._by_key.values():
+            if promise.booking and abs(promise.booking[2] - self.share(promise)) > _MISJUDGED:
+                found.append(promise)
+                if len(found) == most:
+                    break
+        return found
+
+    def late(self, now: float) -> list[Promise]:
+        """The promises that no room is kept for any longer."""
+        return [p for p in self._by_key.values() if now > p.again_s + _HOLD_S and p.booking]
 
     def held(self, now: float, before: Promise | None = None) -> Iterator[Promise]:
         """The promises that room is to be kept for; only those due before another one."""
@@ -106,7 +128,7 @@ class Promises:
     def ahead(self, user: str | None = None) -> float:
         """How many places are taken up to the end of the line, of one user or of all."""
         return sum(
-            promise.share
+            self.share(promise)
             for promise in self._by_key.values()
             if user is None or promise.user == user
         )
@@ -114,15 +136,18 @@ class Promises:
     def due(self, now: float, user: str | None = None) -> float:
         """How many are expected to come now, of one user or of all."""
         return sum(
-            promise.share
+            self.share(promise)
             for promise in self.held(now)
             if self.is_due(promise, now) and (user is None or promise.user == user)
         )
 
     def _note(self, promise: Promise, came: float) -> None:
-        bucket = _bucket(promise.told_s)
-        self._shares[bucket] += _WEIGHT * (came - self._shares[bucket])
+        """Learn from one promise. The longer the wait, the smaller is the share that comes."""
+        here, shares = _range(promise.told_s), self._shares
+        shares[here] += _WEIGHT * (came - shares[here])
+        shares[:here] = (max(share, shares[here]) for share in shares[:here])
+        shares[here + 1 :] = (min(share, shares[here]) for share in shares[here + 1 :])
 
 
-def _bucket(told_s: float) -> int:
-    return min(len(_PRIOR) - 1, max(0, int(math.log2(max(told_s, 1.0))) - 1))
+def _range(told_s: float) -> int:
+    return max(0, min(_RANGES - 1, 1 + int(2 * math.log2(max(told_s, 2.0) / 4.0))))
