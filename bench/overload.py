@@ -4,7 +4,7 @@ The real gateway serves emulated instances of little memory. Requests come as an
 with a prompt of its own, at 0.9 and at 3 times the capacity, and at 3 times without admission by
 load (``limits.load=0``). A refused client waits as long as ``Retry-After`` says, and sends the same
 request again, until it is out of patience. Some clients are *watchers*: they ask again every
-second, and so see when there is room for them.
+second, and so see when there is room for them. Of what they are told, the first time counts.
 
 A ``Retry-After`` is right if the client was admitted after more than half and less than twice the
 time, or at most one second earlier or later, because it is in whole seconds.
@@ -48,7 +48,7 @@ _REASONING: Final = (150, 250)  # tokens, uniform
 _ANSWER: Final = (120, 200)
 _PROMPT_TOKENS: Final = 30  # about, with the chat template
 _TAU_S: Final = 0.1
-_PATIENCE_S: Final = 40.0  # a client waits no longer in all
+_PATIENCE_S: Final = (20.0, 60.0)  # how long a client waits in all, uniform
 _WATCHERS: Final = 0.1  # share of the clients
 _WATCH_S: Final = 1.0
 _TERMINAL: Final = re.compile(rb'data: \{"type":"response\.(?:completed|incomplete|failed)"')
@@ -65,7 +65,7 @@ class Options:
 
     instances: int = 2
     overload: float = 3.0  # times the capacity
-    ramp_s: float = 25.0  # not measured
+    ramp_s: float = 30.0  # not measured
     seconds: float = 60.0  # measured
     seed: int = 0
     load: float | None = None  # `limits.load`; None: its default
@@ -76,6 +76,7 @@ class Client:
     """What one client saw. Times are in seconds of one clock."""
 
     watcher: bool
+    patience_s: float
     came_s: float
     refusals: list[tuple[float, float, float]] = field(default_factory=list)  # at, told, latency
     admitted_s: float | None = None
@@ -177,7 +178,8 @@ async def _offer(
         end_s = began_s + options.ramp_s + options.seconds
         while (due_s := due_s + rng.expovariate(rate)) < end_s:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            client = Client(rng.random() < _WATCHERS, time.monotonic())
+            patience_s = rng.uniform(*_PATIENCE_S)
+            client = Client(rng.random() < _WATCHERS, patience_s, time.monotonic())
             clients.append(client)
             tasks.create_task(_ask(session, url, client, _body(rng)))
     return clients, began_s
@@ -217,7 +219,7 @@ async def _ask(
                 told_s = float(answer.headers["Retry-After"])
             client.refusals.append((asked_s, told_s, latency_s))
             wait_s = min(told_s, _WATCH_S) if client.watcher else told_s
-            if time.monotonic() + wait_s > client.came_s + _PATIENCE_S:
+            if time.monotonic() + wait_s > client.came_s + client.patience_s:
                 return
             await asyncio.sleep(asked_s + latency_s + wait_s - time.monotonic())
     except (aiohttp.ClientError, OSError) as error:
@@ -285,7 +287,7 @@ def _told(clients: Iterable[Client]) -> dict[str, Any]:
         (told_s, client.admitted_s - at_s)
         for client in clients
         if client.admitted_s is not None
-        for at_s, told_s, _ in client.refusals
+        for at_s, told_s, _ in client.refusals[: 1 if client.watcher else None]
     ]
     right = [is_right(told_s, real_s) for told_s, real_s in pairs]
     return {

@@ -91,6 +91,7 @@ class Admission:
         self._booked = Bookings(nothing, 0.0)  # both
         self._made_s = -math.inf  # when they were
         self._instances = 0
+        self._longest = math.inf  # tokens that one request can have
 
     # ---- what begins --------------------------------------------------------------------------
 
@@ -314,6 +315,7 @@ class Admission:
         self._made_s = now
         engines = self._engines()
         self._instances = len(engines)
+        self._longest = max((engine.longest for engine in engines), default=math.inf)
         works = [
             work for a in self._admitted.values() if a.in_engine and (work := self._work_of(a))
         ]
@@ -364,10 +366,11 @@ class Admission:
             answer = self._lengths.answer_tokens(v, answered)
         reasoning_left = max(0.0, reasoning - reasoned) if thinking else 0.0
         answer_left = max(0.0, answer - answered)
+        left = max(0.0, self._longest - kv_tokens)
         if sampling.max_tokens is not None:
-            left = max(0, sampling.max_tokens - reasoned - answered)
-            reasoning_left = min(reasoning_left, left)
-            answer_left = min(answer_left, left - reasoning_left)
+            left = max(0.0, min(left, sampling.max_tokens - reasoned - answered))
+        reasoning_left = min(reasoning_left, left)
+        answer_left = min(answer_left, left - reasoning_left)
         return Work(kv_tokens, reasoning_left, answer_left, tau_s, buffered)
 
     def _learn(self, admitted: _Admitted) -> None:

@@ -98,6 +98,7 @@ class Engine:
 
     kv_tokens: int  # that fit into its memory
     places: int  # in its batch
+    longest: int  # tokens of prompt and output that one request can have
     running: int = 0  # requests in its batch
     step_s: float | None = None  # seconds per step; None: not known yet
     least_step_s: float | None = None  # seconds per step with an almost empty batch
