@@ -16,7 +16,8 @@ from gateway.response.session import Session
 from gateway.schemas.errors import Overloaded
 from tests.gateway.support.sessions import ScriptedWorker, make_session
 
-STEP_S = 0.1
+STEP_S = 1.0
+PROMPT_TOKENS = 108
 ENGINE = Engine(kv_tokens=1200, places=64, longest=4096, running=4, step_s=STEP_S)
 
 
@@ -105,13 +106,14 @@ class Gateway:
         self.workers: dict[str, ScriptedWorker] = {}
 
     def ask(
-        self, name: str, reasoning: int = 100, answer: int = 0, user: str = "", **fields: Any
+        self, name: str, reasoning: int = 10, answer: int = 0, user: str = "", **fields: Any
     ) -> int | None:
         """Ask for a response; None if it begins, else what ``Retry-After`` says."""
         if reasoning + answer:
             lengths = {"reasoning_tokens": reasoning, "answer_tokens": max(answer, 1)}
             fields["forced_lengths"] = lengths
-        session = make_session(self.now, input=name, **fields)
+        text = name.ljust(4 * (PROMPT_TOKENS - 8))  # by the estimate, until it is counted
+        session = make_session(self.now, input=text, **fields)
         try:
             self.admission.admit(name, user, session.generation, now=self.now)
         except Overloaded as error:
@@ -119,6 +121,7 @@ class Gateway:
         self.admission.began(name, session)
         self.sessions[name] = session
         self.workers[name] = ScriptedWorker(session)
+        session.prompt_tokens = PROMPT_TOKENS
         return None
 
     def pass_s(self, seconds: float) -> None:
@@ -143,14 +146,14 @@ def full(**limits: Any) -> Gateway:
     """A gateway whose room is taken by requests that end after 8 s, 9 s and so on."""
     gateway = Gateway(**limits)
     for number in range(100):
-        if gateway.ask(f"running {number}", 80 + 10 * number) is not None:
+        if gateway.ask(f"running {number}", 8 + number) is not None:
             break
     return gateway
 
 
 def test_requests_are_admitted_as_long_as_the_engines_can_serve_them_in_time() -> None:
     gateway = full()
-    assert len(gateway.sessions) > 10
+    assert len(gateway.sessions) == 10
     assert gateway.admission.load(0.0) == pytest.approx(1.0, abs=0.15)
     assert full(load=0.5).admission.in_engines < len(gateway.sessions)
 
@@ -215,10 +218,10 @@ def test_who_comes_early_is_told_what_is_left() -> None:
     gateway = full()
     gateway.pass_s(2.0)
     promised = gateway.admission.promised
-    told_s = gateway.ask("late", 100)
+    told_s = gateway.ask("late")
     assert told_s is not None
     gateway.pass_s(2.0)
-    assert gateway.ask("late", 100) == told_s - 2
+    assert gateway.ask("late") == told_s - 2
     assert gateway.admission.promised == promised + 1
 
 
@@ -239,28 +242,28 @@ def test_a_place_that_is_not_taken_is_free_for_others() -> None:
 
 def test_a_limit_on_counts_tells_when_the_next_one_ends() -> None:
     gateway = Gateway(max_requests=2)
-    gateway.ask("a", 100)
-    gateway.ask("b", 200)
-    assert [gateway.ask("c", 100), gateway.ask("d", 100)] == [11, 21]  # and a step of the answer
+    gateway.ask("a", 10)
+    gateway.ask("b", 20)
+    assert [gateway.ask("c"), gateway.ask("d")] == [11, 21]  # and a step of the answer
     gateway.pass_s(11.0)
-    assert gateway.ask("e", 100) is not None  # the place is that of c
-    assert gateway.ask("c", 100) is None
-    assert gateway.ask("d", 100) == 10
+    assert gateway.ask("e") is not None  # the place is that of c
+    assert gateway.ask("c") is None
+    assert gateway.ask("d") == 10
 
 
 def test_a_user_is_told_when_an_own_response_ends() -> None:
     gateway = Gateway(max_requests_per_user=1)
-    gateway.ask("a", 100, user="ann")
-    gateway.ask("b", 10, user="bob")
-    assert gateway.ask("c", 100, user="ann") == 11
+    gateway.ask("a", 10, user="ann")
+    gateway.ask("b", 1, user="bob")
+    assert gateway.ask("c", user="ann") == 11
     gateway.pass_s(11.0)
-    assert gateway.ask("c", 100, user="ann") is None
+    assert gateway.ask("c", user="ann") is None
 
 
 def test_before_an_engine_has_made_steps_the_configured_time_is_told() -> None:
     gateway = Gateway(replace(ENGINE, step_s=None), max_requests=1, retry_after_s=7)
-    gateway.ask("a", 100)
-    assert gateway.ask("b", 100) == 7
+    gateway.ask("a")
+    assert gateway.ask("b") == 7
 
 
 def test_without_an_instance_the_router_refuses() -> None:
@@ -282,13 +285,14 @@ def test_lengths_are_learned_from_what_the_model_ended() -> None:
 
 
 def test_no_more_is_expected_than_a_request_may_generate() -> None:
-    bounded = Gateway()
+    engine = replace(ENGINE, kv_tokens=5000)
+    bounded = Gateway(engine)
     for number in range(40):
         bounded.ask(str(number), 0, max_output_tokens=2)
-    open_ = Gateway()
+    open_ = Gateway(engine)
     for number in range(40):
         open_.ask(str(number), 0)
-    short = Gateway(replace(ENGINE, longest=30))
+    short = Gateway(replace(engine, longest=PROMPT_TOKENS + 10))
     for number in range(40):
         short.ask(str(number), 0)
     assert bounded.admission.in_engines == 40
@@ -315,7 +319,7 @@ def test_whatever_comes_the_engines_are_never_booked_far_above_the_load(
         # Those who are due may go beyond it, and one request always begins.
         if gateway.admission.in_engines > 1:
             largest = max(
-                reasoning + answer + 20
+                reasoning + answer + PROMPT_TOKENS
                 for s in gateway.sessions.values()
                 if (forced := s.generation.forced_lengths)
                 for reasoning, answer in [(forced.reasoning_tokens, forced.answer_tokens)]
