@@ -4,7 +4,8 @@ The real gateway serves emulated instances of little memory. Requests come as an
 with a prompt of its own, at 0.9 and at 3 times the capacity, and at 3 times without admission by
 load (``limits.load=0``). A refused client waits as long as ``Retry-After`` says, and sends the same
 request again, until it is out of patience. Some clients are *watchers*: they ask again every
-second, and so see when there is room for them. Of what they are told, the first time counts.
+second, and take room that becomes free before their time. Of what they are told, the first time
+counts.
 
 A ``Retry-After`` is right if the client was admitted after more than half and less than twice the
 time, or at most one second earlier or later, because it is in whole seconds.
@@ -56,6 +57,7 @@ _LONGEST_BEGIN: Final = 64  # bytes
 
 _REFUSED_MS: Final = 50.0
 _VIOLATIONS: Final = 0.01
+_TOLD_RIGHT: Final = 0.99
 _START_S: Final = 300.0
 
 
@@ -69,6 +71,7 @@ class Options:
     seconds: float = 60.0  # measured
     seed: int = 0
     load: float | None = None  # `limits.load`; None: its default
+    unlimited: bool = True  # also measure without it
 
 
 @dataclass(slots=True)
@@ -289,10 +292,12 @@ def _told(clients: Iterable[Client]) -> dict[str, Any]:
         if client.admitted_s is not None
         for at_s, told_s, _ in client.refusals[: 1 if client.watcher else None]
     ]
-    right = [is_right(told_s, real_s) for told_s, real_s in pairs]
+    right = sum(is_right(*pair) for pair in pairs)
+    in_time = sum(is_right(*pair) or pair[0] > pair[1] for pair in pairs)
     return {
         "told": len(pairs),
-        "right": sum(right) / len(pairs) if pairs else None,
+        "right": right / len(pairs) if pairs else None,
+        "right_or_earlier": in_time / len(pairs) if pairs else None,
         "told_s": _quantiles(told_s for told_s, _ in pairs),
         "ratio": _quantiles(told_s / max(real_s, 1e-3) for told_s, real_s in pairs),
     }
@@ -318,10 +323,10 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     """
     capacity = capacity_rps(options.instances)
     results: dict[str, Any] = {"capacity_rps": capacity}
-    for load, phases in (
-        (options.load, {"calm": 0.9, "overload": options.overload}),
-        (0.0, {"unlimited": options.overload}),
-    ):
+    servers = [(options.load, {"calm": 0.9, "overload": options.overload})]
+    if options.unlimited:
+        servers.append((0.0, {"unlimited": options.overload}))
+    for load, phases in servers:
         with _Server(options, load) as server:
             with console.status("the instances start"):
                 asyncio.run(server.until_ready(options.instances))
@@ -356,11 +361,12 @@ def verdicts(results: dict[str, Any]) -> dict[str, bool]:
     """Which goals the overload met."""
     overload = results["overload"]
     told = overload["retry_after"]
+    obedient, watchers = told["obedient"]["right"], told["watchers"]["right_or_earlier"]
     return {
         "violations": (overload["slo_violations"] or 0.0) < _VIOLATIONS,
         "refused_at_once": overload["refusal_ms"] is None
         or overload["refusal_ms"]["max"] <= _REFUSED_MS,
-        "retry_after": all(one["right"] is None or one["right"] >= 0.99 for one in told.values()),
+        "retry_after": all(share is None or share >= _TOLD_RIGHT for share in (obedient, watchers)),
     }
 
 
@@ -380,7 +386,10 @@ def print_results(results: dict[str, Any], console: Console) -> None:
         "refusal p99, ms": lambda p: _shown(p["refusal_ms"] and p["refusal_ms"]["p99"]),
         "refusal max, ms": lambda p: _shown(p["refusal_ms"] and p["refusal_ms"]["max"]),
         "Retry-After right, %": lambda p: _shown(p["retry_after"]["obedient"]["right"], 100),
-        "the same, watchers, %": lambda p: _shown(p["retry_after"]["watchers"]["right"], 100),
+        "watchers: right, %": lambda p: _shown(p["retry_after"]["watchers"]["right"], 100),
+        "watchers: right or earlier, %": lambda p: _shown(
+            p["retry_after"]["watchers"]["right_or_earlier"], 100
+        ),
         "device starved, %": lambda p: _shown(p["starved"], 100),
     }
     for title, cell in rows.items():
@@ -400,7 +409,11 @@ def _shown(value: float | None, scale: float = 1.0) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of ``pascal bench overload``."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="shorter phases (four minutes)")
+    add(
+        "--quick",
+        action="store_true",
+        help="shorter phases, none without limits.load (five minutes)",
+    )
     add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--load", type=float, metavar="SHARE", help="limits.load (default: that of the server)")
 
@@ -411,7 +424,9 @@ def run(args: argparse.Namespace) -> int:
         prepare_json(args.json, keep=False)
     except BenchmarkError as error:
         return give_up(REFUSED, error)
-    options = Options(load=args.load, seconds=30.0 if args.quick else 60.0)
+    options = Options(
+        load=args.load, seconds=30.0 if args.quick else 60.0, unlimited=not args.quick
+    )
     console = wide_console()
     try:
         results = measure(options, console)

@@ -63,9 +63,11 @@ class _Refusal:
     user: str | None = None  # it is the limit of this user; None: of all
     of_count: bool = True  # False: of what engines can generate in time
 
-    @property
-    def code(self) -> str:
-        return "server_overloaded" if self.user is None else "rate_limit_exceeded"
+    def error(self, retry_after_s: int) -> Overloaded:
+        """What the client gets."""
+        if self.user is not None:
+            return Overloaded(self.message, code="rate_limit_exceeded", retry_after_s=retry_after_s)
+        return Overloaded(self.message, code="server_overloaded", retry_after_s=retry_after_s)
 
 
 class Admission:
@@ -118,11 +120,7 @@ class Admission:
             refusal = self._at_capacity(work, key, now)
         if refusal is not None:
             key = key or _key(generation, owner)
-            raise Overloaded(
-                refusal.message,
-                code=refusal.code,
-                retry_after_s=self._promise(refusal, key, user, work, now),
-            )
+            raise refusal.error(self._promise(refusal, key, user, work, now))
         self._take(key)
         self._admitted[response_id] = _Admitted(user, place, generation)
         self.in_engines += 1
