@@ -263,12 +263,9 @@ class Bookings:
         """
         kv_levels, place_levels = self._booked()
         kv_limit, place_limit = beyond * self.supply.kv_tokens, beyond * self.supply.places
-        for first, last, into, out, kv_tokens, places in self._spread(
-            work, at_s, self.supply.step_s
-        ):
-            part = into + out - 1.0 if first == last else 1.0  # of a slot, if it is shorter
-            kv_room = kv_limit - min(kv_tokens * part, kv_limit) + _TINY
-            place_room = place_limit - min(places * part, place_limit) + _TINY
+        for first, last, _, out, kv_tokens, places in self._spread(work, at_s, self.supply.step_s):
+            kv_room = kv_limit - min(kv_tokens, kv_limit) + _TINY
+            place_room = place_limit - min(places, place_limit) + _TINY
             stop = min(max(first + 1, last if out == 0.0 else last + 1), SLOTS)
             for slot in range(stop - 1, first - 1, -1):
                 if kv_levels[slot] > kv_room or place_levels[slot] > place_room:
