@@ -225,6 +225,31 @@ def test_who_comes_early_is_told_what_is_left() -> None:
     assert gateway.admission.promised == promised + 1
 
 
+def test_who_asks_early_again_and_again_neither_gains_nor_loses_a_place() -> None:
+    gateway = full()
+    told_s = gateway.ask("late")
+    assert told_s is not None
+    for number in range(5):
+        gateway.ask(f"behind {number}")
+    for _ in range(3):
+        gateway.pass_s(1.0)
+        gateway.ask("late")
+    assert gateway.ask("late") == told_s - 3
+    assert not any(one.came for one in gateway.admission._promises._by_key.values())
+
+
+def test_less_room_is_kept_for_those_whose_like_do_not_come() -> None:
+    gateway = full()
+    for number in range(20):
+        gateway.ask(f"refused {number}")
+    admission = gateway.admission
+    before = max(admission._promised._booked()[0])
+    admission._promises._shares[:] = [0.1] * len(admission._promises._shares)
+    gateway.pass_s(1.0)
+    gateway.ask("another")
+    assert max(admission._promised._booked()[0]) < 0.3 * before
+
+
 def test_a_place_that_is_not_taken_is_free_for_others() -> None:
     gateway = full()
     told_s = gateway.ask("never comes")
@@ -277,6 +302,9 @@ def test_lengths_are_learned_from_what_the_model_ended() -> None:
     assert gateway.ask("a", 0) is None
     worker = gateway.workers["a"]
     worker.say(*"abcdefgh", now=1.0, boundary=True)
+    work = gateway.admission._work_of(gateway.admission._admitted["a"])
+    assert work is not None
+    assert (work.reasoning_tokens, work.answer_tokens > 0) == (0, True)
     worker.say(*"xyz", now=1.0)
     worker.finish(1.0)
     gateway.end("a")

@@ -81,7 +81,10 @@ def test_those_count_less_whose_like_did_not_come() -> None:
     assert promises.share(made(promises, "b", 40.0)) == pytest.approx(0.05)
     assert promises.share(made(promises, "c", 80.0)) == pytest.approx(0.05)  # nor will they wait
     assert promises.ahead() == pytest.approx(1.1)
+    made(promises, "b", 1.0, now=40.0)  # it came, and there was no room
+    assert promises.ahead() == pytest.approx(2.05)
     assert promises.due(3.0) == 1.0
+    assert promises.due(3.0, "ann") == 0.0
 
 
 def test_those_count_more_whose_like_came_although_there_was_no_room() -> None:
