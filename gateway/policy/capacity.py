@@ -21,6 +21,8 @@ SLOT_S = 1.0  # bookings are means over slots of this length
 SLOTS = 600  # how far bookings reach
 _UNKNOWN_STEP_S = 0.025  # until an engine has made steps
 _MARGIN = 0.9  # a step may take this share of the time in which a reader reads a token
+_CLOSE = 0.7  # below this part of what a reader needs, steps are not too slow soon
+_FEW = 4.0  # places that are there in any case: slow steps of a few requests have another cause
 _SAMPLE_S = 0.25  # steps are timed over at least so long
 _WEIGHT = 0.3  # of a new sample of the step time
 _TINY = 1e-6  # sums of fractions are not exact
@@ -34,15 +36,17 @@ class StepTimer:
     def __init__(self) -> None:
         self.step_s: float | None = None  # of late
         self.least_step_s: float | None = None  # with the emptiest batch so far
+        self.running = 0.0  # requests in the batch, in the steps that `step_s` is about
         self._busy = False
         self._since_s = 0.0
         self._steps = 0
 
-    def note(self, steps_total: int, busy: bool, now: float) -> None:
+    def note(self, steps_total: int, running: int, busy: bool, now: float) -> None:
         """Take in what the engine reported.
 
         :param steps_total: since the engine started.
-        :param busy: whether it has requests.
+        :param running: requests in its batch.
+        :param busy: whether it has requests, in the batch or not.
         """
         passed_s, steps = now - self._since_s, steps_total - self._steps
         if self._busy and passed_s < _SAMPLE_S:
@@ -50,8 +54,10 @@ class StepTimer:
             return
         if self._busy and steps > 0:
             sample_s = passed_s / steps
-            old_s = sample_s if self.step_s is None else self.step_s
-            self.step_s = old_s + _WEIGHT * (sample_s - old_s)
+            if self.step_s is None:
+                self.step_s, self.running = sample_s, float(running)
+            self.step_s += _WEIGHT * (sample_s - self.step_s)
+            self.running += _WEIGHT * (running - self.running)
             self.least_step_s = min(self.least_step_s or self.step_s, self.step_s)
         self._busy, self._since_s, self._steps = busy, now, steps_total
 
@@ -99,8 +105,8 @@ class Engine:
     kv_tokens: int  # that fit into its memory
     places: int  # in its batch
     longest: int  # tokens of prompt and output that one request can have
-    running: int = 0  # requests in its batch
-    step_s: float | None = None  # seconds per step; None: not known yet
+    running: float = 0.0  # requests in its batch, in the steps that `step_s` is about
+    step_s: float | None = None  # seconds per step, of late; None: not known yet
     least_step_s: float | None = None  # seconds per step with an almost empty batch
 
 
@@ -116,8 +122,8 @@ class Supply:
 def supply_of(engines: Iterable[Engine], load: float, tau_s: float | None = None) -> Supply:
     """What instances may be booked for.
 
-    Steps take longer the more requests are in the batch. An engine has no more places than let its
-    steps keep pace with the reader, as far as its steps so far tell.
+    Steps take longer the more requests are in the batch. An engine whose steps are close to being
+    too slow for a reader has no more places than let them keep pace.
 
     :param load: the share of the memory and of the places that may be booked.
     :param tau_s: seconds per token of the fastest reader; None: nobody reads at a pace.
@@ -139,10 +145,14 @@ def keeps_pace(engines: Iterable[Engine], tau_s: float) -> bool:
 def _places(engine: Engine, tau_s: float | None) -> float:
     if tau_s is None or engine.step_s is None or engine.least_step_s is None:
         return engine.places
-    spare_s, grown_s = _MARGIN * tau_s - engine.least_step_s, engine.step_s - engine.least_step_s
-    if spare_s <= 0.0 or grown_s <= 0.0:
+    enough_s = _MARGIN * tau_s
+    if engine.step_s < _CLOSE * enough_s or engine.least_step_s >= enough_s:
         return engine.places
-    return min(engine.places, max(1.0, engine.running * spare_s / grown_s))
+    growth_s = (engine.step_s - engine.least_step_s) / max(engine.running, 1.0)
+    if growth_s <= 0.0:
+        return engine.places
+    places = (enough_s - engine.least_step_s) / growth_s
+    return min(engine.places, max(_FEW, places))
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class Cluster:
                 kv_tokens=one.welcome.kv_blocks_total * one.welcome.block_size,
                 places=places,
                 longest=one.welcome.max_model_len,
-                running=one.running,
+                running=one.steps.running,
                 step_s=one.steps.step_s,
                 least_step_s=one.steps.least_step_s,
             )

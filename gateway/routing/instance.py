@@ -53,19 +53,14 @@ class Instance:
         """The worker reported its state."""
         self.stats = stats
         reasoning, answering = stats.reasoning, stats.answering
-        busy = reasoning.running or answering.running or reasoning.waiting or answering.waiting
-        self.steps.note(stats.steps_total, bool(busy), now)
+        running = reasoning.running + answering.running
+        busy = running + reasoning.waiting + answering.waiting > 0
+        self.steps.note(stats.steps_total, running, busy, now)
 
     @property
     def instance_id(self) -> str:
         """The name of the worker."""
         return self.welcome.instance_id
-
-    @property
-    def running(self) -> int:
-        """Requests in its batch, as it last reported."""
-        stats = self.stats
-        return 0 if stats is None else stats.reasoning.running + stats.answering.running
 
     @property
     def hands_over(self) -> bool:

@@ -188,9 +188,12 @@ def test_supply_is_that_of_all_instances_times_the_load() -> None:
 
 def test_an_engine_has_no_more_places_than_let_its_steps_keep_pace() -> None:
     # A step takes 20 ms, and 1 ms for each request.
-    engine = replace(ENGINE, places=100, running=30, step_s=0.05, least_step_s=0.02)
+    engine = replace(ENGINE, places=100, running=50, step_s=0.07, least_step_s=0.02)
     assert supply_of([engine], 1.0, tau_s=0.1).places == pytest.approx(70)
     assert supply_of([engine], 1.0, tau_s=0.05).places == pytest.approx(25)
+    assert supply_of([engine], 1.0, tau_s=0.2).places == 100  # far from being too slow
+    few = replace(engine, running=2)  # something else slows it down
+    assert supply_of([few], 1.0, tau_s=0.1).places == 4
     assert supply_of([engine], 1.0).places == 100
     assert supply_of([engine], 1.0, tau_s=0.01).places == 100  # it never keeps that pace
     assert keeps_pace([engine], 0.1)
@@ -199,15 +202,18 @@ def test_an_engine_has_no_more_places_than_let_its_steps_keep_pace() -> None:
 
 def test_steps_are_timed_while_an_engine_is_busy() -> None:
     timer = StepTimer()
-    timer.note(100, False, 0.0)
-    timer.note(100, True, 10.0)
+    timer.note(100, 0, False, 0.0)
+    timer.note(100, 0, True, 10.0)
     for count in range(1, 101):
-        timer.note(100 + count, True, 10.0 + 0.03 * count)
+        timer.note(100 + count, 5, True, 10.0 + 0.03 * count)
     assert timer.step_s == pytest.approx(0.03)
-    timer.note(201, False, 13.03)
-    timer.note(201, True, 100.0)  # it was idle
+    assert timer.running == 5
+    timer.note(201, 0, False, 13.03)
+    timer.note(201, 0, True, 100.0)  # it was idle
+    assert timer.running > 3  # as in the steps that were timed
     for count in range(1, 101):
-        timer.note(201 + count, True, 100.0 + 0.05 * count)
+        timer.note(201 + count, 9, True, 100.0 + 0.05 * count)
+    assert timer.running == pytest.approx(9, rel=0.05)
     assert timer.step_s == pytest.approx(0.05, rel=0.02)
     assert timer.least_step_s == pytest.approx(0.03)
 
