@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from gateway.config import LimitsConfig
 from tests.gateway.api.test_apis import accepted, api
-from tests.gateway.support.scripted_worker import ScriptedWorker
-from workers.messages import Finish
+from tests.gateway.support.scripted_service import serving, until
+from tests.gateway.support.scripted_worker import IDLE, ScriptedWorker
+from workers.messages import Finish, PhaseCounts, Step
 
 STOP = Finish(reason="stop")
 
@@ -43,6 +45,27 @@ async def until_refused(client: Any, worker: ScriptedWorker) -> tuple[list[str],
         running.append(await request)
         await asking
     raise AssertionError("it takes everything")
+
+
+async def test_admission_sees_the_instances_in_service_and_times_their_steps(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "worker-0") as (service, workers):
+        (engine,) = service.cluster.engines(8)
+        assert (engine.kv_tokens, engine.places, engine.longest) == (1600, 8, 100)
+        assert engine.step_s is None
+        busy = msgspec.structs.replace(IDLE, reasoning=PhaseCounts(running=3))
+        for steps in (0, 10):
+            stats = msgspec.structs.replace(busy, steps_total=steps)
+            await workers["worker-0"].say(Step(sequence=0, runs=(), stats=stats))
+            await asyncio.sleep(0.3)
+        await until(lambda: service.cluster.engines(8)[0].step_s is not None)
+        (engine,) = service.cluster.engines(8)
+        assert engine.step_s is not None
+        assert 0.03 <= engine.step_s < 1.0
+        assert engine.running == 3
+        service.cluster.drain("worker-0")
+        assert service.cluster.engines(8) == []
 
 
 async def test_a_full_server_tells_when_to_come_and_then_has_room(tmp_path: Path) -> None:
