@@ -55,9 +55,9 @@ async def test_admission_sees_the_instances_in_service_and_times_their_steps(
         assert (engine.kv_tokens, engine.places, engine.longest) == (1600, 8, 100)
         assert engine.step_s is None
         busy = msgspec.structs.replace(IDLE, reasoning=PhaseCounts(running=3))
-        for steps in (0, 10):
-            stats = msgspec.structs.replace(busy, steps_total=steps)
-            await workers["worker-0"].say(Step(sequence=0, runs=(), stats=stats))
+        for sequence in (0, 1):
+            stats = msgspec.structs.replace(busy, steps_total=10 * sequence)
+            await workers["worker-0"].say(Step(sequence=sequence, runs=(), stats=stats))
             await asyncio.sleep(0.3)
         await until(lambda: service.cluster.engines(8)[0].step_s is not None)
         (engine,) = service.cluster.engines(8)
