@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -62,6 +62,7 @@ class _Refusal:
     message: str
     user: str | None = None  # it is the limit of this user; None: of all
     of_count: bool = True  # False: of what engines can generate in time
+    until_read: bool = False  # a response counts until its reader has it all
 
     def error(self, retry_after_s: int) -> Overloaded:
         """What the client gets."""
@@ -92,6 +93,7 @@ class Admission:
         self._promised = Bookings(nothing, 0.0)
         self._booked = Bookings(nothing, 0.0)  # both
         self._made_s = -math.inf  # when they were
+        self._left: dict[tuple[str | None, bool], list[float]] = {}  # since then, see `_left_s`
         self._instances = 0
         self._longest = math.inf  # tokens that one request can have
 
@@ -116,6 +118,8 @@ class Admission:
         refusal = self._at_a_count(user, key, now)
         place, self._places = self._places, self._places + 1
         work = None if generation is None else self._work(place, generation, None)
+        if work is not None and (self._limits.load or refusal or self._promises):
+            self._book_anew(now, work.tau_s)
         if refusal is None and work is not None:
             refusal = self._at_capacity(work, key, now)
         if refusal is not None:
@@ -157,7 +161,7 @@ class Admission:
             self._count(admitted, False)
 
     def load(self, now: float) -> float:
-        """The share of ``limits.load`` that is booked now, promises included."""
+        """The share of ``limits.load`` that is booked now, promises included; 0 without a limit."""
         self._book_anew(now)
         return self._booked.load
 
@@ -182,7 +186,8 @@ class Admission:
         if len(self._admitted) + due >= limits.max_readers:
             return _Refusal(
                 f"The server has {len(self._admitted)} unfinished responses, the limit "
-                "(limits.max_readers)."
+                "(limits.max_readers).",
+                until_read=True,
             )
         due = promises.due(now, user) if waiting and user else 0.0
         if user and self._of_user[user] + due >= limits.max_requests_per_user:
@@ -190,6 +195,7 @@ class Admission:
                 f"You have {self._of_user[user]} unfinished requests, the limit for one user "
                 "(limits.max_requests_per_user).",
                 user,
+                until_read=True,
             )
         return None
 
@@ -197,7 +203,6 @@ class Admission:
         """Whether the engines could not generate one more request in time."""
         if not self._limits.load:
             return None
-        self._book_anew(now, work.tau_s)
         if self.in_engines < self._instances or not self._instances:
             return None  # one of them has no request, or the router refuses it anyway
         promise = self._promises.find(key)
@@ -279,7 +284,7 @@ class Admission:
         """How long it takes until there is room for one more."""
         least_s = 1.0
         if refusal.of_count:
-            known = sorted(self._left_s(refusal.user))
+            known = self._left_s(refusal)
             if work is None or not known or not any(e.step_s for e in self._engines()):
                 return float(self._limits.retry_after_s)
             places = 0.0 if overdue is not None else self._promises.ahead(refusal.user)
@@ -291,19 +296,21 @@ class Admission:
         found_s = bookings.first_fit(work, now + max(1.0, least_s))
         return least_s if found_s is None else found_s - now
 
-    def _left_s(self, user: str | None) -> Iterator[float]:
-        """How long each response will still be in an engine; of a user, until it is read."""
-        step_s = self._running.supply.step_s
-        for admitted in self._admitted.values():
-            if user is not None and admitted.user != user:
-                continue
-            if (session := admitted.session) is None or not (admitted.in_engine or user):
-                continue
-            work = self._work_of(admitted) if admitted.in_engine else None
-            left_s = 0.0 if work is None else work.seconds(step_s)
-            if user is not None and session.delivery.paced:
-                left_s += session.delivery.buffered_tokens * session.delivery.tpot_s
-            yield left_s
+    def _left_s(self, refusal: _Refusal) -> list[float]:
+        """How long each response will still count against a limit, the shortest time first."""
+        key = (refusal.user, refusal.until_read)
+        if key not in self._left:
+            step_s, left = self._running.supply.step_s, []
+            for admitted in self._admitted.values():
+                session = admitted.session
+                if session is None or (refusal.user or admitted.user) != admitted.user:
+                    continue
+                if admitted.in_engine and (work := self._work_of(admitted)) is not None:
+                    left.append(work.seconds(step_s))
+                elif refusal.until_read:
+                    left.append(session.delivery.buffered_tokens * session.delivery.tpot_s)
+            self._left[key] = sorted(left)
+        return self._left[key]
 
     # ---- inside: bookings ---------------------------------------------------------------------
 
@@ -311,6 +318,7 @@ class Admission:
         if now - self._made_s < _FRESH_S:
             return
         self._made_s = now
+        self._left.clear()
         engines = self._engines()
         self._instances = len(engines)
         self._longest = max((engine.longest for engine in engines), default=math.inf)

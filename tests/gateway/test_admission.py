@@ -265,8 +265,9 @@ def test_a_place_that_is_not_taken_is_free_for_others() -> None:
     assert len(gateway.sessions) == taken + 1
 
 
-def test_a_limit_on_counts_tells_when_the_next_one_ends() -> None:
-    gateway = Gateway(max_requests=2)
+@pytest.mark.parametrize("load", [0.0, 1.0])
+def test_a_limit_on_counts_tells_when_the_next_one_ends(load: float) -> None:
+    gateway = Gateway(max_requests=2, load=load)
     gateway.ask("a", 10)
     gateway.ask("b", 20)
     assert [gateway.ask("c"), gateway.ask("d")] == [11, 21]  # and a step of the answer
@@ -274,6 +275,9 @@ def test_a_limit_on_counts_tells_when_the_next_one_ends() -> None:
     assert gateway.ask("e") is not None  # the place is that of c
     assert gateway.ask("c") is None
     assert gateway.ask("d") == 10
+    gateway.pass_s(100.0)
+    gateway.ask("f")
+    assert gateway.admission.promised == 0  # that of d has lapsed
 
 
 def test_a_user_is_told_when_an_own_response_ends() -> None:
@@ -283,6 +287,16 @@ def test_a_user_is_told_when_an_own_response_ends() -> None:
     assert gateway.ask("c", user="ann") == 11
     gateway.pass_s(11.0)
     assert gateway.ask("c", user="ann") is None
+
+
+def test_a_limit_on_readers_tells_when_one_has_read_it_all() -> None:
+    gateway = Gateway(max_readers=1)
+    gateway.ask("a", 1, 40, pacing={"tpot_s": 0.5})
+    worker = gateway.workers["a"]
+    worker.say("x", now=0.0, boundary=True)
+    worker.say(*"y" * 41, now=0.0)
+    gateway.admission.update("a", in_engine=False, followed=True)
+    assert gateway.ask("b") == 20
 
 
 def test_before_an_engine_has_made_steps_the_configured_time_is_told() -> None:
