@@ -127,6 +127,7 @@ class _Server(ServerProcess):
             "server.shutdown_timeout_s": 0,
             "limits.max_requests": requests,
             "limits.max_readers": requests,
+            "limits.load": 0,
             "workers.max_num_seqs": max(64, 2 * options.running),
             "session.ttl_s": 1,
         }

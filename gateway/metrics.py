@@ -118,6 +118,16 @@ class Metrics:
             "Requests in engines or on their way to one",
             registry=registry,
         )
+        self.admission_load = Gauge(
+            "pascal_admission_load",
+            "What is booked of limits.load now, as a share; 1: a new request is refused",
+            registry=registry,
+        )
+        self.promised = Gauge(
+            "pascal_promised_places",
+            "Refused requests that may come back to a place of their own",
+            registry=registry,
+        )
         self.event_log_bytes = Gauge(
             "pascal_event_log_bytes",
             "Bytes of the events of all responses in memory",

@@ -68,12 +68,16 @@ class ResponseService:
         self.metrics.sessions.set_function(lambda: len(self._sessions))
         self.metrics.unfinished.set_function(lambda: len(self._running))
         self.metrics.in_engines.set_function(lambda: self._admission.in_engines)
+        self.metrics.admission_load.set_function(lambda: self._admission.load(time.monotonic()))
+        self.metrics.promised.set_function(lambda: self._admission.promised)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
         self.after_releases: Callable[[], None] = lambda: None  # writes what was sent to clients
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
-        self._admission = Admission(config.limits)
+        self._admission = Admission(
+            config.limits, partial(self.cluster.engines, config.workers.max_num_seqs)
+        )
         self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
         self._wheel = ReleaseWheel()  # running responses whose next token waits for its time
         self._wheel_timer: asyncio.TimerHandle | None = None
@@ -114,16 +118,20 @@ class ResponseService:
         if self.draining:
             raise closing()
         response_id = f"resp_{secrets.token_hex(16)}"
-        self._admission.admit(response_id, user_of(owner, generation.user))
+        now = time.monotonic()
+        self._admission.admit(
+            response_id, user_of(owner, generation.user), generation, owner=owner, now=now
+        )
         session = Session(
             response_id,
             generation,
             model=self.config.served_model_name,
             owner=owner,
             created_at=round(time.time(), 3),
-            now=time.monotonic(),
+            now=now,
             log_bytes=self.config.session.log_bytes if generation.keeps_events else 0,
         )
+        self._admission.began(response_id, session)
         self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
         try:

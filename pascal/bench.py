@@ -16,6 +16,7 @@ _COMMANDS = {
     "pacing": Command(
         "bench.pacing.command", "measure the delivery of tokens: CPU time, lateness, memory"
     ),
+    "overload": Command("bench.overload", "offer more than the engines can generate in time"),
 }
 
 

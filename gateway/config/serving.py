@@ -133,7 +133,18 @@ class LimitsConfig(Table, frozen=True, kw_only=True):
     max_streams_per_connection: Annotated[
         int, about("Most responses that one WebSocket reads at a time.", ge=1, unit="responses")
     ] = 64
-    retry_after_s: Annotated[int, about("When a refused client should try again.", ge=1)] = 2
+    load: Annotated[
+        float,
+        about(
+            "Most load of the engines: what all requests need to be in time, as a share of what "
+            "the engines have; 0 turns this limit off.",
+            ge=0,
+        ),
+    ] = 1.0
+    retry_after_s: Annotated[
+        int,
+        about("When a refused client should try again if the gateway cannot foresee it.", ge=1),
+    ] = 2
 
 
 class StoreConfig(Table, frozen=True, kw_only=True):

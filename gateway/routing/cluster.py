@@ -15,6 +15,7 @@ from typing import assert_never
 
 import structlog
 
+from gateway.policy.capacity import Engine
 from gateway.policy.cluster_view import Passage, ViewRules
 from gateway.policy.placement import Rules
 from gateway.response.session import Session
@@ -236,6 +237,24 @@ class Cluster:
         """How many requests an instance has, or was sent and has not answered."""
         return len(self.router.routes_of(instance_id))
 
+    def engines(self, places: int) -> list[Engine]:
+        """What the instances in service can do, for admission.
+
+        :param places: the requests that one batch holds.
+        """
+        return [
+            Engine(
+                kv_tokens=one.welcome.kv_blocks_total * one.welcome.block_size,
+                places=places,
+                longest=one.welcome.max_model_len,
+                running=one.steps.running,
+                step_s=one.steps.step_s,
+                least_step_s=one.steps.least_step_s,
+            )
+            for name, one in self.instances.items()
+            if name not in self.drained
+        ]
+
     def totals(self) -> Totals:
         """What all engines counted since the gateway started."""
         totals = self._ended_totals
@@ -262,11 +281,11 @@ class Cluster:
         now = time.monotonic()
         match message:
             case Step():
-                instance.stats = message.stats
+                instance.report(message.stats, now)
                 self.router.on_step(instance, message.runs, now)
                 self._on_step()
             case Heartbeat():
-                instance.stats = message.stats
+                instance.report(message.stats, now)
                 instance.since_step_s = message.since_step_s
             case Accepted():
                 instance.answered_s = now

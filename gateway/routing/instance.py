@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.policy.capacity import StepTimer
 from gateway.policy.cluster_view import Occupancy, PlacedRequest, blocks_of
 from gateway.routing.worker_link import WorkerLink
 from workers.messages import StepStats, Welcome
@@ -43,9 +44,18 @@ class Instance:
         self.welcome: Welcome = link.welcome
         self.log = log.bind(instance_id=self.instance_id)
         self.stats: StepStats | None = None
+        self.steps = StepTimer()
         self.since_step_s = 0.0  # age of its last step, by the last heartbeat
         self.answered_s = 0.0  # when it last accepted or refused a request
         self.readable: set[str] = set()  # engines whose KV it can read
+
+    def report(self, stats: StepStats, now: float) -> None:
+        """The worker reported its state."""
+        self.stats = stats
+        reasoning, answering = stats.reasoning, stats.answering
+        running = reasoning.running + answering.running
+        busy = running + reasoning.waiting + answering.waiting > 0
+        self.steps.note(stats.steps_total, running, busy, now)
 
     @property
     def instance_id(self) -> str:

@@ -184,7 +184,7 @@ class UnsupportedEncoding(ApiError):
 
 
 class Overloaded(ApiError):
-    """A limit is reached; the client may try again after ``retry_after_s``."""
+    """A limit is reached; there is room for the client after ``retry_after_s``."""
 
     status = 429
     type = "rate_limit_error"
@@ -192,6 +192,10 @@ class Overloaded(ApiError):
     def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The ``error`` object, with the time."""
+        return {**super().body(), "retry_after_s": self.retry_after_s}
 
 
 class Cancelled(ApiError):

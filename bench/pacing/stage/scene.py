@@ -48,6 +48,7 @@ class Gateway(ServerProcess):
             "placement.new": "round_robin",
             "limits.max_requests": 2 * streams + 100,
             "limits.max_readers": 2 * streams + 100,
+            "limits.load": 0,  # the workers report no memory
         }
         super().__init__(
             "the gateway",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, PacingConfig, WorkersConfig
+from gateway.config import Config, LimitsConfig, PacingConfig, WorkersConfig
 from gateway.response.session import Session
 from gateway.routing.worker_link import LinkError, WorkerLink, open_link
 from gateway.schemas.bodies import ResponsesBody, parse_body
@@ -71,7 +71,11 @@ async def scene(
         await store.open()
         stack.push_async_callback(store.close)
         # Scripted workers send no heartbeats, and machines are slow: no worker may count as silent.
-        patient = {"workers": WorkersConfig(heartbeat_timeout_s=1000.0)}
+        # They make no steps, so they have no load.
+        patient = {
+            "workers": WorkersConfig(heartbeat_timeout_s=1000.0),
+            "limits": LimitsConfig(load=0.0),
+        }
         service = ResponseService(Config(**(patient | tables)), store)
         built = Scene(folder, service, stack)
         for name in names:
