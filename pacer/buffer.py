@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pacer.clock import ReadingClock
 from pacer.schedule import ReleaseSchedule
 
 Item = TypeVar("Item")
@@ -36,7 +37,7 @@ class TokenBuffer(Generic[Item]):
     def __init__(self, tau_s: float, now: float) -> None:
         """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
         self._schedule = ReleaseSchedule(tau_s, now)
-        self.clock = self._schedule.clock
+        self.clock: ReadingClock = self._schedule
         self._items: deque[Item] = deque()
         self._closed = False
 

@@ -25,14 +25,14 @@ _EPSILON = 1e-6
 _TRIM = 1024  # places of released tokens that are kept before the array is cut
 
 
-class ReleaseSchedule:
-    """Planned releases of the tokens that are generated and not yet released, in order."""
+class ReleaseSchedule(ReadingClock):
+    """Reading time, and the planned releases of the tokens that are not yet released, in order."""
 
-    __slots__ = ("_head", "_last", "_planned", "clock", "released", "underruns")
+    __slots__ = ("_head", "_last", "_planned", "released", "underruns")
 
     def __init__(self, tau_s: float, now: float) -> None:
         """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
-        self.clock = ReadingClock(tau_s, now)
+        super().__init__(tau_s, now)
         self.underruns = 0  # releases for which the reader had to wait after the first token
         self.released = 0
         self._planned = array("d")  # in reading time; those before `_head` are released
@@ -48,7 +48,7 @@ class ReleaseSchedule:
         The law plans each of them. They are released at the time of the last one, and count as one
         in `pop_due`, `drain` and ``len``.
         """
-        planned = self.clock.reading(now)
+        planned = self.reading(now)
         last = self._last
         if last is not None:
             due = last + 1.0
@@ -68,9 +68,9 @@ class ReleaseSchedule:
         :param most: release no more tokens than this.
         :return: how many tokens these are; none while the reader is paused.
         """
-        if self.clock.paused:
+        if self.paused:
             return 0
-        return self.pop_to(self.clock.reading(now + early_s), most)
+        return self.pop_to(self.reading(now + early_s), most)
 
     def pop_to(self, reading: float, most: int | None = None) -> int:
         """Release the tokens whose planned time is not after ``reading``; see `pop_due`."""
@@ -102,9 +102,9 @@ class ReleaseSchedule:
 
     def next_release_s(self) -> float | None:
         """When `pop_due` will next release something; None if it is empty or paused."""
-        if self._head == len(self._planned) or self.clock.paused:
+        if self._head == len(self._planned) or self.paused:
             return None
-        return self.clock.seconds(self._planned[self._head])
+        return self.seconds(self._planned[self._head])
 
     def slack_s(self, now: float) -> float | None:
         """Seconds until the reader runs out of tokens; negative if that has happened.
@@ -112,10 +112,10 @@ class ReleaseSchedule:
         This is ``first_release + generated * tau - now`` as long as there was no underrun.
         None before the first token, and while the reader is paused.
         """
-        return self.slack_at(self.clock.reading(now))
+        return self.slack_at(self.reading(now))
 
     def slack_at(self, reading: float) -> float | None:
         """The slack at a reading time; see `slack_s`."""
-        if self._last is None or self.clock.paused:
+        if self._last is None or self.paused:
             return None
-        return (self._last + 1.0 - reading) * self.clock.tau_s
+        return (self._last + 1.0 - reading) * self.tau_s

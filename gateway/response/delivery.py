@@ -92,17 +92,17 @@ class Delivery:
     @property
     def paused(self) -> bool:
         """Whether the reader has paused the response."""
-        return self.schedule.clock.paused
+        return self.schedule.paused
 
     @property
     def tpot_s(self) -> float:
         """The current pace, in seconds per token."""
-        return self.schedule.clock.tau_s
+        return self.schedule.tau_s
 
     def boundary(self, now: float) -> None:
         """Note the end-of-thinking token."""
         self.boundary_s = now
-        clock = self.schedule.clock
+        clock = self.schedule
         self._qoe_ttfat = RunningQoE(
             tau_s=1.0,
             first_s=self.targets.ttfat_s / clock.tau_s,
@@ -124,12 +124,12 @@ class Delivery:
 
         The caller calls `released` then.
         """
-        schedule, clock = self.schedule, self.schedule.clock
-        if clock.paused:
+        schedule = self.schedule
+        if schedule.paused:
             return 0
         if not self.paced:
             return schedule.drain()
-        return schedule.pop_to(clock.reading(now) + early_s / clock.tau_s)
+        return schedule.pop_to(schedule.reading(now + early_s))
 
     def flush(self) -> int:
         """Release all deltas, whatever the pace; return how many."""
@@ -137,7 +137,7 @@ class Delivery:
 
     def released(self, tokens: int, now: float) -> None:
         """The reader has got so many tokens."""
-        reading = self.schedule.clock.reading(now)
+        reading = self.schedule.reading(now)
         self.buffered_tokens -= tokens
         paced = self._paced
         if paced.first_s is None:
@@ -158,7 +158,7 @@ class Delivery:
 
         A pace for a stream that was not paced applies to the tokens still to come.
         """
-        clock = self.schedule.clock
+        clock = self.schedule
         if tpot_s is not None:
             clock.set_tau(tpot_s, now)
             self.paced = True
@@ -170,7 +170,7 @@ class Delivery:
     def qoe_now(self, now: float) -> float:
         """The paper's QoE so far, overdue tokens included; 1 before the first token."""
         self._settle()
-        return 1.0 if self._qoe is None else self._qoe.at(self.schedule.clock.reading(now))
+        return 1.0 if self._qoe is None else self._qoe.at(self.schedule.reading(now))
 
     def measurements(self) -> Measurements:
         """All measurements so far."""
