@@ -187,7 +187,7 @@ class Metrics:
         self.responses.labels(status).inc()
         self.tokens.labels("prompt").inc(session.prompt_tokens)
         self.tokens.labels("reasoning").inc(session.reasoning_tokens)
-        self.tokens.labels("answering").inc(len(session.token_ids) - session.reasoning_tokens)
+        self.tokens.labels("answering").inc(session.answering_tokens)
         if not session.generation.read_along:
             return  # sent as a whole: it has no pace
         self.underruns.inc(session.delivery.underruns)

@@ -407,7 +407,7 @@ class ResponseService:
             instance_id=session.instance_id,
             status=session.status,
             reason=session.incomplete_reason,
-            output_tokens=len(session.token_ids),
+            output_tokens=session.output_tokens,
             reasoning_tokens=session.reasoning_tokens,
             ttft_s=measured.paced.ttft_s,
             qoe=measured.qoe,

@@ -102,9 +102,10 @@ class ReleaseSchedule(ReadingClock):
 
     def next_release_s(self) -> float | None:
         """When `pop_due` will next release something; None if it is empty or paused."""
-        if self._head == len(self._planned) or self.paused:
+        planned = self._planned
+        if self.paused or not planned:
             return None
-        return self.seconds(self._planned[self._head])
+        return self.seconds(planned[self._head])
 
     def slack_s(self, now: float) -> float | None:
         """Seconds until the reader runs out of tokens; negative if that has happened.

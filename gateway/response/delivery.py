@@ -51,6 +51,7 @@ class Delivery:
         "_qoe_e2e",
         "_qoe_ttfat",
         "_raw",
+        "_reading",
         "boundary_s",
         "buffered_tokens",
         "ended_s",
@@ -72,6 +73,7 @@ class Delivery:
         self._raw = _Span()
         self._paced = _Span()
         self.schedule = ReleaseSchedule(targets.tpot_s, now)
+        self._reading = 0.0  # reading time of the last release
         self.buffered_tokens = 0  # generated, but not yet released
         self.last_slack_s: float | None = None  # at the last release: see `slack_s` of schedules
         self._deliveries = array("d")  # in reading time; not in the QoE yet
@@ -127,17 +129,19 @@ class Delivery:
         schedule = self.schedule
         if schedule.paused:
             return 0
+        self._reading = schedule.reading(now)
         if not self.paced:
             return schedule.drain()
-        return schedule.pop_to(schedule.reading(now + early_s))
+        return schedule.pop_to(self._reading + early_s / schedule.tau_s)
 
-    def flush(self) -> int:
-        """Release all deltas, whatever the pace; return how many."""
+    def flush(self, now: float) -> int:
+        """Release all deltas, whatever the pace; return how many. See `release`."""
+        self._reading = self.schedule.reading(now)
         return self.schedule.drain()
 
     def released(self, tokens: int, now: float) -> None:
-        """The reader has got so many tokens."""
-        reading = self.schedule.reading(now)
+        """The reader has got so many tokens, in the release at ``now``."""
+        reading = self._reading
         self.buffered_tokens -= tokens
         paced = self._paced
         if paced.first_s is None:

@@ -93,7 +93,7 @@ class _Deltas:
 
     def __init__(self, sequence: int, item: OutputItem) -> None:
         self.sequence = sequence  # of the first that is kept
-        self.first = item.shown - 1  # its place among the item's deltas
+        self.first = item.shown  # its place among the item's deltas
         self.count = 0
         self._item = item
 
@@ -137,6 +137,7 @@ class EventLog:
         "_parts",
         "_readers",
         "_waiters",
+        "_wanted",
         "size_bytes",
     )
 
@@ -148,6 +149,7 @@ class EventLog:
         self._next = 0
         self._closed = False
         self._readers: tuple[LogReader, ...] = ()  # replaced, never changed
+        self._wanted = False  # whether any of them wants events
         self._waiters: tuple[asyncio.Future[None], ...] = ()  # for the end
 
     @property
@@ -195,15 +197,10 @@ class EventLog:
                     waiter.set_result(None)
 
     def add_delta(
-        self,
-        item: OutputItem,
-        text: bytes,
-        buffered_tokens: int = 0,
-        slack_s: float | None = None,
+        self, item: OutputItem, buffered_tokens: int = 0, slack_s: float | None = None
     ) -> None:
-        """Number and keep the delta of an item that was shown last, and hand it to the readers.
+        """Show the next delta of an item: number and keep it, and hand it to the readers.
 
-        :param text: of the delta, the inside of a JSON string.
         :raises RuntimeError: after the terminal event.
         """
         if self._closed:
@@ -216,27 +213,32 @@ class EventLog:
                 self._keep(self._deltas)
             self._deltas.count += 1
             self.size_bytes += _DELTA_BYTES
-            if self.size_bytes > self._capacity:
-                self._make_room()
-        data = b""
+        if self._wanted:
+            data = item.next_live(sequence, buffered_tokens, slack_s)
+        else:
+            data = b""
+            item.show()
         for reader in self._readers:
             try:
                 if reader.wants_events:
-                    data = data or item.encode_live(sequence, text, buffered_tokens, slack_s)
                     reader.take(sequence, item.kind, data)
                 else:
                     reader.text_grew()
             except Exception as error:
                 log.exception("reader_failed")
                 self._failed(reader, error)
+        if self.size_bytes > self._capacity:
+            self._make_room()
 
     def attach(self, reader: LogReader) -> None:
         """Hand each event from now on to a reader."""
         self._readers = (*self._readers, reader)
+        self._wanted = any(one.wants_events for one in self._readers)
 
     def detach(self, reader: LogReader) -> None:
         """Undo `attach`."""
         self._readers = tuple(one for one in self._readers if one is not reader)
+        self._wanted = any(one.wants_events for one in self._readers)
 
     def expire(self) -> None:
         """Drop the events so far. A client that asks for one gets `LogTruncated`."""

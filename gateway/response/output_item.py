@@ -117,18 +117,18 @@ class OutputItem:
         """How many tokens a delta has; ``delta`` counts from 0."""
         return 1 if self.odd is None else self.odd.get(delta, 1)
 
-    def show(self) -> bytes:
-        """Take the next delta as shown, and return its text."""
-        start = self.shown_bytes
-        self.shown_bytes = end = start + self._lengths[self.shown - self.dropped]
+    def show(self) -> None:
+        """Take the next delta as shown."""
+        self.shown_bytes += self._lengths[self.shown - self.dropped]
         self.shown += 1
-        return bytes(self.text[start:end])
 
-    def encode_live(
-        self, sequence: int, text: bytes, buffered_tokens: int, slack_s: float | None
-    ) -> bytes:
-        """The delta that was shown last, as an event."""
-        tokens = 1 if self.odd is None else self.tokens_of(self.shown - 1)
+    def next_live(self, sequence: int, buffered_tokens: int, slack_s: float | None) -> bytes:
+        """Take the next delta as shown, and return it as an event."""
+        start, delta = self.shown_bytes, self.shown
+        self.shown_bytes = end = start + self._lengths[delta - self.dropped]
+        self.shown = delta + 1
+        text = bytes(self.text[start:end])
+        tokens = 1 if self.odd is None else self.odd.get(delta, 1)
         if tokens == 1:  # as nearly always: one format
             if not self.live_fields:
                 return self._plain % (sequence, text)

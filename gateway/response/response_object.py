@@ -87,5 +87,5 @@ def usage(session: Session) -> dict[str, Any]:
     # After a move, some of the request's own output may be in the cache of its new instance.
     cached = min(session.finish.cached_tokens, session.prompt_tokens) if session.finish else 0
     return events.usage(
-        session.prompt_tokens, cached, len(session.token_ids), session.reasoning_tokens
+        session.prompt_tokens, cached, session.output_tokens, session.reasoning_tokens
     )

@@ -26,6 +26,7 @@ from workers.messages import ChatMessage, Finish, Pace, TokenRun
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 4  # in an array
+_MOST_RUNS = 64  # that are put off
 _REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
 
 
@@ -40,6 +41,8 @@ class Session:
 
     __slots__ = (
         "_cut_by",
+        "_runs",
+        "_token_ids",
         "cancelling",
         "created_at",
         "delivery",
@@ -55,6 +58,7 @@ class Session:
         "log",
         "migrations",
         "model",
+        "output_tokens",
         "owner",
         "pause_ends_s",
         "preemptions",
@@ -64,7 +68,6 @@ class Session:
         "state",
         "streaming",
         "thinking",
-        "token_ids",
         "transcript",
         "wheel_slot",
     )
@@ -91,7 +94,10 @@ class Session:
         self.instance_id: str | None = None
         self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
-        self.token_ids = array("i")
+        self.output_tokens = 0  # generated so far, of both phases
+        self._token_ids = array("i")  # without those of `_runs`
+        # Answering tokens behind others that wait for their time, and when they came.
+        self._runs: list[tuple[float, TokenRun]] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
         self.thinking = True  # whether the boundary is still ahead, as far as is known
@@ -118,12 +124,18 @@ class Session:
         prompt = self.prompt_tokens or sum(
             8 + len(message.content) // 4 for message in self.generation.messages
         )
-        return prompt + len(self.token_ids)
+        return prompt + self.output_tokens
+
+    @property
+    def token_ids(self) -> array[int]:
+        """The token log: all tokens so far."""
+        self._take_in()
+        return self._token_ids
 
     @property
     def answering_tokens(self) -> int:
         """Tokens generated after the phase boundary."""
-        return len(self.token_ids) - self.reasoning_tokens
+        return self.output_tokens - self.reasoning_tokens
 
     def within_slo(self, slo_qoe: float, now: float) -> bool:
         """Whether the QoE of its reader is at least ``slo_qoe``."""
@@ -186,7 +198,7 @@ class Session:
         """Memory that it takes without its events; an estimate."""
         texts = (self.transcript.reasoning.text, self.transcript.answer.text)
         characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
-        return _SESSION_BYTES + _TOKEN_BYTES * len(self.token_ids) + characters
+        return _SESSION_BYTES + _TOKEN_BYTES * self.output_tokens + characters
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if no token waits."""
@@ -240,10 +252,22 @@ class Session:
         """
         if not self.in_engine:
             return True  # the response ended while these tokens were on their way
+        self.output_tokens += len(run.token_ids)
+        if (
+            self.wheel_slot is not None
+            and self.state is _ANSWERING
+            and run.finish is None
+            and len(self._runs) < _MOST_RUNS
+        ):
+            # Others wait for their time, and these are behind them. They are taken in when the next
+            # token is released: then all that this touches is in the processor's cache once.
+            self._runs.append((now, run))
+            return False
+        self._take_in()
         texts: Sequence[str] = run.texts
         delivery = self.delivery
         if texts:
-            self.token_ids.extend(run.token_ids)
+            self._token_ids.extend(run.token_ids)
             if delivery.first_token_s is None:
                 delivery.first_token_s = now
             if self.state is _REASONING:
@@ -255,10 +279,7 @@ class Session:
                     texts = self._last_thoughts(texts, run.boundary, now)
             if texts and not self.cancelling:
                 waited = delivery.buffered_tokens
-                add = self.transcript.answer.add
-                for text in texts:
-                    if tokens := add(text):
-                        delivery.arrived(tokens, now)
+                self._add_answer(texts, now)
                 if waited and delivery.paced and run.finish is None:
                     return False  # they are behind those that wait for their time
         elif run.finish is None:
@@ -272,6 +293,7 @@ class Session:
 
     def left(self) -> None:
         """Its instance has it no longer; it goes on elsewhere, from the token log."""
+        self._take_in()
         if self.state in (State.REASONING, State.ANSWERING):
             self._advance(Event.LEFT)
 
@@ -284,6 +306,8 @@ class Session:
         """
         if self.cancelling or self.finished:
             return
+        if self._runs:
+            self._take_in()
         delivery = self.delivery
         if deltas := delivery.release(now, early_s):
             self._show(deltas, now)
@@ -299,6 +323,7 @@ class Session:
         A pause ends by itself ``longest_pause_s`` after it began. A second request for a pause does
         not prolong it.
         """
+        self._take_in()
         if paused and not self.delivery.paused:
             self.pause_ends_s = now + longest_pause_s
         elif paused is False:
@@ -309,6 +334,7 @@ class Session:
         """Stop the response. True if the caller must cancel it at its instance, which confirms."""
         if self.finished:
             return False
+        self._take_in()
         if self.in_engine:
             self.cancelling = True
             return True
@@ -321,7 +347,7 @@ class Session:
         A response whose tokens are all generated is complete. Its reader gets the rest at once.
         """
         if self.state is State.DELIVERING:
-            self._show(self.delivery.flush(), now)
+            self._show(self.delivery.flush(now), now)
             self._advance(Event.DELIVERED)
             self._end(now)
             return False
@@ -338,10 +364,11 @@ class Session:
         """End the response with an error, after sending the rest of the generated answer."""
         if self.finished:
             return
+        self._take_in()
         if self.cancelling:
             self._cancelled(now)
             return
-        self._show(self.delivery.flush(), now)
+        self._show(self.delivery.flush(now), now)
         self.error = error
         self._advance(Event.FAIL)
         self._end(now)
@@ -365,7 +392,7 @@ class Session:
         forced = self.generation.forced_lengths
         if forced is None:
             return False
-        return len(self.token_ids) >= forced.reasoning_tokens + forced.answer_tokens
+        return self.output_tokens >= forced.reasoning_tokens + forced.answer_tokens
 
     def _advance(self, event: Event) -> None:
         self._enter(advance(TRANSITIONS, self.state, event))
@@ -381,6 +408,19 @@ class Session:
         self.thinking = False
         self.delivery.boundary(now)
         self.transcript.close_reasoning("completed", self.delivery.measurements().reasoning_s)
+
+    def _take_in(self) -> None:
+        """Take in the runs that were put off."""
+        runs, self._runs = self._runs, []
+        for now, run in runs:
+            self._token_ids.extend(run.token_ids)
+            self._add_answer(run.texts, now)
+
+    def _add_answer(self, texts: Sequence[str], now: float) -> None:
+        add = self.transcript.answer.add
+        for text in texts:
+            if tokens := add(text):
+                self.delivery.arrived(tokens, now)
 
     def _last_thoughts(self, texts: Sequence[str], boundary: int, now: float) -> Sequence[str]:
         """Take in the run that ends the reasoning, and return the texts after that."""
@@ -413,7 +453,7 @@ class Session:
         if self._cut_by is None:
             self._advance(Event.CANCEL)
         else:
-            self._show(self.delivery.flush(), now)
+            self._show(self.delivery.flush(now), now)
             self.error = self._cut_by
             self._advance(Event.FAIL)
         self._end(now)

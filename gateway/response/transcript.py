@@ -34,7 +34,7 @@ class Transcript:
             if item.index is None:
                 part = events.reasoning_part("")
                 self._announce(item, 0, events.reasoning_item(item.item_id, None), part)
-            self._log.add_delta(item, item.show())
+            self._log.add_delta(item)
 
     def show_answer(self, deltas: int, buffered_tokens: int, slack_s: float | None) -> None:
         """Show the next deltas of the answer, whose text was added to `answer` before.
@@ -48,7 +48,7 @@ class Transcript:
             part = events.answer_part("")
             self._announce(item, index, events.message_item(item.item_id, None), part)
         for _ in range(deltas):
-            self._log.add_delta(item, item.show(), buffered_tokens, slack_s)
+            self._log.add_delta(item, buffered_tokens, slack_s)
 
     def close_reasoning(self, status: ItemStatus, reasoning_s: float | None) -> None:
         """Close the reasoning item. Does nothing if it is closed, or was never announced."""

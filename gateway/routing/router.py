@@ -195,7 +195,7 @@ class Router:
                     and session.streaming
                     and run.boundary is None
                     and run.finish is None
-                    and run.position == len(session.token_ids)
+                    and run.position == session.output_tokens
                 ):
                     # As for most runs, nothing but its tokens matters.
                     if session.tokens(run, now):
@@ -212,7 +212,7 @@ class Router:
     def on_run(self, instance: Instance, route: Route, run: TokenRun, now: float) -> _Taken | None:
         """Take in the tokens of one request; None if nothing is to be decided about it."""
         session, finish = route.session, run.finish
-        if run.position != len(session.token_ids) and session.in_engine:
+        if run.position != session.output_tokens and session.in_engine:
             route.log.error("tokens_lost", position=run.position)
             why = f"Tokens were lost between gateway and instance {instance.instance_id}."
             self._continue(route, route.restart(why), now)

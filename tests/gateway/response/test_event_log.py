@@ -34,7 +34,7 @@ def thoughts() -> OutputItem:
 def add(log: EventLog, item: OutputItem, text: str, tokens: int = 1, *fields: Any) -> None:
     """Add a delta, as a transcript does."""
     assert item.add_step(text, tokens)
-    log.add_delta(item, item.show(), *fields)
+    log.add_delta(item, *fields)
 
 
 def filled(count: int, capacity: int = 100_000) -> EventLog:
