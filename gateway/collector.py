@@ -31,10 +31,10 @@ Reason: TypeAlias = Literal["quiet", "grown", "overdue"]
 GENERATIONS = 3
 PAUSE_EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 # New objects before a young collection; young collections before one of the middle generation,
-# which then walks 10,000 objects; and of those before one of the last generation, which walks
-# 40,000 and sets them aside. A walk takes 0.04 us an object, and 0.3 us in a busy gateway, whose
+# which then walks 5,000 objects; and of those before one of the last generation, which walks
+# 20,000 and sets them aside. A walk takes 0.04 us an object, and 0.3 us in a busy gateway, whose
 # objects are in no cache. Higher thresholds would make fewer and longer pauses.
-_THRESHOLDS = (2_000, 4, 4)
+_THRESHOLDS = (1_000, 4, 3)
 _LOOK_EVERY_S = 1.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
