@@ -129,7 +129,7 @@ def make_runner(service: ResponseService, watch: DescriptorWatch | None = None) 
         # How long the rest of a body is read, so that the client gets the response.
         lingering_time=min(10.0, config.body_timeout_s),
     )
-    service.after_releases = runner.outbox.write
+    service.releases.after = runner.outbox.write
     return runner
 
 
@@ -154,7 +154,11 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
         stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
-        collections = FullCollections(service.metrics.pauses, service.metrics.count_unfinished)
+        collections = FullCollections(
+            service.metrics.pauses,
+            service.metrics.count_unfinished,
+            gap_s=service.releases.gap_s,
+        )
         stack.enter_context(collections.taking_over())
         collecting = asyncio.create_task(collections.run())
         stack.push_async_callback(_cancelled, collecting)

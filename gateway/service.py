@@ -8,7 +8,6 @@ all responses starts is guarded, so that a bug ends that response alone.
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -23,11 +22,11 @@ from gateway.admission import Admission, user_of
 from gateway.config import Config
 from gateway.guard import fail_broken
 from gateway.metrics import Metrics
+from gateway.releases import Releases
 from gateway.response.event_log import LogReader
 from gateway.response.kept import KeptResponses
 from gateway.response.session import Session
 from gateway.response.timers import Timers
-from gateway.response.wheel import SLOT_S, ReleaseWheel
 from gateway.routing.cluster import Cluster
 from gateway.routing.draining import Maintenance
 from gateway.routing.router import closing
@@ -54,7 +53,7 @@ class ResponseService:
         self.cluster = Cluster(
             on_progress=self._progress,
             on_boundary=self._boundary_passed,
-            on_step=self._turn_if_due,
+            on_step=lambda: self.releases.catch_up(),
             rules=config.placement.rules,
             view_rules=view_rules(config),
             timeouts=route_timeouts(config),
@@ -72,16 +71,15 @@ class ResponseService:
         self.metrics.promised.set_function(lambda: self._admission.promised)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.draining = False
-        self.after_releases: Callable[[], None] = lambda: None  # writes what was sent to clients
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
         self._admission = Admission(
             config.limits, partial(self.cluster.engines, config.workers.max_num_seqs)
         )
         self._kept = KeptResponses(config.session.ttl_s, config.session.total_bytes)
-        self._wheel = ReleaseWheel()  # running responses whose next token waits for its time
-        self._wheel_timer: asyncio.TimerHandle | None = None
-        self._wheel_wakes_s = 0.0  # when the timer fires
+        self.releases = Releases(
+            self.metrics.release_lateness, on_none=self._progress, on_bug=self._broken
+        )
         self._pauses = Timers()  # by running response: the end of a pause
         self._departures = Timers()  # by running response: the end of the wait for a client
         self._expiry = Timers()  # of the oldest response that is kept
@@ -205,7 +203,7 @@ class ResponseService:
         """
         session.set_pace(tpot_s, paused, time.monotonic(), self.config.session.ttl_s)
         self.cluster.set_pace(session)
-        self._wheel.clear(session)
+        self.releases.clear(session)
         self._progress(session)
 
     async def delete(self, response_id: str, owner: str) -> None:
@@ -248,8 +246,7 @@ class ResponseService:
             await asyncio.wait(self._background, timeout=_STORE_S)
         for timers in (self._pauses, self._departures, self._expiry):
             timers.stop_all()
-        if self._wheel_timer is not None:
-            self._wheel_timer.cancel()
+        self.releases.close()
 
     def fail_all(self) -> None:
         """End all running responses, because nothing more will come from any instance."""
@@ -301,10 +298,9 @@ class ResponseService:
         if session.finished:
             return
         if (due_s := session.next_release_s()) is not None:
-            self._wheel.set(session, due_s)
-            self._wind()
+            self.releases.set(session, due_s)
         else:
-            self._wheel.clear(session)
+            self.releases.clear(session)
         if not session.delivery.paused:
             self._pauses.stop(session.response_id)
         elif session.pause_ends_s is not None:
@@ -313,45 +309,6 @@ class ResponseService:
             self._pauses.set(
                 session.response_id, session.pause_ends_s, self._guarded, session, resume
             )
-
-    def _wind(self) -> None:
-        """Set the timer of the wheel to its next sessions."""
-        next_s = self._wheel.next_s()
-        if self._wheel_timer is not None:
-            if next_s is None or next_s >= self._wheel_wakes_s:
-                return  # at worst it finds nothing due
-            self._wheel_timer.cancel()
-            self._wheel_timer = None
-        if next_s is not None:
-            self._wheel_wakes_s = next_s
-            # The loop's timers count whole milliseconds: round up.
-            delay_ms = math.ceil(max(0.0, next_s - time.monotonic()) * 1000)
-            loop = asyncio.get_running_loop()
-            self._wheel_timer = loop.call_later(delay_ms / 1000, self._turn)
-
-    def _turn_if_due(self) -> None:
-        """Release what is due, if it is: the steps of many instances may come in one moment."""
-        if self._wheel_timer is not None and time.monotonic() >= self._wheel_wakes_s:
-            self._wheel_timer.cancel()
-            self._turn()
-
-    def _turn(self) -> None:
-        """Release what is due."""
-        self._wheel_timer = None
-        wheel, late = self._wheel, self.metrics.release_lateness.add
-        for session in wheel.due(time.monotonic()):
-            now = time.monotonic()
-            late(now - session.due_s)
-            try:
-                session.release(now, SLOT_S)
-                if (due_s := session.next_release_s()) is not None:
-                    wheel.set(session, due_s)
-                else:
-                    self._progress(session)
-            except Exception:  # noqa: BLE001 (`_broken` logs it)
-                self._broken(session)
-        self.after_releases()
-        self._wind()
 
     def _cancel(self, session: Session) -> None:
         if session.cancel(time.monotonic()):
@@ -449,7 +406,7 @@ class ResponseService:
 
     def _count_out(self, session: Session) -> None:
         """Take a session off the running ones."""
-        self._wheel.clear(session)
+        self.releases.clear(session)
         self._pauses.stop(session.response_id)
         self._departures.stop(session.response_id)
         self._admission.remove(session.response_id)

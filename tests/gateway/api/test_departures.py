@@ -146,7 +146,7 @@ async def test_a_response_that_has_ended_is_counted_once_and_leaves_no_timer(
         assert slot is not None
         assert sooner < slot
         await ended(session)
-        assert (service._wheel.next_s(), service._departures.running) == (None, {})
+        assert (service.releases.wheel.next_s(), service._departures.running) == (None, {})
         await until(lambda: service._expiry.running)
         kept, expiry = service._kept.size_bytes, dict(service._expiry.running)
         service.cancel(session)  # too late
