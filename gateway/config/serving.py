@@ -97,11 +97,7 @@ class SessionConfig(Table, frozen=True, kw_only=True):
         ),
     ] = 10.0
     log_bytes: Annotated[
-        int,
-        about(
-            "Memory for the events of one response, texts not counted; the oldest go first.",
-            ge=4096,
-        ),
+        int, about("Memory for the events of one response; the oldest go first.", ge=4096)
     ] = 4_194_304
     total_bytes: Annotated[
         int,
