@@ -101,9 +101,7 @@ class SessionConfig(Table, frozen=True, kw_only=True):
     ] = 4_194_304
     total_bytes: Annotated[
         int,
-        about(
-            "Memory for the events of all finished responses; the oldest lose theirs first.", ge=0
-        ),
+        about("Memory for all finished responses that can be resumed; the oldest go first.", ge=0),
     ] = 268_435_456
 
 
