@@ -69,7 +69,7 @@ async def test_what_is_overdue_is_released_without_the_timer() -> None:
     wait_for_next(waiting, session)
     waiting.catch_up()
     assert session.answer_text == "a"  # not yet due
-    time.sleep(0.03)  # as a step of another engine that takes long
+    time.sleep(0.03)  # noqa: ASYNC251 (as a step of another engine that takes long)
     waiting.catch_up()
     assert (session.answer_text, done) == ("ab", [session])
     await asyncio.sleep(0.03)
