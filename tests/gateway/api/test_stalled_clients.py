@@ -158,3 +158,20 @@ async def resume(
             **fields,
         }
     )
+
+
+async def test_a_client_that_vanished_without_a_word_is_noticed_by_a_ping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.api.websocket._PING_INTERVAL_S", 0.2)
+    async with api(tmp_path) as (client, worker, service):
+        session, request_id = await start(service, worker)
+        await worker.tokens(request_id, 0, "a")
+        async with client.get("/health") as answer:
+            address = (answer.url.host, answer.url.port)
+        with socket.socket() as silent:  # it takes what is sent, and never answers
+            silent.connect(address)
+            await asyncio.to_thread(ask, silent, request_id, "websocket")
+            await until(lambda: session.log.followed)
+            await until(lambda: not session.log.followed)
+        assert not session.finished  # it goes on, and can be resumed
