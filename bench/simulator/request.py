@@ -78,8 +78,7 @@ class Live:
         self.generated += len(times_s)
         answer_s = timeline.answer_s
         if self._qoe is not None:
-            for token_s in answer_s[before:]:
-                self._qoe.deliver(token_s)
+            self._qoe.deliver_all(answer_s[before:])
         elif len(answer_s) > before and answer_s[-1] > answer_s[0] + before * TAU_S:
             # The last token is late for the first one's due time, so some of them may be late.
             due_s = answer_s[0]
@@ -91,5 +90,4 @@ class Live:
         """Start to compute the QoE, because the reader ran out of tokens."""
         answer_s = self.timeline.answer_s
         self._qoe = RunningQoE(tau_s=TAU_S, origin_s=answer_s[0])
-        for token_s in answer_s:
-            self._qoe.deliver(token_s)
+        self._qoe.deliver_all(answer_s)
