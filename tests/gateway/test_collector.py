@@ -1,14 +1,17 @@
-"""Full collections: when the rule asks for one, and that Python's own collector obeys."""
+"""Full collections: when the rule asks for one, and that Python's own never walk much."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import math
+import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -66,8 +69,8 @@ def test_a_quiet_moment_is_used_but_not_too_often() -> None:
     ],
 )
 def test_what_is_no_quiet_moment(heap: Heap) -> None:
-    assert RULE.reason(1599.9, heap) is None
-    assert RULE.reason(1600.0, heap) == "overdue"
+    assert RULE.reason(4599.9, heap) is None
+    assert RULE.reason(4600.0, heap) == "overdue"
 
 
 def test_few_readers_are_quiet_if_no_token_is_due_soon() -> None:
@@ -75,7 +78,7 @@ def test_few_readers_are_quiet_if_no_token_is_due_soon() -> None:
 
 
 def test_growing_memory_does_not_wait_for_a_quiet_moment() -> None:
-    for then_bytes, now_bytes in ((200 * MIB, 264 * MIB), (1024 * MIB, 1280 * MIB)):
+    for then_bytes, now_bytes in ((200 * MIB, 712 * MIB), (1024 * MIB, 2048 * MIB)):
         grown = replace(BUSY, resident_then_bytes=then_bytes, resident_bytes=now_bytes)
         assert RULE.reason(1030.0, grown) == "grown"
         assert RULE.reason(1029.9, grown) is None
@@ -119,14 +122,10 @@ def frozen() -> Iterator[None]:
 
 
 def old_cycle() -> weakref.ref[Node]:
+    """Make a cycle that a collection has set aside before it became garbage."""
     node = Node()
-    gc.collect(1)
-    gc.collect(1)  # it has moved on to the last generation
+    gc.collect()
     return weakref.ref(node)
-
-
-def full_collections() -> int:
-    return int(gc.get_stats()[2]["collections"])
 
 
 def many_new_objects() -> list[list[object]]:
@@ -134,33 +133,67 @@ def many_new_objects() -> list[list[object]]:
     return [[] for _ in range(800_000)]
 
 
+@contextmanager
+def walked() -> Iterator[list[int]]:
+    """Count the objects that each collection of the last generation walks."""
+    counts: list[int] = []
+
+    def note(phase: str, info: dict[str, Any]) -> None:
+        if phase == "start" and info["generation"] == module.GENERATIONS - 1:
+            counts.append(len(gc.get_objects()))
+
+    gc.callbacks.append(note)
+    try:
+        yield counts
+    finally:
+        gc.callbacks.remove(note)
+
+
 @pytest.mark.usefixtures("frozen")
-def test_python_collects_in_full_by_itself_only_before_and_after() -> None:
-    thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
+def test_no_collection_walks_more_however_many_objects_there_are() -> None:
+    kept = [many_new_objects()]
     pauses = CollectionPauses()
     collections = FullCollections(pauses, lambda: 0, rule=AT_ONCE)
+    with collections.taking_over(), walked() as counts:
+        kept.append(many_new_objects())
+        for collect in (collections.freeze, lambda: collections.look(1e9)):
+            collect()
+            counts.clear()
+            kept.append(many_new_objects())
+            assert len(counts) >= 10
+            assert max(counts) <= 70_000
+    assert sum(pauses.counts[0]) >= 10
+    assert sum(pauses.counts[1]) >= 10
+    assert sum(pauses.counts[2]) >= 10
+
+
+@pytest.mark.usefixtures("frozen")
+def test_python_collects_as_before_afterwards() -> None:
+    thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
+    collections = FullCollections(CollectionPauses(), lambda: 0, rule=AT_ONCE)
     with collections.taking_over():
-        before = full_collections()
-        kept = many_new_objects()
-        assert full_collections() == before
-        assert sum(pauses.counts[0]) >= 10
-        assert sum(pauses.counts[1]) >= 1
+        kept = [many_new_objects()]
+        assert gc.get_freeze_count() >= 700_000
     assert (gc.get_threshold(), gc.callbacks) == (thresholds, callbacks)
-    before = full_collections()
-    kept += many_new_objects()
-    assert full_collections() > before
+    assert gc.get_freeze_count() == 0
+    with walked() as counts:
+        kept.append(many_new_objects())
+    assert max(counts) >= 800_000
 
 
 def test_python_takes_over_again_whatever_happens() -> None:
     def fail() -> None:
         with FullCollections(CollectionPauses(), lambda: 0).taking_over():
             assert gc.get_threshold() == module._THRESHOLDS
+            gc.collect()
+            assert gc.get_freeze_count() > 0
             raise KeyError
 
     thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
     with pytest.raises(KeyError):
         fail()
     assert (gc.get_threshold(), gc.callbacks) == (thresholds, callbacks)
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.usefixtures("frozen")
@@ -169,12 +202,11 @@ def test_what_is_frozen_is_walked_no_more_and_its_collection_is_no_pause() -> No
     pauses = CollectionPauses()
     collections = FullCollections(pauses, lambda: 0, rule=AT_ONCE)
     with collections.taking_over():
-        cycle = old_cycle()
         counted = sum(pauses.counts[2])
         frozen_before = gc.get_freeze_count()
         collections.freeze()
-        assert cycle() is None
         assert gc.get_freeze_count() >= frozen_before + 800_000
+        assert len(gc.get_objects()) <= 1000
         assert sum(pauses.counts[2]) == counted
         collections.look(1e9)
         assert sum(pauses.counts[2]) == counted + 1
@@ -184,21 +216,34 @@ def test_what_is_frozen_is_walked_no_more_and_its_collection_is_no_pause() -> No
 @pytest.mark.usefixtures("frozen")
 def test_an_old_cycle_goes_with_the_next_full_collection() -> None:
     pauses = CollectionPauses()
-    collections = FullCollections(pauses, lambda: 1, rule=AT_ONCE)
+    collections = FullCollections(pauses, lambda: 0, rule=AT_ONCE)
     with collections.taking_over(), capture_logs() as lines:
         cycle = old_cycle()
-        kept = many_new_objects()
-        assert cycle() is not None
+        many_new_objects()
+        assert cycle() is not None  # no collection of Python's own walks it again
         counted = sum(pauses.counts[2])
-        collections.look(1e9)
+        collections.look(time.monotonic() + 1)
         assert cycle() is None
-        del kept
     assert sum(pauses.counts[2]) == counted + 1
     assert 0.0 < pauses.sums_s[2] <= pauses.longest_s[2] * sum(pauses.counts[2])
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("full_collection_finished", "debug")
-    assert (line["reason"], line["found"] >= 1, line["unfinished"]) == ("overdue", True, 1)
+    assert (line["reason"], line["found"] >= 1, line["unfinished"]) == ("quiet", True, 0)
     assert line["resident_bytes"] > MIB
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_quiet_moment_is_used_once_until_objects_have_become_old_again() -> None:
+    collections = FullCollections(CollectionPauses(), lambda: 0, rule=AT_ONCE)
+    with collections.taking_over(), capture_logs() as lines:
+        kept = many_new_objects()
+        for finished in (1, 1):
+            collections.look(time.monotonic() + 1)
+            assert len(lines) == finished
+        kept.clear()  # fewer objects are set aside than before, and one of them is new
+        old_cycle()
+        collections.look(time.monotonic() + 1)
+        assert len(lines) == 2
 
 
 @pytest.mark.usefixtures("frozen")
