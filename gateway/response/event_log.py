@@ -178,6 +178,7 @@ class EventLog:
         data = b""
         if self._capacity:
             data = orjson.dumps({"type": type_, "sequence_number": sequence, **fields})
+            data = bytes(memoryview(data))  # what orjson returns takes up to ten times its length
             self._deltas = None
             self._keep(_Whole(sequence, type_, data))
         self._next += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -228,3 +229,16 @@ async def test_a_log_that_keeps_nothing_tells_its_end() -> None:
     await asyncio.wait_for(ending, 10)
     assert (log.followed, log.size_bytes, log.next_sequence) == (False, 0, 4)
     await asyncio.wait_for(log.ended(), 10)
+
+
+def test_a_kept_event_takes_no_more_memory_than_is_counted() -> None:
+    log = EventLog(10_000_000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(100):
+            log.append("response.created", {"response": {"text": "x" * 900}})
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1.2 * log.size_bytes
