@@ -65,20 +65,6 @@ def part_event(item_id: str, index: int, part: Json) -> Json:
     return {"item_id": item_id, "output_index": index, "content_index": 0, "part": part}
 
 
-def delta_event(item_id: str, index: int, delta: str, tokens: int, **extra: Any) -> Json:
-    """Fields of a text delta of ``tokens`` tokens."""
-    fields = {
-        "item_id": item_id,
-        "output_index": index,
-        "content_index": 0,
-        "delta": delta,
-        **extra,
-    }
-    if tokens != 1:
-        fields["tokens"] = tokens
-    return fields
-
-
 def text_done_event(item_id: str, index: int, text: Text, **extra: Any) -> Json:
     """Fields of ``response.reasoning_text.done`` and ``response.output_text.done``."""
     return {"item_id": item_id, "output_index": index, "content_index": 0, "text": text, **extra}

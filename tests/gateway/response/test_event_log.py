@@ -45,6 +45,20 @@ def filled(count: int, capacity: int = 100_000) -> EventLog:
     return log
 
 
+def delta_event(item_id: str, index: int, delta: str, tokens: int, **extra: Any) -> dict[str, Any]:
+    """Fields of a text delta of ``tokens`` tokens."""
+    fields = {
+        "item_id": item_id,
+        "output_index": index,
+        "content_index": 0,
+        "delta": delta,
+        **extra,
+    }
+    if tokens != 1:
+        fields["tokens"] = tokens
+    return fields
+
+
 def documents(log: EventLog, after: int = -1) -> list[dict[str, Any]]:
     return [msgspec.json.decode(entry.data) for entry in log.after(after)]
 
@@ -81,7 +95,7 @@ def test_deltas_are_the_documents_of_the_protocol_and_without_the_moment_when_se
     live, again = [], []
     for text, tokens, _, _ in thinking:
         add(log, first, text, tokens)
-        live.append(events.delta_event("rs_1", 0, text, tokens))
+        live.append(delta_event("rs_1", 0, text, tokens))
         again.append(live[-1])
     log.append("between", {})
     live.append({})
@@ -90,8 +104,8 @@ def test_deltas_are_the_documents_of_the_protocol_and_without_the_moment_when_se
         add(log, second, text, tokens, buffered, slack_s)
         slack = None if slack_s is None else round(slack_s * 1000) / 1000
         moment = {"buffered_tokens": buffered, "slack_s": slack}
-        live.append(events.delta_event("msg_1", 1, text, tokens, logprobs=[], **moment))
-        again.append(events.delta_event("msg_1", 1, text, tokens, logprobs=[]))
+        live.append(delta_event("msg_1", 1, text, tokens, logprobs=[], **moment))
+        again.append(delta_event("msg_1", 1, text, tokens, logprobs=[]))
     kinds = [events.REASONING_DELTA] * len(thinking) + ["between"]
     kinds += [events.ANSWER_DELTA] * len(answering)
 

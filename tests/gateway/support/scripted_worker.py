@@ -17,7 +17,6 @@ from workers.messages import (
     Cancel,
     Endpoint,
     Finish,
-    HandOver,
     Hello,
     MeetPeer,
     PeerMet,
@@ -113,12 +112,6 @@ class ScriptedWorker:
         """The id in the gateway's next message, which must be a cancel."""
         message = await self.next()
         assert isinstance(message, Cancel)
-        return message.request_id
-
-    async def next_hand_over(self) -> str:
-        """The id in the gateway's next message, which must request a hand-over."""
-        message = await self.next()
-        assert isinstance(message, HandOver)
         return message.request_id
 
     def unread(self) -> int:
