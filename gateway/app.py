@@ -77,10 +77,11 @@ def make_app(service: ResponseService) -> web.Application:
     app.add_routes(
         [
             web.post("/v1/responses", create_response),
-            web.get("/v1/responses", open_socket),
+            # A HEAD request would get a body here.
+            web.get("/v1/responses", open_socket, allow_head=False),
             # Without this, the name would be taken for an id, with "method not allowed".
             web.post("/v1/responses/input_tokens", _not_here),
-            web.get("/v1/responses/{response_id}", get_response),
+            web.get("/v1/responses/{response_id}", get_response, allow_head=False),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
             web.delete("/v1/responses/{response_id}", delete_response),
             web.post("/v1/chat/completions", create_chat_completion),

@@ -381,6 +381,8 @@ class ResponseService:
         self._wait_for_expiry()
 
     async def _put(self, session: Session) -> None:
+        if session.forgotten:  # deleted in the meantime
+            return
         try:
             stored = StoredResponse(
                 session.response_id,

@@ -77,6 +77,7 @@ class Outlet:
 
     __slots__ = (
         "_followers",
+        "_left_bytes",
         "_shut",
         "_stall_s",
         "_timer",
@@ -96,6 +97,7 @@ class Outlet:
         self.on_stall: Callable[[], None] | None = None
         self.stalled = False  # it was cut off for taking nothing
         self._shut = False
+        self._left_bytes = 0  # that the client had not taken when the timer was set
         self._transport: asyncio.Transport | None = None
         self._followers: dict[Follower, None] = {}
         self.outbox = outbox
@@ -129,12 +131,18 @@ class Outlet:
     def pause(self) -> None:
         """The client has not taken what was sent."""
         self.full = True
-        self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._stalled)
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        assert self._transport is not None
+        self._left_bytes = self._transport.get_write_buffer_size()
+        self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._check_stall)
 
     def resume(self) -> None:
         """The client takes more."""
-        self._stop_timer()
         self.full = self._shut
+        if not self.stalled:  # else it is about to be cut off
+            self._stop_timer()
         for follower in list(self._followers):
             if self.full:
                 break
@@ -159,8 +167,16 @@ class Outlet:
         for follower in list(self._followers):
             follower.fail(ClientLeft())
 
-    def _stalled(self) -> None:
+    def _check_stall(self) -> None:
+        """Cut the client off, unless it takes data, however slowly."""
+        self._timer = None
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() < self._left_bytes:
+            self._wait_for_room()
+            return
         self.note_stall()
+        self._shut = True
         if self.on_stall is not None:
             self.on_stall()
         self._timer = asyncio.get_running_loop().call_later(_GOODBYE_S, self.cut)

@@ -76,6 +76,8 @@ async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterato
     chunked = request.version >= HttpVersion11
     if chunked:
         response.enable_chunked_encoding()
+    else:
+        response.force_close()  # its end is the end of the response
     await response.prepare(request)
     request[BEGUN] = response
     stream = EventStream(response, outlet_of(request), chunked=chunked)

@@ -253,7 +253,7 @@ class EventLog:
         :raises LogTruncated: some of them are no longer kept.
         """
         oldest = self._parts[0].sequence if self._parts else self._next
-        if sequence + 1 < oldest:
+        if sequence + 1 < oldest or not self._capacity:
             raise LogTruncated(sequence, oldest)
         place = bisect_right(self._parts, sequence + 1, key=lambda part: part.sequence) - 1
         return self._entries(max(0, place), sequence + 1)
