@@ -26,7 +26,7 @@ from workers.messages import ChatMessage, Finish, Pace, TokenRun
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 4  # in an array
-_MOST_RUNS = 64  # that are put off
+_MOST_RUNS = 16  # that are put off: the garbage collector walks over them
 _REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
 
 

@@ -1,0 +1,71 @@
+"""Answering tokens behind others that wait are taken in later, and nothing can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.response import session as session_module
+from gateway.response.session import Session
+from gateway.schemas.errors import Unavailable
+from tests.gateway.support.sessions import ScriptedWorker, make_session, run_to_end
+
+
+def waiting() -> tuple[Session, ScriptedWorker]:
+    """A session with a place on the wheel, one waiting token, and two runs that are put off."""
+    session = make_session()
+    worker = ScriptedWorker(session, reasoning=False)
+    worker.say("a", "b", now=1.0)
+    session.wheel_slot = 220
+    worker.say("c", now=1.02)
+    worker.say("d", "", "é", now=1.04)
+    assert len(session._runs) == 2
+    return session, worker
+
+
+LOOKS: tuple[Callable[[Session], object], ...] = (
+    lambda session: session.release(1.1),
+    lambda session: session.left(),
+    lambda session: session.set_pace(0.2, None, 1.05, 60.0),
+    lambda session: session.cancel(1.05),
+    lambda session: session.token_ids,
+)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_call_that_needs_them_takes_them_in(look: Callable[[Session], object]) -> None:
+    session, _ = waiting()
+    assert session.output_tokens == 6
+    look(session)
+    assert (len(session.token_ids), session._runs) == (6, [])
+    assert session.transcript.answer.text == "abcdé".encode()
+
+
+def test_a_failure_sends_them() -> None:
+    session, _ = waiting()
+    session.fail(Unavailable("gone", code="instance_lost"), 1.05)
+    assert session.answer_text == "abcdé"
+
+
+def test_the_plan_and_the_figures_are_those_of_the_time_when_they_came() -> None:
+    session, worker = waiting()
+    worker.finish(now=1.05)
+    session.wheel_slot = None
+    last_s = run_to_end(session)
+    plain = make_session()
+    other = ScriptedWorker(plain, reasoning=False)
+    other.say("a", "b", now=1.0)
+    other.say("c", now=1.02)
+    other.say("d", "", "é", now=1.04)
+    other.finish(now=1.05)
+    assert run_to_end(plain) == last_s
+    assert session.measurements() == plain.measurements()
+    assert list(session.token_ids) == list(plain.token_ids)
+
+
+def test_only_so_many_are_put_off() -> None:
+    session, worker = waiting()
+    for place in range(3 * session_module._MOST_RUNS):
+        worker.say("x", now=1.05 + place / 1000)
+        assert len(session._runs) <= session_module._MOST_RUNS
