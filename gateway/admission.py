@@ -350,31 +350,34 @@ class Admission:
 
     def _work(self, place: int, generation: Generation, session: Session | None) -> Work:
         """What is left to do for a request; ``place`` spreads the guesses."""
-        reasoned = answered = buffered = 0
+        reasoned = answered = called = buffered = 0
         thinking = generation.thinking is not False
         if session is None:
-            kv_tokens = sum(8 + len(message.content) // 4 for message in generation.messages)
+            kv_tokens = generation.prompt_tokens_guess
             tau_s = generation.targets.tpot_s if generation.targets.paced else None
         else:
             kv_tokens, thinking = session.kv_tokens, session.thinking and thinking
             reasoned, answered = session.reasoning_tokens, session.answering_tokens
+            called = session.calling_tokens
             tau_s = session.delivery.tpot_s if session.delivery.paced else None
             buffered = session.delivery.buffered_tokens
-        forced, sampling = generation.forced_lengths, generation.sampling
+        forced, sampling, call = generation.forced_lengths, generation.sampling, 0
         if forced is not None:
             reasoning = float(forced.reasoning_tokens)
-            answer = float(forced.answer_tokens)
+            answer, call = float(forced.answer_tokens), forced.call_tokens
         else:
             u, v = (place * spread % 1.0 for spread in _SPREAD)
             reasoning = self._lengths.reasoning_tokens(u, reasoned)
             if sampling.thinking_budget is not None:
                 reasoning = min(reasoning, sampling.thinking_budget)
             answer = self._lengths.answer_tokens(v, answered)
+        # Nobody reads a call: it is generated as thoughts are.
         reasoning_left = max(0.0, reasoning - reasoned) if thinking else 0.0
+        reasoning_left += max(0, call - called)
         answer_left = max(0.0, answer - answered)
         left = max(0.0, self._longest - kv_tokens)
         if sampling.max_tokens is not None:
-            left = max(0.0, min(left, sampling.max_tokens - reasoned - answered))
+            left = max(0.0, min(left, sampling.max_tokens - reasoned - answered - called))
         reasoning_left = min(reasoning_left, left)
         answer_left = min(answer_left, left - reasoning_left)
         return Work(kv_tokens, reasoning_left, answer_left, tau_s, buffered)
@@ -407,6 +410,12 @@ def _key(generation: Generation | None, owner: str) -> bytes:
         owner,
         generation.user,
         generation.messages,
+        generation.tools,
+        generation.tool_choice,
+        generation.template,
+        generation.effort,
+        generation.structure,
+        generation.choices,
         generation.sampling,
         generation.forced_lengths,
         generation.previous_response_id,

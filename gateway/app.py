@@ -24,17 +24,19 @@ from gateway.api import cors, refusals, sse
 from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
-from gateway.api.http import (
-    SERVICE,
+from gateway.api.http import SERVICE, owner_of
+from gateway.api.messages import count_tokens, create_message
+from gateway.api.refusals import json_response
+from gateway.api.responses import conversations
+from gateway.api.responses.routes import (
     SOCKETS,
     cancel_response,
     create_response,
     delete_response,
     get_response,
+    list_input_items,
     open_socket,
-    owner_of,
 )
-from gateway.api.refusals import json_response
 from gateway.api.websocket import WebSocketConnection
 from gateway.collector import FullCollections
 from gateway.config import PROJECT_ROOT, Config
@@ -82,9 +84,13 @@ def make_app(service: ResponseService) -> web.Application:
             # Without this, the name would be taken for an id, with "method not allowed".
             web.post("/v1/responses/input_tokens", _not_here),
             web.get("/v1/responses/{response_id}", get_response, allow_head=False),
+            web.get("/v1/responses/{response_id}/input_items", list_input_items, allow_head=False),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
             web.delete("/v1/responses/{response_id}", delete_response),
+            *conversations.ROUTES,
             web.post("/v1/chat/completions", create_chat_completion),
+            web.post("/v1/messages", create_message),
+            web.post("/v1/messages/count_tokens", count_tokens),
             web.get("/v1/models", _models),
             web.get("/v1/models/{model:.+}", _model),
             web.get("/admin/instances", list_instances),
@@ -214,7 +220,7 @@ async def _until_stopped(
         collections.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
         announce(f"  Chat     {url}/")
-        announce(f"  API      {url}/v1   (OpenAI: responses over WebSocket and HTTP, chat)")
+        announce(f"  API      {url}/v1   (OpenAI: responses, chat; Anthropic: messages)")
         announce(f"  Metrics  {url}/metrics")
     await _first_of(stop, workers, cancel=(stop,))
     if workers.done():
@@ -341,7 +347,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.transport is not None:
                 request.transport.abort()  # a clean end would look like a complete response
             return begun
-        return refusals.error_response(ApiError("Internal error.", code="internal_error"))
+        broken = ApiError("Internal error.", code="internal_error")
+        return refusals.error_response(broken, request.path)
 
 
 def _begun(request: web.Request) -> web.StreamResponse | None:
@@ -353,7 +360,7 @@ def _begun(request: web.Request) -> web.StreamResponse | None:
 def _refuse(request: web.Request, error: ApiError) -> web.Response:
     metrics = request.app[SERVICE].metrics
     refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
-    return refusals.error_response(error)
+    return refusals.error_response(error, request.path)
 
 
 async def _security_headers(_: web.Request, response: web.StreamResponse) -> None:

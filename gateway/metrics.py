@@ -188,6 +188,7 @@ class Metrics:
         self.tokens.labels("prompt").inc(session.prompt_tokens)
         self.tokens.labels("reasoning").inc(session.reasoning_tokens)
         self.tokens.labels("answering").inc(session.answering_tokens)
+        self.tokens.labels("calling").inc(session.calling_tokens)
         if not session.generation.read_along:
             return  # sent as a whole: it has no pace
         self.underruns.inc(session.delivery.underruns)

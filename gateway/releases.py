@@ -77,17 +77,21 @@ class Releases:
 
     def _release(self) -> None:
         self._timer = None
-        wheel, late = self.wheel, self._lateness.add
+        wheel, late, early = self.wheel, self._lateness.add, 0
         for session in wheel.due(time.monotonic()):
             now = time.monotonic()
-            late(now - session.due_s)
+            if now <= session.due_s:
+                early += 1
+            else:
+                late(now - session.due_s)
             try:
-                session.release(now, SLOT_S)
-                if (due_s := session.next_release_s()) is not None:
+                due_s = session.release(now, SLOT_S)
+                if due_s is not None:
                     wheel.set(session, due_s)
                 else:
                     self._on_none(session)
             except Exception:  # noqa: BLE001 (`on_bug` logs it)
                 self._on_bug(session)
+        self._lateness.counts[0] += early
         self.after()
         self._wind()

@@ -190,7 +190,11 @@ class ClusterCollector(Collector):
         for instance_id, instance in sorted(self._cluster.instances.items()):
             if (stats := instance.stats) is None:
                 continue
-            for phase, counts in (("reasoning", stats.reasoning), ("answering", stats.answering)):
+            for phase, counts in (
+                ("reasoning", stats.reasoning),
+                ("answering", stats.answering),
+                ("calling", stats.calling),
+            ):
                 running.add_metric([instance_id, phase], counts.running)
                 waiting.add_metric([instance_id, phase], counts.waiting)
                 used.add_metric([instance_id, phase], counts.kv_blocks)

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,9 @@ import structlog
 from gateway.admission import Admission, user_of
 from gateway.config import Config
 from gateway.guard import fail_broken
+from gateway.history.conversations import Conversations
+from gateway.history.requests import Requests
+from gateway.history.truncation import is_too_long, truncated
 from gateway.metrics import Metrics
 from gateway.releases import Releases
 from gateway.response.event_log import LogReader
@@ -33,10 +35,10 @@ from gateway.routing.router import closing
 from gateway.rules import route_timeouts, view_rules
 from gateway.schemas.bodies import ResponsesBody
 from gateway.schemas.errors import InvalidRequest, NotFound
-from gateway.schemas.generation import Generation, Targets, from_responses
+from gateway.schemas.generation import Generation, Targets
+from gateway.schemas.input_items import with_ids
 from gateway.slices import Slices
-from gateway.store import ResponseStore, StoredResponse
-from workers.messages import ChatMessage
+from gateway.store import ConversationStore, ResponseStore, StoredResponse
 
 log = structlog.get_logger()
 
@@ -70,6 +72,10 @@ class ResponseService:
         self.metrics.admission_load.set_function(lambda: self._admission.load(time.monotonic()))
         self.metrics.promised.set_function(lambda: self._admission.promised)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
+        self.conversations = Conversations(
+            ConversationStore(store), config.server.hard_message_bytes
+        )
+        self.requests = Requests(config, store, self.conversations, self._session_of)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
         self._running: dict[str, Session] = {}
@@ -101,18 +107,41 @@ class ResponseService:
             )
 
     async def prepare(self, body: ResponsesBody, defaults: Targets, owner: str) -> Generation:
-        """Check a Responses body against the server's state and find its conversation."""
+        """Check a Responses body against the server's state; see `Requests.prepare`."""
         self.check_model(body.model)
-        if body.previous_response_id is None:
-            return from_responses(body, (), defaults)
-        history, near = await self._conversation(body.previous_response_id, owner)
-        return replace(from_responses(body, history, defaults), near=near)
+        return await self.requests.prepare(body, defaults, owner)
 
     async def start(self, generation: Generation, owner: str) -> Session:
         """Admit, place and start a response. It runs, and has events, when this returns.
 
+        One that asks for it loses the oldest turns, if no instance can read all of them.
+
         :raises ApiError: the request is refused, and nothing of it is kept.
         """
+        try:
+            return await self._start_fitting(generation, owner)
+        except BaseException:
+            if generation.conversation_id is not None:
+                self.conversations.end(generation.conversation_id, owner)
+            raise
+
+    async def _start_fitting(self, generation: Generation, owner: str) -> Session:
+        try:
+            return await self._start(generation, owner)
+        except InvalidRequest as error:
+            if not generation.truncates or not is_too_long(error):
+                raise
+            shorter = await truncated(generation, self.cluster.count, self._context_tokens())
+            if shorter is None:
+                raise
+        return await self._start(shorter, owner)
+
+    def _context_tokens(self) -> int:
+        """The context of each model at least, for prompt and output."""
+        instances = self.cluster.instances.values()
+        return min((one.welcome.max_model_len for one in instances), default=0)
+
+    async def _start(self, generation: Generation, owner: str) -> Session:
         if self.draining:
             raise closing()
         response_id = f"resp_{secrets.token_hex(16)}"
@@ -132,6 +161,8 @@ class ResponseService:
         self._admission.began(response_id, session)
         self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
+        if generation.conversation_id is not None:
+            self.conversations.started(generation.conversation_id, session)
         try:
             await self.cluster.submit(session)
         except BaseException:
@@ -191,6 +222,14 @@ class ResponseService:
             raise _no_such_response(response_id)
         # Rows of earlier versions hold a fraction.
         return {**stored.response, "created_at": int(stored.created_at)}
+
+    async def input_items(self, response_id: str, owner: str) -> list[dict[str, Any]]:
+        """The items that were sent with a response, with their ids. Raises `NotFound`."""
+        if (session := self._session_of(response_id, owner)) is not None:
+            return with_ids(session.generation.input_items, response_id)
+        if (stored := await self.store.get(response_id, owner)) is not None:
+            return with_ids(stored.input_items, response_id)
+        raise _no_such_response(response_id)
 
     def cancel(self, session: Session) -> None:
         """Stop a response. Its log ends with the terminal event as soon as the engine confirms."""
@@ -334,6 +373,8 @@ class ResponseService:
 
     def _conclude(self, session: Session) -> None:
         """Deal with a response that has ended."""
+        if (conversation_id := session.generation.conversation_id) is not None:
+            self._in_background(self.conversations.finish(conversation_id, session))
         try:
             self._ended(session)
         except Exception:
@@ -366,6 +407,9 @@ class ResponseService:
             reason=session.incomplete_reason,
             output_tokens=session.output_tokens,
             reasoning_tokens=session.reasoning_tokens,
+            preemptions=session.preemptions,
+            migrations=session.migrations,
+            failovers=session.failovers,
             ttft_s=measured.paced.ttft_s,
             qoe=measured.qoe,
         )
@@ -390,6 +434,7 @@ class ResponseService:
                 session.created_at,
                 session.response_object(),
                 session.conversation,
+                session.generation.input_items,
             )
             await self.store.put(stored)
         except Exception:  # the client has its answer; only a later look-up will miss it
@@ -420,25 +465,6 @@ class ResponseService:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    async def _conversation(
-        self, response_id: str, owner: str
-    ) -> tuple[tuple[ChatMessage, ...], str | None]:
-        """The messages up to and with a response, and the instance that served it."""
-        if (session := self._session_of(response_id, owner)) is not None:
-            if not session.finished:
-                raise InvalidRequest(
-                    f"Response '{response_id}' is not finished.", param="previous_response_id"
-                )
-            return session.conversation, session.instance_id
-        stored = await self.store.get(response_id, owner)
-        if stored is None:
-            raise NotFound(
-                f"Previous response '{response_id}' not found.",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            )
-        return stored.conversation, stored.response.get("instance")
 
 
 def _no_such_response(response_id: str) -> NotFound:

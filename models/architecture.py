@@ -19,7 +19,7 @@ BF16 = torch.bfloat16
 class Shape:
     """The sizes of a model."""
 
-    vocab: int = 1024
+    vocab: int = 1280
     hidden: int = 256
     layers: int = 4
     mlp: int = 640
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.q_norm = Norm(s.head_dim, s.norm_eps)
         self.k_norm = Norm(s.head_dim, s.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         s, (b, t, _) = self.s, x.shape
         q = self.q_norm(self.q_proj(x).view(b, t, s.heads, s.head_dim)).transpose(1, 2)
         k = self.k_norm(self.k_proj(x).view(b, t, s.kv_heads, s.head_dim)).transpose(1, 2)
@@ -79,7 +79,7 @@ class Attention(nn.Module):
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         group = s.heads // s.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         result: Tensor = self.o_proj(out.transpose(1, 2).reshape(b, t, s.heads * s.head_dim))
         return result
 
@@ -108,8 +108,8 @@ class Layer(nn.Module):
         self.input_layernorm = Norm(s.hidden, s.norm_eps)
         self.post_attention_layernorm = Norm(s.hidden, s.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         mlp: Tensor = self.mlp(self.post_attention_layernorm(x))
         return x + mlp
 
@@ -126,13 +126,22 @@ class Reasoner(nn.Module):
         self.norm = Norm(s.hidden, s.norm_eps)
 
     def forward(
-        self, ids: Tensor, cos: Tensor, sin: Tensor, places: Tensor, targets: Tensor
+        self,
+        ids: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        places: Tensor,
+        targets: Tensor,
     ) -> Tensor:
-        """Summed cross-entropy at the flat positions `places`, whose next tokens are `targets`."""
-        t = ids.shape[1]
+        """Summed cross-entropy at the flat positions `places`, whose next tokens are `targets`.
+
+        `ids` is (batch, length); `cos` and `sin` are (batch, 1, length, head_dim). `mask` adds to
+        the attention scores, (batch, 1, length, length); without it attention is causal.
+        """
         x = self.embed_tokens(ids).to(BF16)
         for layer in self.layers:
-            x = layer(x, cos[:t], sin[:t])
+            x = layer(x, cos, sin, mask)
         x = self.norm(x.reshape(-1, self.s.hidden)[places])
         logits = F.linear(x, self.embed_tokens.weight.to(BF16)).float()
         return F.cross_entropy(logits, targets, reduction="sum")

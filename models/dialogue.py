@@ -7,7 +7,7 @@ is cut off. Does not deal with tokens.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from models.problems import FAMILIES, Problem, generate
 from models.problems.base import weighted
@@ -29,25 +29,24 @@ SYSTEM_PROMPTS = (
 
 WEIGHTS: dict[str, float] = {
     "addition": 14,
-    "subtraction": 15,
+    "subtraction": 18,
     "multiplication": 12,
     "division": 9,
     "sums": 4,
     "comparison": 11,
     "sorting": 24,
     "parity": 3,
-    "sequences": 7,
-    "units": 8,
+    "sequences": 14,
+    "units": 11,
     "stories": 10,
     "letters": 20,
     "spelling": 12,
-    "chat": 6,
+    "chat": 12,
 }
 """How often training draws each family. Hard ones more often, easy ones less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A prompt, which is only read, and a completion, which is learned."""
 
     prompt: str

@@ -3,8 +3,9 @@
     python -m models.evaluate [--per-family N] [--dtype float32|bfloat16] [--json FILE]
 
 Prints for each family the accuracy, the share of well-formed completions, and the lengths of
-thinking and answer in tokens. A well-formed completion has one closed think block, an answer and an
-end of the turn. Problems come from the tenth that training never sees (see `models.problems`).
+thinking and answer in tokens; then the accuracy with tools and in conversations of 20 turns. A
+well-formed completion has one closed think block, an answer and an end of the turn. Problems come
+from the tenth that training never sees (see `models.problems`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from models import judge
 from models.dialogue import END_THINK, IM_END, NO_THINKING, THINK, prompt_of
 from models.problems import FAMILIES, Problem, generate, is_correct
 
@@ -122,8 +124,8 @@ def engine(model: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[Generate
         model=str(model),
         dtype=dtype,
         enforce_eager=True,
-        max_model_len=2048,
-        max_num_seqs=64,
+        max_model_len=4096,
+        max_num_seqs=256,
         seed=0,
     )
     params = SamplingParams(temperature=0, max_tokens=1200, skip_special_tokens=False)
@@ -199,6 +201,9 @@ def main() -> None:
     parser.add_argument("--per-family", type=int, default=200, help="problems of each family")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument(
+        "--only", choices=("exercises", "tools", "conversations"), help="measure only these"
+    )
     parser.add_argument("--no-thinking", action="store_true", help="ask with enable_thinking false")
     parser.add_argument("--json", type=Path, help="write the scores to this file too")
     parser.add_argument(
@@ -207,16 +212,30 @@ def main() -> None:
     args = parser.parse_args()
     complete, end_think = engine(args.model, args.dtype)
     wrong: list[tuple[Problem, str]] = []
-    scores = run(complete, end_think, args.per_family, args.seed, not args.no_thinking, wrong)
-    print(table(scores))
+    mistakes: list[str] = []
+    found: list[object] = []
+
+    def plain(prompts: list[str]) -> list[tuple[str, bool]]:
+        return [(c.text, c.finished) for c in complete(prompts)]
+
+    if args.only in (None, "exercises"):
+        scores = run(complete, end_think, args.per_family, args.seed, not args.no_thinking, wrong)
+        print(table(scores), flush=True)
+        found += [asdict(s) for s in scores]
+    if args.only in (None, "tools") and not args.no_thinking:
+        rows = judge.all_tools(plain, args.per_family, args.seed, mistakes)
+        print("", judge.table(rows, "tools"), sep="\n", flush=True)
+        found += [asdict(row) for row in rows]
+    if args.only in (None, "conversations") and not args.no_thinking:
+        talks = max(args.per_family // judge.TURNS, 1)
+        rows = judge.conversations(plain, talks, args.seed, mistakes)
+        print("", judge.table(rows, "conversations"), sep="\n", flush=True)
+        found += [asdict(row) for row in rows]
     if args.json:
-        args.json.write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n")
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     if args.wrong:
-        args.wrong.write_text(
-            "\n\n=====\n".join(
-                f"[{p.family}] {p.question}\n{t}\nexpected {p.expected}" for p, t in wrong
-            )
-        )
+        exercises = [f"[{p.family}] {p.question}\n{t}\nexpected {p.expected}" for p, t in wrong]
+        args.wrong.write_text("\n\n=====\n".join([*exercises, *mistakes]))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class TokenBuffer(Generic[Item]):
         self._schedule = ReleaseSchedule(tau_s, now)
         self.clock: ReadingClock = self._schedule
         self._items: deque[Item] = deque()
+        self._released = 0
         self._closed = False
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class TokenBuffer(Generic[Item]):
     @property
     def released(self) -> int:
         """Number of tokens that were released."""
-        return self._schedule.released
+        return self._released
 
     @property
     def closed(self) -> bool:
@@ -86,6 +87,7 @@ class TokenBuffer(Generic[Item]):
             if not self._schedule.pop_due(now, most=1):
                 break
             releases.append(Release(self._items.popleft(), min(planned_s, now)))
+        self._released += len(releases)
         return releases
 
     def drain(self) -> list[Item]:
@@ -95,6 +97,7 @@ class TokenBuffer(Generic[Item]):
         """
         self._schedule.drain()
         items = list(self._items)
+        self._released += len(items)
         self._items.clear()
         return items
 

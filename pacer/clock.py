@@ -5,11 +5,14 @@ Maps seconds to reading time and back. One unit of reading time is one token at 
 
     reading(now) = integral of dt / tau_s, taken only while the reader is not paused.
 
-So only the clock deals with pace changes and pauses. The release law and the QoE are written in
+So only the clock deals with pace changes, pauses, and times in which the model writes nothing to
+read (`stand`). The release law and the QoE are written in
 reading time, where the pace is 1.
 """
 
 from __future__ import annotations
+
+import math
 
 
 class ReadingClock:
@@ -19,7 +22,7 @@ class ReadingClock:
     counts as the time of the last change.
     """
 
-    __slots__ = ("_anchor_s", "_reading", "paused", "tau_s")
+    __slots__ = ("_anchor_s", "_reading", "_stop", "paused", "tau_s")
 
     def __init__(self, tau_s: float, now: float) -> None:
         """Start at reading time 0 at ``now``.
@@ -30,13 +33,15 @@ class ReadingClock:
         self.tau_s = _checked_tau(tau_s)  # seconds per token; `set_tau` changes it
         self._anchor_s = now  # seconds at the last change of pace or pause
         self._reading = 0.0  # reading time at the anchor
+        self._stop = math.inf  # reading time does not pass this; see `stand`
         self.paused = False  # whether the reader has stopped reading; see `pause`
 
     def reading(self, now: float) -> float:
         """Reading time at ``now``, in tokens."""
         if self.paused or now <= self._anchor_s:
             return self._reading
-        return self._reading + (now - self._anchor_s) / self.tau_s
+        reading = self._reading + (now - self._anchor_s) / self.tau_s
+        return reading if reading < self._stop else self._stop
 
     def seconds(self, reading: float) -> float | None:
         """The moment at which reading time reaches ``reading``; None while paused short of it.
@@ -65,6 +70,15 @@ class ReadingClock:
         """Let reading time run again."""
         self._move_anchor(now)
         self.paused = False
+
+    def stand(self, reading: float) -> None:
+        """Let reading time stand as soon as it is ``reading``, until `go_on`."""
+        self._stop = reading
+
+    def go_on(self, now: float) -> None:
+        """Undo `stand`: reading time runs on from where it is at ``now``."""
+        self._move_anchor(now)
+        self._stop = math.inf
 
     def _move_anchor(self, now: float) -> None:
         self._reading = self.reading(now)

@@ -16,6 +16,7 @@ items. A waiting token takes 8 bytes of an array, which the garbage collector do
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from pacer.clock import ReadingClock
 
@@ -28,13 +29,14 @@ _TRIM = 1024  # places of released tokens that are kept before the array is cut
 class ReleaseSchedule(ReadingClock):
     """Reading time, and the planned releases of the tokens that are not yet released, in order."""
 
-    __slots__ = ("_head", "_last", "_planned", "released", "underruns")
+    __slots__ = ("_head", "_last", "_planned", "at", "then_s", "underruns")
 
     def __init__(self, tau_s: float, now: float) -> None:
         """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
         super().__init__(tau_s, now)
         self.underruns = 0  # releases for which the reader had to wait after the first token
-        self.released = 0
+        self.at = 0.0  # reading time of the last release
+        self.then_s = now  # the next release, after the last `pop_next` that released something
         self._planned = array("d")  # in reading time; those before `_head` are released
         self._head = 0
         self._last: float | None = None  # planned release of the last token pushed
@@ -61,6 +63,18 @@ class ReleaseSchedule(ReadingClock):
         self._planned.append(planned)
         self._last = planned
 
+    def push_each(self, times: Sequence[float]) -> None:
+        """Add tokens that are released one by one; ``times``: when each was generated."""
+        last, append = self._last, self._planned.append
+        if last is None or self.reading(times[-1]) > last + 1.0:
+            for now in times:
+                self.push(now)
+            return
+        for _ in times:  # each came before its turn
+            last += 1.0
+            append(last)
+        self._last = last
+
     def pop_due(self, now: float, early_s: float = 0.0, most: int | None = None) -> int:
         """Release the tokens whose planned time is not after ``now + early_s``.
 
@@ -70,24 +84,47 @@ class ReleaseSchedule(ReadingClock):
         """
         if self.paused:
             return 0
-        return self.pop_to(self.reading(now + early_s), most)
-
-    def pop_to(self, reading: float, most: int | None = None) -> int:
-        """Release the tokens whose planned time is not after ``reading``; see `pop_due`."""
+        anchor_s, at, tau_s = self._anchor_s, self._reading, self.tau_s
+        if now > anchor_s:  # `reading`, without a call: this runs for each token
+            at += (now - anchor_s) / tau_s
+            if at > self._stop:
+                at = self._stop
+        self.at = at
+        limit = at + early_s / tau_s + _EPSILON
         planned, head = self._planned, self._head
-        reading += _EPSILON
-        place, end = head, len(planned)
-        if most is not None:
-            end = min(end, head + most)
-        while place < end and planned[place] <= reading:
+        length = len(planned)
+        end = length if most is None else min(length, head + most)
+        place = head
+        while place < end and planned[place] <= limit:
             place += 1
-        self.released += place - head
-        if place == len(planned) or place >= _TRIM:
+        if place < length and place < _TRIM:
+            self._head = place
+        else:
             del planned[:place]
             self._head = 0
-        else:
-            self._head = place
         return place - head
+
+    def pop_next(self, now: float, early_s: float) -> bool:
+        """Do as `pop_due` and `next_release_s`, in the case that is nearly always the one.
+
+        :return: whether one token was released, and another one waits, until `then_s`. Else nothing
+            was released, and `pop_due` is to be called.
+        """
+        planned, place = self._planned, self._head + 1
+        if self.paused or not 1 < place < _TRIM or place >= len(planned):
+            return False
+        anchor_s, reading, tau_s = self._anchor_s, self._reading, self.tau_s
+        at = reading + (now - anchor_s) / tau_s
+        if at > self._stop:
+            at = self._stop
+        limit = at + early_s / tau_s + _EPSILON
+        due = planned[place]
+        if due <= limit or planned[place - 1] > limit or at < reading:
+            return False
+        self._head = place
+        self.at = at
+        self.then_s = anchor_s + (due - reading) * tau_s
+        return True
 
     def drain(self) -> int:
         """Release all tokens at once, regardless of the pace; return how many.
@@ -95,17 +132,26 @@ class ReleaseSchedule(ReadingClock):
         The plan continues after the drained tokens: the reader still has to read them.
         """
         count = len(self)
-        self.released += count
         del self._planned[:]
         self._head = 0
         return count
 
+    def stand_when_dry(self, now: float) -> None:
+        """Let reading time stand once the reader has read all tokens so far, until `go_on`.
+
+        For a stream whose model writes something that the reader does not wait for.
+        """
+        if self._last is not None:
+            self.stand(max(self._last + 1.0, self.reading(now)))
+
     def next_release_s(self) -> float | None:
         """When `pop_due` will next release something; None if it is empty or paused."""
-        planned = self._planned
-        if self.paused or not planned:
+        if self.paused or not self._planned:
             return None
-        return self.seconds(planned[self._head])
+        due = self._planned[self._head]
+        if due <= self._reading:
+            return self._anchor_s
+        return self._anchor_s + (due - self._reading) * self.tau_s
 
     def slack_s(self, now: float) -> float | None:
         """Seconds until the reader runs out of tokens; negative if that has happened.
@@ -113,10 +159,6 @@ class ReleaseSchedule(ReadingClock):
         This is ``first_release + generated * tau - now`` as long as there was no underrun.
         None before the first token, and while the reader is paused.
         """
-        return self.slack_at(self.reading(now))
-
-    def slack_at(self, reading: float) -> float | None:
-        """The slack at a reading time; see `slack_s`."""
         if self._last is None or self.paused:
             return None
-        return (self._last + 1.0 - reading) * self.tau_s
+        return (self._last + 1.0 - self.reading(now)) * self.tau_s

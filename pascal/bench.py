@@ -1,4 +1,4 @@
-"""``pascal bench``: measurements of the scheduler, of migration and of the delivery of tokens."""
+"""``pascal bench``: measurements of the scheduler, of migration, of the delivery and of agents."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _COMMANDS = {
     ),
     "pacing": Command(
         "bench.pacing.command", "measure the delivery of tokens: CPU time, lateness, memory"
+    ),
+    "agents": Command(
+        "bench.agents.command", "compare ways to treat the calls of agents beside chats"
     ),
     "overload": Command("bench.overload", "offer more than the engines can generate in time"),
 }

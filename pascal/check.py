@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = config_flags.config_of(args)
         preflight.check(config)
+        described = preflight.describe_model(config)
     except configuration.ConfigError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 2
@@ -32,4 +33,6 @@ def run(args: argparse.Namespace) -> int:
     print(configuration.as_toml(config))
     print(f"# model loaded from: {config.model_path}")
     print(f"# model name in the API: {config.served_model_name}")
+    for line in described:
+        print(f"# {line}")
     return 0

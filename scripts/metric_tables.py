@@ -62,6 +62,7 @@ def _stats() -> StepStats:
     values |= {
         "reasoning": counts,
         "answering": counts,
+        "calling": counts,
         "device": _zeros(DeviceStats),
         "migration": _zeros(MigrationStats),
     }

@@ -35,6 +35,7 @@ from workers.messages import (
     MAX_TO_WORKER_BYTES,
     PROTOCOL,
     Cancel,
+    Count,
     Finish,
     HandOver,
     Hello,
@@ -59,7 +60,7 @@ _log = structlog.get_logger()
 _HELLO_TIMEOUT_S = 10.0
 _CLOSE_S = 1.0  # that a gateway has to answer a close frame
 
-_Order: TypeAlias = Submit | Cancel | SetPace | HandOver | MeetPeer
+_Order: TypeAlias = Submit | Count | Cancel | SetPace | HandOver | MeetPeer
 
 
 class Link:
@@ -148,11 +149,17 @@ class Link:
     def _failed(self, message: _Order, error: Exception) -> None:
         """Answer a message that the service could not carry out."""
         kind, failure = type(message).__name__, type(error).__name__
-        request_id = None if isinstance(message, MeetPeer) else message.request_id
+        request_id = None
+        if isinstance(message, Count):
+            request_id = message.prompt.request_id
+        elif not isinstance(message, MeetPeer):
+            request_id = message.request_id
         _log.error("message_failed", message=kind, request_id=request_id, kind=failure)
         match message:
             case MeetPeer():
                 self._service.not_met(message.peer, failure)
+            case Count():
+                self._service.not_counted(message.prompt.request_id, failure)
             case Submit() | Cancel() | HandOver():
                 reason = f"the worker could not carry out {kind}: {failure}"
                 self._service.fail(message.request_id, reason)
@@ -165,6 +172,8 @@ class Link:
         match message:
             case Submit():
                 self._service.submit(message)
+            case Count():
+                self._service.count(message.prompt)
             case Cancel():
                 self._service.cancel(message.request_id)
             case SetPace():
@@ -219,8 +228,12 @@ class Link:
                     continue
                 message = f"the output could not be sent: {type(error).__name__}"
                 finish = Finish(reason="error", message=message)
-                run = msgspec.structs.replace(
-                    run, token_ids=(), texts=(), boundary=None, finish=finish
+                run = TokenRun(
+                    request_id=run.request_id,
+                    position=run.position,
+                    token_ids=(),
+                    texts=(),
+                    finish=finish,
                 )
             yield run
 

@@ -5,8 +5,9 @@ dials), over a Unix socket on one machine or TCP between machines. Each WebSocke
 JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
-    worker:  Welcome, then until the end  Accepted | Rejected | Step | Heartbeat | PeerMet
-    gateway: Submit | Cancel | SetPace | HandOver | MeetPeer, at any time after Welcome
+    worker:  Welcome, then until the end
+             Accepted | Counted | Rejected | Step | Heartbeat | PeerMet
+    gateway: Submit | Count | Cancel | SetPace | HandOver | MeetPeer, at any time after Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
 `Accepted` its tokens come in `Step` frames, and the last `TokenRun` carries `finish`. Nothing about
@@ -18,26 +19,38 @@ be on different machines.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 4  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 6  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error", "handed_over"]
+PhaseName: TypeAlias = Literal["reasoning", "answering", "calling"]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of all messages: immutable, keyword only, tagged by class name."""
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """Base of all messages: immutable, keyword only, tagged by class name.
+
+    The garbage collector need not look at them: what is immutable makes no cycles.
+    """
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all parts of messages."""
 
 
 # ---- parts ------------------------------------------------------------------------------------
+
+
+class ToolCall(Value):
+    """A call that the model made in an earlier turn."""
+
+    call_id: str
+    name: str
+    arguments: str  # as the model wrote them: JSON, unless the model made a mistake
 
 
 class ChatMessage(Value):
@@ -45,6 +58,27 @@ class ChatMessage(Value):
 
     role: str
     content: str
+    reasoning: str | None = None  # of an assistant: its thoughts, for templates that want them
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
+    tool_call_id: str | None = None  # of a tool: the call that this is the result of
+    name: str | None = None
+
+
+class ToolChoice(Value):
+    """Which tools the model may, or must, call."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None  # with "required": this tool, no other
+    parallel: bool = True  # whether it may make several calls in one turn
+
+
+class Structure(Value):
+    """The form that the answer must have; it begins after the thoughts."""
+
+    kind: Literal["json_object", "json", "regex", "choice", "grammar", "structural_tag"]
+    # A JSON schema, a regular expression, a list of strings, a grammar in EBNF, or a structural tag
+    # of xgrammar (the worker makes these itself, for calls of tools).
+    value: Any = None
 
 
 class Sampling(Value):
@@ -62,16 +96,22 @@ class Sampling(Value):
     stop: tuple[str, ...] = ()  # stop strings, looked for in the answer only
     ignore_eos: bool = False
     thinking_budget: int | None = None  # most reasoning tokens; None: no bound
+    min_tokens: int = 0  # before the model may end
+    stop_token_ids: tuple[int, ...] = ()
+    logit_bias: dict[int, float] | None = None  # by token id
+    logprobs: int | None = None  # how many alternatives to report for each token; None: nothing
 
 
 class ForcedLengths(Value):
     """Exact lengths for load tests, whatever the model would generate.
 
-    ``reasoning_tokens`` counts up to and including the end-of-thinking token.
+    ``reasoning_tokens`` counts up to and including the end-of-thinking token. The call is of one
+    of the request's own tools; its markers count.
     """
 
     reasoning_tokens: int
     answer_tokens: int
+    call_tokens: int = 0  # after the answer; 0: no call
 
 
 class Pace(Value):
@@ -134,6 +174,7 @@ class PhaseStats(Value):
     reloaded_tokens_total: int = 0  # brought back from host memory
     recomputed_tokens_total: int = 0
     migration: MigrationStats | None = None  # None: its KV cannot move
+    calling: PhaseCounts = PhaseCounts()
 
 
 class StepStats(PhaseStats, kw_only=True):
@@ -176,7 +217,44 @@ class Finish(Value):
     preemptions: int = 0
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     message: str | None = None  # set with reason "error"
+    # With reason "error": the field of `Submit` because of which no instance can serve the request.
+    param: str | None = None
     ticket: Ticket | None = None  # only with reason "handed_over"; None: nothing to read
+    stop: str | None = None  # the stop string that ended the answer
+
+
+class Turn(Value):
+    """The phase changes: the token at ``at`` and those after it belong to ``phase``."""
+
+    at: int  # index in `TokenRun.token_ids`; may be their number
+    phase: PhaseName
+
+
+def answers_after(boundary: int | None) -> tuple[Turn, ...]:
+    """The turn to the answer behind the last token of the thoughts; none for None."""
+    return () if boundary is None else (Turn(at=boundary + 1, phase="answering"),)
+
+
+class Piece(Value):
+    """Text that one token completes, of one segment of the output.
+
+    A piece with ``name`` begins a call; the texts of a call's pieces join to its arguments.
+    """
+
+    at: int  # index in `TokenRun.token_ids`
+    kind: Literal["reasoning", "answer", "call"]
+    text: str = ""
+    name: str | None = None
+    call_id: str | None = None  # with ``name``, where the model's format has ids of its own
+
+
+class TokenLogprob(Value):
+    """Log probability of a token, and of its alternatives."""
+
+    token: str
+    logprob: float
+    data: tuple[int, ...]  # the bytes of its text
+    top: tuple[TokenLogprob, ...] = ()
 
 
 class TokenRun(Value):
@@ -191,7 +269,11 @@ class TokenRun(Value):
     position: int  # index of the first of these tokens in the request's output, from 0
     token_ids: tuple[int, ...]
     texts: tuple[str, ...]
-    boundary: int | None = None  # index in token_ids of the end-of-thinking token, if it is here
+    turns: tuple[Turn, ...] = ()  # where the phase changes, in order
+    # Instead of `texts`, when the phases of the tokens do not say which segment each text belongs
+    # to, or when a call begins.
+    pieces: tuple[Piece, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()  # one for each token, if they were asked for
     finish: Finish | None = None
     # Set in the first run with tokens of a request that came with a ticket: the number of tokens
     # whose KV was read or found in the engine's own prefix cache. 0: the ticket was of no use, and
@@ -221,6 +303,22 @@ class Submit(Message, tag="submit"):
     forced_lengths: ForcedLengths | None = None
     user: str | None = None  # for fairness between users; None: anonymous
     ticket: Ticket | None = None  # KV of the prompt and the known tokens, on another engine
+    tools: tuple[dict[str, Any], ...] = ()  # in the form of chat completions
+    tool_choice: ToolChoice = ToolChoice()
+    template: dict[str, Any] = {}  # further options of the chat template, by name
+    effort: str | None = None  # how much to think, in the words of the client
+    structure: Structure | None = None
+    # Hashes of the conversation's beginnings, the shortest first; see `Prefixes`.
+    prefixes: tuple[int, ...] = ()
+
+
+class Count(Message, tag="count"):
+    """Count the tokens of a prompt and generate nothing; answered by `Counted` or `Rejected`.
+
+    ``prompt`` is what would be submitted; its ``request_id`` is that of the answer.
+    """
+
+    prompt: Submit
 
 
 class Cancel(Message, tag="cancel"):
@@ -276,6 +374,13 @@ class Accepted(Message, tag="accepted"):
     reasoning: bool  # False: it starts in the answering phase (thinking switched off)
 
 
+class Counted(Message, tag="counted"):
+    """Answer to `Count`."""
+
+    request_id: str
+    prompt_tokens: int
+
+
 class Rejected(Message, tag="rejected"):
     """The request is wrong; nothing of it remains in the worker.
 
@@ -303,6 +408,15 @@ class Heartbeat(Message, tag="heartbeat"):
     stats: StepStats
 
 
+class Prefixes(Message, tag="prefixes"):
+    """Which beginnings of conversations have their KV in the prefix cache, as far as is known.
+
+    Sent with the heartbeat if something has changed; the first one on a connection has all.
+    """
+
+    tokens: dict[int, int]  # by the hash of `Submit.prefixes`; 0: no longer held
+
+
 class PeerMet(Message, tag="peer_met"):
     """Answer to `MeetPeer`: whether KV can be read from that engine.
 
@@ -313,8 +427,10 @@ class PeerMet(Message, tag="peer_met"):
     error: str | None = None
 
 
-ToWorker: TypeAlias = Hello | Submit | Cancel | SetPace | HandOver | MeetPeer
-ToGateway: TypeAlias = Welcome | Accepted | Rejected | Step | Heartbeat | PeerMet
+ToWorker: TypeAlias = Hello | Submit | Count | Cancel | SetPace | HandOver | MeetPeer
+ToGateway: TypeAlias = (
+    Welcome | Accepted | Counted | Rejected | Step | Heartbeat | Prefixes | PeerMet
+)
 
 _encoder = msgspec.json.Encoder()
 _to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)

@@ -174,7 +174,8 @@ async def run(settings: WorkerSettings) -> int:
     """Load the engine and serve; :return: the exit status."""
     # Imported only now: `prepare` must come first.
     from workers.engine.interface import Engine
-    from workers.engine.vllm_config import load_tokenizer, vllm_config
+    from workers.engine.vllm_config import vllm_config
+    from workers.formats.form import Format, describe
     from workers.link import Link, listening
     from workers.messages import PROTOCOL, Welcome
     from workers.requests.chat_template import ChatRenderer
@@ -191,7 +192,10 @@ async def run(settings: WorkerSettings) -> int:
 
         engine = await AsyncEngine.load(config)
     facts = engine.facts
-    renderer = ChatRenderer(load_tokenizer(config), facts.max_model_len)
+    form = Format.of(settings, config)
+    renderer = ChatRenderer(form, facts.max_model_len)
+    for line in describe(form):
+        _log.info("format_chosen", what=line)
     welcome = Welcome(
         protocol=PROTOCOL,
         instance_id=settings.instance_id,

@@ -32,10 +32,17 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     demotion_tokens: int = 5000
     low_water_s: float = 2.0
     high_water_s: float = 12.0
+    calls: Literal["calling", "answering"] = "calling"
+    # Parsers of vLLM: "auto", "none", a registered name, or a plugin as path.py or path.py:name.
+    reasoning_parser: str = "auto"
+    tool_parser: str = "auto"
+    # Reasoning tokens by word of effort, as word=tokens, for templates that know no effort.
+    thinking_budgets: tuple[str, ...] = ()
     dtype: str = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 64  # batch slots
     max_num_batched_tokens: int | None = None
+    watermark: float = 0.0  # share of the KV blocks that vLLM keeps free when it admits requests
     kv_cache_gib: float | None = None  # KV memory of the CPU engine
     kv_blocks: int | None = None  # exact number of KV blocks, instead of kv_cache_gib
     block_size: int | None = None

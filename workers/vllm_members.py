@@ -51,8 +51,11 @@ PLUG_POINTS = (
     ),
     PlugPoint(
         "logits_processors",
-        ("workers.engine.forced_lengths.LengthsProcessor",),
-        "forced lengths, thinking budgets",
+        (
+            "workers.engine.forced_lengths.LengthsProcessor",
+            "workers.engine.exact_sampling.ExactSampling",
+        ),
+        "forced lengths, thinking budgets; seeds and penalties that survive a move",
     ),
     PlugPoint(
         "kv_transfer_config",
@@ -68,13 +71,13 @@ PLUG_POINTS = (
 
 # Methods that `workers.scheduler.engine_core_calls` adds to vLLM's `EngineCore`, so that a client
 # can call them by name from another process.
-ADDED_TO_ENGINE_CORE = ("set_pace", "hand_over", "kv_endpoint", "meet_peer")
+ADDED_TO_ENGINE_CORE = ("set_pace", "turn", "hand_over", "kv_endpoint", "meet_peer")
 
 _IMPORTED = """
 vllm:
     LLM SamplingParams
 vllm.config:
-    KVTransferConfig VllmConfig
+    KVTransferConfig ModelConfig StructuredOutputsConfig VllmConfig
 vllm.distributed.kv_transfer:
     get_kv_transfer_group()
 vllm.distributed.kv_transfer.kv_connector.factory:
@@ -105,18 +108,53 @@ vllm.distributed.nixl_utils:
     NixlWrapper nixl_agent_config
 vllm.engine.arg_utils:
     AsyncEngineArgs EngineArgs
+vllm.entrypoints.openai.chat_completion.protocol:
+    ChatCompletionRequest ChatCompletionToolsParam
+vllm.entrypoints.openai.parser.harmony_utils:
+    build_harmony_preamble(*, instructions=None, tools=None, reasoning_effort=None, ...)
+    extract_instructions_from_messages(messages)
+    parse_chat_inputs_to_harmony_messages(chat_msgs)
+    render_for_completion(messages)
 vllm.exceptions:
     VLLMClientError VLLMValidationError
 vllm.inputs.engine:
     tokens_input(prompt_token_ids, ...)
+vllm.logprobs:
+    Logprob
 vllm.outputs:
-    RequestOutput
+    CompletionOutput RequestOutput
+vllm.parser:
+    Parser ParserManager
+vllm.parser.abstract_parser:
+    Grammar
+vllm.parser.engine.parser_engine_config:
+    ParserEngineConfig ParserState
+vllm.parser.harmony:
+    HarmonyParser
 vllm.platforms:
     current_platform
+vllm.reasoning:
+    ReasoningParser ReasoningParserManager
+vllm.renderers:
+    BaseRenderer ChatParams
+vllm.renderers.hf:
+    HfRenderer
+    resolve_chat_template(tokenizer, chat_template, tools, *, model_config)
+vllm.renderers.mistral:
+    MistralRenderer
+vllm.renderers.registry:
+    renderer_from_config(config, ...)
 vllm.sampling_params:
-    RequestOutputKind SamplingParams
+    RequestOutputKind SamplingParams StructuredOutputsParams
 vllm.tokenizers:
     cached_tokenizer_from_config(model_config, ...)
+vllm.tool_parsers:
+    ToolParser ToolParserManager
+vllm.tool_parsers.streaming:
+    extract_named_tool_call_streaming(*, delta_text, function_name, function_name_returned,
+    tool_call_idx, tool_call_id_type, tokenizer, ...)
+    extract_required_tool_call_streaming(*, previous_text, current_text, tool_call_idx,
+    tool_call_id_type)
 vllm.utils.hashing:
     sha256(input)
 vllm.utils.network_utils:
@@ -146,6 +184,8 @@ vllm.v1.engine.core:
     EngineCore
 vllm.v1.engine.core_client:
     InprocClient
+vllm.v1.engine.input_processor:
+    InputProcessor
 vllm.v1.engine.llm_engine:
     LLMEngine
 vllm.v1.engine.output_processor:
@@ -176,8 +216,22 @@ vllm.v1.sample.logits_processor:
     BatchUpdate LogitsProcessor
 vllm.v1.sample.logits_processor.builtin:
     process_dict_updates(req_entries, batch_update, new_state)
+vllm.v1.sample.ops.penalties:
+    apply_all_penalties(logits, prompt_token_ids, presence_penalties, frequency_penalties,
+        repetition_penalties, output_token_ids)
+vllm.v1.sample.ops.topk_topp_sampler:
+    apply_top_k_top_p(logits, k, p)
+    sample_with_exponential_noise(probs, q)
 vllm.v1.structured_output:
     StructuredOutputManager
+vllm.v1.structured_output.backend_types:
+    StructuredOutputGrammar
+vllm.v1.structured_output.backend_xgrammar:
+    XgrammarBackend
+vllm.v1.structured_output.request:
+    get_structured_output_key(params)
+vllm.v1.structured_output.utils:
+    choice_as_grammar(choice)
 """
 
 _MEMBERS = """
@@ -189,20 +243,25 @@ vllm.config.kv_transfer.KVTransferConfig:
     engine_id kv_buffer_device kv_connector kv_connector_extra_config
     kv_connector_module_path kv_load_failure_policy kv_role
 vllm.config.model.ModelConfig:
-    # context length, default sampling parameters, end-of-sequence tokens
+    # context length, default sampling parameters, end-of-sequence tokens, kind of model
     get_diff_sampling_param(self)
+    get_vocab_size(self)
     try_get_generation_config(self)
-    max_model_len skip_tokenizer_init
+    architectures hf_config hf_text_config is_encoder_decoder is_hybrid max_model_len
+    skip_tokenizer_init
 vllm.config.reasoning.ReasoningConfig:
     # the markers of thinking, where vLLM is told them
     enabled natural_reasoning_end_token_ids reasoning_start_token_ids
 vllm.config.scheduler.SchedulerConfig:
     # chooses the scheduler class; synchronous or asynchronous scheduling
     async_scheduling scheduler_cls
+vllm.config.structured_outputs.StructuredOutputsConfig:
+    # one backend for the structure of answers, which begins after the thoughts
+    backend disable_any_whitespace reasoning_parser reasoning_parser_plugin
 vllm.config.vllm.VllmConfig:
     # the parts of the configuration; our own tables travel in `additional_config`
     additional_config cache_config kv_transfer_config model_config reasoning_config
-    scheduler_config
+    scheduler_config structured_outputs_config
 vllm.distributed.kv_transfer.kv_connector.factory.KVConnectorFactory:
     # KV offload in emulation and simulation
     create_connector(config, role, kv_cache_config)
@@ -303,36 +362,89 @@ vllm.engine.arg_utils.AsyncEngineArgs:
     enable_prefix_caching enforce_eager gpu_memory_utilization hf_overrides
     kv_cache_memory_bytes kv_transfer_config logits_processors max_model_len
     max_num_batched_tokens max_num_seqs model num_gpu_blocks_override seed
-    tensor_parallel_size
+    structured_outputs_config tensor_parallel_size watermark
 vllm.engine.arg_utils.EngineArgs:
     # settings of a simulated engine
     create_engine_config(self, ...)
     block_size enable_prefix_caching enforce_eager hf_overrides max_model_len
-    max_num_batched_tokens max_num_seqs model skip_tokenizer_init
+    max_num_batched_tokens max_num_seqs model skip_tokenizer_init watermark
 vllm.entrypoints.llm.LLM:
     # evaluates the embedded model
     __init__(self, model, *, dtype='auto', seed=0, enforce_eager=False, ...)
     generate(self, prompts, sampling_params=None, *, use_tqdm=True, ...)
     get_tokenizer(self)
+vllm.entrypoints.openai.chat_completion.protocol.ChatCompletionRequest:
+    # a request as vLLM's server has it, for its parsers
+    structured_outputs tools
+vllm.exceptions.VLLMClientError:
+    # what is wrong with a request
+    args
+vllm.exceptions.VLLMValidationError:
+    # which field of a request is wrong
+    parameter
 vllm.outputs.CompletionOutput:
-    # tokens and the reason of the finish
-    finish_reason stop_reason text token_ids
+    # tokens, their log probabilities, and the reason of the finish
+    finish_reason logprobs stop_reason text token_ids
 vllm.outputs.RequestOutput:
     # what a request got
     finished kv_transfer_params metrics num_cached_tokens outputs request_id
+vllm.parser.abstract_parser.Parser:
+    # splits the output into thoughts, answer and calls
+    parse_delta(self, delta_text, delta_token_ids, request, prompt_token_ids=None, *, finished)
+vllm.parser.engine.parser_engine_config.ParserEngineConfig:
+    # the table of a parser, from which the markers of phases are derived
+    terminals token_id_terminals transitions
+vllm.parser.engine.parser_engine_config.ParserState:
+    # what a parser reads: thoughts, an answer, a call
+    REASONING
+vllm.parser.harmony.ChunkResult:
+    # the output of gpt-oss by channels
+    segments
+vllm.parser.harmony.HarmonyParser:
+    # reads the output of gpt-oss
+    flush(self)
+    process_chunk(self, token_ids)
+vllm.parser.harmony.Segment:
+    # a piece of a channel
+    completed_message
+vllm.parser.parser_manager.ParserManager:
+    # finds parsers by name
+    get_parser(tool_parser_name=None, reasoning_parser_name=None, enable_auto_tools=False, ...)
+    get_reasoning_parser(reasoning_parser_name)
+    get_tool_parser(tool_parser_name=None, enable_auto_tools=False, ...)
 vllm.platforms.interface.Platform:
     # CPU or GPU
     is_cpu(self)
+vllm.renderers.hf.HfRenderer:
+    # the tokenizer that writes prompts
+    get_tokenizer(self)
+vllm.renderers.mistral.MistralRenderer:
+    # writes prompts
+    render_messages(self, messages, params)
+vllm.renderers.params.ChatParams:
+    # options of the chat template
+    chat_template_kwargs
 vllm.sampling_params.RequestOutputKind:
     # tokens as they come, or all at the end
     DELTA FINAL_ONLY
 vllm.sampling_params.SamplingParams:
     # sampling parameters of a request; our own facts travel in `extra_args`
-    detokenize extra_args frequency_penalty ignore_eos max_tokens min_p output_kind
-    presence_penalty repetition_penalty seed skip_special_tokens temperature top_k top_p
+    verify(self, model_config, speculative_config, structured_outputs_config, tokenizer)
+    detokenize extra_args frequency_penalty ignore_eos logit_bias logprobs max_tokens min_p
+    min_tokens output_kind presence_penalty repetition_penalty seed skip_special_tokens
+    stop_token_ids structured_outputs temperature top_k top_p
+vllm.sampling_params.StructuredOutputsParams:
+    # the structure of an answer, and the grammar of calls that must be made
+    grammar json json_object regex structural_tag
 vllm.tokenizers.protocol.TokenizerLike:
     # token ids of the markers
     convert_tokens_to_ids(self, tokens)
+vllm.tool_parsers.abstract_tool_parser.ToolParser:
+    # reads calls
+    extract_tool_calls_streaming(self, previous_text, current_text, delta_text,
+    previous_token_ids, current_token_ids, delta_token_ids, request)
+    get_remaining_unstreamed_args(self)
+    engine_based_streaming
 vllm.v1.core.block_pool.BlockPool:
     # free KV memory; the measurements take some of it away
     get_num_free_blocks(self)
@@ -388,7 +500,7 @@ vllm.v1.core.sched.scheduler.Scheduler:
     finished_recving_kv_req_ids kv_cache_config kv_cache_manager kv_holding_waiting
     max_num_active_reqs max_num_scheduled_tokens num_spec_tokens
     num_waiting_for_streaming_input pause_state policy requests requires_kv_delivery running
-    scheduler_config vllm_config waiting _inflight_prefills _pause_state
+    scheduler_config structured_output_manager vllm_config waiting _inflight_prefills _pause_state
 vllm.v1.engine.EngineCoreOutput:
     # new tokens of a request; the ticket of one that leaves
     finish_reason kv_transfer_params new_token_ids request_id stop_reason
@@ -406,7 +518,7 @@ vllm.v1.engine.async_llm.AsyncLLM:
     async reset_prefix_cache(self, reset_connector=False, ...)
     from_vllm_config(vllm_config, stat_loggers=None, disable_log_stats=False, ...)
     shutdown(self, ...)
-    engine_core output_handler
+    engine_core input_processor output_handler
 vllm.v1.engine.core.EngineCore:
     # scheduler and device of an engine
     model_executor scheduler
@@ -421,6 +533,9 @@ vllm.v1.engine.core_client.EngineCoreClient:
 vllm.v1.engine.core_client.InprocClient:
     # the engine core in this process
     engine_core
+vllm.v1.engine.input_processor.InputProcessor:
+    # structures are checked before, in a process of their own
+    structured_outputs_config
 vllm.v1.engine.llm_engine.LLMEngine:
     # an engine in this process
     abort_request(self, request_ids, internal=False)
@@ -429,7 +544,7 @@ vllm.v1.engine.llm_engine.LLMEngine:
     has_unfinished_requests(self)
     reset_prefix_cache(self, reset_connector=False, ...)
     step(self)
-    engine_core
+    engine_core input_processor
 vllm.v1.engine.output_processor.RequestOutputCollector:
     # outputs of a request, as `AsyncLLM` collects them
     get_nowait(self)
@@ -527,21 +642,38 @@ vllm.v1.request.Request:
     max_tokens next_decode_eligible_step num_computed_tokens num_in_flight_tokens
     num_output_placeholders num_output_tokens num_preemptions num_prompt_tokens
     num_stale_output_tokens num_tokens num_tokens_with_spec output_token_ids priority
-    prompt_token_ids request_id sampling_params status _all_token_ids _output_token_ids
+    prompt_token_ids request_id sampling_params status structured_output_request
+    _all_token_ids _output_token_ids
 vllm.v1.request.RequestStatus:
     # where a request stands
     FINISHED_ABORTED FINISHED_LENGTH_CAPPED FINISHED_STOPPED PREEMPTED RUNNING WAITING
     WAITING_FOR_REMOTE_KVS
 vllm.v1.sample.logits_processor.interface.LogitsProcessor:
-    # forced lengths, thinking budgets
+    # forced lengths, thinking budgets, exact sampling
     __init__(self, vllm_config, device, is_pin_memory)
     apply(self, logits)
     is_argmax_invariant(self)
     update_state(self, batch_update)
     validate_params(sampling_params)
 vllm.v1.structured_output.StructuredOutputManager:
-    # the scheduler's constructor needs one
+    # the scheduler's constructor needs one; takes the tokens that a request already has
     __init__(self, vllm_config)
+    accept_tokens(self, request, new_token_ids)
+vllm.v1.structured_output.backend_types.StructuredOutputGrammar:
+    # its calls are bounded
+    __init__(self, ...)
+    accept_tokens(self, request_id, tokens)
+    fill_bitmask(self, bitmask, batch_index)
+    is_terminated(self)
+    reset(self)
+    rollback(self, num_tokens)
+    validate_tokens(self, tokens)
+vllm.v1.structured_output.backend_xgrammar.XgrammarBackend:
+    # tries a structure before its request is queued; knows the bytes of each token
+    __init__(self, vllm_config, tokenizer, vocab_size)
+vllm.v1.structured_output.request.StructuredOutputRequest:
+    # the grammar of a request waits until the known tokens have passed; where its answer begins
+    grammar reasoning_ended _grammar
 vllm.v1.utils.ConstantList:
     # tokens of a request
     index(self, item, ...)

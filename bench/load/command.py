@@ -30,8 +30,12 @@ from typing import Any
 from rich.console import Console
 
 from bench.load import flags
+from bench.load.agents.agent import Agent
+from bench.load.agents.problems import problem_agents, warmup_problems
+from bench.load.agents.results import agents_result
+from bench.load.agents.sized import sized_agents, warmup_agents
 from bench.load.measure import run_result
-from bench.load.options import OptionError, Options, options_from
+from bench.load.options import AGENT, OptionError, Options, options_from
 from bench.load.plan import Planned, plan_requests, warmup_plan
 from bench.load.prompts import PromptError
 from bench.load.report import compare
@@ -60,8 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Plan:
     """The requests of a run."""
 
-    requests: list[Planned]
-    warmups: list[Planned]
+    requests: Sequence[Planned] = ()
+    warmups: Sequence[Planned] = ()
+    agents: Sequence[Agent] = ()
+    warmup_agents: Sequence[Agent] = ()
+
+    @property
+    def size(self) -> int:
+        """How many requests are expected."""
+        return len(self.requests) + sum(agent.expected_turns for agent in self.agents)
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may be in flight at a time."""
+        return len(self.requests) + len(self.agents)
 
 
 @contextlib.contextmanager
@@ -84,6 +100,10 @@ def plan_of(options: Options) -> Plan:
 
     :raises OptionError, PromptError, BenchmarkError: if they cannot be made.
     """
+    if options.workload == AGENT:
+        return Plan(agents=sized_agents(options), warmup_agents=warmup_agents(options))
+    if options.agents:
+        return Plan(agents=problem_agents(options), warmup_agents=warmup_problems(options))
     workload = source_of(options)
     if workload is None:
         return Plan(plan_requests(options), warmup_plan(options))
@@ -104,7 +124,10 @@ def _allow_sockets(count: int) -> None:
 async def _drive_until_interrupt(load: LoadRun, plan: Plan) -> bool:
     """Drive the plan; :return: whether Ctrl-C ended it. A second Ctrl-C ends the process."""
     loop = asyncio.get_running_loop()
-    driving = asyncio.create_task(load.drive(plan.requests, plan.warmups), name="load-run")
+    drive = load.drive(
+        plan.requests, plan.warmups, agents=plan.agents, warmup_agents=plan.warmup_agents
+    )
+    driving = asyncio.create_task(drive, name="load-run")
 
     def interrupt() -> None:
         loop.remove_signal_handler(signal.SIGINT)
@@ -138,8 +161,8 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(error, REFUSED)
     try:
         options, model = _ask_server(options)
-        _allow_sockets(len(plan.requests))
-        with Progress(errors, len(plan.requests)) as progress:
+        _allow_sockets(plan.most_in_flight)
+        with Progress(errors, plan.size) as progress:
             result, interrupted = loop.run(_run_plan(options, model, plan, progress))
     except OptionError as error:
         return _refuse(error, REFUSED)
@@ -215,10 +238,10 @@ async def _run_plan(
         "config": options.config(),
         "turns_not_sent": load.turns_not_sent,
     }
-    return head | result_of(load, options), interrupted
+    return head | result_of(load, options, plan.agents), interrupted
 
 
-def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
+def result_of(load: LoadRun, options: Options, agents: Sequence[Agent] = ()) -> dict[str, Any]:
     """The results of a finished run, ready for JSON."""
     results = load.results()
     records = {entry.planned.index: entry.record for entry in load.entries}
@@ -230,7 +253,8 @@ def result_of(load: LoadRun, options: Options) -> dict[str, Any]:
         cpu_share=load.cpu_share,
     )
     curves = reader_curves([(r, records[r.index]) for r in results], options.tpot_s)
-    return metrics | {"curves": curves}
+    tasks = agents_result(agents, results, options.metric_percentiles) if agents else None
+    return metrics | {"curves": curves, "agents": tasks}
 
 
 class _Parser(argparse.ArgumentParser):

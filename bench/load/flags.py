@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from bench.load.measure import GOODPUT_METRICS, METRICS
+from bench.load.measure import AGENT_METRICS, GOODPUT_METRICS, METRICS
 from bench.load.options import API_KEY_VARIABLE, APIS
 from bench.load.ranges import Length, Pause
 from bench.workloads.named import NAMES
 from bench.workloads.reasoning_split import CHOICES
+from models.tools import KINDS
 from workers.checked import seconds
 
 T = TypeVar("T")
@@ -68,7 +69,8 @@ def _add_load(add: Callable[..., Any]) -> None:
         "--num-prompts",
         type=_reads(_count),
         metavar="N",
-        help="requests to send; with --turns, conversations (default: 40, or the whole --trace)",
+        help="requests to send; with --turns conversations, with agents tasks (default: 40, or the "
+        "whole --trace)",
     )
     add(
         "--num-warmups",
@@ -133,7 +135,8 @@ def _add_sources(add: Callable[..., Any]) -> None:
     add(
         "--workload",
         metavar="NAME",
-        help=f"take lengths and arrivals from a workload: {', '.join(NAMES)}",
+        help=f"take lengths and arrivals from a workload: {', '.join(NAMES)}. Arrivals of "
+        "agent are tasks of many turns, with tools",
     )
     add(
         "--trace",
@@ -165,6 +168,12 @@ def _add_sources(add: Callable[..., Any]) -> None:
         help="time from the last token of an answer to the next question: 5s, 2s-10s or 8s:3s "
         "(default: 0s)",
     )
+    add(
+        "--tool-time",
+        type=_reads(Pause.parse),
+        metavar="TIME",
+        help="how long tools take, in the same forms, for --families that need tools (default: 0s)",
+    )
 
 
 def _add_requests(add: Callable[..., Any]) -> None:
@@ -180,7 +189,8 @@ def _add_requests(add: Callable[..., Any]) -> None:
         type=_reads(_names),
         default=(),
         metavar="A,B",
-        help="draw only problems of these families",
+        help="draw only problems of these families. With those that need tools, the model gets "
+        f"tools, which run here: {', '.join(KINDS)}",
     )
     add(
         "--reasoning-len",
@@ -219,10 +229,10 @@ def _add_requests(add: Callable[..., Any]) -> None:
 def _add_report(add: Callable[..., Any]) -> None:
     add(
         "--percentile-metrics",
-        default=tuple(METRICS),
         type=_reads(_metrics),
         metavar="A,B",
-        help=f"rows of the table (default: {','.join(METRICS)})",
+        help=f"rows of the tables (default: {','.join(METRICS)}, and with agents "
+        f"{','.join(AGENT_METRICS)})",
     )
     add(
         "--metric-percentiles",
@@ -249,7 +259,12 @@ def _add_report(add: Callable[..., Any]) -> None:
         help="folder of the result (default: %(default)s)",
     )
     add("--result-filename", metavar="NAME", help="default: load-RATEqps-MODEL-TIME.json")
-    add("--csv", type=Path, metavar="FILE", help="write one row per request")
+    add(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write one row per request, and with agents a second file with one row per task",
+    )
     add("--html", type=Path, metavar="FILE", help="write a report with plots as one file")
 
 
@@ -309,8 +324,9 @@ def _names(text: str) -> tuple[str, ...]:
 def _metrics(text: str) -> tuple[str, ...]:
     names = _names(text)
     for name in names:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
+        if name not in METRICS and name not in AGENT_METRICS:
+            known = ", ".join((*METRICS, *AGENT_METRICS))
+            raise ValueError(f"unknown metric {name!r}; known are {known}")
     return names
 
 

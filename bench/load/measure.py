@@ -13,14 +13,17 @@ Per request (paper, "Terms" and "QoE, exactly"):
 `e2e_s`     request sent to terminal event
 `qoe`       the paper's: origin at the first answering delta, F = 0, tau the requested pace;
             0 for a failed request, None for one that ended normally without an answer
+`call_s`    request sent to the end of the last call of a tool; None without a call
 ==========  ======================================================================================
 
-A delta that completes several tokens delivers them all at its own time.
+A delta that completes several tokens delivers them all at its own time. Text in a turn that calls
+tools has no reader: such a turn has no TTFT, TTFAT, TPOT, ITL and QoE.
 
 For a run, each of these is an object with `mean`, `p50`, `p95`, `p99`, `min`, `max` and the further
 percentiles that were asked for, over the requests that are completed or incomplete. Entries are
 null where nothing was measured. `itl_s` pools the gaps of all requests. `qoe` also counts every
-failed request, as 0.
+failed request, as 0. Turns that call tools count in `call_s` alone; `bench.load.agents.results` has
+their tasks.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.load.record import Outcome, ResponseRecord, Timing
+from bench.load.record import AnswerDelta, Outcome, ResponseRecord, Timing
 from bench.reporting.statistics import PERCENTILES, SLO_QOE, summarize
 from pacer import qoe
 
@@ -48,6 +51,15 @@ METRICS: Final[Mapping[str, str]] = {
     "itl": "itl_s",
     "e2el": "e2e_s",
     "qoe": "qoe",
+}
+# The same for tasks of agents; the keys are those of `bench.load.agents.results`.
+AGENT_METRICS: Final[Mapping[str, str]] = {
+    "task": "e2e_s",
+    "to-answer": "to_answer_s",
+    "model": "model_s",
+    "tools": "tools_s",
+    "call": "call_s",
+    "turns": "turns",
 }
 GOODPUT_METRICS: Final = ("ttft", "ttfat", "tpot", "e2el", "qoe")
 
@@ -79,9 +91,12 @@ class RequestResult:
     itl_s: tuple[float, ...]
     e2e_s: float | None
     qoe: float | None
+    calls: int  # of tools
+    call_s: float | None
     input_tokens: int | None
+    cached_tokens: int | None  # of the input; None if the server does not say
     reasoning_tokens: int | None
-    answer_tokens: int | None
+    answer_tokens: int | None  # all others: of the answer and of calls
     output_tokens: int | None
     server_qoe: float | None
     timing: Timing | None  # the server's
@@ -93,6 +108,11 @@ class RequestResult:
     def measured(self) -> bool:
         """Whether its metrics count: it is completed or incomplete."""
         return self.outcome in ("completed", "incomplete")
+
+    @property
+    def read(self) -> bool:
+        """Whether it is measured, and for a reader: it calls no tool."""
+        return self.measured and not self.calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +136,8 @@ def measure(
 
     :param tau_s: the pace of the reader, in seconds per token.
     """
-    answer, final = record.answer, record.final
+    final = record.final
+    answer = [] if record.calls else record.answer
     first_s = answer[0].received_s if answer else None
     usage = final.usage if final else None
     reasoning_tokens = usage.output_tokens_details.reasoning_tokens if usage else 0
@@ -140,15 +161,22 @@ def measure(
         first_token_s=_between(record.sent_s, record.first_token_s),
         ttft_s=_between(record.sent_s, first_s),
         ttfat_s=_between(record.reasoning_end_s, first_s),
-        tpot_s=_tpot_s(record),
+        tpot_s=_tpot_s(answer),
         itl_s=tuple(b.received_s - a.received_s for a, b in pairwise(answer)),
         e2e_s=_between(record.sent_s, record.ended_s) if final else None,
-        qoe=_client_qoe(record, tau_s),
+        qoe=_client_qoe(record, answer, tau_s),
+        calls=len(record.calls),
+        call_s=_between(record.sent_s, record.calls[-1].ended_s if record.calls else None),
         input_tokens=usage.input_tokens if usage else None,
+        cached_tokens=(
+            usage.input_tokens_details.cached_tokens
+            if usage and usage.input_tokens_details
+            else None
+        ),
         reasoning_tokens=reasoning_tokens if usage else None,
         answer_tokens=usage.output_tokens - reasoning_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
-        server_qoe=final.qoe.qoe if final and final.qoe else None,
+        server_qoe=final.qoe.qoe if final and final.qoe and not record.calls else None,
         timing=final.timing if final else None,
         underruns=final.underruns if final else None,
         preemptions=final.preemptions if final else None,
@@ -160,20 +188,22 @@ def _between(start_s: float | None, end_s: float | None) -> float | None:
     return None if start_s is None or end_s is None else end_s - start_s
 
 
-def _tpot_s(record: ResponseRecord) -> float | None:
-    gaps = sum(delta.tokens for delta in record.answer) - 1
+def _tpot_s(answer: Sequence[AnswerDelta]) -> float | None:
+    gaps = sum(delta.tokens for delta in answer) - 1
     if gaps < 1:
         return None
-    return (record.answer[-1].received_s - record.answer[0].received_s) / gaps
+    return (answer[-1].received_s - answer[0].received_s) / gaps
 
 
-def _client_qoe(record: ResponseRecord, tau_s: float) -> float | None:
+def _client_qoe(
+    record: ResponseRecord, answer: Sequence[AnswerDelta], tau_s: float
+) -> float | None:
     if record.outcome == "failed":
         return 0.0
-    if record.outcome == "interrupted" or not record.answer:
+    if record.outcome == "interrupted" or not answer:
         return None
-    deliveries_s = (delta.received_s for delta in record.answer for _ in range(delta.tokens))
-    return qoe(deliveries_s, tau_s=tau_s, origin_s=record.answer[0].received_s)
+    deliveries_s = (delta.received_s for delta in answer for _ in range(delta.tokens))
+    return qoe(deliveries_s, tau_s=tau_s, origin_s=answer[0].received_s)
 
 
 def is_good(result: RequestResult, goodput: Mapping[str, float]) -> bool:
@@ -211,13 +241,14 @@ def run_result(
     """
     outcomes = Counter(result.outcome for result in results)
     measured = [result for result in results if result.measured]
+    read = [result for result in measured if result.read]
     duration_s = _duration_s(results)
     output_tokens = sum(result.output_tokens or 0 for result in results)
     judged = [result.correct for result in results if result.correct is not None]
     scored = [result.qoe for result in results if result.measured or result.outcome == "failed"]
 
     def over(attribute: str) -> dict[str, float | None]:
-        return summarize((getattr(result, attribute) for result in measured), percentiles)
+        return summarize((getattr(result, attribute) for result in read), percentiles)
 
     return {
         **{name: outcomes[name] for name in ("completed", "failed", "incomplete", "interrupted")},
@@ -238,8 +269,8 @@ def run_result(
         "ttft_s": over("ttft_s"),
         "ttfat_s": over("ttfat_s"),
         "tpot_s": over("tpot_s"),
-        "tpot_raw_s": summarize((_raw_tpot_s(result) for result in measured), percentiles),
-        "itl_s": summarize((gap for result in measured for gap in result.itl_s), percentiles),
+        "tpot_raw_s": summarize((_raw_tpot_s(result) for result in read), percentiles),
+        "itl_s": summarize((gap for result in read for gap in result.itl_s), percentiles),
         "e2e_s": over("e2e_s"),
         "qoe": summarize(scored, percentiles),
         "server_qoe": over("server_qoe"),
@@ -273,6 +304,9 @@ def _generator(
     return {"kept_up": max(late_s) <= LATE_S if late_s else None, "cpu_share": cpu_share}
 
 
+_OF_TURNS: Final = ("input_tokens", "ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe", "call_s")
+
+
 def _by_turn(
     results: Sequence[RequestResult], percentiles: Sequence[float]
 ) -> list[dict[str, Any]]:
@@ -289,7 +323,7 @@ def _by_turn(
                     (getattr(r, name) for r in results if r.turn == turn and r.measured),
                     percentiles,
                 )
-                for name in ("input_tokens", "ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
+                for name in _OF_TURNS
             },
         }
         for turn in turns

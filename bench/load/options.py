@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
+from bench.load.measure import AGENT_METRICS, METRICS
 from bench.load.ranges import Length, Pause
+from models.tools import KINDS
 
 API_KEY_VARIABLE: Final = "PASCAL_API_KEY"
 Api: TypeAlias = Literal["responses-ws", "responses-sse", "chat-sse"]
@@ -20,6 +22,7 @@ APIS: Final[tuple[Api, ...]] = get_args(Api)
 
 NUM_PROMPTS: Final = 40
 REQUEST_RATE: Final = 2.0  # per second
+AGENT: Final = "agent"  # the workload whose requests are tasks
 
 
 class OptionError(Exception):
@@ -35,7 +38,7 @@ class Options:
     api_key: str | None
     api: Api
     extensions: bool | None  # whether the server accepts our fields; None: ask it
-    num_prompts: int | None  # requests, or conversations; None: all of a trace, or 40
+    num_prompts: int | None  # requests, conversations or tasks; None: all of a trace, or 40
     num_warmups: int
     request_rate: float | None  # per second; inf: all at once; None: the source's rate
     burstiness: float
@@ -52,6 +55,7 @@ class Options:
     trace_split: str | None  # for traces that do not tell reasoning from answer
     turns: Length | None  # None: no conversations
     think_time: Pause
+    tool_time: Pause
     tpot_s: float
     pacing: bool
     max_tokens: int | None
@@ -77,11 +81,16 @@ class Options:
         sources = (self.reasoning_len, self.workload, self.trace)
         return any(source is not None for source in sources)
 
+    @property
+    def agents(self) -> bool:
+        """Whether the requests are those of agents."""
+        return self.workload == AGENT or _need_tools(self.families)
+
     def config(self) -> dict[str, Any]:
         """The options as the result records them: all but the API key, ready for JSON."""
         values = asdict(self)
         del values["api_key"]
-        for name in ("reasoning_len", "answer_len", "turns", "think_time"):
+        for name in ("reasoning_len", "answer_len", "turns", "think_time", "tool_time"):
             drawn: Length | Pause | None = getattr(self, name)
             values[name] = drawn.text if drawn else None
         for name in ("prompt_file", "trace", "result_dir", "csv", "html"):
@@ -119,10 +128,11 @@ def options_from(args: argparse.Namespace) -> Options:
         trace_split=args.trace_split,
         turns=args.turns,
         think_time=args.think_time or Pause.parse("0s"),
+        tool_time=args.tool_time or Pause.parse("0s"),
         tpot_s=args.tpot_s,
         pacing=args.pacing,
         max_tokens=args.max_tokens,
-        percentile_metrics=args.percentile_metrics,
+        percentile_metrics=args.percentile_metrics or _metrics(args),
         metric_percentiles=args.metric_percentiles,
         goodput=dict(args.goodput),
         save_result=args.save_result,
@@ -135,11 +145,30 @@ def options_from(args: argparse.Namespace) -> Options:
     )
 
 
+def _need_tools(families: tuple[str, ...]) -> bool:
+    """Whether problems of these families come with tools."""
+    return any(family in KINDS for family in families)
+
+
+def _is_of_agents(args: argparse.Namespace) -> bool:
+    return args.workload == AGENT or _need_tools(args.families)
+
+
+def _metrics(args: argparse.Namespace) -> tuple[str, ...]:
+    """The rows of the table, if no flag names them."""
+    return (*METRICS, *AGENT_METRICS) if _is_of_agents(args) else tuple(METRICS)
+
+
 def _check_together(args: argparse.Namespace) -> None:
     """Raise for the first flags that contradict each other or have no effect."""
     source = "--workload" if args.workload is not None else "--trace"
     sourced = args.workload is not None or args.trace is not None
     own_lengths = args.reasoning_len is not None or args.answer_len is not None
+    agents = _is_of_agents(args)
+    tools = [family for family in args.families if family in KINDS]
+    others = [family for family in args.families if family not in KINDS]
+    of_agents = f"--workload {AGENT}" if args.workload == AGENT else f"--families {','.join(tools)}"
+    for_agents = [name for name in args.percentile_metrics or () if name in AGENT_METRICS]
     wrong = (
         (
             (args.reasoning_len is None) != (args.answer_len is None),
@@ -191,6 +220,30 @@ def _check_together(args: argparse.Namespace) -> None:
             "pascal-serve accepts: leave --no-extensions out",
         ),
         (args.timeout_s == 0, "--timeout must be above 0"),
+        (
+            bool(tools and others),
+            f"--families: {', '.join(tools)} need tools and {', '.join(others)} do not: make two "
+            "runs, side by side",
+        ),
+        (
+            agents and args.turns is not None,
+            f"--turns has no effect on {of_agents}, where the model decides, or the workload",
+        ),
+        (
+            bool(tools) and own_lengths,
+            f"{of_agents} is judged by what the model writes: leave --reasoning-len and "
+            "--answer-len out",
+        ),
+        (
+            args.tool_time is not None and not tools,
+            "--tool-time has no effect without --families that need tools"
+            + (f": {of_agents} has times of its own" if agents else ""),
+        ),
+        (
+            bool(for_agents) and not agents,
+            f"--percentile-metrics {','.join(for_agents)} has no effect without agents: give "
+            f"--workload {AGENT}, or --families that need tools",
+        ),
     )
     for is_wrong, message in wrong:
         if is_wrong:

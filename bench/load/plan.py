@@ -21,8 +21,16 @@ from bench.workloads.lengths import Lengths
 
 
 @dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool returned for a call."""
+
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
-    """One planned request: a single question, or one turn of a conversation."""
+    """One planned request: a single question, one turn of a conversation, or one of an agent."""
 
     index: int
     at_s: float  # offset from the start of the run at which its conversation begins
@@ -33,6 +41,7 @@ class Planned:
     turn: int = 0
     think_s: float = 0.0  # from the last token of the turn before
     client: str | None = None  # the sender, if a trace names it
+    results: tuple[ToolResult, ...] = ()  # of the calls of the turn before
 
 
 def arrival_times(count: int, rate: float, burstiness: float, rng: random.Random) -> list[float]:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Final
 
-SHORT_WORDS: Final = 20
-LONG_WORDS: Final = 220
-
 _OWN_WORDS: Final = 16  # random ones at the beginning: 115 bits, from a choice of 150 words
 _WORDS: Final = (
     "the of and to in is that it was for on are as with his they at be this from have or by one "
@@ -26,14 +23,16 @@ _WORDS: Final = (
     "another came come work three word must because does part even place well such here take why "
     "things help put years different away again off went old number"
 ).split()
-_TEXT: Final = tuple(islice(cycle(_WORDS), 4000))
+# The longer probe has each word twice more, so that the difference is that of an average word.
+SHORT_WORDS: Final = 20
+LONG_WORDS: Final = SHORT_WORDS + 2 * len(_WORDS)
 
 
 def filler(words: int, rng: random.Random) -> str:
     """A text of that many words, at least 1; the first words are drawn."""
     beginning = rng.choices(_WORDS, k=min(words, _OWN_WORDS))
-    rest = max(0, words - _OWN_WORDS)
-    return " ".join(beginning + list(islice(cycle(_TEXT), rest)))
+    first, rest = rng.randrange(len(_WORDS)), max(0, words - _OWN_WORDS)
+    return " ".join(beginning + list(islice(cycle(_WORDS), first, first + rest)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ or when it breaks a rule of the protocol:
 
 * ``sequence_number`` counts 0, 1, 2, ... without a gap,
 * exactly one terminal event arrives, and nothing after it,
-* the joined deltas equal the text of the final object, for the reasoning and for the answer,
+* the joined deltas equal the text of the final object, for the reasoning, the answer and the
+  calls of tools,
 * forced lengths are met exactly,
 * it is incomplete only for a reason that lies in the request or the model.
 """
@@ -23,6 +24,8 @@ import msgspec
 Outcome: TypeAlias = Literal["completed", "incomplete", "failed", "interrupted"]
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+CALL = "function_call"  # the type of an item
 
 # Endings that a correct server may produce by itself. "cancelled" is not among them: the load
 # generator cancels only requests that it has already given up.
@@ -40,10 +43,14 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One output item: the reasoning or the answer."""
+    """One output item: the reasoning, the answer, or a call of a tool."""
 
     type: str
     content: tuple[Part, ...] | None = None
+    id: str = ""
+    call_id: str = ""  # this field and the next two are those of a call
+    name: str = ""
+    arguments: str = ""
 
     @property
     def text(self) -> str:
@@ -74,12 +81,19 @@ class OutputDetails(msgspec.Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
+class InputDetails(msgspec.Struct, frozen=True):
+    """Parts of the input tokens."""
+
+    cached_tokens: int | None = None  # that were in the KV cache; None if not reported
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of a response. Output tokens include those of the reasoning."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     output_tokens_details: OutputDetails = OutputDetails()
+    input_tokens_details: InputDetails | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -127,6 +141,10 @@ class ResponseObject(msgspec.Struct, frozen=True):
         """The text of all items of one type, ``reasoning`` or ``message``."""
         return "".join(item.text for item in self.output if item.type == kind)
 
+    def calls(self) -> list[tuple[str, str, str]]:
+        """Id, name and arguments of each call."""
+        return [(i.call_id, i.name, i.arguments) for i in self.output if i.type == CALL]
+
 
 class Event(msgspec.Struct, frozen=True):
     """Any event of the server."""
@@ -138,6 +156,7 @@ class Event(msgspec.Struct, frozen=True):
     tokens: Annotated[int, msgspec.Meta(ge=1)] = 1  # tokens that the delta completes
     buffered_tokens: int | None = None  # generated, and not yet released to the reader
     item: Item | None = None
+    item_id: str = ""  # of a delta
     response: ResponseObject | None = None
     status: int | None = None  # of an error
     error: Error | None = None
@@ -156,6 +175,27 @@ class ForcedLengths(msgspec.Struct, frozen=True, kw_only=True):
 
     reasoning_tokens: int
     answer_tokens: int
+    call_tokens: int = 0  # of a call behind the answer; 0: no call
+
+    def body(self) -> dict[str, int]:
+        """The field of the request."""
+        lengths = {"reasoning_tokens": self.reasoning_tokens, "answer_tokens": self.answer_tokens}
+        return lengths | ({"call_tokens": self.call_tokens} if self.call_tokens else {})
+
+
+class Call:
+    """A call of a tool, as it arrives."""
+
+    def __init__(self, item: Item) -> None:
+        self.call_id = item.call_id
+        self.name = item.name
+        self.deltas: list[str] = []
+        self.ended_s: float | None = None  # it was complete
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as they arrived: JSON, if the model wrote them right."""
+        return "".join(self.deltas)
 
 
 class AnswerDelta(msgspec.Struct, frozen=True):
@@ -181,6 +221,7 @@ class ResponseRecord:
         self.first_token_s: float | None = None  # the first delta, of reasoning or answer
         self.reasoning_end_s: float | None = None  # the reasoning item was done
         self.answer: list[AnswerDelta] = []
+        self.calls: list[Call] = []
         self.ended_s: float | None = None  # the terminal event, or when it was abandoned
         self.final: ResponseObject | None = None
         self.failure: str | None = None
@@ -188,6 +229,7 @@ class ResponseRecord:
         self._next_sequence = 0
         self._reasoning_text: list[str] = []
         self._answer_text: list[str] = []
+        self._calls: dict[str, Call] = {}  # by item
         self._terminal: str | None = None
 
     @property
@@ -199,6 +241,11 @@ class ResponseRecord:
     def answer_text(self) -> str:
         """The answer as it arrived."""
         return "".join(self._answer_text)
+
+    @property
+    def reasoning_text(self) -> str:
+        """The thoughts as they arrived."""
+        return "".join(self._reasoning_text)
 
     @property
     def outcome(self) -> Outcome:
@@ -248,11 +295,16 @@ class ResponseRecord:
                 self._reasoning_text.append(event.delta)
                 if self.first_token_s is None:
                     self.first_token_s = received_s
-                if self.answer:
-                    self.fail("reasoning arrived after the answer had begun")
+            case "response.function_call_arguments.delta":
+                if (call := self._calls.get(event.item_id)) is None:
+                    self.fail(f"arguments arrived for {event.item_id!r}, which is no call")
+                else:
+                    call.deltas.append(event.delta)
+            case "response.output_item.added":
+                if event.item is not None and event.item.type == CALL:
+                    self._begin_call(event.item, received_s)
             case "response.output_item.done":
-                if event.item is not None and event.item.type == "reasoning":
-                    self.reasoning_end_s = received_s
+                self._end_item(event.item, received_s)
             case terminal if terminal in TERMINAL:
                 self._end(event, received_s)
 
@@ -272,6 +324,20 @@ class ResponseRecord:
         """Note why it failed; the first reason stays."""
         if self.failure is None:
             self.failure = reason
+
+    def _begin_call(self, item: Item, received_s: float) -> None:
+        call = self._calls[item.id] = Call(item)
+        self.calls.append(call)
+        if self.first_token_s is None:
+            self.first_token_s = received_s
+
+    def _end_item(self, item: Item | None, received_s: float) -> None:
+        if item is None:
+            return
+        if item.type == "reasoning" and not self.answer:  # the model may think again later
+            self.reasoning_end_s = received_s
+        elif item.type == CALL and item.id in self._calls:
+            self._calls[item.id].ended_s = received_s
 
     def _check_sequence(self, event: Event) -> None:
         number = event.sequence_number
@@ -299,6 +365,9 @@ class ResponseRecord:
                 self.fail(f"incomplete for an unexpected reason: {reason or 'none given'}")
         self._check_text("reasoning", self._reasoning_text, self.final.text("reasoning"))
         self._check_text("answer", self._answer_text, self.final.text("message"))
+        calls = [(call.call_id, call.name, call.arguments) for call in self.calls]
+        if calls != self.final.calls():
+            self.fail("the calls of tools differ from those of the final response")
         self._check_lengths()
 
     def _check_text(self, what: str, deltas: list[str], final: str) -> None:
@@ -321,11 +390,10 @@ class ResponseRecord:
             self.fail("no usage to check the forced lengths against")
             return
         reasoning = usage.output_tokens_details.reasoning_tokens
-        got = ForcedLengths(
-            reasoning_tokens=reasoning, answer_tokens=usage.output_tokens - reasoning
-        )
-        if got != self.forced:
+        got = (reasoning, usage.output_tokens - reasoning)
+        # The usage does not tell calls from answers.
+        asked = (self.forced.reasoning_tokens, self.forced.answer_tokens + self.forced.call_tokens)
+        if got != asked:
             self.fail(
-                f"lengths {got.reasoning_tokens} + {got.answer_tokens} tokens where "
-                f"{self.forced.reasoning_tokens} + {self.forced.answer_tokens} were forced"
+                f"lengths {got[0]} + {got[1]} tokens where {asked[0]} + {asked[1]} were forced"
             )

@@ -11,17 +11,20 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any
 
-from bench.load.conversation import Conversation, next_due_s
+from bench.load.agents.agent import Agent
+from bench.load.agents.sized import SizedAgent
+from bench.load.conversation import Conversation
 from bench.load.measure import Arrival, RequestResult, measure
 from bench.load.options import Options
 from bench.load.plan import Planned, filled, text_prompt
 from bench.load.prompt_filler import LONG_WORDS, SHORT_WORDS, Fit, filler
 from bench.load.record import ForcedLengths, ResponseRecord
 from bench.load.report.terminal import Progress
+from bench.load.script import Script, turns_of
 from bench.load.transport.interface import Clock, ServerError, Transport
 from bench.load.transport.pool import WebSockets
 from bench.load.transport.sse_client import EventStreams
@@ -79,9 +82,17 @@ class LoadRun:
         )
         self._transport: Transport
 
-    async def drive(self, plan: Sequence[Planned], warmups: Sequence[Planned] = ()) -> None:
-        """Warm the server up, then send the plan and wait for all responses.
+    async def drive(
+        self,
+        plan: Sequence[Planned],
+        warmups: Sequence[Planned] = (),
+        *,
+        agents: Sequence[Agent] = (),
+        warmup_agents: Sequence[Agent] = (),
+    ) -> None:
+        """Warm the server up, then send the plan, let the agents work, and wait for all responses.
 
+        :param warmup_agents: only their first turns are sent.
         :raises ServerError: if the server cannot be reached, or every warm-up request failed.
         """
         self._transport = transport_of(self._options, self._clock)
@@ -92,8 +103,14 @@ class LoadRun:
                 rngs = (random.Random(f"{self._options.seed}/{part}") for part in ("w", "fill"))
                 warmups = filled(warmups, fit, next(rngs))
                 plan = filled(plan, fit, next(rngs))
-            await self._warm_up(warmups)
-            await self._drive(plan)
+            sized = [a for a in (*agents, *warmup_agents) if isinstance(a, SizedAgent)]
+            if sized:
+                of_result = await self._calibrate()
+                of_prompt = await self._calibrate(sized[0].tools)
+                for agent in sized:
+                    agent.fit(of_prompt, of_result)
+            await self._warm_up([*turns_of(warmups), *warmup_agents])
+            await self._drive([*turns_of(plan), *agents])
         finally:
             await self._transport.close()
 
@@ -106,40 +123,40 @@ class LoadRun:
                 tau_s=self._options.tpot_s,
                 correct=(
                     entry.planned.prompt.judge(entry.record.answer_text)
-                    if entry.record.outcome == "completed" and entry.planned.forced is None
-                    else None  # forced lengths cut or pad the answer
+                    if entry.record.outcome == "completed"
+                    and entry.planned.forced is None  # forced lengths cut or pad the answer
+                    and not entry.record.calls
+                    else None
                 ),
             )
             for entry in sorted(self.entries, key=lambda entry: entry.planned.index)
         ]
 
-    async def _drive(self, plan: Sequence[Planned]) -> None:
-        conversations = [
-            list(turns) for _, turns in groupby(plan, key=lambda planned: planned.conversation)
-        ]
-        conversations.sort(key=lambda turns: turns[0].at_s)
+    async def _drive(self, scripts: list[Script]) -> None:
+        scripts.sort(key=lambda script: script.at_s)
         self._start_s, cpu_s = self._clock(), time.process_time()
         probe = asyncio.create_task(self._probe_lag(), name="lag-probe")
         try:
             async with asyncio.TaskGroup() as readers:
-                for turns in conversations:
-                    due_s = self._start_s + turns[0].at_s
+                for script in scripts:
+                    due_s = self._start_s + script.at_s
                     await self._until(due_s)
-                    readers.create_task(self._converse(turns, due_s))
+                    readers.create_task(self._converse(script, due_s))
         finally:
             probe.cancel()
             await asyncio.wait([probe])
             elapsed_s = self._clock() - self._start_s
             self.cpu_share = (time.process_time() - cpu_s) / elapsed_s if elapsed_s > 0 else None
 
-    async def _calibrate(self) -> Fit:
+    async def _calibrate(self, tools: Sequence[Mapping[str, Any]] = ()) -> Fit:
         """Make the server count the tokens of two prompts; see `bench.load.prompt_filler`."""
         counts = []
         forced = ForcedLengths(reasoning_tokens=2, answer_tokens=1)
         for words in (SHORT_WORDS, LONG_WORDS):
-            prompt = text_prompt(filler(words, random.Random(words)))
+            prompt = text_prompt(filler(words, random.Random(0)))  # one begins as the other
             entry = self._entry(Planned(0, 0.0, prompt, forced), self._clock())
-            await self._request(entry, Conversation(self._options, self._model), f"fit-{words}")
+            conversation = Conversation(self._options, self._model, tools)
+            await self._request(entry, conversation, f"fit-{words}-{len(tools)}")
             usage = entry.record.final.usage if entry.record.final else None
             if usage is None:
                 raise ServerError(
@@ -151,42 +168,43 @@ class LoadRun:
         except ValueError as error:
             raise ServerError(f"prompts cannot be filled: the server counted {error}") from error
 
-    async def _warm_up(self, warmups: Sequence[Planned]) -> None:
+    async def _warm_up(self, warmups: Sequence[Script]) -> None:
         if not warmups:
             return
-        entries = [self._entry(planned, self._clock()) for planned in warmups]
+        entries = [self._entry(script.first(), self._clock()) for script in warmups]
         if self._progress is not None:
             self._progress.say("warming up")
         async with asyncio.TaskGroup() as readers:
-            for number, entry in enumerate(entries):
-                conversation = Conversation(self._options, self._model)
+            for number, (script, entry) in enumerate(zip(warmups, entries, strict=True)):
+                conversation = Conversation(self._options, self._model, script.tools)
                 readers.create_task(self._request(entry, conversation, f"warm-up-{number}"))
         if not any(entry.record.sound for entry in entries):
             raise ServerError(f"every warm-up request failed: {entries[0].record.failure}")
 
-    async def _converse(self, turns: Sequence[Planned], due_s: float) -> None:
-        """Hold one conversation, from the first question to the last answer."""
-        conversation = Conversation(self._options, self._model)
-        for number, planned in enumerate(turns):
+    async def _converse(self, script: Script, due_s: float) -> None:
+        """Hold one conversation, from the first turn to the last."""
+        conversation = Conversation(self._options, self._model, script.tools)
+        planned = script.first()
+        while True:
             entry = self._entry(planned, due_s)
             self.entries.append(entry)
             if self._progress is not None:
                 self._progress.began()
+            following = None
             try:
                 await self._request(entry, conversation, f"load-{planned.index}")
+                following = script.after(entry.record)
             finally:
                 if self._progress is not None:
                     self._progress.ended(entry.record.outcome)
-            rest = turns[number + 1 :]
-            if not rest:
-                return
-            if not entry.record.sound:
-                self.turns_not_sent += len(rest)
+            if following is None:
+                if not entry.record.sound:
+                    self.turns_not_sent += max(0, script.left)
                 if self._progress is not None:
-                    self._progress.dropped(len(rest))
+                    self._progress.dropped(script.left)
                 return
             conversation.answered(entry.record)
-            due_s = next_due_s(entry.record, rest[0].think_s)
+            planned, due_s = following.planned, following.due_s
             await self._until(due_s)
 
     async def _until(self, due_s: float) -> None:

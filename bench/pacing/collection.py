@@ -19,7 +19,7 @@ from gateway.config import PacingConfig, SessionConfig
 from gateway.response.session import Session
 from gateway.schemas.bodies import ResponsesBody, parse_body
 from gateway.schemas.generation import default_targets, from_responses
-from workers.messages import TokenRun
+from workers.messages import TokenRun, answers_after
 
 _REPEATS = 5
 _STEP_S = 0.03  # between two tokens of a session
@@ -67,7 +67,7 @@ def make_session(number: int, tokens: int) -> Session:
             position=position,
             token_ids=(10_000 + position,),
             texts=(THOUGHT_TEXT if position <= thoughts else ANSWER_TEXT,),
-            boundary=0 if position == thoughts else None,
+            turns=answers_after(0 if position == thoughts else None),
         )
         session.tokens(run, now)
         session.release(now)

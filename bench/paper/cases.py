@@ -15,6 +15,8 @@ from functools import cache
 from bench.simulator.defaults import INSTANCES, LONGEST, PROFILE
 from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.results import ORACLE
+from bench.simulator.watermark import NAME as WATERMARK
+from bench.simulator.watermark import expanded
 from bench.workloads.lengths import LengthSource
 from bench.workloads.named import named
 from workers.emulation.profile import load_profile
@@ -24,10 +26,11 @@ from workers.emulation.profile import load_profile
 LOADS = {"low": 0.5, "medium": 0.75, "high": 0.87}
 WORKLOADS = ("alpacaeval", "arena-hard")
 # Policies of the evaluation and the boundary rule of each: the paper's rules, and for `slack` the
-# default of `pascal serve`.
+# default of `pascal serve`. Of ``fcfs+watermark`` only the best share enters the results.
 POLICIES = {
     ORACLE: "off",
     "fcfs": "off",
+    **dict.fromkeys(expanded((WATERMARK,)), "off"),
     "rr": "off",
     "pascal": "adaptive_paper",
     "slack": "balance",

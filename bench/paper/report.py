@@ -17,7 +17,7 @@ from bench.paper.claims import claims, percent
 from bench.paper.results import bin_name
 from bench.paper.sections import MIXES, SWEPT
 from bench.reporting.errors import BenchmarkError
-from bench.simulator.results import ORACLE
+from bench.simulator.results import ORACLE, policy_title
 
 Results = Mapping[str, Any]
 Rows = list[Sequence[str]]  # the first one is the head
@@ -146,7 +146,7 @@ def _policy_row(workload: str, load: str, policy: str, result: Results) -> Seque
     return (
         workload,
         load,
-        policy,
+        policy_title(policy, result),
         f"{result['ttft_s']['p50']:.1f}",
         f"{result['ttft_s']['p99']:.1f}",
         percent(result["slo_violations"]),
@@ -204,7 +204,7 @@ def _baselines(results: Results) -> Rows:
             rows.append(
                 (
                     workload,
-                    policy,
+                    policy_title(policy, result),
                     "-" if ratio is None else f"{ratio:.2f}",
                     f"{result['ttft_s']['mean']:.1f}",
                     percent(result["slo_violations"]),
@@ -222,7 +222,7 @@ def _instances(results: Results) -> Rows:
         rows += [
             (
                 count,
-                policy,
+                policy_title(policy, result),
                 f"{result['ttft_s']['p99']:.1f}",
                 percent(result["slo_violations"]),
                 f"{result['throughput_tok_s']:.0f}",

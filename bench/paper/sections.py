@@ -3,7 +3,7 @@
 Pure. A section maps each label to its cases, one for each seed. Sections share cases; every case
 runs once.
 
-    evaluation        both workloads at three loads, five policies, eight instances
+    evaluation        both workloads at three loads, six policies, eight instances
     ablations         pascal without migration, with it always, with headroom; slack without it
     baselines         other schedulers for streamed text, same requests, no migration
     mixes             the reasoning-heavy mix, and ServeGen's bursts at their peak
@@ -31,6 +31,8 @@ from bench.paper.cases import (
 from bench.simulator.defaults import INSTANCES, PROFILE
 from bench.simulator.load import Extent
 from bench.simulator.results import ORACLE
+from bench.simulator.watermark import NAME as WATERMARK
+from bench.simulator.watermark import expanded
 from workers.emulation.profile import load_profile
 from workers.policy.settings import BASELINES, PolicySettings
 
@@ -224,7 +226,7 @@ def _baselines(scope: Scope) -> Iterator[tuple[Label, Case]]:
     for seed in scope.seeds:
         for workload in scope.ablated:
             high = _at(scope, workload, LOADS["high"], seed)
-            for policy in (ORACLE, "fcfs", "rr"):
+            for policy in (ORACLE, "fcfs", *expanded((WATERMARK,)), "rr"):
                 yield (workload, policy), high[policy]
             # The baselines move no request, so `slack` must not either.
             for policy in ("slack", *BASELINES):
@@ -270,5 +272,5 @@ def _instances(scope: Scope) -> Iterator[tuple[Label, Case]]:
         for count, extent in scope.instances.items():
             load = sustained(SWEPT, LOADS["high"], count, blocks(scope.kv_share))
             cases = cases_of(SWEPT, load, extent, seed, kv_share=scope.kv_share, instances=count)
-            for policy in ("fcfs", "pascal", "slack"):
+            for policy in ("fcfs", *expanded((WATERMARK,)), "pascal", "slack"):
                 yield (policy, str(count)), cases[policy]

@@ -33,7 +33,7 @@ from bench.reporting.console import (
 from bench.reporting.errors import BenchmarkError
 from bench.reporting.outputs import prepare_folder, prepare_json, write_json
 from bench.reporting.vllm_environment import prepare_environment
-from bench.simulator.results import ORACLE, PolicyRun, policy_result
+from bench.simulator.results import ORACLE, PolicyRun, best_watermark, policy_result, policy_title
 
 PARTS = ("virtual", "cpu", "stock", "overhead", "offload")
 _QUICK_PARTS = ("virtual", "cpu", "overhead", "offload")  # `--quick --only stock` runs that one
@@ -124,6 +124,7 @@ def _stock(quick: bool, console: Console) -> dict[str, Any]:
 
 
 def _overhead(quick: bool, console: Console) -> dict[str, Any]:
+    prepare_environment()
     from bench.policies import scheduler_overhead
 
     with console.status("the scheduler's CPU time"):
@@ -143,12 +144,18 @@ def _offload(quick: bool, console: Console) -> dict[str, Any]:
 
 
 def by_policy(runs: Sequence[PolicyRun]) -> dict[str, Any]:
-    """The result of each policy, in the order of the first run of each."""
+    """The result of each policy, in the order of the first run of each.
+
+    ``fcfs+watermark`` has its best share alone.
+    """
     policies = dict.fromkeys(run.policy for run in runs)
-    oracle = [run for run in runs if run.policy == ORACLE]
+    by_label: dict[tuple[str, ...], list[PolicyRun]] = {
+        (policy,): [run for run in runs if run.policy == policy] for policy in policies
+    }
+    oracle = by_label.get((ORACLE,), [])
     return {
-        policy: policy_result([run for run in runs if run.policy == policy], oracle)
-        for policy in policies
+        policy: policy_result(of_policy, oracle)
+        for (policy,), of_policy in best_watermark(by_label).items()
     }
 
 
@@ -168,7 +175,7 @@ def policy_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
         ttft = result["ttft_s"]
         ratios = result["ttft_p99_to_oracle"]
         table.add_row(
-            policy,
+            policy_title(policy, result),
             f"{ttft['mean']:.2f}",
             f"{ttft['p99']:.1f}",
             *(f"{ratios[b]:.2f}" if b in ratios else "" for b in bins),

@@ -5,7 +5,7 @@
 1. It measures the time of an engine step, and derives the load and the readers' pace from it.
 2. It runs the oracle, which is vLLM's own order with enough memory for all requests.
 3. It runs every policy on the same requests with half of the KV memory that the oracle used on
-   average.
+   average; ``fcfs+watermark`` with each of its shares.
 
 Prompts, outputs, quanta and water marks are a fifth of those that are simulated. All times are
 multiples of the step, as on a GPU: a reader reads a token in `STEPS_PER_TOKEN` steps. A run begins
@@ -33,6 +33,8 @@ import msgspec
 from bench.policies.engine_process import ROOT, EngineProcess, Send
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.timeline import RequestMetrics, Timeline, metrics_of
+from bench.simulator.watermark import NAME as WATERMARK
+from bench.simulator.watermark import expanded, share_of
 from bench.workloads.arrivals import poisson, under_way
 from bench.workloads.lengths import ARENA_HARD, Lengths
 from workers.policy.settings import POLICIES, PolicySettings
@@ -171,7 +173,7 @@ def numbers(policy: str, load: Load) -> PolicySettings:
     """The settings of a policy for requests and steps of this size."""
     tau_s = load.tau_s
     return PolicySettings(
-        policy="fcfs" if policy == ORACLE else policy,
+        policy="fcfs" if policy == ORACLE or share_of(policy) is not None else policy,
         quantum_tokens=500 // SCALE,
         demotion_tokens=5000 // SCALE,
         low_water_s=20 * tau_s,
@@ -187,8 +189,9 @@ def numbers(policy: str, load: Load) -> PolicySettings:
 
 def policy_order(round_number: int, seed: int) -> list[str]:
     """The order of policies in a round. The oracle is first: its run determines their memory."""
-    first = (round_number + seed // _SEEDS_APART) % len(POLICIES)
-    return [ORACLE, *POLICIES[first:], *POLICIES[:first]]
+    policies = (*POLICIES, *expanded((WATERMARK,)))
+    first = (round_number + seed // _SEEDS_APART) % len(policies)
+    return [ORACLE, *policies[first:], *policies[:first]]
 
 
 # ---- in a process of its own
@@ -237,7 +240,8 @@ def _run(
     end_s = begin_s + extent.window_steps * load.step_s
     requests = arrivals(load, seed, end_s + extent.cool_steps * load.step_s)
     measured = [one for one in requests if begin_s <= one.arrival_s < end_s]
-    run = engine.run(numbers(policy, load), kv_blocks, requests, measured)
+    share = share_of(policy) or 0.0
+    run = engine.run(numbers(policy, load), kv_blocks, requests, measured, watermark=share)
     steps = [step for step in run.steps if begin_s <= step.ended_s < end_s]
     results = PolicyRun(
         policy=policy,

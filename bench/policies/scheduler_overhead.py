@@ -9,6 +9,10 @@ and ``update_from_output()``, with statistics on, as in a server.
     running_32, running_256  that many requests run, with memory for all. Finished ones are replaced
     backlog                  256 run, with memory and slots for no more, and 1000 wait. vLLM takes
                              them in order of arrival; the policies swap requests
+    sequences_*, channels_*  as running_*, with markers of three tokens, and with headers that name
+                             a channel, instead of single tokens
+
+Requests think and answer, and half of them call a tool.
 
 Must not know how a policy decides. Does not measure latency.
 """
@@ -18,7 +22,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import random
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -27,32 +30,30 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from msgspec import to_builtins
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from vllm.config import VllmConfig
-from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
-from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.kv_cache_utils import init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
+from bench.policies.scheduler_load import BLOCK, FORMATS, Load
 from bench.reporting.vllm_environment import prepare_environment
 from workers.engine.vllm_config import vllm_config
-from workers.policy.phase import Phase
-from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY, PhaseScheduler
+from workers.scheduler.plugin import CONFIG_KEY, PhaseScheduler
 from workers.settings import WorkerSettings
 
 MODEL: Final = Path(__file__).parents[2] / "models" / "tiny-reasoner"  # only its configuration
 DEFAULT: Final = "default"
 POLICIES: Final = ("slack", "pascal", "rr")  # the first is the one whose ratio is the result
 STEP_S: Final = 0.03  # of a 32B model on an H100
-BLOCK: Final = 16  # tokens; vLLM's default on GPUs
 STEP_TOKENS: Final = 8192  # vLLM's default for a server on an H100
-USERS: Final = 100
 # Steps of one scheduler before the next one continues. Fewer would cost extra time that no server
 # pays, because after each change the interpreter specializes its code to the other class.
 TURN_STEPS: Final = 25
@@ -69,71 +70,24 @@ class Case:
     running: int
     waiting: int
     limit: float  # of the CPU time of a step, relative to vLLM's own scheduler
+    format: str = "tokens"  # of `bench.policies.scheduler_load.FORMATS`
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """What is compared with vLLM's own scheduler; the first one's ratio is the result."""
+        return POLICIES if self.format == "tokens" else POLICIES[:1]
 
 
 CASES: Final = (
     Case("running_32", 32, 0, 1.05),
     Case("running_256", 256, 0, 1.05),
     Case("backlog", 256, 1000, 1.35),
+    *(
+        Case(f"{name}_{running}", running, 0, 1.05, name)
+        for name in ("sequences", "channels")
+        for running in (32, 256)
+    ),
 )
-
-
-class Load:
-    """Draws requests; the same seed gives the same ones.
-
-    Lengths are like those of Arena-Hard on a 32B reasoning model, widely spread: 950 tokens of
-    reasoning and 820 of answer on average (PASCAL, evaluation).
-    """
-
-    def __init__(self, seed: int, think_end: int) -> None:
-        """:param think_end: the token after which a request answers."""
-        self._rng = random.Random(seed)
-        self._think_end = think_end
-        self._hasher = get_request_block_hasher(BLOCK, sha256)
-        self._boundaries: dict[str, int] = {}  # output tokens before the end of reasoning
-
-    def fresh(self) -> Request:
-        """A request that has just arrived."""
-        return self._request(begun=0.0)
-
-    def begun(self) -> Request:
-        """A request at a random point of its life, with its tokens so far as part of the prompt."""
-        return self._request(begun=self._rng.random())
-
-    def token(self, request: Request) -> int:
-        """The next token of a request, as the model would generate it."""
-        thought = request.num_output_tokens == self._boundaries[request.request_id]
-        return self._think_end if thought else self._think_end + 1
-
-    def _request(self, begun: float) -> Request:
-        name = f"r{len(self._boundaries)}"
-        prompt = self._length(120, 500)
-        reasoning = self._length(950, 2400)
-        answer = self._length(820, 1100)
-        done = int(begun * (reasoning + answer))
-        phase = Phase.REASONING if done < reasoning else Phase.ANSWERING
-        self._boundaries[name] = reasoning - done - 1
-        request_facts = {
-            "request_id": f"own-{name}",
-            "phase": phase.value,
-            "pace": {"tau_s": 0.1},
-            "user": f"user-{self._rng.randrange(USERS)}",
-        }
-        return Request(
-            request_id=name,
-            prompt_token_ids=self._rng.choices(range(1000), k=prompt + done),
-            sampling_params=SamplingParams(
-                max_tokens=reasoning + answer - done,
-                ignore_eos=True,
-                detokenize=False,
-                extra_args={REQUEST_KEY: request_facts},
-            ),
-            pooling_params=None,
-            block_hasher=self._hasher,
-        )
-
-    def _length(self, mean: int, most: int) -> int:
-        return min(most, 1 + int(self._rng.gammavariate(2.0, mean / 2.0)))
 
 
 class _TimedScheduler(PhaseScheduler):
@@ -218,15 +172,16 @@ def sides(case: Case) -> list[Side]:
         block_size=BLOCK,
     )
     config = vllm_config(settings)
-    table = config.additional_config[CONFIG_KEY]
+    form = FORMATS[case.format]
+    table = config.additional_config[CONFIG_KEY] | {"markers": to_builtins(form.markers)}
     result = []
-    for name in (DEFAULT, *POLICIES):
+    for name in (DEFAULT, *case.policies):
         kind = Scheduler if name == DEFAULT else _TimedScheduler
         config.additional_config = {
             CONFIG_KEY: table | ({} if name == DEFAULT else {"policy": name})
         }
         scheduler = _scheduler(kind, config, case)
-        result.append(Side(name, scheduler, Load(0, table["think_end_token_id"]), case))
+        result.append(Side(name, scheduler, Load(0, form), case))
     return result
 
 
@@ -252,9 +207,10 @@ def measure_overhead(quick: bool = False) -> dict[str, Any]:
 
     :return: by the name of a case, the CPU time of a step under the first of `POLICIES`, as a
         multiple of that of vLLM's own scheduler. Under "details", by case and scheduler:
-        ``ratio``, the median over the repeats, with ``ratio_p5`` and ``ratio_p95``; microseconds
-        ``schedule_us`` and ``update_us``; tokens ``generated`` and ``computed``, the latter with
-        prompts and recomputed ones; ``preemptions``. All of them are per step.
+        ``ratio``, the median over the repeats, with ``ratio_p5`` and ``ratio_p95``;
+        ``schedule_ratio``, that of ``schedule()`` alone; microseconds ``schedule_us`` and
+        ``update_us``; tokens ``generated`` and ``computed``, the latter with prompts and recomputed
+        ones; ``preemptions``. All of them are per step.
     """
     repeats, steps, warm_up = (10, 50, 150) if quick else (60, 50, 400)
     details = {case.name: measure_case(case, repeats, steps, warm_up) for case in CASES}
@@ -306,6 +262,9 @@ def summary(counts: Sequence[Counts], default: Sequence[Counts]) -> dict[str, fl
         "ratio": statistics.median(ratios),
         "ratio_p5": ratios[round(0.05 * (len(ratios) - 1))],
         "ratio_p95": ratios[round(0.95 * (len(ratios) - 1))],
+        "schedule_ratio": statistics.median(
+            c.schedule_s / d.schedule_s for c, d in zip(counts, default, strict=True)
+        ),
         "schedule_us": 1e6 * statistics.median(c.schedule_s / c.steps for c in counts),
         "update_us": 1e6 * statistics.median(c.update_s / c.steps for c in counts),
         "generated": sum(c.generated for c in counts) / steps,
@@ -323,7 +282,7 @@ def table(result: Mapping[str, Any]) -> Table:
     )
     for name in ("case", "policy"):
         shown.add_column(name, no_wrap=True)
-    for name in ("ratio", "p5-p95", "limit", "us", "made", "computed", "swaps"):
+    for name in ("ratio", "p5-p95", "limit", "schedule", "us", "made", "computed", "swaps"):
         shown.add_column(name, justify="right", no_wrap=True)
     for case in CASES:
         for name, row in result["details"][case.name].items():
@@ -332,12 +291,13 @@ def table(result: Mapping[str, Any]) -> Table:
                 name,
                 f"{row['ratio']:.3f}",
                 f"{row['ratio_p5']:.2f}-{row['ratio_p95']:.2f}",
-                f"{case.limit:.2f}" if name == POLICIES[0] else "",
+                f"{case.limit:.2f}" if name == case.policies[0] else "",
+                f"{row['schedule_ratio']:.3f}",
                 f"{row['schedule_us']:.0f}+{row['update_us']:.0f}",
                 f"{row['generated']:.1f}",
                 f"{row['computed']:.1f}",
                 f"{row['preemptions']:.2f}",
-                end_section=name == POLICIES[-1],
+                end_section=name == case.policies[-1],
             )
     return shown
 
@@ -347,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.policies.scheduler_overhead", description=__doc__
     )
-    parser.add_argument("--quick", action="store_true", help="fewer steps; takes half a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer steps; takes a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     arguments = parser.parse_args()
     prepare_environment()

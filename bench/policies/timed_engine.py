@@ -26,7 +26,7 @@ from bench.simulator.timeline import Timeline
 from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings
-from workers.scheduler.plugin import REQUEST_KEY, phase_config
+from workers.scheduler.plugin import REQUEST_KEY, markers_of
 from workers.settings import WorkerSettings
 
 _WORDS = range(300, 1000)  # ordinary tokens of the embedded model's vocabulary
@@ -77,7 +77,9 @@ class TimedEngine(LocalEngine):
         self._pool = self.scheduler.kv_cache_manager.block_pool
         self._withheld: list[KVCacheBlock] = []
         self._free_at_rest = self._pool.get_num_free_blocks()
-        self._boundary: int = phase_config(self.config)["think_end_token_id"]
+        markers = markers_of(self.config)
+        assert markers is not None
+        ((self._boundary,), *_) = markers.reasoning_ends
         self._rng = random.Random(settings.seed)
         self._names = 0
         self._live: dict[str, _Live] = {}
@@ -94,6 +96,7 @@ class TimedEngine(LocalEngine):
         requests: Sequence[Timeline],
         measured: Sequence[Timeline],
         least_running: int = 0,
+        watermark: float = 0.0,
     ) -> EngineRun:
         """Serve requests and fill in their timelines; all times count from the start of the run.
 
@@ -102,8 +105,11 @@ class TimedEngine(LocalEngine):
 
         :param kv_blocks: the part of the engine's memory that requests may use.
         :param requests: in the order of their arrival.
+        :param watermark: share of this memory that vLLM keeps free when it admits requests.
         """
         self._withhold_but(kv_blocks)
+        # As vLLM sets it at its start, for the memory of this run instead of all of it.
+        self.scheduler.kv_cache_manager.watermark_blocks = int(watermark * kv_blocks)
         self.use_policy(policy)
         before = self.scheduler.phase_stats()
         run = EngineRun()

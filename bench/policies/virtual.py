@@ -15,9 +15,11 @@ from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.parallel import in_parallel
 from bench.simulator.results import ORACLE, PolicyRun
 from bench.simulator.scheduler_factory import InstanceSettings
+from bench.simulator.watermark import NAME as WATERMARK
+from bench.simulator.watermark import expanded
 from workers.emulation.profile import load_profile
 
-POLICIES = (ORACLE, "fcfs", "rr", "pascal", "slack")
+POLICIES = (ORACLE, "fcfs", WATERMARK, "rr", "pascal", "slack")
 SEEDS = (1, 2, 3, 4, 5)
 KV_SHARE = 0.5  # of the device's KV memory
 
@@ -34,10 +36,11 @@ def run_virtual(
     progress: Callable[[PolicyRun, int, int], None],
     policies: tuple[str, ...] = POLICIES,
 ) -> list[PolicyRun]:
-    """Every policy under the arrivals of every seed.
+    """Every policy under the arrivals of every seed; ``fcfs+watermark`` with each of its shares.
 
     :param progress: called after each run with the run, the number of finished runs, and of all.
     """
+    policies = expanded(policies)
     cases = [(policy, seed, load) for seed in SEEDS for policy in policies]
     runs: list[PolicyRun] = []
     for run in in_parallel(run_policy, cases):

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 COLOURS: Final = {
     "oracle": "#9aa0a6",
     "fcfs": "#c0504d",
+    "fcfs+watermark": "#8b5a9f",
     "rr": "#e0a030",
     "pascal": "#4f81bd",
     "slack": "#2e8b57",

@@ -16,13 +16,14 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from bench.simulator.defaults import RULES
 from bench.simulator.instance import Ended, InstanceTotals, Live, SimulatedInstance
 from bench.simulator.migration import Move
 from bench.simulator.scheduler import Clock
 from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
-from bench.simulator.timeline import TTFAT_S, Timeline
+from bench.simulator.timeline import TTFAT_S, Timeline, following
 from bench.workloads.arrivals import Arrival
 from gateway.policy.cluster_view import Placer, blocks_of, view_rules
 from gateway.policy.placement import Rules
@@ -82,6 +83,9 @@ class Watch:
 
 _NO_WATCH = Watch()
 
+# The next request of a conversation, once this one has finished; None: there is none.
+Follow: TypeAlias = Callable[[Timeline], Arrival | None]
+
 
 def simulate(
     settings: InstanceSettings,
@@ -91,14 +95,20 @@ def simulate(
     progress: Callable[[float], None] = lambda now: None,
     rules: Rules = NO_MIGRATION,
     watch: Watch = _NO_WATCH,
+    follow: Follow = following,
 ) -> ClusterRun:
     """Run until every request that arrives in the window is finished, while others still arrive.
+
+    Requests that follow one that arrived in the window count as arrived in it, whenever they come.
 
     :param arrivals: in order of time. If they end early, the last requests run under less load.
     :param progress: called now and then with the virtual time, seconds.
     :param rules: placement's rules. Requests change instances only with ``settings.migration``.
+    :param follow: called for every request when it has finished. What it returns arrives then,
+        or later. By default, the next turn of an agent to whom calls are delivered at once.
     """
-    return Cluster(settings, instances, window, rules, watch).run(iter(arrivals), progress)
+    cluster = Cluster(settings, instances, window, rules, watch, follow)
+    return cluster.run(iter(arrivals), progress)
 
 
 class Cluster:
@@ -111,6 +121,7 @@ class Cluster:
         window: Window,
         rules: Rules,
         watch: Watch = _NO_WATCH,
+        follow: Follow = following,
     ) -> None:
         self._clock = Clock()
         factory = SchedulerFactory(settings)
@@ -126,6 +137,10 @@ class Cluster:
         )
         self._block_size = settings.profile.kv.block_size
         self._watch = watch
+        self._follow = follow
+        self._homes: dict[str, str] = {}  # where the KV of a conversation is
+        # By their times; the last says whether it is measured.
+        self._following: list[tuple[float, int, Arrival, bool]] = []
         self._moving = settings.migration and rules.boundary != "off"
         self._migrations = 0
         self._moves: list[Move] = []  # under way
@@ -133,9 +148,10 @@ class Cluster:
         self._window = window
         self._steps: list[tuple[float, int, SimulatedInstance]] = []  # by their ends
         self._valid: dict[str, int] = {}  # each instance's entry there; a cut leap's is stale
+        self._follows = itertools.count()
         self._order = itertools.count()  # events at one moment happen in the order of their making
         self._measured: list[Timeline] = []
-        self._unfinished = 0  # of the measured
+        self._unfinished = 0  # of the measured, those that are still to follow included
         self._generated = 0
         for instance in self.instances.values():
             instance.cut = partial(self._will_end, instance)
@@ -147,12 +163,21 @@ class Cluster:
         """Run the simulation, see `simulate`. To be called once."""
         coming = next(arrivals, None)
         while True:
-            if coming is not None and (not self._steps or coming.at_s <= self._steps[0][0]):
-                if coming.at_s >= self._window.to_s and not self._unfinished:
-                    self._end_before(coming.at_s)
+            follower = self._following[0][2] if self._following else None
+            first = coming
+            if follower is not None and (coming is None or follower.at_s < coming.at_s):
+                first = follower
+            if first is not None and (not self._steps or first.at_s <= self._steps[0][0]):
+                if first.at_s >= self._window.to_s and not self._unfinished:
+                    self._end_before(first.at_s)
                     break
-                arrival, coming = coming, next(arrivals, None)
-                self._arrive(arrival)
+                if first is follower:
+                    measured = heapq.heappop(self._following)[3]
+                else:
+                    coming = next(arrivals, None)
+                    measured = first.at_s in self._window
+                    self._unfinished += measured
+                self._arrive(first, measured)
                 progress(self._clock.now)
             elif self._steps:
                 self._end_step()
@@ -170,17 +195,25 @@ class Cluster:
             migrations=self._migrations,
         )
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _arrive(self, arrival: Arrival, measured: bool) -> None:
         self._clock.now = arrival.at_s
         self._catch_up()
         candidates = [instance.occupancy() for instance in self.instances.values()]
-        chosen = self._placer.place_new(candidates, self._moves, self._clock.now)
+        home = None if arrival.conversation is None else self._homes.get(arrival.conversation)
+        chosen = self._placer.place_new(
+            candidates,
+            self._moves,
+            self._clock.now,
+            held_tokens={} if home is None else {home: arrival.lengths.prompt},
+        )
         assert chosen is not None
-        timeline = Timeline(arrival.at_s, arrival.lengths)
-        measured = arrival.at_s in self._window
+        if arrival.conversation is not None:
+            self._homes[arrival.conversation] = chosen
+        timeline = Timeline(
+            arrival.at_s, arrival.lengths, conversation=arrival.conversation, rounds=arrival.rounds
+        )
         if measured:
             self._measured.append(timeline)
-            self._unfinished += 1
         instance = self.instances[chosen]
         live = instance.add(f"request-{next(self._order)}", timeline, measured)
         self._watch.arrived(self._clock.now, instance, live)
@@ -210,6 +243,13 @@ class Cluster:
         ended = instance.end_step()
         self._count(ended.tokens)
         self._unfinished -= sum(live.measured for live in ended.done)
+        for live in ended.done:
+            arrival = self._follow(live.timeline)
+            if arrival is not None:
+                assert arrival.at_s >= end_s, "it follows"
+                follower = (arrival.at_s, next(self._follows), arrival, live.measured)
+                heapq.heappush(self._following, follower)
+                self._unfinished += live.measured
         if self._moving and ended.crossed:
             self._catch_up()  # what is decided next depends on the others
         self._watch.step_ended(self._clock.now, instance, ended)

@@ -28,11 +28,14 @@ from bench.simulator.request import Live
 from bench.simulator.scheduler import Clock
 from bench.simulator.scheduler_factory import (
     BOUNDARY_ID,
+    CALL_ID,
+    CALLED_ID,
     WORD_ID,
     InstanceSettings,
     SchedulerFactory,
 )
 from bench.simulator.timeline import Timeline
+from bench.workloads.lengths import Lengths
 from gateway.policy.cluster_view import Occupancy
 
 __all__ = ["Ended", "InstanceTotals", "Live", "SimulatedInstance"]
@@ -104,7 +107,9 @@ class SimulatedInstance:
     def add(self, name: str, timeline: Timeline, measured: bool) -> Live:
         """Queue a request under a unique name."""
         self._interfere()
-        request = self._factory.request(name, timeline.lengths, self._clock.now)
+        request = self._factory.request(
+            name, timeline.lengths, self._clock.now, timeline.conversation
+        )
         live = self._live[name] = Live(request, timeline, measured)
         self._scheduler.add_request(request)
         return live
@@ -375,7 +380,7 @@ class SimulatedInstance:
                 if output.new_token_ids:
                     requests += 1
                     live.produced(times_s)
-                    if not live.reasoning_ahead:
+                    if not live.reasoning_ahead and live.timeline.lengths.answer:
                         crossed.append(live)
                 if output.finish_reason is not None:
                     del self._live[output.request_id]
@@ -406,8 +411,12 @@ class SimulatedInstance:
             sampled = _NOTHING
             if not request.is_prefill_chunk:
                 one = live[request_id]
-                last = one.timeline.lengths.reasoning - steps + seen
+                lengths = one.timeline.lengths
+                last = lengths.reasoning - steps + seen
                 sampled = thought if one.generated == last else words
+                if lengths.call and one.generated > last:
+                    marker = _marker_of_call(lengths, one.generated - seen + steps - 1)
+                    sampled = [*words[:-1], marker] if marker is not None else words
             tokens.append(sampled)
             if count == steps and sampled:
                 decodes += 1
@@ -426,6 +435,14 @@ class SimulatedInstance:
         used = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()
         totals.kv_peak_blocks = max(totals.kv_peak_blocks, used)
         return self._steps.seconds(decodes, decode_kv, prefill, prefill2)
+
+
+def _marker_of_call(lengths: Lengths, place: int) -> int | None:
+    """The token that opens or closes the call, if it is at this place of the output."""
+    begin = lengths.reasoning + lengths.answer
+    if place == begin:
+        return CALL_ID
+    return CALLED_ID if place == begin + lengths.call - 1 else None
 
 
 _IDLE_STEP_S = 1e-3

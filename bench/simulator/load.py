@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from heapq import merge
 
 from bench.simulator.defaults import LONGEST
-from bench.workloads.arrivals import Arrival, under_way
+from bench.workloads.arrivals import Arrival
 from bench.workloads.named import named
 
 
@@ -34,16 +34,15 @@ class SteadyLoad:
     token_s: float | None = None
     longest: int = LONGEST  # tokens of prompt and output; longer requests are left out
 
-    def arrivals(self, seed: int) -> Iterator[Arrival]:
+    def arrivals(self, seed: int | str) -> Iterator[Arrival]:
         """The requests in order of time: the population of a steady state, then new ones."""
         workload = named(self.workload)
         coming = workload.arrivals(self.rate, seed)
         if self.token_s is not None:
-            running = under_way(self.rate, workload.lengths, self.token_s, seed)
-            coming = chain(running, coming)
+            running = workload.under_way(self.rate, self.token_s, seed)
+            coming = merge(running, coming, key=lambda arrival: arrival.at_s)
         for arrival in coming:
             if arrival.at_s >= self.extent.stop_s:
                 return
-            lengths = arrival.lengths
-            if lengths.prompt + lengths.reasoning + lengths.answer <= self.longest:
+            if arrival.longest <= self.longest:
                 yield arrival

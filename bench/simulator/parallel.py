@@ -48,7 +48,13 @@ def in_parallel(
     )
     finished = False
     try:
-        left = {pool.submit(function, *case) for case in cases}
+        # Ctrl-C reaches all processes of a terminal, and this one ends the others. They inherit
+        # that they do not see it, so that one that is still starting dies without a traceback.
+        seen = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            left = {pool.submit(function, *case) for case in cases}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, seen)
         while left:
             done, left = wait(left, _LOOK_S if progress else None, FIRST_COMPLETED)
             for future in done:
@@ -75,8 +81,6 @@ def _begin(shares: SynchronizedArray[float]) -> None:
     global _shares
     _shares = shares
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Ctrl-C reaches all processes of a terminal; the parent process ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Collect only between cases: within a case it takes a third of the time and finds nothing.
     gc.freeze()
     gc.disable()

@@ -39,8 +39,10 @@ class Live:
 
     @property
     def thinking(self) -> bool:
-        """Whether its boundary is still ahead."""
-        return self.generated < self.timeline.lengths.reasoning
+        """Whether it is as urgent as thoughts: its boundary is ahead, or it writes a call."""
+        lengths = self.timeline.lengths
+        answered = self.generated - lengths.reasoning
+        return answered < 0 or answered > lengths.answer
 
     @property
     def reasoning_tokens(self) -> int:
@@ -49,17 +51,26 @@ class Live:
 
     @property
     def answering_tokens(self) -> int:
-        """Generated after the boundary."""
-        return max(0, self.generated - self.timeline.lengths.reasoning)
+        """Generated after the boundary, a call not among them."""
+        lengths = self.timeline.lengths
+        return min(max(0, self.generated - lengths.reasoning), lengths.answer)
 
     @property
     def tokens_ahead(self) -> int:
-        """Tokens until the end of its current phase."""
+        """Tokens until its phase changes; the token that opens a call is the first of them."""
         left = self.reasoning_ahead
-        return left if left > 0 else left + self.timeline.lengths.answer
+        if left > 0:
+            return left
+        lengths = self.timeline.lengths
+        left += lengths.answer
+        if not lengths.call:
+            return left
+        return left + 1 if left >= 0 else left + lengths.call
 
     def within_slo(self, slo_qoe: float, now: float) -> bool:
         """Whether the QoE of its reader, by the gateway's pacer, is at least ``slo_qoe``."""
+        if self.thinking and self.timeline.answer_s:
+            now = min(now, self.timeline.answer_s[-1])  # who waits for a call lacks no token
         if self._qoe is None:
             answer_s = self.timeline.answer_s
             # The QoE of a reader who never waited is 1.

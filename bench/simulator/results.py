@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bench.reporting.statistics import SLO_QOE, interval, percentile, summarize
-from bench.simulator.timeline import RequestMetrics
+from bench.simulator.timeline import RequestMetrics, TaskMetrics
+from bench.simulator.watermark import share_of, without_share
 
 ORACLE = "oracle"  # vLLM's own order with memory for every request
 BIN_TOKENS = 512  # reasoning tokens in a bin
 LEAST_REQUESTS = 50  # in a bin with a ratio to the oracle
+_Run = TypeVar("_Run", bound="PolicyRun | ClusterRunLike")
 _SUMMARIES = ("ttft_s", "ttfat_s", "tpot_s", "e2e_s", "qoe")
 
 
@@ -56,6 +58,40 @@ class PolicyRun:
         return cls(requests=requests, **values)
 
 
+def best_watermark(
+    runs: Mapping[tuple[str, ...], Sequence[_Run]],
+) -> dict[tuple[str, ...], Sequence[_Run]]:
+    """The runs of each label, and of ``fcfs+watermark`` those with the best share alone.
+
+    Best is the shortest mean TTFT, averaged over the runs. `policy_result` tells which it was.
+
+    :param runs: by label; one part of a label is the policy.
+    """
+    best: dict[tuple[str, ...], Sequence[_Run]] = {}
+    for label, of_label in runs.items():
+        name = tuple(map(without_share, label))
+        if name not in best or _ttft_s(of_label) < _ttft_s(best[name]):
+            best[name] = of_label
+    return best
+
+
+def _ttft_s(runs: Sequence[PolicyRun | ClusterRunLike]) -> float:
+    """Mean TTFT."""
+    return statistics.fmean(
+        _mean(run if isinstance(run, PolicyRun) else run.run, lambda request: request.ttft_s)
+        for run in runs
+    )
+
+
+def policy_title(policy: str, result: Mapping[str, Any]) -> str:
+    """The policy as tables show it, such as ``fcfs+watermark 0.02``.
+
+    :param result: of the policy, as `policy_result` returns it.
+    """
+    watermark = result.get("watermark")
+    return policy if watermark is None else f"{policy} {watermark:g}"
+
+
 class ClusterRunLike(Protocol):
     """A record of one run of a cluster."""
 
@@ -91,6 +127,8 @@ def policy_result(runs: Sequence[PolicyRun], oracle: Sequence[PolicyRun]) -> dic
             key: over_runs(f"{name}.{key}", lambda run, by=summaries, k=key: by[run.seed][k])  # type: ignore[misc]
             for key in ("mean", "p50", "p95", "p99", "min", "max")
         }
+    if (share := share_of(runs[0].policy)) is not None:
+        result["watermark"] = share
     scalars: dict[str, Callable[[PolicyRun], float]] = {
         "throughput_tok_s": lambda run: run.throughput_tok_s,
         "slo_violations": lambda run: _share(run, lambda r: r.qoe < SLO_QOE),
@@ -123,6 +161,24 @@ def cluster_result(runs: Sequence[ClusterRunLike], oracle: Sequence[PolicyRun]) 
         "boundary_blocking_p99_s": statistics.fmean(percentile(wait, 99) for wait in waits),
         "migrations": statistics.fmean(run.migrations for run in runs),
     }
+
+
+def tasks_result(runs: Sequence[Sequence[TaskMetrics]]) -> dict[str, Any]:
+    """What agents experience, as means over the runs; empty if no run has a task.
+
+    ``tasks`` is the number in all runs.
+    """
+    tasks = [run for run in runs if run]
+    if not tasks:
+        return {}
+    result: dict[str, Any] = {"tasks": sum(map(len, tasks))}
+    for name in ("e2e_s", "answered_s", "tools_s", "calls_s", "rounds", "preemptions"):
+        summaries = [summarize(getattr(task, name) for task in run) for run in tasks]
+        result[f"task_{name}"] = {
+            key: statistics.fmean(number for one in summaries if (number := one[key]) is not None)
+            for key in summaries[0]
+        }
+    return result
 
 
 def _bins(

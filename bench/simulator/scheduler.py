@@ -100,6 +100,10 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         self.step_ends = []
         # A step has tried to admit requests; none can be admitted before another event.
         self._settled = False
+        # In this step a new request found KV of an earlier turn of its task in the host's memory:
+        # its load has begun, or the connector put it off because that KV is still on its way there.
+        self._found_kv = False
+        self._watch_connector()
         # Requests with full blocks that are not stored yet, in the order of filling.
         self._filled: dict[str, None] = {}
         if not self.exact:
@@ -143,6 +147,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """As the plugin's; also find out whether the next step may be a leap."""
         preemptions = self._accounting.preemptions
+        self._found_kv = False
         output: SchedulerOutput = super().schedule(*args, **kwargs)
         self._settled = not (
             output.scheduled_new_reqs
@@ -151,6 +156,7 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             # With no token left, vLLM tried to admit no request.
             or output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
             or self.deferred_frees
+            or self._found_kv
             or self._anyone_moving()
         )
         return output
@@ -165,16 +171,21 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         self._filled.pop(request.request_id, None)
         return super()._free_request(request, *args, **kwargs)
 
+    def _free_blocks(self, request: Request) -> None:
+        """Also after `_free_request`, when the KV of a finished request has been stored."""
+        self._settled = False
+        super()._free_blocks(request)
+
     def give_back(self, request_id: str) -> None:
         """Free blocks that were held for another instance, as after a worker's report."""
-        self._settled = False
         self._free_blocks(self.requests[request_id])
 
     def hopeless(self) -> bool:
         """Whether the first request in the queue needs more memory than is free.
 
-        Then vLLM admits no request, as it only skips requests whose KV is moving. Prompts share no
-        prefix, so blocks that it finds in the prefix cache are free memory, too.
+        Then vLLM admits no request, as it only skips requests whose KV is moving. No two requests
+        that share a prefix are here at once, so blocks that it finds in the prefix cache are free
+        memory, too.
         """
         if self.exact or not self.waiting or self.deferred_frees:
             return False
@@ -206,6 +217,21 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
         offload = self._offload
         return offload is not None and any(offload.moving(r.request_id) for r in self.waiting)
 
+    def _watch_connector(self) -> None:
+        connector = self.connector
+        if connector is None:
+            return
+        ask = connector.get_num_new_matched_tokens
+        arriving = getattr(connector, "arriving", {})  # from other instances
+
+        def matched_tokens(request: Request, *args: Any) -> tuple[int | None, bool]:
+            tokens, later = ask(request, *args)
+            new = not request.num_preemptions and request.request_id not in arriving
+            self._found_kv |= new and (tokens is None or later)
+            return tokens, later
+
+        connector.get_num_new_matched_tokens = matched_tokens
+
     def _review_s(self) -> float:
         return math.inf if self._dispatcher is None else self._dispatcher.review_at
 
@@ -216,7 +242,6 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             free after these steps that the policy has nothing to decide.
         """
         size, states = self.block_size, self._phase_states
-        demotion = self._numbers.demotion_tokens
         most = min(_LONGEST, self.max_num_scheduled_tokens // len(self.running))
         kv_tokens = 0
         lasting = []  # steps for which the last block of each request has room
@@ -230,16 +255,9 @@ class SimulatedScheduler(PhaseScheduler, _DraftingScheduler):
             lasting.append(-computed % size)
             most = min(most, self.tokens_ahead(request))
             state = states[request.request_id]
-            queue_state = state.queue_state
-            if queue_state is not None:
+            if state.queue_state is not None:
                 state.settle()
-                most = min(most, queue_state.left_tokens)
-                reasoned = state.tracker.reasoning_tokens
-                if queue_state.boundary_at is not None:
-                    if queue_state.clock is None:
-                        return 1, 0, False  # its delivery begins with the next token
-                elif reasoned < demotion:
-                    most = min(most, demotion - reasoned)
+                most = int(min(most, state.quiet))  # then the policy must note something
             if most < 2:
                 return 1, 0, False
         free = self.kv_cache_manager.block_pool.get_num_free_blocks()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import torch
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
@@ -33,10 +34,15 @@ from bench.workloads.lengths import Lengths
 from workers.emulation.profile import DeviceProfile, load_profile
 from workers.emulation.transfers import ModelledTransfers
 from workers.kv.offload import kv_transfer_config
+from workers.policy.phase import Markers
 from workers.scheduler.plugin import CONFIG_KEY, REQUEST_KEY
 
-# Scripted tokens: any two ids work.
-BOUNDARY_ID, WORD_ID = 5, 100
+# Scripted tokens: any ids work.
+BOUNDARY_ID, CALL_ID, CALLED_ID, WORD_ID = 5, 6, 7, 100
+_PROMPT_ID = 101  # in the prompts of conversations
+_MARKERS = Markers(
+    reasoning_ends=((BOUNDARY_ID,),), call_starts=((CALL_ID,),), call_ends=((CALLED_ID,),)
+)
 
 _FIRST_UNIQUE_ID = 1000
 
@@ -55,6 +61,7 @@ class InstanceSettings:
     resume: str = "auto"  # see `workers.policy.resume_cost.RESUMES`
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
+    watermark: float = 0.0  # share of the KV blocks that vLLM keeps free when it admits requests
     migration: bool = False  # requests can change instances; this needs offload
     exact: bool = False  # no short cut: all of vLLM's work, every step by itself; slower
     leaps: bool = True  # take steps without a decision between them as one
@@ -72,6 +79,7 @@ class SchedulerFactory:
         self._hasher = get_request_block_hasher(kv.block_size, sha256)
         self.network = Network(settings.profile.links.network_bytes_per_s)
         self._requests = 0
+        self._conversations: dict[str, int] = {}
         self._outputs = StructuredOutputManager(self._config)
 
     def scheduler(self, clock: Clock) -> SimulatedScheduler:
@@ -113,12 +121,22 @@ class SchedulerFactory:
         worker.worker = transfers
         return transfers, worker
 
-    def request(self, name: str, lengths: Lengths, now: float) -> Request:
-        """vLLM's record of a new request. No two prompts share a prefix."""
+    def request(
+        self, name: str, lengths: Lengths, now: float, conversation: str | None = None
+    ) -> Request:
+        """vLLM's record of a new request.
+
+        :param conversation: prompts of one conversation share their beginning, up to the shorter
+            one's length; no others do.
+        """
         self._requests += 1
+        unique, word = self._requests, WORD_ID
+        if conversation is not None:
+            unique = self._conversations.setdefault(conversation, unique)
+            word = _PROMPT_ID  # what one turn generates is computed again in the next prompt
         # Any integers: no model reads them.
-        prompt = [_FIRST_UNIQUE_ID + self._requests, *[WORD_ID] * (lengths.prompt - 1)]
-        return self._record(name, prompt, lengths.reasoning + lengths.answer, "reasoning", now)
+        prompt = [_FIRST_UNIQUE_ID + unique, *[word] * (lengths.prompt - 1)]
+        return self._record(name, prompt, lengths.output, "reasoning", now)
 
     def answering(self, name: str, before: Request, now: float) -> Request:
         """vLLM's record of a request that moved here at its boundary."""
@@ -171,13 +189,14 @@ def _vllm_config(settings: InstanceSettings, blocks: int) -> VllmConfig:
         block_size=kv.block_size,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
+        watermark=settings.watermark,
         enable_prefix_caching=True,
     ).create_engine_config()
     config.cache_config.num_gpu_blocks = blocks
     config.additional_config = {
         CONFIG_KEY: {
             "policy": settings.policy,
-            "think_end_token_id": BOUNDARY_ID,
+            "markers": msgspec.to_builtins(_MARKERS),
             **settings.policy_numbers,
         }
     }

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.workloads.lengths import Lengths
+from bench.workloads.lengths import Lengths, Round
 from bench.workloads.lengths import LengthSource as LengthSource
 
 # Below this, nearly all gaps are 0 and the others overflow.
@@ -24,15 +24,39 @@ class Arrival:
     at_s: float
     lengths: Lengths
     client: str | None = None  # the sender, if known
+    conversation: str | None = None  # its prompts begin alike; None: this one is alone
+    # Of an agent's task: this turn and those that follow it. `lengths` has the whole prompt.
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and output, at the end of its task if it has one."""
+        later = self.rounds[1:]
+        added = sum(of.lengths.prompt + of.lengths.output for of in later)
+        return self.lengths.prompt + self.lengths.output + added
+
+
+def times(rate: float, burstiness: float, rng: random.Random) -> Iterator[float]:
+    """Times of arrivals without end, in seconds from 0.
+
+    :param rate: per second, on average; inf: all at once.
+    :param burstiness: shape of the gamma-distributed gaps. 1 gives Poisson arrivals, less gives
+        bursts, more is steadier, inf is regular.
+    """
+    at_s = 0.0
+    while True:
+        if burstiness == 1:
+            at_s += rng.expovariate(rate)
+        elif math.isinf(burstiness) or math.isinf(rate):
+            at_s += 1 / rate  # a limit that the distribution cannot express
+        else:
+            at_s += rng.gammavariate(burstiness, 1 / (rate * burstiness))
+        yield at_s
 
 
 def poisson(rate: float, lengths: LengthSource, seed: int | str) -> Iterator[Arrival]:
     """Poisson arrivals without end, ``rate`` per second."""
-    rng = random.Random(seed)
-    at_s = 0.0
-    while True:
-        at_s += rng.expovariate(rate)
-        yield Arrival(at_s, lengths.draw(rng))
+    return gamma(rate, 1.0, lengths, seed)
 
 
 def gamma(
@@ -49,21 +73,8 @@ def gamma(
     if not (rate > 0 and burstiness >= LEAST_BURSTINESS):
         least = f"rate must be above 0 and burstiness {LEAST_BURSTINESS:g} or more"
         raise ValueError(f"{least}: {rate:g} and {burstiness:g}")
-    if burstiness == 1:
-        return poisson(rate, lengths, seed)
-    return _gamma(rate, burstiness, lengths, random.Random(seed))
-
-
-def _gamma(
-    rate: float, burstiness: float, lengths: LengthSource, rng: random.Random
-) -> Iterator[Arrival]:
-    at_s = 0.0
-    while True:
-        if math.isinf(burstiness) or math.isinf(rate):
-            at_s += 1 / rate  # a limit that the distribution cannot express
-        else:
-            at_s += rng.gammavariate(burstiness, 1 / (rate * burstiness))
-        yield Arrival(at_s, lengths.draw(rng))
+    rng = random.Random(seed)
+    return (Arrival(at_s, lengths.draw(rng)) for at_s in times(rate, burstiness, rng))
 
 
 def under_way(

@@ -59,7 +59,11 @@ class Description:
     rate: float | None  # per second; None if they span no time
     gap_cv: float | None  # standard deviation of the gaps in mean gaps; 1 for Poisson arrivals
     dispersion: dict[float, float | None]  # by seconds counted: variance of counts in mean counts
-    lengths: dict[str, LengthSummary]  # prompt, reasoning, answer, output
+    # prompt, reasoning, answer, output; of agents also call, and tokens of a whole task: context.
+    # All but context are those of turns, and a prompt is what a turn adds to the context.
+    lengths: dict[str, LengthSummary]
+    rounds: LengthSummary | None = None  # turns of a task; None: there are no tasks
+    tool_ms: LengthSummary | None = None  # milliseconds of a tool
 
 
 def describe(arrivals: Sequence[Arrival]) -> Description:
@@ -69,7 +73,19 @@ def describe(arrivals: Sequence[Arrival]) -> Description:
     times = [arrival.at_s - arrivals[0].at_s for arrival in arrivals]
     gaps = [b - a for a, b in pairwise(times)]
     span_s = times[-1]
-    drawn = [arrival.lengths for arrival in arrivals]
+    rounds = [of for arrival in arrivals for of in arrival.rounds]
+    drawn = [of.lengths for of in rounds] or [arrival.lengths for arrival in arrivals]
+    lengths = {
+        "prompt": _length_summary([each.prompt for each in drawn]),
+        "reasoning": _length_summary([each.reasoning for each in drawn]),
+        "answer": _length_summary([each.answer for each in drawn]),
+        "output": _length_summary([each.output for each in drawn]),
+    }
+    if rounds:
+        lengths["call"] = _length_summary([each.call for each in drawn if each.call])
+        lengths["context"] = _length_summary([arrival.longest for arrival in arrivals])
+    counts = [len(arrival.rounds) for arrival in arrivals]
+    tools = [round(1000 * of.tool_s) for of in rounds if of.lengths.call]
     return Description(
         requests=len(arrivals),
         span_s=span_s,
@@ -77,12 +93,9 @@ def describe(arrivals: Sequence[Arrival]) -> Description:
         rate=len(gaps) / span_s if span_s > 0 else None,
         gap_cv=statistics.pstdev(gaps) / statistics.fmean(gaps) if span_s > 0 else None,
         dispersion={width_s: _dispersion(times, width_s) for width_s in _COUNTED_S},
-        lengths={
-            "prompt": _length_summary([each.prompt for each in drawn]),
-            "reasoning": _length_summary([each.reasoning for each in drawn]),
-            "answer": _length_summary([each.answer for each in drawn]),
-            "output": _length_summary([each.reasoning + each.answer for each in drawn]),
-        },
+        lengths=lengths,
+        rounds=_length_summary(counts) if rounds else None,
+        tool_ms=_length_summary(tools) if tools else None,
     )
 
 
@@ -168,7 +181,8 @@ def _part(workload: Workload, start_s: float, end_s: float) -> Workload:
 def _print(workload: Workload, of_all: Description) -> None:
     console = wide_console(columns=100)
     console.print(f"{workload.name}: {workload.description}", highlight=False, markup=False)
-    facts = [f"{of_all.requests} requests over {of_all.span_s:.1f} s"]
+    what = "requests" if of_all.rounds is None else "tasks"
+    facts = [f"{of_all.requests} {what} over {of_all.span_s:.1f} s"]
     if of_all.rate is not None:
         facts.append(f"{of_all.rate:.4g} per second")
     if of_all.gap_cv is not None:
@@ -183,7 +197,12 @@ def _print(workload: Workload, of_all: Description) -> None:
     headings = ("tokens", "mean", "least", *(f"p{share * 100:g}" for share in SHARES), "most")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "tokens" else "right")
-    for name, of in of_all.lengths.items():
+    rows = dict(of_all.lengths)
+    if of_all.rounds is not None:
+        rows["rounds of a task"] = of_all.rounds
+    if of_all.tool_ms is not None:
+        rows["tool, ms"] = of_all.tool_ms
+    for name, of in rows.items():
         numbers = (of.mean, of.least, *of.quantiles, of.most)
         table.add_row(name, *(f"{number:.0f}" for number in numbers))
     console.print(table)

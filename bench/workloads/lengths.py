@@ -26,6 +26,22 @@ class Lengths:
     prompt: int
     reasoning: int  # with the end-of-reasoning token
     answer: int
+    call: int = 0  # of a tool, with its markers; it follows the answer, which may be empty
+
+    @property
+    def output(self) -> int:
+        """Tokens that the model generates."""
+        return self.reasoning + self.answer + self.call
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of a model that works on an agent's task, and the tool that it calls."""
+
+    # `prompt` is what this turn adds to the context: at first the system prompt, the tools and the
+    # task, later the result of the tool. `answer` is prose before the call, and may be 0.
+    lengths: Lengths
+    tool_s: float  # seconds from the whole call until its result is there; 0 in the last turn
 
 
 class LengthSource(Protocol):

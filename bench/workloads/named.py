@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.reporting.errors import BenchmarkError
-from bench.workloads.arrivals import LEAST_BURSTINESS, Arrival, LengthSource, gamma
+from bench.workloads import agents
+from bench.workloads.arrivals import LEAST_BURSTINESS, Arrival, LengthSource, gamma, under_way
 from bench.workloads.client_mixture import ClientMixture
 from bench.workloads.distributions import TABLES, read_quantiles
 from bench.workloads.lengths import (
@@ -47,6 +48,7 @@ class Workload:
     description: str
     clients: ClientMixture | None = None  # senders, with bursts of their own
     trace: tuple[Arrival, ...] = ()  # or all requests of a trace
+    tasks: bool = False  # of agents: each arrival is the first turn of a task
 
     @property
     def rate(self) -> float | None:
@@ -62,6 +64,9 @@ class Workload:
         self, rate: float | None, seed: int | str, *, burstiness: float = 1.0
     ) -> Iterator[Arrival]:
         """The requests by time from 0, without end unless it is a trace.
+
+        Of agents' tasks these are the first turns; `bench.workloads.agents.next_turn` gives the
+        others.
 
         :param rate: per second on average, inf for all at once; None: the workload's own.
         :param seed: the same seed gives the same requests; 0 begins a trace at its first request.
@@ -86,7 +91,16 @@ class Workload:
             except ValueError as error:
                 raise WorkloadError(f"workload {self.name}: {error}") from error
         assert rate is not None
+        if self.tasks:
+            tasks = agents.agent_tasks(rate, seed, burstiness=burstiness)
+            return (agents.first_turn(task, f"task-{n}") for n, task in enumerate(tasks))
         return gamma(rate, burstiness, self.lengths, seed)
+
+    def under_way(self, rate: float, token_s: float, seed: int | str) -> Iterator[Arrival]:
+        """Requests in progress at time 0, see `bench.workloads.arrivals.under_way`."""
+        if self.tasks:
+            return agents.under_way(rate, token_s, seed)
+        return under_way(rate, self.lengths, token_s, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +239,23 @@ def _azure_conv() -> Workload:
     )
 
 
+def _agent() -> Workload:
+    return Workload(
+        "agent",
+        agents.FirstTurns(),
+        "agents: 3 to 20 rounds of thoughts, a call and its tool, then an answer; arrivals are "
+        "tasks",
+        tasks=True,
+    )
+
+
 _NAMED: dict[str, Callable[[], Workload]] = {
     "alpacaeval": _alpacaeval,
     "arena-hard": _arena_hard,
     "reasoning-heavy": _reasoning_heavy,
     "servegen-r1": _servegen_r1,
     "azure-conv": _azure_conv,
+    "agent": _agent,
 }
 
 NAMES = tuple(_NAMED)

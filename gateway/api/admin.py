@@ -10,7 +10,7 @@ from gateway.api.http import SERVICE, owner_of, read_bytes
 from gateway.api.refusals import json_response
 from gateway.routing.draining import Maintenance
 from gateway.schemas.bodies import parse_json_object
-from gateway.schemas.errors import Forbidden, InvalidRequest
+from gateway.schemas.errors import Forbidden, convert
 
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,10 +34,7 @@ async def drain_instance(request: web.Request) -> web.Response:
     maintenance = _allowed(request)
     data = await read_bytes(request)
     document = parse_json_object(data) if data else {}
-    try:
-        body = msgspec.convert(document, DrainBody)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest.of_validation(error) from error
+    body = convert(document, DrainBody)
     instance_id = request.match_info["instance_id"]
     return json_response(maintenance.drain(instance_id, restart=body.restart), status=202)
 

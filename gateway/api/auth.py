@@ -91,6 +91,8 @@ def _offered_key(headers: Mapping[str, str]) -> str:
     scheme, _, key = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
+    if key := headers.get("X-Api-Key", ""):  # as clients of the Messages API send it
+        return key.strip()
     for protocol in headers.get("Sec-WebSocket-Protocol", "").split(","):
         if protocol.strip().startswith(_SUBPROTOCOL_KEY):
             return protocol.strip().removeprefix(_SUBPROTOCOL_KEY)

@@ -1,28 +1,27 @@
 """``POST /v1/chat/completions``: responses in the older form, whole or as a stream of chunks.
 
-Chunks carry reasoning text twice, as ``delta.reasoning`` and ``delta.reasoning_content``: some
-clients read the one, some the other.
+Several choices are as many responses of one prompt, on one instance.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from dataclasses import replace
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from gateway.api import sse
+from gateway.api.chat_chunks import ChoiceChunks, choice, extensions, finish_reason, head, usage
 from gateway.api.followers import TextFollower
-from gateway.api.http import SERVICE, owner_of, read_body, start_whole
+from gateway.api.http import SERVICE, owner_of, read_body
 from gateway.api.refusals import json_response
 from gateway.response.session import Session
 from gateway.schemas.bodies import ChatBody, parse_body
-from gateway.schemas.errors import ApiError, Cancelled
-from gateway.schemas.generation import default_targets, from_chat
+from gateway.schemas.errors import ApiError
+from gateway.schemas.generation import Generation, default_targets, from_chat
 from gateway.service import ResponseService
-
-_MARK = "\x00"  # stands for the text; the model's name may contain anything but this
-_MARK_BYTES = b"\\u0000"
 
 
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
@@ -33,118 +32,85 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     generation = from_chat(body, default_targets(service.config.pacing, request.headers))
     if not body.stream:
-        return json_response(_completion(await start_whole(service, generation, owner)))
-    session = await service.start(generation, owner)
-    with_usage = body.stream_options is not None and body.stream_options.include_usage
+        generation = generation.unpaced()
+    sessions = await _start(service, generation, owner)
     try:
-        return await _stream(request, session, with_usage)
+        if body.stream:
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            return await _stream(request, sessions, with_usage)
+        for session in sessions:
+            await session.log.ended()
+        choices = [choice(session, index) for index, session in enumerate(sessions)]
+        completion = {**head(sessions[0], "chat.completion"), "choices": choices}
+        return json_response({**completion, "usage": usage(sessions), **extensions(sessions[0])})
     finally:
-        _stop_if_running(service, session)
+        _stop(service, sessions)
 
 
-def _stop_if_running(service: ResponseService, session: Session) -> None:
-    """Cancel a response whose client has left: this API has no way to come back to it."""
-    if not session.finished:
-        service.cancel(session)
+async def _start(service: ResponseService, generation: Generation, owner: str) -> list[Session]:
+    """Start one response for each choice, or none.
+
+    They have the same prompt, so the others prefer the instance of the first.
+    """
+    sessions: list[Session] = []
+    try:
+        for index in range(generation.choices):
+            wanted = generation
+            if index and generation.sampling.seed is not None:
+                seed = generation.sampling.seed + index
+                sampling = msgspec.structs.replace(generation.sampling, seed=seed)
+                wanted = replace(wanted, sampling=sampling)
+            sessions.append(await service.start(wanted, owner))
+    except BaseException:
+        _stop(service, sessions)
+        raise
+    return sessions
 
 
-async def _stream(request: web.Request, session: Session, with_usage: bool) -> web.StreamResponse:
-    head = _head(session, "chat.completion.chunk")
+def _stop(service: ResponseService, sessions: list[Session]) -> None:
+    """Cancel responses whose client has left: this API has no way to come back to them."""
+    for session in sessions:
+        if not session.finished:
+            service.cancel(session)
 
-    def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return sse.frame(orjson.dumps({**head, "choices": [choice], **extra}))
 
+async def _stream(
+    request: web.Request, sessions: list[Session], with_usage: bool
+) -> web.StreamResponse:
     service = request.app[SERVICE]
+    first = head(sessions[0], "chat.completion.chunk")
     async with sse.event_stream(request, service.config.server.chat_keepalive_s) as stream:
-        # What stands around the text in the chunks of a phase.
-        answer_before, answer_after = chunk({"content": _MARK}).split(_MARK_BYTES)
-        reasoning_before, between, reasoning_after = chunk(
-            {"reasoning": _MARK, "reasoning_content": _MARK}
-        ).split(_MARK_BYTES)
-
-        def reasoning(text: bytes) -> bytes:
-            return stream.chunk(
-                b"%b%b%b%b%b" % (reasoning_before, text, between, text, reasoning_after)
-            )
-
-        def answer(text: bytes) -> bytes:
-            return stream.chunk(b"%b%b%b" % (answer_before, text, answer_after))
-
-        await stream.send(chunk({"role": "assistant", "content": ""}))
-        follower = TextFollower(session.log, session.transcript, stream.outlet, reasoning, answer)
-        with service.following(session, follower):
-            await follower.run()
+        logprobs = sessions[0].generation.sampling.logprobs is not None
+        all_chunks = [
+            ChoiceChunks(first, index, stream.chunk, logprobs=logprobs)
+            for index in range(len(sessions))
+        ]
+        for chunks in all_chunks:
+            await stream.send(chunks.chunk({"role": "assistant", "content": ""}))
         try:
-            await stream.send(chunk({}, _finish_reason(session), **_extensions(session)))
+            async with asyncio.TaskGroup() as tasks:
+                for session, chunks in zip(sessions, all_chunks, strict=True):
+                    tasks.create_task(_follow(service, session, stream, chunks))
             if with_usage:
-                usage = {**head, "choices": [], "usage": _usage(session)}
-                await stream.send(sse.frame(orjson.dumps(usage)))
-        except ApiError as error:
+                total = {**first, "choices": [], "usage": usage(sessions)}
+                await stream.send(sse.frame(orjson.dumps(total)))
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+            if not isinstance(error, ApiError):
+                raise error from group
             await stream.send(sse.frame(orjson.dumps({"error": error.body()})))
         await stream.send(sse.frame(b"[DONE]"))
     return stream.response
 
 
-def _completion(session: Session) -> dict[str, Any]:
-    thoughts = session.reasoning_text or None
-    message = {
-        "role": "assistant",
-        "content": session.answer_text,
-        "reasoning": thoughts,
-        "reasoning_content": thoughts,
-        "refusal": None,
-    }
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": _finish_reason(session),
-    }
-    return {
-        **_head(session, "chat.completion"),
-        "choices": [choice],
-        "usage": _usage(session),
-        **_extensions(session),
-    }
+async def _follow(
+    service: ResponseService, session: Session, stream: sse.EventStream, chunks: ChoiceChunks
+) -> None:
+    """Send one choice to its end.
 
-
-def _head(session: Session, kind: str) -> dict[str, Any]:
-    return {
-        "id": "chatcmpl-" + session.response_id.removeprefix("resp_"),
-        "object": kind,
-        "created": int(session.created_at),
-        "model": session.model,
-    }
-
-
-# By `Session.incomplete_reason`. A model that stops without an answer also ends with "stop".
-_FINISH_REASONS = {None: "stop", "no_answer": "stop", "max_output_tokens": "length"}
-
-
-def _finish_reason(session: Session) -> str:
-    """Return why the model stopped.
-
-    :raises ApiError: the response failed, was cancelled, or has not ended. The API has no reason
-        for a response that was cut off.
+    :raises ApiError: the response has no end that this API knows.
     """
-    if session.error is not None:
-        raise session.error
-    if not session.finished or session.incomplete_reason not in _FINISH_REASONS:
-        raise Cancelled()
-    return _FINISH_REASONS[session.incomplete_reason]
-
-
-def _extensions(session: Session) -> dict[str, Any]:
-    return {**session.measurements(), "instance": session.instance_id}
-
-
-def _usage(session: Session) -> dict[str, Any]:
-    usage = session.usage()
-    return {
-        "prompt_tokens": usage["input_tokens"],
-        "completion_tokens": usage["output_tokens"],
-        "total_tokens": usage["total_tokens"],
-        "prompt_tokens_details": {"cached_tokens": usage["input_tokens_details"]["cached_tokens"]},
-        "completion_tokens_details": usage["output_tokens_details"],
-    }
+    follower = TextFollower(session.log, session.transcript, stream.outlet, chunks)
+    with service.following(session, follower):
+        await follower.run()
+    await stream.send(chunks.chunk({}, finish_reason(session), **extensions(session)))

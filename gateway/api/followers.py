@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.api.outlet import ClientLeft, Outlet
 from gateway.response.event_log import EventLog, LogTruncated
+from gateway.response.output_item import OutputItem
 from gateway.response.transcript import Transcript
 
-__all__ = ["ClientLeft", "EventFollower", "TextFollower"]
+__all__ = ["ClientLeft", "EventFollower", "Frames", "TextFollower"]
 
 
 class _Following(ABC):
@@ -74,7 +76,7 @@ class EventFollower(_Following):
     :param frame: makes what is sent of an event's type and JSON object.
     """
 
-    __slots__ = ("_frame", "_next")
+    __slots__ = ("_behind", "_frame", "_next")
     wants_events = True
 
     def __init__(
@@ -86,26 +88,30 @@ class EventFollower(_Following):
     ) -> None:
         super().__init__(log, outlet)
         self._frame = frame
-        self._next = starting_after + 1  # the event that the client gets next
+        self._behind = True  # the client lacks events that came before
+        self._next = starting_after + 1  # the event that it gets next, while it is behind
 
     def take(self, sequence: int, type_: str, data: bytes) -> None:
         """Send an event, unless the client is behind."""
+        if self._behind:
+            return
         outlet = self._outlet
-        if sequence == self._next and not outlet.full:
+        if outlet.full:
+            self._behind, self._next = True, sequence
+        else:
             outlet.outbox.add(outlet, self._frame(type_, data))
-            self._next = sequence + 1
 
     def text_grew(self) -> None:
         """Not called: this reader wants events."""
 
     def log_ended(self) -> None:
         """End, if the client has all events."""
-        if self._next == self._log.next_sequence:
+        if not self._behind:
             self._end()
 
     def catch_up(self) -> None:
         """Send from the log as much as the client takes."""
-        if self._done.done():
+        if self._done.done() or not self._behind:
             return
         outlet = self._outlet
         outlet.flush()
@@ -118,36 +124,43 @@ class EventFollower(_Following):
         except LogTruncated as error:
             self.fail(error)
             return
+        self._behind = False
         if self._log.closed:
             self.log_ended()
+
+
+class Frames(Protocol):
+    """Makes what a `TextFollower` sends. Texts are insides of JSON strings."""
+
+    def text(self, item: OutputItem, text: bytes, deltas: range) -> bytes:
+        """A piece of the text of an item.
+
+        :param deltas: of the item, that the piece is made of.
+        """
+
+    def began(self, item: OutputItem) -> bytes:
+        """A call began: its name is known."""
 
 
 class TextFollower(_Following):
     """Sends the texts of one response, without its events.
 
     It needs no log: a client that was behind gets the text since then in one piece.
-
-    :param reasoning: makes what is sent of a piece of the reasoning, the inside of a JSON string.
-    :param answer: the same for the answer.
     """
 
-    __slots__ = ("_answer", "_answer_sent", "_reasoning", "_reasoning_sent", "_transcript")
+    __slots__ = ("_began", "_frames", "_place", "_sent_bytes", "_sent_deltas", "_transcript")
     wants_events = False
 
     def __init__(
-        self,
-        log: EventLog,
-        transcript: Transcript,
-        outlet: Outlet,
-        reasoning: Callable[[bytes], bytes],
-        answer: Callable[[bytes], bytes],
+        self, log: EventLog, transcript: Transcript, outlet: Outlet, frames: Frames
     ) -> None:
         super().__init__(log, outlet)
         self._transcript = transcript
-        self._reasoning = reasoning
-        self._answer = answer
-        self._reasoning_sent = 0  # bytes of its text
-        self._answer_sent = 0
+        self._frames = frames
+        self._place = 0  # of the item that is being sent
+        self._began = False  # the client knows that this item is a call
+        self._sent_bytes = 0  # of its text
+        self._sent_deltas = 0
 
     def take(self, sequence: int, type_: str, data: bytes) -> None:
         """Not called: this reader wants no events."""
@@ -162,15 +175,24 @@ class TextFollower(_Following):
 
     def catch_up(self) -> None:
         """Send the text that the client does not have, if it takes it."""
-        outlet = self._outlet
-        reasoning, answer = self._transcript.reasoning, self._transcript.answer
-        if reasoning.shown_bytes > self._reasoning_sent and not outlet.full:
-            text = bytes(reasoning.text[self._reasoning_sent : reasoning.shown_bytes])
-            outlet.send(self._reasoning(text))
-            self._reasoning_sent = reasoning.shown_bytes
-        if answer.shown_bytes > self._answer_sent and not outlet.full:
-            text = bytes(answer.text[self._answer_sent : answer.shown_bytes])
-            outlet.send(self._answer(text))
-            self._answer_sent = answer.shown_bytes
+        outlet, items = self._outlet, self._transcript.items
+        while self._place < len(items):
+            item = items[self._place]
+            if item.segment == "call" and item.index is not None and not self._began:
+                if outlet.full:
+                    return
+                outlet.send(self._frames.began(item))
+                self._began = True
+            if item.shown_bytes > self._sent_bytes:
+                if outlet.full:
+                    return
+                text = bytes(item.text[self._sent_bytes : item.shown_bytes])
+                deltas = range(self._sent_deltas, item.shown)
+                outlet.send(self._frames.text(item, text, deltas))
+                self._sent_bytes, self._sent_deltas = item.shown_bytes, item.shown
+            if self._place + 1 == len(items) or not item.ended or item.waiting:
+                break
+            self._place += 1
+            self._began, self._sent_bytes, self._sent_deltas = False, 0, 0
         if self._log.closed and not outlet.full:
             self._end()

@@ -18,7 +18,9 @@ import structlog
 
 log = structlog.get_logger()
 
-_MOST_HELD_BYTES = 2**20  # then they are written before the end of the turn
+# At most this much is held, together 1 MiB. What is more is written before the end of the turn.
+_MOST_HELD = 1024  # pieces
+_MOST_PIECE_BYTES = 1024
 _GOODBYE_S = 1.0  # that a stalled client has to take the reason before it is cut off
 
 
@@ -39,27 +41,26 @@ class Follower(Protocol):
 class Outbox:
     """What is sent in this turn of the event loop, to all clients."""
 
-    __slots__ = ("_data", "_outlets", "_size_bytes")
+    __slots__ = ("_data", "_outlets")
 
     def __init__(self) -> None:
         self._outlets: list[Outlet] = []
         self._data: list[bytes] = []  # for each of the outlets
-        self._size_bytes = 0
 
     def add(self, outlet: Outlet, data: bytes) -> None:
         """Write data at the end of this turn."""
-        if not self._outlets:
+        outlets = self._outlets
+        if not outlets:
             asyncio.get_running_loop().call_soon(self.write)
-        self._outlets.append(outlet)
+        outlets.append(outlet)
         self._data.append(data)
-        self._size_bytes += len(data)
-        if self._size_bytes > _MOST_HELD_BYTES:
+        if len(data) > _MOST_PIECE_BYTES or len(outlets) >= _MOST_HELD:
             self.write()
 
     def write(self) -> None:
         """Write what is held."""
         outlets, data = self._outlets, self._data
-        self._outlets, self._data, self._size_bytes = [], [], 0
+        self._outlets, self._data = [], []
         for outlet, frames in zip(outlets, data, strict=True):
             try:
                 outlet.write(frames)
@@ -68,7 +69,17 @@ class Outbox:
                 outlet.cut()
 
 
-class Outlet:
+class _OutletHot:
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = (
+        "full",
+        "outbox",
+        "write",
+    )
+
+
+class Outlet(_OutletHot):
     """Sends to one client.
 
     :param outbox: of the server.
@@ -82,11 +93,8 @@ class Outlet:
         "_stall_s",
         "_timer",
         "_transport",
-        "full",
         "on_stall",
-        "outbox",
         "stalled",
-        "write",
     )
 
     def __init__(self, outbox: Outbox, stall_s: float) -> None:

@@ -16,7 +16,20 @@ from gateway.schemas.errors import ApiError, NotFound, Overloaded, Unauthorized
 
 log = structlog.get_logger()
 
+MESSAGES_PATH = "/v1/messages"  # of the API whose errors have a form of their own
 _LONGEST = 200  # characters of a client's text in the log
+
+# Types of errors in the Messages API, by status.
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 def json_response(document: Any, status: int = 200) -> web.Response:
@@ -41,9 +54,10 @@ def note(metrics: Metrics, error: ApiError, *, method: str, path: str | None) ->
     )
 
 
-def error_response(error: ApiError) -> web.Response:
-    """Make the response in OpenAI's form."""
-    response = json_response({"error": error.body()}, status=error.status)
+def error_response(error: ApiError, path: str = "") -> web.Response:
+    """Make the response, in the form of the API that has this path."""
+    body = messages_error(error) if path.startswith(MESSAGES_PATH) else {"error": error.body()}
+    response = json_response(body, status=error.status)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unauthorized):
@@ -51,6 +65,16 @@ def error_response(error: ApiError) -> web.Response:
     elif error.status == web.HTTPRequestTimeout.status_code:
         response.force_close()  # the rest of the body would be read as the next request
     return response
+
+
+def messages_error(error: ApiError) -> dict[str, Any]:
+    """An error in the form of the Messages API. Its message names the wrong field."""
+    kind = _ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else None)
+    text = error.message
+    if error.param is not None and error.param not in text:
+        text = f"{error.param}: {text}"
+    body = {**error.body(), "type": kind or "invalid_request_error", "message": text}
+    return {"type": "error", "error": body}
 
 
 def of_http(error: web.HTTPException, request: web.BaseRequest) -> ApiError:

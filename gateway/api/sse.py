@@ -18,7 +18,7 @@ from gateway.api.outlet import Outlet
 
 BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 
-_COMMENT = b": keep-alive\n\n"
+COMMENT = b": keep-alive\n\n"
 _LOOKS = 4  # in the time of silence: no token has to read the clock
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -49,8 +49,8 @@ class EventStream:
         await self.response.write(frames)
         self._quiet = False
 
-    async def keep_alive(self, silence_s: float) -> None:
-        """Send a comment after each ``silence_s`` of silence, until the client leaves."""
+    async def keep_alive(self, silence_s: float, sign: bytes) -> None:
+        """Send a sign of life after each ``silence_s`` of silence, until the client leaves."""
         quiet_looks = 0
         try:
             while True:
@@ -60,17 +60,20 @@ class EventStream:
                 if quiet_looks == _LOOKS:
                     quiet_looks = 0
                     if not self.outlet.full:
-                        await self.send(_COMMENT)
+                        await self.send(sign)
                         self._quiet = True
         except ConnectionError:
             return  # the followers of the outlet notice it, too
 
 
 @asynccontextmanager
-async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterator[EventStream]:
+async def event_stream(
+    request: web.Request, keepalive_s: float, sign: bytes = COMMENT
+) -> AsyncIterator[EventStream]:
     """Send the headers. From here on, errors can only be reported within the stream.
 
-    :param keepalive_s: silence after which a comment is sent; 0: never.
+    :param keepalive_s: silence after which a sign of life is sent; 0: never.
+    :param sign: whole lines that clients take for nothing.
     """
     response = web.StreamResponse(headers=_HEADERS)
     chunked = request.version >= HttpVersion11
@@ -84,7 +87,7 @@ async def event_stream(request: web.Request, keepalive_s: float) -> AsyncIterato
     if not keepalive_s:
         yield stream
         return
-    keeping = asyncio.create_task(stream.keep_alive(keepalive_s))
+    keeping = asyncio.create_task(stream.keep_alive(keepalive_s, sign))
     try:
         yield stream
     finally:

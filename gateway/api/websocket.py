@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 import orjson
@@ -27,7 +27,14 @@ from gateway.response.event_log import LogTruncated
 from gateway.response.session import Session
 from gateway.schemas import events
 from gateway.schemas.bodies import ResponsesBody, parse_body, parse_json_object
-from gateway.schemas.errors import ApiError, InvalidRequest, NotFound, Overloaded, TooLarge
+from gateway.schemas.errors import (
+    ApiError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    convert,
+)
 from gateway.schemas.generation import Targets
 from gateway.service import ResponseService
 
@@ -162,12 +169,12 @@ class WebSocketConnection:
             case "response.create":
                 self._create(document, stream_id, size)
             case "response.cancel":
-                cancel = _converted(document, Cancel)
+                cancel = convert(document, Cancel)
                 self._service.cancel(self._service.find(cancel.response_id, self._owner))
             case "response.resume":
-                self._resume(_converted(document, Resume))
+                self._resume(convert(document, Resume))
             case "response.pacing.update":
-                update = _converted(document, PacingUpdate)
+                update = convert(document, PacingUpdate)
                 if update.tpot_s is not None and not 0.001 <= update.tpot_s <= 60:
                     raise InvalidRequest("tpot_s must be from 0.001 to 60.", param="tpot_s")
                 session = self._service.find(update.response_id, self._owner)
@@ -321,8 +328,6 @@ class WebSocketConnection:
             await self._send_error(broken(), stream_id)
 
 
-Event = TypeVar("Event")
-
 # The first bytes of unmasked text frames by the length of their payload (RFC 6455, section 5.2).
 _HEADS = [bytes((0x81, size)) for size in range(126)]
 _HEADS += [b"\x81\x7e" + size.to_bytes(2, "big") for size in range(126, 4096)]
@@ -345,10 +350,3 @@ def _stream_id(document: dict[str, Any]) -> str | None:
             "stream_id must be a string of 1 to 128 characters.", param="stream_id"
         )
     return stream_id
-
-
-def _converted(document: dict[str, Any], kind: type[Event]) -> Event:
-    try:
-        return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest.of_validation(error) from error

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config.serving import StoreConfig
 from gateway.config.tables import ENV_ALIASES, TABLES, Config
 from gateway.config.workers import EMBEDDED, LauncherConfig
 from workers import checked
@@ -24,6 +25,8 @@ from workers.policy.settings import POLICY_NAMES, is_plugin
 
 # Variables of the same family that other parts read.
 ENV_FOREIGN = frozenset({"PASCAL_CONFIG", "PASCAL_EXTRA", "PASCAL_API_KEY", "PASCAL_ACCEPTANCE"})
+
+_SHORTEST_SECRET = 32  # characters: as many as a random one of 128 bits in hex
 
 
 class ConfigError(SettingError):
@@ -71,7 +74,9 @@ def _resolved(
     _check_water_marks(config)
     _check_emulation(config)
     _check_addresses(config.launcher)
-    return msgspec.structs.replace(config, launcher=_with_token(config.launcher))
+    return msgspec.structs.replace(
+        config, launcher=_with_token(config.launcher), store=_with_keys(config.store)
+    )
 
 
 def _check_policy(policy: str) -> None:
@@ -130,14 +135,29 @@ def is_worker_address(address: str) -> bool:
 def _with_token(launcher: LauncherConfig) -> LauncherConfig:
     if launcher.token or not launcher.token_file:
         return launcher
+    token = _secret_in(launcher.token_file, "launcher.token_file")
+    return msgspec.structs.replace(launcher, token=token)
+
+
+def _with_keys(store: StoreConfig) -> StoreConfig:
+    keys, key = store.reasoning_keys, "store.reasoning_keys"
+    if not keys and store.reasoning_keys_file:
+        key = "store.reasoning_keys_file"
+        keys = tuple(_secret_in(store.reasoning_keys_file, key).split())
+    if any(len(one) < _SHORTEST_SECRET for one in keys):
+        raise ConfigError(f"{key}: each secret needs {_SHORTEST_SECRET} characters at least")
+    return msgspec.structs.replace(store, reasoning_keys=keys)
+
+
+def _secret_in(file: str, key: str) -> str:
     try:
-        token = Path(launcher.token_file).read_text(encoding="utf-8").strip()
+        secret = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text"
-        raise ConfigError(f"launcher.token_file: {launcher.token_file}: {reason}") from error
-    if not token:
-        raise ConfigError(f"launcher.token_file: {launcher.token_file} is empty")
-    return msgspec.structs.replace(launcher, token=token)
+        raise ConfigError(f"{key}: {file}: {reason}") from error
+    if not secret:
+        raise ConfigError(f"{key}: {file} is empty")
+    return secret
 
 
 def _check_emulation(config: Config) -> None:

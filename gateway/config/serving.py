@@ -152,3 +152,17 @@ class StoreConfig(Table, frozen=True, kw_only=True):
     retention_days: Annotated[
         float, about("Older responses are deleted, every hour; 0: never.", ge=0)
     ] = 30.0
+    reasoning_keys: Annotated[
+        Texts,
+        about(
+            "Secrets that encrypt thoughts for clients to keep: the first one encrypts, all "
+            "decrypt; empty: a random one that is kept in the store.",
+            secret=True,
+        ),
+    ] = ()
+    reasoning_keys_file: Annotated[
+        str, about("A file that holds these secrets, one in each line.")
+    ] = ""
+    reasoning_days: Annotated[
+        float, about("Encrypted thoughts that are older are refused; 0: never.", ge=0)
+    ] = 30.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
+import msgspec
+
 from gateway.config.table import Table, Texts
 from gateway.policy.placement import Rules
 from workers.checked import about
@@ -34,6 +36,23 @@ class ModelConfig(Table, frozen=True, kw_only=True):
             unit="tokens",
         ),
     ] = 0
+    reasoning_parser: Annotated[
+        str,
+        about(
+            'What reads the thoughts in the output: "auto" chooses by architecture and tokenizer; '
+            '"none"; a parser that vLLM registers; or a plugin, `path.py` or `path.py:name`.'
+        ),
+    ] = "auto"
+    tool_parser: Annotated[
+        str, about("What reads calls of tools; the same choices as `reasoning_parser`.")
+    ] = "auto"
+    thinking_budgets: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z]+=[0-9]+$")], ...],
+        about(
+            "Most reasoning tokens for each word of effort, for models whose chat template knows "
+            "no effort; 0: as many as the model likes."
+        ),
+    ] = ("minimal=128", "low=512", "medium=2048", "high=0", "xhigh=0", "max=0")
 
 
 class WorkersConfig(Table, frozen=True, kw_only=True):
@@ -80,6 +99,13 @@ class WorkersConfig(Table, frozen=True, kw_only=True):
             ge=0.01,
         ),
     ] = 12.0
+    calls: Annotated[
+        Literal["calling", "answering"],
+        about(
+            "How a request that writes a call of a tool is scheduled: as reasoning, because "
+            "nobody reads it, or, to compare with, as an answer."
+        ),
+    ] = "calling"
     max_num_seqs: Annotated[
         int,
         about("Batch slots of one engine: the most requests in one step.", ge=1, unit="requests"),
@@ -92,6 +118,15 @@ class WorkersConfig(Table, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 0
+    watermark: Annotated[
+        float,
+        about(
+            "Share of the KV blocks that vLLM keeps free when it admits a request; 0: none. More "
+            "means fewer preemptions with `fcfs`; `slack` needs none.",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
     kv_cache_gib: Annotated[float, about("KV memory of one CPU engine.", ge=0.01)] = 0.5
     kv_blocks: Annotated[
         int,

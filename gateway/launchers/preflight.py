@@ -13,11 +13,15 @@ import importlib.util
 import os
 import re
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.config import Config
+import msgspec
+
+from gateway.config import PROJECT_ROOT, Config
 from gateway.launchers import gpus
 from gateway.launchers.worker_settings import cpu_build, needs_gpus, worker_settings
 from gateway.store import StoreUnusable, check_store
@@ -29,6 +33,7 @@ RAY_VERSIONS = ((2, 49), (3,))  # the first version that works, and the first th
 # Memory of a worker without KV and weights: interpreter, torch and vLLM, measured with the embedded
 # model.
 _WORKER_BYTES = 900 * 1024**2
+_DESCRIBE_S = 300.0  # to import vLLM and to read a large tokenizer
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -80,6 +85,28 @@ def check_engine(config: Config, count: int = 1) -> None:
         _check_gpus(config, count)
         if (folder := config.workers.step_log_dir) and not Path(folder).is_dir():
             raise PreflightError(f"workers.step_log_dir: {folder} is not a folder.")
+
+
+def describe_model(config: Config) -> list[str]:
+    """What a worker would make of the model here: its parsers, what it can do, its memory.
+
+    Takes seconds, because a process imports vLLM for it.
+
+    :return: lines for people; none for an emulated model.
+    :raises PreflightError: a worker could not start with this model and these parsers.
+    """
+    if config.launcher.kind != "local" or config.workers.emulate:
+        return []  # else the model is on other machines, or there is none
+    settings = msgspec.json.encode(worker_settings(config, "check", "unix:/")).decode()
+    command = [sys.executable, "-m", "workers.describe", "--settings", settings]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_DESCRIBE_S, cwd=PROJECT_ROOT)
+    except subprocess.TimeoutExpired as error:
+        raise PreflightError(f"The model could not be read in {_DESCRIBE_S:g} s.") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise PreflightError(f"Model {config.model_path}: {said[-1]}")
+    return done.stdout.decode(errors="replace").splitlines()
 
 
 def check_ray() -> None:

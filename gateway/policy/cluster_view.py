@@ -10,13 +10,14 @@ Pure, like all of `gateway.policy`: the module must not know clocks, links, sess
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol, TypeAlias
 
 from gateway.policy.boundary_costs import BoundaryTimes
 from gateway.policy.placement import (
+    NOTHING_HELD,
     InstanceView,
     MoveCost,
     Rules,
@@ -193,13 +194,11 @@ class Placer:
         moves: Sequence[MovingRequest],
         now: float,
         *,
-        kv_tokens: int = 0,
-        near: str | None = None,
+        held_tokens: Mapping[str, int] = NOTHING_HELD,
     ) -> str | None:
         """The instance for a request that begins, or begins again; None without a candidate.
 
-        :param kv_tokens: of its prompt, to weigh how good it is to be ``near``.
-        :param near: the instance that holds the KV of its conversation, if one does.
+        :param held_tokens: by instance, of how many tokens of its prompt it holds the KV.
         """
         if not candidates:
             return None
@@ -207,8 +206,9 @@ class Placer:
             [view_of(candidate, moves, self._view_rules, now) for candidate in candidates],
             self.rules,
             placed_before=self._placed_before,
-            kv_blocks=blocks_of(kv_tokens, candidates[0].block_size),
-            near=near,
+            held_blocks={  # only whole blocks are found again
+                name: tokens // candidates[0].block_size for name, tokens in held_tokens.items()
+            },
         )
         self._placed_before += 1
         return chosen

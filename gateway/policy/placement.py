@@ -10,8 +10,11 @@ boundary those that cannot read the KV of the current one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+NOTHING_HELD: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Rules:
     # with 0 the rule does not ask whether the target has room.
     headroom: float = 0.1
     # A conversation goes where its KV is if the footprint there is larger by at most this many
-    # times its KV.
+    # times the KV that is there.
     affinity: float = 1.0
     cost_check: bool = True  # do not move if the reader would wait longer than by staying
     max_migrations: int = 16  # under way at once
@@ -78,8 +81,7 @@ def place_new_request(
     rules: Rules = PAPER,
     *,
     placed_before: int = 0,
-    kv_blocks: int = 0,
-    near: str | None = None,
+    held_blocks: Mapping[str, int] = NOTHING_HELD,
 ) -> str | None:
     """Algorithm 1: the instance with the smallest KV footprint, of those within their SLO.
 
@@ -87,8 +89,7 @@ def place_new_request(
     instance. None without any instance.
 
     :param placed_before: the number of requests placed before; for ``round_robin``.
-    :param kv_blocks: the size of the request's prompt.
-    :param near: the instance that holds the KV of its conversation, if one does.
+    :param held_blocks: by instance, how much of the KV of the request's conversation it holds.
     """
     if not instances:
         return None
@@ -96,11 +97,17 @@ def place_new_request(
         return instances[placed_before % len(instances)].instance_id
     candidates = instances if rules.new == "least_kv" else _healthy(instances)
     chosen = min(candidates, key=_by_footprint)
-    for view in candidates:
-        if view.instance_id == near and rules.affinity:
-            gap_blocks = _footprint(view) - _footprint(chosen)
-            if gap_blocks <= rules.affinity * kv_blocks:
-                return near
+    if rules.affinity and held_blocks:
+        worth_it = [
+            view
+            for view in candidates
+            if (held := held_blocks.get(view.instance_id, 0))
+            and _footprint(view) - _footprint(chosen) <= rules.affinity * held
+        ]
+        if worth_it:
+            chosen = min(
+                worth_it, key=lambda view: (-held_blocks[view.instance_id], _by_footprint(view))
+            )
     return chosen.instance_id
 
 

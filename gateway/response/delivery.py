@@ -7,6 +7,7 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.schemas.generation import Targets
@@ -37,7 +38,22 @@ class Measurements:
     qoe_e2e: float | None
 
 
-class Delivery:
+class _DeliveryHot(ReleaseSchedule):
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = (
+        "_arrived_s",
+        "_deliveries",
+        "_first_arrived_s",
+        "_first_released_s",
+        "_released_s",
+        "answer_tokens",
+        "buffered_tokens",
+        "paced",
+    )
+
+
+class Delivery(_DeliveryHot):
     """Plans when the deltas of the answer are released, and measures the stream.
 
     A delta has one token, or several if they are parts of one character. The texts are the business
@@ -45,158 +61,181 @@ class Delivery:
     """
 
     __slots__ = (
-        "_deliveries",
-        "_paced",
         "_qoe",
         "_qoe_e2e",
         "_qoe_ttfat",
-        "_raw",
-        "_reading",
         "boundary_s",
-        "buffered_tokens",
         "ended_s",
         "first_token_s",
-        "last_slack_s",
-        "paced",
-        "schedule",
+        "reasoning_ended_s",
         "submitted_s",
         "targets",
+        "thinking_since_s",
     )
 
     def __init__(self, targets: Targets, now: float) -> None:
+        super().__init__(targets.tpot_s, now)
         self.targets = targets
         self.paced = targets.paced  # False: tokens pass as they come
         self.submitted_s = now
         self.first_token_s: float | None = None
-        self.boundary_s: float | None = None
+        self.thinking_since_s: float | None = None  # the first token of the thoughts
+        self.reasoning_ended_s: float | None = None  # the first thoughts
+        self.boundary_s: float | None = None  # the model began to answer
         self.ended_s: float | None = None
-        self._raw = _Span()
-        self._paced = _Span()
-        self.schedule = ReleaseSchedule(targets.tpot_s, now)
-        self._reading = 0.0  # reading time of the last release
-        self.buffered_tokens = 0  # generated, but not yet released
-        self.last_slack_s: float | None = None  # at the last release: see `slack_s` of schedules
+        self.answer_tokens = 0  # of visible text, that have arrived
+        self.buffered_tokens = 0  # of these, not yet released
+        # Of the first and the last token that arrived, and that was released.
+        self._first_arrived_s: float | None = None
+        self._arrived_s: float | None = None
+        self._first_released_s: float | None = None
+        self._released_s: float | None = None
         self._deliveries = array("d")  # in reading time; not in the QoE yet
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
         self._qoe_e2e = RunningQoE(tau_s=1.0, first_s=targets.ttft_s / targets.tpot_s)
 
     @property
-    def answer_tokens(self) -> int:
-        """Number of tokens of visible text that have arrived."""
-        return self._raw.tokens
-
-    @property
-    def underruns(self) -> int:
-        """How often the buffer was empty when a token was due, after the first one."""
-        return self.schedule.underruns
-
-    @property
-    def paused(self) -> bool:
-        """Whether the reader has paused the response."""
-        return self.schedule.paused
-
-    @property
     def tpot_s(self) -> float:
         """The current pace, in seconds per token."""
-        return self.schedule.tau_s
+        return self.tau_s
 
     def boundary(self, now: float) -> None:
-        """Note the end-of-thinking token."""
+        """The model begins to answer. After the first token of the answer it has no effect."""
+        if self._first_arrived_s is not None:
+            return
         self.boundary_s = now
-        clock = self.schedule
         self._qoe_ttfat = RunningQoE(
             tau_s=1.0,
-            first_s=self.targets.ttfat_s / clock.tau_s,
-            origin_s=clock.reading(now),
+            first_s=self.targets.ttfat_s / self.tau_s,
+            origin_s=self.reading(now),
         )
+
+    def thoughts_ended(self, now: float) -> float | None:
+        """Note the end of a stretch of thoughts; return the seconds that it took."""
+        since_s = self.thinking_since_s
+        if self.reasoning_ended_s is None:
+            self.reasoning_ended_s, since_s = now, self.first_token_s
+        self.thinking_since_s = None
+        return _difference(now, since_s)
 
     def arrived(self, tokens: int, now: float) -> None:
         """Take in a delta of so many tokens."""
-        self.schedule.push(now, tokens)
+        self.push(now, tokens)
         self.buffered_tokens += tokens
-        raw = self._raw
-        if raw.first_s is None:
-            raw.first_s = now
-        raw.last_s = now
-        raw.tokens += tokens
+        self.answer_tokens += tokens
+        self._arrived_s = now
+        if self._first_arrived_s is None:
+            self._first_arrived_s = now
+
+    def arrived_each(self, times: Sequence[float]) -> None:
+        """Take in deltas of one token each; ``times``: when each arrived."""
+        self.push_each(times)
+        tokens = len(times)
+        self.buffered_tokens += tokens
+        self.answer_tokens += tokens
+        self._arrived_s = times[-1]
+        if self._first_arrived_s is None:
+            self._first_arrived_s = times[0]
 
     def release(self, now: float, early_s: float = 0.0) -> int:
         """Release the deltas that are due by ``now + early_s``; return how many.
 
         The caller calls `released` then.
         """
-        schedule = self.schedule
-        if schedule.paused:
-            return 0
-        self._reading = schedule.reading(now)
-        if not self.paced:
-            return schedule.drain()
-        return schedule.pop_to(self._reading + early_s / schedule.tau_s)
+        if self.paced or self.paused:
+            return self.pop_due(now, early_s)
+        return self.flush(now)
+
+    def release_next(self, now: float, early_s: float, behind: int) -> float | None:
+        """Do as `pop_next` and `released`, for a delta of one token that is not the first.
+
+        :return: as `released`; None if nothing was released.
+        """
+        if not self.paced or not self.pop_next(now, early_s):
+            return None
+        self.buffered_tokens -= 1
+        self._released_s = now
+        reading, deliveries = self.at, self._deliveries
+        deliveries.append(reading)
+        if len(deliveries) >= _SETTLE_TOKENS:
+            self._settle()
+        assert self._last is not None
+        return (self._last + behind + 1.0 - reading) * self.tau_s
 
     def flush(self, now: float) -> int:
         """Release all deltas, whatever the pace; return how many. See `release`."""
-        self._reading = self.schedule.reading(now)
-        return self.schedule.drain()
+        self.at = self.reading(now)
+        return self.drain()
 
-    def released(self, tokens: int, now: float) -> None:
-        """The reader has got so many tokens, in the release at ``now``."""
-        reading = self._reading
+    def released(self, tokens: int, now: float, behind: int = 0) -> float | None:
+        """The reader has got so many tokens, in the release at ``now``.
+
+        :param behind: tokens that were generated, and will follow those that have arrived.
+        :return: seconds until the reader runs out of tokens; None while the reader is paused.
+        """
+        reading = self.at
         self.buffered_tokens -= tokens
-        paced = self._paced
-        if paced.first_s is None:
-            paced.first_s = now
+        self._released_s = now
+        if self._first_released_s is None:
+            self._first_released_s = now
             self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
-        paced.last_s = now
-        paced.tokens += tokens
-        self.last_slack_s = self.schedule.slack_at(reading)
         deliveries = self._deliveries
         deliveries.append(reading)
         if tokens > 1:
             deliveries.extend((reading,) * (tokens - 1))
         if len(deliveries) >= _SETTLE_TOKENS:
             self._settle()
+        if self._last is None or self.paused:
+            return None
+        return (self._last + behind + 1.0 - reading) * self.tau_s
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Change the pace, pause or resume; None leaves a setting as it is.
 
         A pace for a stream that was not paced applies to the tokens still to come.
         """
-        clock = self.schedule
         if tpot_s is not None:
-            clock.set_tau(tpot_s, now)
+            self.set_tau(tpot_s, now)
             self.paced = True
         if paused is True:
-            clock.pause(now)
+            self.pause(now)
         elif paused is False:
-            clock.resume(now)
+            self.resume(now)
 
     def qoe_now(self, now: float) -> float:
         """The paper's QoE so far, overdue tokens included; 1 before the first token."""
         self._settle()
-        return 1.0 if self._qoe is None else self._qoe.at(self.schedule.reading(now))
+        return 1.0 if self._qoe is None else self._qoe.at(self.reading(now))
 
     def measurements(self) -> Measurements:
         """All measurements so far."""
         self._settle()
         reasoning_s = None
-        if self.boundary_s is not None:
-            reasoning_s = _difference(self.boundary_s, self.first_token_s)
+        if self.reasoning_ended_s is not None:
+            reasoning_s = _difference(self.reasoning_ended_s, self.first_token_s)
         qoe, ttfat, e2e = self._qoe, self._qoe_ttfat, self._qoe_e2e
+        arrived, released = self.answer_tokens, self.answer_tokens - self.buffered_tokens
+        raw_s, paced_s = self._arrived_s, self._released_s
         return Measurements(
             reasoning_s=reasoning_s,
-            raw=self._times_of(self._raw, self._raw.last_s),
-            paced=self._times_of(self._paced, self.ended_s),
+            raw=self._times(self._first_arrived_s, raw_s, arrived, raw_s),
+            paced=self._times(self._first_released_s, paced_s, released, self.ended_s),
             qoe=None if qoe is None else _rounded(qoe.final()),
             qoe_ttfat=None if qoe is None or ttfat is None else _rounded(ttfat.final()),
             qoe_e2e=None if qoe is None else _rounded(e2e.final()),
         )
 
-    def _times_of(self, span: _Span, end_s: float | None) -> SpanTimes:
+    def _times(
+        self, first_s: float | None, last_s: float | None, tokens: int, end_s: float | None
+    ) -> SpanTimes:
+        tpot_s = None
+        if tokens > 1 and first_s is not None and last_s is not None:
+            tpot_s = (last_s - first_s) / (tokens - 1)
         return SpanTimes(
-            ttft_s=_difference(span.first_s, self.submitted_s),
-            ttfat_s=_difference(span.first_s, self.boundary_s),
-            tpot_s=_rounded(span.tpot_s()),
+            ttft_s=_difference(first_s, self.submitted_s),
+            ttfat_s=_difference(first_s, self.boundary_s),
+            tpot_s=_rounded(tpot_s),
             e2e_s=_difference(end_s, self.submitted_s),
         )
 
@@ -208,23 +247,6 @@ class Delivery:
             if running is not None:
                 running.deliver_all(self._deliveries)
         del self._deliveries[:]
-
-
-class _Span:
-    """First and last time of a run of tokens."""
-
-    __slots__ = ("first_s", "last_s", "tokens")
-
-    def __init__(self) -> None:
-        self.first_s: float | None = None
-        self.last_s: float | None = None
-        self.tokens = 0
-
-    def tpot_s(self) -> float | None:
-        """Seconds per token after the first; None below two tokens."""
-        if self.tokens < 2 or self.first_s is None or self.last_s is None:
-            return None
-        return (self.last_s - self.first_s) / (self.tokens - 1)
 
 
 def _difference(later_s: float | None, earlier_s: float | None) -> float | None:

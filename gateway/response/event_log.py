@@ -94,7 +94,7 @@ class _Deltas:
     def __init__(self, sequence: int, item: OutputItem) -> None:
         self.sequence = sequence  # of the first that is kept
         self.first = item.shown  # its place among the item's deltas
-        self.count = 0
+        self.count = 0  # of the newest part only when somebody asks; see `EventLog._count`
         self._item = item
 
     @property
@@ -120,9 +120,21 @@ _WHOLE_BYTES = sys.getsizeof(_Whole(0, "", b"")) + sys.getsizeof(b"") + 16
 _DELTAS_BYTES = sys.getsizeof(_Deltas.__new__(_Deltas)) + 16
 _DELTA_BYTES = 4  # of one delta, without its text, which belongs to the response
 _DROPPED_DELTAS = 256  # that are dropped at once
+_NEVER = 2**62  # no log has so many events
 
 
-class EventLog:
+class _EventLogHot:
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = (
+        "_due",
+        "_next",
+        "_only",
+        "_wanted",
+    )
+
+
+class EventLog(_EventLogHot):
     """Append-only, with sequence numbers from 0.
 
     :param capacity_bytes: the log keeps at most about this much. With 0 it only counts events, for
@@ -133,16 +145,15 @@ class EventLog:
         "_capacity",
         "_closed",
         "_deltas",
-        "_next",
         "_parts",
         "_readers",
+        "_size_bytes",
         "_waiters",
-        "_wanted",
-        "size_bytes",
     )
 
     def __init__(self, capacity_bytes: int) -> None:
-        self.size_bytes = 0  # memory of the events that are kept
+        self._size_bytes = 0  # of the events that are kept, but for the newest deltas
+        self._due = 0  # the delta with this number needs `_prepare`
         self._capacity = capacity_bytes
         self._parts: list[_Whole | _Deltas] = []
         self._deltas: _Deltas | None = None  # the newest part, while deltas of its item come
@@ -150,12 +161,19 @@ class EventLog:
         self._closed = False
         self._readers: tuple[LogReader, ...] = ()  # replaced, never changed
         self._wanted = False  # whether any of them wants events
+        self._only: LogReader | None = None  # the one that there is, if it wants events
         self._waiters: tuple[asyncio.Future[None], ...] = ()  # for the end
 
     @property
     def next_sequence(self) -> int:
         """The number that the next event will get."""
         return self._next
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the events that are kept."""
+        self._count()
+        return self._size_bytes
 
     @property
     def closed(self) -> bool:
@@ -179,10 +197,12 @@ class EventLog:
         if self._capacity:
             data = orjson.dumps({"type": type_, "sequence_number": sequence, **fields})
             data = bytes(memoryview(data))  # what orjson returns takes up to ten times its length
-            self._deltas = None
+            self._count()
+            self._deltas, self._due = None, 0
             self._keep(_Whole(sequence, type_, data))
         self._next += 1
-        self._closed = terminal
+        if terminal:
+            self._closed, self._due = True, 0
         for reader in self._readers:
             try:
                 if reader.wants_events:
@@ -204,16 +224,21 @@ class EventLog:
 
         :raises RuntimeError: after the terminal event.
         """
-        if self._closed:
-            raise RuntimeError(f"{item.kind} after the terminal event")
         sequence = self._next
+        if sequence >= self._due:
+            self._prepare(item)
         self._next = sequence + 1
-        if self._capacity:
-            if self._deltas is None:
-                self._deltas = _Deltas(sequence, item)
-                self._keep(self._deltas)
-            self._deltas.count += 1
-            self.size_bytes += _DELTA_BYTES
+        if (only := self._only) is not None:  # as nearly always
+            if item.plain and slack_s is not None:
+                data = item.next_plain(sequence, buffered_tokens, slack_s)
+            else:
+                data = item.next_live(sequence, buffered_tokens, slack_s)
+            try:
+                only.take(sequence, item.kind, data)
+            except Exception as error:
+                log.exception("reader_failed")
+                self._failed(only, error)
+            return
         if self._wanted:
             data = item.next_live(sequence, buffered_tokens, slack_s)
         else:
@@ -228,24 +253,25 @@ class EventLog:
             except Exception as error:
                 log.exception("reader_failed")
                 self._failed(reader, error)
-        if self.size_bytes > self._capacity:
-            self._make_room()
 
     def attach(self, reader: LogReader) -> None:
         """Hand each event from now on to a reader."""
-        self._readers = (*self._readers, reader)
-        self._wanted = any(one.wants_events for one in self._readers)
+        self._set_readers((*self._readers, reader))
 
     def detach(self, reader: LogReader) -> None:
         """Undo `attach`."""
-        self._readers = tuple(one for one in self._readers if one is not reader)
-        self._wanted = any(one.wants_events for one in self._readers)
+        self._set_readers(tuple(one for one in self._readers if one is not reader))
+
+    def _set_readers(self, readers: tuple[LogReader, ...]) -> None:
+        self._readers = readers
+        self._wanted = any(one.wants_events for one in readers)
+        self._only = readers[0] if self._wanted and len(readers) == 1 else None
 
     def expire(self) -> None:
         """Drop the events so far. A client that asks for one gets `LogTruncated`."""
         self._parts.clear()
-        self._deltas = None
-        self.size_bytes = 0
+        self._deltas, self._due = None, 0
+        self._size_bytes = 0
 
     def after(self, sequence: int) -> Iterator[LogEntry]:
         """The entries with a greater number than ``sequence``, as of now.
@@ -255,6 +281,7 @@ class EventLog:
         oldest = self._parts[0].sequence if self._parts else self._next
         if sequence + 1 < oldest or not self._capacity:
             raise LogTruncated(sequence, oldest)
+        self._count()
         place = bisect_right(self._parts, sequence + 1, key=lambda part: part.sequence) - 1
         return self._entries(max(0, place), sequence + 1)
 
@@ -273,20 +300,48 @@ class EventLog:
         for part in self._parts[place:]:
             yield from part.entries(start)
 
+    def _prepare(self, item: OutputItem) -> None:
+        """Make ready for deltas of an item: begin a part, or make room; not for each of them.
+
+        :raises RuntimeError: after the terminal event.
+        """
+        if self._closed:
+            raise RuntimeError(f"{item.kind} after the terminal event")
+        if not self._capacity:
+            self._due = _NEVER
+            return
+        if self._deltas is None:
+            self._deltas = _Deltas(self._next, item)
+            self._keep(self._deltas)
+        self._count()
+        self._make_room(_DELTA_BYTES)
+        free = (self._capacity - self._size_bytes) // _DELTA_BYTES
+        self._due = self._next + max(1, min(free, _DROPPED_DELTAS))
+
+    def _count(self) -> None:
+        """Count the newest deltas."""
+        if (deltas := self._deltas) is not None:
+            count = self._next - deltas.sequence
+            self._size_bytes += _DELTA_BYTES * (count - deltas.count)
+            deltas.count = count
+
     def _keep(self, part: _Whole | _Deltas) -> None:
         self._parts.append(part)
-        self.size_bytes += part.size_bytes
+        self._size_bytes += part.size_bytes
         self._make_room()
 
-    def _make_room(self) -> None:
-        """Drop the oldest events, but never the newest ones."""
-        while self.size_bytes > self._capacity:
+    def _make_room(self, more_bytes: int = 0) -> None:
+        """Drop the oldest events, but never the newest ones.
+
+        :param more_bytes: that are about to be added.
+        """
+        while self._size_bytes + more_bytes > self._capacity:
             oldest = self._parts[0]
             if isinstance(oldest, _Deltas) and oldest.count > _DROPPED_DELTAS:
                 oldest.drop(_DROPPED_DELTAS)
-                self.size_bytes -= _DROPPED_DELTAS * _DELTA_BYTES
+                self._size_bytes -= _DROPPED_DELTAS * _DELTA_BYTES
             elif len(self._parts) > 1:
-                self.size_bytes -= self._parts.pop(0).size_bytes
+                self._size_bytes -= self._parts.pop(0).size_bytes
             else:
                 break
 

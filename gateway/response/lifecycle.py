@@ -20,7 +20,8 @@ class State(Enum):
     QUEUED = "queued"  # sent to an instance, not yet accepted
     REASONING = "reasoning"  # in the engine: waiting for prefill, in prefill, or thinking
     BETWEEN_INSTANCES = "between_instances"  # left one, and no other has accepted it yet
-    ANSWERING = "answering"  # past the phase boundary; tokens go through the pacer
+    ANSWERING = "answering"  # it writes the answer, whose tokens go through the pacer
+    CALLING = "calling"  # it writes a call of a tool, whose tokens go out at once
     DELIVERING = "delivering"  # the engine is done with it, the buffer still feeds the reader
     DONE = "done"
     CANCELLED = "cancelled"
@@ -34,7 +35,10 @@ class Event(Enum):
 
     REASONING_BEGAN = "reasoning_began"  # an instance accepted it, and it thinks (again)
     ANSWERING_BEGAN = "answering_began"  # an instance accepted it, and it answers (again)
-    BOUNDARY = "boundary"  # its reasoning ended
+    CALLING_BEGAN = "calling_began"  # an instance accepted it, in the middle of a call
+    TO_REASONING = "to_reasoning"  # the phase changed: it thinks (again)
+    TO_ANSWERING = "to_answering"  # the phase changed: it answers
+    TO_CALLING = "to_calling"  # the phase changed: it calls a tool
     LEFT = "left"  # its instance handed it over or was lost
     GENERATED = "generated"  # the engine's last token came
     DELIVERED = "delivered"  # the reader has the last token
@@ -42,19 +46,31 @@ class Event(Enum):
     FAIL = "fail"
 
 
+GENERATING = (State.REASONING, State.ANSWERING, State.CALLING)
+_PHASES = {
+    Event.TO_REASONING: State.REASONING,
+    Event.TO_ANSWERING: State.ANSWERING,
+    Event.TO_CALLING: State.CALLING,
+}
+
 FINAL = frozenset({State.DONE, State.CANCELLED, State.FAILED})
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.REASONING_BEGAN): State.REASONING,
     (State.QUEUED, Event.ANSWERING_BEGAN): State.ANSWERING,
-    (State.REASONING, Event.BOUNDARY): State.ANSWERING,
-    (State.REASONING, Event.LEFT): State.BETWEEN_INSTANCES,
-    (State.ANSWERING, Event.LEFT): State.BETWEEN_INSTANCES,
+    # The model may change its phase in any order.
+    **{
+        (state, event): after
+        for state in GENERATING
+        for event, after in _PHASES.items()
+        if after is not state
+    },
+    **{(state, Event.LEFT): State.BETWEEN_INSTANCES for state in GENERATING},
     (State.BETWEEN_INSTANCES, Event.REASONING_BEGAN): State.REASONING,
     (State.BETWEEN_INSTANCES, Event.ANSWERING_BEGAN): State.ANSWERING,
+    (State.BETWEEN_INSTANCES, Event.CALLING_BEGAN): State.CALLING,
     # The model may end without an answer.
-    (State.REASONING, Event.GENERATED): State.DELIVERING,
-    (State.ANSWERING, Event.GENERATED): State.DELIVERING,
+    **{(state, Event.GENERATED): State.DELIVERING for state in GENERATING},
     (State.DELIVERING, Event.DELIVERED): State.DONE,
     **{(state, Event.CANCEL): State.CANCELLED for state in State if state not in FINAL},
     **{(state, Event.FAIL): State.FAILED for state in State if state not in FINAL},

@@ -8,48 +8,91 @@ the garbage collector would walk over. A delta is encoded whenever it is sent.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
 
 import orjson
 
+from gateway.schemas import events
 from gateway.schemas.events import ItemStatus
+from gateway.schemas.tools import ToolName
+
+Segment: TypeAlias = Literal["reasoning", "answer", "call"]
+
+_KINDS: dict[Segment, str] = {
+    "reasoning": events.REASONING_DELTA,
+    "answer": events.ANSWER_DELTA,
+    "call": events.CALL_DELTA,
+}
+# Where in its item a delta belongs, if it is no part of its content.
+_PLACES = {
+    events.CALL_DELTA: b"",
+    events.CUSTOM_CALL_DELTA: b"",
+    events.SUMMARY_DELTA: b'"summary_index":0,',
+}
 
 
-class OutputItem:
+class _OutputItemHot:
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = (
+        "_lengths",
+        "_live",
+        "_logprobs",
+        "_unfinished",
+        "dropped",
+        "ended",
+        "index",
+        "kind",
+        "live_fields",
+        "odd",
+        "plain",
+        "segment",
+        "shown",
+        "shown_bytes",
+        "text",
+    )
+
+
+class OutputItem(_OutputItemHot):
     """Text of one item, of which the reader has been shown the beginning.
+
+    The text of a call is that of its arguments.
 
     Some tokens have no text of their own, because they are parts of a character. They are counted
     together with the token that completes the text. Before the first text and after the last one
     they do not count.
 
-    :param kind: the type of its delta events.
-    :param live_fields: whether a delta that is sent when it is released has ``buffered_tokens``
-        and ``slack_s``. They describe that moment, so a delta that is sent again has neither.
+    A delta of the answer that is sent when it is released has ``buffered_tokens`` and ``slack_s``.
+    They describe that moment, so a delta that is sent again has neither.
     """
 
     __slots__ = (
         "_dropped_bytes",
         "_end",
-        "_lengths",
-        "_live",
+        "_new_logprobs",
         "_plain",
-        "_unfinished",
-        "dropped",
-        "index",
+        "call_id",
         "item_id",
-        "kind",
-        "live_fields",
-        "odd",
-        "shown",
-        "shown_bytes",
+        "name",
+        "sealed",
+        "seconds",
         "status",
-        "text",
+        "tool",
     )
 
-    def __init__(self, kind: str, item_id: str, *, live_fields: bool) -> None:
-        self.kind = kind
+    def __init__(self, segment: Segment, item_id: str) -> None:
+        self.segment = segment
+        self.kind = _KINDS[segment]  # the type of its delta events
         self.item_id = item_id
-        self.live_fields = live_fields
+        self.name = self.call_id = ""  # of a call; the name by which the model knows the tool
+        self.tool: ToolName | None = None  # of a call: how the client knows the tool
+        self.live_fields = segment == "answer"
+        # The next delta is of the answer, has one token, no log probability, and others follow.
+        self.plain = False
+        self.ended = False  # no more text is added
+        self.seconds: float | None = None  # for which the model thought
+        self.sealed: str | None = None  # the thoughts, encrypted
         self.index: int | None = None  # place in the output; None until it is announced
         self.status: ItemStatus = "in_progress"
         self.text = bytearray()  # the inside of a JSON string; it only grows
@@ -60,18 +103,46 @@ class OutputItem:
         self._dropped_bytes = 0  # of their text
         self.odd: dict[int, int] | None = None  # by delta: its tokens, if they are not 1
         self._unfinished = 0  # tokens whose text is still to come
+        # For each delta the inside of a JSON array with its log probabilities, if asked for.
+        self._logprobs: list[bytes] | None = None
+        self._new_logprobs: list[bytes] | None = None  # of tokens whose text is still to come
         self._end = self._plain = self._live = b""  # formats of its deltas
 
     def announce(self, index: int) -> None:
         """The item has its place in the output."""
         self.index = index
         start = (
-            b'{"type":%b,"sequence_number":%%d,"item_id":%b,"output_index":%d,"content_index":0,'
-            b'"delta":"%%b"' % (orjson.dumps(self.kind), orjson.dumps(self.item_id), index)
+            b'{"type":%b,"sequence_number":%%d,"item_id":%b,"output_index":%d,%b"delta":"%%b"'
+            % (
+                orjson.dumps(self.kind),
+                orjson.dumps(self.item_id),
+                index,
+                _PLACES.get(self.kind, b'"content_index":0,'),
+            )
         )
-        self._end = start + (b',"logprobs":[]' if self.live_fields else b"")
+        if self._logprobs is None:
+            self._end = start + (b',"logprobs":[]' if self.live_fields else b"")
+        else:
+            self._end = start + b',"logprobs":[%b]'
         self._plain = self._end + b"}"
         self._live = self._end + b',"buffered_tokens":%d,"slack_s":%a}'
+        self.plain = (
+            self.live_fields and not self.ended and self.odd is None and self._logprobs is None
+        )
+
+    def end(self, seconds: float | None = None) -> None:
+        """No more text is added.
+
+        :param seconds: for which the model thought, if it is reasoning.
+        """
+        self.ended = True
+        self.plain = False
+        self.seconds = seconds
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of its text and of what belongs to it."""
+        return len(self.text) + sum(map(len, self._logprobs or ()))
 
     # ---- tokens come -------------------------------------------------------------------------
 
@@ -94,6 +165,15 @@ class OutputItem:
         self._note(self.dropped + len(self._lengths) - 1, tokens)
         return tokens
 
+    def add_all(self, texts: Sequence[str]) -> bool:
+        """Add the texts of tokens, each as one delta; False, and nothing, if some have no text."""
+        if self._unfinished or not all(texts):
+            return False
+        parts = [orjson.dumps(text)[1:-1] for text in texts]
+        self.text += b"".join(parts)
+        self._lengths.extend(map(len, parts))
+        return True
+
     def add_step(self, text: str, tokens: int) -> bool:
         """Add the text of the tokens of one step as one delta; False if they complete none."""
         self._unfinished += tokens
@@ -106,6 +186,22 @@ class OutputItem:
             self._note(self.dropped + len(self._lengths) - 1, self._unfinished)
         self._unfinished = 0
         return True
+
+    def add_with_logprob(self, text: str, logprob: bytes) -> int:
+        """As `add`, with the token's log probability as a JSON object."""
+        if self._logprobs is None or self._new_logprobs is None:
+            self._logprobs, self._new_logprobs = [], []
+            self.plain = False
+        self._new_logprobs.append(logprob)
+        if tokens := self.add(text):
+            self._logprobs.append(b",".join(self._new_logprobs))
+            self._new_logprobs.clear()
+        return tokens
+
+    @property
+    def waiting(self) -> int:
+        """Deltas that are still to be shown."""
+        return self.dropped + len(self._lengths) - self.shown
 
     # ---- the reader gets them ----------------------------------------------------------------
 
@@ -122,29 +218,27 @@ class OutputItem:
         self.shown_bytes += self._lengths[self.shown - self.dropped]
         self.shown += 1
 
+    def next_plain(self, sequence: int, buffered_tokens: int, slack_s: float) -> bytes:
+        """Do as `next_live` for an item that is `plain`, as nearly always."""
+        start, delta = self.shown_bytes, self.shown
+        self.shown_bytes = end = start + self._lengths[delta - self.dropped]
+        self.shown = delta + 1
+        slack_s = round(slack_s * 1000) / 1000
+        return self._live % (sequence, self.text[start:end], buffered_tokens, slack_s)
+
     def next_live(self, sequence: int, buffered_tokens: int, slack_s: float | None) -> bytes:
         """Take the next delta as shown, and return it as an event."""
         start, delta = self.shown_bytes, self.shown
         self.shown_bytes = end = start + self._lengths[delta - self.dropped]
         self.shown = delta + 1
-        text = bytes(self.text[start:end])
-        tokens = 1 if self.odd is None else self.odd.get(delta, 1)
-        if tokens == 1:  # as nearly always: one format
-            if not self.live_fields:
-                return self._plain % (sequence, text)
-            if slack_s is not None:
-                slack_s = round(slack_s * 1000) / 1000
-                return self._live % (sequence, text, buffered_tokens, slack_s)
+        text = self.text[start:end]
         if not self.live_fields:
-            return self._encode(sequence, text, tokens)
+            if self._logprobs is None and (self.odd is None or delta not in self.odd):
+                return self._plain % (sequence, text)  # as nearly always
+            return self._encode(delta, sequence, text)
         slack_s = None if slack_s is None else round(slack_s * 1000) / 1000
-        event = (self._end + b',"buffered_tokens":%d,"slack_s":%b') % (
-            sequence,
-            text,
-            buffered_tokens,
-            orjson.dumps(slack_s),
-        )
-        return event + (b"}" if tokens == 1 else b',"tokens":%d}' % tokens)
+        live = b',"buffered_tokens":%d,"slack_s":%b' % (buffered_tokens, orjson.dumps(slack_s))
+        return self._encode(delta, sequence, text, live)
 
     def encoded(self, first: int, sequence: int) -> Iterator[bytes]:
         """The shown deltas from ``first`` on, as events that are sent again.
@@ -154,8 +248,8 @@ class OutputItem:
         begin = self._dropped_bytes + sum(self._lengths[: first - self.dropped])
         for delta in range(first, self.shown):
             end = begin + self._lengths[delta - self.dropped]
-            text = bytes(self.text[begin:end])
-            yield self._encode(sequence + delta - first, text, self.tokens_of(delta))
+            text = self.text[begin:end]
+            yield self._encode(delta, sequence + delta - first, text)
             begin = end
 
     def drop(self, deltas: int) -> None:
@@ -164,9 +258,17 @@ class OutputItem:
         self.dropped += deltas
         del self._lengths[:deltas]
 
-    def _encode(self, sequence: int, text: bytes, tokens: int) -> bytes:
-        end = b"}" if tokens == 1 else b',"tokens":%d}' % tokens
-        return self._end % (sequence, text) + end
+    def _encode(self, delta: int, sequence: int, text: bytearray, live: bytes = b"") -> bytes:
+        if self._logprobs is None:
+            event = self._end % (sequence, text)
+        else:
+            event = self._end % (sequence, text, self.logprobs_of(delta))
+        tokens = self.tokens_of(delta)
+        return event + live + (b"}" if tokens == 1 else b',"tokens":%d}' % tokens)
+
+    def logprobs_of(self, delta: int) -> bytes:
+        """The log probabilities of a delta, as the inside of a JSON array."""
+        return self._logprobs[delta] if self._logprobs and delta < len(self._logprobs) else b""
 
     # ---- the whole text ----------------------------------------------------------------------
 
@@ -179,7 +281,12 @@ class OutputItem:
         """The text that the reader was sent as a JSON string, for orjson."""
         return orjson.Fragment(b'"%b"' % bytes(self.text[: self.shown_bytes]))
 
+    def logprobs(self) -> list[orjson.Fragment]:
+        """The log probabilities of the deltas that the reader was sent, for orjson."""
+        return [orjson.Fragment(one) for one in (self._logprobs or ())[: self.shown]]
+
     def _note(self, delta: int, tokens: int) -> None:
         if self.odd is None:
             self.odd = {}
+            self.plain = False
         self.odd[delta] = tokens

@@ -24,7 +24,9 @@ def response_object(session: Session) -> dict[str, Any]:
         "id": session.response_id,
         "object": "response",
         "created_at": int(session.created_at),  # clients decode it as a whole number
-        "status": session.status,
+        "status": "cancelled"
+        if generation.background and reason == "cancelled"
+        else session.status,
         "background": False,
         "error": error and {"code": error.code, "message": error.message},
         "incomplete_details": reason and {"reason": reason},
@@ -32,7 +34,7 @@ def response_object(session: Session) -> dict[str, Any]:
         "max_output_tokens": sampling.max_tokens,
         "model": session.model,
         "output": session.transcript.output(),
-        "parallel_tool_calls": False,
+        "parallel_tool_calls": True,
         "previous_response_id": generation.previous_response_id,
         "store": generation.store,
         "temperature": sampling.temperature,
@@ -45,7 +47,8 @@ def response_object(session: Session) -> dict[str, Any]:
         "user": generation.user,
         "metadata": dict(generation.metadata or {}),
         "instance": session.instance_id,
-        "phase": "reasoning" if session.thinking else "answering",
+        "phase": session.phase,
+        **generation.echo,
     }
     if session.finished:
         body |= {

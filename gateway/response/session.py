@@ -17,20 +17,59 @@ from typing import Any
 from gateway.response import response_object
 from gateway.response.delivery import Delivery
 from gateway.response.event_log import EventLog
-from gateway.response.lifecycle import FINAL, TRANSITIONS, Event, State, advance
+from gateway.response.lifecycle import FINAL, GENERATING, TRANSITIONS, Event, State, advance
+from gateway.response.output_item import OutputItem
+from gateway.response.parts import Unread, by_token, logprob_json
 from gateway.response.transcript import Transcript
 from gateway.schemas import events
 from gateway.schemas.errors import ApiError, InvalidRequest
 from gateway.schemas.generation import Generation
-from workers.messages import ChatMessage, Finish, Pace, TokenRun
+from workers.messages import (
+    ChatMessage,
+    Finish,
+    Pace,
+    PhaseName,
+    Piece,
+    TokenLogprob,
+    TokenRun,
+)
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 4  # in an array
-_MOST_RUNS = 16  # that are put off: the garbage collector walks over them
+_MOST_PUT_OFF = 48  # entries for 16 runs: the garbage collector walks over them
 _REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
+_BEGAN: dict[PhaseName, Event] = {
+    "reasoning": Event.REASONING_BEGAN,
+    "answering": Event.ANSWERING_BEGAN,
+    "calling": Event.CALLING_BEGAN,
+}
+_TURNS: dict[PhaseName, Event] = {
+    "reasoning": Event.TO_REASONING,
+    "answering": Event.TO_ANSWERING,
+    "calling": Event.TO_CALLING,
+}
 
 
-class Session:
+class _SessionHot:
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = (
+        "_put_off",
+        "_runs",
+        "cancelling",
+        "delivery",
+        "due_s",
+        "finished",
+        "log",
+        "output_tokens",
+        "state",
+        "streaming",
+        "transcript",
+        "wheel_slot",
+    )
+
+
+class Session(_SessionHot):
     """State of one response.
 
     :param owner: who may see and stop it (a fingerprint of the API key; empty without keys).
@@ -41,35 +80,25 @@ class Session:
 
     __slots__ = (
         "_cut_by",
-        "_runs",
         "_token_ids",
-        "cancelling",
+        "calling_tokens",
         "created_at",
-        "delivery",
-        "due_s",
         "error",
         "failovers",
         "finish",
-        "finished",
         "forgotten",
         "generation",
         "in_engine",
         "instance_id",
-        "log",
         "migrations",
         "model",
-        "output_tokens",
         "owner",
         "pause_ends_s",
+        "phase",
         "preemptions",
         "prompt_tokens",
         "reasoning_tokens",
         "response_id",
-        "state",
-        "streaming",
-        "thinking",
-        "transcript",
-        "wheel_slot",
     )
 
     def __init__(
@@ -94,13 +123,16 @@ class Session:
         self.instance_id: str | None = None
         self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
-        self.output_tokens = 0  # generated so far, of both phases
+        self.output_tokens = 0  # generated so far, of all phases
         self._token_ids = array("i")  # without those of `_runs`
-        # Answering tokens behind others that wait for their time, and when they came.
-        self._runs: list[tuple[float, TokenRun]] = []
+        # Answering tokens behind others that wait for their time: for each run when it came, its
+        # ids and its texts. One flat list, because the collector walks over objects.
+        self._runs: list[Any] = []
+        self._put_off = 0  # tokens of these runs
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
-        self.thinking = True  # whether the boundary is still ahead, as far as is known
+        self.calling_tokens = 0
+        self.phase: PhaseName = "reasoning"  # of the next token, as far as is known
         self.finish: Finish | None = None
         self.preemptions = 0  # by all instances that reported some
         self.migrations = 0
@@ -112,7 +144,13 @@ class Session:
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
         self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
         self.due_s = 0.0  # of its next release, while it has a place there
-        self.transcript = Transcript(self.log, response_id)
+        self.transcript = Transcript(
+            self.log,
+            response_id,
+            generation.tool_names,
+            seal=generation.seal,
+            summary=generation.summary,
+        )
 
     # ---- what others ask ----------------------------------------------------------------------
 
@@ -121,9 +159,7 @@ class Session:
         """Tokens whose KV its instance keeps; an estimate until the prompt is counted."""
         if not self.in_engine:
             return 0
-        prompt = self.prompt_tokens or sum(
-            8 + len(message.content) // 4 for message in self.generation.messages
-        )
+        prompt = self.prompt_tokens or self.generation.prompt_tokens_guess
         return prompt + self.output_tokens
 
     @property
@@ -134,8 +170,13 @@ class Session:
 
     @property
     def answering_tokens(self) -> int:
-        """Tokens generated after the phase boundary."""
-        return self.output_tokens - self.reasoning_tokens
+        """Tokens of the answer that were generated."""
+        return self.output_tokens - self.reasoning_tokens - self.calling_tokens
+
+    @property
+    def thinking(self) -> bool:
+        """Whether it thinks, as far as is known."""
+        return self.phase == "reasoning"
 
     def within_slo(self, slo_qoe: float, now: float) -> bool:
         """Whether the QoE of its reader is at least ``slo_qoe``."""
@@ -144,23 +185,29 @@ class Session:
     @property
     def reasoning_text(self) -> str:
         """The reasoning so far."""
-        return self.transcript.reasoning.decoded()
+        return self.transcript.text("reasoning")
 
     @property
     def answer_text(self) -> str:
         """The answer as far as the reader has it."""
-        return self.transcript.answer.decoded()
+        return self.transcript.text("answer")
 
     @property
     def conversation(self) -> tuple[ChatMessage, ...]:
-        """The messages so far, with the answer as the reader has it, without instructions.
+        """The messages so far, with the output as the reader has it, without instructions.
 
         Instructions belong to one request, so a later request does not inherit them.
         """
         messages = self.generation.messages
         if self.generation.instructions:
             messages = messages[1:]
-        return (*messages, ChatMessage(role="assistant", content=self.answer_text))
+        answer = ChatMessage(
+            role="assistant",
+            content=self.answer_text,
+            reasoning=self.reasoning_text or None,
+            tool_calls=self.transcript.calls(whole=True),
+        )
+        return (*messages, answer)
 
     @property
     def pace(self) -> Pace:
@@ -191,20 +238,21 @@ class Session:
             return None
         if self.finish.reason == "length" and not self._has_forced_lengths():
             return "max_output_tokens"
-        return None if self.transcript.answer.shown else "no_answer"
+        shown = self.transcript.shown
+        return None if shown("answer") or shown("call") else "no_answer"
 
     @property
     def size_bytes(self) -> int:
         """Memory that it takes without its events; an estimate."""
-        texts = (self.transcript.reasoning.text, self.transcript.answer.text)
-        characters = sum(map(len, texts)) + sum(len(m.content) for m in self.generation.messages)
-        return _SESSION_BYTES + _TOKEN_BYTES * self.output_tokens + characters
+        texts = self.transcript.size_bytes + self.generation.input_characters
+        texts += len(self.generation.input_items)
+        return _SESSION_BYTES + _TOKEN_BYTES * self.output_tokens + texts
 
     def next_release_s(self) -> float | None:
         """When `release` is due; None if no token waits."""
         if self.cancelling or self.finished:
             return None
-        return self.delivery.schedule.next_release_s()
+        return self.delivery.next_release_s()
 
     def check_resume(self, starting_after: int) -> None:
         """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
@@ -232,8 +280,8 @@ class Session:
         """
         first = self.state is State.QUEUED
         if first:
-            self.thinking = reasoning
-        self._advance(Event.REASONING_BEGAN if self.thinking else Event.ANSWERING_BEGAN)
+            self.phase = "reasoning" if reasoning else "answering"
+        self._advance(_BEGAN[self.phase])
         self.instance_id = instance_id
         if not first:
             return
@@ -250,43 +298,44 @@ class Session:
 
         :return: whether the state or `next_release_s` may have changed.
         """
-        if not self.in_engine:
-            return True  # the response ended while these tokens were on their way
-        self.output_tokens += len(run.token_ids)
+        tokens = len(run.token_ids)
         if (
             self.wheel_slot is not None
             and self.state is _ANSWERING
             and run.finish is None
-            and len(self._runs) < _MOST_RUNS
+            and run.pieces is None
+            and not (run.turns or run.logprobs)
+            and len(self._runs) < _MOST_PUT_OFF
         ):
-            # Others wait for their time, and these are behind them. They are taken in when the next
-            # token is released: then all that this touches is in the processor's cache once.
-            self._runs.append((now, run))
+            # Others wait for their time, and these are behind them. They are taken in together,
+            # when the last of the others is released.
+            self.output_tokens += tokens
+            self._put_off += tokens
+            self._runs += (now, run.token_ids, run.texts)
             return False
-        self._take_in()
-        texts: Sequence[str] = run.texts
+        if not self.in_engine:
+            return True  # the response ended while these tokens were on their way
+        self.output_tokens += tokens
+        if self._runs:
+            self._take_in()
         delivery = self.delivery
-        if texts:
+        look = False  # whether text of the answer may be due, or a phase ended
+        if tokens:
             self._token_ids.extend(run.token_ids)
             if delivery.first_token_s is None:
                 delivery.first_token_s = now
-            if self.state is _REASONING:
-                if run.boundary is None:
-                    self.reasoning_tokens += len(texts)
-                    self.transcript.add_thoughts(texts)
-                    texts = ()
-                else:
-                    texts = self._last_thoughts(texts, run.boundary, now)
-            if texts and not self.cancelling:
+            if run.turns or run.pieces is not None or run.logprobs:
+                self._take_parts(run, now)
+                look = True
+            elif self.state is not _ANSWERING:
+                self._unread(run.texts)
+            elif not self.cancelling:
                 waited = delivery.buffered_tokens
-                self._add_answer(texts, now)
-                if waited and delivery.paced and run.finish is None:
-                    return False  # they are behind those that wait for their time
-        elif run.finish is None:
-            return False
+                self._add_answer(run.texts, now)
+                look = not (waited and delivery.paced)  # else they are behind those that wait
         if run.finish is not None:
             self._generated(run.finish, now)
-        elif not texts:
+        elif not look:
             return False
         self.release(now)
         return True
@@ -294,26 +343,44 @@ class Session:
     def left(self) -> None:
         """Its instance has it no longer; it goes on elsewhere, from the token log."""
         self._take_in()
-        if self.state in (State.REASONING, State.ANSWERING):
+        if self.streaming:
             self._advance(Event.LEFT)
 
     # ---- the reader and the clock -------------------------------------------------------------
 
-    def release(self, now: float, early_s: float = 0.0) -> None:
+    def release(self, now: float, early_s: float = 0.0) -> float | None:
         """Send the reader the due tokens; end the response after its last one.
 
         :param early_s: how much before its time a token may be sent.
+        :return: as `next_release_s`.
         """
         if self.cancelling or self.finished:
-            return
-        if self._runs:
+            return None
+        delivery, item = self.delivery, self.transcript.head
+        if item is not None and item.plain:  # the short way, for nearly every token
+            slack_s = delivery.release_next(now, early_s, self._put_off)
+            if slack_s is not None:
+                self.log.add_delta(item, delivery.buffered_tokens + self._put_off, slack_s)
+                if self._runs and delivery.buffered_tokens == 1:
+                    self._take_in()  # so that another one waits at the next release
+                return delivery.then_s
+        if self._runs and delivery.buffered_tokens < 2:
             self._take_in()
-        delivery = self.delivery
-        if deltas := delivery.release(now, early_s):
+        if delivery.paced:  # without a further call: this runs for each token
+            deltas = delivery.pop_due(now, early_s)
+        else:
+            deltas = delivery.release(now, early_s)
+        if deltas:
             self._show(deltas, now)
-        if self.state is _DELIVERING and delivery.buffered_tokens == 0:
-            self._advance(Event.DELIVERED)
-            self._end(now)
+        due_s = delivery.next_release_s()
+        if due_s is None:
+            if self._runs:
+                self._take_in()
+                return self.release(now, early_s)
+            if self.state is _DELIVERING and delivery.buffered_tokens == 0:
+                self._advance(Event.DELIVERED)
+                self._end(now)
+        return due_s
 
     def set_pace(
         self, tpot_s: float | None, paused: bool | None, now: float, longest_pause_s: float
@@ -392,7 +459,8 @@ class Session:
         forced = self.generation.forced_lengths
         if forced is None:
             return False
-        return self.output_tokens >= forced.reasoning_tokens + forced.answer_tokens
+        total = forced.reasoning_tokens + forced.answer_tokens + forced.call_tokens
+        return self.output_tokens >= total
 
     def _advance(self, event: Event) -> None:
         self._enter(advance(TRANSITIONS, self.state, event))
@@ -401,43 +469,124 @@ class Session:
         self.state = state
         self.finished = state in FINAL
         self.in_engine = not self.finished and state is not _DELIVERING
-        self.streaming = state is _ANSWERING or state is _REASONING
+        self.streaming = state in GENERATING
 
-    def _boundary(self, now: float) -> None:
-        self._advance(Event.BOUNDARY)
-        self.thinking = False
-        self.delivery.boundary(now)
-        self.transcript.close_reasoning("completed", self.delivery.measurements().reasoning_s)
+    def _turn(self, phase: PhaseName, now: float) -> None:
+        """The next token belongs to another phase."""
+        if phase == self.phase:
+            return
+        delivery, transcript = self.delivery, self.transcript
+        before, self.phase = self.phase, phase
+        self._advance(_TURNS[phase])
+        transcript.end_segment(delivery.thoughts_ended(now) if before == "reasoning" else None)
+        if phase == "answering":
+            delivery.boundary(now)
+        else:
+            # Nobody waits for the text that the model does not write meanwhile.
+            delivery.stand_when_dry(now)
+        if phase == "reasoning":
+            delivery.thinking_since_s = now
+        elif phase == "calling" and not self.cancelling:
+            self._show(delivery.flush(now), now)  # an agent waits for the call
+        transcript.catch_up()
 
     def _take_in(self) -> None:
         """Take in the runs that were put off."""
-        runs, self._runs = self._runs, []
-        for now, run in runs:
-            self._token_ids.extend(run.token_ids)
-            self._add_answer(run.texts, now)
+        if not self._runs:
+            return
+        runs, self._runs, self._put_off = self._runs, [], 0
+        times: list[float] = []
+        texts: list[str] = []
+        for now, token_ids, run_texts in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
+            self._token_ids.extend(token_ids)
+            texts += run_texts
+            times += (now,) * len(run_texts)
+        item = self.transcript.tail
+        if item is not None and item.plain and item.add_all(texts):
+            self.delivery.arrived_each(times)
+            return
+        for now, text in zip(times, texts, strict=True):
+            self._add_answer((text,), now)
 
-    def _add_answer(self, texts: Sequence[str], now: float) -> None:
-        add = self.transcript.answer.add
+    def _add_answer(
+        self, texts: Sequence[str], now: float, logprob: TokenLogprob | None = None
+    ) -> None:
+        """Add the texts of answering tokens; with ``logprob``, of one token."""
+        item, arrived = self.transcript.tail, self.delivery.arrived
         for text in texts:
-            if tokens := add(text):
-                self.delivery.arrived(tokens, now)
+            if item is None or item.ended or not item.live_fields:
+                if not text:
+                    continue
+                item = self._open_answer(now)
+            if logprob is not None:
+                tokens = item.add_with_logprob(text, logprob_json(logprob))
+            else:
+                tokens = item.add(text)
+            if tokens:
+                arrived(tokens, now)
 
-    def _last_thoughts(self, texts: Sequence[str], boundary: int, now: float) -> Sequence[str]:
-        """Take in the run that ends the reasoning, and return the texts after that."""
-        thoughts = texts[: boundary + 1]
-        self.reasoning_tokens += len(thoughts)
-        self.transcript.add_thoughts(thoughts)
-        self._boundary(now)
-        return texts[boundary + 1 :]
+    def _open_answer(self, now: float) -> OutputItem:
+        self.delivery.go_on(now)
+        return self.transcript.segment("answer")
+
+    def _unread(self, texts: Sequence[str]) -> None:
+        """Add one step's tokens of the thoughts or of a call, and show them."""
+        transcript = self.transcript
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        if self.state is _REASONING:
+            self.reasoning_tokens += len(texts)
+            transcript.show_text("reasoning", text, len(texts))
+        else:
+            self.calling_tokens += len(texts)
+            transcript.show_text("call", text, len(texts))
+
+    def _take_parts(self, run: TokenRun, now: float) -> None:
+        """Take in a run in which the phase or the segment changes, or with log probabilities."""
+        turns = {turn.at: turn.phase for turn in run.turns}
+        pieces = by_token(run, self.phase)
+        unread = Unread(self.transcript)
+        for at in range(len(run.token_ids)):
+            if at in turns:
+                unread.add()
+                self._turn(turns[at], now)
+            if self.phase == "reasoning":
+                self.reasoning_tokens += 1
+                unread.tokens += 1
+            elif self.phase == "calling":
+                self.calling_tokens += 1
+                unread.tokens += 1
+            for piece in pieces[at]:
+                if piece.kind != "answer":
+                    if piece.name is not None:
+                        unread.add()
+                        self._open_call(piece, now)
+                    unread.put(piece)
+                elif not self.cancelling:
+                    unread.add()
+                    logprob = run.logprobs[at] if run.logprobs else None
+                    self._add_answer((piece.text,), now, logprob)
+        unread.add()
+        if len(run.token_ids) in turns:
+            self._turn(turns[len(run.token_ids)], now)
+        self.transcript.catch_up()
+
+    def _open_call(self, piece: Piece, now: float) -> None:
+        if not self.cancelling:
+            self._show(self.delivery.flush(now), now)
+        self.transcript.open("call", piece.name or "", piece.call_id)
 
     def _show(self, deltas: int, now: float) -> None:
         """Send the next deltas of the answer."""
-        if deltas:
-            delivery, transcript = self.delivery, self.transcript
-            answer = transcript.answer
-            tokens = deltas if answer.odd is None else answer.tokens_of_next(deltas)
-            delivery.released(tokens, now)
-            transcript.show_answer(deltas, delivery.buffered_tokens, delivery.last_slack_s)
+        if not deltas:
+            return
+        delivery, transcript, behind = self.delivery, self.transcript, self._put_off
+        item = transcript.head
+        if deltas == 1 and item is not None and item.plain:  # as nearly always
+            slack_s = delivery.released(1, now, behind)
+            self.log.add_delta(item, delivery.buffered_tokens + behind, slack_s)
+        else:
+            slack_s = delivery.released(transcript.tokens_of_next(deltas), now, behind)
+            transcript.show_answer(deltas, delivery.buffered_tokens + behind, slack_s)
 
     def _generated(self, finish: Finish, now: float) -> None:
         self.finish = finish
@@ -460,8 +609,7 @@ class Session:
 
     def _end(self, now: float) -> None:
         self.delivery.ended_s = now
-        self.transcript.close_reasoning("incomplete", None)
-        self.transcript.close_answer("completed" if self.status == "completed" else "incomplete")
+        self.transcript.close("completed" if self.status == "completed" else "incomplete")
         if self.state is State.FAILED:
             type_ = events.FAILED
         else:

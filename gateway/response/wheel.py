@@ -9,6 +9,7 @@ Pure bookkeeping with ``now`` as a parameter (monotonic seconds). `gateway.servi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from gateway.response.session import Session
@@ -20,25 +21,19 @@ class ReleaseWheel:
     """Sessions by the slot of their next release; each is in one slot at most."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, dict[Session, None]] = {}
+        self._slots: defaultdict[int, dict[Session, None]] = defaultdict(dict)
         self._served = 0  # the last slot that was served
 
     def set(self, session: Session, due_s: float) -> None:
         """Serve a session at ``due_s``, instead of any other time that was set."""
+        if session.wheel_slot is not None:
+            self.clear(session)
         session.due_s = due_s
         slot = int(due_s / SLOT_S)
         if slot <= self._served:
             slot = self._served + 1
-        if session.wheel_slot is not None:
-            if session.wheel_slot == slot:
-                return
-            self.clear(session)
         session.wheel_slot = slot
-        waiting = self._slots.get(slot)
-        if waiting is None:
-            self._slots[slot] = {session: None}
-        else:
-            waiting[session] = None
+        self._slots[slot][session] = None
 
     def clear(self, session: Session) -> None:
         """Serve a session no more."""

@@ -43,6 +43,7 @@ class Carrier:
         self._table.hold(route)
         self._deadlines.set(route, now)
         instance.link.send(route.submission(ticket))
+        instance.prefixes.expect(route.prefixes, route.session.kv_tokens)
         route.log.info(
             "request_placed",
             instance_id=instance.instance_id,

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 
 from gateway.policy.cluster_view import Occupancy, Passage, Placer, ViewRules
 from gateway.policy.placement import Rules
-from gateway.response.session import Session
 from gateway.routing.instance import Instance
 from gateway.routing.members import Members
 from gateway.routing.route import Route, Stage
 from gateway.routing.route_table import RouteTable
-from workers.messages import Sampling
 
 
 class Chooser:
@@ -29,12 +27,20 @@ class Chooser:
         self._rules = rules
         self._placer = Placer(rules, view_rules)
 
-    def for_new(self, session: Session, now: float) -> Instance | None:
-        """The instance for a new request; None if there is none."""
-        return self._among(self._members.usable(now), session, now)
+    def for_new(self, prefixes: Sequence[int], now: float) -> Instance | None:
+        """The instance for a new request; None if there is none.
+
+        :param prefixes: of its conversation, see `gateway.policy.prefixes`.
+        """
+        return self._among(self._members.usable(now), prefixes, now)
 
     def for_resumed(
-        self, session: Session, now: float, *, prefer: str | None = None, avoid: str | None = None
+        self,
+        prefixes: Sequence[int],
+        now: float,
+        *,
+        prefer: str | None = None,
+        avoid: str | None = None,
     ) -> Instance | None:
         """The instance for a request that has begun already; None if there is none.
 
@@ -48,14 +54,12 @@ class Chooser:
             if instance.instance_id == prefer:
                 return instance
         usable = usable or self._members.with_room()
-        return self._among([i for i in usable if i.instance_id != avoid] or usable, session, now)
+        return self._among([i for i in usable if i.instance_id != avoid] or usable, prefixes, now)
 
     def at_boundary(self, route: Route, here: Instance, now: float) -> str | None:
         """The instance that a request moves to for its answer; None if it stays."""
         session = route.session
         if self._rules.boundary == "off" or route.stage is not Stage.RUNNING or session.cancelling:
-            return None
-        if _counts_its_output(session.generation.sampling):
             return None
         targets = self._members.targets(here, now)
         if not targets or here.instance_id in self._members.drained:
@@ -89,26 +93,19 @@ class Chooser:
         )
 
     def _among(
-        self, candidates: Sequence[Instance], session: Session, now: float
+        self, candidates: Sequence[Instance], prefixes: Sequence[int], now: float
     ) -> Instance | None:
         chosen = self._placer.place_new(
             self._occupancies(candidates),
             self._table.moves,
             now,
-            kv_tokens=session.kv_tokens,
-            near=session.generation.near,
+            held_tokens={
+                one.instance_id: tokens
+                for one in candidates
+                if (tokens := one.prefixes.tokens_of(prefixes))
+            },
         )
         return None if chosen is None else self._members.open[chosen]
 
     def _occupancies(self, instances: Sequence[Instance]) -> list[Occupancy]:
         return [self._table.occupancy(instance) for instance in instances]
-
-
-def _counts_its_output(sampling: Sampling) -> bool:
-    """Whether another engine would sample differently.
-
-    There the output so far is part of the prompt, so penalties and the seed's position change.
-    """
-    return bool(
-        sampling.seed is not None or sampling.presence_penalty or sampling.frequency_penalty
-    )

@@ -19,16 +19,20 @@ from gateway.policy.capacity import Engine
 from gateway.policy.cluster_view import Passage, ViewRules
 from gateway.policy.placement import Rules
 from gateway.response.session import Session
+from gateway.routing.counting import PromptCounter
 from gateway.routing.instance import Instance, Totals
 from gateway.routing.members import Members
 from gateway.routing.route import Outcome, RouteTimeouts
 from gateway.routing.router import Router
 from gateway.routing.worker_link import WorkerLink
+from gateway.schemas.generation import Generation
 from workers.messages import (
     Accepted,
+    Counted,
     Heartbeat,
     MeetPeer,
     PeerMet,
+    Prefixes,
     Rejected,
     Step,
     ToGateway,
@@ -87,6 +91,7 @@ class Cluster:
             timeouts=timeouts,
             retry_after_s=retry_after_s,
         )
+        self.counter = PromptCounter(self._members, retry_after_s)
         self._ended_totals = Totals()  # counted by engines that are gone
         self._changed = asyncio.Event()
 
@@ -149,6 +154,7 @@ class Cluster:
         planned = name in self.drained and not requests
         report = instance.log.info if planned else instance.log.warning
         report("instance_lost", requests=requests)
+        self.counter.lost(name)
         self.router.on_lost(name, time.monotonic())
         self._changed.set()
 
@@ -216,6 +222,10 @@ class Cluster:
             # The client left before it got the response's id, so it cannot ask for it later.
             self.router.withdraw(session)
             raise
+
+    async def count(self, generation: Generation) -> int:
+        """The length of the prompt in tokens; see `PromptCounter.count`."""
+        return await self.counter.count(generation, time.monotonic())
 
     def cancel(self, session: Session) -> None:
         """Have the session's instance stop it. The instance confirms with the last run."""
@@ -292,7 +302,12 @@ class Cluster:
                 self.router.on_accepted(instance, message, now)
             case Rejected():
                 instance.answered_s = now
-                self.router.on_rejected(instance, message, now)
+                if not self.counter.answered(message):
+                    self.router.on_rejected(instance, message, now)
+            case Counted():
+                self.counter.answered(message)
+            case Prefixes():
+                instance.prefixes.told(message.tokens)
             case PeerMet():
                 self._peer_met(instance, message)
             case Welcome():

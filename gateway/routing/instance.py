@@ -13,6 +13,7 @@ import structlog
 
 from gateway.policy.capacity import StepTimer
 from gateway.policy.cluster_view import Occupancy, PlacedRequest, blocks_of
+from gateway.policy.prefixes import HeldPrefixes
 from gateway.routing.worker_link import WorkerLink
 from workers.messages import StepStats, Welcome
 
@@ -48,13 +49,14 @@ class Instance:
         self.since_step_s = 0.0  # age of its last step, by the last heartbeat
         self.answered_s = 0.0  # when it last accepted or refused a request
         self.readable: set[str] = set()  # engines whose KV it can read
+        self.prefixes = HeldPrefixes()
 
     def report(self, stats: StepStats, now: float) -> None:
         """The worker reported its state."""
         self.stats = stats
-        reasoning, answering = stats.reasoning, stats.answering
-        running = reasoning.running + answering.running
-        busy = running + reasoning.waiting + answering.waiting > 0
+        phases = (stats.reasoning, stats.answering, stats.calling)
+        running = sum(counts.running for counts in phases)
+        busy = running + sum(counts.waiting for counts in phases) > 0
         self.steps.note(stats.steps_total, running, busy, now)
 
     @property

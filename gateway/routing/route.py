@@ -25,6 +25,7 @@ import msgspec
 import structlog
 
 from gateway.admission import user_of
+from gateway.policy.prefixes import prefixes_of
 from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
 from gateway.schemas.errors import ApiError, Unavailable
@@ -144,10 +145,12 @@ class Route:
         "_outcomes",
         "_stage_ends_s",
         "_timeouts",
+        "answered",
         "boundary_s",
         "holder",
         "log",
         "migration",
+        "prefixes",
         "restarts",
         "session",
         "stage",
@@ -157,6 +160,8 @@ class Route:
         self, session: Session, timeouts: RouteTimeouts, outcomes: Counter[Outcome]
     ) -> None:
         self.session = session
+        wanted = session.generation
+        self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template)
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
         self._stage_ends_s: float | None = None
@@ -164,6 +169,7 @@ class Route:
         self.migration: Migration | None = None
         self.restarts = 0
         self.boundary_s: float | None = None  # until the first answering token after it
+        self.answered = False  # it passed the boundary at which it could move
         self._timeouts = timeouts
         self._outcomes = outcomes
         self._attempt = 0
@@ -180,11 +186,6 @@ class Route:
         """When `expired` is due: the end of the stage's time or of a cancel's, or None."""
         ends = [at for at in (self._stage_ends_s, self._cancelled_by_s) if at is not None]
         return None if self.stage is Stage.OVER else min(ends, default=None)
-
-    @property
-    def steady(self) -> bool:
-        """Whether nothing is to be noted when tokens come."""
-        return self.stage is Stage.RUNNING and self.migration is None and self.boundary_s is None
 
     @property
     def moving(self) -> Moving | None:
@@ -289,6 +290,12 @@ class Route:
             forced_lengths=generation.forced_lengths,
             user=user_of(session.owner, generation.user) or None,
             ticket=ticket,
+            tools=generation.tools,
+            tool_choice=generation.tool_choice,
+            template=dict(generation.template),
+            effort=generation.effort,
+            structure=generation.structure,
+            prefixes=self.prefixes,
         )
 
     def ticket(self, now: float) -> Ticket | None:

@@ -121,7 +121,8 @@ class Router:
         :raises Unavailable: no instance is there.
         :raises Overloaded: every instance has too much waiting to be sent to it.
         """
-        instance = self._chooser.for_new(session, now)
+        route = Route(session, self._timeouts, self.migrations)
+        instance = self._chooser.for_new(route.prefixes, now)
         if instance is None and self._members.in_service:
             raise Overloaded(
                 "The workers cannot take further prompts as fast as they come.",
@@ -130,7 +131,6 @@ class Router:
             )
         if instance is None:
             raise Unavailable("No instance can serve now.", code="no_instance")
-        route = Route(session, self._timeouts, self.migrations)
         accepted = self._acceptances.wait_for(session)
         self._table.add(route)
         self._submit_to(instance, route, now)
@@ -183,6 +183,7 @@ class Router:
         The decisions come last because placement looks at all requests of the step.
         """
         held = self._table.held_by(instance.instance_id)
+        running = Stage.RUNNING
         decide = []
         for run in runs:
             route = held.get(run.request_id)
@@ -191,11 +192,13 @@ class Router:
             try:
                 session = route.session
                 if (
-                    route.steady
-                    and session.streaming
-                    and run.boundary is None
+                    not run.turns
                     and run.finish is None
                     and run.position == session.output_tokens
+                    and session.streaming
+                    and route.migration is None
+                    and route.boundary_s is None
+                    and route.stage is running
                 ):
                     # As for most runs, nothing but its tokens matters.
                     if session.tokens(run, now):
@@ -231,6 +234,9 @@ class Router:
             return _Taken(route, run, arrival, kv_blocks)
         elif finish.reason == "handed_over":
             self._continue(route, route.handed_over(finish.ticket), now)
+        elif finish.param is not None:  # it would end like this everywhere
+            param = session.generation.public_param(finish.param)
+            self._fail(route, InvalidRequest(finish.message or "", param=param), now)
         else:
             why = finish.message or f"Instance {instance.instance_id} gave this request up."
             self._continue(route, route.restart(why), now)
@@ -342,6 +348,7 @@ class Router:
         route.accepted(now)
         self._deadlines.set(route, now)
         session.accepted(instance.instance_id, message.prompt_tokens, message.reasoning)
+        instance.prefixes.expect(route.prefixes, message.prompt_tokens)
         self._on_progress(session)
         self._acceptances.accept(session)
 
@@ -363,7 +370,7 @@ class Router:
         self._continue(route, route.lost(instance_id, why), now)
 
     def _place_again(self, route: Route, now: float) -> None:
-        self._submit_or_wait(route, self._chooser.for_resumed(route.session, now), now)
+        self._submit_or_wait(route, self._chooser.for_resumed(route.prefixes, now), now)
 
     def _move_away(
         self,
@@ -410,7 +417,7 @@ class Router:
             self._fail(route, closing(), now)
         else:
             chosen = self._chooser.for_resumed(
-                session, now, prefer=action.prefer, avoid=action.avoid
+                route.prefixes, now, prefer=action.prefer, avoid=action.avoid
             )
             self._submit_or_wait(route, chosen, now)
 
@@ -455,9 +462,16 @@ class Router:
         """Decide at the boundary; after it, note how long the first answering token took."""
         route, run = taken.route, taken.run
         answered = bool(run.token_ids)
-        if run.boundary is not None:
-            route.boundary_s = now
-            answered = run.boundary + 1 < len(run.token_ids)
+        turn = run.turns[-1] if run.turns else None
+        if (
+            turn is not None
+            and turn.phase == "answering"
+            and not route.answered
+            and not route.session.calling_tokens  # after a call the response is about to end
+        ):
+            # Only the first time: a request moves at most once for its answer.
+            route.boundary_s, route.answered = now, True
+            answered = turn.at < len(run.token_ids)
             target_id = self._chooser.at_boundary(route, instance, now)
             if target_id is not None:
                 self._carrier.hand_over(route, instance, target_id, "boundary", now)

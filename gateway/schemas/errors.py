@@ -22,9 +22,11 @@ Every other exception is a bug: it is logged with its cause and shown as 500 wit
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+Converted = TypeVar("Converted")
 
 CONTENT_ENCODINGS = ("gzip", "deflate")  # of request bodies, see `gateway.api.encodings`
 
@@ -33,6 +35,7 @@ _LONGEST_QUOTE = 1000  # characters of a text that may quote a client
 # How msgspec describes a wrong document: "Expected `int` >= 1 - at `$.max_output_tokens`".
 _VALIDATION = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<path>\w+)`")
+_UNKNOWN = re.compile(r"contains unknown field `(?P<path>.*?)`", re.DOTALL)
 
 
 class ApiError(Exception):
@@ -74,15 +77,37 @@ class InvalidRequest(ApiError):
         super().__init__(message, code=code, param=param)
 
     @classmethod
-    def of_validation(cls, error: msgspec.ValidationError) -> InvalidRequest:
-        """Make the refusal of a document that does not fit its type; it names the field."""
+    def of_validation(cls, error: msgspec.ValidationError, where: str = "") -> InvalidRequest:
+        """Make the refusal of a document that does not fit its type; it names the field.
+
+        :param where: path of the document within the body.
+        """
         text = str(error)
         match = _VALIDATION.fullmatch(text)
         assert match is not None  # the pattern matches any text
-        path, what = match["path"] or None, match["what"].replace("`", "")
-        if path is None and (missing := _MISSING.search(text)):
-            path = missing["path"]
-        return cls(f"'{path}': {what}." if path else f"{what}.", param=path)
+        what = match["what"].replace("`", "")
+        # "[...]" is msgspec's word for any value of an object.
+        path = joined(where, (match["path"] or "").replace("[...]", ""))
+        if field := _MISSING.search(match["what"]) or _UNKNOWN.search(match["what"]):
+            path = joined(path, field["path"])
+        return cls(f"'{path}': {what}." if path else f"{what}.", param=path or None)
+
+
+def joined(where: str, path: str) -> str:
+    """The path of a field within another field; both may be empty, ``path`` may be an index."""
+    return f"{where}.{path}" if where and path and path[0] != "[" else where + path
+
+
+def convert(value: Any, kind: type[Converted], where: str = "") -> Converted:
+    """Convert a decoded JSON value.
+
+    :param where: its path within the body.
+    :raises InvalidRequest: it does not fit; the error names the field.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest.of_validation(error, where) from error
 
 
 class InvalidHttp(ApiError):

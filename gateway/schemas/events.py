@@ -6,36 +6,52 @@ and order of fields follow the public API; ``docs/reference/api.md`` lists our a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import orjson
+
+from gateway.schemas.tools import ToolName
 
 Json = dict[str, Any]
 Text: TypeAlias = str | orjson.Fragment  # a fragment is a JSON string already
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 REASONING_DELTA = "response.reasoning_text.delta"
+SUMMARY_DELTA = "response.reasoning_summary_text.delta"  # instead, if a summary was asked for
 ANSWER_DELTA = "response.output_text.delta"
+CALL_DELTA = "response.function_call_arguments.delta"
+CUSTOM_CALL_DELTA = "response.custom_tool_call_input.delta"
 COMPLETED = "response.completed"
 INCOMPLETE = "response.incomplete"
 FAILED = "response.failed"
 
 
-def reasoning_item(item_id: str, text: Text | None, status: ItemStatus = "in_progress") -> Json:
-    """The output item of the reasoning; ``text`` is None while the item is only announced."""
-    content = [] if text is None else [reasoning_part(text)]
+def reasoning_item(
+    item_id: str, text: Text | None, status: ItemStatus = "in_progress", *, summary: bool = False
+) -> Json:
+    """The output item of the reasoning; ``text`` is None while the item is only announced.
+
+    :param summary: whether the text is the item's summary, not its content.
+    """
+    parts = [] if text is None else [reasoning_part(text, summary=summary)]
     return {
         "id": item_id,
         "type": "reasoning",
-        "summary": [],
-        "content": content,
+        "summary": parts if summary else [],
+        "content": [] if summary else parts,
         "status": status,
     }
 
 
-def message_item(item_id: str, text: Text | None, status: ItemStatus = "in_progress") -> Json:
+def message_item(
+    item_id: str,
+    text: Text | None,
+    status: ItemStatus = "in_progress",
+    logprobs: Sequence[Text] = (),
+) -> Json:
     """The output item of the answer; ``text`` is None while the item is only announced."""
-    content = [] if text is None else [answer_part(text)]
+    content = [] if text is None else [answer_part(text, logprobs)]
     return {
         "id": item_id,
         "type": "message",
@@ -45,14 +61,33 @@ def message_item(item_id: str, text: Text | None, status: ItemStatus = "in_progr
     }
 
 
-def reasoning_part(text: Text) -> Json:
-    """Content part of the reasoning item."""
-    return {"type": "reasoning_text", "text": text}
+def reasoning_part(text: Text, *, summary: bool = False) -> Json:
+    """Part of the content, or of the summary, of the reasoning item."""
+    return {"type": "summary_text" if summary else "reasoning_text", "text": text}
 
 
-def answer_part(text: Text) -> Json:
+def call_item(
+    item_id: str,
+    call_id: str,
+    tool: ToolName,
+    arguments: Text,
+    status: ItemStatus = "in_progress",
+) -> Json:
+    """The output item of a call, in the words of the client."""
+    item: Json = {
+        "id": item_id,
+        "type": "custom_tool_call" if tool.custom else "function_call",
+        "call_id": call_id,
+        "name": tool.name,
+        "input" if tool.custom else "arguments": arguments,
+        "status": status,
+    }
+    return item if tool.namespace is None else {**item, "namespace": tool.namespace}
+
+
+def answer_part(text: Text, logprobs: Sequence[Text] = ()) -> Json:
     """Content part of the message item."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def item_event(index: int, item: Json, **extra: Any) -> Json:
@@ -65,9 +100,22 @@ def part_event(item_id: str, index: int, part: Json) -> Json:
     return {"item_id": item_id, "output_index": index, "content_index": 0, "part": part}
 
 
+def summary_event(item_id: str, index: int, **fields: Any) -> Json:
+    """Fields of the events of a summary, which has one part."""
+    return {"item_id": item_id, "output_index": index, "summary_index": 0, **fields}
+
+
 def text_done_event(item_id: str, index: int, text: Text, **extra: Any) -> Json:
     """Fields of ``response.reasoning_text.done`` and ``response.output_text.done``."""
     return {"item_id": item_id, "output_index": index, "content_index": 0, "text": text, **extra}
+
+
+def call_done_event(item_id: str, index: int, tool: ToolName, arguments: Text) -> Json:
+    """Fields of ``response.function_call_arguments.done``, or of a custom tool's event."""
+    event: Json = {"item_id": item_id, "output_index": index}
+    if tool.custom:
+        return {**event, "input": arguments}
+    return {**event, "name": tool.name, "arguments": arguments}
 
 
 def usage(input_tokens: int, cached_tokens: int, output_tokens: int, reasoning_tokens: int) -> Json:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.support.programs import CHROMIUM, PROMTOOL, Program
+from tests.support.programs import CHROMIUM, NODE, NPM, PROMTOOL, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ def all_parts() -> list[Part]:
         ),
         Part(
             "long-tests",
-            "tests of a minute each: benchmarks with real engines, workers without a gateway",
+            "tests of minutes: formats and exactness on real engines, schemas, benchmarks",
             _module("pytest", "-q", "tests", "-m", "long"),
-            minutes=4,
-            limit_minutes=20,
+            minutes=25,
+            limit_minutes=60,
         ),
         Part(
             "ray",
@@ -94,6 +94,21 @@ def all_parts() -> list[Part]:
             _module("tests.acceptance.with_ray"),
             minutes=4,
             limit_minutes=30,
+        ),
+        Part(
+            "ai-sdk",
+            "tool loops of the AI SDK: whole and streamed, in parallel, inside the thoughts",
+            _module("tests.acceptance.with_clients", "ai-sdk"),
+            minutes=3,
+            limit_minutes=15,
+            programs=(NODE, NPM),
+        ),
+        Part(
+            "langchain",
+            "tool loops of LangChain's agent: whole and streamed, in parallel",
+            _module("tests.acceptance.with_clients", "langchain"),
+            minutes=3,
+            limit_minutes=15,
         ),
         *(_set_up_and_chat(version) for version in SUPPORTED),
         Part(
@@ -126,9 +141,9 @@ def all_parts() -> list[Part]:
         ),
         Part(
             "chaos",
-            "100 faults under running requests: no text changes, nothing is left behind",
-            _module("tests.chaos", "--faults=100", "--kills=30", "--seed=1"),
-            minutes=20,
+            "130 faults under running requests: no text changes, nothing is left behind",
+            _module("tests.chaos", "--faults=130", "--kills=30", "--seed=1"),
+            minutes=26,
             limit_minutes=60,
         ),
         Part(

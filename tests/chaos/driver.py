@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.response.lifecycle import State
+from gateway.response.lifecycle import GENERATING, State
 from gateway.response.session import Session
 from gateway.routing.route import Route, Stage
 from tests.chaos.faults import Injector
@@ -152,7 +152,7 @@ class Driver:
     async def _move(self, place: Place) -> None:
         """Drain one instance after another, first those with requests that must move."""
         cluster = self._world.cluster
-        before = {place.state} if place.stage in _LEAVING else {State.REASONING, State.ANSWERING}
+        before = {place.state} if place.stage in _LEAVING else set(GENERATING)
 
         def fitting(name: str) -> int:
             held = cluster.router.routes_of(name)

@@ -1,4 +1,4 @@
-"""The readers: what each asks, how it reads, and what it must get.
+"""The readers: how each reads, and what it must get. What they ask: `tests.chaos.questions`.
 
 The answer to each question is read once without faults. After that, each reader of the question
 must get the same text: either all of it, or a part that ends with an error. A resumable response
@@ -17,12 +17,20 @@ from typing import Any, TypeAlias
 
 import aiohttp
 
-Texts: TypeAlias = tuple[str, str]  # of reasoning and of the answer
+from tests.chaos.questions import prompt, question, tools
+
+Texts: TypeAlias = tuple[str, str, str]  # of reasoning, of the answer, and of all calls
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 KINDS = ("socket", "socket", "reconnecting", "socket", "chat stream", "cancelling", "chat whole")
 PATIENCE_S = 300.0  # guards against a hang
 _REFUSED_S = 0.3  # before a refused request is sent again
+
+TEXT_OF = {  # which text an event adds to
+    "response.reasoning_text.delta": "reasoning",
+    "response.output_text.delta": "answer",
+    "response.function_call_arguments.delta": "calls",
+}
 
 
 @dataclass(slots=True)
@@ -48,34 +56,16 @@ class Refused(Exception):
 class Reading:
     """What one WebSocket reader has received."""
 
-    texts: dict[str, str] = field(default_factory=lambda: {"reasoning": "", "output": ""})
+    texts: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TEXT_OF.values(), ""))
     expected: int = 0  # the next sequence number
     response_id: str = ""
     last_s: float | None = None
     end: dict[str, Any] | None = None  # the terminal event
 
     @property
-    def both(self) -> Texts:
-        """The texts of reasoning and of the answer."""
-        return self.texts["reasoning"], self.texts["output"]
-
-
-def question(index: int) -> dict[str, Any]:
-    """The part of a body that both APIs share. Most have long forced lengths, some have none."""
-    body: dict[str, Any] = {
-        "temperature": 0,
-        "store": False,
-        "pacing": {"tpot_s": 0.04 if index % 3 == 1 else 0.01} if index % 3 else False,
-    }
-    if index % 5:
-        lengths = {"reasoning_tokens": 60 + 12 * index, "answer_tokens": 80 + 9 * index}
-        body["forced_lengths"] = lengths
-    return body
-
-
-def prompt(index: int) -> str:
-    """The text of a question."""
-    return f"What is {137 + 41 * index} + {259 + 17 * index}?"
+    def all(self) -> Texts:
+        """The texts of reasoning, of the answer and of the calls."""
+        return self.texts["reasoning"], self.texts["answer"], self.texts["calls"]
 
 
 class Load:
@@ -99,12 +89,13 @@ class Load:
 
         async def read(index: int) -> None:
             reading = await self._read_socket(index, Reading(), pacing=False)
-            self._undisturbed[index] = reading.both
+            self._undisturbed[index] = reading.all
 
         async with aiohttp.ClientSession() as self._http:
             await asyncio.gather(*(read(index) for index in range(self._questions)))
-        if not all(answer for _, answer in self._undisturbed.values()):
-            self.tally.wrong.append("an undisturbed response has no answer")
+        for index, (_, answer, calls) in self._undisturbed.items():
+            if not (calls if tools(index) else answer):
+                self._wrong("socket", index, "the undisturbed response has no answer, or no call")
 
     async def run(self, readers: int) -> None:
         """Read until `stop`; returns when the last response has ended."""
@@ -179,6 +170,7 @@ class Load:
                 await socket.send_json({"type": "response.resume", **resume})
             else:
                 body = {"input": prompt(index), **question(index), **other}
+                body["tools"] = [{"type": "function", **tool} for tool in tools(index)]
                 await socket.send_json({"type": "response.create", **body})
             while reading.end is None:
                 event = await socket.receive_json()
@@ -211,8 +203,11 @@ class Load:
         reading.last_s = now
         if event["type"] == "response.created":
             reading.response_id = event["response"]["id"]
-        elif event["type"].endswith("_text.delta"):
-            reading.texts[event["type"].split(".")[1].removesuffix("_text")] += event["delta"]
+        elif event["type"] == "response.output_item.added":
+            if event["item"]["type"] == "function_call":
+                reading.texts["calls"] += _began(event["item"]["name"])
+        elif event["type"] in TEXT_OF:
+            reading.texts[TEXT_OF[event["type"]]] += event["delta"]
         elif event["type"] in TERMINAL:
             reading.end = event
 
@@ -229,29 +224,28 @@ class Load:
         response = reading.end["response"]
         self.tally.failovers += response.get("failovers", 0)
         self.tally.migrations += response.get("migrations", 0)
-        content = {item["type"]: item["content"][0]["text"] for item in response["output"]}
-        final = (content.get("reasoning", ""), content.get("message", ""))
-        if final != reading.both:
+        if _final(response["output"]) != reading.all:
             self._wrong(kind, index, "the deltas do not join to the final text")
         status, reason = response["status"], (response["incomplete_details"] or {}).get("reason")
         if reading.end["type"] != f"response.{status}":
             self._wrong(kind, index, f"{reading.end['type']} says {status}")
         if kind == "cancelling" and (status, reason) == ("incomplete", "cancelled"):
             self.tally.cancelled += 1
-            self._compare(kind, index, reading.both, whole=False)
+            self._compare(kind, index, reading.all, whole=False)
         elif status != "completed":
             self._wrong(kind, index, f"{status}: {reason or response['error']}")
         else:
-            self._compare(kind, index, reading.both, whole=True)
+            self._compare(kind, index, reading.all, whole=True)
 
     # ---- chat completions ---------------------------------------------------------------------
 
     def _chat_body(self, index: int, *, stream: bool) -> dict[str, Any]:
         messages = [{"role": "user", "content": prompt(index)}]
-        return {"messages": messages, "stream": stream, **question(index)}
+        nested = [{"type": "function", "function": tool} for tool in tools(index)]
+        return {"messages": messages, "stream": stream, "tools": nested, **question(index)}
 
     async def _chat_stream(self, index: int) -> None:
-        kind, texts = "chat stream", {"reasoning": "", "content": ""}
+        kind, calls, texts = "chat stream", "", {"reasoning": "", "content": ""}
         finish, error, done = None, None, False
         url, body = f"{self._url}/v1/chat/completions", self._chat_body(index, stream=True)
         async with self._http.post(url, json=body) as response:
@@ -270,17 +264,21 @@ class Load:
                 for choice in chunk["choices"]:
                     for name in texts:
                         texts[name] += choice["delta"].get(name) or ""
+                    for part in choice["delta"].get("tool_calls") or ():
+                        function = part["function"]
+                        calls += _began(function["name"]) if "name" in function else ""
+                        calls += function["arguments"]
                     finish = choice["finish_reason"] or finish
-        both = texts["reasoning"], texts["content"]
+        got = texts["reasoning"], texts["content"], calls
         if error is not None:
             self.tally.ended_by_error[error["code"]] += 1
             if finish is not None:
                 self._wrong(kind, index, f"it ended with an error and with {finish}")
-            self._compare(kind, index, both, whole=False)
+            self._compare(kind, index, got, whole=False)
         elif finish is None or not done:
             self._wrong(kind, index, "it ended with neither an error nor finish_reason and [DONE]")
         else:
-            self._compare(kind, index, both, whole=True)
+            self._compare(kind, index, got, whole=True)
 
     async def _chat_whole(self, index: int) -> None:
         url, body = f"{self._url}/v1/chat/completions", self._chat_body(index, stream=False)
@@ -291,8 +289,10 @@ class Load:
                 self.tally.ended_by_error[document["error"]["code"]] += 1
                 return
         message = document["choices"][0]["message"]
-        both = message["reasoning"] or "", message["content"] or ""
-        self._compare("chat whole", index, both, whole=True)
+        functions = [call["function"] for call in message.get("tool_calls", ())]
+        calls = "".join(_began(call["name"]) + call["arguments"] for call in functions)
+        got = message["reasoning"] or "", message["content"] or "", calls
+        self._compare("chat whole", index, got, whole=True)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> None:
         if response.status in (429, 503):
@@ -305,7 +305,7 @@ class Load:
     def _compare(self, kind: str, index: int, texts: Texts, *, whole: bool) -> None:
         undisturbed = self._undisturbed[index]
         same: Callable[[str, str], bool] = str.__eq__ if whole else str.startswith
-        for what, wanted, text in zip(("reasoning", "answer"), undisturbed, texts, strict=True):
+        for what, wanted, text in zip(TEXT_OF.values(), undisturbed, texts, strict=True):
             if not same(wanted, text):
                 place = len(_common(wanted, text))
                 self._wrong(
@@ -317,6 +317,22 @@ class Load:
 
     def _wrong(self, kind: str, index: int, what: str) -> None:
         self.tally.wrong.append(f"{kind}, question {index}: {what}")
+
+
+def _began(name: str) -> str:
+    """The beginning of a call, among the texts of all calls."""
+    return f"\n{name}: "
+
+
+def _final(output: list[dict[str, Any]]) -> Texts:
+    """The texts of a response object."""
+    texts = dict.fromkeys(("reasoning", "message", "function_call"), "")
+    for item in output:
+        if item["type"] == "function_call":
+            texts["function_call"] += _began(item["name"]) + item["arguments"]
+        else:
+            texts[item["type"]] += item["content"][0]["text"]
+    return texts["reasoning"], texts["message"], texts["function_call"]
 
 
 def _common(first: str, second: str) -> str:

@@ -68,15 +68,16 @@ START = Place(State.QUEUED, Stage.WAITING)
 TOGETHER: dict[Move, tuple[Event | None, ...]] = {
     Move.SUBMIT: (Event.LEFT,),
     Move.WAIT: (Event.LEFT,),
-    Move.ACCEPT: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN),
-    Move.ACCEPT_TICKET: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN),
-    Move.PROGRESS: (Event.BOUNDARY, None),
+    Move.ACCEPT: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN, Event.CALLING_BEGAN),
+    Move.ACCEPT_TICKET: (Event.REASONING_BEGAN, Event.ANSWERING_BEGAN, Event.CALLING_BEGAN),
+    Move.PROGRESS: (Event.TO_ANSWERING, Event.TO_CALLING, None),
     Move.HAND_OVER: (None,),
     Move.END: (Event.GENERATED, Event.CANCEL, Event.FAIL),
 }
 # Events of a session whose route does not move, and the stages in which they happen.
 ALONE: dict[Event, frozenset[Stage]] = {
-    Event.BOUNDARY: frozenset({Stage.RUNNING, Stage.HANDING_OVER}),
+    Event.TO_ANSWERING: frozenset({Stage.RUNNING, Stage.HANDING_OVER}),
+    Event.TO_CALLING: frozenset({Stage.RUNNING, Stage.HANDING_OVER}),
     Event.DELIVERED: frozenset({Stage.OVER}),
     Event.CANCEL: frozenset({Stage.OVER}),
     Event.FAIL: frozenset({Stage.OVER}),
@@ -193,29 +194,20 @@ def cells() -> list[Cell]:
 
 
 def schedule(seed: int, faults: int, kills: int) -> list[Cell]:
-    """Each cell once, and random further ones up to ``faults``, in an order drawn from the seed.
+    """So many cells in an order drawn from the seed; none comes again before all have come.
 
-    :param kills: how many of them may be kills, at most.
-    :raises ValueError: if ``faults`` or ``kills`` is too small for all cells.
+    :param kills: how many of them may be kills, at most. Kills beyond that are left out.
     """
-    table = cells()
-    kills_left = kills - sum(cell.fault is Fault.KILL for cell in table)
-    if len(table) > faults or kills_left < 0:
-        raise ValueError(
-            f"faults must be at least {len(table)}, the cells of the table, and kills at least "
-            f"{kills - kills_left}, not {faults} and {kills}"
-        )
     rng = random.Random(seed)
-    chosen = list(table)
+    chosen: list[Cell] = []
     while len(chosen) < faults:
-        cell = rng.choice(table)
-        if cell.fault is Fault.KILL:
-            if not kills_left:
-                continue
-            kills_left -= 1
-        chosen.append(cell)
-    rng.shuffle(chosen)
-    return chosen
+        for cell in rng.sample(cells(), len(cells())):
+            if cell.fault is Fault.KILL:
+                if not kills:
+                    continue
+                kills -= 1
+            chosen.append(cell)
+    return chosen[:faults]
 
 
 # One of each kind, for a run of seconds: no stop, one kill.
@@ -227,6 +219,7 @@ _QUICK = (
     ("answering/pulling", Party.SOURCE, Fault.CUT),
     ("delivering/over", Party.LINK, Fault.CUT),
     ("answering/running", Party.SOURCE, Fault.KILL),
+    ("calling/running", Party.LINK, Fault.CUT),
 )
 
 

@@ -12,8 +12,10 @@ import pytest
 from gateway.api import websocket
 from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
+from gateway.schemas import bodies, conversation_bodies, json_schema
 from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
 from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.tools import MOST_TOOLS
 from tests.docs.support.pages import Excerpt, code_blocks, text_of
 from tests.gateway.response.test_endings import ENDINGS
 from tests.gateway.support.sessions import make_session
@@ -40,6 +42,17 @@ def test_its_settings_and_bounds_are_those_of_the_code() -> None:
     for table, key in re.findall(r"`(server|session|limits|pacing|cluster)\.(\w+)`", page):
         assert hasattr(getattr(Config(), table), key), f"{table}.{key}"
     assert f"At most {MOST_STOP_STRINGS} stop strings are accepted" in page
+    assert f"At most {MOST_TOOLS} tools are accepted" in page
+    size_kib = json_schema.MOST_BYTES // 1024
+    assert f"at most {size_kib} KiB, and at most {json_schema.MOST_LEVELS} levels deep" in page
+    assert f"how many choices, from 1 to {bodies.MOST_CHOICES}." in page
+    assert f"from 0 to {bodies.MOST_TOP_LOGPROBS}." in page
+    assert f"At most\n  {bodies.MOST_BIASES}." in page
+    assert f"`items`, at most {conversation_bodies.MOST_ITEMS}," in page
+    assert f"at most {conversation_bodies.MOST_METADATA} pairs" in page
+    key, value = conversation_bodies.LONGEST_KEY, conversation_bodies.LONGEST_VALUE
+    assert f"A key has\n  at most {key} characters, a value {value}." in page
+    assert f"an object of at most {bodies.MOST_CLIENT_METADATA} fields" in page
     assert f"header fields: {HEADER_BYTES // 1024} KiB" in page
     assert f"`server.sse_keepalive_s` ({Config().server.sse_keepalive_s:g} s)" in page
 
@@ -76,6 +89,9 @@ def _is_sent(text: str) -> bool:
 
 def _check(document: dict[str, Any]) -> None:
     if document.keys() == {"restart"}:
+        return
+    if document.keys() <= {"metadata", "items"}:
+        conversation_bodies.parse_new_conversation(json.dumps(document).encode())
         return
     if (event := _EVENTS.get(document.get("type", ""))) is not None:
         msgspec.convert(document, event)

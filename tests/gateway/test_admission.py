@@ -180,6 +180,18 @@ def test_an_answer_that_is_read_slowly_leaves_room_for_others() -> None:
     assert slow.admission.in_engines > 5 * fast.admission.in_engines
 
 
+def test_a_forced_call_takes_the_room_of_thoughts() -> None:
+    thoughts, calls, neither = Gateway(), Gateway(), Gateway()
+    tools = [{"type": "function", "name": "run"}]
+    lengths = {"reasoning_tokens": 2, "answer_tokens": 1, "call_tokens": 60}
+    for number in range(60):
+        thoughts.ask(str(number), 62, 1, tools=tools)
+        calls.ask(str(number), 0, tools=tools, forced_lengths=lengths)
+        neither.ask(str(number), 2, 1, tools=tools)
+    assert calls.admission.in_engines == thoughts.admission.in_engines
+    assert calls.admission.in_engines < neither.admission.in_engines
+
+
 def test_a_refused_request_is_told_when_the_next_one_ends() -> None:
     gateway = full()
     gateway.pass_s(4.0)

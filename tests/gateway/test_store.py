@@ -17,10 +17,19 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import store as module
-from gateway.store import SCHEMA_VERSION, ResponseStore, StoredResponse, StoreError, StoreUnusable
+from gateway.store import (
+    SCHEMA_VERSION,
+    ConversationStore,
+    ResponseStore,
+    StoredResponse,
+    StoreError,
+    StoreUnusable,
+    check_store,
+    schema,
+)
+from gateway.store import responses as module
 from tests.gateway.support.scripted_service import until
-from workers.messages import ChatMessage
+from workers.messages import ChatMessage, ToolCall
 
 STORED = StoredResponse(
     "resp_1",
@@ -57,8 +66,9 @@ def fill(path: Path, count: int, created_at: float = 1.0) -> None:
     response = msgspec.json.encode({"text": "x" * 4000})
     conversation = msgspec.json.encode(STORED.conversation)
     rows = [(f"old_{i}", "alice", created_at, response, conversation) for i in range(count)]
+    columns = "response_id, owner, created_at, response, conversation"
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", rows)
+        connection.executemany(f"INSERT INTO responses ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
 
 
 async def test_what_was_put_survives_a_restart_and_belongs_to_its_owner(tmp_path: Path) -> None:
@@ -72,6 +82,20 @@ async def test_what_was_put_survives_a_restart_and_belongs_to_its_owner(tmp_path
         assert await store.get("resp_1", "alice") == STORED
         await store.delete("resp_1", "alice")
         assert await store.get("resp_1", "alice") is None
+
+
+async def test_calls_results_and_thoughts_are_stored(tmp_path: Path) -> None:
+    call = ToolCall(call_id="call_1", name="add", arguments='{"a": 1}')
+    conversation = (
+        ChatMessage(role="user", content="hi", name="Ada"),
+        ChatMessage(role="assistant", content="", reasoning="Add.", tool_calls=(call,)),
+        ChatMessage(role="tool", content="2", tool_call_id="call_1", name="add"),
+    )
+    async with opened(tmp_path / "store.sqlite3") as store:
+        await store.put(replace(STORED, conversation=conversation))
+        stored = await store.get("resp_1", "alice")
+    assert stored is not None
+    assert stored.conversation == conversation
 
 
 async def test_text_that_is_encoded_already_is_stored_as_text(tmp_path: Path) -> None:
@@ -324,15 +348,24 @@ def version_of(path: Path) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-async def test_a_store_without_a_version_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(SCHEMA_VERSION))
+async def test_a_store_of_an_earlier_version_is_taken_over(tmp_path: Path, version: int) -> None:
     path = tmp_path / "store.sqlite3"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(UNVERSIONED)
+        connection.executescript(f"{UNVERSIONED} PRAGMA user_version = {version};")
     fill(path, 3)
     async with opened(path) as store:
         stored = await store.get("old_2", "alice")
         assert stored is not None
         assert stored.conversation == STORED.conversation
+        assert stored.input_items == b"[]"
+        conversations = ConversationStore(store)
+        await conversations.create("conv_1", "alice", {"a": "b"})
+        assert await conversations.get("conv_1", "bob") is None
+        found = await conversations.get("conv_1", "alice")
+        assert found is not None
+        assert found.metadata == {"a": "b"}
+        assert await store.secret("x", b"first") == await store.secret("x", b"second") == b"first"
     assert version_of(path) == SCHEMA_VERSION
 
 
@@ -384,7 +417,7 @@ def of_newer_code(path: Path) -> None:
         (a_corrupt_page, "malformed"),
         (without_a_column, "its table 'responses' has other columns: conversation, created_at, re"),
         (of_another_program, "it is a database of another program"),
-        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 2; this one knows 1\)"),
+        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 4; this one knows 3\)"),
     ],
 )
 async def test_a_file_that_is_no_store_is_refused_by_name(
@@ -395,7 +428,7 @@ async def test_a_file_that_is_no_store_is_refused_by_name(
     make(path)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(StoreUnusable, match=reason) as caught:
-        module.check_store(path)
+        check_store(path)
     assert f"The store {path} cannot be used: " in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(StoreUnusable, match=reason):
@@ -416,25 +449,25 @@ async def test_a_store_that_cannot_be_written_is_refused_by_name(
     with monkeypatch.context() as patched:
         patched.setattr(os, "access", denied)
         with pytest.raises(StoreUnusable, match=rf"{path} .*no permission to write"):
-            module.check_store(path)
+            check_store(path)
         with pytest.raises(StoreUnusable, match=rf"no permission to write to {tmp_path}"):
-            module.check_store(tmp_path / "new" / "store.sqlite3")
+            check_store(tmp_path / "new" / "store.sqlite3")
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(module, "_LOCKED_S", 0.01)
+        monkeypatch.setattr(schema, "_LOCKED_S", 0.01)
         with pytest.raises(StoreUnusable, match="database is locked"):
-            module.check_store(path)
+            check_store(path)
 
 
 async def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "state" / "store.sqlite3"
-    module.check_store(path)
+    check_store(path)
     assert names_in(tmp_path) == []
     async with opened(path) as store:
         await store.put(STORED)
-        module.check_store(path)  # beside a gateway that runs
+        check_store(path)  # beside a gateway that runs
         await store.put(replace(STORED, response_id="resp_2"))
-    module.check_store(path)
+    check_store(path)
     assert names_in(path.parent) == ["store.sqlite3"]
 
 

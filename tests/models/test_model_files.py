@@ -14,9 +14,13 @@ from tokenizers import Tokenizer
 
 from models.dialogue import NO_THINKING, completion_of, draw_example, prompt_of
 from models.problems import FAMILIES, generate
+from models.tokenizer import CHAT_TEMPLATE, build
 
 MODEL = Path(__file__).parents[2] / "models" / "tiny-reasoner"
-SINGLE = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+SINGLE = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>",
+    "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,12 @@ def _render(messages: list[dict[str, str]], **options: object) -> str:
     return environment.from_string(template).render(
         messages=messages, add_generation_prompt=True, **options
     )
+
+
+def test_tokenizer_and_template_are_those_of_the_recipe(tokenizer: Tokenizer) -> None:
+    assert json.loads(tokenizer.to_str()) == json.loads(build().to_str())
+    config = json.loads((MODEL / "tokenizer_config.json").read_text())
+    assert config["chat_template"] == CHAT_TEMPLATE
 
 
 def test_special_tokens_are_single_ids(tokenizer: Tokenizer) -> None:

@@ -16,7 +16,10 @@ from setup_env import ROOT
 PACKAGES = (
     "pacer", "workers", "gateway", "bench", "pascal", "models", "scripts", "tests", "examples",
 )  # fmt: skip
-NOT_INSTALLED = {"ray": "ray"}  # top-level module: the distribution that has it
+# Top-level module: the distribution that has it.
+NOT_INSTALLED = {
+    "ray": "ray", "langchain": "langchain", "langchain_openai": "langchain-openai",
+}  # fmt: skip
 
 
 def imported(package: str) -> Iterator[tuple[str, str]]:
@@ -81,7 +84,7 @@ def test_the_pacer_imports_the_standard_library_and_itself() -> None:
         ("bench", ("gpu", "bench")),
         ("models", ("cpu", "dev")),
         ("scripts", ("dev",)),
-        ("tests", ("cpu", "bench", "dev", "ray")),
+        ("tests", ("cpu", "bench", "dev", "ray", "langchain")),
         ("examples", ("dev",)),
     ],
 )

@@ -56,6 +56,7 @@ NODE = Program(
     "node", install=f"install Node.js {OLDEST_NODE} or newer and put `node` on the PATH",
     find=find_node,
 )  # fmt: skip
+NPM = Program("npm", package="npm")
 PROMTOOL = Program("promtool", package="prometheus")
 RAY = Program(
     "ray",

@@ -45,7 +45,7 @@ class ClumsyScheduler(PhaseScheduler):
         def spoiled(self: RequestStream, request_id: str, *rest: Any) -> None:
             whole(self, request_id, *rest)
             if request_id == "bad":
-                self._detokenizer._decoder = IncrementalDecoder(broken)
+                self._text._decoder = IncrementalDecoder(broken)  # type: ignore[attr-defined]
 
         RequestStream.__init__ = spoiled  # type: ignore[method-assign, assignment]
 

@@ -19,6 +19,7 @@ from workers.messages import (
     Accepted,
     Cancel,
     Endpoint,
+    Finish,
     HandOver,
     Heartbeat,
     Hello,
@@ -143,6 +144,9 @@ async def test_what_cannot_be_sent_ends_one_request(
     outbox = service.outbox
     good = TokenRun(request_id="a", position=0, token_ids=(1,), texts=("x",))
     bad = TokenRun(request_id="b", position=0, token_ids=(1,), texts=(HALF,))
+    last = TokenRun(
+        request_id="c", position=0, token_ids=(1,), texts=(HALF,), finish=Finish(reason="stop")
+    )
     async with asyncio.timeout(10):
         outbox.put(Rejected(request_id="x", code="c", message=HALF))
         outbox.put(PeerMet(engine_id="f", error=HALF))
@@ -150,11 +154,16 @@ async def test_what_cannot_be_sent_ends_one_request(
         service.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
         assert gateway.met["f"].error
-        gateway.accepted["a"] = Accepted(request_id="a", prompt_tokens=1, reasoning=True)
-        gateway._known["a"] = 0
-        outbox.put_step((good,), STATS)
+        for request_id in "ac":
+            accepted = Accepted(request_id=request_id, prompt_tokens=1, reasoning=True)
+            gateway.accepted[request_id] = accepted
+            gateway._known[request_id] = 0
+        outbox.put_step((good, last), STATS)
         service.wake()
         await gateway.started("a")
+        ended = await gateway.finished("c")
+        assert ended.finish is not None
+        assert ended.finish.reason == "error"
 
 
 @pytest.mark.parametrize("greeted", [False, True])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from typing import Any, get_args
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -8,116 +10,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers import messages
-from workers.messages import FinishReason, ToGateway, ToWorker
+from workers.messages import ToGateway, ToWorker
 
-texts = st.text(max_size=30)
-counts = st.integers(0, 2**53)
-seconds = st.floats(0, 1e9)
+COUNTS = st.integers(0, 2**53)
+SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    str: st.text(max_size=30),
+    int: COUNTS,
+    float: st.floats(-1e9, 1e9),
+    bool: st.booleans(),
+    type(None): st.none(),
+    Any: st.recursive(
+        st.none() | st.booleans() | COUNTS | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner),
+        max_leaves=3,
+    ),
+}
 
 
-def built(kind: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+@cache
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type of the link's messages; of a struct, with every field that it has."""
+    if kind in SIMPLE:
+        return SIMPLE[kind]
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return st.sampled_from(parts)
+    if origin in (Union, UnionType):
+        return st.one_of([values_of(part) for part in parts])
+    if origin is tuple:
+        return st.lists(values_of(parts[0]), max_size=3).map(tuple)
+    if origin is dict:
+        return st.dictionaries(*map(values_of, parts), max_size=3)
+    # Deferred: some messages contain values of their own kind.
+    return st.deferred(lambda: struct_of(kind))
+
+
+def struct_of(kind: Any) -> st.SearchStrategy[Any]:
+    # Of its own kind it contains at most one value, or values would grow without end.
+    inner = st.lists(st.deferred(lambda: values_of(kind)), max_size=1).map(tuple)
+    fields = {
+        field.name: inner if field.type == tuple[kind, ...] else values_of(field.type)
+        for field in msgspec.structs.fields(kind)
+    }
     return st.fixed_dictionaries(fields).map(lambda values: kind(**values))
 
 
-def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.none() | strategy
-
-
-numbers = maybe(st.floats(-1e6, 1e6))
-pace = built(messages.Pace, tau_s=seconds, paced=st.booleans(), paused=st.booleans())
-phase_counts = built(messages.PhaseCounts, running=counts, waiting=counts, kv_blocks=counts)
-stats = built(
-    messages.StepStats,
-    reasoning=phase_counts,
-    answering=phase_counts,
-    kv_blocks_used=counts,
-    kv_blocks_total=counts,
-    preemptions_total=counts,
-    steps_total=counts,
-)
-sampling = built(
-    messages.Sampling,
-    max_tokens=maybe(counts),
-    temperature=numbers,
-    top_p=numbers,
-    top_k=maybe(st.integers(-(2**53), 2**53)),
-    seed=maybe(st.integers(-(2**63), 2**63 - 1)),
-    stop=st.lists(texts, max_size=3).map(tuple),
-    ignore_eos=st.booleans(),
-    thinking_budget=maybe(counts),
-)
-submit = built(
-    messages.Submit,
-    request_id=texts,
-    messages=st.lists(built(messages.ChatMessage, role=texts, content=texts), max_size=3).map(
-        tuple
-    ),
-    sampling=sampling,
-    pace=pace,
-    thinking=maybe(st.booleans()),
-    known_token_ids=st.lists(counts, max_size=5).map(tuple),
-    forced_lengths=maybe(
-        built(messages.ForcedLengths, reasoning_tokens=counts, answer_tokens=counts)
-    ),
-)
-token_run = built(
-    messages.TokenRun,
-    request_id=texts,
-    position=counts,
-    token_ids=st.lists(counts, max_size=5).map(tuple),
-    texts=st.lists(texts, max_size=5).map(tuple),
-    boundary=maybe(counts),
-    finish=maybe(
-        built(
-            messages.Finish,
-            reason=st.sampled_from(get_args(FinishReason)),
-            preemptions=counts,
-            cached_tokens=counts,
-            message=maybe(texts),
-        )
-    ),
-)
-to_worker = st.one_of(
-    built(messages.Hello, protocol=counts, token=maybe(texts)),
-    submit,
-    built(messages.Cancel, request_id=texts),
-    built(messages.SetPace, request_id=texts, pace=pace),
-)
-to_gateway = st.one_of(
-    built(
-        messages.Welcome,
-        protocol=counts,
-        instance_id=texts,
-        pid=counts,
-        model=texts,
-        max_model_len=counts,
-        block_size=counts,
-        kv_blocks_total=counts,
-        engine=texts,
-    ),
-    built(
-        messages.Accepted,
-        request_id=texts,
-        prompt_tokens=counts,
-        reasoning=st.booleans(),
-    ),
-    built(messages.Rejected, request_id=texts, code=texts, message=texts, param=maybe(texts)),
-    built(
-        messages.Step,
-        sequence=counts,
-        runs=st.lists(token_run, max_size=3).map(tuple),
-        stats=stats,
-    ),
-    built(messages.Heartbeat, since_step_s=seconds, stats=stats),
-)
-
-
-@given(to_worker)
+@given(values_of(ToWorker))
 def test_what_the_gateway_says_arrives_unchanged(message: ToWorker) -> None:
     assert messages.decode_to_worker(messages.encode(message)) == message
 
 
-@given(to_gateway)
+@given(values_of(ToGateway))
 def test_what_the_worker_says_arrives_unchanged(message: ToGateway) -> None:
     assert messages.decode_to_gateway(messages.encode(message)) == message
 

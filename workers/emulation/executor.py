@@ -33,7 +33,7 @@ from workers.emulation.offload import EmulatedOffload
 from workers.emulation.profile import DeviceProfile, load_profile
 from workers.emulation.script import Script, Words, script_of
 from workers.messages import DeviceStats
-from workers.scheduler.plugin import REQUEST_KEY, think_markers
+from workers.scheduler.plugin import REQUEST_KEY, markers_of
 from workers.settings import WorkerSettings
 
 CONFIG_KEY = "emulator"  # in vLLM's additional_config
@@ -117,7 +117,7 @@ class EmulatedExecutor(Executor):
         tokenizer = cached_tokenizer_from_config(self.model_config)
         self._words = Words.of(
             lambda text: tokenizer.encode(text, add_special_tokens=False),
-            think_markers(self.vllm_config),
+            markers_of(self.vllm_config),
             tokenizer.eos_token_id,
         )
         self._scripts: dict[str, tuple[Script, int]] = {}  # by request, with the prompt's length

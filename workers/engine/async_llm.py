@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
@@ -38,10 +39,12 @@ from workers.engine.interface import (
 )
 from workers.engine.meeting import until_known
 from workers.engine.outputs import engine_output, failure_of
-from workers.engine.sampling import sampling_params
+from workers.engine.sampling import field_of, sampling_params
+from workers.engine.structure import StructureCheck, trust_structures
 from workers.engine.warm_up import warm_up_params, warm_up_rounds
-from workers.messages import Endpoint, Pace, PhaseCounts, StepStats
-from workers.scheduler.engine_core_calls import hand_over, kv_endpoint, meet_peer, set_pace
+from workers.messages import Endpoint, Pace, PhaseCounts, StepStats, Structure
+from workers.policy.phase import Phase
+from workers.scheduler.engine_core_calls import hand_over, kv_endpoint, meet_peer, set_pace, turn
 from workers.scheduler.phase_stats import from_integers
 
 _log = structlog.get_logger()
@@ -53,6 +56,7 @@ class _Live:
 
     internal_id: str  # vLLM makes its own of ours
     outputs: RequestOutputCollector
+    alternatives: int | None  # to report for each token; None: no log probabilities
 
 
 class _StepListener(StatLoggerBase):
@@ -86,12 +90,14 @@ class AsyncEngine:
     def __init__(self, config: VllmConfig) -> None:
         """Start vLLM's processes and load the model; blocks for many seconds."""
         self._prepare()
+        self._structures = StructureCheck(config)
         self._llm = AsyncLLM.from_vllm_config(
             config,
             stat_loggers=[lambda *_: _StepListener(self._stepped)],
             disable_log_stats=True,
         )
         self._defaults = config.model_config.get_diff_sampling_param()
+        trust_structures(self._llm.input_processor)
         self._config = config
 
     def _prepare(self) -> None:
@@ -150,6 +156,14 @@ class AsyncEngine:
         assert self._llm.output_handler is not None
         self._llm.output_handler.add_done_callback(self._ended)
 
+    async def check_structure(self, structure: Structure, began: Phase) -> None:
+        """Compile a structure; :raises RequestRejected: if it cannot be compiled."""
+        await self._structures.check(structure, began)
+
+    def vocabulary(self) -> Sequence[bytes]:
+        """The text of every token id as bytes; takes seconds once, in any thread."""
+        return self._structures.vocabulary()
+
     def submit(self, request: EngineRequest) -> None:
         """Queue a request; :raises RequestRejected: for wrong sampling parameters."""
         params = sampling_params(request, self._defaults)
@@ -161,14 +175,20 @@ class AsyncEngine:
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler the reader's new pace."""
-        values = msgspec.structs.asdict(pace)
+        self._tell(request_id, set_pace.__name__, msgspec.structs.asdict(pace), "pace_not_set")
+
+    def turn(self, request_id: str, phase: Phase) -> None:
+        """Tell the scheduler a phase that only the text of the request shows."""
+        self._tell(request_id, turn.__name__, phase.value, "phase_not_set")
+
+    def _tell(self, request_id: str, utility: str, value: Any, failure: str) -> None:
+        """Tell the scheduler something; if that fails, the request is scheduled as before."""
 
         async def call() -> None:
             try:
-                core = self._llm.engine_core
-                await core.call_utility_async(set_pace.__name__, request_id, values)
-            except Exception as error:  # noqa: BLE001 (the request goes on at the pace it had)
-                _log.error("pace_not_set", request_id=request_id, kind=type(error).__name__)
+                await self._llm.engine_core.call_utility_async(utility, request_id, value)
+            except Exception as error:  # noqa: BLE001 (the request goes on)
+                _log.error(failure, request_id=request_id, kind=type(error).__name__)
 
         self._commands.put_nowait(call)
 
@@ -218,6 +238,7 @@ class AsyncEngine:
         self._events = None
         if self._obeying is not None:
             self._obeying.cancel()
+        self._structures.close()
         end = threading.Thread(target=self._llm.shutdown, name="engine-end", daemon=True)
         end.start()
         await asyncio.to_thread(end.join, CLOSE_S)
@@ -247,7 +268,7 @@ class AsyncEngine:
             outputs = await self._llm.add_request(request.request_id, prompt, params)
         except (VLLMClientError, ValueError) as error:
             if self._events is not None:
-                self._events.request_rejected(request.request_id, str(error))
+                self._events.request_rejected(request.request_id, str(error), param=field_of(error))
             return
         except Exception as error:  # noqa: BLE001 (the fault of one request)
             await self._forget(request.request_id)
@@ -258,7 +279,7 @@ class AsyncEngine:
                 reason = failure_of(error)
                 self._events.request_rejected(request.request_id, reason, "internal_error")
             return
-        self._live[request.request_id] = _Live(outputs.request_id, outputs)
+        self._live[request.request_id] = _Live(outputs.request_id, outputs, params.logprobs)
         if self._busy_since is None and not self._paused:
             self._busy_since = time.monotonic()
         if self._events is not None:
@@ -326,7 +347,7 @@ class AsyncEngine:
         output = live.outputs.get_nowait()
         if not isinstance(output, RequestOutput):
             return None
-        got = engine_output(request_id, output, _preemptions(output))
+        got = engine_output(request_id, output, _preemptions(output), live.alternatives)
         if output.finished:
             del self._live[request_id]
         return got

@@ -16,8 +16,9 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -33,6 +34,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.request import Request
 
 from workers.emulation.executor import EmulatedExecutor
+from workers.emulation.script import script_facts
 from workers.engine.interface import (
     CLOSE_S,
     EngineEvents,
@@ -44,11 +46,13 @@ from workers.engine.interface import (
 )
 from workers.engine.meeting import until_known
 from workers.engine.outputs import engine_output, failure_of
-from workers.engine.sampling import sampling_params
+from workers.engine.sampling import field_of, sampling_params
+from workers.engine.structure import StructureCheck, trust_structures
 from workers.engine.warm_up import warm_up_params, warm_up_rounds
-from workers.messages import Endpoint, Pace, StepStats
+from workers.messages import Endpoint, Pace, StepStats, Structure
+from workers.policy.phase import Phase
 from workers.scheduler.engine_core_calls import kv_endpoint, meet_peer
-from workers.scheduler.plugin import PhaseAsyncScheduler, PhaseScheduler
+from workers.scheduler.plugin import REQUEST_KEY, PhaseAsyncScheduler, PhaseScheduler
 
 _log = structlog.get_logger()
 
@@ -72,6 +76,7 @@ class _Live:
 
     internal_id: str  # vLLM makes its own of ours
     request: Request  # the scheduler's record, which outlives the request there
+    alternatives: int | None  # to report for each token; None: no log probabilities
 
 
 class InProcessEngine:
@@ -79,6 +84,7 @@ class InProcessEngine:
 
     def __init__(self, config: VllmConfig) -> None:
         """Load the model and warm up; takes seconds."""
+        self._structures = StructureCheck(config)
         self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         client = self._llm.engine_core
         assert isinstance(client, InprocClient), "vLLM put its engine into another process"
@@ -88,6 +94,7 @@ class InProcessEngine:
         executor = client.engine_core.model_executor
         self._device = executor if isinstance(executor, EmulatedExecutor) else None
         self._defaults = config.model_config.get_diff_sampling_param()
+        trust_structures(self._llm.input_processor)
         endpoint = kv_endpoint(client.engine_core)
         self._facts = EngineFacts(
             name=f"vllm {vllm.__version__} {self._kind()}",
@@ -130,9 +137,22 @@ class InProcessEngine:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
+    async def check_structure(self, structure: Structure, began: Phase) -> None:
+        """Compile a structure; :raises RequestRejected: if it cannot be compiled."""
+        await self._structures.check(structure, began)
+
+    def vocabulary(self) -> Sequence[bytes]:
+        """The text of every token id as bytes; takes seconds once, in any thread."""
+        return self._structures.vocabulary()
+
     def submit(self, request: EngineRequest) -> None:
         """Queue a request; :raises RequestRejected: for wrong sampling parameters."""
-        params = sampling_params(request, self._defaults)
+        params = sampling_params(request, self._defaults, emulated=self._device is not None)
+        if self._device is not None:
+            assert params.extra_args is not None
+            params.extra_args[REQUEST_KEY] |= script_facts(
+                request.tools, request.tool_choice, request.structure
+            )
         self._commands.put(lambda: self._add(request, params))
 
     def cancel(self, request_id: str) -> None:
@@ -141,12 +161,22 @@ class InProcessEngine:
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler the reader's new pace."""
+        work = partial(self._scheduler.set_pace, request_id, pace)
+        self._instruct(request_id, work, "pace_not_set")
+
+    def turn(self, request_id: str, phase: Phase) -> None:
+        """Tell the scheduler a phase that only the text of the request shows."""
+        work = partial(self._scheduler.turn, request_id, phase)
+        self._instruct(request_id, work, "phase_not_set")
+
+    def _instruct(self, request_id: str, work: Callable[[], None], failure: str) -> None:
+        """Tell the scheduler something; if that fails, the request is scheduled as before."""
 
         def call() -> None:
             try:
-                self._scheduler.set_pace(request_id, pace)
-            except Exception as error:  # noqa: BLE001 (the request goes on at the pace it had)
-                _log.error("pace_not_set", request_id=request_id, kind=type(error).__name__)
+                work()
+            except Exception as error:  # noqa: BLE001 (the request goes on)
+                _log.error(failure, request_id=request_id, kind=type(error).__name__)
 
         self._commands.put(call)
 
@@ -219,6 +249,7 @@ class InProcessEngine:
         """Stop, and free everything; a thread that hangs in a step is left behind."""
         self._commands.put(self._close)
         self._end_waiting()
+        self._structures.close()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, CLOSE_S)
         if self._thread.is_alive():
@@ -284,17 +315,24 @@ class InProcessEngine:
         live = self._live[request_id]
         if output.finished:
             del self._live[request_id]
-        return engine_output(request_id, output, live.request.num_preemptions)
+        return engine_output(request_id, output, live.request.num_preemptions, live.alternatives)
 
     def _add(self, request: EngineRequest, params: SamplingParams) -> None:
         prompt = tokens_input(list(request.prompt_token_ids))
         request_id = request.request_id
         try:
             internal_id = self._llm.add_request(request_id, prompt, params)
-            self._live[request_id] = _Live(internal_id, self._scheduler.requests[internal_id])
+            record = self._scheduler.requests[internal_id]
+            self._live[request_id] = _Live(internal_id, record, params.logprobs)
         except (VLLMClientError, ValueError) as error:
             self._forget(request_id)
-            self._tell(self._events.request_rejected, request_id, str(error))
+            self._tell(
+                self._events.request_rejected,
+                request_id,
+                str(error),
+                "invalid_value",
+                field_of(error),
+            )
             return
         except Exception as error:  # noqa: BLE001 (the fault of one request)
             self._forget(request_id)

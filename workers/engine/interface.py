@@ -10,7 +10,8 @@ one caller, and only that one gets the error:
     submit       `EngineEvents.request_rejected` with code "internal_error"
     cancel, hand_over
                  the request ends with finish "error"
-    set_pace     the error is logged; the request keeps its pace
+    set_pace, turn
+                 the error is logged; the request is scheduled as before
     meet_peer    raises
 """
 
@@ -18,9 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from workers.messages import Endpoint, FinishReason, Pace, Sampling, StepStats, Ticket
+from workers.messages import (
+    Endpoint,
+    FinishReason,
+    Pace,
+    Sampling,
+    StepStats,
+    Structure,
+    Ticket,
+    ToolChoice,
+)
 from workers.policy.phase import Phase
 
 MEETING_S = 15.0  # for two engines to connect; the gateway repeats the request later
@@ -55,9 +65,23 @@ class EngineRequest:
     thinking_budget: int | None = None  # most reasoning tokens, boundary included; at least 1
     forced_reasoning: int | None = None  # exact number of reasoning tokens, boundary included
     forced_answer: int | None = None  # exact number of answering tokens
+    forced_call: tuple[int, ...] = ()  # tokens that follow the forced answer
     user: str | None = None  # as in `workers.messages.Submit`
     known_tokens: int = 0  # at the end of the prompt: output that exists already
     ticket: Ticket | None = None  # for KV of the prompt, known output included
+    # What it may call. A real engine does not see it; a script writes calls of these tools.
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: ToolChoice | None = None
+    structure: Structure | None = None  # of the answer
+    began: Phase | None = None  # of the first token of the known output; None: as `phase`
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Log probabilities at one position of the output, before penalties and bounds."""
+
+    logprob: float  # of the token that was chosen
+    top: tuple[tuple[int, float], ...]  # the most likely tokens, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +96,8 @@ class EngineOutput:
     ticket: Ticket | None = None  # with finish "handed_over"
     kv_tokens: int | None = None  # as in `workers.messages.TokenRun`
     message: str | None = None  # with finish "error"
+    param: str | None = None  # the same: as in `workers.messages.Finish`
+    logprobs: tuple[TokenScores, ...] = ()  # one for each token, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +114,12 @@ class EngineEvents(Protocol):
     def request_accepted(self, request_id: str) -> None:
         """The request is in the engine's queue; its outputs follow."""
 
-    def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
+    def request_rejected(
+        self, request_id: str, reason: str, code: str = "invalid_value", param: str | None = None
+    ) -> None:
         """The engine itself refused the request, or could not take it; nothing of it remains.
 
-        :param code: as in `workers.messages.Rejected`.
+        :param code: and ``param`` as in `workers.messages.Rejected`.
         """
 
     def step_finished(self, step: EngineStep) -> None:
@@ -111,6 +139,16 @@ class Engine(Protocol):
     def start(self, events: EngineEvents) -> None:
         """Begin to work. Must be called once, on the running event loop, before all else."""
 
+    async def check_structure(self, structure: Structure, began: Phase) -> None:
+        """Compile the structure of a request that is not submitted yet; takes seconds at most.
+
+        :param began: phase of the first token of the output.
+        :raises RequestRejected: if it cannot be compiled, or not here.
+        """
+
+    def vocabulary(self) -> Sequence[bytes]:
+        """The text of every token id as bytes; takes seconds once, in any thread."""
+
     def submit(self, request: EngineRequest) -> None:
         """Queue a request whose id is not in the engine.
 
@@ -124,6 +162,9 @@ class Engine(Protocol):
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         """Tell the scheduler the reader's new pace."""
+
+    def turn(self, request_id: str, phase: Phase) -> None:
+        """Tell the scheduler a phase that only the text of the request shows."""
 
     def hand_over(self, request_id: str) -> None:
         """End a request, to go on elsewhere, with finish "handed_over"; unknown ones are ignored.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from vllm.outputs import RequestOutput
+from collections.abc import Mapping
 
-from workers.engine.interface import EngineOutput
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from workers.engine.interface import EngineOutput, TokenScores
 from workers.kv.migration import kv_tokens_of
 from workers.messages import FinishReason
+from workers.scheduler.bounded_grammar import TOO_COSTLY
 from workers.scheduler.hand_over import HANDED_OVER, ticket_of
 
 _FINISH: dict[str, FinishReason] = {
@@ -18,20 +22,51 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
-def engine_output(request_id: str, output: RequestOutput, preemptions: int) -> EngineOutput:
+LEAST_LOGPROB = -9999.0  # JSON has no infinity
+
+
+def engine_output(
+    request_id: str, output: RequestOutput, preemptions: int, alternatives: int | None = None
+) -> EngineOutput:
     """What a request got since the last output.
 
     :param preemptions: so far; vLLM's output does not always hold their number.
+    :param alternatives: how many of the most likely tokens were asked for; None: no logprobs.
     """
+    completion = output.outputs[0]
+    finish = finish_of(output)
+    message = param = None
+    if finish == "error":
+        message = "the engine could not go on with this request"
+        if completion.stop_reason == TOO_COSTLY:
+            message, param = "the structure is too costly to follow", "structure"
     return EngineOutput(
         request_id=request_id,
-        token_ids=output.outputs[0].token_ids,
-        finish=finish_of(output),
+        token_ids=completion.token_ids,
+        finish=finish,
         cached_tokens=output.num_cached_tokens or 0,
         preemptions=preemptions,
         ticket=ticket_of(output.kv_transfer_params),
         kv_tokens=kv_tokens_of(output.kv_transfer_params),
+        message=message,
+        param=param,
+        logprobs=_logprobs(completion, alternatives),
     )
+
+
+def _logprobs(completion: CompletionOutput, alternatives: int | None) -> tuple[TokenScores, ...]:
+    if alternatives is None or completion.logprobs is None:
+        return ()
+    found = zip(completion.token_ids, completion.logprobs, strict=True)
+    return tuple(_scores(token_id, scores, alternatives) for token_id, scores in found)
+
+
+def _scores(token_id: int, found: Mapping[int, Logprob] | None, alternatives: int) -> TokenScores:
+    """vLLM gives the chosen token and the most likely ones, which may include it."""
+    assert found is not None
+    values = {token: max(scores.logprob, LEAST_LOGPROB) for token, scores in found.items()}
+    best = sorted(values.items(), key=lambda item: -item[1])
+    return TokenScores(values[token_id], tuple(best[:alternatives]))
 
 
 def finish_of(output: RequestOutput) -> FinishReason | None:

@@ -15,7 +15,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
+import torch
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
@@ -25,10 +27,12 @@ from vllm.utils.network_utils import get_ip
 from workers import step_log
 from workers.emulation import executor
 from workers.emulation.profile import load_profile
-from workers.engine.tokenizer import Tokenizer
+from workers.engine import structure
+from workers.formats.form import chosen_for
+from workers.formats.markers import Reading
+from workers.formats.tokenizer import Tokenizer
 from workers.kv import migration, nixl, offload
 from workers.kv.connectors import combined
-from workers.policy.phase import ThinkMarkers
 from workers.policy.settings import PolicySettings
 from workers.scheduler.plugin import CONFIG_KEY, policy_settings
 from workers.settings import WorkerSettings
@@ -48,6 +52,7 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "watermark": settings.watermark,
         "block_size": settings.block_size,
         "enforce_eager": _eager(settings),
         "gpu_memory_utilization": settings.gpu_memory_utilization,
@@ -62,11 +67,18 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         "model": settings.model,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
-        "logits_processors": ["workers.engine.forced_lengths:LengthsProcessor"],
+        "logits_processors": [
+            "workers.engine.forced_lengths:LengthsProcessor",
+            "workers.engine.exact_sampling:ExactSampling",  # the last one: it chooses the token
+        ],
+        "structured_outputs_config": structure.config(),
     }
     if settings.emulate is not None:
         arguments |= executor.arguments(settings)
+    if arguments["enforce_eager"] and (current_platform.is_cpu() or _compile_problem()):
+        _compile_nothing()
     config = AsyncEngineArgs(**(arguments | settings.engine_args)).create_engine_config()
+    reading = _set_parsers(config, settings)
     scheduler = config.scheduler_config
     if settings.emulate is not None:
         scheduler.async_scheduling = True  # as on a GPU; vLLM switches it off for CPUs
@@ -74,12 +86,23 @@ def vllm_config(settings: WorkerSettings) -> VllmConfig:
         name = "PhaseAsyncScheduler" if scheduler.async_scheduling else "PhaseScheduler"
         scheduler.scheduler_cls = f"workers.scheduler.plugin.{name}"
     given = config.additional_config if isinstance(config.additional_config, dict) else {}
-    plugin_options = policy | _token_ids(config) | given.get(CONFIG_KEY, {})
+    plugin_options = policy | _token_ids(config, reading) | given.get(CONFIG_KEY, {})
     policy_settings(plugin_options)
     config.additional_config = given | {CONFIG_KEY: plugin_options}
     if settings.step_log is not None:
         config.additional_config[step_log.CONFIG_KEY] = settings.step_log
     return config
+
+
+def _set_parsers(config: VllmConfig, settings: WorkerSettings) -> Reading:
+    """Give the engine the parser of thoughts: structured output begins after them."""
+    chosen = chosen_for(settings, config.model_config, load_tokenizer(config))
+    outputs = config.structured_outputs_config
+    outputs.reasoning_parser = chosen.names.reasoning or ""
+    path = settings.reasoning_parser.partition(":")[0]
+    if path.endswith(".py"):
+        outputs.reasoning_parser_plugin = path  # for engines in other processes
+    return chosen.reading
 
 
 def load_tokenizer(config: VllmConfig) -> Tokenizer:
@@ -153,6 +176,16 @@ def _eager(settings: WorkerSettings) -> bool:
     return problem is not None
 
 
+def _compile_nothing() -> None:
+    """Let parts of vLLM that compile themselves when they are first used run as they are written.
+
+    Log probabilities are one. The compilation would stop all requests for many seconds, and a
+    machine without a compiler would lose its engine.
+    """
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"  # for processes that the engine starts
+    torch.compiler.set_stance("force_eager")
+
+
 def _compile_problem() -> str | None:
     """Why torch.compile has no compiler for its code, or None."""
     on_cpu = current_platform.is_cpu()
@@ -173,19 +206,17 @@ def _compile_problem() -> str | None:
 
 def _policy(settings: WorkerSettings) -> dict[str, Any]:
     """The policy's part of the plugin's table; raises ValueError as `PolicySettings` does."""
-    names = ("policy", "quantum_tokens", "demotion_tokens", "low_water_s", "high_water_s")
+    names = "policy quantum_tokens demotion_tokens low_water_s high_water_s calls".split()
     table = {name: getattr(settings, name) for name in names}
     PolicySettings.of(table)
     return table
 
 
-def _token_ids(config: VllmConfig) -> dict[str, Any]:
+def _token_ids(config: VllmConfig, reading: Reading) -> dict[str, Any]:
     """What the plugins would otherwise read from the tokenizer in the engine's process."""
     tokenizer: Any = load_tokenizer(config)
     generation_eos = config.model_config.try_get_generation_config().get("eos_token_id", [])
     eos = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos)
     ids: dict[str, Any] = {"ending_token_ids": sorted({*tokenizer.all_special_ids, *eos})}
-    markers = ThinkMarkers.of_vocabulary(tokenizer.get_vocab())
-    if markers is not None:
-        ids |= {"think_start_token_id": markers.start, "think_end_token_id": markers.end}
+    ids["markers"] = msgspec.to_builtins(reading.markers)
     return ids

@@ -21,6 +21,7 @@ def warm_up_params() -> SamplingParams:
     return SamplingParams(
         max_tokens=_OUTPUT_TOKENS,
         ignore_eos=True,
+        logprobs=1,  # vLLM compiles a part of them when they are first asked for
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

@@ -15,6 +15,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import (
     MultiConnector,
     MultiKVConnectorMetadata,
 )
+from vllm.v1.kv_cache_interface import KVCacheConfig
 
 _Part = TypeVar("_Part")
 
@@ -38,6 +39,15 @@ def _child(config: KVTransferConfig) -> dict[str, Any]:
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     del values["engine_id"]  # all get that of the whole
     return values
+
+
+def may_move(config: KVCacheConfig) -> bool:
+    """Whether KV may go to another engine or to host memory, and come back.
+
+    Not where layers differ in the KV that they keep, as with sliding windows or recurrent layers.
+    Such requests compute their KV again: no test has shown their KV to be complete elsewhere.
+    """
+    return len(config.kv_cache_groups) == 1
 
 
 def part_of(connector: object, kind: type[_Part]) -> _Part | None:

@@ -44,6 +44,7 @@ from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
 from workers.kv.claims import ClaimDesk
+from workers.kv.connectors import may_move
 from workers.kv.pull import MigrationMetadata, MigrationWorker
 from workers.kv.tickets import TicketBook, TicketData, decode, encode
 from workers.messages import Endpoint, MigrationStats, Ticket
@@ -119,6 +120,7 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         assert transfer is not None
         self.side_channel_host = transfer.kv_connector_extra_config[_HOST_KEY]
         self.book = TicketBook(self._kv_lease_duration)
+        self._movable = may_move(kv_cache_config)
         self._desk = ClaimDesk(self.side_channel_host, self.book)
         self.side_channel_port = self._desk.port
         self._tickets: dict[str, Ticket] = {}  # made and not yet taken
@@ -155,7 +157,7 @@ class MigrationScheduler(NixlPullConnectorScheduler):
 
         Not where a request has other memory than a block for every so many tokens.
         """
-        if not self._is_hma_required:
+        if self._movable and not self._is_hma_required:
             request.kv_transfer_params = {"do_remote_decode": True}
 
     def take_ticket(self, request_id: str) -> Ticket | None:
@@ -191,7 +193,11 @@ class MigrationScheduler(NixlPullConnectorScheduler):
         params = request.kv_transfer_params
         if not params or not params.get("do_remote_prefill") or self._is_own(params):
             return 0, False
-        if time.monotonic() > params["deadline"] or params["block_size"] != self.block_size:
+        if (
+            not self._movable
+            or time.monotonic() > params["deadline"]
+            or params["block_size"] != self.block_size
+        ):
             params["do_remote_prefill"] = False
             self._failed += 1
             self._settled[request.request_id] = 0

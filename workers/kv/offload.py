@@ -41,6 +41,7 @@ from vllm.v1.kv_offload.cpu.spec import CPUOffloadingSpec
 from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
+from workers.kv.connectors import may_move
 from workers.policy.resume_cost import ResumeCosts
 
 RESUME_KEY = "resume"  # in kv_connector_extra_config: one of `workers.policy.resume_cost.RESUMES`
@@ -88,7 +89,8 @@ class ResumeConnector(OffloadingConnector):
         super().__init__(vllm_config, role, kv_cache_config)
         transfer = vllm_config.kv_transfer_config
         assert transfer is not None
-        self.costs = ResumeCosts(transfer.kv_connector_extra_config.get(RESUME_KEY, "auto"))
+        resume = transfer.kv_connector_extra_config.get(RESUME_KEY, "auto")
+        self.costs = ResumeCosts(resume if may_move(kv_cache_config) else "recompute")
         self.reloaded_tokens = 0  # after preemptions
         self._bytes_per_token = 0.0  # of one worker
         if role is KVConnectorRole.SCHEDULER:

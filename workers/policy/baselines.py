@@ -2,9 +2,9 @@
 
 Both know that a reader has buffered tokens. Neither knows phases. These are their rules for which
 request to serve, not their code: the rules see the same views as all policies, and have the same
-memory and the same ways to resume. A reasoning request has shown its reader nothing, so for both
-its first token is due. As in the originals, age does not count: a request whose reader has paused
-comes last.
+memory and the same ways to resume. A request that thinks or calls gives its reader nothing, so for
+both its next token is due. As in the originals, age does not count: a request whose reader has
+paused comes last.
 
     andes      "Andes: Defining and Enhancing Quality-of-Experience in LLM-Based Text Streaming
                Services" (arXiv 2404.16283): a knapsack. Serving a request for a while is worth
@@ -21,9 +21,8 @@ import math
 from collections.abc import Sequence
 
 from workers.policy.make_room import make_room
-from workers.policy.phase import Phase
 from workers.policy.settings import PolicySettings
-from workers.policy.view import Decision, Memory, RequestView, slack_s
+from workers.policy.view import Decision, Memory, RequestView, has_reader, slack_s
 
 
 def andes(
@@ -68,13 +67,13 @@ def _gain_s(settings: PolicySettings, request: RequestView, now: float) -> float
     """
     comes_at = now if request.running else now + request.resume_s
     lacks_at = math.inf if request.dry_at is None else request.dry_at
-    if request.phase is Phase.REASONING or not request.paced:
+    if not has_reader(request):
         lacks_at = now
     return max(0.0, now + settings.qoe_horizon_s - max(comes_at, lacks_at))
 
 
 def _buffered_s(request: RequestView, now: float) -> float:
     """Seconds for which the reader has tokens."""
-    if request.phase is Phase.REASONING or not request.paced:
+    if not has_reader(request):
         return 0.0
     return math.inf if request.dry_at is None else max(0.0, request.dry_at - now)

@@ -13,6 +13,9 @@ are seconds on the caller's monotonic clock.
     andes, tokenflow
             baselines: `workers.policy.baselines`
 
+Nobody reads a call of a tool, and an agent waits for its end: for every policy a request that
+writes one counts as reasoning.
+
 In a round-robin queue a request has a position and a quantum of tokens. When it has used up the
 quantum, it gets a new position at the end of the queue, and a new quantum.
 """
@@ -36,6 +39,7 @@ from workers.policy.view import (
     Decision,
     Memory,
     RequestView,
+    has_reader,
     slack_s,
 )
 
@@ -68,13 +72,16 @@ def policy_function(policy: str) -> Callable[..., Decision]:
     return function
 
 
-def queue_of(settings: PolicySettings, phase: Phase, reasoning_tokens: int) -> int:
-    """The queue of a request; one that changes queues gets a new position and a new quantum."""
+def queue_of(settings: PolicySettings, phase: Phase, urgent_tokens: int) -> int:
+    """The queue of a request; one that changes queues gets a new position and a new quantum.
+
+    :param urgent_tokens: of its thoughts and calls.
+    """
     if settings.policy == "rr":
         return HIGH_QUEUE
     if phase is Phase.ANSWERING:
         return LOW_QUEUE
-    demoted = settings.policy == "pascal" and reasoning_tokens >= settings.demotion_tokens
+    demoted = settings.policy == "pascal" and urgent_tokens >= settings.demotion_tokens
     return LOW_QUEUE if demoted else HIGH_QUEUE
 
 
@@ -150,7 +157,7 @@ _POLICIES: dict[str, Callable[..., Decision]] = {
 
 
 def _slack_rank(settings: PolicySettings, request: RequestView, now: float) -> int:
-    if request.phase is Phase.REASONING or not request.paced:
+    if not has_reader(request):
         return _REASONING
     if not request.running and now - request.waiting_since >= settings.starvation_s:
         return _AGED

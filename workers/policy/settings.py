@@ -75,6 +75,20 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int, about("Least tokens of a request that became urgent, once it runs.", ge=0)
     ] = 64
 
+    # Nobody reads a call, and an agent waits for its end.
+    calls: Annotated[
+        Literal["calling", "answering"],
+        about(
+            "How a request that writes a call is scheduled: as reasoning, or, to compare with, as "
+            "an answer whose tokens a person reads."
+        ),
+    ] = "calling"
+    # Most models end there, at most after white space, or call again. To lose the memory between
+    # the call and its end would cost an agent a resume.
+    after_call_tokens: Annotated[
+        int, about("Answering tokens after a call that are scheduled as part of it.", ge=0)
+    ] = 8
+
     # As long as a quantum takes at 30 ms a token.
     qoe_horizon_s: Annotated[float, about("andes: how far it looks ahead.", ge=0)] = 15.0
     # Without a limit it would preempt for every new request, which holds the fewest blocks.

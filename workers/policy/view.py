@@ -16,7 +16,7 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request. A msgspec Struct, because a step makes some hundreds of them."""
 
     request_id: str
-    phase: Phase
+    phase: Phase  # as it is to be scheduled; policies treat REASONING and CALLING alike
     arrival: int  # order of arrival
     running: bool
     blocks_held: int  # waiting requests may hold some too: those whose KV is being loaded
@@ -25,10 +25,11 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ready: bool = True  # it waits for nothing but memory
     queue: int = HIGH_QUEUE  # as `queue_of` says
     queue_position: int = 0  # in that queue; the lowest runs first
-    quanta: int = 0  # used up in this phase
+    quanta: int = 0  # used up in this phase; thoughts and calls together are one
     run_tokens: int = 0  # generated since it was last admitted
     preemptions: int = 0  # how often decisions have preempted it
-    dry_at: float | None = None  # when its reader runs out of tokens; None: not in sight
+    # When its reader runs out of tokens. None: not in sight, or the model does not answer.
+    dry_at: float | None = None
     resume_s: float = 0.0  # estimated cost of coming back after a preemption
     waiting_since: float = 0.0  # valid while it waits
     urgent: bool = False  # as decided last time
@@ -64,6 +65,11 @@ class Decision:
     admit: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
     urgent: frozenset[str] = frozenset()
+
+
+def has_reader(request: RequestView) -> bool:
+    """Whether somebody reads, at a pace, what the request generates now."""
+    return request.phase is Phase.ANSWERING and request.paced
 
 
 def slack_s(request: RequestView, now: float) -> float:

@@ -1,22 +1,25 @@
-"""Turns the messages of a conversation into a prompt, and finds the phase that it starts in.
+"""Turns a conversation into a prompt, and finds the phase that it starts in.
 
-Decides how the model's chat template is rendered, and which prompts are too long. Knows the
-tokenizer, but no engine and no event loop. A long conversation takes seconds, so call `render` in
-a thread: it lets other Python threads run meanwhile.
+Decides which prompts are too long. What the model can do, and how it writes, is decided in
+`workers.formats`. Knows no engine and no event loop. A long conversation takes seconds, so call
+`render` in a thread: it lets other Python threads run meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
 from dataclasses import dataclass
+from typing import Any
 
-import jinja2
-
-from workers.engine.tokenizer import Tokenizer
+from workers.emulation.calls import CallTooShort, call_of_length
+from workers.emulation.script import seed_of
 from workers.errors import RequestRejected, WorkerError
-from workers.messages import ChatMessage
-from workers.policy.phase import Phase, ThinkMarkers
+from workers.formats.form import Format, Request
+from workers.messages import Submit
+from workers.policy.phase import Phase
 from workers.requests.detokenize import Decode
+
+_TAIL = 16  # tokens at the end of a prompt, among which a template may open the thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,82 +30,136 @@ class Prompt:
     phase: Phase  # of the first token that the engine generates
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered(Prompt):
+    """A prompt, with what its output needs."""
+
+    request: Request  # what the format says about it
+    begun: tuple[int, ...]  # tokens at its end that begin the assistant's turn
+
+
 class ChatRenderer:
     """Renders conversations for one model."""
 
-    def __init__(self, tokenizer: Tokenizer, max_model_len: int) -> None:
-        """:raises WorkerError: if the model has no chat template or no fast tokenizer."""
-        if not tokenizer.chat_template:
-            raise WorkerError("the model has no chat template")
-        if not hasattr(tokenizer, "backend_tokenizer"):
+    def __init__(self, form: Format, max_model_len: int) -> None:
+        """:raises WorkerError: if the model has no fast tokenizer, and vLLM has none of its own."""
+        self.form = form
+        self.markers = form.reading.markers
+        self._template = form.template
+        self._tokenizer = form.tokenizer
+        self._backend: Any = getattr(form.tokenizer, "backend_tokenizer", None)
+        if self._backend is None and form.template.marks_generation:
             raise WorkerError("the model has no fast tokenizer (tokenizer.json)")
-        vocabulary = tokenizer.get_vocab()
-        self.markers = ThinkMarkers.of_vocabulary(vocabulary)
-        self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
         self._max_model_len = max_model_len
-        self._longest_token = max(map(len, vocabulary))  # characters
+        self._longest_token = max(map(len, form.tokenizer.get_vocab()))  # characters
 
     @property
     def decode(self) -> Decode:
         """A function from token ids to text without special tokens."""
-        return lambda ids: self._backend.decode(ids, skip_special_tokens=True)
+        return self._decoder(skip=True)
 
-    def render(self, messages: Sequence[ChatMessage], thinking: bool | None) -> Prompt:
+    @property
+    def decode_all(self) -> Decode:
+        """A function from token ids to text with special tokens, which vLLM's parsers read."""
+        return self._decoder(skip=False)
+
+    def _decoder(self, *, skip: bool) -> Decode:
+        if self._backend is not None:
+            return lambda ids: self._backend.decode(ids, skip_special_tokens=skip)
+        return lambda ids: self._tokenizer.decode(list(ids), skip_special_tokens=skip)
+
+    def render(self, submit: Submit) -> Rendered:
         """Render the prompt for the assistant's next message.
 
-        :param thinking: value of the template's ``enable_thinking``; None leaves it out.
-        :raises RequestRejected: if the template refuses the messages, or if they leave no room
-            for output in the model's context.
+        :raises RequestRejected: if the model cannot do what the request asks for, if the template
+            refuses the messages, or if they leave no room for output in the model's context.
         """
-        text = self._text(messages, thinking, generation=True)
-        if len(text) > self._max_model_len * self._longest_token:
+        request = self.form.request(submit)
+        written = self._template.write(request.messages, request.tools, request.control.options)
+        if isinstance(written, str) and len(written) > self._max_model_len * self._longest_token:
             # Certainly too long: refuse it without seconds of counting.
-            raise self._too_long(f"at least {len(text) // self._longest_token}")
-        token_ids = self._encode(text)
+            raise self._too_long(f"at least {len(written) // self._longest_token}")
+        token_ids = self._encode(written) if isinstance(written, str) else tuple(written)
         if len(token_ids) >= self._max_model_len:
             raise self._too_long(str(len(token_ids)))
-        return Prompt(token_ids, self._start_phase(text, messages, thinking))
+        begun = self._begun(written, token_ids, request)
+        return Rendered(token_ids, self._start_phase(written, begun, request), request, begun)
 
-    def _text(
-        self, messages: Sequence[ChatMessage], thinking: bool | None, *, generation: bool
-    ) -> str:
-        options = {} if thinking is None else {"enable_thinking": thinking}
+    def forced_call(self, submit: Submit, prompt: Prompt) -> tuple[int, ...]:
+        """The tokens of the call that a request's forced lengths prescribe; none: no call.
+
+        :raises RequestRejected: no call has so few tokens.
+        """
+        forced = submit.forced_lengths
+        if forced is None or not forced.call_tokens:
+            return ()
+        # The same at every instance, so that another can go on in the middle of it.
+        rng = random.Random(seed_of(prompt.token_ids, 0))
+        tokens, choice = forced.call_tokens, submit.tool_choice
         try:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
-                tokenize=False,
-                add_generation_prompt=generation,
-                **options,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-            raise RequestRejected(
-                "invalid_value", f"the model's chat template: {error}", "messages"
-            ) from error
-        return str(text)
+            return call_of_length(tokens, submit.tools, choice, self._encode, rng)
+        except CallTooShort as error:
+            param = "forced_lengths.call_tokens"
+            raise RequestRejected("invalid_value", f"{error}, got {tokens}", param) from error
 
     def _encode(self, text: str) -> tuple[int, ...]:
+        if self._backend is None:
+            return tuple(self._tokenizer.encode(text, add_special_tokens=False))
         # Only the tokenizer's batch methods let other Python threads run.
         (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
         return tuple(encoding.ids)
 
     def _start_phase(
-        self, text: str, messages: Sequence[ChatMessage], thinking: bool | None
+        self, written: str | list[int], begun: tuple[int, ...], request: Request
     ) -> Phase:
         """The phase of the first generated token.
 
         Only what the template adds after the messages counts, because users may write markers too.
         """
-        if self.markers is None:
+        markers = request.markers
+        if markers is None or not self.form.facts.thinks:
             return Phase.ANSWERING
-        history = self._text(messages, thinking, generation=False)
-        added = text[len(history) :] if text.startswith(history) else ""
-        phase = self.markers.phase_after(self._encode(added)) if added else None
+        if markers.channels is not None:
+            return Phase.REASONING  # what the model writes first is a header
+        phase = markers.phase_after(begun) if begun else None
         if phase is not None:
             return phase
-        if thinking is False and text != self._text(messages, None, generation=True):
+        if request.control.thinking is False and self._switched(written, request):
             return Phase.ANSWERING  # the template switches thinking off without markers
-        return Phase.REASONING  # the model writes the start marker itself
+        return self._phase_of_parser(begun, request)
+
+    def _begun(
+        self, written: str | list[int], token_ids: tuple[int, ...], request: Request
+    ) -> tuple[int, ...]:
+        if self._template.marks_generation and isinstance(written, str):
+            history = self._template.write(
+                request.messages, request.tools, request.control.options, generation=False
+            )
+            if isinstance(history, str) and written.startswith(history):
+                return self._encode(written[len(history) :])
+            return ()
+        # A renderer of vLLM's own does not write the one without the other. What it adds comes
+        # after the special token that begins the assistant's turn.
+        watched = request.markers.watched if request.markers is not None else frozenset()
+        special = {*self._tokenizer.all_special_ids} - watched
+        tail = token_ids[-_TAIL:]
+        at = max((at for at, token_id in enumerate(tail) if token_id in special), default=-1)
+        return tail[at + 1 :]
+
+    def _switched(self, written: str | list[int], request: Request) -> bool:
+        """Whether the template writes another prompt because thinking was switched off."""
+        switch = self.form.facts.switch
+        options = {k: v for k, v in request.control.options.items() if k not in switch}
+        return written != self._template.write(request.messages, request.tools, options)
+
+    def _phase_of_parser(self, begun: tuple[int, ...], request: Request) -> Phase:
+        """The phase that vLLM's parser begins in: some models open their thoughts themselves."""
+        if self.form.names.reasoning is None:
+            return Phase.REASONING
+        parser = self.form.composed(request).reasoning_parser
+        if parser is None or parser.is_reasoning_end(list(begun)):
+            return Phase.ANSWERING
+        return Phase.REASONING
 
     def _too_long(self, tokens: str) -> RequestRejected:
         return RequestRejected(

@@ -1,5 +1,6 @@
 """Turns token ids into text, one piece per token, and finds the stop string that ends an answer.
 
+What is thought, answer and call is decided in `workers.requests.segments` and its neighbours.
 Pure except for the tokenizer's `decode`, which callers pass in. Must not know where tokens come
 from or where text goes.
 
@@ -11,9 +12,6 @@ the same way. When the request ends, its last token gets the text that is still 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
 
 Decode = Callable[[Sequence[int]], str]  # token ids to text without special tokens
 
@@ -92,12 +90,13 @@ def _held(text: str) -> int:
 class StopMatcher:
     """Looks for stop strings in a text that arrives in pieces."""
 
-    __slots__ = ("_held", "_stops")
+    __slots__ = ("_held", "_stops", "found")
 
     def __init__(self, stops: Sequence[str]) -> None:
         """:param stops: non-empty strings."""
         self._stops = tuple(stops)
         self._held = ""
+        self.found: str | None = None  # the one that was found
 
     def push(self, piece: str) -> tuple[str, bool]:
         """Add text.
@@ -108,8 +107,9 @@ class StopMatcher:
         if not self._stops:
             return piece, False
         text = self._held + piece
-        match_at = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if match_at >= 0:
+        matches = ((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0)
+        if (match := min(matches, default=None)) is not None:
+            match_at, self.found = match
             self._held = ""
             return text[:match_at], True
         keep = max(_overlap(text, stop) for stop in self._stops)
@@ -128,77 +128,3 @@ def _overlap(text: str, stop: str) -> int:
         if text.endswith(stop[:length]):
             return length
     return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """The text of some output tokens."""
-
-    texts: tuple[str, ...]  # one per token; fewer than given if a stop string ended the answer
-    boundary: int | None  # index of the end-of-thinking token, if it is among them
-    stopped: bool  # whether a stop string was found, which ends the request
-
-
-class Detokenizer:
-    """The text of one request: combines its phases, the decoder and its stop strings.
-
-    Thoughts and answer begin with visible text, because markers, and white space directly after
-    them, give no text. The text of a model without markers is unchanged. The boundary token has
-    no text, except for incomplete bytes at the end of the thoughts.
-    """
-
-    def __init__(
-        self,
-        decode: Decode,
-        markers: ThinkMarkers | None,
-        phase: Phase,
-        stops: Sequence[str] = (),
-    ) -> None:
-        self.tracker = PhaseTracker(phase, None if markers is None else markers.end)
-        self._decoder = IncrementalDecoder(decode)
-        self._matcher = StopMatcher(stops)
-        self._markers = markers
-        self._leading = markers is not None  # no visible text since the phase began
-
-    def push(self, token_ids: Sequence[int], *, last: bool = False) -> Pieces:
-        """Add output tokens.
-
-        :param last: no tokens follow, so the last of these gets the text that is still held.
-        """
-        was = self.tracker.phase
-        boundary = self.tracker.feed(token_ids)
-        texts: list[str] = []
-        phase = was
-        for index, token_id in enumerate(token_ids):
-            if index == boundary:
-                texts.append(self._decoder.flush())
-                self._leading = True
-                phase = Phase.ANSWERING
-                continue
-            text, stopped = self._text_of(token_id, phase)
-            texts.append(text)
-            if stopped:
-                return Pieces(tuple(texts), boundary, True)
-        if last and texts:
-            rest, stopped = self._matched(self._decoder.flush(), phase)
-            texts[-1] += rest if stopped else rest + self._matcher.flush()
-            return Pieces(tuple(texts), boundary, stopped)
-        return Pieces(tuple(texts), boundary, False)
-
-    def _text_of(self, token_id: int, phase: Phase) -> tuple[str, bool]:
-        if (
-            self._leading
-            and phase is Phase.REASONING
-            and self._markers is not None
-            and token_id == self._markers.start
-        ):
-            return "", False
-        return self._matched(self._decoder.push(token_id), phase)
-
-    def _matched(self, piece: str, phase: Phase) -> tuple[str, bool]:
-        if self._leading:
-            piece = piece.lstrip()
-            self._leading = not piece
-        if phase is Phase.REASONING:
-            return piece, False
-        return self._matcher.push(piece)

@@ -1,9 +1,9 @@
 """Messages that wait to be sent to the gateway. A slow gateway gets them merged.
 
 Decides order and merging. Pure; knows no socket. Messages leave in the order in which they were
-put, with two exceptions that do not change what the gateway learns. A step is merged into the last
-message if that is a step too, and only the newest heartbeat is kept. So at most one
-step waits between two other messages, however much the engine produces.
+put, with three exceptions that do not change what the gateway learns. A step is merged into the
+last message if that is a step too, only the newest heartbeat is kept, and changes of prefixes are
+merged. So at most one step waits between two other messages, however much the engine produces.
 """
 
 from __future__ import annotations
@@ -13,12 +13,23 @@ from dataclasses import dataclass
 
 import msgspec
 
-from workers.messages import Accepted, Heartbeat, PeerMet, Rejected, Step, StepStats, TokenRun
+from workers.messages import (
+    Accepted,
+    Counted,
+    Heartbeat,
+    PeerMet,
+    Prefixes,
+    Rejected,
+    Step,
+    StepStats,
+    TokenRun,
+)
 
 
 @dataclass(slots=True)
 class _PendingStep:
-    runs: dict[str, TokenRun]  # by request id; a frame has one run per request
+    # By request id. A frame has one run per request, if they can be joined.
+    runs: dict[str, list[TokenRun]]
     stats: StepStats
 
 
@@ -27,57 +38,82 @@ class Outbox:
 
     def __init__(self) -> None:
         self.tokens = 0  # that wait to be sent
-        self._items: deque[Accepted | Rejected | PeerMet | _PendingStep] = deque()
+        self._items: deque[Accepted | Counted | Rejected | PeerMet | _PendingStep] = deque()
         self._heartbeat: Heartbeat | None = None
+        self._prefixes: dict[int, int] = {}  # of the next `Prefixes`
         self._sequence = 0  # of the next step
 
     def __bool__(self) -> bool:
-        return bool(self._items) or self._heartbeat is not None
+        return bool(self._items or self._prefixes) or self._heartbeat is not None
 
-    def put(self, message: Accepted | Rejected | PeerMet) -> None:
-        """Add the answer to a `Submit` or a `MeetPeer`."""
+    def put(self, message: Accepted | Counted | Rejected | PeerMet) -> None:
+        """Add the answer to a `Submit`, a `Count` or a `MeetPeer`."""
         self._items.append(message)
 
     def put_heartbeat(self, message: Heartbeat) -> None:
         """Replace the heartbeat; it is sent when nothing else waits."""
         self._heartbeat = message
 
+    def put_prefixes(self, tokens: dict[int, int]) -> None:
+        """Add changes of the prefixes that are held; they are sent when nothing else waits."""
+        self._prefixes |= tokens
+
     def put_step(self, runs: tuple[TokenRun, ...], stats: StepStats) -> None:
         """Add the output of a step. Consecutive runs of a request must have no gap between them."""
         self.tokens += sum(len(run.token_ids) for run in runs)
         last = self._items[-1] if self._items else None
         if not isinstance(last, _PendingStep):
-            self._items.append(_PendingStep({run.request_id: run for run in runs}, stats))
+            self._items.append(_PendingStep({run.request_id: [run] for run in runs}, stats))
             return
         last.stats = stats
         for run in runs:
-            earlier = last.runs.get(run.request_id)
-            last.runs[run.request_id] = run if earlier is None else joined(earlier, run)
+            earlier = last.runs.setdefault(run.request_id, [])
+            if earlier and can_join(earlier[-1], run):
+                earlier[-1] = joined(earlier[-1], run)
+            else:
+                earlier.append(run)
 
-    def take(self) -> Accepted | Rejected | PeerMet | Step | Heartbeat | None:
+    def take(self) -> Accepted | Counted | Rejected | PeerMet | Step | Prefixes | Heartbeat | None:
         """Remove and return the next message; None if there is none."""
+        if not self._items and self._prefixes:
+            tokens, self._prefixes = self._prefixes, {}
+            return Prefixes(tokens=tokens)
         if not self._items:
             heartbeat, self._heartbeat = self._heartbeat, None
             return heartbeat
         item = self._items.popleft()
         if not isinstance(item, _PendingStep):
             return item
-        runs = tuple(item.runs.values())
+        runs = tuple(run for of_request in item.runs.values() for run in of_request)
         self.tokens -= sum(len(run.token_ids) for run in runs)
         step = Step(sequence=self._sequence, runs=runs, stats=item.stats)
         self._sequence += 1
         return step
 
 
+def can_join(first: TokenRun, second: TokenRun) -> bool:
+    """Whether two consecutive runs of a request can be one run.
+
+    Texts belong to the phases of their tokens, and pieces say what they belong to. So these two do
+    not join.
+    """
+    return (first.pieces is None) == (second.pieces is None)
+
+
 def joined(first: TokenRun, second: TokenRun) -> TokenRun:
     """Two consecutive runs of a request as one."""
-    boundary = first.boundary
-    if second.boundary is not None:
-        boundary = len(first.token_ids) + second.boundary
+    before = len(first.token_ids)
+    pieces = None
+    if first.pieces is not None and second.pieces is not None:
+        moved = (msgspec.structs.replace(piece, at=before + piece.at) for piece in second.pieces)
+        pieces = (*first.pieces, *moved)
+    turns = (msgspec.structs.replace(turn, at=before + turn.at) for turn in second.turns)
     return msgspec.structs.replace(
         first,
         token_ids=first.token_ids + second.token_ids,
         texts=first.texts + second.texts,
-        boundary=boundary,
+        turns=(*first.turns, *turns),
+        pieces=pieces,
+        logprobs=first.logprobs + second.logprobs,
         finish=second.finish,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from workers.errors import RequestRejected
 from workers.messages import ForcedLengths, Submit
-from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
+from workers.policy.phase import Markers, Phase, PhaseTracker
 from workers.requests.chat_template import Prompt
 
 
@@ -25,15 +25,16 @@ class OutputBounds:
     forced_reasoning: int | None
     forced_answer: int | None
     forced_total: int | None  # length of the whole output, if it was prescribed
+    forced_call: int = 0  # how many tokens of a prescribed call are left
 
 
 def output_bounds(
-    submit: Submit, prompt: Prompt, markers: ThinkMarkers | None, max_model_len: int
+    submit: Submit, prompt: Prompt, markers: Markers | None, max_model_len: int
 ) -> OutputBounds:
     """:raises RequestRejected: naming the offending field of the submit."""
     check_values(submit)
     known = submit.known_token_ids
-    progress = PhaseTracker(prompt.phase, None if markers is None else markers.end)
+    progress = PhaseTracker(markers, prompt.phase)
     progress.feed(known)
     room = max_model_len - len(prompt.token_ids)
     forced = submit.forced_lengths
@@ -78,8 +79,12 @@ def check_values(submit: Submit) -> None:
 def _forced(
     submit: Submit, forced: ForcedLengths, prompt: Prompt, progress: PhaseTracker, room: int
 ) -> OutputBounds:
-    reasoning, answer = forced.reasoning_tokens, forced.answer_tokens
-    total = reasoning + answer
+    reasoning, answer, call = forced.reasoning_tokens, forced.answer_tokens, forced.call_tokens
+    total = reasoning + answer + call
+    if call < 0:
+        raise _wrong("forced_lengths.call_tokens", f"call_tokens must not be {call}")
+    if call and not submit.tools:
+        raise _wrong("forced_lengths.call_tokens", "without tools there is nothing to call")
     starts_reasoning = prompt.phase is Phase.REASONING
     if (reasoning > 0) != starts_reasoning or reasoning < 0:
         raise _wrong(
@@ -102,10 +107,14 @@ def _forced(
         )
     thinks = progress.phase is Phase.REASONING
     left_reasoning = reasoning - progress.reasoning_tokens if thinks else 0
-    left_answer = answer - progress.answering_tokens
-    if (thinks and left_reasoning < 1) or left_answer < 0:
+    left_answer, left_call = answer - progress.answering_tokens, call
+    if call:  # where it begins is known, whether or not its markers are tokens
+        answered = len(submit.known_token_ids) - (0 if thinks else reasoning)
+        left_answer = answer if thinks else max(0, answer - answered)
+        left_call = call if thinks else call - max(0, answered - answer)
+    if (thinks and left_reasoning < 1) or left_answer < 0 or left_call < 0:
         raise _wrong("known_token_ids", "the known output is longer than the forced lengths")
-    left = left_reasoning + left_answer
+    left = left_reasoning + left_answer + left_call
     return OutputBounds(
         phase=progress.phase,
         left=left,
@@ -113,6 +122,7 @@ def _forced(
         forced_reasoning=left_reasoning,
         forced_answer=left_answer,
         forced_total=len(submit.known_token_ids) + left,
+        forced_call=left_call,
     )
 
 

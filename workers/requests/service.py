@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from workers.engine.interface import Engine, EngineOutput, EngineRequest, EngineStep
 from workers.errors import RequestRejected
 from workers.messages import (
     Accepted,
+    Counted,
     Endpoint,
     Finish,
     FinishReason,
@@ -39,9 +41,10 @@ from workers.messages import (
 )
 from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
-from workers.requests.detokenize import Detokenizer
 from workers.requests.outbox import Outbox
 from workers.requests.output_bounds import check_values, output_bounds
+from workers.requests.output_text import output_text
+from workers.requests.prefixes import Expectation, PrefixTable
 from workers.requests.stream import RequestStream
 
 _log = structlog.get_logger()
@@ -66,6 +69,8 @@ class _Entry:
     stream: RequestStream | None = None  # once prepared
     accepted: Accepted | None = None  # once prepared
     ended: FinishReason | None = None  # how it must end; set while it was being prepared
+    prefixes: tuple[int, ...] = ()  # as in `workers.messages.Submit`
+    expected: Expectation | None = None  # what of its prompt should be in the engine's cache
 
 
 class Service:
@@ -92,6 +97,8 @@ class Service:
         self._entries: dict[str, _Entry] = {}
         self._outbox: Outbox | None = None
         self._wake: Callable[[], None] = lambda: None
+        facts = engine.facts
+        self._prefixes = PrefixTable(facts.kv_blocks_total * facts.block_size, facts.block_size)
         self._paused = False  # whether the engine waits until the link has caught up
         self._started: set[asyncio.Task[None]] = set()  # tasks that `close` must cancel
 
@@ -101,6 +108,7 @@ class Service:
         """Send everything to ``outbox`` from now on; ``wake`` is called after each message."""
         self._outbox = outbox
         self._wake = wake
+        self._prefixes.tell_all()
 
     def disconnect(self) -> None:
         """The gateway has gone: cancel its requests."""
@@ -125,6 +133,7 @@ class Service:
     def heartbeat(self) -> None:
         """Send a heartbeat with the time since the engine's last step."""
         if self._outbox is not None:
+            self._outbox.put_prefixes(self._prefixes.changes())
             self._outbox.put_heartbeat(
                 Heartbeat(since_step_s=self._engine.since_step_s(), stats=self._engine.stats())
             )
@@ -140,9 +149,38 @@ class Service:
             )
             self._answer_rejected(message.request_id, rejection)
             return
-        entry = _Entry(_Stage.PREPARING, message.pace)
+        entry = _Entry(_Stage.PREPARING, message.pace, prefixes=message.prefixes)
         self._entries[message.request_id] = entry
         self._start_task(self._prepare(message, entry))
+
+    def count(self, prompt: Submit) -> None:
+        """Count the tokens of a prompt. The answer is `Counted` or `Rejected`."""
+        self._start_task(self._count(prompt))
+
+    async def _count(self, prompt: Submit) -> None:
+        try:
+            check_values(prompt)
+            rendered = await asyncio.get_running_loop().run_in_executor(
+                self._render_thread, self._renderer.render, prompt
+            )
+        except RequestRejected as rejection:
+            self._answer_rejected(prompt.request_id, rejection)
+        except Exception as error:  # noqa: BLE001 (as in `_prepare`)
+            self.not_counted(prompt.request_id, type(error).__name__)
+        else:
+            if self._outbox is not None:
+                tokens = len(rendered.token_ids)
+                self._outbox.put(Counted(request_id=prompt.request_id, prompt_tokens=tokens))
+                self._wake()
+
+    def not_counted(self, request_id: str, reason: str) -> None:
+        """Answer that a prompt could not be counted.
+
+        :param reason: must not quote text of the prompt.
+        """
+        _log.error("prompt_not_counted", request_id=request_id, kind=reason)
+        unknown = RequestRejected("internal_error", "the prompt could not be counted")
+        self._answer_rejected(request_id, unknown)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request. Unknown and finished requests are ignored."""
@@ -243,16 +281,39 @@ class Service:
         request_id = message.request_id
         check_values(message)
         prompt = await asyncio.get_running_loop().run_in_executor(
-            self._render_thread, self._renderer.render, message.messages, message.thinking
+            self._render_thread, self._renderer.render, message
         )
         if self._entries.get(request_id) is not entry:
             return  # the gateway has gone
-        markers, known = self._renderer.markers, message.known_token_ids
-        bounds = output_bounds(message, prompt, markers, self._engine.facts.max_model_len)
-        detokenizer = Detokenizer(
-            self._renderer.decode, markers, prompt.phase, message.sampling.stop
+        known = message.known_token_ids
+        sampling = msgspec.structs.replace(
+            message.sampling, thinking_budget=prompt.request.control.budget
         )
-        entry.stream = RequestStream(request_id, detokenizer, known, bounds.forced_total)
+        message = msgspec.structs.replace(message, sampling=sampling)
+        bounds = output_bounds(
+            message, prompt, prompt.request.markers, self._engine.facts.max_model_len
+        )
+        call = self._renderer.forced_call(message, prompt)
+        text = output_text(self._renderer, prompt, message)
+        structure = prompt.request.structure
+        if structure is not None:
+            try:
+                await self._engine.check_structure(structure, prompt.phase)
+            except RequestRejected as rejection:
+                if structure is message.structure:
+                    raise
+                # It was made of the tools.
+                raise RequestRejected(rejection.code, rejection.message, "tools") from rejection
+            if self._entries.get(request_id) is not entry:
+                return  # the gateway has gone
+        vocabulary: Sequence[bytes] = ()
+        if message.sampling.logprobs is not None:
+            vocabulary = await asyncio.get_running_loop().run_in_executor(
+                self._render_thread, self._engine.vocabulary
+            )
+            if self._entries.get(request_id) is not entry:
+                return
+        entry.stream = RequestStream(request_id, text, known, bounds.forced_total, vocabulary)
         entry.accepted = Accepted(
             request_id=request_id,
             prompt_tokens=len(prompt.token_ids),
@@ -276,9 +337,14 @@ class Service:
                 thinking_budget=bounds.thinking_budget,
                 forced_reasoning=bounds.forced_reasoning,
                 forced_answer=bounds.forced_answer,
+                forced_call=call[len(call) - bounds.forced_call :],
                 user=message.user,
                 known_tokens=len(known),
                 ticket=message.ticket,
+                structure=structure,
+                began=prompt.phase,
+                tools=prompt.request.tools,
+                tool_choice=message.tool_choice,
             )
         )
         entry.stage = _Stage.QUEUEING
@@ -317,14 +383,17 @@ class Service:
             return
         assert entry.accepted is not None
         entry.stage = _Stage.ACTIVE
+        entry.expected = self._prefixes.began(entry.prefixes, entry.accepted.prompt_tokens)
         self._outbox.put(entry.accepted)
         self._wake()
 
-    def request_rejected(self, request_id: str, reason: str, code: str = "invalid_value") -> None:
+    def request_rejected(
+        self, request_id: str, reason: str, code: str = "invalid_value", param: str | None = None
+    ) -> None:
         """The engine refused a request: reject it."""
         entry = self._entries.get(request_id)
         if entry is not None:
-            self._drop(request_id, entry, RequestRejected(code, reason))
+            self._drop(request_id, entry, RequestRejected(code, reason, param))
 
     def step_finished(self, step: EngineStep) -> None:
         """Send the output of a step to the gateway."""
@@ -349,10 +418,15 @@ class Service:
         if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
             return None
         update = entry.stream.advance(output)
+        if update.told is not None and not entry.stream.finished:
+            self._engine.turn(output.request_id, update.told)
         if update.cancel:
             self._engine.cancel(output.request_id)
         if entry.stream.finished:
             del self._entries[output.request_id]
+            if entry.expected is not None:
+                cached, generated = entry.stream.cached_tokens, entry.stream.generated
+                self._prefixes.ended(entry.expected, cached, generated)
         return update.run
 
     def _spoiled(self, request_id: str, error: Exception) -> TokenRun | None:

@@ -36,11 +36,13 @@ class Accounting:
         self.recomputed_tokens = 0
         self.lost_kv: set[str] = set()  # preempted requests that have not run again
         self._counted_early = 0  # recomputed tokens counted too soon: a total must not decrease
-        self._reasoning, self._answering = Totals(), Totals()
+        self._reasoning, self._answering, self._calling = Totals(), Totals(), Totals()
 
     def totals(self, phase: Phase) -> Totals:
         """The sums of a phase."""
-        return self._reasoning if phase is Phase.REASONING else self._answering
+        if phase is Phase.REASONING:
+            return self._reasoning
+        return self._answering if phase is Phase.ANSWERING else self._calling
 
     def arrived(self, state: PhaseState) -> None:
         """Begin to count a request."""
@@ -51,10 +53,10 @@ class Accounting:
         self.totals(state.tracker.phase).count(state, -1)
         self.lost_kv.discard(request_id)
 
-    def crossed(self, state: PhaseState) -> None:
-        """A request passed its phase boundary."""
-        self._reasoning.count(state, -1)
-        self._answering.count(state, 1)
+    def turned(self, state: PhaseState, before: Phase) -> None:
+        """A request came from this phase to another."""
+        self.totals(before).count(state, -1)
+        self.totals(state.tracker.phase).count(state, 1)
 
     def got_blocks(self, state: PhaseState, kv_blocks: int) -> None:
         """A running request got blocks: all of them at its admission, later more."""

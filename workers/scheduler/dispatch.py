@@ -18,15 +18,13 @@ from vllm.v1.core.sched.request_queue import PriorityRequestQueue, SchedulingPol
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
-from pacer.clock import ReadingClock
 from workers.kv.connectors import part_of
 from workers.kv.offload import ResumeConnector
-from workers.messages import Pace
-from workers.policy.decide import decide, queue_of
-from workers.policy.phase import Phase
+from workers.policy.decide import decide
 from workers.policy.settings import PolicySettings
 from workers.policy.view import Memory, RequestView
-from workers.scheduler.request_state import PhaseState, QueueState
+from workers.scheduler.queues import Queues, queue_state_of
+from workers.scheduler.request_state import PhaseState
 
 _BY_RANK = attrgetter("priority")
 _UNRANKED = 2**62  # behind every ranked request, until the next decision
@@ -57,10 +55,7 @@ class Dispatcher:
         self._scheduler = scheduler
         self._settings = settings
         self._states = states
-        self._arrivals = 0
-        self._positions = 0
-        self.review_at = 0.0  # the next decision is made at this time or later
-        self._review_at_least = 0.0  # the earliest time of a decision, whatever happens
+        self.queues = Queues(settings)  # what happens to requests is told to it
         self._urgent: frozenset[str] = frozenset()  # as decided last time
         self._set_aside: list[Request] = []  # preempted in this step
         self._offload = part_of(scheduler.connector, ResumeConnector)
@@ -73,93 +68,15 @@ class Dispatcher:
         # Most blocks that one step of the running requests can need, apart from one for each.
         self._step_blocks = sum(self._step_tokens // size + 1 for size in self._block_sizes)
 
-    # ---- what happens to requests
+    @property
+    def review_at(self) -> float:
+        """The next decision is made at this time or later."""
+        return self.queues.review_at
 
     def arrived(self, request: Request, state: PhaseState, user: str | None, now: float) -> None:
         """A request is about to be queued."""
-        phase = state.tracker.phase
-        self._arrivals += 1
-        self._review_soon(now)
-        state.queue_state = QueueState(
-            arrival=self._arrivals,
-            user=user,
-            waiting_since=now,
-            queue=queue_of(self._settings, phase, 0),
-            position=self._next_position(),
-            left_tokens=self._settings.quantum_tokens,
-            boundary_at=now if phase is Phase.ANSWERING else None,
-        )
-        state.quiet = self._quiet_tokens(state, state.queue_state)
-        request.priority = _UNRANKED + self._arrivals
-
-    def produced(self, state: PhaseState, tokens: int, crossed: bool, now: float) -> None:
-        """A request got tokens that the policy must note.
-
-        :param crossed: whether the end-of-thinking token is among them.
-        """
-        queue_state = state.queue_state
-        assert queue_state is not None
-        queue_state.run_tokens += tokens
-        queue_state.left_tokens -= tokens
-        queue_state.view = None
-        self._note(state, queue_state, crossed, now)
-        state.quiet = self._quiet_tokens(state, queue_state)
-
-    def _quiet_tokens(self, state: PhaseState, queue_state: QueueState) -> int:
-        """Tokens until the policy must note something: the quantum, the queue, the reader."""
-        tracker = state.tracker
-        if tracker.phase is Phase.ANSWERING:
-            return 1 if queue_state.clock is None else queue_state.left_tokens
-        to_demotion = self._settings.demotion_tokens - tracker.reasoning_tokens
-        return (
-            min(queue_state.left_tokens, to_demotion)
-            if to_demotion > 0
-            else queue_state.left_tokens
-        )
-
-    def _note(self, state: PhaseState, queue_state: QueueState, crossed: bool, now: float) -> None:
-        tracker = state.tracker
-        if crossed:
-            # Its rank is still that of a reasoning request, and its reader has no tokens yet.
-            self._review_soon(now)
-            queue_state.boundary_at = now
-            queue_state.quanta = 0
-        if queue_state.clock is None and tracker.answering_tokens:
-            queue_state.clock = ReadingClock(self._tau_s(state.pace), now)
-            if state.pace is not None and state.pace.paused:
-                queue_state.clock.pause(now)
-        queue = queue_of(self._settings, tracker.phase, tracker.reasoning_tokens)
-        if queue_state.left_tokens <= 0:
-            queue_state.quanta += 1
-        elif queue == queue_state.queue:
-            return
-        queue_state.queue = queue
-        queue_state.position = self._next_position()
-        queue_state.left_tokens = self._settings.quantum_tokens
-
-    def preempted(self, state: PhaseState, now: float) -> None:
-        """A running request gave up its memory, by the policy's decision or vLLM's."""
-        queue_state = state.queue_state
-        assert queue_state is not None
-        state.settle()
-        queue_state.run_tokens = 0
-        queue_state.waiting_since = now
-        queue_state.view = None
-
-    def paced(self, state: PhaseState, pace: Pace, now: float) -> None:
-        """The reader changed pace, paused or resumed."""
-        if state.queue_state is None:
-            return
-        state.queue_state.view = None
-        self._review_soon(now)
-        clock = state.queue_state.clock
-        if clock is None:
-            return
-        clock.set_tau(self._tau_s(pace), now)
-        if pace.paused:
-            clock.pause(now)
-        else:
-            clock.resume(now)
+        queue_state = self.queues.arrived(state, user, now)
+        request.priority = _UNRANKED + queue_state.arrival
 
     # ---- before a step
 
@@ -172,26 +89,27 @@ class Dispatcher:
             self._loading.members(),
         )
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
-        # A step in flight may still write these blocks of preempted requests; it frees them.
-        free += sum(len(blocks) for _, blocks in scheduler.deferred_frees)
+        if scheduler.deferred_frees:
+            # A step in flight may still write these blocks of preempted requests; it frees them.
+            free += sum(len(blocks) for _, blocks in scheduler.deferred_frees)
         groups = len(self._block_sizes)
         if not waiting and not loading and free >= groups * len(running) + self._step_blocks:
             return  # memory suffices for all requests: no rank matters
-        if now < self.review_at or scheduler.pause_state is not PauseState.UNPAUSED:
+        if now < self.queues.review_at or scheduler.pause_state is not PauseState.UNPAUSED:
             return
         if not loading and self._all_fit(waiting, free):
             return
         views = [self._view(request, True) for request in running]
         views += [self._waiting_view(request) for request in waiting]
         views += [self._view(request, False, loading=True) for request in loading]
-        self._plan_review(len(views), now)
+        self.queues.plan_review(len(views), now)
         decision = decide(self._settings, views, self._memory(free), now)
         requests = scheduler.requests
         for rank, request_id in enumerate(decision.order):
             requests[request_id].priority = rank
         for request_id in self._urgent ^ decision.urgent:
             if request_id in self._states:  # else it has ended
-                self._queue_state(request_id).view = None
+                queue_state_of(self._states[request_id]).view = None
         self._urgent = decision.urgent
         queue = sorted(waiting, key=_BY_RANK)
         self._loading.reorder(sorted(loading, key=_BY_RANK))
@@ -205,20 +123,6 @@ class Dispatcher:
             request.next_decode_eligible_step = max(
                 request.next_decode_eligible_step, scheduler.current_step + 2
             )
-
-    def _review_soon(self, now: float) -> None:
-        """An event has made the last decision out of date: decide again soon."""
-        self.review_at = min(self.review_at, max(now, self._review_at_least))
-
-    def _plan_review(self, requests: int, now: float) -> None:
-        """Set the time of the next decision.
-
-        :param requests: number of requests that this decision is about.
-        """
-        settings = self._settings
-        pause_s = max(settings.review_s, requests * settings.review_s_per_request)
-        self.review_at = now + min(pause_s, settings.low_water_s / 4)
-        self._review_at_least = now + requests * settings.review_least_s_per_request
 
     def after_step(self) -> None:
         """Queue the preempted requests; call after `schedule`."""
@@ -234,7 +138,7 @@ class Dispatcher:
             self._unload(loaded, now)
         scheduler.running = [r for r in scheduler.running if r.request_id not in gone]
         for victim in victims:
-            self._queue_state(victim.request_id).preemptions += 1
+            queue_state_of(self._states[victim.request_id]).preemptions += 1
             scheduler._preempt_request(
                 victim, now, drop_stale_output=scheduler.requires_kv_delivery
             )
@@ -245,7 +149,7 @@ class Dispatcher:
     def _unload(self, request: Request, now: float) -> None:
         """A request whose KV was reloaded, and that has not run since, gives its KV up again."""
         scheduler = self._scheduler
-        self._queue_state(request.request_id).preemptions += 1
+        queue_state_of(self._states[request.request_id]).preemptions += 1
         self._loading.remove_request(request)
         scheduler.deferred_waiting.discard(request)
         scheduler.finished_recving_kv_req_ids.discard(request.request_id)
@@ -286,7 +190,7 @@ class Dispatcher:
         """The view of a waiting request; with a backlog most views have not changed."""
         state = self._states[request.request_id]
         state.settle()  # a step in flight may have brought it tokens after its preemption
-        queue_state = self._queue_state(request.request_id)
+        queue_state = queue_state_of(state)
         if queue_state.view is not None:
             return queue_state.view
         view = self._view(request, False)
@@ -297,8 +201,7 @@ class Dispatcher:
     def _view(self, request: Request, running: bool, loading: bool = False) -> RequestView:
         state = self._states[request.request_id]
         state.settle()
-        queue_state = state.queue_state
-        assert queue_state is not None
+        queue_state = queue_state_of(state)
         # With the placeholders of steps still in flight. A waiting request also needs room for the
         # token that its first step generates, or it would be preempted at the second.
         tokens = request.num_tokens_with_spec + request.num_output_placeholders
@@ -312,7 +215,7 @@ class Dispatcher:
             needed -= -room // size
         return RequestView(
             request_id=request.request_id,
-            phase=state.tracker.phase,
+            phase=queue_state.phase,
             arrival=queue_state.arrival,
             running=running,
             blocks_held=held,
@@ -324,7 +227,7 @@ class Dispatcher:
             quanta=queue_state.quanta,
             run_tokens=queue_state.run_tokens,
             preemptions=queue_state.preemptions,
-            dry_at=self._dry_at(state, queue_state),
+            dry_at=self.queues.dry_at(state),
             resume_s=self._resume_s(tokens),
             waiting_since=queue_state.waiting_since,
             urgent=request.request_id in self._urgent,
@@ -347,24 +250,3 @@ class Dispatcher:
         if self._offload is None:
             return tokens * s_per_token
         return self._offload.costs.resume_s(tokens, s_per_token)
-
-    def _dry_at(self, state: PhaseState, queue_state: QueueState) -> float | None:
-        if queue_state.boundary_at is None:
-            return None
-        if queue_state.clock is not None:
-            return queue_state.clock.seconds(state.tracker.answering_tokens)
-        if state.pace is not None and state.pace.paused:
-            return None
-        return queue_state.boundary_at + self._settings.ttfat_s  # by then the first token is due
-
-    def _queue_state(self, request_id: str) -> QueueState:
-        queue_state = self._states[request_id].queue_state
-        assert queue_state is not None
-        return queue_state
-
-    def _tau_s(self, pace: Pace | None) -> float:
-        return self._settings.tau_s if pace is None else pace.tau_s
-
-    def _next_position(self) -> int:
-        self._positions += 1
-        return self._positions

@@ -15,6 +15,7 @@ from vllm.v1.engine.core import EngineCore
 from workers.kv.connectors import part_of
 from workers.kv.migration import MigrationConnector
 from workers.messages import Endpoint, Pace
+from workers.policy.phase import Phase
 
 NO_KV_MOVES = "the KV of this engine cannot move"
 
@@ -22,6 +23,11 @@ NO_KV_MOVES = "the KV of this engine cannot move"
 def set_pace(engine: EngineCore, own_id: str, pace: dict[str, Any]) -> None:
     """The reader of a request changed pace."""
     engine.scheduler.set_pace(own_id, Pace(**pace))
+
+
+def turn(engine: EngineCore, own_id: str, phase: str) -> None:
+    """The text of a request shows that it is in another phase."""
+    engine.scheduler.turn(own_id, Phase(phase))
 
 
 def hand_over(engine: EngineCore, own_id: str) -> None:
@@ -47,7 +53,7 @@ def meet_peer(engine: EngineCore, peer: dict[str, Any]) -> str | None:
 
 def serve_utilities() -> None:
     """Add these functions to `EngineCore`; the scheduler's constructor does so, in its process."""
-    for utility in (set_pace, hand_over, kv_endpoint, meet_peer):
+    for utility in (set_pace, turn, hand_over, kv_endpoint, meet_peer):
         setattr(EngineCore, utility.__name__, utility)
 
 

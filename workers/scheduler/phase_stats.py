@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from workers.messages import MigrationStats, PhaseCounts, PhaseStats
 
-_PREFIX = "phase_"
-_PHASES = ("reasoning", "answering")
+_PHASES = ("reasoning", "answering", "calling")
 _TOTALS = (
     "kv_blocks_used",
     "kv_blocks_total",
@@ -22,41 +19,41 @@ _TOTALS = (
     "reloaded_tokens_total",
     "recomputed_tokens_total",
 )
-_MIGRATION = "migration"
 _SECONDS = ("read_s_total",)  # fields that travel in microseconds
+
+# The key of each field, made once: every step of an engine writes them all.
+_KEYS_OF_TOTALS = {name: f"phase_{name}" for name in _TOTALS}
+_KEYS_OF_PHASES = {
+    phase: {name: f"phase_{phase}_{name}" for name in PhaseCounts.__struct_fields__}
+    for phase in _PHASES
+}
+_KEYS_OF_MIGRATION = {name: f"phase_migration_{name}" for name in MigrationStats.__struct_fields__}
 
 
 def to_integers(stats: PhaseStats) -> dict[str, int]:
     """Flat, for a field of vLLM's statistics that holds integers by name."""
-    integers = {f"{_PREFIX}{name}": getattr(stats, name) for name in _TOTALS}
-    for phase in _PHASES:
-        for name, count in msgspec.structs.asdict(getattr(stats, phase)).items():
-            integers[f"{_PREFIX}{phase}_{name}"] = count
+    integers = {key: getattr(stats, name) for name, key in _KEYS_OF_TOTALS.items()}
+    for phase, keys in _KEYS_OF_PHASES.items():
+        counts = getattr(stats, phase)
+        for name, key in keys.items():
+            integers[key] = getattr(counts, name)
     if stats.migration is not None:
-        for name, value in msgspec.structs.asdict(stats.migration).items():
-            integer = round(value * 1e6) if name in _SECONDS else value
-            integers[f"{_PREFIX}{_MIGRATION}_{name}"] = integer
+        for name, key in _KEYS_OF_MIGRATION.items():
+            value = getattr(stats.migration, name)
+            integers[key] = round(value * 1e6) if name in _SECONDS else value
     return integers
 
 
 def from_integers(integers: Mapping[str, int]) -> PhaseStats:
     """Inverse of `to_integers`; :raises KeyError: if an integer is missing."""
-    totals = {name: integers[f"{_PREFIX}{name}"] for name in _TOTALS}
-    reasoning, answering = (
-        PhaseCounts(**_part(integers, phase, PhaseCounts.__struct_fields__)) for phase in _PHASES
-    )
-    return PhaseStats(
-        reasoning=reasoning, answering=answering, migration=_migration(integers), **totals
-    )
+    fields: dict[str, Any] = {name: integers[key] for name, key in _KEYS_OF_TOTALS.items()}
+    for phase, keys in _KEYS_OF_PHASES.items():
+        fields[phase] = PhaseCounts(**{name: integers[key] for name, key in keys.items()})
+    return PhaseStats(migration=_migration(integers), **fields)
 
 
 def _migration(integers: Mapping[str, int]) -> MigrationStats | None:
-    names = MigrationStats.__struct_fields__
-    if f"{_PREFIX}{_MIGRATION}_{names[0]}" not in integers:
+    if integers.keys().isdisjoint(_KEYS_OF_MIGRATION.values()):
         return None
-    values = _part(integers, _MIGRATION, names)
+    values: dict[str, Any] = {name: integers[key] for name, key in _KEYS_OF_MIGRATION.items()}
     return MigrationStats(**(values | {name: values[name] / 1e6 for name in _SECONDS}))
-
-
-def _part(integers: Mapping[str, int], part: str, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: integers[f"{_PREFIX}{part}_{name}"] for name in names}

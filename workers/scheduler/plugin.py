@@ -6,13 +6,14 @@ schedules asynchronously) and, optionally, ``additional_config={"phase": {...}}`
     policy              "slack" (default), "pascal", "rr", "fcfs", vLLM's own order, or another of
                         `workers.policy.decide`; the numbers of `workers.policy.settings` are
                         further keys
-    think_start_token_id, think_end_token_id
-                        the markers; default: from vLLM's reasoning config, else `<think>` and
-                        `</think>` of the model's vocabulary, else the model does not reason
+    markers             how its output shows thoughts and calls: `workers.policy.phase.Markers` as
+                        plain JSON. Default: the thoughts from vLLM's reasoning config, and what it
+                        lacks from `<think>`, `</think>`, `<tool_call>` and `</tool_call>` of the
+                        model's vocabulary; else the model neither thinks nor calls
 
 It works in a stock vLLM server. The worker adds facts about a request under `REQUEST_KEY` in
 ``SamplingParams.extra_args``: its own request id, the phase of the first token, the reader's pace,
-the user.
+the user. Where only text shows a change of phase, the worker tells it (`turn`).
 
 The plugin overrides public methods of vLLM's scheduler, and `_preempt_request` to count
 preemptions. `workers.scheduler.dispatch` carries out the policy's decisions; "fcfs" has no
@@ -21,11 +22,14 @@ dispatcher. `workers.vllm_members` lists everything that this relies on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+import structlog
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
     OffloadingConnectorMetadata,
@@ -38,30 +42,31 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import Request
 
-from workers.kv.connectors import part_of, parts_of_metadata
+from workers.kv.connectors import may_move, part_of, parts_of_metadata
 from workers.kv.migration import MigrationConnector
 from workers.kv.offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts, PhaseStats
 from workers.policy.decide import policy_function
-from workers.policy.phase import Phase, PhaseTracker, ThinkMarkers
+from workers.policy.phase import Markers, Phase
 from workers.policy.settings import PolicySettings
 from workers.scheduler.accounting import Accounting
+from workers.scheduler.bounded_grammar import TOO_COSTLY
 from workers.scheduler.dispatch import Dispatcher
 from workers.scheduler.engine_core_calls import serve_utilities
+from workers.scheduler.first_phase import tracker_of
+from workers.scheduler.grammar_replay import replay
 from workers.scheduler.hand_over import HandOver
 from workers.scheduler.phase_stats import to_integers
 from workers.scheduler.request_facts import facts_of
 from workers.scheduler.request_state import PhaseState
 from workers.step_log import StepLog
 
+_log = structlog.get_logger()
+
 CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
 # Keys of the table that do not belong to a policy.
-_OTHER_KEYS = ("think_start_token_id", "think_end_token_id", "ending_token_ids")
-
-# A chat template that opens or closes the thoughts itself ends the prompt with the marker and at
-# most two tokens of white space. A marker further back may be the user's text.
-_PROMPT_TAIL = 3
+_OTHER_KEYS = ("markers", "ending_token_ids")
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -79,21 +84,30 @@ def policy_settings(table: Mapping[str, Any]) -> PolicySettings:
     return PolicySettings.of(table, _OTHER_KEYS)
 
 
-def think_markers(vllm_config: VllmConfig) -> ThinkMarkers | None:
-    """The model's markers of thinking, in the order of the module docstring."""
-    config = phase_config(vllm_config)
-    if (end := config.get("think_end_token_id")) is not None:
-        return ThinkMarkers(config.get("think_start_token_id"), end)
+def markers_of(vllm_config: VllmConfig) -> Markers | None:
+    """How the model shows its phases, in the order of the module docstring; None: it has one.
+
+    :raises ValueError: the configuration's markers are wrong.
+    """
+    table = phase_config(vllm_config)
+    if "markers" in table:
+        try:
+            return msgspec.convert(table["markers"], Markers | None)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"markers: {error}") from error
+    found: Markers | None = None
+    if not vllm_config.model_config.skip_tokenizer_init:
+        tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
+        found = Markers.of_vocabulary(tokenizer.get_vocab())
     reasoning = vllm_config.reasoning_config
-    if reasoning is not None and reasoning.enabled:
-        ends = reasoning.natural_reasoning_end_token_ids or []
-        starts = reasoning.reasoning_start_token_ids or []
-        if len(ends) == 1:
-            return ThinkMarkers(starts[0] if len(starts) == 1 else None, ends[0])
-    if vllm_config.model_config.skip_tokenizer_init:
-        return None
-    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
-    return ThinkMarkers.of_vocabulary(tokenizer.get_vocab())
+    if reasoning is None or not reasoning.enabled or not reasoning.natural_reasoning_end_token_ids:
+        return found
+    start = tuple(reasoning.reasoning_start_token_ids or ())
+    return msgspec.structs.replace(
+        found or Markers(),
+        reasoning_starts=(start,) if start else (),
+        reasoning_ends=(tuple(reasoning.natural_reasoning_end_token_ids),),
+    )
 
 
 class _PhaseMixin(Scheduler):
@@ -102,14 +116,19 @@ class _PhaseMixin(Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = policy_settings(phase_config(self.vllm_config))
-        self._markers = think_markers(self.vllm_config)
+        self._markers = markers_of(self.vllm_config)
+        self._watched = frozenset() if self._markers is None else self._markers.watched
         self._phase_states: dict[str, PhaseState] = {}  # by vLLM's request id, until the finish
         self._accounting = Accounting()
+        self._costly: set[str] = set()  # requests whose grammars took too long, until the finish
         self._own_ids: dict[str, str] = {}  # the worker's request id -> vLLM's
         self._step_times: deque[tuple[float, int | None]] = deque()  # scheduled, not yet done
         self._step_ended = 0.0
         self._offload = part_of(self.connector, ResumeConnector)
         migration = part_of(self.connector, MigrationConnector)
+        if self.connector is not None and not may_move(self.kv_cache_config):
+            _log.warning("kv_stays", reason="the layers of this model keep different KV")
+            migration = None
         self.migration = None if migration is None else migration.connector_scheduler
         self._hand_over = HandOver(self, self.migration)
         self._step_log = StepLog.of(self.vllm_config, self.kv_cache_config)
@@ -199,7 +218,7 @@ class _PhaseMixin(Scheduler):
         state = self._phase_states[request.request_id]
         self._accounting.preempted(request.request_id, state, request.num_computed_tokens)
         if self._dispatcher is not None:
-            self._dispatcher.preempted(state, self.now())
+            self._dispatcher.queues.preempted(state, self.now())
         super()._preempt_request(request, timestamp, *args, **kw)
 
     # ---- what the worker calls
@@ -224,6 +243,7 @@ class _PhaseMixin(Scheduler):
         return PhaseStats(
             reasoning=self._counts(Phase.REASONING),
             answering=self._counts(Phase.ANSWERING),
+            calling=self._counts(Phase.CALLING),
             kv_blocks_used=total - pool.get_num_free_blocks(),
             kv_blocks_total=total,
             preemptions_total=self._accounting.preemptions,
@@ -243,7 +263,19 @@ class _PhaseMixin(Scheduler):
         if state is not None:
             state.pace = pace
             if self._dispatcher is not None:
-                self._dispatcher.paced(state, pace, self.now())
+                self._dispatcher.queues.paced(state, pace, self.now())
+
+    def turn(self, own_id: str, phase: Phase) -> None:
+        """The text of a request shows that it is in another phase; unknown ones are ignored."""
+        state = self._phase_states.get(self._own_ids.get(own_id, ""))
+        if state is None or state.tracker.phase is phase:
+            return
+        state.settle()
+        before = state.tracker.phase
+        state.tracker.turn(phase)
+        self._accounting.turned(state, before)
+        if self._dispatcher is not None:
+            self._dispatcher.queues.turned(state, before, self.now())
 
     # ---- own state
 
@@ -265,45 +297,66 @@ class _PhaseMixin(Scheduler):
     def _track(self, request: Request) -> None:
         params = request.sampling_params
         facts = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
+        tracker = tracker_of(request, facts, self._markers)
         if facts is None:
-            phase, own_id, pace = self._phase_of_prompt(request), None, None
+            state = PhaseState(tracker, None, None)
         else:
-            phase, own_id, pace = Phase(facts.phase), facts.request_id, facts.pace
-            self._own_ids[own_id] = request.request_id
-        end = None if self._markers is None else self._markers.end
-        state = PhaseState(PhaseTracker(phase, end), own_id, pace)
+            state = PhaseState(tracker, facts.request_id, facts.pace)
+            self._own_ids[facts.request_id] = request.request_id
+            if facts.began is not None:
+                began = Phase(facts.began)
+                costly, request_id = self._costly, request.request_id
+                replay(
+                    self.structured_output_manager,
+                    request,
+                    facts.known_tokens,
+                    began,
+                    lambda: costly.add(request_id),
+                )
+        self._watch(state)
         self._phase_states[request.request_id] = state
         self._accounting.arrived(state)
         if self._dispatcher is not None:
             user = None if facts is None else facts.user
             self._dispatcher.arrived(request, state, user, self.now())
 
-    def _phase_of_prompt(self, request: Request) -> Phase:
-        if self._markers is None or request.sampling_params is None:
-            return Phase.ANSWERING
-        tail = (request.prompt_token_ids or [])[-_PROMPT_TAIL:]
-        return self._markers.phase_after(tail) or Phase.REASONING
-
     def _observe(self, outputs: list[EngineCoreOutput], now: float) -> None:
         states, dispatcher = self._phase_states, self._dispatcher
-        end = None if self._markers is None else self._markers.end
+        watched, no_marker_in = self._watched, self._watched.isdisjoint
         for output in outputs:
             state = states.get(output.request_id)
             if state is None:
                 continue
             token_ids = output.new_token_ids
             unseen = state.unseen + len(token_ids)
-            if unseen < state.quiet and end not in token_ids and output.finish_reason is None:
+            if (
+                unseen < state.quiet
+                # A lookup is quicker than the general call, and nearly always enough.
+                and (
+                    token_ids[0] not in watched if len(token_ids) == 1 else no_marker_in(token_ids)
+                )
+                and output.finish_reason is None
+            ):
                 state.unseen = unseen
                 continue
             state.settle()
-            crossed = state.tracker.feed(token_ids) is not None
-            if crossed:
-                self._accounting.crossed(state)
+            before = state.tracker.phase
+            if state.tracker.feed(token_ids):
+                self._accounting.turned(state, before)
             if dispatcher is not None and token_ids:
-                dispatcher.produced(state, len(token_ids), crossed, now)
+                dispatcher.queues.produced(state, len(token_ids), before, now)
+            self._watch(state)
             if output.finish_reason is not None:
+                if output.request_id in self._costly:
+                    output.stop_reason = TOO_COSTLY
                 self._forget_if_finished(output.request_id)
+
+    def _watch(self, state: PhaseState) -> None:
+        """See every token while a marker may have begun; the policy alone may see the next ones."""
+        if state.tracker.alert:
+            state.quiet = 0
+        elif self._dispatcher is None:
+            state.quiet = math.inf
 
     def _forget_if_finished(self, request_id: str) -> None:
         request = self.requests.get(request_id)
@@ -312,6 +365,7 @@ class _PhaseMixin(Scheduler):
             self._accounting.stopped_running(self._phase_states[request_id])
             return
         state = self._phase_states.pop(request_id, None)
+        self._costly.discard(request_id)
         if state is not None:
             self._accounting.left(request_id, state)
             if state.own_id is not None:

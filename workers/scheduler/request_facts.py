@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from workers.messages import Pace
+from workers.messages import Pace, PhaseName
 
 _log = structlog.get_logger()
 
@@ -19,10 +19,14 @@ _log = structlog.get_logger()
 class RequestFacts(msgspec.Struct):
     """As `workers.engine.sampling` writes them, as far as the scheduler reads them."""
 
-    phase: Literal["reasoning", "answering"]  # of the first token to generate
+    phase: PhaseName  # of the first token to generate
     request_id: str  # the worker's own
     pace: Pace
     user: str | None = None
+    calls: bool = True  # False: it may call nothing, so what would open a call is text
+    known_tokens: int = 0  # at the end of the prompt: output that exists already
+    # Of the first token of the output, for requests with a structure; None: vLLM finds it out.
+    began: Literal["reasoning", "answering"] | None = None
 
 
 def facts_of(value: object) -> RequestFacts | None:

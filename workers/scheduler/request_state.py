@@ -1,6 +1,6 @@
 """The state of one request in the scheduler: its phase, its place in the queues, its lost KV.
 
-The plugin creates and forgets it. The dispatcher keeps the queue state in it. Pure; knows neither
+The plugin creates and forgets it. `Queues` keeps the queue state in it. Pure; knows neither
 vLLM nor a policy's decisions.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pacer.clock import ReadingClock
 from workers.messages import Pace
-from workers.policy.phase import PhaseTracker
+from workers.policy.phase import Phase, PhaseTracker
 from workers.policy.view import RequestView
+from workers.scheduler.reader import Reader
 
 
 @dataclass(slots=True)
@@ -25,12 +25,22 @@ class QueueState:
     queue: int
     position: int  # in its queue; drawn anew for each quantum
     left_tokens: int  # of its quantum
+    phase: Phase  # as the policy schedules it
     quanta: int = 0
+    urgent_quanta: int = 0  # used up in thoughts and calls, while it answers
     run_tokens: int = 0
     preemptions: int = 0
-    boundary_at: float | None = None  # when it began to answer
-    clock: ReadingClock | None = None  # of its reader, from the first answering token on
+    after_call: int = 0  # further tokens that count to the call that has just ended
+    boundary_at: float | None = None  # when text began for which there is no reader yet
+    reader: Reader | None = None  # from the first token of text on
     view: RequestView | None = None  # kept while it waits and nothing happens to it
+
+    def count(self, tokens: int) -> None:
+        """Account for the next output tokens."""
+        self.run_tokens += tokens
+        self.left_tokens -= tokens
+        self.after_call = max(0, self.after_call - tokens)
+        self.view = None
 
 
 @dataclass(slots=True)
@@ -57,6 +67,4 @@ class PhaseState:
             self.quiet -= tokens
             self.tracker.count(tokens)
             if self.queue_state is not None:
-                self.queue_state.run_tokens += tokens
-                self.queue_state.left_tokens -= tokens
-                self.queue_state.view = None
+                self.queue_state.count(tokens)

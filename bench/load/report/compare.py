@@ -44,6 +44,12 @@ _METRICS: Final = (
         for column in columns
     ),
     ("SLO violations", ("slo_violations",), 1.0, 0),
+    ("tasks answered", ("agents", "answered"), 1.0, 0),
+    ("task, end to end (s) mean", ("agents", "e2e_s", "mean"), 1.0, 3),
+    ("task, end to end (s) p99", ("agents", "e2e_s", "p99"), 1.0, 3),
+    ("task, to the answer (s) mean", ("agents", "to_answer_s", "mean"), 1.0, 3),
+    ("task, in the model (s) mean", ("agents", "model_s", "mean"), 1.0, 3),
+    ("turn, to the whole call (ms) mean", ("agents", "call_s", "mean"), 1000.0, 2),
     ("generator: late p99 (ms)", ("lateness_s", "p99"), 1000.0, 2),
 )
 # Options that do not change the measurement: the address of the server, and output files.
@@ -120,6 +126,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ComparisonError(f"{path}: not a result of pascal load: not an object")
     needed: dict[str, type] = {"config": dict, "model": str, "date": str, "requests": list}
     needed |= {where[0]: dict for _, where, _, _ in _METRICS if len(where) == 2}
+    del needed["agents"]  # only some runs have it
     for name, kind in needed.items():
         if not isinstance(result.get(name), kind):
             raise ComparisonError(f"{path}: not a result of pascal load: it has no {name!r}")
@@ -160,7 +167,7 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 def _at(result: Mapping[str, Any], where: Sequence[str]) -> float | None:
     value: Any = result
     for key in where:
-        value = value.get(key)
+        value = value.get(key) if isinstance(value, dict) else None
     return value  # type: ignore[no-any-return]  # checked when the file is read
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench.load.agents.results import TaskResult
 from bench.load.measure import RequestResult
 from bench.load.options import OptionError, Options
 
@@ -39,6 +40,8 @@ def prepare_outputs(options: Options) -> None:
     for flag, path in (("--csv", options.csv), ("--html", options.html)):
         if path is not None:
             prepare_file(flag, path)
+    if options.csv is not None and options.agents:
+        prepare_file("--csv", tasks_path(options.csv))
 
 
 def prepare_file(flag: str, path: Path) -> None:
@@ -52,6 +55,11 @@ def prepare_file(flag: str, path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise OptionError(f"{flag} {path}: {error.strerror}") from error
+
+
+def tasks_path(csv_path: Path) -> Path:
+    """The file of an agents' run with one row per task: ``run.csv`` gives ``run.tasks.csv``."""
+    return csv_path.with_suffix(f".tasks{csv_path.suffix}")
 
 
 def result_path(options: Options, model: str, started: datetime) -> Path:
@@ -78,6 +86,10 @@ def write_outputs(options: Options, result: Mapping[str, Any]) -> list[Path]:
     if options.csv is not None:
         write_csv(options.csv, result["requests"])
         written.append(options.csv)
+        if result.get("agents"):
+            path = tasks_path(options.csv)
+            write_tasks(path, result["agents"]["tasks"])
+            written.append(path)
     if options.html is not None:
         from bench.load.report.html import report_page
 
@@ -98,6 +110,15 @@ def write_csv(path: Path, requests: list[dict[str, Any]]) -> None:
                 [_cell(request[name]) for name in plain]
                 + [_server_metric(request, kind, name) for kind, name in _SERVER_COLUMNS]
             )
+
+
+def write_tasks(path: Path, tasks: list[dict[str, Any]]) -> None:
+    """One row per task, as `write_csv`."""
+    names = [field.name for field in fields(TaskResult)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([_cell(task[name]) for name in names] for task in tasks)
 
 
 def _cell(value: Any) -> Any:

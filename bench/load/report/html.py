@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from bench.load.measure import LATE_S
-from bench.load.report.terminal import LABELS, generator_lines
+from bench.load.measure import AGENT_METRICS, LATE_S
+from bench.load.report.terminal import AGENT_LABELS, LABELS, agents_line, generator_lines
 from bench.reporting.statistics import SLO_QOE
 
 _STYLE: Final = """
@@ -78,6 +78,7 @@ def report_page(result: Mapping[str, Any]) -> str:
         _notes(result),
         "<h2>Results</h2>",
         _metrics(result),
+        _tasks(result),
         _plots(result),
         _reasons("Failed", result["errors"]),
         _reasons("Incomplete", result["incomplete_reasons"]),
@@ -163,8 +164,28 @@ def _metrics(result: Mapping[str, Any]) -> str:
     return table(["", *columns], rows)
 
 
+def _tasks(result: Mapping[str, Any]) -> str:
+    agents = result.get("agents")
+    if not agents:
+        return ""
+    columns = list(agents["e2e_s"])
+    rows = [
+        [
+            label,
+            *(number(agents[AGENT_METRICS[name]][column], digits, factor) for column in columns),
+        ]
+        for name, (label, factor, digits) in AGENT_LABELS.items()
+    ]
+    line = agents_line(agents)
+    return f"<h2>Tasks of agents</h2><p>{escape(line[0].upper() + line[1:])}.</p>" + table(
+        ["", *columns], rows
+    )
+
+
 def _plots(result: Mapping[str, Any]) -> str:
-    from bench.load.report import plots as load_plots  # imports matplotlib, which takes a second
+    # They import matplotlib, which takes a second.
+    from bench.load.report import agent_plots
+    from bench.load.report import plots as load_plots
 
     alone = {"this run": result}
     plots: list[tuple[str, str, Callable[[], str | None]]] = [
@@ -202,6 +223,15 @@ def _plots(result: Mapping[str, Any]) -> str:
             lambda: load_plots.timeline(result),
         ),
     ]
+    if result.get("agents"):
+        plots.insert(
+            0,
+            (
+                "Turns and tools",
+                "At most 48 tasks, evenly chosen, each from its first request to its last answer.",
+                lambda: agent_plots.tasks(result),
+            ),
+        )
     if result["by_turn"]:
         plots.append(
             (

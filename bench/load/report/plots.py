@@ -28,14 +28,14 @@ Results: TypeAlias = Mapping[str, Result]  # by the name that the legend shows
 
 COLOURS: Final = ("#3b82c4", "#d9822b", "#2f9e6e", "#c2456b", "#8a63c9", "#7f8b3a", "#4aa3a3")
 _INK: Final = "#010203"  # a placeholder for the colour of the surrounding text
-_FADED: Final = "#8a9099"
-_THOUGHT, _ANSWER, _WAIT, _READ = "#8a63c9", "#2f9e6e", "#d9822b", "#8cc9ab"
+FADED: Final = "#8a9099"
+THOUGHT, ANSWER, WAIT, READ = "#8a63c9", "#2f9e6e", "#d9822b", "#8cc9ab"
 _ORDER: Final = (
     "held back", "prefill", "reasoning", "to the answer", "answering", "only being read",
     "failed", "interrupted",
 )  # fmt: skip
 _MOST_POINTS: Final = 400  # of a curve: more would not be visible
-_MOST_ROWS: Final = 48  # of the timeline
+MOST_ROWS: Final = 48  # of the timeline
 _STYLE: Final[Any] = {  # keys of matplotlib's rcParams
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -49,7 +49,7 @@ _STYLE: Final[Any] = {  # keys of matplotlib's rcParams
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _FADED,
+    "grid.color": FADED,
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
@@ -67,7 +67,7 @@ def ttft_by_reasoning(result: Result) -> str | None:
         return None
 
     def draw(axes: Axes) -> None:
-        shown = _thinned(points)
+        shown = thinned(points)
         axes.scatter(
             [length for length, _ in shown], [value for _, value in shown],
             s=20, color=COLOURS[0], alpha=0.6, linewidths=0, label="one request",
@@ -84,7 +84,7 @@ def ttft_by_reasoning(result: Result) -> str | None:
         axes.set_ylim(bottom=0)
         axes.legend()
 
-    return _svg("ttft", draw)
+    return svg("ttft", draw)
 
 
 _CDFS: Final = (
@@ -118,7 +118,7 @@ def cdfs(results: Results) -> str | None:
 
         return draw
 
-    return _svg("cdf", *(drawing(label, by_name) for label, by_name in shown))
+    return svg("cdf", *(drawing(label, by_name) for label, by_name in shown))
 
 
 def qoe(results: Results) -> str | None:
@@ -133,10 +133,10 @@ def qoe(results: Results) -> str | None:
     def draw(axes: Axes) -> None:
         for colour, (name, values) in zip(_colours(), by_name.items(), strict=False):
             _cdf(axes, values, colour, name, least=0.0, most=1.0)
-        axes.axvline(SLO_QOE, color=_FADED, linestyle="--")
+        axes.axvline(SLO_QOE, color=FADED, linestyle="--")
         axes.annotate(
             f"SLO {SLO_QOE}", (SLO_QOE, 0.98), textcoords="offset points", xytext=(-4, 0),
-            ha="right", va="top", color=_FADED,
+            ha="right", va="top", color=FADED,
         )  # fmt: skip
         lowest = min(values[0] for values in by_name.values() if values)
         axes.set_xlim(min(0.9, lowest - 0.02), 1.005)
@@ -146,7 +146,7 @@ def qoe(results: Results) -> str | None:
         if len(by_name) > 1:
             axes.legend(loc="upper left")
 
-    return _svg("qoe", draw)
+    return svg("qoe", draw)
 
 
 def token_gaps(results: Results) -> str | None:
@@ -167,10 +167,10 @@ def token_gaps(results: Results) -> str | None:
             axes.stairs(counts, edges, color=colour, fill=len(by_name) == 1, alpha=0.75, label=name)
         paces = {result["config"]["tpot_s"] for result in results.values()}
         for tau_s in paces:
-            axes.axvline(tau_s, color=_FADED, linestyle="--")
+            axes.axvline(tau_s, color=FADED, linestyle="--")
             axes.annotate(
                 f"pace {tau_s:g} s", (tau_s, 0.98), xycoords=("data", "axes fraction"),
-                textcoords="offset points", xytext=(4, 0), va="top", color=_FADED,
+                textcoords="offset points", xytext=(4, 0), va="top", color=FADED,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -184,7 +184,7 @@ def token_gaps(results: Results) -> str | None:
         if len(by_name) > 1:
             axes.legend()
 
-    return _svg("gaps", draw)
+    return svg("gaps", draw)
 
 
 def reader_buffers(result: Result) -> str | None:
@@ -196,19 +196,19 @@ def reader_buffers(result: Result) -> str | None:
     def drawing(curve: Mapping[str, Any]) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
             at_s, released = curve["at_s"], curve["released"]
-            rows = _thinned(list(zip(at_s, released, curve["generated"], strict=True)))
+            rows = thinned(list(zip(at_s, released, curve["generated"], strict=True)))
             times = [row[0] for row in rows]
             if all(row[2] is not None for row in rows):
-                axes.step(times, [row[2] for row in rows], where="post", color=_THOUGHT,
+                axes.step(times, [row[2] for row in rows], where="post", color=THOUGHT,
                           label="generated")  # fmt: skip
                 axes.fill_between(
                     times, [row[1] for row in rows], [row[2] for row in rows],
-                    step="post", color=_THOUGHT, alpha=0.15, linewidth=0, label="buffer",
+                    step="post", color=THOUGHT, alpha=0.15, linewidth=0, label="buffer",
                 )  # fmt: skip
-            axes.step(times, [row[1] for row in rows], where="post", color=_ANSWER,
+            axes.step(times, [row[1] for row in rows], where="post", color=ANSWER,
                       label="released")  # fmt: skip
             tokens = released[-1]
-            axes.plot([0, (tokens - 1) * curve["tau_s"]], [1, tokens], "--", color=_WAIT,
+            axes.plot([0, (tokens - 1) * curve["tau_s"]], [1, tokens], "--", color=WAIT,
                       label="reading curve")  # fmt: skip
             axes.set_title(
                 f"{curve['reader']}: request {curve['index']}, QoE {curve['qoe']:.3f}", fontsize=9
@@ -220,7 +220,7 @@ def reader_buffers(result: Result) -> str | None:
 
         return draw
 
-    return _svg("reader", *map(drawing, curves))
+    return svg("reader", *map(drawing, curves))
 
 
 def timeline(result: Result) -> str | None:
@@ -228,7 +228,7 @@ def timeline(result: Result) -> str | None:
     rows = [r for r in result["requests"] if r["sent_s"] is not None and r["ended_s"] is not None]
     if not rows:
         return None
-    rows = _thinned(sorted(rows, key=lambda r: r["scheduled_s"]), _MOST_ROWS)
+    rows = thinned(sorted(rows, key=lambda r: r["scheduled_s"]), MOST_ROWS)
 
     def draw(axes: Axes) -> None:
         shown: dict[str, str] = {}
@@ -248,14 +248,14 @@ def timeline(result: Result) -> str | None:
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(order),
         )  # fmt: skip
 
-    return _svg("timeline", draw, height=1.2 + 0.12 * max(12, len(rows)), width=10.0)
+    return svg("timeline", draw, height=1.2 + 0.12 * max(12, len(rows)), width=10.0)
 
 
 def phases(request: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
     """The phases of one request: name, colour, begin and end in seconds of the run."""
     sent, ended = request["sent_s"], request["ended_s"]
     queued = request["queued_s"] or 0.0
-    spans = [("held back", _FADED, sent - queued, sent)]
+    spans = [("held back", FADED, sent - queued, sent)]
     if request["outcome"] not in ("completed", "incomplete"):
         return [*spans, (request["outcome"], COLOURS[3], sent, ended)]
     at = sent
@@ -266,15 +266,15 @@ def phases(request: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
     if request["ttft_s"] is not None:
         answer = sent + request["ttft_s"]
         thought = answer - (request["ttfat_s"] or 0.0)
-        spans.append(("reasoning", _THOUGHT, at, max(at, thought)))
-        spans.append(("to the answer", _WAIT, max(at, thought), answer))
+        spans.append(("reasoning", THOUGHT, at, max(at, thought)))
+        spans.append(("to the answer", WAIT, max(at, thought), answer))
         raw = (request["timing"] or {}).get("raw") or {}
         generated = min(ended, sent + raw["e2e_s"]) if raw.get("e2e_s") is not None else ended
         generated = max(answer, generated)
-        spans.append(("answering", _ANSWER, answer, generated))
-        spans.append(("only being read", _READ, generated, ended))
+        spans.append(("answering", ANSWER, answer, generated))
+        spans.append(("only being read", READ, generated, ended))
     else:
-        spans.append(("reasoning", _THOUGHT, at, ended))
+        spans.append(("reasoning", THOUGHT, at, ended))
     return [phase for phase in spans if phase[3] > phase[2]]
 
 
@@ -305,7 +305,7 @@ def by_turn(result: Result) -> str | None:
         axes.set_xlabel("turn")
         axes.set_ylabel("prompt tokens, mean")
 
-    return _svg("turns", draw_ttft, draw_prompts)
+    return svg("turns", draw_ttft, draw_prompts)
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -325,7 +325,7 @@ def _colours() -> Iterable[str]:
         yield from COLOURS
 
 
-def _thinned(rows: list[Any], most: int = _MOST_POINTS) -> list[Any]:
+def thinned(rows: list[Any], most: int = _MOST_POINTS) -> list[Any]:
     """At most that many of them, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return rows
@@ -344,7 +344,7 @@ def _cdf(
     if not values:
         return
     steps = [(value, (rank + 1) / len(values)) for rank, value in enumerate(values)]
-    points = [(values[0] if least is None else least, 0.0), *_thinned(steps)]
+    points = [(values[0] if least is None else least, 0.0), *thinned(steps)]
     if most is not None:
         points.append((most, 1.0))
     axes.step(*zip(*points, strict=True), where="post", color=colour, label=label)
@@ -376,7 +376,7 @@ def _counts(ordered: Sequence[float], edges: Sequence[float]) -> list[int]:
     return counts
 
 
-def _svg(
+def svg(
     name: str, *draw: Callable[[Axes], None], width: float | None = None, height: float = 3.0
 ) -> str:
     """Draw side by side, in inches; ids begin with ``name``, because plots share one page."""

@@ -11,7 +11,7 @@ from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
-from bench.load.measure import LATE_S, METRICS
+from bench.load.measure import AGENT_METRICS, LATE_S, METRICS
 from bench.load.options import Options
 from bench.load.record import Outcome
 from bench.reporting.statistics import SLO_QOE, percentile_key
@@ -23,6 +23,15 @@ LABELS: Final[Mapping[str, str]] = {
     "itl": "ITL (ms)",
     "e2el": "E2E (ms)",
     "qoe": "QoE",
+}
+# Of tasks: label, factor and digits.
+AGENT_LABELS: Final[Mapping[str, tuple[str, float, int]]] = {
+    "task": ("end to end (s)", 1.0, 2),
+    "to-answer": ("to the answer (s)", 1.0, 2),
+    "model": ("in the model (s)", 1.0, 2),
+    "tools": ("in tools (s)", 1.0, 2),
+    "call": ("to the whole call (ms)", 1000.0, 2),
+    "turns": ("turns", 1.0, 2),
 }
 _ERRORS_SHOWN = 10
 BUSY_SHARE: Final = 0.7  # of a core; a late generator that used less was waiting for one
@@ -99,7 +108,12 @@ def print_report(result: Mapping[str, Any], options: Options, console: Console) 
         say(f"goodput ({bounds}): {_number(result['goodput_req_s'])} requests/s")
     if result["accuracy"] is not None:
         say(f"accuracy: {result['accuracy']:.1%} of the completed problems answered correctly")
-    console.print(_table(result, options))
+    if any(name in METRICS for name in options.percentile_metrics):
+        console.print(_table(result, options))
+    if result.get("agents"):
+        say(agents_line(result["agents"]))
+        if any(name in AGENT_METRICS for name in options.percentile_metrics):
+            console.print(_tasks(result["agents"], options))
     if result["by_turn"]:
         console.print(_turns(result["by_turn"]))
     if result.get("turns_not_sent"):
@@ -115,11 +129,10 @@ def print_report(result: Mapping[str, Any], options: Options, console: Console) 
 
 def _table(result: Mapping[str, Any], options: Options) -> Table:
     keys = ("mean", *map(percentile_key, options.metric_percentiles))
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for key in keys:
-        table.add_column(key, justify="right")
+    table = _empty_table("", keys)
     for name in options.percentile_metrics:
+        if name not in METRICS:
+            continue
         table.add_row(LABELS[name], *_cells(result[METRICS[name]], keys, name))
         if name == "tpot":
             table.add_row("  raw, of the engine", *_cells(result["tpot_raw_s"], keys, name))
@@ -128,19 +141,57 @@ def _table(result: Mapping[str, Any], options: Options) -> Table:
     return table
 
 
+def agents_line(agents: Mapping[str, Any]) -> str:
+    """How the tasks of a run ended, and what their prompts had in common."""
+    ends = ("answered", "answered_early", "failed", "incomplete", "too_many_turns", "interrupted")
+    counts = ", ".join(
+        f"{agents[name]} {name.replace('_', ' ')}"
+        for name in ends
+        if agents[name] or name == "answered"
+    )
+    line = f"tasks: {counts}; {agents['calls']} calls of tools"
+    if agents["cached_share"] is not None:
+        line += f"; {agents['cached_share']:.1%} of their input was in the KV cache"
+    return line
+
+
+def _tasks(agents: Mapping[str, Any], options: Options) -> Table:
+    keys = ("mean", *map(percentile_key, options.metric_percentiles))
+    table = _empty_table("tasks", keys)
+    for name in options.percentile_metrics:
+        if name in AGENT_METRICS:
+            label, factor, digits = AGENT_LABELS[name]
+            summary = agents[AGENT_METRICS[name]]
+            cells = (_number(summary[key], scale=factor, digits=digits) for key in keys)
+            table.add_row(label, *cells)
+    return table
+
+
+def _empty_table(title: str, keys: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(title)
+    for key in keys:
+        table.add_column(key, justify="right")
+    return table
+
+
 def _turns(by_turn: list[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
+    calls = any(turn["call_s"]["mean"] is not None for turn in by_turn)
     for name in ("turn", "requests", "tokens in", "TTFT p50 (ms)", "p99", "TPOT p50 (ms)", "QoE"):
         table.add_column(name, justify="right")
+    if calls:
+        table.add_column("call p50 (s)", justify="right")
     for turn in by_turn:
         table.add_row(
             str(turn["turn"] + 1),
             str(turn["requests"]),
             _number(turn["input_tokens"]["mean"], digits=0),
-            _number(turn["ttft_s"]["p50"], scale=1000),
-            _number(turn["ttft_s"]["p99"], scale=1000),
-            _number(turn["tpot_s"]["p50"], scale=1000),
+            _number(turn["ttft_s"]["p50"], scale=1000, digits=0),
+            _number(turn["ttft_s"]["p99"], scale=1000, digits=0),
+            _number(turn["tpot_s"]["p50"], scale=1000, digits=1),
             _number(turn["qoe"]["mean"], digits=4),
+            *([_number(turn["call_s"]["p50"])] if calls else []),
         )
     return table
 

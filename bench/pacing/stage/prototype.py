@@ -91,7 +91,7 @@ class _Stream(asyncio.Protocol):
             self._sequence += 1
             if self._thinking:
                 self._transport.write(self._frame(body))
-                self._thinking = index != run.boundary
+                self._thinking = not any(turn.at == index + 1 for turn in run.turns)
             else:
                 self.waiting.append(self._frame(body))
         if self.waiting and not self.on_wheel:

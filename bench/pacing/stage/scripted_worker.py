@@ -33,6 +33,7 @@ from workers.messages import (
     Submit,
     TokenRun,
     Welcome,
+    answers_after,
     decode_to_worker,
     encode,
 )
@@ -92,7 +93,7 @@ class Request:
                 _END_OF_THINKING + (position + index) * 7919 % 90_000 for index in range(len(texts))
             ),
             texts=texts,
-            boundary=boundary,
+            turns=answers_after(boundary),
             finish=finish,
         )
 

@@ -49,4 +49,5 @@ def simulate_case(index: int, case: Case, settings: Settings, trace: Path | None
         busy_share=outcome.busy_share,
         kv_peak_share=outcome.kv_peak_share,
         ended_s=outcome.ended_s,
+        tasks=outcome.tasks,
     )

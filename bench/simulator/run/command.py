@@ -48,6 +48,7 @@ from bench.simulator.run.settings import (
     labels,
     load_of,
     numbers_of,
+    runnable,
     variants,
 )
 from workers.emulation.device import DeviceProfile
@@ -128,8 +129,9 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         type=list_of(str),
         default=("slack",),
         metavar="NAME,...",
-        help="slack, pascal, rr, fcfs, andes, tokenflow, or oracle: fcfs with memory for all "
-        "requests (default: slack)",
+        help="slack, pascal, rr, fcfs, andes, tokenflow; fcfs+watermark: fcfs with the best "
+        "watermark of vLLM, or fcfs+watermark:0.02; or oracle: fcfs with memory for all requests "
+        "(default: slack)",
     )
     add(
         "--boundary",
@@ -254,9 +256,9 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         _check(settings, chosen)
-        cases = [Case(variant, seed) for seed in args.seeds for variant in chosen]
+        cases = [Case(variant, seed) for seed in args.seeds for variant in runnable(chosen)]
         loads = _loads(settings, device, cases)
-        traces = _traces(args.chrome_trace, labels(chosen), cases)
+        traces = _traces(args.chrome_trace, labels(runnable(chosen)), cases)
         prepare_json(args.json, keep=False)
     except (BenchmarkError, ProfileError) as error:
         return give_up(REFUSED, error)

@@ -13,8 +13,15 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from bench.simulator.results import ORACLE, cluster_result
-from bench.simulator.run.settings import CaseRun, Load, Settings, Variant, labels
+from bench.simulator.results import (
+    ORACLE,
+    best_watermark,
+    cluster_result,
+    policy_title,
+    tasks_result,
+)
+from bench.simulator.run.settings import CaseRun, Load, Settings, Variant, labels, runnable
+from bench.simulator.watermark import NAME as WATERMARK
 from workers.emulation.device import DeviceProfile
 
 
@@ -23,7 +30,11 @@ def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, 
     names = labels(list(chosen))
     results: dict[str, Any] = {}
     for variant in chosen:
-        of_variant = [run for run in runs if run.case.variant == variant]
+        by_label: dict[tuple[str, ...], list[CaseRun]] = {
+            (one.policy,): [run for run in runs if run.case.variant == one]
+            for one in runnable([variant])
+        }
+        (of_variant,) = best_watermark(by_label).values()
         oracle = [
             run.run
             for run in runs
@@ -38,6 +49,7 @@ def results_of(chosen: Sequence[Variant], runs: Sequence[CaseRun]) -> dict[str, 
             "busy_share": statistics.fmean(run.busy_share for run in of_variant),
             "kv_peak_share": max(run.kv_peak_share for run in of_variant),
             "ended_s": max(run.ended_s for run in of_variant),
+            **tasks_result([run.tasks for run in of_variant]),
         }
     return results
 
@@ -49,10 +61,15 @@ def table_of(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = ("TTFT mean s", "p99 s", "TTFAT p99 s", "TPOT p99 ms", "e2e p99 s", "SLO viol. %")
     for column in (*columns, "tok/s", "preempt/req", "moves", "busy %", "KV peak %", "refused"):
         table.add_column(column, justify="right")
+    agents = any("tasks" in result for result in results.values())
+    if agents:
+        for column in ("tasks", "task e2e mean s", "p99 s"):
+            table.add_column(column, justify="right")
     for label, result in results.items():
         tpot_s = result["tpot_s"]["p99"]
+        shown = label if result["policy"] != WATERMARK else policy_title(label, result)
         table.add_row(
-            label,
+            shown,
             f"{result['ttft_s']['mean']:.2f}",
             f"{result['ttft_s']['p99']:.1f}",
             f"{result['ttfat_s']['p99']:.2f}",
@@ -65,8 +82,18 @@ def table_of(title: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{100 * result['busy_share']:.0f}",
             f"{100 * result['kv_peak_share']:.0f}",
             str(result["failed"]),
+            *_task_cells(result, agents),
         )
     return table
+
+
+def _task_cells(result: Mapping[str, Any], agents: bool) -> list[str]:
+    if not agents:
+        return []
+    e2e_s = result.get("task_e2e_s")
+    if e2e_s is None:
+        return ["0", "", ""]
+    return [str(result["tasks"]), f"{e2e_s['mean']:.1f}", f"{e2e_s['p99']:.1f}"]
 
 
 def title_of(settings: Settings, device: DeviceProfile, loads: Sequence[Load]) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.reporting.errors import BenchmarkError
 from bench.simulator.defaults import LONGEST
 from bench.simulator.results import ORACLE, PolicyRun
+from bench.simulator.timeline import TaskMetrics
+from bench.simulator.watermark import NAME as WATERMARK
+from bench.simulator.watermark import expanded, share_of
 from bench.workloads.arrivals import Arrival
 from bench.workloads.named import Workload, workload_of
 from gateway.config import PlacementConfig
@@ -124,6 +127,7 @@ class CaseRun:
     busy_share: float  # share of their time in which the instances computed
     kv_peak_share: float  # largest share of its blocks that any instance used
     ended_s: float  # virtual time of the end
+    tasks: Sequence[TaskMetrics] = ()  # of agents
 
 
 def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:
@@ -137,6 +141,17 @@ def variants(axes: Mapping[str, tuple[Any, ...]]) -> list[Variant]:
         dict.fromkeys(
             dataclasses.replace(variant, boundary="off") if variant.policy == ORACLE else variant
             for variant in combinations
+        )
+    )
+
+
+def runnable(chosen: Iterable[Variant]) -> list[Variant]:
+    """The variants to run: each share of ``fcfs+watermark`` in its place."""
+    return list(
+        dict.fromkeys(
+            dataclasses.replace(variant, policy=policy)
+            for variant in chosen
+            for policy in expanded((variant.policy,))
         )
     )
 
@@ -170,9 +185,8 @@ def load_of(settings: Settings, workload: Workload, device: DeviceProfile, case:
     for arrival in _coming(settings, workload, case):
         if arrival.at_s >= to_s + settings.cool_down_s:
             break
-        lengths = arrival.lengths
         inside = from_s <= arrival.at_s < to_s
-        if lengths.prompt + lengths.reasoning + lengths.answer > longest:
+        if arrival.longest > longest:
             refused += inside
             if math.isinf(to_s) and refused > _MOST_REFUSED * (measured + 1):
                 break  # of endless arrivals an instance can hold hardly any
@@ -235,10 +249,13 @@ def _read(settings: Mapping[str, Setting], key: str, value: str, text: str) -> A
 
 def check_policies(names: tuple[str, ...]) -> None:
     """:raises BenchmarkError: for a policy that does not exist."""
-    known = (*POLICIES, *BASELINES, ORACLE)
+    known = (*POLICIES, *BASELINES, WATERMARK, ORACLE)
     for name in names:
-        if name in known:
-            continue
+        try:
+            if name in known or share_of(name) is not None:
+                continue
+        except ValueError as error:
+            raise BenchmarkError(f"--policy: {error}") from error
         if not is_plugin(name):
             raise BenchmarkError(f"--policy: unknown policy {name!r}; there are {', '.join(known)}")
         try:

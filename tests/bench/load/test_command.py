@@ -287,7 +287,8 @@ async def test_a_trace_is_replayed_with_prompts_of_about_its_lengths(tmp_path: P
     assert [request["input_tokens"] for request in run["requests"]] == [109, 1009]
     assert [request["scheduled_s"] for request in run["requests"]] == pytest.approx([0.0, 0.2])
     assert len(server.requests) == 5  # two to learn from, a warm-up, the trace
-    assert len({body["input"][0]["content"][:40] for body in server.requests}) == 5
+    # The two probes begin alike.
+    assert len({body["input"][0]["content"][:40] for body in server.requests}) == 4
 
 
 @pytest.mark.parametrize(

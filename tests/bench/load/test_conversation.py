@@ -9,7 +9,9 @@ import pytest
 
 from bench.load.command import result_of
 from bench.load.conversation import Conversation, next_due_s
-from bench.load.plan import plan_requests, warmup_plan
+from bench.load.plan import Planned, ToolResult, plan_requests, text_prompt, warmup_plan
+from bench.load.prompts import Prompt
+from bench.load.record import Call, Event, Item, ResponseRecord
 from bench.load.runner import LoadRun
 from bench.load.transport.interface import ServerError
 from tests.bench.support.flags import options
@@ -71,6 +73,48 @@ def test_a_chat_tells_the_history_and_a_response_names_the_one_before() -> None:
             assert body["previous_response_id"] == "resp_1"
             assert body["input"] == [{"role": "user", "content": question}]
             assert "previous_response_id" not in begun
+
+
+def test_calls_and_results_are_told_in_the_form_of_the_api() -> None:
+    function = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": function}]
+    begin = Planned(0, 0.0, text_prompt("What is 1 + 1?"), None)
+    result = Planned(1, 0.0, Prompt(()), None, results=(ToolResult("call_1", "2"),))
+    record = record_of()
+    item = Item("function_call", call_id="call_1", name="add", arguments="{}")
+    call = Call(item)
+    call.deltas.append("{}")
+    record.calls.append(call)
+    for api in ("chat-sse", "responses-ws"):
+        conversation = Conversation(options("--api", api), "m", tools)
+        begun = conversation.body(begin)
+        conversation.answered(record)
+        body = conversation.body(result)
+        if api == "chat-sse":
+            assert begun["tools"] == body["tools"] == tools
+            made = {"name": "add", "arguments": "{}"}
+            called = {"id": "call_1", "type": "function", "function": made}
+            assert body["messages"] == [
+                {"role": "user", "content": "What is 1 + 1?"},
+                {"role": "assistant", "content": "xxx", "tool_calls": [called]},
+                {"role": "tool", "tool_call_id": "call_1", "content": "2"},
+            ]
+        else:
+            assert begun["tools"] == body["tools"] == [{"type": "function", **function}]
+            assert body["previous_response_id"] == "resp_1"
+            assert body["input"] == [
+                {"type": "function_call_output", "call_id": "call_1", "output": "2"}
+            ]
+
+
+def test_thoughts_are_sent_back_for_agents_only() -> None:
+    thought = ResponseRecord()
+    thought.receive(Event("response.reasoning_text.delta", 0, delta="Hm."), 1.0)
+    for tools, told in (((), False), (({"type": "function", "function": {"name": "a"}},), True)):
+        conversation = Conversation(options("--api=chat-sse"), "m", tools)
+        conversation.answered(thought)
+        (message,) = conversation.body(Planned(0, 0.0, Prompt(()), None))["messages"]
+        assert (message.get("reasoning_content") == "Hm.") is told
 
 
 def test_a_server_without_extensions_is_sent_none() -> None:

@@ -50,6 +50,18 @@ def test_durations(text: str, seconds: float) -> None:
     assert options("--timeout", text).timeout_s == pytest.approx(seconds)
 
 
+def test_runs_of_agents() -> None:
+    chosen = options("--families=clock,chain", "--tool-time=1s-2s")
+    assert (chosen.agents, chosen.forces_lengths) == (True, False)
+    assert chosen.config()["tool_time"] == "1s-2s"
+    assert chosen.percentile_metrics[-6:] == (
+        "task", "to-answer", "model", "tools", "call", "turns",
+    )  # fmt: skip
+    assert options("--workload=agent").agents
+    assert not options("--workload=arena-hard").agents
+    assert not options("--families=sums").agents
+
+
 def test_goodput_as_in_vllm() -> None:
     assert options("--goodput", "ttft:500", "qoe:0.95").goodput == {"ttft": 500.0, "qoe": 0.95}
 
@@ -108,6 +120,16 @@ def test_a_bad_flag_is_named(flags: str, message: str, capsys: pytest.CaptureFix
         ("--think-time 2s", "--think-time has no effect without --turns"),
         ("--connections 2 --api chat-sse", "it has no effect on --api chat-sse"),
         ("--no-extensions --reasoning-len 5 --answer-len 5", "--reasoning-len forces lengths"),
+        ("--no-extensions --workload agent", "--workload forces lengths"),
+        ("--workload agent --turns 3", "--turns has no effect on --workload agent"),
+        ("--workload agent --tool-time 3s", ": --workload agent has times of its own"),
+        ("--workload agent --families clock", "--workload defines the length of prompts"),
+        ("--workload agent --answer-len 5 --reasoning-len 5", "--workload defines the lengths"),
+        ("--families clock --turns 3", "--turns has no effect on --families clock"),
+        ("--families clock,sums", "--families: clock need tools and sums do not: make two runs"),
+        ("--families clock --reasoning-len 5 --answer-len 5", "--families clock is judged by"),
+        ("--tool-time 3s", "--tool-time has no effect without --families that need tools"),
+        ("--percentile-metrics ttft,task", "--percentile-metrics task has no effect without"),
     ],
 )
 def test_flags_that_do_not_fit_together(flags: str, message: str) -> None:

@@ -100,13 +100,61 @@ def test_a_final_text_that_differs_fails_it() -> None:
     )
 
 
-def test_thinking_after_the_answer_began_fails_it() -> None:
-    events = story()
-    events[1], events[4] = (
-        event("response.in_progress", 1),
-        event("response.reasoning_text.delta", 4, delta="Hm."),
+def test_thoughts_within_an_answer_do_not_change_when_it_began() -> None:
+    events = story(reasoning="Hm.So.", answer="Fo")
+    events[4] = event("response.reasoning_text.delta", 4, delta="So.")
+    events[5] = event("response.output_item.done", 5, item={"type": "reasoning"})
+    record = played(*events)
+    assert (record.failure, record.reasoning_end_s, record.reasoning_text) == (None, 2.0, "Hm.So.")
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "add"}
+ARGUMENTS = ('{"a": 348', ', "b": 275}')
+
+
+def calling(**fields: Any) -> list[Event]:
+    """Thoughts, and a call whose item is `CALL` with these fields in the final response."""
+    thoughts, rest = story()[:3], "response.function_call_arguments."
+    done = CALL | {"arguments": "".join(ARGUMENTS)} | fields
+    output = [*final()["output"][:1], done]
+    return [
+        *thoughts,
+        event("response.output_item.added", 3, item=CALL | {"arguments": ""}),
+        event(rest + "delta", 4, item_id="fc_1", delta=ARGUMENTS[0]),
+        event(rest + "delta", 5, item_id="fc_1", delta=ARGUMENTS[1], tokens=3),
+        event(rest + "done", 6, item_id="fc_1", arguments="".join(ARGUMENTS)),
+        event("response.output_item.done", 7, item=done),
+        event("response.completed", 8, response=final() | {"output": output}),
+    ]
+
+
+def test_a_call_is_joined_from_its_deltas() -> None:
+    record = played(*calling())
+    assert (record.outcome, record.failure) == ("completed", None)
+    (call,) = record.calls
+    assert (call.call_id, call.name, call.ended_s) == ("call_1", "add", 7.0)
+    assert call.arguments == '{"a": 348, "b": 275}'
+    assert (record.answer, record.answer_text, record.reasoning_end_s) == ([], "", 2.0)
+
+
+def test_a_call_without_thoughts_is_the_first_token() -> None:
+    begin, *_ = story()
+    call = event("response.output_item.added", 1, item=CALL)
+    assert played(begin, call).first_token_s == 1.0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"arguments": "{}"}, {"name": "sum"}, {"call_id": "call_2"}, {"type": "x"}]
+)
+def test_a_call_that_differs_from_the_final_one_fails_it(fields: dict[str, str]) -> None:
+    assert played(*calling(**fields)).failure == (
+        "the calls of tools differ from those of the final response"
     )
-    assert played(*events).failure == "reasoning arrived after the answer had begun"
+
+
+def test_arguments_of_no_call_fail_it() -> None:
+    stray = event("response.function_call_arguments.delta", 1, item_id="fc_9", delta="{")
+    assert played(story()[0], stray).failure == "arguments arrived for 'fc_9', which is no call"
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "no_answer"])
@@ -174,6 +222,8 @@ def test_forced_lengths_are_checked() -> None:
     assert played(*story(), forced=wrong).failure == (
         "lengths 4 + 3 tokens where 5 + 2 were forced"
     )
+    call = ForcedLengths(reasoning_tokens=4, answer_tokens=0, call_tokens=3)
+    assert played(*calling(), forced=call).failure is None
     assert played(*story(usage=None), forced=right).failure == (
         "no usage to check the forced lengths against"
     )

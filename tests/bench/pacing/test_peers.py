@@ -294,6 +294,8 @@ def a_peer(name: str, command: object) -> Peer:
 
 
 def test_a_peer_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(peer_servers.tree(os.getpid()))  # servers of other tests
+
     def handler(number: int, frame: object) -> None:
         raise AssertionError("nobody sends it here")
 
@@ -319,10 +321,11 @@ def test_a_peer_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     assert direct["version"]
     assert os.sched_getaffinity(0) == cores
     assert any("round 2: direct" in line for line in lines)
-    assert len(peer_servers.tree(os.getpid())) == 1, "a process was left"
+    assert set(peer_servers.tree(os.getpid())) <= others, "a process was left"
 
 
 def test_sigterm_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(peer_servers.tree(os.getpid()))  # servers of other tests
     monkeypatch.setattr(peers, "_QUICK_ROUND_S", 60.0)
     monkeypatch.setattr(peers, "_SETTLE_S", 0.1)
     monkeypatch.setitem(peer_servers.PEERS, "direct", a_peer("direct", _backend_as_peer))
@@ -337,13 +340,14 @@ def test_sigterm_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         measure_peers(True, only=("direct",), progress=start_timer)
     assert time.monotonic() - began_s < 30.0
-    assert len(peer_servers.tree(os.getpid())) == 1, "a process was left"
+    assert set(peer_servers.tree(os.getpid())) <= others, "a process was left"
 
 
 @pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.timeout(1200)  # the first time, with the downloads
 def test_all_peers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(peer_servers.tree(os.getpid()))  # servers of other tests
     monkeypatch.setattr(peers, "_ROUNDS", 1)
     results = measure_peers(True)
     assert results.keys() == {"vllm", "vllm-router", "litellm", "pascal-serve"}
@@ -354,4 +358,4 @@ def test_all_peers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     # Python costs more than Rust, and parsing every chunk more than passing it on.
     costs = {name: float(result["us_per_chunk"]) for name, result in results.items()}
     assert costs["vllm-router"] < costs["vllm"] < costs["litellm"], costs
-    assert len(peer_servers.tree(os.getpid())) == 1, "a process was left"
+    assert set(peer_servers.tree(os.getpid())) <= others, "a process was left"

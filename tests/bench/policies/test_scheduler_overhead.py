@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from bench.policies import scheduler_overhead
+from bench.policies.scheduler_load import FORMATS
 from bench.policies.scheduler_overhead import (
     CASES,
     DEFAULT,
@@ -14,6 +18,8 @@ from bench.policies.scheduler_overhead import (
     sides,
     summary,
 )
+from workers.policy.phase import Phase
+from workers.scheduler.request_state import PhaseState
 
 # The backlog, small: memory and slots for a few, many more wait.
 SMALL = Case("backlog", 8, 24, 1.35)
@@ -36,19 +42,43 @@ def test_all_schedulers_do_the_same_work() -> None:
 
 
 def test_every_case_has_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str, dict[str, float]]:
-        return measure_case(Case(case.name, 4, min(case.waiting, 8), case.limit), 3, 25, 25)
+    def quickly(case: Case, repeats: int, steps: int, warm_up: int) -> dict[str, dict[str, float]]:
+        small = replace(case, running=4, waiting=min(case.waiting, 8))
+        return measure_case(small, 3, 25, 25)
 
-    monkeypatch.setattr(scheduler_overhead, "measure_case", small)
+    monkeypatch.setattr(scheduler_overhead, "measure_case", quickly)
     result = scheduler_overhead.measure_overhead(quick=True)
-    assert [*result] == ["running_32", "running_256", "backlog", "details"]
+    assert [*result] == [*(case.name for case in CASES), "details"]
     assert [*result["details"]] == [case.name for case in CASES]
     for case in CASES:
         figures = result["details"][case.name]
-        assert [*figures] == [DEFAULT, *POLICIES]
+        assert [*figures] == [DEFAULT, *case.policies]
         assert result[case.name] == figures["slack"]["ratio"] > 0
         assert figures[DEFAULT]["ratio"] == 1
-    assert scheduler_overhead.table(result).row_count == len(CASES) * (1 + len(POLICIES))
+    assert scheduler_overhead.table(result).row_count == sum(
+        1 + len(case.policies) for case in CASES
+    )
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_requests_go_through_all_phases_in_every_format(form: str) -> None:
+    case = Case(form, 16, 0, 1.05, form)
+    side = sides(case)[1]
+    scheduler: Any = side.scheduler
+    turned: set[tuple[Phase, Phase]] = set()
+    note = scheduler._accounting.turned
+
+    def turned_to(state: PhaseState, before: Phase) -> None:
+        turned.add((before, state.tracker.phase))
+        note(state, before)
+
+    scheduler._accounting.turned = turned_to
+    scheduler_overhead.take_turns([side], 1500)
+    assert turned == {
+        (Phase.REASONING, Phase.ANSWERING),
+        (Phase.ANSWERING, Phase.CALLING),
+        (Phase.CALLING, Phase.ANSWERING),
+    }
 
 
 def test_a_ratio_is_the_median_over_the_repeats() -> None:

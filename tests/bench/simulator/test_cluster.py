@@ -19,7 +19,7 @@ from bench.workloads.arrivals import Arrival, poisson, under_way
 from bench.workloads.lengths import ARENA_HARD, Lengths
 from workers.emulation.profile import load_profile
 from workers.policy.settings import POLICIES, PolicySettings
-from workers.scheduler.dispatch import Dispatcher
+from workers.scheduler.queues import Queues
 
 PROFILE = load_profile("h100-qwen32b")
 SETTINGS = InstanceSettings(profile=PROFILE, model=str(MODEL))
@@ -177,7 +177,7 @@ def test_tokens_that_are_counted_late_are_counted_right(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = pressed(policy, offload=False, leaps=False)
-    monkeypatch.setattr(Dispatcher, "_quiet_tokens", lambda *_: 0)
+    monkeypatch.setattr(Queues, "_quiet_tokens", lambda *_: 0)
     assert pressed(policy, offload=False, leaps=False) == late
 
 

@@ -24,7 +24,7 @@ from gateway.policy.cluster_view import MovingRequest, Occupancy, PlacedRequest,
 from gateway.response.session import Session
 from gateway.routing.route import Moving
 from tests.gateway.support.sessions import make_session
-from workers.messages import TokenRun
+from workers.messages import TokenRun, answers_after
 from workers.policy.settings import PolicySettings
 
 NUMBERS = PolicySettings(quantum_tokens=20, demotion_tokens=30)
@@ -49,7 +49,7 @@ class Twins:
             position=len(self.session.token_ids),
             token_ids=(1,),
             texts=("" if boundary else "x",),
-            boundary=0 if boundary else None,
+            turns=answers_after(0 if boundary else None),
         )
         self.session.tokens(run, now)
 

@@ -87,6 +87,23 @@ class Reply:
         """
         await (await self.socket.ping())
 
+    async def call(self, *calls: tuple[str, str], **fields: Any) -> None:
+        """Think, say something, call tools by name with arguments, and end."""
+        await self.begin()
+        await self.think()
+        await self.answer()
+        items = []
+        for number, (name, arguments) in enumerate(calls):
+            item = {"type": "function_call", "id": f"{self.id}-{number}", "name": name}
+            item |= {"call_id": f"{self.id}-call-{number}", "arguments": ""}
+            await self.send("response.output_item.added", item=item)
+            for start in range(0, len(arguments), 4):
+                kind = "response.function_call_arguments.delta"
+                await self.send(kind, item_id=item["id"], delta=arguments[start : start + 4])
+            items.append(item | {"arguments": arguments})
+            await self.send("response.output_item.done", item=items[-1])
+        await self.end(output=[*self.object("completed")["output"], *items], **fields)
+
 
 Script = Callable[[Reply], Awaitable[None]]
 

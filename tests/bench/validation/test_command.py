@@ -277,7 +277,7 @@ def test_an_engine_that_cannot_start_says_why() -> None:
 def test_a_trace_on_a_real_engine_and_in_virtual_time() -> None:
     trace = Trace(
         name="small",
-        requests=tuple((0.05 * index, 20, 60, 40) for index in range(8)),
+        requests=tuple((0.01 * index, 20, 60, 40) for index in range(8)),
         policy="slack",
         numbers=NUMBERS,
         kv_blocks=12,  # for three of them

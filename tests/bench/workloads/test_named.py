@@ -139,7 +139,7 @@ def test_every_name(name: str) -> None:
     assert len(first) / first[-1].at_s == pytest.approx(8.0, rel=0.12)
     for arrival in first:
         of = arrival.lengths
-        assert min(of.prompt, of.reasoning, of.answer) >= 1
+        assert min(of.prompt, of.reasoning, of.answer + of.call) >= 1
         assert of.reasoning + of.answer <= workload.lengths.longest_output
     at_once = list(islice(workload.arrivals(inf, 0), 50))
     assert {arrival.at_s for arrival in at_once} == {0.0}

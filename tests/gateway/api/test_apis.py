@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 
 from gateway.api import sse
-from gateway.api.http import SOCKETS
+from gateway.api.responses.routes import SOCKETS
 from gateway.app import make_runner, make_site
 from gateway.config import ClusterConfig, LimitsConfig, ServerConfig, SessionConfig
 from gateway.service import ResponseService
@@ -42,10 +42,10 @@ async def api(
             await runner.cleanup()
 
 
-async def accepted(worker: ScriptedWorker) -> str:
+async def accepted(worker: ScriptedWorker, *, reasoning: bool = False) -> str:
     """The next request, taken in."""
     submit = await worker.next_submit()
-    await worker.accept(submit)
+    await worker.accept(submit, reasoning=reasoning)
     return submit.request_id
 
 

@@ -156,3 +156,22 @@ async def test_a_log_that_keeps_no_events_has_none_to_follow() -> None:
         with pytest.raises(LogTruncated):
             await EventFollower(log, transport.outlet, after, frame).run()
     assert transport.written == []
+
+
+@pytest.mark.parametrize(
+    ("pieces", "size", "left"),
+    [
+        (outlet_module._MOST_HELD + 3, 10, 3),  # many
+        (5, outlet_module._MOST_PIECE_BYTES + 1, 0),  # large
+    ],
+)
+async def test_what_is_held_is_bounded_and_goes_out_in_order(
+    pieces: int, size: int, left: int
+) -> None:
+    transport = Transport()
+    data = [b"%d" % number + bytes(size - len(b"%d" % number)) for number in range(pieces)]
+    for one in data:
+        transport.outlet.send(one)
+    assert transport.written == data[: pieces - left]  # before the end of the turn
+    await asyncio.sleep(0)
+    assert transport.written == data

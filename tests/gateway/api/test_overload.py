@@ -37,7 +37,8 @@ async def until_refused(client: Any, worker: ScriptedWorker) -> tuple[list[str],
     running: list[str] = []
     for number in range(200):
         asking = asyncio.create_task(post(client, number))
-        request = asyncio.create_task(accepted(worker))
+        # As expected at admission: then it is the same when bookings are made anew.
+        request = asyncio.create_task(accepted(worker, reasoning=True))
         await asyncio.wait([asking, request], return_when=asyncio.FIRST_COMPLETED)
         if asking.done() and (await asking).status == 429:
             request.cancel()

@@ -173,10 +173,18 @@ def test_a_starving_instance_is_avoided_even_if_it_is_emptier() -> None:
 
 def test_affinity_counts_what_is_on_its_way_and_can_be_off() -> None:
     views = [view("near", 10, kv_blocks_reserved=7), view("other", 11)]
-    assert place_new_request(views, Rules(affinity=1.0), kv_blocks=5, near="near") == "other"
-    assert place_new_request(views, Rules(affinity=1.0), kv_blocks=6, near="near") == "near"
+    assert place_new_request(views, Rules(affinity=1.0), held_blocks={"near": 5}) == "other"
+    assert place_new_request(views, Rules(affinity=1.0), held_blocks={"near": 6}) == "near"
     even = [view("other", 10), view("near", 10)]
-    assert place_new_request(even, Rules(affinity=0), kv_blocks=5, near="near") == "other"
+    assert place_new_request(even, Rules(affinity=0), held_blocks={"near": 5}) == "other"
+
+
+def test_of_those_that_are_worth_it_the_one_with_most_of_the_conversation_is_chosen() -> None:
+    views = [view("a", 10), view("b", 12), view("c", 40), view("d", 12)]
+    held = {"a": 1, "b": 8, "c": 20, "d": 8, "gone": 99}
+    assert place_new_request(views, Rules(affinity=1.0), held_blocks=held) == "b"
+    assert place_new_request(views, Rules(affinity=2.0), held_blocks=held) == "c"
+    assert place_new_request(views, Rules(affinity=1.0), held_blocks={"c": 20}) == "a"
 
 
 def test_room_is_measured_by_each_instances_own_memory() -> None:
@@ -199,12 +207,12 @@ def test_a_conversation_stays_with_its_kv_up_to_a_bound() -> None:
 
     def chosen(near_footprint: int, **fields: Any) -> str | None:
         views = [view("near", near_footprint, **fields), view("other", 10)]
-        return place_new_request(views, rules, kv_blocks=5, near="near")
+        return place_new_request(views, rules, held_blocks={"near": 5})
 
     assert chosen(20) == "near"
     assert chosen(21) == "other"
     assert chosen(20, within_slo=False) == "other"  # nor if readers starve there
-    assert place_new_request([view("near", 1), view("b")], kv_blocks=5, near="near") == "b"
+    assert place_new_request([view("near", 1), view("b")], held_blocks={"near": 5}) == "b"
 
 
 def test_what_is_on_its_way_counts_as_there() -> None:

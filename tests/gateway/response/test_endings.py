@@ -20,8 +20,8 @@ from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
 from openai import APIError, AsyncOpenAI
 from structlog.testing import capture_logs
 
-from gateway.api import chat as chat_api
-from gateway.api import http
+from gateway.api import chat_chunks
+from gateway.api.responses import routes
 from gateway.config import ClusterConfig, SessionConfig
 from gateway.schemas.errors import Cancelled
 from gateway.service import ResponseService
@@ -397,7 +397,7 @@ async def test_the_official_client_raises_and_does_not_ask_again(tmp_path: Path)
 async def test_cancel_answers_even_if_the_engine_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_CANCEL_WAIT_S", 0.01)
+    monkeypatch.setattr(routes, "_CANCEL_WAIT_S", 0.01)
     async with asyncio.timeout(15), api(tmp_path) as (client, worker, _):
         body = {"input": "hi", "stream": True}
         asking = asyncio.create_task(client.post("/v1/responses", json=body))
@@ -507,4 +507,4 @@ async def _last_message(socket: ClientWebSocketResponse) -> dict[str, Any]:
 
 def test_what_has_not_ended_has_no_finish_reason() -> None:
     with pytest.raises(Cancelled):
-        chat_api._finish_reason(make_session())
+        chat_chunks.finish_reason(make_session())

@@ -21,13 +21,13 @@ from tests.gateway.support.readers import Reader
 
 
 def answer() -> OutputItem:
-    item = OutputItem(events.ANSWER_DELTA, "msg_1", live_fields=True)
+    item = OutputItem("answer", "msg_1")
     item.announce(1)
     return item
 
 
 def thoughts() -> OutputItem:
-    item = OutputItem(events.REASONING_DELTA, "rs_1", live_fields=False)
+    item = OutputItem("reasoning", "rs_1")
     item.announce(0)
     return item
 

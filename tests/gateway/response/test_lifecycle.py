@@ -10,7 +10,7 @@ from gateway.routing.route import Stage
 def test_a_thinking_request_runs_through_all_states() -> None:
     state = State.QUEUED
     seen = [state]
-    for event in (Event.REASONING_BEGAN, Event.BOUNDARY, Event.GENERATED, Event.DELIVERED):
+    for event in (Event.REASONING_BEGAN, Event.TO_ANSWERING, Event.GENERATED, Event.DELIVERED):
         state = advance(TRANSITIONS, state, event)
         seen.append(state)
     assert seen == [

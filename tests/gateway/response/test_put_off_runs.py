@@ -20,7 +20,7 @@ def waiting() -> tuple[Session, ScriptedWorker]:
     session.wheel_slot = 220
     worker.say("c", now=1.02)
     worker.say("d", "", "é", now=1.04)
-    assert len(session._runs) == 2
+    assert len(session._runs) == 2 * 3
     return session, worker
 
 
@@ -39,7 +39,7 @@ def test_every_call_that_needs_them_takes_them_in(look: Callable[[Session], obje
     assert session.output_tokens == 6
     look(session)
     assert (len(session.token_ids), session._runs) == (6, [])
-    assert session.transcript.answer.text == "abcdé".encode()
+    assert session.transcript.items[0].text == "abcdé".encode()
 
 
 def test_a_failure_sends_them() -> None:
@@ -66,6 +66,6 @@ def test_the_plan_and_the_figures_are_those_of_the_time_when_they_came() -> None
 
 def test_only_so_many_are_put_off() -> None:
     session, worker = waiting()
-    for place in range(3 * session_module._MOST_RUNS):
+    for place in range(3 * session_module._MOST_PUT_OFF):
         worker.say("x", now=1.05 + place / 1000)
-        assert len(session._runs) <= session_module._MOST_RUNS
+        assert len(session._runs) <= session_module._MOST_PUT_OFF

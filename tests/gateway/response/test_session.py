@@ -177,6 +177,17 @@ def test_forced_lengths_are_no_early_end() -> None:
     assert final(session)["status"] == "completed"
 
 
+@pytest.mark.parametrize(("tokens", "status"), [(5, "completed"), (6, "incomplete")])
+def test_a_forced_call_counts(tokens: int, status: str) -> None:
+    lengths = {"reasoning_tokens": 2, "answer_tokens": 1, "call_tokens": tokens}
+    tool = {"type": "function", "name": "add"}
+    session, worker = thinking_session(tools=[tool], forced_lengths=lengths)
+    assert session.output_tokens == 8
+    worker.finish(now=2.2, reason="length")
+    run_to_end(session)
+    assert final(session)["status"] == status
+
+
 def test_cancel_waits_for_the_engine_and_shows_nothing_more() -> None:
     session, worker = thinking_session()
     assert session.cancel(2.15) is True

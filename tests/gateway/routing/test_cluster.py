@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection, unix_serve
 
 from gateway.config import ClusterConfig, LimitsConfig, SessionConfig
 from gateway.policy.cluster_view import ViewRules, view_of
+from gateway.policy.prefixes import prefixes_of
 from gateway.routing import worker_link as link_module
 from gateway.routing.instance import Totals
 from gateway.routing.worker_link import LinkError, open_link
@@ -26,6 +27,7 @@ from workers.messages import (
     Finish,
     Heartbeat,
     MigrationStats,
+    Prefixes,
     Rejected,
     SetPace,
 )
@@ -67,13 +69,32 @@ async def test_a_conversation_goes_on_where_its_kv_is(tmp_path: Path) -> None:
         first, first_id = await start(service, workers["a"])
         await workers["a"].tokens(first_id, 0, "Hello", finish=Finish(reason="stop"))
         await ended(first)
-        await start(service, workers["a"])  # now "b" has less
+        prefix = prefixes_of(first.generation.messages)[-1]
+        await workers["a"].say(Prefixes(tokens={prefix: 48}))
+        await until(lambda: service.cluster.instances["a"].prefixes.tokens_of((prefix,)) == 48)
+        await start(service, workers["a"], input="other")  # now "b" has less
         follow_up = await generation(service, previous_response_id=first_id)
-        assert follow_up.near == "a"
         starting = asyncio.create_task(service.start(follow_up, ""))
         await workers["a"].accept(await workers["a"].next_submit())
         await starting
-        await start(service, workers["b"])  # one without history
+        await start(service, workers["b"], input="without history")
+
+
+async def test_every_gateway_learns_from_the_workers_where_a_conversation_is(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        # A client of chat completions sends the whole conversation; another gateway had the rest.
+        conversation = [{"role": "user", "content": "word " * 200}]
+        earlier = await generation(service, input=conversation)
+        later = [*conversation, {"role": "assistant", "content": "b"}, conversation[0]]
+        (prefix,) = prefixes_of(earlier.messages)
+        await workers["b"].say(Prefixes(tokens={prefix: 208}))
+        await until(lambda: service.cluster.instances["b"].prefixes.tokens_of((prefix,)))
+        await start(service, workers["b"], input=later)
+        await workers["b"].say(Prefixes(tokens={prefix: 0}))
+        await until(lambda: not service.cluster.instances["b"].prefixes.tokens_of((prefix,)))
+        await start(service, workers["a"], input=[*later[:-1], {"role": "user", "content": "c"}])
 
 
 async def test_a_refusal_of_the_worker_names_the_field_of_the_api(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def break_tokens(_: ResponseService, session: Session, __: Route) -> None:
 def break_transcript(_: ResponseService, session: Session, __: Route) -> None:
     """`Session.fail` raises too."""
     override(session.delivery, arrived=broken)
-    override(session.transcript, close_answer=broken)
+    override(session.transcript, close=broken)
 
 
 def break_everything(_: ResponseService, session: Session, __: Route) -> None:
@@ -206,9 +206,9 @@ async def test_a_bug_met_by_one_message_does_not_end_the_link(tmp_path: Path) ->
         assert session.failovers == 0
 
 
-@pytest.mark.parametrize("method", ["release", "next_release_s"])
+@pytest.mark.parametrize("part", ["session", "delivery"])
 async def test_a_bug_in_the_release_of_one_response_ends_that_response(
-    tmp_path: Path, method: str
+    tmp_path: Path, part: str
 ) -> None:
     async with serving(tmp_path, "worker-0") as (service, workers):
         worker = workers["worker-0"]
@@ -217,7 +217,10 @@ async def test_a_bug_in_the_release_of_one_response_ends_that_response(
         for request_id in (first_id, second_id):
             await worker.tokens(request_id, 0, "a", "b", "c", finish=STOP)
         await until(lambda: first.answer_text)
-        override(first, **{method: broken})
+        if part == "session":
+            override(first, release=broken)
+        else:
+            override(first.delivery, next_release_s=broken)
         await asyncio.wait_for(first.log.ended(), 10)
         await ended(second)
         assert (first.status, second.status) == ("failed", "completed")

@@ -26,14 +26,15 @@ from gateway.schemas.errors import Unavailable
 from tests.gateway.support.sessions import events_of, make_session
 from workers.engine.interface import EngineOutput
 from workers.messages import FinishReason
-from workers.policy.phase import Phase, ThinkMarkers
-from workers.requests.detokenize import Detokenizer
+from workers.policy.phase import Markers, Phase
+from workers.requests.segments import Detokenizer
 from workers.requests.stream import RequestStream
 
 TOKENIZER = Tokenizer.from_file(str(PROJECT_ROOT / "models" / "tiny-reasoner" / "tokenizer.json"))
 VOCABULARY: dict[str, int] = TOKENIZER.get_vocab()
-MARKERS = ThinkMarkers(VOCABULARY["<think>"], VOCABULARY["</think>"])
-ORDINARY = [number for number in VOCABULARY.values() if number not in (MARKERS.start, MARKERS.end)]
+START, END = VOCABULARY["<think>"], VOCABULARY["</think>"]
+MARKERS = Markers.of_thoughts(START, END)
+ORDINARY = [number for number in VOCABULARY.values() if number not in (START, END)]
 EOS = VOCABULARY["<|im_end|>"]
 TERMINAL = (events.COMPLETED, events.INCOMPLETE, events.FAILED)
 TAU_S = 0.1
@@ -97,7 +98,7 @@ class Play:
         if run is not None:
             answer = run.texts
             if self.session.thinking:
-                answer = () if run.boundary is None else run.texts[run.boundary + 1 :]
+                answer = run.texts[run.turns[0].at :] if run.turns else ()
             for text in answer:
                 self._plan(text)
             self._note(lambda: self.session.tokens(run, self.now))
@@ -136,7 +137,7 @@ def plays(draw: st.DrawFn) -> Played:
     paced = draw(st.booleans())
     play = Play(make_session(pacing=None if paced else False))
     told = 0
-    ahead = [*thoughts, MARKERS.end, *answer]
+    ahead = [*thoughts, END, *answer]
     while told < len(ahead):
         count = draw(st.integers(1, 6))
         play.step(ahead[told : told + count])
@@ -189,7 +190,7 @@ def test_a_response_ends_once_is_numbered_without_a_hole_and_joins_to_its_text(
     assert texts.get("reasoning", "") == decode(thoughts).lstrip()
     whole = decode(answer).lstrip()
     if end == "stop":
-        assert list(session.token_ids) == [*thoughts, MARKERS.end, *answer, EOS]
+        assert list(session.token_ids) == [*thoughts, END, *answer, EOS]
         assert texts.get("message", "") == whole
     else:  # bytes of an incomplete character give no text
         assert whole.startswith(texts.get("message", ""))
@@ -223,7 +224,7 @@ def test_a_reader_gets_consecutive_events_or_is_told_that_some_are_gone(
     capacity: int, batches: list[int], cursor: int, whole: int
 ) -> None:
     log = EventLog(capacity)
-    item = OutputItem(events.ANSWER_DELTA, "msg_1", live_fields=True)
+    item = OutputItem("answer", "msg_1")
     item.announce(0)
     at, truncated = cursor, False
     for count in batches:

@@ -14,7 +14,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 
 from gateway.api import admin, websocket
 from gateway.config import PacingConfig
-from gateway.schemas import bodies
+from gateway.schemas import bodies, items, messages_body, structure, tools
 from gateway.schemas.bodies import ChatBody, ResponsesBody, parse_body, parse_json_object
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.generation import default_targets, from_chat, from_responses
@@ -37,14 +37,24 @@ def _structs(kind: Any) -> Iterator[type]:
         yield kind
         for inner in get_type_hints(kind, include_extras=True).values():
             yield from _structs(inner)
-    elif get_origin(kind) in (Union, types.UnionType, Annotated, list):
+    elif get_origin(kind) in (Union, types.UnionType, Annotated, list, dict):
         for inner in get_args(kind):
             yield from _structs(inner)
 
 
 def _every_field() -> list[Any]:
     events = [websocket.PacingUpdate, websocket.Resume, websocket.Cancel, admin.DrainBody]
-    roots: list[type] = [ResponsesBody, ChatBody, *events]
+    of_tools = [tools.ChatTool, tools.CustomTool, tools.MessagesTool, tools.Namespace]
+    choices = [tools.NamedFunction, tools.AllowedToolsOfChat]
+    roots: list[type] = [
+        ResponsesBody,
+        ChatBody,
+        messages_body.MessagesBody,
+        *events,
+        *of_tools,
+        *choices,
+        *items.ITEMS.values(),
+    ]
     kinds = dict.fromkeys(kind for root in roots for kind in _structs(root))
     return [
         pytest.param(kind, field, id=f"{kind.__name__}.{field.name}")
@@ -57,7 +67,7 @@ def test_the_walk_finds_what_clients_send() -> None:
     found = {parameter.values[0] for parameter in _every_field()}
     declared = {
         kind
-        for module in (bodies, websocket, admin)
+        for module in (bodies, items, messages_body, structure, tools, websocket, admin)
         for kind in vars(module).values()
         if isinstance(kind, type)
         and issubclass(kind, msgspec.Struct)
@@ -67,18 +77,28 @@ def test_the_walk_finds_what_clients_send() -> None:
     assert found == declared
 
 
+NAMED = {"name": "f"}
 VALUES = {  # of required fields
     "messages": [USER],
+    "function": NAMED,
+    "allowed_tools": {"tools": []},
+    "tools": [],
+    "schema": {},
     "reasoning_tokens": 1,
     "answer_tokens": 1,
     "response_id": "resp_1",
+    "max_tokens": 1,
+}
+OF_KIND: dict[type, dict[str, Any]] = {  # the same, where names have another meaning
+    messages_body.Choice: {"type": "auto"},
+    messages_body.Thinking: {"type": "adaptive"},
 }
 
 
 @pytest.mark.parametrize(("kind", "field"), _every_field())
 def test_null_is_the_same_as_absent(kind: type, field: Any) -> None:
     body = {
-        other.name: VALUES.get(other.name, "text")
+        other.name: OF_KIND.get(kind, VALUES).get(other.name, "text")
         for other in msgspec.structs.fields(kind)
         if other.required
     }
@@ -106,6 +126,7 @@ def test_any_field_that_is_null_asks_for_nothing(kind: Any) -> None:
         {"stream_options": {"include_usage": None, "unknown": None}},
         {"pacing": {"tpot_s": None, "unknown": None}},
         {"chat_template_kwargs": {"enable_thinking": None, "thinking": None}},
+        {"structured_outputs": {"json": None, "unknown": None}},
         {"metadata": {"a": None}},
         {"messages": [{**USER, "name": None, "tool_calls": None, "refusal": None}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": None}]}]},

@@ -14,7 +14,15 @@ from gateway.routing.route_table import RouteTable
 from gateway.routing.worker_link import WorkerLink
 from tests.gateway.support.scripted_worker import IDLE
 from tests.gateway.support.sessions import make_session
-from workers.messages import PROTOCOL, Endpoint, StepStats, TokenRun, ToWorker, Welcome
+from workers.messages import (
+    PROTOCOL,
+    Endpoint,
+    StepStats,
+    TokenRun,
+    ToWorker,
+    Welcome,
+    answers_after,
+)
 
 BLOCK = 16
 BLOCKS = 100
@@ -103,7 +111,7 @@ def run_of(route: Route, count: int, *, boundary: int | None = None, **fields: A
         position=len(route.session.token_ids),
         token_ids=(9,) * count,
         texts=("x",) * count,
-        boundary=boundary,
+        turns=answers_after(boundary),
         **fields,
     )
 

@@ -29,6 +29,7 @@ from workers.messages import (
     TokenRun,
     ToWorker,
     Welcome,
+    answers_after,
 )
 
 IDLE = StepStats(
@@ -130,11 +131,7 @@ class ScriptedWorker:
     async def accept(self, submit: Submit, *, reasoning: bool = False) -> None:
         """Accept a request."""
         await self.say(
-            Accepted(
-                request_id=submit.request_id,
-                prompt_tokens=20,
-                reasoning=reasoning,
-            )
+            Accepted(request_id=submit.request_id, prompt_tokens=20, reasoning=reasoning)
         )
 
     async def tokens(
@@ -153,7 +150,7 @@ class ScriptedWorker:
             token_ids=tuple(range(position, position + len(texts))),
             texts=texts,
             finish=finish,
-            boundary=boundary,
+            turns=answers_after(boundary),
             kv_tokens=kv_tokens,
         )
         await self.say(Step(sequence=self._sequence, runs=(run,), stats=IDLE))

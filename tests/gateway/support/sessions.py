@@ -10,7 +10,7 @@ from gateway.config import PacingConfig
 from gateway.response.session import Session
 from gateway.schemas.bodies import ResponsesBody, parse_body
 from gateway.schemas.generation import default_targets, from_responses
-from workers.messages import Finish, FinishReason, TokenRun
+from workers.messages import Finish, FinishReason, TokenRun, answers_after
 
 END_OF_THINKING = 4
 
@@ -47,13 +47,14 @@ class ScriptedWorker:
         self._run(texts, now, finish=Finish(reason=reason, **fields))
 
     def _run(self, texts: tuple[str, ...], now: float, **fields: Any) -> None:
-        boundary = fields.get("boundary")
+        boundary = fields.pop("boundary", None)
         ids = [END_OF_THINKING if index == boundary else 9 for index in range(len(texts))]
         run = TokenRun(
             request_id=self.session.response_id,
             position=self._position,
             token_ids=tuple(ids),
             texts=texts,
+            turns=answers_after(boundary),
             **fields,
         )
         self._position += len(texts)

@@ -36,6 +36,7 @@ from workers.messages import (
     Submit,
     TokenRun,
     Welcome,
+    answers_after,
 )
 
 MODEL = "scripted"
@@ -82,7 +83,7 @@ class _Request:
             position=place,
             token_ids=(place % 32_000,),
             texts=(text_of(place, self.reasoning, self.length),),
-            boundary=0 if is_boundary else None,
+            turns=answers_after(0 if is_boundary else None),
             finish=Finish(reason="stop") if last else None,
         )
 

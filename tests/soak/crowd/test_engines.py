@@ -85,5 +85,6 @@ async def test_requests_get_their_tokens_and_one_finish_each(tmp_path: Path) -> 
     assert reasoning == {"whole": True, "moved": False, "stopped": True}
     assert [run.position for run in runs["whole"]] == list(range(7))
     assert [run.position for run in runs["moved"]] == [5, 6]
-    assert [run.boundary for run in runs["whole"]] == [None, None, 0, None, None, None, None]
+    turns = [[(turn.at, turn.phase) for turn in run.turns] for run in runs["whole"]]
+    assert turns == [[], [], [(1, "answering")], [], [], [], []]
     assert [run.texts for run in runs["moved"]] == [run.texts for run in runs["whole"][5:]]

@@ -15,7 +15,7 @@ from tests.workers.support.harness import START_TIMEOUT_S, Gateway, Output, Work
 from workers.emulation.profile import DeviceProfile, load_profile
 from workers.emulation.script import Script, Words
 from workers.messages import DeviceStats, ForcedLengths, Sampling
-from workers.policy.phase import ThinkMarkers
+from workers.policy.phase import Markers
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -113,7 +113,7 @@ def words(tokenizer: Tokenizer) -> Words:
     vocabulary = tokenizer.get_vocab()
     return Words.of(
         lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
-        ThinkMarkers.of_vocabulary(vocabulary),
+        Markers.of_vocabulary(vocabulary),
         vocabulary["<|im_end|>"],
     )
 
@@ -178,7 +178,7 @@ async def test_device_computes_for_as_long_as_the_profile_says(
         began_s = time.monotonic()
         await gateway.submit(
             request_id,
-            "How long does this take? " * 4,
+            "How long does this take? " * 5,
             forced_lengths=ForcedLengths(reasoning_tokens=70, answer_tokens=50),
         )
         output = await gateway.finished(request_id)
@@ -237,7 +237,7 @@ async def test_a_request_known_in_part_goes_on_where_it_was(gateway: Gateway, wo
 async def test_lengths_are_drawn_where_a_request_gives_none(gateway: Gateway, words: Words) -> None:
     sampling = Sampling(thinking_budget=12)
     for request_id in ("one", "two"):
-        await gateway.submit(request_id, "In short?", sampling)
+        await gateway.submit(request_id, "In brief?", sampling)
     one, two = await gateway.finished("one"), await gateway.finished("two")
     assert one.boundary == 11
     assert one.token_ids == two.token_ids  # the same question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 from typing import Any
@@ -17,13 +18,28 @@ from workers.emulation.script import (
     REASONING_LENGTHS,
     THOUGHT,
     Words,
+    script_facts,
     script_of,
 )
-from workers.policy.phase import Phase, ThinkMarkers
-from workers.requests.detokenize import Detokenizer
+from workers.messages import Structure, ToolChoice
+from workers.policy.phase import Markers, Phase
+from workers.requests.segments import Detokenizer
 
 START, END, EOS = 3, 4, 2
-WORDS = Words(tuple(range(10, 17)), tuple(range(20, 25)), ThinkMarkers(START, END), EOS)
+
+
+def encode(text: str) -> list[int]:
+    """One token for each character."""
+    return [100 + ord(character) for character in text]
+
+
+WORDS = Words(
+    tuple(range(10, 17)),
+    tuple(range(20, 25)),
+    Markers.of_thoughts(START, END),
+    EOS,
+    encode,
+)
 PROMPT = [1, 5, 6, 7]
 
 
@@ -73,9 +89,10 @@ def test_what_goes_on_elsewhere_goes_on_with_the_same_tokens(
 
 
 def test_drawn_lengths_depend_on_seed_and_prompt_alone() -> None:
-    def lengths(prompt: list[int], seed: int) -> tuple[int, int | None]:
+    def lengths(prompt: list[int], seed: int) -> tuple[int, int]:
         script = script_of(WORDS, prompt, {"phase": "reasoning"}, seed)
-        return script.reasoning, script.answer
+        assert script.tail_at is not None
+        return script.reasoning, script.tail_at
 
     assert lengths(PROMPT, 0) == lengths(PROMPT, 0)
     assert len({lengths(PROMPT, 0), lengths(PROMPT, 1), lengths([*PROMPT, 8], 0)}) == 3
@@ -84,15 +101,15 @@ def test_drawn_lengths_depend_on_seed_and_prompt_alone() -> None:
 def test_a_drawn_answer_ends_the_turn_and_a_budget_cuts_the_thoughts() -> None:
     script = script_of(WORDS, PROMPT, {"phase": "reasoning", "thinking_budget": 6}, 0)
     assert script.reasoning == 6
-    assert script.answer is not None
-    tokens = [script.token(index) for index in range(6 + script.answer)]
+    assert script.tail_at is not None
+    tokens = [script.token(index) for index in range(script.tail_at + 1)]
     assert tokens.index(END) == 5
     assert tokens.index(EOS) == len(tokens) - 1
 
 
 def test_no_thoughts_where_they_are_switched_off_or_the_model_has_none() -> None:
     assert script_of(WORDS, PROMPT, {"phase": "answering"}, 0).reasoning == 0
-    silent = Words(WORDS.thought, WORDS.answer, None, EOS)
+    silent = Words(WORDS.thought, WORDS.answer, None, EOS, WORDS.encode)
     assert script_of(silent, PROMPT, {}, 0).reasoning == 0
 
 
@@ -105,7 +122,7 @@ def test_drawn_lengths_have_their_means() -> None:
 
 def test_texts_read_well_wherever_they_repeat(tokenizer: Tokenizer) -> None:
     vocabulary = tokenizer.get_vocab()
-    markers = ThinkMarkers.of_vocabulary(vocabulary)
+    markers = Markers.of_vocabulary(vocabulary)
     assert markers is not None
     words = Words.of(
         lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
@@ -126,3 +143,83 @@ def test_texts_read_well_wherever_they_repeat(tokenizer: Tokenizer) -> None:
     ]
     assert "".join(texts[:reasoning]) == 3 * THOUGHT
     assert "".join(texts[reasoning:]) == 3 * ANSWER
+
+
+# ---- calls, and answers of a given form
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+        },
+    }
+]
+MUST_CALL = ToolChoice(mode="required", parallel=False)
+
+
+def text_of(told: dict[str, Any], seed: int = 0) -> str:
+    """What a script writes after its thoughts."""
+    script = script_of(WORDS, PROMPT, told, seed)
+    tokens: list[int] = []
+    while (token_id := script.token(script.reasoning + len(tokens))) != EOS:
+        tokens.append(token_id)
+    return "".join(chr(token_id - 100) for token_id in tokens if token_id >= 100)
+
+
+def test_a_request_with_tools_calls_them_after_its_thoughts_and_ends() -> None:
+    told = {"phase": "reasoning", **script_facts(TOOLS, MUST_CALL, None)}
+    call = json.loads(text_of(told).removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
+    assert call["name"] == "add"
+
+
+def test_an_answer_has_the_form_that_was_asked_for() -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 3}}, "required": ["a"]}
+    for value in (schema, json.dumps(schema)):
+        told = script_facts((), None, Structure(kind="json", value=value))
+        assert json.loads(text_of(told)) == {"a": 3}
+    assert isinstance(json.loads(text_of(script_facts((), None, JSON_OBJECT))), dict)
+    choice = Structure(kind="choice", value=["yes", "no"])
+    assert text_of(script_facts((), None, choice)) in ("yes", "no")
+    assert text_of(script_facts((), None, Structure(kind="regex", value="a+"))) == ""  # words
+
+
+JSON_OBJECT = Structure(kind="json_object")
+
+
+def test_a_schema_of_calls_is_the_answer_of_a_request_that_must_call() -> None:
+    schema = {"type": "array", "items": {"const": {"name": "add"}}, "minItems": 1, "maxItems": 1}
+    told = script_facts(TOOLS, MUST_CALL, Structure(kind="json", value=schema))
+    assert json.loads(text_of(told)) == [{"name": "add"}]
+
+
+@given(
+    reasoning=st.integers(0, 9),
+    answer=st.integers(0, 9),
+    known=st.integers(0, 25),
+    call=st.booleans(),
+)
+def test_a_forced_call_goes_on_elsewhere_with_the_same_tokens(
+    reasoning: int, answer: int, known: int, call: bool
+) -> None:
+    ids = [70, 71, 72, 73, 74] if call else []
+    phase = "reasoning" if reasoning else "answering"
+    told = told_of(reasoning, answer, phase) | ({"forced_call": ids} if call else {})
+    whole = output(told, PROMPT, 26)
+    assert whole[reasoning + answer :][: len(ids)] == ids
+    thinks = known < reasoning
+    left = max(0, answer - max(0, known - reasoning))
+    rest: dict[str, Any] = {
+        "phase": "reasoning" if thinks else "answering",
+        "forced_reasoning": reasoning - known if thinks else 0,
+        "forced_answer": left,
+        "known_tokens": known,
+    }
+    if call:
+        done = max(0, known - reasoning - answer)
+        if done >= len(ids):
+            return  # it had ended
+        rest["forced_call"] = ids[done:]
+    total = reasoning + answer + len(ids) if call else 26
+    assert output(rest, PROMPT + whole[:known], total - known) == whole[known:total]

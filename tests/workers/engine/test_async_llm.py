@@ -67,6 +67,7 @@ class Bench:
         engine: Any = object.__new__(AsyncEngine)
         engine._defaults = {}
         engine._llm = self.vllm
+        engine._structures = SimpleNamespace(close=lambda: None)
         engine._prepare()
         self.engine: AsyncEngine = engine
         self.on_step = _StepListener(engine._stepped)

@@ -103,6 +103,7 @@ class Bench:
         engine._defaults = {}
         engine._llm = engine._scheduler = self.vllm
         engine._device = None
+        engine._structures = SimpleNamespace(close=lambda: None)
         engine._facts = FACTS
         engine._core = None
         engine._steps, engine._busy_since = 0, None

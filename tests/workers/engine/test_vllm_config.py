@@ -75,3 +75,9 @@ def test_a_broken_configuration_of_the_model_names_its_file(tmp_path: Path) -> N
     assert logs.start_failure(caught.value) == (
         f"It looks like the config file at '{tmp_path}/config.json' is not a valid JSON file."
     )
+
+
+def test_the_watermark_is_vllm_s_own() -> None:
+    config, _ = configured(policy="fcfs", watermark=0.02)
+    assert config.scheduler_config.watermark == 0.02
+    assert configured()[0].scheduler_config.watermark == 0.0

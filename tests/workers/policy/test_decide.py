@@ -103,6 +103,22 @@ def test_no_decision_exceeds_memory_or_passes_over_reasoning(
     assert decide(of(policy), requests[::-1], memory, NOW).order == decision.order
 
 
+@given(policy=st.sampled_from(POLICIES + BASELINES), requests=views(), memory=memories)
+@settings(deadline=None)
+def test_to_every_policy_a_call_is_a_thought(
+    policy: str, requests: list[RequestView], memory: Memory
+) -> None:
+    thoughts = [
+        msgspec.structs.replace(r, phase=Phase.REASONING) if r.phase is Phase.CALLING else r
+        for r in requests
+    ]
+    decision = decide(of(policy), requests, memory, NOW)
+    assert decision == decide(of(policy), thoughts, memory, NOW)
+    for tokens in (0, SMALL.demotion_tokens):
+        calling = queue_of(of(policy), Phase.CALLING, tokens)
+        assert calling == queue_of(of(policy), Phase.REASONING, tokens)
+
+
 # ---- to the end
 
 

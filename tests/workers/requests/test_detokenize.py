@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.workers.support.harness import MODEL
-from workers.policy.phase import Phase, ThinkMarkers
-from workers.requests.detokenize import Decode, Detokenizer, IncrementalDecoder, StopMatcher
+from workers.policy.phase import Markers, Phase
+from workers.requests.detokenize import Decode, IncrementalDecoder, StopMatcher
+from workers.requests.segments import Detokenizer
 
 TOKENIZER = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
 VOCABULARY: dict[str, int] = TOKENIZER.get_vocab()
 START, END = VOCABULARY["<think>"], VOCABULARY["</think>"]
-MARKERS = ThinkMarkers(START, END)
+MARKERS = Markers.of_thoughts(START, END)
 ORDINARY = [
     token_id for token, token_id in VOCABULARY.items() if token not in ("<think>", "</think>")
 ]
@@ -129,7 +130,7 @@ def joined(detokenizer: Detokenizer, token_ids: list[int]) -> tuple[str, str, in
     for index, token_id in enumerate(token_ids):
         pieces = detokenizer.push([token_id], last=index == len(token_ids) - 1)
         assert len(pieces.texts) == 1
-        if pieces.boundary is not None:
+        if pieces.turns and boundary is None:
             boundary = index
         texts += pieces.texts
     cut = 0 if boundary is None else boundary + 1

@@ -12,6 +12,7 @@ from workers.messages import (
     Step,
     StepStats,
     TokenRun,
+    answers_after,
 )
 from workers.requests.outbox import Outbox
 
@@ -39,7 +40,7 @@ def run(
         position=position,
         token_ids=token_ids,
         texts=tuple(map(str, token_ids)),
-        boundary=boundary,
+        turns=answers_after(boundary),
         finish=finish,
     )
 

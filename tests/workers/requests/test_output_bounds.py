@@ -6,11 +6,11 @@ import pytest
 
 from workers.errors import RequestRejected
 from workers.messages import ChatMessage, ForcedLengths, Pace, Sampling, Submit
-from workers.policy.phase import Phase, ThinkMarkers
+from workers.policy.phase import Markers, Phase
 from workers.requests.chat_template import Prompt
 from workers.requests.output_bounds import output_bounds
 
-MARKERS = ThinkMarkers(3, 4)
+MARKERS = Markers.of_thoughts(3, 4)
 REASONING = Prompt((1,) * 100, Phase.REASONING)
 ANSWERING = Prompt((1,) * 100, Phase.ANSWERING)
 CONTEXT = 1000
@@ -27,8 +27,8 @@ def submit(sampling: Sampling = Sampling(), **fields: Any) -> Submit:
     return Submit(**(values | fields))
 
 
-def forced(reasoning: int, answer: int) -> ForcedLengths:
-    return ForcedLengths(reasoning_tokens=reasoning, answer_tokens=answer)
+def forced(reasoning: int, answer: int, call: int = 0) -> ForcedLengths:
+    return ForcedLengths(reasoning_tokens=reasoning, answer_tokens=answer, call_tokens=call)
 
 
 def test_output_may_fill_the_context() -> None:
@@ -85,6 +85,29 @@ def test_forced_lengths_with_known_output(
     assert bounds.forced_total == 50
 
 
+TOOLS = ({"type": "function", "function": {"name": "clock"}},)
+
+
+@pytest.mark.parametrize(
+    ("known", "left"),
+    [
+        (0, (5, 3, 8)),
+        (4, (1, 3, 8)),
+        (5, (0, 3, 8)),
+        (7, (0, 1, 8)),
+        (8, (0, 0, 8)),
+        (11, (0, 0, 5)),
+    ],
+)
+def test_a_forced_call_follows_the_forced_answer(known: int, left: tuple[int, int, int]) -> None:
+    """Whether or not the format of the call has tokens of its own."""
+    output = ((7,) * 4 + (4,) + (7,) * 11)[:known]
+    message = submit(forced_lengths=forced(5, 3, 8), known_token_ids=output, tools=TOOLS)
+    bounds = output_bounds(message, REASONING, MARKERS, CONTEXT)
+    assert (bounds.forced_reasoning, bounds.forced_answer, bounds.forced_call) == left
+    assert (bounds.left, bounds.forced_total) == (sum(left), 16)
+
+
 @pytest.mark.parametrize(
     ("message", "prompt", "code", "param"),
     [
@@ -114,6 +137,18 @@ def test_forced_lengths_with_known_output(
             REASONING,
             "invalid_value",
             "forced_lengths.answer_tokens",
+        ),
+        (
+            submit(forced_lengths=forced(5, 1, 9)),
+            REASONING,
+            "invalid_value",
+            "forced_lengths.call_tokens",
+        ),
+        (
+            submit(forced_lengths=forced(5, 1, -9), tools=TOOLS),
+            REASONING,
+            "invalid_value",
+            "forced_lengths.call_tokens",
         ),
         (
             submit(forced_lengths=forced(500, 401)),

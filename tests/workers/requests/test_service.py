@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
-from tests.workers.support.harness import MODEL
+from tests.workers.support.formats import CONTEXT, chat_renderer, form_of
 from workers.engine.interface import (
     EngineEvents,
     EngineFacts,
     EngineOutput,
     EngineRequest,
     EngineStep,
+    TokenScores,
 )
 from workers.errors import RequestRejected
 from workers.messages import (
@@ -30,14 +30,18 @@ from workers.messages import (
     Pace,
     PeerMet,
     PhaseCounts,
+    Prefixes,
     Rejected,
     Sampling,
     Step,
     StepStats,
+    Structure,
     Submit,
     Ticket,
     TokenRun,
+    answers_after,
 )
+from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
 from workers.requests.detokenize import Decode
 from workers.requests.outbox import Outbox
@@ -76,6 +80,14 @@ class ScriptedEngine:
             raise RequestRejected("invalid_value", "too hot", "sampling.temperature")
         self.requests.put_nowait(request)
 
+    async def check_structure(self, structure: Structure, began: Phase) -> None:
+        if structure.value == "(":
+            raise RequestRejected("invalid_value", "no regex", "structure.value")
+        self.calls.append(("structure", structure.kind, began))
+
+    def vocabulary(self) -> Sequence[bytes]:
+        return [bytes([token % 256]) for token in range(1024)]
+
     async def submitted(self) -> EngineRequest:
         return await self.requests.get()
 
@@ -91,6 +103,9 @@ class ScriptedEngine:
         if isinstance(self.meeting, Exception):
             raise self.meeting
         return self.meeting
+
+    def turn(self, request_id: str, phase: Phase) -> None:
+        self.calls.append(("turn", request_id, phase))
 
     def set_pace(self, request_id: str, pace: Pace) -> None:
         self.calls.append(("set_pace", request_id, pace))
@@ -162,8 +177,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def renderer() -> ChatRenderer:
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
-    return ChatRenderer(tokenizer, 512)
+    return chat_renderer()
 
 
 BAD_TOKEN = 77
@@ -186,8 +200,7 @@ class BrittleRenderer(ChatRenderer):
 
 @pytest.fixture(scope="module")
 def brittle() -> ChatRenderer:
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
-    return BrittleRenderer(tokenizer, 512)
+    return BrittleRenderer(form_of(), CONTEXT)
 
 
 @pytest.fixture
@@ -209,11 +222,11 @@ async def test_tokens_become_runs_with_positions_and_texts(
     first, second = ids(renderer, "<think>Hm.</think>"), ids(renderer, "\nYes.")
     bench.step(EngineOutput("a", first, cached_tokens=32))
     (run,) = bench.runs()
-    assert (run.position, run.token_ids, run.boundary) == (0, first, len(first) - 1)
+    assert (run.position, run.token_ids, run.turns) == (0, first, answers_after(len(first) - 1))
     assert "".join(run.texts) == "Hm."
     bench.step(EngineOutput("a", second, "stop", preemptions=2))
     (run,) = bench.runs()
-    assert (run.position, run.boundary) == (len(first), None)
+    assert (run.position, run.turns) == (len(first), ())
     assert "".join(run.texts) == "Yes."
     assert run.finish == Finish(reason="stop", preemptions=2, cached_tokens=32)
 
@@ -235,7 +248,7 @@ async def test_stop_string_ends_the_request_in_the_engine_too(
     bench.step(EngineOutput("a", ids(renderer, "One END two")))
     (run,) = bench.runs()
     assert "".join(run.texts) == "One "
-    assert run.finish == Finish(reason="stop")
+    assert run.finish == Finish(reason="stop", stop="END")
     assert ("cancel", "a") in bench.engine.calls
     bench.step(EngineOutput("a", (), "cancelled"))
     assert bench.runs() == []
@@ -561,3 +574,65 @@ async def test_failed_engine_ends_every_request(bench: Bench) -> None:
 async def test_heartbeat_tells_how_long_the_engine_has_not_moved(bench: Bench) -> None:
     bench.service.heartbeat()
     assert bench.sent() == [Heartbeat(since_step_s=1.5, stats=STATS)]
+
+
+async def test_the_gateway_is_told_which_conversations_the_engine_has(bench: Bench) -> None:
+    long = "word " * 40
+    bench.submit("old", text=long, prefixes=(9,))
+    bench.engine.events.request_accepted((await bench.engine.submitted()).request_id)
+    (accepted,) = bench.sent()
+    beat = Heartbeat(since_step_s=1.5, stats=STATS)
+    bench.service.heartbeat()
+    bench.service.heartbeat()
+    assert bench.sent() == [Prefixes(tokens={9: accepted.prompt_tokens}), beat]
+    await bench.running("a", text=long, prefixes=(1, 2))
+    bench.step(EngineOutput("a", (65,), finish="stop"))
+    bench.sent()
+    await bench.running("b", text=long + "again", prefixes=(1, 2, 3))
+    bench.step(EngineOutput("b", (65,), cached_tokens=0, finish="stop"))
+    bench.sent()
+    bench.service.heartbeat()
+    (told, _) = bench.sent()
+    assert told.tokens[9] == 0  # the cache had lost the turn before, so it has lost this
+    assert told.tokens.keys() == {2, 3, 9}
+    bench.service.disconnect()
+    bench.service.connect(bench.outbox, bench.filled.set)
+    bench.service.heartbeat()
+    (told, _) = bench.sent()
+    assert told.tokens.keys() == {2, 3}  # another gateway gets all
+
+
+async def test_a_structure_is_tried_before_the_request_is_queued(bench: Bench) -> None:
+    structure = Structure(kind="json_object")
+    request = await bench.running("a", structure=structure, thinking=False)
+    assert request.structure == structure
+    assert request.began is Phase.ANSWERING
+    assert bench.engine.calls == [("structure", "json_object", Phase.ANSWERING)]
+    bench.submit("b", structure=Structure(kind="regex", value="("))
+    (rejected,) = await bench.answered()
+    assert (rejected.request_id, rejected.param) == ("b", "structure.value")
+    assert bench.engine.requests.empty()
+
+
+async def test_log_probabilities_come_with_their_tokens(bench: Bench) -> None:
+    await bench.running("a", sampling=Sampling(logprobs=1))
+    for token in (65, 66):  # two steps, which go out as one
+        scores = TokenScores(-0.5, ((token, -0.5), (200, -1.0)))
+        bench.step(EngineOutput("a", (token,), logprobs=(scores,)))
+    (run,) = bench.runs()
+    assert [(one.token, one.logprob, one.data) for one in run.logprobs] == [
+        ("A", -0.5, (65,)),
+        ("B", -0.5, (66,)),
+    ]
+    assert [(one.token, one.data) for one in run.logprobs[0].top] == [
+        ("A", (65,)),
+        ("\ufffd", (200,)),
+    ]
+
+
+async def test_the_engine_names_the_field_that_it_refuses(bench: Bench) -> None:
+    bench.submit("a")
+    await bench.engine.submitted()
+    bench.engine.events.request_rejected("a", "no such token", param="sampling.logit_bias")
+    (rejected,) = bench.sent()
+    assert (rejected.code, rejected.param) == ("invalid_value", "sampling.logit_bias")

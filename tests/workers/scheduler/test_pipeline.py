@@ -12,7 +12,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ from tests.workers.support.policy_checks import check
 from workers.engine.vllm_config import vllm_config
 from workers.messages import Pace
 from workers.policy.decide import decide
-from workers.policy.phase import Phase
+from workers.policy.phase import Markers, Phase, PhaseTracker
 from workers.policy.settings import POLICIES, PolicySettings
 from workers.policy.view import Decision, Memory, RequestView
 from workers.scheduler.plugin import (
@@ -91,8 +91,7 @@ class Pipeline:
         self.holds = 0
         self.decisions: list[Decision] = []  # for the step that is being scheduled
         given = config.additional_config[CONFIG_KEY]
-        markers = {key: given[key] for key in ("think_start_token_id", "think_end_token_id")}
-        table = markers | NUMBERS | numbers | {"policy": policy}
+        table = {"markers": self.markers(given["markers"])} | NUMBERS | numbers | {"policy": policy}
         config.additional_config = {CONFIG_KEY: table}
         self.depth = 2 if issubclass(kind, PhaseAsyncScheduler) else 1
         config.scheduler_config.async_scheduling = self.depth > 1
@@ -109,7 +108,7 @@ class Pipeline:
         )
         init_none_hash(sha256)
         self.rng = random.Random(seed)
-        self.end = markers["think_end_token_id"]
+        ((self.end,),) = given["markers"]["reasoning_ends"]
         self.prompt = {f"r{i}": 40 + i for i in range(REQUESTS)}
         self.boundary = {name: self.rng.randrange(OUTPUT + 20) for name in self.prompt}
         self.got: dict[str, list[int]] = collections.defaultdict(list)
@@ -117,6 +116,10 @@ class Pipeline:
         self.in_flight: collections.deque[tuple[SchedulerOutput, ModelRunnerOutput]] = (
             collections.deque()
         )
+
+    def markers(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The markers of the model, from those of its vocabulary."""
+        return given
 
     def token(self, name: str, index: int) -> int:
         """The model: output token ``index`` of a request."""
@@ -260,6 +263,36 @@ class Pipeline:
                 self.got[output.request_id] += output.new_token_ids
 
 
+# Ids that the model writes by chance, every fortieth token and more often.
+CALLS, CALLED, THOUGHTS = range(5, 30), range(30, 90), range(90, 120)
+
+
+class AgentPipeline(Pipeline):
+    """A model that calls tools and thinks again, now and then."""
+
+    def markers(self, given: dict[str, Any]) -> dict[str, Any]:
+        (end,) = given["reasoning_ends"]
+        made = Markers(
+            reasoning_starts=tuple((i,) for i in THOUGHTS),
+            reasoning_ends=(tuple(end), *((i, i + 1) for i in range(120, 160))),
+            call_starts=tuple((i,) for i in CALLS),
+            call_ends=tuple((i,) for i in CALLED),
+            reopens=True,
+            implicit=True,
+        )
+        self.tracked = made
+        plain: dict[str, Any] = msgspec.to_builtins(made)
+        return plain
+
+    def phase_of(self, name: str) -> Phase:
+        tracker = PhaseTracker(self.tracked, Phase.REASONING)
+        tracker.feed(self.got[name])
+        self.seen.add(tracker.phase)
+        return tracker.phase
+
+    seen: ClassVar[set[Phase]] = set()
+
+
 def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bool) -> None:
     """Run to the end; check that every stream is exact and every count equals a recount."""
     scheduler = pipeline.scheduler
@@ -275,11 +308,13 @@ def run_and_check(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, abort: bo
         for phase, counts in (
             (Phase.REASONING, stats.reasoning),
             (Phase.ANSWERING, stats.answering),
+            (Phase.CALLING, stats.calling),
         ):
             assert counts.running == running[phase]
             assert counts.waiting == everything[phase] - running[phase]
         # Prompts differ from their first token on: no block is shared.
-        held = stats.reasoning.kv_blocks + stats.answering.kv_blocks + pipeline.held_by_aborted()
+        held = stats.reasoning.kv_blocks + stats.answering.kv_blocks + stats.calling.kv_blocks
+        held += pipeline.held_by_aborted()
         deferred = sum(len(blocks) for _, blocks in scheduler.deferred_frees)
         assert held + deferred == stats.kv_blocks_used
 
@@ -323,6 +358,22 @@ def test_streams_are_exact_and_figures_are_those_of_a_recount(
     policy: str,
 ) -> None:
     run_and_check(Pipeline(kind, config, 7, policy), monkeypatch, abort=False)
+
+
+@pytest.mark.parametrize("kind", [PhaseScheduler, PhaseAsyncScheduler])
+@pytest.mark.parametrize("policy", ["fcfs", "pascal", "slack"])
+def test_phases_in_any_order_are_counted_and_seen_by_the_policy(
+    config: VllmConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[PhaseScheduler | PhaseAsyncScheduler],
+    policy: str,
+) -> None:
+    numbers = {} if policy == "fcfs" else {"after_call_tokens": 0}
+    before = config.additional_config
+    pipeline = AgentPipeline(kind, config, 3, policy, **numbers)
+    config.additional_config = before  # others use it
+    run_and_check(pipeline, monkeypatch, abort=False)
+    assert pipeline.seen == {*Phase}
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -37,6 +37,7 @@ from workers.messages import (
     Step,
     StepStats,
     Submit,
+    TokenLogprob,
     TokenRun,
     Welcome,
     decode_to_gateway,
@@ -156,20 +157,28 @@ class Output:
         self.boundary: int | None = None
         self.finish: Finish | None = None
         self.kv_tokens: int | None = None
+        self.logprobs: list[TokenLogprob] = []
 
     def add(self, run: TokenRun, first: int) -> None:
         assert self.finish is None, "a run after the finish"
         assert run.position == first + len(self.token_ids)
-        assert len(run.token_ids) == len(run.texts)
-        if run.boundary is not None:
-            assert self.boundary is None
-            self.boundary = len(self.token_ids) + run.boundary
+        assert len(run.token_ids) == len(run.texts) or run.pieces is not None
+        for turn in run.turns:
+            if turn.phase == "answering" and self.boundary is None:
+                self.boundary = len(self.token_ids) + turn.at - 1
         if run.kv_tokens is not None:
             assert not self.token_ids, "what became of the ticket comes with the first tokens"
             assert run.token_ids
             self.kv_tokens = run.kv_tokens
         self.token_ids += run.token_ids
-        self.texts += run.texts
+        self.logprobs += run.logprobs
+        if run.pieces is None:
+            self.texts += run.texts
+        else:
+            texts = [""] * len(run.token_ids)
+            for piece in run.pieces:
+                texts[piece.at] += piece.text
+            self.texts += texts
         self.finish = run.finish
 
     @property
@@ -272,6 +281,11 @@ class Gateway:
         async with self._changed:
             await self._changed.wait_for(lambda: condition() or self._closed)
         assert condition(), "the worker closed the connection"
+
+    async def wait_closed(self) -> None:
+        """Wait until the worker has closed the connection, or died."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed)
 
     async def finished(self, request_id: str) -> Output:
         def ended() -> bool:

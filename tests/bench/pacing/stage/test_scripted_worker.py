@@ -20,7 +20,8 @@ def test_an_answer_has_its_lengths_a_boundary_and_an_end() -> None:
     runs = runs_of(request, tokens=7, thoughts_per_step=2)
     texts = [text for run in runs for text in run.texts]
     assert texts == [THOUGHT_TEXT] * 5 + [""] + [ANSWER_TEXT] * 7
-    assert [run.boundary for run in runs] == [None, None, None, 0, None, None, None]
+    turns = [[(turn.at, turn.phase) for turn in run.turns] for run in runs]
+    assert turns == [[], [], [], [(1, "answering")], [], [], []]
     assert [len(run.texts) for run in runs] == [2, 2, 1, 5, 1, 1, 1]
     assert [run.finish is not None for run in runs] == [False] * 6 + [True]
     position = 0

@@ -17,16 +17,20 @@ class Backend(Protocol):
 
 
 class Tokenizer(Protocol):
-    """The part of a fast tokenizer of transformers that is used here."""
+    """The part of a tokenizer of vLLM that is used here.
 
-    chat_template: Any
+    Fast tokenizers of transformers have ``backend_tokenizer`` and ``chat_template`` in addition.
+    """
 
     @property
-    def backend_tokenizer(self) -> Backend:
-        """The tokenizer proper."""
+    def all_special_ids(self) -> list[int]:
+        """Tokens that are no text."""
 
     def get_vocab(self) -> dict[str, int]:
         """Token ids by token."""
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
-        """The conversation as text, with ``tokenize=False``."""
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Text to token ids."""
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Token ids to text."""

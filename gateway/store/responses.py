@@ -4,16 +4,15 @@ All access goes through one thread, since SQLite calls block and the event loop 
 holds the final response object and the conversation up to and including it. A later request with
 ``previous_response_id`` continues from there.
 
-The file carries the version of its schema (``PRAGMA user_version``). A failure of the store does
-not fail a response: one that cannot be written is logged and counted, and its client still gets it.
-A look-up that fails is a `StoreError`. Log lines name the file, errors for clients do not.
+A failure of the store does not fail a response: one that cannot be written is logged and counted,
+and its client still gets it. A look-up that fails is a `StoreError`. Log lines name the file,
+errors for clients do not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -28,6 +27,8 @@ import orjson
 import structlog
 
 from gateway.schemas.errors import Unavailable
+from gateway.schemas.input_items import with_ids
+from gateway.store.schema import StoreUnusable, check_store, connect, pragma, reason_of
 from workers.messages import ChatMessage
 
 log = structlog.get_logger()
@@ -35,28 +36,11 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 Failure: TypeAlias = Literal["write", "read", "delete", "clean_up", "queue_full", "unreadable"]
 
-SCHEMA_VERSION = 1  # increases with every change of `_SCHEMA`, which then needs a migration
-_SCHEMA = (
-    """
-    CREATE TABLE IF NOT EXISTS responses (
-        response_id TEXT PRIMARY KEY,
-        owner TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        response BLOB NOT NULL,
-        conversation BLOB NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX IF NOT EXISTS responses_by_age ON responses (created_at)",
-)
-_COLUMNS = {"response_id", "owner", "created_at", "response", "conversation"}
-
 MAX_QUEUED_BYTES = 64 * 1024 * 1024  # most bytes of responses that wait for the thread of the store
 _SLICE_ROWS = 500  # rows deleted in one transaction, which takes about ten milliseconds
 _SLICE_PAGES = 2000  # pages returned to the file system in one transaction
 _CLEAN_UP_EVERY_S = 3600.0  # longest pause between clean-ups; a short retention needs shorter ones
 _CLEAN_UP_LEAST_S = 5.0
-_WAL_BYTES = 16 * 1024 * 1024  # size to which a larger write-ahead log is cut
-_LOCKED_S = 5.0  # how long to wait for another process that writes to the file
 _ANSWER_S = 15.0  # time for a look-up, including earlier calls in the queue
 _CLOSE_S = 10.0  # time for queued calls; a disk that hangs must not delay a shutdown
 
@@ -70,22 +54,22 @@ class StoreError(Unavailable):
         )
 
 
-class StoreUnusable(Exception):
-    """The file cannot be opened as a store; the message names it, for the operator."""
-
-    def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(f"The store {path} cannot be used: {reason}.")
-
-
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A finished response. ``conversation`` ends with its answer, without the reasoning."""
+    """A finished response. ``conversation`` ends with what the model said and called."""
 
     response_id: str
     owner: str
     created_at: float  # Unix time
     response: dict[str, Any]  # may hold `orjson.Fragment` until it is stored
     conversation: tuple[ChatMessage, ...]
+    input_items: bytes = b"[]"  # of its own request, as a JSON array
+
+
+class _Output(msgspec.Struct):
+    """What is read of a response object."""
+
+    output: list[dict[str, Any]] = []
 
 
 class ResponseStore:
@@ -139,15 +123,16 @@ class ResponseStore:
             stored.created_at,
             orjson.dumps(stored.response),
             orjson.dumps(stored.conversation, default=msgspec.to_builtins),
+            stored.input_items,
         )
-        size_bytes = len(row[3]) + len(row[4])
+        size_bytes = len(row[3]) + len(row[4]) + len(row[5])
         if self._queued_bytes + size_bytes > self._max_queued_bytes:
             reason = f"{self._queued_bytes} bytes wait to be written already"
             self._failed("queue_full", "response_not_stored", reason, stored.response_id)
             return False
         self._queued_bytes += size_bytes
         try:
-            await self._execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?)", row)
+            await self._execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             self._failed("write", "response_not_stored", error, stored.response_id)
             return False
@@ -160,17 +145,12 @@ class ResponseStore:
 
         :raises StoreError: the file cannot be read within 15 s.
         """
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                rows = await self._execute(
-                    "SELECT created_at, response, conversation FROM responses "
-                    "WHERE response_id = ? AND owner = ?",
-                    (response_id, owner),
-                )
-        except (sqlite3.Error, TimeoutError) as error:
-            self._failed("read", "store_not_read", error, response_id)
-            raise StoreError from error
-        for created_at, response, conversation in rows:
+        rows = await self._read(
+            "SELECT created_at, response, conversation, input FROM responses "
+            "WHERE response_id = ? AND owner = ?",
+            (response_id, owner),
+        )
+        for created_at, response, conversation, input_items in rows:
             try:
                 return StoredResponse(
                     response_id,
@@ -178,10 +158,28 @@ class ResponseStore:
                     created_at,
                     msgspec.json.decode(response, type=dict[str, Any]),
                     msgspec.json.decode(conversation, type=tuple[ChatMessage, ...]),
+                    input_items,
                 )
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._failed("unreadable", "stored_response_unreadable", error, response_id)
         return None
+
+    async def items(self, response_id: str, owner: str) -> list[dict[str, Any]]:
+        """All items of a response of this owner, of its input and its output; empty without one.
+
+        :raises StoreError: as `get`.
+        """
+        rows = await self._read(
+            "SELECT input, response FROM responses WHERE response_id = ? AND owner = ?",
+            (response_id, owner),
+        )
+        for input_items, response in rows:
+            try:
+                found = with_ids(input_items, response_id)
+                return found + msgspec.json.decode(response, type=_Output).output
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self._failed("unreadable", "stored_response_unreadable", error, response_id)
+        return []
 
     async def delete(self, response_id: str, owner: str) -> None:
         """Delete a response of this owner, if there is one. Raises `StoreError`."""
@@ -193,6 +191,40 @@ class ResponseStore:
                 )
         except (sqlite3.Error, TimeoutError) as error:
             self._failed("delete", "response_not_deleted", error, response_id)
+            raise StoreError from error
+
+    async def secret(self, name: str, made: bytes) -> bytes:
+        """A secret that outlives the process: ``made``, if there is none by this name yet.
+
+        :raises StoreError: the file cannot be used.
+        """
+
+        def take(connection: sqlite3.Connection) -> bytes:
+            connection.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, made))
+            row = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,))
+            return bytes(row.fetchone()[0])
+
+        return await self.transaction("read", take)
+
+    async def transaction(
+        self, kind: Failure, work: Callable[[sqlite3.Connection], Result]
+    ) -> Result:
+        """Do something in one transaction of the file.
+
+        :param kind: what a failure is counted as.
+        :raises StoreError: the file cannot be used, or not within 15 s.
+        """
+
+        def run() -> Result:
+            connection = self._opened()
+            with connection:
+                return work(connection)
+
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._call(run)
+        except (sqlite3.Error, TimeoutError) as error:
+            self._failed(kind, "store_not_used", error)
             raise StoreError from error
 
     # ---- keeping it small ---------------------------------------------------------------------
@@ -218,6 +250,8 @@ class ResponseStore:
     async def clean_up(self, created_before: float) -> int:
         """Delete responses created before this Unix time, and return their space.
 
+        Of conversations, those go that have not changed since.
+
         It works in slices, with other calls in between. A file from before version 1 cannot return
         space in slices: it is rewritten once, and other calls wait for that.
 
@@ -227,6 +261,8 @@ class ResponseStore:
         forgotten = 0
         while deleted := await self._call(lambda: self._delete_slice(created_before)):
             forgotten += deleted
+        while await self._call(lambda: self._delete_conversation(created_before)):
+            pass
         if await self._call(self._needs_rewriting):
             await self._call(self._rewrite)
         while await self._call(self._give_back_slice):
@@ -245,17 +281,30 @@ class ResponseStore:
                 (created_before, _SLICE_ROWS),
             ).rowcount
 
+    def _delete_conversation(self, changed_before: float) -> bool:
+        """Delete the oldest conversation; :return: whether there was one that is old enough."""
+        connection = self._opened()
+        with connection:
+            row = connection.execute(
+                "SELECT conversation_id FROM conversations WHERE changed_at < ? "
+                "ORDER BY changed_at LIMIT 1",
+                (changed_before,),
+            ).fetchone()
+            for table in ("conversation_items", "conversations") if row else ():
+                connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", row)
+            return row is not None
+
     def _give_back_slice(self) -> bool:
         """Return some space; :return: whether there is more."""
         connection = self._opened()
-        before = _pragma(connection, "freelist_count")
-        if not before or not _pragma(connection, "auto_vacuum"):
+        before = pragma(connection, "freelist_count")
+        if not before or not pragma(connection, "auto_vacuum"):
             return False
         connection.execute(f"PRAGMA incremental_vacuum({_SLICE_PAGES})").fetchall()
-        return 0 < _pragma(connection, "freelist_count") < before
+        return 0 < pragma(connection, "freelist_count") < before
 
     def _needs_rewriting(self) -> bool:
-        return not _pragma(self._opened(), "auto_vacuum")
+        return not pragma(self._opened(), "auto_vacuum")
 
     def _rewrite(self) -> None:
         connection, begun_s = self._opened(), time.monotonic()
@@ -273,6 +322,15 @@ class ResponseStore:
         self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # ---- inside -------------------------------------------------------------------------------
+
+    async def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        """The rows of a query whose first value is the id of a response. Raises `StoreError`."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._execute(statement, values)
+        except (sqlite3.Error, TimeoutError) as error:
+            self._failed("read", "store_not_read", error, values[0])
+            raise StoreError from error
 
     async def _execute(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         def run() -> list[Any]:
@@ -299,9 +357,9 @@ class ResponseStore:
         check_store(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self._path)
+            self._connection = connect(self._path)
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnusable(self._path, _reason(error)) from error
+            raise StoreUnusable(self._path, reason_of(error)) from error
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -314,86 +372,6 @@ class ResponseStore:
         self.failures[kind] += 1
         reason = "no answer in time" if isinstance(reason, TimeoutError) else str(reason)
         log.error(event, file=str(self._path), reason=reason, request_id=response_id)
-
-
-def check_store(path: Path) -> None:
-    """Check that a gateway could use this file, without changing or creating anything.
-
-    :raises StoreUnusable: it could not.
-    """
-    try:
-        if not path.exists():
-            _check_folder(path)
-            return
-        if not path.is_file():
-            raise StoreUnusable(path, "it is not a file")
-        if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):
-            raise StoreUnusable(path, "no permission to write the file and its folder")
-        # Not read-only: a read-only connection leaves files of the write-ahead log behind.
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_LOCKED_S)) as connection:
-            _check_schema(path, connection)
-            connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
-            connection.execute("ROLLBACK")
-    except (OSError, sqlite3.Error) as error:  # such as a folder that cannot be read
-        raise StoreUnusable(path, _reason(error)) from error
-
-
-def _check_folder(path: Path) -> None:
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise StoreUnusable(path, f"{folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreUnusable(path, f"no permission to write to {folder}")
-
-
-def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
-    """Accept a store of this or an earlier version, and an empty file.
-
-    :raises StoreUnusable: it is another database, or of a later version.
-    """
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
-    if tables and "responses" not in tables:
-        raise StoreUnusable(path, "it is a database of another program: no table 'responses'")
-    version = _pragma(connection, "user_version")
-    if version > SCHEMA_VERSION:
-        versions = f"schema version {version}; this one knows {SCHEMA_VERSION}"
-        raise StoreUnusable(path, f"a newer pascal-serve wrote it ({versions})")
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(responses)")}
-    if tables and columns != _COLUMNS:
-        different = ", ".join(sorted(columns ^ _COLUMNS))
-        raise StoreUnusable(path, f"its table 'responses' has other columns: {different}")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open a store of this version; a file from before version 1 is upgraded."""
-    connection = sqlite3.connect(path, timeout=_LOCKED_S)
-    try:
-        if not _pragma(connection, "page_count"):  # a new file: in others this has no effect
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-        connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
-        if _pragma(connection, "user_version") < SCHEMA_VERSION:
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _clean_up_pause_s(retention_s: float) -> float:

@@ -1,0 +1,1 @@
+"""The Responses API over HTTP: responses, and conversations that hold their items."""

@@ -1,0 +1,75 @@
+"""Where the KV of a conversation is: hashes of its beginnings, and what each instance holds.
+
+A *prefix* is the beginning of a conversation: its tools and its first messages. Its hash is made of
+what the model is shown of them. So it is the same over every API, and for a client that sends the
+whole conversation each time. Thoughts are left out: most models are not shown those of earlier
+turns. Workers note the hashes of the prompts they serve, and tell the gateway
+(`workers.requests.prefixes`). So several gateways know it, and one that was restarted.
+
+A hash is a hint for placement and nothing else. A wrong one costs a prefill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from workers.messages import ChatMessage
+
+MOST = 64  # prefixes of one conversation: the longest ones
+_MOST_EXPECTED = 1024  # of one instance
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def prefixes_of(
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Mapping[str, Any]] = (),
+    template: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """Hashes of a conversation's beginnings, the shortest first, at most `MOST`.
+
+    :param template: options of the chat template, which may change the text of any message.
+    :return: numbers below 2^63; the last one is that of the whole prompt.
+    """
+    digest = blake2b(_encode((tools, template or {})), digest_size=8)
+    hashes = []
+    for message in messages:
+        calls = [(call.name, call.arguments) for call in message.tool_calls]
+        digest.update(_encode((message.role, message.content, message.name, calls)))
+        hashes.append(int.from_bytes(digest.digest(), "big") >> 1)
+    return tuple(hashes[-MOST:])
+
+
+class HeldPrefixes:
+    """The prefixes whose KV one instance probably holds, by hash."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, int] = {}  # tokens, as its worker told
+        self._expected: dict[int, int] = {}  # tokens of what was sent to it since
+
+    def told(self, changes: Mapping[int, int]) -> None:
+        """The worker told which prefixes have changed; 0 tokens for those that are gone."""
+        for prefix, tokens in changes.items():
+            self._expected.pop(prefix, None)
+            if tokens:
+                self._held[prefix] = tokens
+            else:
+                self._held.pop(prefix, None)
+
+    def expect(self, prefixes: Sequence[int], tokens: int) -> None:
+        """A prompt of so many tokens goes to the instance; it may be an estimate."""
+        if prefixes and prefixes[-1] not in self._held:
+            self._expected[prefixes[-1]] = tokens
+            if len(self._expected) > _MOST_EXPECTED:
+                del self._expected[next(iter(self._expected))]
+
+    def tokens_of(self, prefixes: Sequence[int]) -> int:
+        """Tokens of the longest of these prefixes that is held; 0 if none is."""
+        for prefix in reversed(prefixes):
+            tokens = self._held.get(prefix) or self._expected.get(prefix)
+            if tokens:
+                return tokens
+        return 0
