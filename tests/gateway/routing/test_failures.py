@@ -76,7 +76,12 @@ async def test_a_request_goes_on_when_its_killed_worker_is_back(tmp_path: Path) 
             await create(socket, **LASTING | {"forced_lengths": lasting})
             await receive_until(socket, "response.output_text.delta")
             server.process.send_signal(signal.SIGINT)
-            await asyncio.sleep(0)
+
+            def shutting_down() -> bool:
+                return "Shutting down:" in server.output()
+
+            # Two signals of one kind that are pending at the same time are one.
+            await asyncio.to_thread(server.wait_for, shutting_down)
             server.process.send_signal(signal.SIGINT)
             ended = await receive_until(socket, *TERMINAL)
             assert ended["type"] in ("response.failed", "response.incomplete")
