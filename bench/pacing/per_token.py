@@ -35,9 +35,9 @@ class Extent:
     """How much is measured."""
 
     streams: int = 1000  # over each transport
-    rounds: int = 3
+    rounds: int = 9
     other_rounds: int = 3  # of other batches, and of each phase alone
-    window_s: float = 2.0
+    window_s: float = 1.0
     warm_s: float = 0.6  # before a window
     transports: tuple[Transport, ...] = TRANSPORTS
     all_cases: tuple[Transport, ...] = TRANSPORTS  # with other batches, and each phase alone

@@ -99,7 +99,8 @@ class EventFollower(_Following):
         if outlet.full:
             self._behind, self._next = True, sequence
         else:
-            outlet.outbox.add(outlet, self._frame(type_, data))
+            frame = self._frame  # a call of `self._frame` would be slower: it is no method
+            outlet.outbox.add(outlet, frame(type_, data))
 
     def text_grew(self) -> None:
         """Not called: this reader wants events."""

@@ -217,6 +217,20 @@ class EventLog(_EventLogHot):
                 if not waiter.done():
                     waiter.set_result(None)
 
+    def add_plain(self, item: OutputItem, buffered_tokens: int, slack_s: float) -> None:
+        """Do as `add_delta` for an item that is `plain`."""
+        sequence, only = self._next, self._only
+        if only is None or sequence >= self._due:
+            self.add_delta(item, buffered_tokens, slack_s)
+            return
+        self._next = sequence + 1
+        data = item.next_plain(sequence, buffered_tokens, slack_s)
+        try:
+            only.take(sequence, item.kind, data)
+        except Exception as error:
+            log.exception("reader_failed")
+            self._failed(only, error)
+
     def add_delta(
         self, item: OutputItem, buffered_tokens: int = 0, slack_s: float | None = None
     ) -> None:
@@ -229,10 +243,7 @@ class EventLog(_EventLogHot):
             self._prepare(item)
         self._next = sequence + 1
         if (only := self._only) is not None:  # as nearly always
-            if item.plain and slack_s is not None:
-                data = item.next_plain(sequence, buffered_tokens, slack_s)
-            else:
-                data = item.next_live(sequence, buffered_tokens, slack_s)
+            data = item.next_live(sequence, buffered_tokens, slack_s)
             try:
                 only.take(sequence, item.kind, data)
             except Exception as error:

@@ -360,7 +360,7 @@ class Session(_SessionHot):
         if item is not None and item.plain:  # the short way, for nearly every token
             slack_s = delivery.release_next(now, early_s, self._put_off)
             if slack_s is not None:
-                self.log.add_delta(item, delivery.buffered_tokens + self._put_off, slack_s)
+                self.log.add_plain(item, delivery.buffered_tokens + self._put_off, slack_s)
                 if self._runs and delivery.buffered_tokens == 1:
                     self._take_in()  # so that another one waits at the next release
                 return delivery.then_s

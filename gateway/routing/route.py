@@ -133,7 +133,13 @@ class GiveUp:
 NextAction: TypeAlias = Resubmit | GiveUp
 
 
-class Route:
+class _RouteHot:
+    """What is read for each token, next to each other in memory."""
+
+    __slots__ = ("boundary_s", "migration", "session", "stage")
+
+
+class Route(_RouteHot):
     """The way of one request through the instances.
 
     :param outcomes: counts each migration that ends, by its `Outcome`.
@@ -146,14 +152,10 @@ class Route:
         "_stage_ends_s",
         "_timeouts",
         "answered",
-        "boundary_s",
         "holder",
         "log",
-        "migration",
         "prefixes",
         "restarts",
-        "session",
-        "stage",
     )
 
     def __init__(
