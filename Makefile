@@ -21,8 +21,9 @@ help: ## this list
 serve: setup
 	@exec $(BIN)/pascal serve $(ARGS)
 
+# Two processes, because many tests wait for engines. A file is a unit: its tests share what they start.
 test: lint
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 acceptance: setup
 	@exec $(BIN)/python -m tests.acceptance $(ARGS)

@@ -128,7 +128,13 @@ class SchedulerFactory:
 
         :param conversation: prompts of one conversation share their beginning, up to the shorter
             one's length; no others do.
+        :raises ValueError: it is longer than what an instance takes.
         """
+        tokens, most = lengths.prompt + lengths.output, self._config.model_config.max_model_len
+        if tokens > most:
+            raise ValueError(
+                f"a request of {tokens} tokens arrives at {now:g} s; an instance takes {most}"
+            )
         self._requests += 1
         unique, word = self._requests, WORD_ID
         if conversation is not None:

@@ -51,6 +51,14 @@ def test_each_decision_plans_the_next_one() -> None:
     assert scheduler._dispatcher.review_at == PolicySettings().review_s
 
 
+def test_a_request_that_no_instance_can_take_is_refused_by_its_length() -> None:
+    settings = dataclasses.replace(SETTINGS, kv_blocks=11)  # ten of them, without vLLM's own
+    fits = [Arrival(1.0, Lengths(prompt=100, reasoning=30, answer=30))]
+    assert len(simulate(settings, 1, fits, EVERYTHING).timelines) == 1
+    with pytest.raises(ValueError, match="161 tokens arrives at 1 s; an instance takes 160"):
+        simulate(settings, 1, [Arrival(1.0, Lengths(100, 30, 31))], EVERYTHING)
+
+
 def test_a_request_alone_takes_what_the_profile_says() -> None:
     lengths = Lengths(prompt=100, reasoning=10, answer=5)
     run = simulate(SETTINGS, 1, [Arrival(3.0, lengths)], EVERYTHING)

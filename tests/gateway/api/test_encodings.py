@@ -30,6 +30,7 @@ def bare(data: bytes) -> bytes:
         (bare(BODY), "deflate"),
         (b"", "gzip"),
     ],
+    ids=["none", "identity", "gzip", "gzip of two members", "deflate", "bare deflate", "empty"],
 )
 def test_a_body_is_what_was_compressed(data: bytes, encoding: str) -> None:
     assert decompressed(data, encoding, len(BODY)) == (BODY if data else b"")
@@ -45,7 +46,11 @@ def test_nothing_beyond_the_bound_is_computed(bound: int, members: int) -> None:
     assert str(bound + 1) in caught.value.message
 
 
-@pytest.mark.parametrize("data", [b"plain", gzip.compress(BODY)[:-9], b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "data",
+    [b"plain", gzip.compress(BODY)[:-9], b"\x1f\x8b"],
+    ids=["not compressed", "cut off", "two bytes"],
+)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_what_is_not_of_the_encoding_is_refused(data: bytes, encoding: str) -> None:
     with pytest.raises(InvalidRequest):
