@@ -134,7 +134,7 @@ async def never_finishes(stage: Stage, rng: random.Random) -> None:
     data = rng.choice(
         (b"", head, head + b"Content-Length: 1000\r\n\r\n{", b"GET /v1/resp", b"\r\n")
     )
-    async with stage.half_open:
+    async with stage.one_of(stage.half_open):
         reader, writer = await asyncio.open_connection(*stage.address)
         try:
             writer.write(data)

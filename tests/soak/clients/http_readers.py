@@ -148,7 +148,7 @@ async def stalls(stage: Stage, rng: random.Random) -> None:
     stream = Stream(stage.tally)
     request = body(rng, long=True) | {"stream": True}
     async with (
-        stage.stalled,
+        stage.one_of(stage.stalled),
         stage.http.post(f"{stage.url}/v1/responses", json=request) as answer,
     ):
         await _follow(stage, answer, stream)

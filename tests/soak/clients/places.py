@@ -11,7 +11,7 @@ import aiohttp
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.soak.clients import garbage, http_readers, websocket_readers
-from tests.soak.clients.stage import Stage
+from tests.soak.clients.stage import Enough, Stage
 from tests.soak.clients.stream import Refused, Violation
 
 
@@ -79,6 +79,8 @@ async def one(stage: Stage, reader: Reader, rng: random.Random) -> None:
     try:
         async with asyncio.timeout(_LONGEST_S):
             await reader(stage, rng)
+    except Enough:
+        return
     except Refused as refused:
         tally.refused[refused.code] += 1
         if refused.code not in _MAY_BE:

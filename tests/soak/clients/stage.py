@@ -8,7 +8,8 @@ import os
 import random
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,10 @@ def settings(ttl_s: float) -> dict[str, str]:
     }
 
 
+class Enough(Exception):
+    """As many readers as may do so at a time do it already."""
+
+
 @dataclass(slots=True)
 class Stage:
     """What all readers share."""
@@ -65,6 +70,17 @@ class Stage:
     ttl_s: float
     half_open: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     stalled: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+
+    @asynccontextmanager
+    async def one_of(self, few: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Be one of the few that may do something at a time.
+
+        :raises Enough: others do it already. Nobody waits: with many readers the wait has no end.
+        """
+        if few.locked():
+            raise Enough
+        async with few:
+            yield
 
     @property
     def address(self) -> tuple[str, int]:

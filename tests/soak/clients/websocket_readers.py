@@ -45,7 +45,7 @@ async def comes_back(stage: Stage, stream: Stream) -> None:
 
 async def stalls_forever(stage: Stage, rng: random.Random) -> None:
     """Asks for more than all buffers hold and never reads; the gateway must close."""
-    async with stage.stalled:
+    async with stage.one_of(stage.stalled):
         async with Socket(stage) as first:
             stream = await first.create(body(rng, long=True))
             await first.follow(stream)
