@@ -145,11 +145,14 @@ class KeyStore:
 
 
 @contextmanager
-def key_file(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction of the file, which is created if it is not there.
+def key_file(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """One transaction of the file.
 
+    :param create: make the file if it is not there.
     :raises StoreUnusable: the file cannot be used.
     """
+    if not create and not path.exists():
+        raise StoreUnusable(path, "there is no such file")
     check_store(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
