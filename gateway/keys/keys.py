@@ -153,12 +153,11 @@ class Keys:
             return
         day = self._clock().day
         loaded = await self._store.load(day)
-        first = self._version is None
         self._version = version
         before = {key.key_id for key in self._registry.keys}
         self._registry.set_stored(loaded.keys, any_ever=loaded.any_ever)
-        if first:  # later, the meters know more than the file
-            self._stored_use, self._stored_day = loaded.usage, day
+        # For keys without a meter: the meters know more than the file.
+        self._stored_use, self._stored_day = loaded.usage, day
         now = {key.key_id for key in loaded.keys}
         if now != before:
             log.info("keys_changed", added=len(now - before), revoked=len(before - now))
@@ -208,10 +207,14 @@ class Keys:
     async def _keep_charged(self) -> None:
         while True:
             await asyncio.sleep(_PAUSE_S)
-            for meter in list(self._meters.values()):
-                if meter.running:
+            for key_id, meter in list(self._meters.items()):
+                if not meter.running:
+                    continue
+                try:
                     meter.settle(self._clock())
-                    await asyncio.sleep(0)  # readers must not wait for the meters of all keys
+                except Exception:
+                    log.exception("key_not_charged", key_id=key_id)
+                await asyncio.sleep(0)  # readers must not wait for the meters of all keys
 
     async def _keep_synced(self) -> None:
         pause_s = _PAUSE_S
