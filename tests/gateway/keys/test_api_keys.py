@@ -368,12 +368,17 @@ async def test_a_revoked_key_starts_nothing_and_its_responses_end_as_planned(
         async with client.ws_connect("v1/responses", headers=header) as socket:
             await create(socket, stream_id="a")
             request_id = await accepted(worker)
-            await receive(socket, "response.created")
+            running = (await receive(socket, "response.created"))["response"]["id"]
             stored_keys.revoke(tmp_path)
             await service.keys.refresh()
             await create(socket, stream_id="b")
             event = await receive(socket, "error")
             assert (event["status"], event["error"]["code"]) == (401, "invalid_api_key")
+            for action in ("cancel", "resume"):
+                event_of_key = {"type": f"response.{action}", "response_id": running}
+                await socket.send_json({**event_of_key, "stream_id": action})
+                event = await receive(socket, "error")
+                assert (event["status"], event["stream_id"]) == (401, action)
             await worker.tokens(request_id, 0, "a", "b", finish=STOP)
             assert await receive(socket, "response.completed")
         await service.keys.write()
@@ -403,10 +408,11 @@ async def test_choices_begin_all_or_none_and_leave_no_place_behind(tmp_path: Pat
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await one
         asking = asyncio.create_task(
-            client.post("v1/chat/completions", json={**CHAT, "n": 2}, headers=header)
+            client.post("v1/chat/completions", json={**CHAT, "n": 3}, headers=header)
         )
         await accepted(worker)
-        asking.cancel()  # its client leaves between the two
+        await until(lambda: worker.unread() == 1)
+        asking.cancel()  # its client leaves before the third has begun
         await until(lambda: worker.unread() >= 2)
         while worker.unread():
             message = await worker.next()

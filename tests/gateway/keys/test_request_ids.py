@@ -38,7 +38,9 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    """What the gateway logged; the scripted worker's server writes to the same file."""
+    written = capsys.readouterr().err.splitlines()
+    return [json.loads(line) for line in written if line.startswith("{")]
 
 
 @pytest.mark.parametrize("sent", ["abc-123", "Root=1-67891233:abc/d+e@f_.", "x" * 128])
@@ -142,6 +144,13 @@ async def test_all_lines_of_a_request_have_its_id_and_none_has_its_text(
         await client.post("v1/responses", json=bad, headers={ID: "four", **header})
         await client.post("v1/messages", data=SECRET, headers={ID: "five", **header})
         await until(lambda: not service._running)
+        lost = asyncio.create_task(
+            client.post("v1/responses", json=body, headers={ID: "six", **header})
+        )
+        six = await accepted(worker)
+        await worker.hang_up()
+        await until(lambda: not service.cluster.instances)
+        lost.cancel()
         text = header["Authorization"].removeprefix("Bearer ")
     logged = lines(capsys)
     names = {"one": one, "two": two, "three": three}
@@ -152,6 +161,8 @@ async def test_all_lines_of_a_request_have_its_id_and_none_has_its_text(
         events = {line["event"] for line in of_response}
         assert {"request_placed", "response_ended"} <= events
         assert {line["x_request_id"] for line in of_response} == {name}
+    (suspended,) = [line for line in logged if line["event"] == "request_suspended"]
+    assert (suspended["x_request_id"], suspended["request_id"]) == ("six", six.partition("/")[0])
     refused = [line for line in logged if line["event"] == "request_refused"]
     assert [line["x_request_id"] for line in refused] == ["three", "four", "five"]
     shown = json.dumps([line for line in logged if line.get("param") != SECRET])
