@@ -382,12 +382,14 @@ def _refuse(request: web.Request, error: ApiError) -> web.Response:
 
 async def _facts_of_request(request: web.Request, response: web.StreamResponse) -> None:
     """Its id, and what is left of the limits of its key."""
+    of_messages = request.path.startswith(refusals.MESSAGES_PATH)
     if request_ids.REQUEST_ID in request:
         response.headers[request_ids.HEADER] = request[request_ids.REQUEST_ID]
+        if of_messages:
+            response.headers[request_ids.OF_MESSAGES] = request[request_ids.REQUEST_ID]
     key = request[CALLER].key if CALLER in request else None
     if key is not None:
         standings = request.app[SERVICE].keys.standings(key)
-        of_messages = request.path.startswith(refusals.MESSAGES_PATH)
         response.headers.update(rate_headers(standings, messages=of_messages))
 
 

@@ -27,6 +27,7 @@ _EXPOSED = ", ".join(
         "Retry-After",
         "WWW-Authenticate",
         "X-Request-Id",
+        "request-id",
         *(
             f"x-ratelimit-{fact}-{what}"
             for what in ("requests", "tokens")

@@ -18,6 +18,7 @@ from gateway import tracing
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADER = "X-Request-Id"
+OF_MESSAGES = "request-id"  # where clients of the Messages API look for it
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 _SAFE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 

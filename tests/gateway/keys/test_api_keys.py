@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anthropic
+import openai
 import pytest
 from aiohttp import ClientSession
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
 
 from gateway.config import LimitsConfig, ServerConfig
 from gateway.service import ResponseService
@@ -481,6 +485,37 @@ async def test_a_key_of_low_priority_leaves_room_to_others(tmp_path: Path) -> No
         assert (await client.post("v1/responses", json=BODY, headers=normal)).status == 429
         for task in running:
             task.cancel()
+
+
+async def test_official_clients_understand_limits_scopes_and_ids(tmp_path: Path) -> None:
+    async with played(tmp_path) as (client, _, service):
+        limited = await stored_keys.added(tmp_path, service, tokens_per_minute=20)
+        looking = await stored_keys.added(tmp_path, service, "looking", ["operations"])
+        texts = [header["Authorization"].removeprefix("Bearer ") for header in (limited, looking)]
+        address = str(client._base_url)
+        ask: dict[str, Any] = {"model": service.config.served_model_name}
+        openais = [
+            AsyncOpenAI(base_url=f"{address}v1", api_key=text, max_retries=0) for text in texts
+        ]
+        anthropics = [AsyncAnthropic(base_url=address, api_key=t, max_retries=0) for t in texts]
+        first = await openais[0].responses.create(input="hi", **ask)
+        assert first._request_id is not None
+        assert first._request_id.startswith("req_")
+        message: dict[str, Any] = {**ask, "max_tokens": 9, "messages": CHAT["messages"]}
+        with pytest.raises(openai.RateLimitError) as of_openai:
+            await openais[0].responses.create(input="hi", **ask)
+        with pytest.raises(anthropic.RateLimitError) as of_anthropic:
+            await anthropics[0].messages.create(**message)
+        for refused in (of_openai.value, of_anthropic.value):
+            assert 1 <= int(refused.response.headers["retry-after"]) <= 61
+            assert refused.request_id is not None
+        with pytest.raises(openai.PermissionDeniedError):
+            await openais[1].responses.create(input="hi", **ask)
+        with pytest.raises(anthropic.PermissionDeniedError):
+            await anthropics[1].messages.create(**message)
+        for client_of_openai, client_of_anthropic in zip(openais, anthropics, strict=True):
+            await client_of_openai.close()
+            await client_of_anthropic.close()
 
 
 # ---- what is kept -------------------------------------------------------------------------------
