@@ -39,6 +39,7 @@ from gateway.schemas.generation import Generation
 _FRESH_S = 0.25  # bookings are made anew after so long, because requests end and lengths come true
 _REWEIGHTED = 64  # promises, each time
 _KEPT_BUSY = 0.85  # of the load: up to here nothing is kept free for those who may not come
+_GIVING_WAY = 0.8  # of each limit of the server: beyond, requests that give way are refused
 _PROMISED = 1.25  # of the load: what those may fill to whom a place was promised for now
 # Of the golden ratio and of its like in two dimensions: places that spread evenly.
 _SPREAD = (0.6180339887498949, 0.5698402909980532)
@@ -106,23 +107,29 @@ class Admission:
         generation: Generation | None = None,
         owner: str = "",
         now: float = 0.0,
+        gives_way: bool = False,
     ) -> None:
         """Count a new response, which needs an engine.
 
         :param user: the user that `LimitsConfig.max_requests_per_user` applies to; empty if the
             request is anonymous, then that limit does not apply.
         :param generation: what it asks for; without it, only the limits on counts apply.
+        :param gives_way: leave the last fifth of the server's room to others. No place is kept for
+            such a request if it is refused.
         :raises Overloaded: a limit is reached.
         """
+        share = _GIVING_WAY if gives_way else 1.0
         key = _key(generation, owner) if generation is not None and len(self._promises) else b""
-        refusal = self._at_a_count(user, key, now)
+        refusal = self._at_a_count(user, key, now, share)
         place, self._places = self._places, self._places + 1
         work = None if generation is None else self._work(place, generation, None)
         if work is not None and (self._limits.load or refusal or self._promises):
             self._book_anew(now, work.tau_s)
         if refusal is None and work is not None:
-            refusal = self._at_capacity(work, key, now)
+            refusal = self._at_capacity(work, key, now, share)
         if refusal is not None:
+            if gives_way:
+                raise refusal.error(max(1, math.ceil(self._wait_s(refusal, work, None, now))))
             key = key or _key(generation, owner)
             raise refusal.error(self._promise(refusal, key, user, work, now))
         self._take(key)
@@ -172,21 +179,25 @@ class Admission:
 
     # ---- inside: limits -----------------------------------------------------------------------
 
-    def _at_a_count(self, user: str, key: bytes, now: float) -> _Refusal | None:
-        """The limit on counts that a new request would exceed; those who are due go first."""
+    def _at_a_count(self, user: str, key: bytes, now: float, share: float) -> _Refusal | None:
+        """The limit on counts that a new request would exceed; those who are due go first.
+
+        :param share: of the server's limits that it may use.
+        """
         limits, promises = self._limits, self._promises
         promise = promises.find(key)
         waiting = len(promises) > 0 and not (promise and promises.is_due(promise, now))
         near = len(self._admitted) + len(promises) >= min(limits.max_requests, limits.max_readers)
         due = promises.due(now) if waiting and near else 0.0
-        if self.in_engines + due >= limits.max_requests:
+        if self.in_engines + due >= math.ceil(share * limits.max_requests):
             return _Refusal(
-                f"The engines have {self.in_engines} requests, the limit (limits.max_requests)."
+                f"The engines have {self.in_engines} requests, the limit (limits.max_requests"
+                f"{_of_share(share)})."
             )
-        if len(self._admitted) + due >= limits.max_readers:
+        if len(self._admitted) + due >= math.ceil(share * limits.max_readers):
             return _Refusal(
                 f"The server has {len(self._admitted)} unfinished responses, the limit "
-                "(limits.max_readers).",
+                f"(limits.max_readers{_of_share(share)}).",
                 until_read=True,
             )
         due = promises.due(now, user) if waiting and user else 0.0
@@ -199,7 +210,7 @@ class Admission:
             )
         return None
 
-    def _at_capacity(self, work: Work, key: bytes, now: float) -> _Refusal | None:
+    def _at_capacity(self, work: Work, key: bytes, now: float, share: float) -> _Refusal | None:
         """Whether the engines could not generate one more request in time."""
         if not self._limits.load:
             return None
@@ -212,10 +223,11 @@ class Admission:
             fits = self._before(promise, now).fits(work, now, beyond=_PROMISED)
         else:  # it is early
             fits = self._fits_without(promise, now)
-        if fits:
+        if fits and (share == 1.0 or self._running.fits(work, now, beyond=share)):
             return None
         return _Refusal(
-            "The engines have as many requests as they can serve in time (limits.load).",
+            "The engines have as many requests as they can serve in time (limits.load"
+            f"{_of_share(share)}).",
             of_count=False,
         )
 
@@ -395,6 +407,10 @@ class Admission:
         admitted.counted = counted
         if not self._of_user[admitted.user]:
             del self._of_user[admitted.user]
+
+
+def _of_share(share: float) -> str:
+    return "" if share == 1.0 else f", {share:.0%} of it for keys of low priority"
 
 
 def user_of(owner: str, user: str | None) -> str:

@@ -22,9 +22,12 @@ from aiohttp import web
 
 from gateway.api import cors, refusals, sse
 from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
+from gateway.api.auth import is_local
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
-from gateway.api.http import SERVICE, owner_of
+from gateway.api.headers import request_ids
+from gateway.api.headers.rate_limits import rate_headers
+from gateway.api.http import CALLER, SERVICE, caller_of, owner_of
 from gateway.api.messages import count_tokens, create_message
 from gateway.api.refusals import json_response
 from gateway.api.responses import conversations
@@ -44,7 +47,7 @@ from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
 from gateway.schemas.errors import ApiError
 from gateway.service import ResponseService
-from gateway.store import ResponseStore
+from gateway.store import ResponseStore, StoreError, StoreUnusable
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -73,7 +76,9 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 def make_app(service: ResponseService) -> web.Application:
     """Make the application: all routes to one service."""
     server = service.config.server
-    app = web.Application(middlewares=[_errors, cors.make_middleware(server)])
+    app = web.Application(
+        middlewares=[request_ids.name_request, _errors, cors.make_middleware(server)]
+    )
     app[SERVICE] = service
     app[SOCKETS] = set()
     app.add_routes(
@@ -110,6 +115,7 @@ def make_app(service: ResponseService) -> web.Application:
 
     app.on_response_prepare.append(_security_headers)
     app.on_response_prepare.append(allow_origin)
+    app.on_response_prepare.append(_facts_of_request)
     return app
 
 
@@ -158,9 +164,16 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         store = ResponseStore(config.store_path)
         await store.open()
         stack.push_async_callback(store.close)
-        cleaning = asyncio.create_task(store.keep_clean(config.store.retention_days * 86400))
-        stack.push_async_callback(_cancelled, cleaning)
         service = ResponseService(config, store)
+        try:
+            await service.keys.refresh()
+        except StoreError as error:
+            raise StoreUnusable(config.store_path, "its API keys cannot be read") from error
+        for upkeep in (
+            store.keep_clean(config.store.retention_days * 86400),
+            service.keys.keep(),
+        ):
+            stack.push_async_callback(_cancelled, asyncio.create_task(upkeep))
         collections = FullCollections(
             service.metrics.pauses,
             service.metrics.count_unfinished,
@@ -311,6 +324,10 @@ async def _ready(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
+    """All metrics. Those of stored keys are not for everybody: then a key is asked for."""
+    stored = request.app[SERVICE].keys.stored
+    if stored and not is_local(request.remote, request.headers):
+        caller_of(request, "operations")
     return web.Response(
         body=request.app[SERVICE].metrics.render(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
@@ -361,6 +378,19 @@ def _refuse(request: web.Request, error: ApiError) -> web.Response:
     metrics = request.app[SERVICE].metrics
     refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
     return refusals.error_response(error, request.path)
+
+
+async def _facts_of_request(request: web.Request, response: web.StreamResponse) -> None:
+    """Its id, and what is left of the limits of its key."""
+    of_messages = request.path.startswith(refusals.MESSAGES_PATH)
+    if request_ids.REQUEST_ID in request:
+        response.headers[request_ids.HEADER] = request[request_ids.REQUEST_ID]
+        if of_messages:
+            response.headers[request_ids.OF_MESSAGES] = request[request_ids.REQUEST_ID]
+    key = request[CALLER].key if CALLER in request else None
+    if key is not None:
+        standings = request.app[SERVICE].keys.standings(key)
+        response.headers.update(rate_headers(standings, messages=of_messages))
 
 
 async def _security_headers(_: web.Request, response: web.StreamResponse) -> None:

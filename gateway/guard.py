@@ -10,6 +10,7 @@ import time
 
 import structlog
 
+from gateway import tracing
 from gateway.response.session import Session
 from gateway.schemas.errors import ApiError
 
@@ -27,6 +28,7 @@ def fail_broken(session: Session) -> None:
     try:
         session.fail(broken(), now)
     except Exception:
-        log.exception("response_abandoned", request_id=session.response_id)
+        with tracing.of_request(session.x_request_id):
+            log.exception("response_abandoned", request_id=session.response_id)
     if not session.log.closed:  # `fail` raised, now or earlier
         session.abandon(broken(), now)

@@ -17,12 +17,15 @@ from typing import Any
 
 import structlog
 
+from gateway import tracing
 from gateway.admission import Admission, user_of
 from gateway.config import Config
 from gateway.guard import fail_broken
 from gateway.history.conversations import Conversations
 from gateway.history.requests import Requests
 from gateway.history.truncation import is_too_long, truncated
+from gateway.keys.collector import KeyCollector
+from gateway.keys.keys import Keys, Place
 from gateway.metrics import Metrics
 from gateway.releases import Releases
 from gateway.response.event_log import LogReader
@@ -38,7 +41,7 @@ from gateway.schemas.errors import InvalidRequest, NotFound
 from gateway.schemas.generation import Generation, Targets
 from gateway.schemas.input_items import with_ids
 from gateway.slices import Slices
-from gateway.store import ConversationStore, ResponseStore, StoredResponse
+from gateway.store import ConversationStore, KeyStore, ResponseStore, StoredResponse
 
 log = structlog.get_logger()
 
@@ -72,6 +75,8 @@ class ResponseService:
         self.metrics.admission_load.set_function(lambda: self._admission.load(time.monotonic()))
         self.metrics.promised.set_function(lambda: self._admission.promised)
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
+        self.keys = Keys(config.server.api_keys, KeyStore(store), config.limits.retry_after_s)
+        self.metrics.registry.register(KeyCollector(self.keys))
         self.conversations = Conversations(
             ConversationStore(store), config.server.hard_message_bytes
         )
@@ -111,23 +116,28 @@ class ResponseService:
         self.check_model(body.model)
         return await self.requests.prepare(body, defaults, owner)
 
-    async def start(self, generation: Generation, owner: str) -> Session:
+    async def start(
+        self, generation: Generation, owner: str, place: Place | None = None
+    ) -> Session:
         """Admit, place and start a response. It runs, and has events, when this returns.
 
         One that asks for it loses the oldest turns, if no instance can read all of them.
 
+        :param place: one that was reserved for it; None: it needs one.
         :raises ApiError: the request is refused, and nothing of it is kept.
         """
         try:
-            return await self._start_fitting(generation, owner)
+            return await self._start_fitting(generation, owner, place)
         except BaseException:
             if generation.conversation_id is not None:
                 self.conversations.end(generation.conversation_id, owner)
             raise
 
-    async def _start_fitting(self, generation: Generation, owner: str) -> Session:
+    async def _start_fitting(
+        self, generation: Generation, owner: str, place: Place | None
+    ) -> Session:
         try:
-            return await self._start(generation, owner)
+            return await self._start(generation, owner, place)
         except InvalidRequest as error:
             if not generation.truncates or not is_too_long(error):
                 raise
@@ -141,14 +151,27 @@ class ResponseService:
         instances = self.cluster.instances.values()
         return min((one.welcome.max_model_len for one in instances), default=0)
 
-    async def _start(self, generation: Generation, owner: str) -> Session:
+    async def _start(
+        self, generation: Generation, owner: str, place: Place | None = None
+    ) -> Session:
         if self.draining:
             raise closing()
         response_id = f"resp_{secrets.token_hex(16)}"
+        if place is None:
+            (place,) = self.keys.reserve(owner)
         now = time.monotonic()
-        self._admission.admit(
-            response_id, user_of(owner, generation.user), generation, owner=owner, now=now
-        )
+        try:
+            self._admission.admit(
+                response_id,
+                user_of(owner, generation.user),
+                generation,
+                owner=owner,
+                now=now,
+                gives_way=self.keys.gives_way(owner),
+            )
+        except BaseException:
+            self.keys.release(place)
+            raise
         session = Session(
             response_id,
             generation,
@@ -157,7 +180,9 @@ class ResponseService:
             created_at=round(time.time(), 3),
             now=now,
             log_bytes=self.config.session.log_bytes if generation.keeps_events else 0,
+            x_request_id=tracing.current_request(),
         )
+        self.keys.attach(response_id, place, session)
         self._admission.began(response_id, session)
         self._sessions[response_id] = self._running[response_id] = session
         self._idle.clear()
@@ -281,6 +306,7 @@ class ResponseService:
         """Wait for responses that are being stored, and drop all timers."""
         self.maintenance.close()
         self._slices.finish()
+        self._in_background(self.keys.close())
         if self._background:
             await asyncio.wait(self._background, timeout=_STORE_S)
         for timers in (self._pauses, self._departures, self._expiry):
@@ -302,15 +328,17 @@ class ResponseService:
 
     def _guarded(self, session: Session, action: Callable[[], object]) -> None:
         """Do something for one response. If it raises, this response alone ends."""
-        try:
-            action()
-        except Exception:  # noqa: BLE001 (`_broken` logs it)
-            self._broken(session)
-        self._progress(session)
+        with tracing.of_request(session.x_request_id):
+            try:
+                action()
+            except Exception:  # noqa: BLE001 (`_broken` logs it)
+                self._broken(session)
+            self._progress(session)
 
     def _broken(self, session: Session) -> None:
         """End a response after the exception that is being handled."""
-        log.exception("response_failed", request_id=session.response_id)
+        with tracing.of_request(session.x_request_id):
+            log.exception("response_failed", request_id=session.response_id)
         if not self.cluster.break_off(session):
             fail_broken(session)
         self._progress(session)
@@ -324,7 +352,8 @@ class ResponseService:
         try:
             self._wait_for_next(session)
         except Exception:
-            log.exception("response_failed", request_id=session.response_id)
+            with tracing.of_request(session.x_request_id):
+                log.exception("response_failed", request_id=session.response_id)
             fail_broken(session)
         if session.finished:
             self._count_out(session)
@@ -368,18 +397,20 @@ class ResponseService:
 
     def _departed(self, session: Session) -> None:
         """Stop a response to which no client has come back."""
-        log.info("response_left", request_id=session.response_id)
+        with tracing.of_request(session.x_request_id):
+            log.info("response_left", request_id=session.response_id)
         self.cancel(session)
 
     def _conclude(self, session: Session) -> None:
         """Deal with a response that has ended."""
-        if (conversation_id := session.generation.conversation_id) is not None:
-            self._in_background(self.conversations.finish(conversation_id, session))
-        try:
-            self._ended(session)
-        except Exception:
-            log.exception("response_not_kept", request_id=session.response_id)
-            self._drop(session)
+        with tracing.of_request(session.x_request_id):
+            if (conversation_id := session.generation.conversation_id) is not None:
+                self._in_background(self.conversations.finish(conversation_id, session))
+            try:
+                self._ended(session)
+            except Exception:
+                log.exception("response_not_kept", request_id=session.response_id)
+                self._drop(session)
 
     def _ended(self, session: Session) -> None:
         """Report, store and keep a response that has ended."""
@@ -450,6 +481,8 @@ class ResponseService:
         self._admission.update(
             session.response_id, in_engine=session.in_engine, followed=session.log.followed
         )
+        if not session.in_engine:
+            self.keys.ended(session.response_id)
 
     def _count_out(self, session: Session) -> None:
         """Take a session off the running ones."""
@@ -457,6 +490,7 @@ class ResponseService:
         self._pauses.stop(session.response_id)
         self._departures.stop(session.response_id)
         self._admission.remove(session.response_id)
+        self.keys.ended(session.response_id)
         self._running.pop(session.response_id, None)
         if not self._running:
             self._idle.set()

@@ -26,6 +26,7 @@ _COMMANDS = {
     "worker": Command("pascal.worker", "start one worker for a gateway on another machine"),
     "drain": Command("pascal.drain", "move requests away from an instance and send it no more"),
     "undrain": Command("pascal.undrain", "let a drained instance serve again"),
+    "keys": Command("pascal.keys", "add, list and revoke API keys"),
     "load": Command("bench.load.command", "generate load and measure the responses"),
     "simulate": Command("pascal.simulate", "simulate a cluster in virtual time"),
     "bench": Command("pascal.bench", "measure the scheduler, migration and the delivery of tokens"),

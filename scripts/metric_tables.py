@@ -11,8 +11,10 @@ from unittest.mock import MagicMock
 import msgspec
 from prometheus_client.metrics_core import Metric
 
+from gateway.keys.collector import KeyCollector
 from gateway.metrics import Metrics
 from gateway.scrape import LauncherCollector
+from gateway.store import KeyUsage
 from workers.messages import DeviceStats, MigrationStats, PhaseCounts, StepStats
 
 _OF_THE_LIBRARY = ("process_", "python_")
@@ -53,6 +55,10 @@ async def _families() -> list[Metric]:
     cluster.instances = {"worker-0": SimpleNamespace(stats=_stats())}
     registry = Metrics(cluster, MagicMock()).registry
     registry.register(LauncherCollector(MagicMock()))
+    keys: Any = MagicMock()
+    keys.uses.return_value = [(SimpleNamespace(key_id="", name=""), KeyUsage(), 0)]
+    keys.refused.__getitem__.return_value = 0
+    registry.register(KeyCollector(keys))
     return [f for f in registry.collect() if not f.name.startswith(_OF_THE_LIBRARY)]
 
 

@@ -6,11 +6,12 @@ import msgspec
 from aiohttp import web
 
 from gateway.api.auth import is_local
-from gateway.api.http import SERVICE, owner_of, read_bytes
+from gateway.api.http import SERVICE, caller_of, read_bytes
 from gateway.api.refusals import json_response
 from gateway.routing.draining import Maintenance
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import Forbidden, convert
+from gateway.store import Scope
 
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,12 +22,13 @@ class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def list_instances(request: web.Request) -> web.Response:
     """``GET /admin/instances``."""
-    return json_response({"instances": _allowed(request).describe_all()})
+    return json_response({"instances": _allowed(request, "operations").describe_all()})
 
 
 async def get_instance(request: web.Request) -> web.Response:
     """``GET /admin/instances/{id}``."""
-    return json_response(_allowed(request).describe(request.match_info["instance_id"]))
+    maintenance = _allowed(request, "operations")
+    return json_response(maintenance.describe(request.match_info["instance_id"]))
 
 
 async def drain_instance(request: web.Request) -> web.Response:
@@ -44,15 +46,15 @@ async def undrain_instance(request: web.Request) -> web.Response:
     return json_response(_allowed(request).undrain(request.match_info["instance_id"]))
 
 
-def _allowed(request: web.Request) -> Maintenance:
+def _allowed(request: web.Request, scope: Scope = "admin") -> Maintenance:
     """Return the maintenance if the client may use it.
 
-    With API keys, a valid key is needed. Without keys the API is open to all, so that only requests
-    from this machine are allowed.
+    With API keys, a key with the scope is needed. Without keys the API is open to all, so that only
+    requests from this machine are allowed.
     """
-    owner_of(request)
+    caller_of(request, scope)
     service = request.app[SERVICE]
-    if not service.config.server.api_keys and not is_local(request.remote, request.headers):
+    if not service.keys.asked_for and not is_local(request.remote, request.headers):
         raise Forbidden(
             "Without API keys, instances are managed from the gateway's own machine only: by its "
             "loopback address, and not through a proxy.",

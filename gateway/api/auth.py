@@ -1,6 +1,6 @@
 """Decides who may use the gateway: API keys, web origins, and clients on this machine.
 
-Without configured keys every client that reaches the address may use it, as in vLLM's own server;
+Without any keys every client that reaches the address may use it, as in vLLM's own server;
 the default address is the loopback. A browser sends `Origin` with every WebSocket and cross-site
 request, so that a foreign page cannot use a gateway on the visitor's machine. Pages of
 `allowed_origins` may open WebSockets, and `gateway.api.cors` lets them use `fetch`.
@@ -12,14 +12,15 @@ only if no header of it comes from a proxy. A proxy that adds no header cannot b
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from gateway.config import ServerConfig
-from gateway.schemas.errors import ApiError, Unauthorized
+from gateway.keys.keys import Keys
+from gateway.keys.registry import Caller
+from gateway.schemas.errors import ApiError, Forbidden
+from gateway.store import Scope
 
 # Browsers cannot set headers on a WebSocket; OpenAI's convention is this subprotocol.
 SUBPROTOCOL = "responses"
@@ -45,21 +46,20 @@ class ForbiddenOrigin(ApiError):
         )
 
 
-def authenticate(config: ServerConfig, headers: Mapping[str, str]) -> str:
-    """Return the owner of requests with these headers: a fingerprint of their key.
+def authenticate(config: ServerConfig, keys: Keys, headers: Mapping[str, str]) -> Caller:
+    """Return who has sent these headers.
 
-    :raises Unauthorized: keys are configured and none of them was sent.
+    :raises Unauthorized: a key is asked for, and none of them was sent.
     :raises ForbiddenOrigin: sent by a page of another origin.
     """
     _check_origin(config, headers)
-    if not config.api_keys:
-        return ""
-    # Header bytes that are not UTF-8 arrive as surrogates, which no key contains.
-    offered = _offered_key(headers).encode(errors="surrogateescape")
-    known = [key for key in config.api_keys if hmac.compare_digest(key.encode(), offered)]
-    if not known:
-        raise Unauthorized()
-    return hashlib.sha256(known[0].encode()).hexdigest()[:16]
+    return keys.authenticate(_offered_key(headers))
+
+
+def check_scope(caller: Caller, scope: Scope) -> None:
+    """Raise `Forbidden` if the caller's key has another scope."""
+    if not caller.may(scope):
+        raise Forbidden(f"This API key does not have the scope '{scope}'.", code="missing_scope")
 
 
 def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:

@@ -53,16 +53,19 @@ async def _start(service: ResponseService, generation: Generation, owner: str) -
     They have the same prompt, so the others prefer the instance of the first.
     """
     sessions: list[Session] = []
+    places = service.keys.reserve(owner, generation.choices)
     try:
-        for index in range(generation.choices):
+        for index, place in enumerate(places):
             wanted = generation
             if index and generation.sampling.seed is not None:
                 seed = generation.sampling.seed + index
                 sampling = msgspec.structs.replace(generation.sampling, seed=seed)
                 wanted = replace(wanted, sampling=sampling)
-            sessions.append(await service.start(wanted, owner))
+            sessions.append(await service.start(wanted, owner, place))
     except BaseException:
         _stop(service, sessions)
+        for place in places[len(sessions) :]:
+            service.keys.release(place)
         raise
     return sessions
 

@@ -21,7 +21,9 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from gateway import tracing
 from gateway.api import refusals
+from gateway.api.headers import request_ids
 from gateway.api.outlet import Outbox, Outlet
 from gateway.descriptors import DescriptorWatch
 from gateway.schemas.errors import ApiError, HeadersTooLarge, InvalidHttp
@@ -179,15 +181,18 @@ class Connection(web.RequestHandler):
         """
         if request.writer.output_size > 0:
             raise ConnectionError("Part of a response was sent already.")
-        if status >= web.HTTPInternalServerError.status_code:
-            log.error("request_failed", exc_info=exc)
-            error = ApiError("Internal error.", code="internal_error")
-        else:
-            self._broken = True
-            self._close = True  # ignore all that follows
-            error = _of_parser(exc, message or "")
-            self._server.on_refusal(error, request.method, None)
+        name = request_ids.request_id_of(request.headers)
+        with tracing.of_request(name):
+            if status >= web.HTTPInternalServerError.status_code:
+                log.error("request_failed", exc_info=exc)
+                error = ApiError("Internal error.", code="internal_error")
+            else:
+                self._broken = True
+                self._close = True  # ignore all that follows
+                error = _of_parser(exc, message or "")
+                self._server.on_refusal(error, request.method, None)
         response = refusals.error_response(error)
+        response.headers[request_ids.HEADER] = name
         response.force_close()
         return response
 
@@ -254,8 +259,12 @@ def _with_errors(
             return await handler(request)
         except web.HTTPException as error:
             refusal = refusals.of_http(error, request)
-            on_refusal(refusal, request.method, request.rel_url.raw_path)
-            return refusals.error_response(refusal)
+            name = request_ids.request_id_of(request.headers)
+            with tracing.of_request(name):
+                on_refusal(refusal, request.method, request.rel_url.raw_path)
+            response = refusals.error_response(refusal)
+            response.headers[request_ids.HEADER] = name
+            return response
 
     return handle
 

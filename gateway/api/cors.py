@@ -21,7 +21,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _REQUEST_METHOD = "Access-Control-Request-Method"
 _METHODS = "GET, POST, DELETE, OPTIONS"
-_EXPOSED = "Retry-After, WWW-Authenticate"  # pages may read these, too
+# Pages may read these, too.
+_EXPOSED = ", ".join(
+    (
+        "Retry-After",
+        "WWW-Authenticate",
+        "X-Request-Id",
+        "request-id",
+        *(
+            f"x-ratelimit-{fact}-{what}"
+            for what in ("requests", "tokens")
+            for fact in ("limit", "remaining", "reset")
+        ),
+    )
+)
 _MAX_AGE_S = 600  # how long a browser may cache the response to a preflight
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.auth import authenticate
+from gateway.api.auth import authenticate, check_scope
 from gateway.api.encodings import check_encoding, decompressed
+from gateway.keys.registry import Caller
 from gateway.response.session import Session
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import (
@@ -18,13 +19,28 @@ from gateway.schemas.errors import (
 )
 from gateway.schemas.generation import Generation
 from gateway.service import ResponseService
+from gateway.store import Scope
 
 SERVICE = web.AppKey("service", ResponseService)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+
+
+def caller_of(request: web.Request, scope: Scope = "chat") -> Caller:
+    """Return who has sent a request.
+
+    :raises Unauthorized: without a key that is asked for.
+    :raises Forbidden: with a key that does not have the scope.
+    """
+    service = request.app[SERVICE]
+    caller = authenticate(service.config.server, service.keys, request.headers)
+    request[CALLER] = caller
+    check_scope(caller, scope)
+    return caller
 
 
 def owner_of(request: web.Request) -> str:
-    """Return the owner of a request. Raises `Unauthorized`."""
-    return authenticate(request.app[SERVICE].config.server, request.headers)
+    """Return the owner of what a request makes or asks for. Raises as `caller_of` does."""
+    return caller_of(request).owner
 
 
 async def read_body(request: web.Request) -> dict[str, Any]:

@@ -157,6 +157,7 @@ class WebSocketConnection:
                 raise TooLarge(size, bound)
             document = parse_json_object(text)
             stream_id = _stream_id(document)
+            self._service.keys.check(self._owner)  # it may have been revoked
             self._dispatch(document, stream_id, size)
         except ApiError as error:
             await self._refuse(error, stream_id)

@@ -15,7 +15,11 @@ class ServerConfig(Table, frozen=True, kw_only=True):
     port: Annotated[int, about("Port to listen on; 0 takes any free port.", ge=0, le=65535)] = 8080
     api_keys: Annotated[
         Texts,
-        about("Keys that clients must send; with an empty list, none is asked for.", secret=True),
+        about(
+            "Keys with all scopes and no limits, beside those of `pascal keys`. Without any key, "
+            "none is asked for.",
+            secret=True,
+        ),
     ] = ()
     allowed_origins: Annotated[
         Texts,

@@ -72,10 +72,11 @@ class _SessionHot:
 class Session(_SessionHot):
     """State of one response.
 
-    :param owner: who may see and stop it (a fingerprint of the API key; empty without keys).
+    :param owner: who may see and stop it (the API key's id or fingerprint; empty without keys).
     :param created_at: Unix time, for the response object only.
     :param now: monotonic seconds; all later ``now`` are of the same clock.
     :param log_bytes: see `EventLog`.
+    :param x_request_id: of the HTTP request that asked for it, for the log.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class Session(_SessionHot):
         "prompt_tokens",
         "reasoning_tokens",
         "response_id",
+        "x_request_id",
     )
 
     def __init__(
@@ -111,11 +113,13 @@ class Session(_SessionHot):
         created_at: float,
         now: float,
         log_bytes: int,
+        x_request_id: str | None = None,
     ) -> None:
         self.response_id = response_id
         self.generation = generation
         self.model = model
         self.owner = owner
+        self.x_request_id = x_request_id
         self.created_at = created_at
         self.state = State.QUEUED
         # Of the state: after the terminal event; tokens may still come; an instance generates them.

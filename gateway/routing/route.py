@@ -176,6 +176,8 @@ class Route(_RouteHot):
         self._outcomes = outcomes
         self._attempt = 0
         self.log = log.bind(request_id=session.response_id)
+        if session.x_request_id is not None:
+            self.log = self.log.bind(x_request_id=session.x_request_id)
 
     @property
     def wire_id(self) -> str:

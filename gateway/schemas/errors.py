@@ -4,7 +4,7 @@
     ├── InvalidRequest      400  the body is wrong; ``param`` names the field
     ├── InvalidHttp         400  the bytes are not HTTP
     ├── Unauthorized        401
-    ├── Forbidden           403  only allowed from the gateway's own machine
+    ├── Forbidden           403  only allowed from elsewhere, or with another API key
     ├── NotFound            404  response, model or instance
     ├── RequestTimeout      408  the body did not come in time
     ├── Conflict            409  not possible in the current state
@@ -147,7 +147,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """Only allowed from the gateway's own machine."""
+    """Only allowed from the gateway's own machine, or with an API key of another scope."""
 
     status = 403
     type = "invalid_request_error"

@@ -207,12 +207,17 @@ class ResponseStore:
         return await self.transaction("read", take)
 
     async def transaction(
-        self, kind: Failure, work: Callable[[sqlite3.Connection], Result]
+        self,
+        kind: Failure,
+        work: Callable[[sqlite3.Connection], Result],
+        within_s: float | None = _ANSWER_S,
     ) -> Result:
         """Do something in one transaction of the file.
 
         :param kind: what a failure is counted as.
-        :raises StoreError: the file cannot be used, or not within 15 s.
+        :param within_s: how long the caller waits; None: to the end. What takes longer may still
+            be done.
+        :raises StoreError: the file cannot be used, or not in time.
         """
 
         def run() -> Result:
@@ -221,7 +226,7 @@ class ResponseStore:
                 return work(connection)
 
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(within_s):
                 return await self._call(run)
         except (sqlite3.Error, TimeoutError) as error:
             self._failed(kind, "store_not_used", error)

@@ -11,47 +11,84 @@ import os
 import sqlite3
 from pathlib import Path
 
-# Increases with every change of `_SCHEMA`, which then needs a migration, and of what rows hold, if
+# Increases with every change of the tables, which then needs a migration, and of what rows hold, if
 # an earlier version would lose some of it. Version 2: conversations have calls, results, thoughts.
-# Version 3: the input items of responses, conversations of their own, and secrets.
-SCHEMA_VERSION = 3
-_SCHEMA = (
-    """
-    CREATE TABLE IF NOT EXISTS responses (
-        response_id TEXT PRIMARY KEY,
-        owner TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        response BLOB NOT NULL,
-        conversation BLOB NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX IF NOT EXISTS responses_by_age ON responses (created_at)",
-    "ALTER TABLE responses ADD COLUMN input BLOB NOT NULL DEFAULT X'5B5D'",  # "[]"
-    """
-    CREATE TABLE conversations (
-        conversation_id TEXT PRIMARY KEY,
-        owner TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        changed_at REAL NOT NULL,
-        metadata BLOB NOT NULL,
-        size_bytes INTEGER NOT NULL,
-        next_place INTEGER NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX conversations_by_age ON conversations (changed_at)",
-    """
-    CREATE TABLE conversation_items (
-        conversation_id TEXT NOT NULL,
-        place INTEGER NOT NULL,
-        item_id TEXT NOT NULL,
-        item BLOB NOT NULL,
-        PRIMARY KEY (conversation_id, place)
-    ) WITHOUT ROWID
-    """,
-    "CREATE UNIQUE INDEX conversation_items_by_id ON conversation_items (conversation_id, item_id)",
-    "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-)
-_ADDED = {"input"}  # by version 3
+SCHEMA_VERSION = 4
+# By the version that brought them; a file gets those of later versions than its own.
+_MIGRATIONS = {
+    1: (
+        """
+        CREATE TABLE IF NOT EXISTS responses (
+            response_id TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            response BLOB NOT NULL,
+            conversation BLOB NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX IF NOT EXISTS responses_by_age ON responses (created_at)",
+    ),
+    # The input items of responses, conversations of their own, and secrets.
+    3: (
+        "ALTER TABLE responses ADD COLUMN input BLOB NOT NULL DEFAULT X'5B5D'",  # "[]"
+        """
+        CREATE TABLE conversations (
+            conversation_id TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            changed_at REAL NOT NULL,
+            metadata BLOB NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            next_place INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX conversations_by_age ON conversations (changed_at)",
+        """
+        CREATE TABLE conversation_items (
+            conversation_id TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            item_id TEXT NOT NULL,
+            item BLOB NOT NULL,
+            PRIMARY KEY (conversation_id, place)
+        ) WITHOUT ROWID
+        """,
+        "CREATE UNIQUE INDEX conversation_items_by_id "
+        "ON conversation_items (conversation_id, item_id)",
+        "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    ),
+    # API keys, and what was used with each on each day.
+    4: (
+        """
+        CREATE TABLE api_keys (
+            key_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            prefix TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            scopes TEXT NOT NULL,
+            requests_per_minute INTEGER,
+            tokens_per_minute INTEGER,
+            tokens_per_day INTEGER,
+            concurrent INTEGER,
+            priority TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            revoked_at REAL
+        ) WITHOUT ROWID
+        """,
+        "CREATE UNIQUE INDEX api_keys_by_name ON api_keys (name) WHERE revoked_at IS NULL",
+        """
+        CREATE TABLE key_usage (
+            key_id TEXT NOT NULL,
+            day INTEGER NOT NULL,
+            requests INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL,
+            PRIMARY KEY (key_id, day)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX key_usage_by_day ON key_usage (day)",
+    ),
+}
+_ADDED, _ADDED_BY = {"input"}, 3
 _COLUMNS = {"response_id", "owner", "created_at", "response", "conversation"} | _ADDED
 
 _WAL_BYTES = 16 * 1024 * 1024  # size to which a larger write-ahead log is cut
@@ -111,7 +148,7 @@ def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
         versions = f"schema version {version}; this one knows {SCHEMA_VERSION}"
         raise StoreUnusable(path, f"a newer pascal-serve wrote it ({versions})")
     columns = {row[1] for row in connection.execute("PRAGMA table_info(responses)")}
-    expected = _COLUMNS if version == SCHEMA_VERSION else _COLUMNS - _ADDED
+    expected = _COLUMNS if version >= _ADDED_BY else _COLUMNS - _ADDED
     if tables and columns != expected:
         different = ", ".join(sorted(columns ^ expected))
         raise StoreUnusable(path, f"its table 'responses' has other columns: {different}")
@@ -127,9 +164,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
-        if pragma(connection, "user_version") < SCHEMA_VERSION:
-            for statement in _SCHEMA:
-                connection.execute(statement)
+        if (version := pragma(connection, "user_version")) < SCHEMA_VERSION:
+            for added_by, statements in _MIGRATIONS.items():
+                for statement in statements if added_by > version else ():
+                    connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.scrape import LauncherCollector
 from tests.docs.support.pages import Excerpt, code_blocks, code_spans, text_of
+from tests.gateway.support import stored_keys
 from tests.gateway.support.scripted_service import serving, start
 from tests.gateway.support.scripted_worker import IDLE
 from workers.messages import DeviceStats, Heartbeat, MigrationStats
@@ -31,6 +32,7 @@ async def exported(folder: Path) -> dict[str, set[str]]:
         service.metrics.registry.register(LauncherCollector(launcher))
         await workers["worker-0"].say(Heartbeat(since_step_s=0.0, stats=stats))
         await start(service, workers["worker-0"])  # it comes after the heartbeat on the link
+        await stored_keys.added(folder, service)
         text = service.metrics.render().decode()
     labels = {}
     for family in text_string_to_metric_families(text):

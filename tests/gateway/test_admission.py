@@ -106,7 +106,13 @@ class Gateway:
         self.workers: dict[str, ScriptedWorker] = {}
 
     def ask(
-        self, name: str, reasoning: int = 10, answer: int = 0, user: str = "", **fields: Any
+        self,
+        name: str,
+        reasoning: int = 10,
+        answer: int = 0,
+        user: str = "",
+        gives_way: bool = False,
+        **fields: Any,
     ) -> int | None:
         """Ask for a response; None if it begins, else what ``Retry-After`` says."""
         if reasoning + answer:
@@ -115,7 +121,7 @@ class Gateway:
         text = name.ljust(4 * (PROMPT_TOKENS - 8))  # by the estimate, until it is counted
         session = make_session(self.now, input=text, **fields)
         try:
-            self.admission.admit(name, user, session.generation, now=self.now)
+            self.admission.admit(name, user, session.generation, now=self.now, gives_way=gives_way)
         except Overloaded as error:
             return error.retry_after_s
         self.admission.began(name, session)
@@ -190,6 +196,18 @@ def test_a_forced_call_takes_the_room_of_thoughts() -> None:
         neither.ask(str(number), 2, 1, tools=tools)
     assert calls.admission.in_engines == thoughts.admission.in_engines
     assert calls.admission.in_engines < neither.admission.in_engines
+
+
+def test_who_gives_way_leaves_some_of_the_load_to_others_and_gets_no_place() -> None:
+    gateway = Gateway()
+    while gateway.ask(f"low {len(gateway.sessions)}", 50, gives_way=True) is None:
+        pass
+    assert 6 <= len(gateway.sessions) < 10
+    assert gateway.admission.promised == 0
+    before = len(gateway.sessions)
+    while gateway.ask(f"normal {len(gateway.sessions)}", 50) is None:
+        pass
+    assert len(gateway.sessions) > before
 
 
 def test_a_refused_request_is_told_when_the_next_one_ends() -> None:

@@ -1,0 +1,1 @@
+"""Headers of requests and responses that belong to no single route."""

@@ -1,0 +1,44 @@
+"""The file of keys that the flags of a command name."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.config import ConfigError
+from gateway.store import KeyNotAdded, StoreUnusable, key_file
+from pascal import config_flags
+
+_TABLES = ("server", "model", "workers", "pacing", "launcher")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the store is: those of the configuration."""
+    config_flags.add_config_flags(parser, without=_TABLES)
+
+
+def run(
+    args: argparse.Namespace,
+    work: Callable[[sqlite3.Connection, Path], int],
+    *,
+    create: bool = False,
+) -> int:
+    """Do something in one transaction of the file.
+
+    :param create: make the file if it is not there.
+    :return: what ``work`` returns, or 1 if the file cannot be used, or 2 if the configuration is
+        wrong.
+    """
+    try:
+        path = config_flags.config_of(args).store_path
+        with key_file(path, create=create) as connection:
+            return work(connection, path)
+    except ConfigError as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 2
+    except (StoreUnusable, KeyNotAdded) as error:
+        print(f"pascal: {error}", file=sys.stderr)
+        return 1

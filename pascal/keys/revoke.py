@@ -1,0 +1,32 @@
+"""``pascal keys revoke``: let an API key be used no more."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from gateway.store import revoke_key
+from pascal.keys import file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``pascal keys revoke``."""
+    parser.add_argument("key", metavar="KEY", help="the name of a key, or its id")
+    file.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Revoke a key; :return: the exit status."""
+
+    def work(connection: sqlite3.Connection, path: Path) -> int:
+        key = revoke_key(connection, args.key, time.time())
+        if key is None:
+            print(f"pascal: {path} has no valid key '{args.key}'", file=sys.stderr)
+            return 1
+        print(f"Key '{key.name}' ({key.key_id}) is revoked.")
+        return 0
+
+    return file.run(args, work)
