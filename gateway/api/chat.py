@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.api import sse
 from gateway.api.chat_chunks import ChoiceChunks, choice, extensions, finish_reason, head, usage
 from gateway.api.followers import TextFollower
-from gateway.api.http import SERVICE, owner_of, read_body
+from gateway.api.http import SERVICE, of_client, owner_of, read_body
 from gateway.api.refusals import json_response
 from gateway.response.session import Session
 from gateway.schemas.bodies import ChatBody, parse_body
@@ -31,6 +31,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     body = parse_body(await read_body(request), ChatBody)
     service.check_model(body.model)
     generation = from_chat(body, default_targets(service.config.pacing, request.headers))
+    generation = of_client(service.config, request.headers, generation)
     if not body.stream:
         generation = generation.unpaced()
     sessions = await _start(service, generation, owner)

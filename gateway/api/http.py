@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from gateway.api.auth import authenticate
 from gateway.api.encodings import check_encoding, decompressed
+from gateway.config import Config
+from gateway.policy.affinity import key_in
 from gateway.response.session import Session
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import (
@@ -58,6 +62,18 @@ async def read_bytes(request: web.Request) -> bytes:
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body is not complete.", param=None) from error
     return decompressed(bytes(data), encoding, bound)
+
+
+def of_client(config: Config, headers: Mapping[str, str], generation: Generation) -> Generation:
+    """The request as the configuration and the headers of its client want it.
+
+    What the body says about its session wins over the headers.
+    """
+    if config.model.drop_billing_header:
+        generation = generation.steady()
+    if generation.affinity_key is None and (key := key_in(headers)) is not None:
+        return replace(generation, affinity_key=key)
+    return generation
 
 
 async def start_whole(service: ResponseService, generation: Generation, owner: str) -> Session:

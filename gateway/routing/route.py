@@ -25,6 +25,7 @@ import msgspec
 import structlog
 
 from gateway.admission import user_of
+from gateway.policy.affinity import key_of
 from gateway.policy.prefixes import prefixes_of
 from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
@@ -145,6 +146,7 @@ class Route:
         "_outcomes",
         "_stage_ends_s",
         "_timeouts",
+        "affinity_key",
         "answered",
         "boundary_s",
         "holder",
@@ -162,6 +164,7 @@ class Route:
         self.session = session
         wanted = session.generation
         self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template)
+        self.affinity_key = key_of(session.owner, wanted.affinity_key)
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
         self._stage_ends_s: float | None = None

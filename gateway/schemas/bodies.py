@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gateway.policy.affinity import LONGEST_KEY, usable
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.items import InputMessage
 from gateway.schemas.structure import ResponseFormat, StructuredOutputs, TextFormat
@@ -29,6 +30,7 @@ Delay = Annotated[float, Meta(ge=0, le=3600)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Effort = Annotated[str, Meta(min_length=1, max_length=32)]
 Identifier = Annotated[str, Meta(max_length=512)]
+CacheKey = Annotated[str, Meta(max_length=LONGEST_KEY)]
 MOST_CLIENT_METADATA = 64
 MOST_STOP_STRINGS = 64  # editors send about 20
 MOST_CHOICES = 16
@@ -186,7 +188,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     safety_identifier: Identifier | None = None
     client_metadata: Annotated[dict[str, Any], Meta(max_length=MOST_CLIENT_METADATA)] | None = None
     service_tier: str | None = None
-    prompt_cache_key: Identifier | None = None
+    prompt_cache_key: CacheKey | None = None
     prompt_cache_retention: str | None = None
     stream_options: StreamOptions | None = None
 
@@ -302,6 +304,10 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
             raise InvalidRequest(
                 f"'{param}': must be at least 1, or -1 for no bound, not 0.", param=param
             )
+    if body.prompt_cache_key and not usable(body.prompt_cache_key):
+        raise InvalidRequest(
+            "'prompt_cache_key' has characters that cannot be printed.", param="prompt_cache_key"
+        )
     if body.reasoning is not None and body.reasoning.exclude:
         raise _unsupported("reasoning.exclude", "Leaving out the thoughts is")
     for name in body.chat_template_kwargs or ():

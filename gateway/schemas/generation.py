@@ -11,6 +11,7 @@ import msgspec
 import orjson
 
 from gateway.config import PacingConfig
+from gateway.policy.prefixes import without_nonce
 from gateway.schemas import conversation, input_items, structure, tools
 from gateway.schemas.bodies import (
     ChatBody,
@@ -72,6 +73,7 @@ class Generation:
     previous_response_id: str | None = None
     metadata: Mapping[str, str] | None = None
     user: str | None = None
+    affinity_key: str | None = None  # see `gateway.policy.affinity`
     choices: int = 1  # of chat completions
     conversation_id: str | None = None  # to which its items are added at the end
     background: bool = False  # its client comes back for it
@@ -109,6 +111,12 @@ class Generation:
     def unpaced(self) -> Generation:
         """The same request for a client that gets the response as a whole."""
         return replace(self, targets=replace(self.targets, paced=False), read_along=False)
+
+    def steady(self) -> Generation:
+        """The same request without what makes each prompt another one; see `without_nonce`."""
+        # In the Messages API the system prompt is none of the client's messages.
+        messages = without_nonce(self.messages, optional=self.before_items == "system")
+        return self if messages is self.messages else replace(self, messages=messages)
 
     def public_param(self, param: str | None) -> str | None:
         """Translate the name of a field of `workers.messages.Submit` to this request's API."""
@@ -258,6 +266,7 @@ def _generation(
         forced_lengths=forced_lengths_of(body.forced_lengths, found, asked),
         metadata=body.metadata,
         user=body.safety_identifier or body.user,
+        affinity_key=body.prompt_cache_key or None,
         names=names,
         **rest,
     )
