@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,28 @@ def of_client(config: Config, headers: Mapping[str, str], generation: Generation
     if generation.affinity_key is None and (key := key_in(headers)) is not None:
         return replace(generation, affinity_key=key)
     return generation
+
+
+async def start_all(
+    service: ResponseService, generations: Sequence[Generation], owner: str
+) -> list[Session]:
+    """Start several responses, or none. The caller ends them with `stop_all`."""
+    sessions: list[Session] = []
+    try:
+        for generation in generations:
+            session = await service.start(generation, owner)
+            sessions.append(session)  # at once: they are stopped if the next one is refused
+    except BaseException:
+        stop_all(service, sessions)
+        raise
+    return sessions
+
+
+def stop_all(service: ResponseService, sessions: Sequence[Session]) -> None:
+    """Cancel responses whose client has left and has no way to come back to them."""
+    for session in sessions:
+        if not session.finished:
+            service.cancel(session)
 
 
 async def start_whole(service: ResponseService, generation: Generation, owner: str) -> Session:

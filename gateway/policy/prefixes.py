@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from workers.messages import ChatMessage
+from workers.messages import ChatMessage, PlainPrompt
 
 MOST = 64  # prefixes of one conversation: the longest ones
 _MOST_EXPECTED = 1024  # of one instance
@@ -35,12 +35,17 @@ def prefixes_of(
     messages: Sequence[ChatMessage],
     tools: Sequence[Mapping[str, Any]] = (),
     template: Mapping[str, Any] | None = None,
+    prompt: PlainPrompt | None = None,
 ) -> tuple[int, ...]:
     """Hashes of a conversation's beginnings, the shortest first, at most `MOST`.
 
     :param template: options of the chat template, which may change the text of any message.
+    :param prompt: instead of messages; it has no beginning but itself.
     :return: numbers below 2^63; the last one is that of the whole prompt.
     """
+    if prompt is not None:
+        whole = blake2b(_encode(prompt), digest_size=8)
+        return (int.from_bytes(whole.digest(), "big") >> 1,)
     digest = blake2b(_encode((tools, template or {})), digest_size=8)
     hashes = []
     for message in messages:

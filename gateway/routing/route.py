@@ -163,7 +163,7 @@ class Route:
     ) -> None:
         self.session = session
         wanted = session.generation
-        self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template)
+        self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template, wanted.prompt)
         self.affinity_key = key_of(session.owner, wanted.affinity_key)
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
@@ -299,6 +299,7 @@ class Route:
             effort=generation.effort,
             structure=generation.structure,
             prefixes=self.prefixes,
+            prompt=generation.prompt,
         )
 
     def ticket(self, now: float) -> Ticket | None:
