@@ -11,6 +11,8 @@ import pytest
 
 from tests.gateway.api.test_apis import api
 from tests.gateway.api.test_chat_output import say
+from tests.gateway.support.scripted_service import until
+from tests.gateway.wires.test_sessions import accept, gateway
 from workers.messages import Finish, PlainPrompt, Rejected, TokenLogprob
 
 STOP, LENGTH = Finish(reason="stop", cached_tokens=3), Finish(reason="length")
@@ -231,3 +233,19 @@ async def test_a_client_that_leaves_ends_all_its_completions(tmp_path: Path) -> 
             ids.add(submit.request_id)
         (await asking).close()
         assert {await worker.next_cancel(), await worker.next_cancel()} == ids
+
+
+async def test_a_completion_goes_on_elsewhere_if_its_instance_is_lost(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (client, built):
+        asking = asyncio.create_task(client.post(PATH, json=body(prompt=[7, 8])))
+        name, submit = await accept(built, 20)
+        await built.workers[name].tokens(submit.request_id, 0, " a", " b")
+        session = built.service.cluster.router.routes[submit.request_id].session
+        await until(lambda: session.output_tokens == 2)
+        await built.lose(name)
+        (other,) = {"a", "b"} - {name}
+        again = await built.workers[other].next_submit()
+        assert (again.prompt, again.known_token_ids) == (PlainPrompt(token_ids=(7, 8)), (0, 1))
+        await built.workers[other].accept(again)
+        await built.workers[other].tokens(again.request_id, 2, " c", finish=STOP)
+        assert (await (await asking).json())["choices"][0]["text"] == " a b c"
