@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from gateway.api.headers import request_ids
 from gateway.api.headers.rate_limits import rate_headers
 from gateway.api.http import CALLER, SERVICE, caller_of, owner_of
 from gateway.api.messages import count_tokens, create_message
+from gateway.api.plain.completions import create_completion
+from gateway.api.plain.tokens import detokenize, tokenize
 from gateway.api.refusals import json_response
 from gateway.api.responses import conversations
 from gateway.api.responses.routes import (
@@ -57,6 +60,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _BACKLOG = 4096
 _GOODBYE_S = 2.0  # time for all WebSocket clients together to answer the close frame
 _STRAGGLER_S = 30.0  # how long "Ready" waits for the other workers after the first one
+try:
+    _OWN_VERSION: str | None = metadata.version("pascal-serve")
+except metadata.PackageNotFoundError:
+    _OWN_VERSION = None  # it runs from its sources
 WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -94,6 +101,9 @@ def make_app(service: ResponseService) -> web.Application:
             web.delete("/v1/responses/{response_id}", delete_response),
             *conversations.ROUTES,
             web.post("/v1/chat/completions", create_chat_completion),
+            web.post("/v1/completions", create_completion),
+            web.post("/tokenize", tokenize),
+            web.post("/detokenize", detokenize),
             web.post("/v1/messages", create_message),
             web.post("/v1/messages/count_tokens", count_tokens),
             web.get("/v1/models", _models),
@@ -102,6 +112,7 @@ def make_app(service: ResponseService) -> web.Application:
             web.get("/admin/instances/{instance_id}", get_instance),
             web.post("/admin/instances/{instance_id}/drain", drain_instance),
             web.post("/admin/instances/{instance_id}/undrain", undrain_instance),
+            web.get("/version", _version),
             web.get("/health", _health),
             web.get("/ready", _ready),
             web.get("/metrics", _metrics),
@@ -301,8 +312,13 @@ def _model_card(request: web.Request) -> dict[str, Any]:
         "created": 0,
         "owned_by": "pascal-serve",
         "max_model_len": min(lengths, default=None),
-        "engines": sorted({i.welcome.engine for i in service.cluster.instances.values()}),
+        "engines": _engines(request),
     }
+
+
+def _engines(request: web.Request) -> list[str]:
+    instances = request.app[SERVICE].cluster.instances.values()
+    return sorted({instance.welcome.engine for instance in instances})
 
 
 async def _not_here(_: web.Request) -> web.Response:
@@ -311,6 +327,10 @@ async def _not_here(_: web.Request) -> web.Response:
 
 async def _health(_: web.Request) -> web.Response:
     return json_response({"status": "ok"})
+
+
+async def _version(request: web.Request) -> web.Response:
+    return json_response({"version": _OWN_VERSION, "engines": _engines(request)})
 
 
 async def _ready(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""``pascal bench``: measurements of the scheduler, of migration, of the delivery and of agents."""
+"""``pascal bench``: measurements of policies, migration, delivery, agents, and the gateway."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _COMMANDS = {
     ),
     "agents": Command(
         "bench.agents.command", "compare ways to treat the calls of agents beside chats"
+    ),
+    "conversations": Command(
+        "bench.conversations.command", "hold long conversations: is their KV found again?"
     ),
     "overload": Command("bench.overload", "offer more than the engines can generate in time"),
 }

@@ -36,6 +36,7 @@ from workers.messages import (
     PROTOCOL,
     Cancel,
     Count,
+    Detokenize,
     Finish,
     HandOver,
     Hello,
@@ -52,6 +53,7 @@ from workers.messages import (
     encode,
 )
 from workers.requests.outbox import Outbox
+from workers.requests.questions import not_answered
 from workers.requests.service import Service
 from workers.settings import MAX_SOCKET_PATH_BYTES
 
@@ -60,7 +62,7 @@ _log = structlog.get_logger()
 _HELLO_TIMEOUT_S = 10.0
 _CLOSE_S = 1.0  # that a gateway has to answer a close frame
 
-_Order: TypeAlias = Submit | Count | Cancel | SetPace | HandOver | MeetPeer
+_Order: TypeAlias = Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer
 
 
 class Link:
@@ -158,8 +160,8 @@ class Link:
         match message:
             case MeetPeer():
                 self._service.not_met(message.peer, failure)
-            case Count():
-                self._service.not_counted(message.prompt.request_id, failure)
+            case Count() | Detokenize():
+                self._service.reply(not_answered(message, failure))
             case Submit() | Cancel() | HandOver():
                 reason = f"the worker could not carry out {kind}: {failure}"
                 self._service.fail(message.request_id, reason)
@@ -172,8 +174,8 @@ class Link:
         match message:
             case Submit():
                 self._service.submit(message)
-            case Count():
-                self._service.count(message.prompt)
+            case Count() | Detokenize():
+                self._service.answer(message)
             case Cancel():
                 self._service.cancel(message.request_id)
             case SetPace():

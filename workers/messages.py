@@ -6,8 +6,9 @@ JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
     worker:  Welcome, then until the end
-             Accepted | Counted | Rejected | Step | Heartbeat | PeerMet
-    gateway: Submit | Count | Cancel | SetPace | HandOver | MeetPeer, at any time after Welcome
+             Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
+    gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer, at any time after
+             Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
 `Accepted` its tokens come in `Step` frames, and the last `TokenRun` carries `finish`. Nothing about
@@ -23,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 6  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 7  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
@@ -62,6 +63,14 @@ class ChatMessage(Value):
     tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
     tool_call_id: str | None = None  # of a tool: the call that this is the result of
     name: str | None = None
+
+
+class PlainPrompt(Value):
+    """A prompt that is no conversation: the model goes on where it ends."""
+
+    text: str = ""
+    token_ids: tuple[int, ...] | None = None  # instead of the text
+    special_tokens: bool = True  # whether the tokenizer adds its own, such as a first one
 
 
 class ToolChoice(Value):
@@ -310,6 +319,7 @@ class Submit(Message, tag="submit"):
     structure: Structure | None = None
     # Hashes of the conversation's beginnings, the shortest first; see `Prefixes`.
     prefixes: tuple[int, ...] = ()
+    prompt: PlainPrompt | None = None  # instead of messages; what follows it is an answer
 
 
 class Count(Message, tag="count"):
@@ -319,6 +329,15 @@ class Count(Message, tag="count"):
     """
 
     prompt: Submit
+    tokens: bool = False  # whether the answer has their ids
+    names: bool = False  # whether it has their names in the vocabulary
+
+
+class Detokenize(Message, tag="detokenize"):
+    """Turn tokens into text; answered by `Detokenized` or `Rejected`."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
 
 
 class Cancel(Message, tag="cancel"):
@@ -379,6 +398,15 @@ class Counted(Message, tag="counted"):
 
     request_id: str
     prompt_tokens: int
+    token_ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class Detokenized(Message, tag="detokenized"):
+    """Answer to `Detokenize`."""
+
+    request_id: str
+    text: str  # with special tokens
 
 
 class Rejected(Message, tag="rejected"):
@@ -427,9 +455,9 @@ class PeerMet(Message, tag="peer_met"):
     error: str | None = None
 
 
-ToWorker: TypeAlias = Hello | Submit | Count | Cancel | SetPace | HandOver | MeetPeer
+ToWorker: TypeAlias = Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer
 ToGateway: TypeAlias = (
-    Welcome | Accepted | Counted | Rejected | Step | Heartbeat | Prefixes | PeerMet
+    Welcome | Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
 )
 
 _encoder = msgspec.json.Encoder()

@@ -6,21 +6,19 @@ Several choices are as many responses of one prompt, on one instance.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
-import msgspec
 import orjson
 from aiohttp import web
 
 from gateway.api import sse
 from gateway.api.chat_chunks import ChoiceChunks, choice, extensions, finish_reason, head, usage
 from gateway.api.followers import TextFollower
-from gateway.api.http import SERVICE, owner_of, read_body
+from gateway.api.http import SERVICE, of_client, owner_of, read_body, start_all, stop_all
 from gateway.api.refusals import json_response
 from gateway.response.session import Session
 from gateway.schemas.bodies import ChatBody, parse_body
 from gateway.schemas.errors import ApiError
-from gateway.schemas.generation import Generation, default_targets, from_chat
+from gateway.schemas.generation import default_targets, from_chat
 from gateway.service import ResponseService
 
 
@@ -31,9 +29,10 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     body = parse_body(await read_body(request), ChatBody)
     service.check_model(body.model)
     generation = from_chat(body, default_targets(service.config.pacing, request.headers))
+    generation = of_client(service.config, request.headers, generation)
     if not body.stream:
         generation = generation.unpaced()
-    sessions = await _start(service, generation, owner)
+    sessions = await start_all(service, generation.each_choice(), owner)
     try:
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -44,37 +43,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
         completion = {**head(sessions[0], "chat.completion"), "choices": choices}
         return json_response({**completion, "usage": usage(sessions), **extensions(sessions[0])})
     finally:
-        _stop(service, sessions)
-
-
-async def _start(service: ResponseService, generation: Generation, owner: str) -> list[Session]:
-    """Start one response for each choice, or none.
-
-    They have the same prompt, so the others prefer the instance of the first.
-    """
-    sessions: list[Session] = []
-    places = service.keys.reserve(owner, generation.choices)
-    try:
-        for index, place in enumerate(places):
-            wanted = generation
-            if index and generation.sampling.seed is not None:
-                seed = generation.sampling.seed + index
-                sampling = msgspec.structs.replace(generation.sampling, seed=seed)
-                wanted = replace(wanted, sampling=sampling)
-            sessions.append(await service.start(wanted, owner, place))
-    except BaseException:
-        _stop(service, sessions)
-        for place in places[len(sessions) :]:
-            service.keys.release(place)
-        raise
-    return sessions
-
-
-def _stop(service: ResponseService, sessions: list[Session]) -> None:
-    """Cancel responses whose client has left: this API has no way to come back to them."""
-    for session in sessions:
-        if not session.finished:
-            service.cancel(session)
+        stop_all(service, sessions)
 
 
 async def _stream(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from gateway.api.auth import authenticate, check_scope
 from gateway.api.encodings import check_encoding, decompressed
+from gateway.config import Config
 from gateway.keys.registry import Caller
+from gateway.policy.affinity import key_in
 from gateway.response.session import Session
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import (
@@ -74,6 +78,46 @@ async def read_bytes(request: web.Request) -> bytes:
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body is not complete.", param=None) from error
     return decompressed(bytes(data), encoding, bound)
+
+
+def of_client(config: Config, headers: Mapping[str, str], generation: Generation) -> Generation:
+    """The request as the configuration and the headers of its client want it.
+
+    What the body says about its session wins over the headers.
+    """
+    if config.model.drop_billing_header:
+        generation = generation.steady()
+    if generation.affinity_key is None and (key := key_in(headers)) is not None:
+        return replace(generation, affinity_key=key)
+    return generation
+
+
+async def start_all(
+    service: ResponseService, generations: Sequence[Generation], owner: str
+) -> list[Session]:
+    """Start several responses, or none. The caller ends them with `stop_all`.
+
+    :param generations: the choices of one or of several prompts, those of one next to each other.
+    """
+    sessions: list[Session] = []
+    places = service.keys.reserve(owner, len(generations), of_prompt=generations[0].choices)
+    try:
+        for generation, place in zip(generations, places, strict=True):
+            session = await service.start(generation, owner, place)
+            sessions.append(session)  # at once: they are stopped if the next one is refused
+    except BaseException:
+        stop_all(service, sessions)
+        for place in places[len(sessions) :]:
+            service.keys.release(place)
+        raise
+    return sessions
+
+
+def stop_all(service: ResponseService, sessions: Sequence[Session]) -> None:
+    """Cancel responses whose client has left and has no way to come back to them."""
+    for session in sessions:
+        if not session.finished:
+            service.cancel(session)
 
 
 async def start_whole(service: ResponseService, generation: Generation, owner: str) -> Session:

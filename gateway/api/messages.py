@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway.api import message_events, sse
 from gateway.api.followers import TextFollower
-from gateway.api.http import SERVICE, owner_of, read_bytes, start_whole
+from gateway.api.http import SERVICE, of_client, owner_of, read_bytes, start_whole
 from gateway.api.refusals import json_response
 from gateway.response.session import Session
 from gateway.schemas.bodies import parse_json_object
@@ -26,6 +26,7 @@ async def create_message(request: web.Request) -> web.StreamResponse:
     body = parse_messages(parse_json_object(await read_bytes(request), _KEPT))
     service.check_model(body.model)
     generation = from_messages(body, default_targets(service.config.pacing, request.headers))
+    generation = of_client(service.config, request.headers, generation)
     shows_thoughts = body.thinking is None or body.thinking.display != "omitted"
     if not body.stream:
         session = await start_whole(service, generation, owner)
@@ -65,4 +66,5 @@ async def count_tokens(request: web.Request) -> web.StreamResponse:
     counted = parse_messages({**document, "max_tokens": _NO_BOUND})
     service.check_model(counted.model)
     generation = from_messages(counted, default_targets(service.config.pacing, request.headers))
+    generation = of_client(service.config, request.headers, generation)
     return json_response({"input_tokens": await service.cluster.count(generation)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -21,6 +21,7 @@ from gateway.api import refusals
 from gateway.api.auth import SUBPROTOCOL
 from gateway.api.connections import outlet_of
 from gateway.api.followers import EventFollower
+from gateway.api.http import of_client
 from gateway.api.outlet import Outlet
 from gateway.guard import broken
 from gateway.response.event_log import LogTruncated
@@ -106,9 +107,11 @@ class WebSocketConnection:
         self._resumed = 0  # resumed responses that are being followed
         self._tasks: set[asyncio.Task[None]] = set()
         self._outlet: Outlet
+        self._headers: Mapping[str, str] = {}  # of the request that opened it
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade the connection and exchange messages until the socket closes."""
+        self._headers = request.headers
         await self.socket.prepare(request)
         self._outlet = self.socket.outlet = outlet_of(request)
         self._outlet.on_stall = self._stalled
@@ -262,6 +265,7 @@ class WebSocketConnection:
 
     async def _run(self, body: ResponsesBody, stream_id: str | None) -> None:
         generation = await self._service.prepare(body, self._defaults, self._owner)
+        generation = of_client(self._service.config, self._headers, generation)
         session = await self._service.start(generation, self._owner)
         await self._follow(session, stream_id, -1)
 

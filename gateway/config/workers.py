@@ -53,6 +53,13 @@ class ModelConfig(Table, frozen=True, kw_only=True):
             "no effort; 0: as many as the model likes."
         ),
     ] = ("minimal=128", "low=512", "medium=2048", "high=0", "xhigh=0", "max=0")
+    drop_billing_header: Annotated[
+        bool,
+        about(
+            "Leave out the line `x-anthropic-billing-header: ...` with which a system prompt "
+            "begins: it changes with each request, so that no KV would be found again."
+        ),
+    ] = True
 
 
 class WorkersConfig(Table, frozen=True, kw_only=True):

@@ -100,9 +100,11 @@ class Keys:
 
     # ---- how much -----------------------------------------------------------------------------
 
-    def reserve(self, owner: str, count: int = 1) -> list[Place]:
-        """Places for responses of one prompt. Each must be attached to a session, or released.
+    def reserve(self, owner: str, count: int = 1, of_prompt: int = 1) -> list[Place]:
+        """Places for responses. Each must be attached to a session, or released.
 
+        :param of_prompt: how many of them, one after another, have the same prompt. It is charged
+            once.
         :raises Unauthorized: the key of this owner was revoked.
         :raises Overloaded: a limit of the key is reached.
         :raises InvalidRequest: the key may never have so many at a time.
@@ -111,12 +113,14 @@ class Keys:
         if key is None:
             self.check(owner)
             return [Place()] * count
-        _check_count(key, count)
+        _check_count(key, count, of_prompt)
         meter, moment = self._meter(key), self._clock()
         if (refusal := meter.refusal(moment, count)) is not None:
             self.refused[key.key_id, refusal.limit] += 1
             raise self._error(refusal)
-        return [Place(meter, meter.begin(moment, with_prompt=not i)) for i in range(count)]
+        return [
+            Place(meter, meter.begin(moment, with_prompt=not i % of_prompt)) for i in range(count)
+        ]
 
     def attach(self, response_id: str, place: Place, spending: Spending) -> None:
         """The place belongs to this response from now on."""
@@ -255,8 +259,9 @@ def _note_failure(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _check_count(key: StoredKey, count: int) -> None:
-    """Refuse more choices than the key may ever have."""
+def _check_count(key: StoredKey, count: int, of_prompt: int) -> None:
+    """Refuse more responses to one body than the key may ever have."""
+    name = "n" if count == of_prompt else "prompt"
     limits = key.limits
     for limit, what in (
         (limits.concurrent, "run {} responses at a time"),
@@ -264,5 +269,6 @@ def _check_count(key: StoredKey, count: int) -> None:
     ):
         if limit is not None and 1 < count > limit:
             raise InvalidRequest(
-                f"'n' asks for {count} responses; this key may {what.format(limit)}.", param="n"
+                f"'{name}' asks for {count} responses; this key may {what.format(limit)}.",
+                param=name,
             )

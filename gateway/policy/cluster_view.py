@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol, TypeAlias
 
+from gateway.policy.affinity import Place
 from gateway.policy.boundary_costs import BoundaryTimes
 from gateway.policy.placement import (
     NOTHING_HELD,
@@ -28,6 +29,9 @@ from gateway.policy.placement import (
 # How a request came to its first answering token: where it had been thinking, on another instance
 # with its KV, or on another instance that computed the KV again.
 Passage: TypeAlias = Literal["stayed", "moved", "recomputed"]
+
+# How much of the last prompt of a session its next one repeats, if nothing is known about it.
+_SESSION_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +199,18 @@ class Placer:
         now: float,
         *,
         held_tokens: Mapping[str, int] = NOTHING_HELD,
+        last: Place | None = None,
     ) -> str | None:
         """The instance for a request that begins, or begins again; None without a candidate.
 
         :param held_tokens: by instance, of how many tokens of its prompt it holds the KV.
+        :param last: where the last request of its session ran. If nothing is known to be held,
+            that instance counts as holding `_SESSION_SHARE` of the last prompt.
         """
         if not candidates:
             return None
+        if last is not None and not held_tokens:
+            held_tokens = {last.instance_id: int(last.tokens * _SESSION_SHARE)}
         chosen = place_new_request(
             [view_of(candidate, moves, self._view_rules, now) for candidate in candidates],
             self.rules,
@@ -209,6 +218,7 @@ class Placer:
             held_blocks={  # only whole blocks are found again
                 name: tokens // candidates[0].block_size for name, tokens in held_tokens.items()
             },
+            last_at=None if last is None else last.instance_id,
         )
         self._placed_before += 1
         return chosen

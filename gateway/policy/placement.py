@@ -82,6 +82,7 @@ def place_new_request(
     *,
     placed_before: int = 0,
     held_blocks: Mapping[str, int] = NOTHING_HELD,
+    last_at: str | None = None,
 ) -> str | None:
     """Algorithm 1: the instance with the smallest KV footprint, of those within their SLO.
 
@@ -90,6 +91,7 @@ def place_new_request(
 
     :param placed_before: the number of requests placed before; for ``round_robin``.
     :param held_blocks: by instance, how much of the KV of the request's conversation it holds.
+    :param last_at: the instance that wins among those that hold equally much.
     """
     if not instances:
         return None
@@ -106,7 +108,12 @@ def place_new_request(
         ]
         if worth_it:
             chosen = min(
-                worth_it, key=lambda view: (-held_blocks[view.instance_id], _by_footprint(view))
+                worth_it,
+                key=lambda view: (
+                    -held_blocks[view.instance_id],
+                    view.instance_id != last_at,
+                    _by_footprint(view),
+                ),
             )
     return chosen.instance_id
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.policy.affinity import LastPlaces
 from gateway.policy.cluster_view import Occupancy, Passage, Placer, ViewRules
 from gateway.policy.placement import Rules
 from gateway.routing.instance import Instance
@@ -26,17 +27,15 @@ class Chooser:
         self._table = table
         self._rules = rules
         self._placer = Placer(rules, view_rules)
+        self._places = LastPlaces()
 
-    def for_new(self, prefixes: Sequence[int], now: float) -> Instance | None:
-        """The instance for a new request; None if there is none.
-
-        :param prefixes: of its conversation, see `gateway.policy.prefixes`.
-        """
-        return self._among(self._members.usable(now), prefixes, now)
+    def for_new(self, route: Route, now: float) -> Instance | None:
+        """The instance for a new request; None if there is none."""
+        return self._among(self._members.usable(now), route, now)
 
     def for_resumed(
         self,
-        prefixes: Sequence[int],
+        route: Route,
         now: float,
         *,
         prefer: str | None = None,
@@ -54,7 +53,7 @@ class Chooser:
             if instance.instance_id == prefer:
                 return instance
         usable = usable or self._members.with_room()
-        return self._among([i for i in usable if i.instance_id != avoid] or usable, prefixes, now)
+        return self._among([i for i in usable if i.instance_id != avoid] or usable, route, now)
 
     def at_boundary(self, route: Route, here: Instance, now: float) -> str | None:
         """The instance that a request moves to for its answer; None if it stays."""
@@ -92,9 +91,15 @@ class Chooser:
             passage, instance.instance_id, kv_blocks, boundary_s, now
         )
 
-    def _among(
-        self, candidates: Sequence[Instance], prefixes: Sequence[int], now: float
-    ) -> Instance | None:
+    def accepted(self, route: Route, instance: Instance, prompt_tokens: int) -> None:
+        """Learn where a request with an affinity key runs."""
+        self._places.note(route.affinity_key, instance.instance_id, prompt_tokens)
+
+    def lost(self, instance_id: str) -> None:
+        """An instance is gone."""
+        self._places.lose(instance_id)
+
+    def _among(self, candidates: Sequence[Instance], route: Route, now: float) -> Instance | None:
         chosen = self._placer.place_new(
             self._occupancies(candidates),
             self._table.moves,
@@ -102,8 +107,9 @@ class Chooser:
             held_tokens={
                 one.instance_id: tokens
                 for one in candidates
-                if (tokens := one.prefixes.tokens_of(prefixes))
+                if (tokens := one.prefixes.tokens_of(route.prefixes))
             },
+            last=self._places.find(route.affinity_key),
         )
         return None if chosen is None else self._members.open[chosen]
 

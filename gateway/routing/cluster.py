@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -29,6 +29,7 @@ from gateway.schemas.generation import Generation
 from workers.messages import (
     Accepted,
     Counted,
+    Detokenized,
     Heartbeat,
     MeetPeer,
     PeerMet,
@@ -227,6 +228,14 @@ class Cluster:
         """The length of the prompt in tokens; see `PromptCounter.count`."""
         return await self.counter.count(generation, time.monotonic())
 
+    async def tokens(self, generation: Generation, *, names: bool) -> Counted:
+        """The tokens of the prompt; see `PromptCounter.tokens`."""
+        return await self.counter.tokens(generation, time.monotonic(), names=names)
+
+    async def text(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens; see `PromptCounter.text`."""
+        return await self.counter.text(token_ids, time.monotonic())
+
     def cancel(self, session: Session) -> None:
         """Have the session's instance stop it. The instance confirms with the last run."""
         self.router.cancel(session, time.monotonic())
@@ -304,7 +313,7 @@ class Cluster:
                 instance.answered_s = now
                 if not self.counter.answered(message):
                     self.router.on_rejected(instance, message, now)
-            case Counted():
+            case Counted() | Detokenized():
                 self.counter.answered(message)
             case Prefixes():
                 instance.prefixes.told(message.tokens)

@@ -1,30 +1,42 @@
-"""Counts the tokens of prompts: a worker renders the conversation, and generates nothing."""
+"""Asks workers about prompts and tokens: they render or decode, and generate nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from gateway.routing.members import Members
 from gateway.routing.worker_link import FrameTooLarge
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded, Unavailable
 from gateway.schemas.generation import Generation
-from workers.messages import Count, Counted, Pace, Rejected, Submit
+from workers.messages import Count, Counted, Detokenize, Detokenized, Pace, Rejected, Submit
 
 _MOST = 64  # counts at a time: they use the thread that renders prompts of requests
 _TIMEOUT_S = 30.0
 
 
+_Answer: TypeAlias = Counted | Detokenized
+_Question: TypeAlias = Count | Detokenize
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     instance_id: str
-    generation: Generation
-    answer: asyncio.Future[int]
+    public_param: Callable[[str | None], str | None]  # from a field of the link to one of the API
+    answer: asyncio.Future[_Answer]
 
 
 class PromptCounter:
-    """Asks workers, and waits for their answers.
+    """Asks workers what only a tokenizer knows, and waits for their answers.
+
+    Each method raises:
+
+    - `InvalidRequest`: it cannot be rendered, or a token does not exist; names the field.
+    - `Unavailable`: no instance is there, or none answers.
+    - `Overloaded`: too many answers are waited for.
 
     :param retry_after_s: what a client is told that is refused.
     """
@@ -35,12 +47,38 @@ class PromptCounter:
         self._waiting: dict[str, _Waiting] = {}
 
     async def count(self, generation: Generation, now: float) -> int:
-        """The length of the prompt in tokens.
+        """The length of the prompt in tokens."""
+        return (await self.tokens(generation, now, ids=False)).prompt_tokens
 
-        :raises InvalidRequest: it cannot be rendered; names the field.
-        :raises Unavailable: no instance is there, or none answers.
-        :raises Overloaded: too many are being counted.
+    async def tokens(
+        self, generation: Generation, now: float, *, ids: bool = True, names: bool = False
+    ) -> Counted:
+        """The tokens of the prompt.
+
+        :param ids: whether they are wanted, not just their number.
+        :param names: whether their names in the vocabulary are wanted, too.
         """
+        request_id = _new_id()
+        question = Count(prompt=_prompt(request_id, generation), tokens=ids, names=names)
+        counted = await self._ask(request_id, question, generation.public_param, now)
+        assert isinstance(counted, Counted)
+        return counted
+
+    async def text(self, token_ids: Sequence[int], now: float) -> str:
+        """The text of tokens, with special ones. A token that does not exist names ``tokens``."""
+        request_id = _new_id()
+        question = Detokenize(request_id=request_id, token_ids=tuple(token_ids))
+        found = await self._ask(request_id, question, lambda _: "tokens", now)
+        assert isinstance(found, Detokenized)
+        return found.text
+
+    async def _ask(
+        self,
+        request_id: str,
+        question: _Question,
+        public_param: Callable[[str | None], str | None],
+        now: float,
+    ) -> _Answer:
         usable = self._members.usable(now)
         if not usable:
             raise Unavailable("No instance can count now.", code="no_instance")
@@ -52,16 +90,15 @@ class PromptCounter:
             )
         held = [waiting.instance_id for waiting in self._waiting.values()]
         instance = min(usable, key=lambda one: held.count(one.instance_id))
-        request_id = f"count_{secrets.token_hex(8)}"
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = _Waiting(instance.instance_id, generation, answer)
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = _Waiting(instance.instance_id, public_param, answer)
         try:
-            instance.link.send(Count(prompt=_prompt(request_id, generation)))
+            instance.link.send(question)
             return await asyncio.wait_for(answer, _TIMEOUT_S)
         except FrameTooLarge:
             raise InvalidRequest(
                 "The conversation is longer than any model reads.",
-                param=generation.messages_param,
+                param=public_param("messages"),
                 code="context_length_exceeded",
             ) from None
         except TimeoutError:
@@ -69,20 +106,20 @@ class PromptCounter:
         finally:
             self._waiting.pop(request_id, None)
 
-    def answered(self, message: Counted | Rejected) -> bool:
-        """Take in an answer; False if it belongs to no count."""
+    def answered(self, message: _Answer | Rejected) -> bool:
+        """Take in an answer; False if it belongs to no question."""
         waiting = self._waiting.get(message.request_id)
         if waiting is None:
             return False
         if waiting.answer.done():
             return True
-        if isinstance(message, Counted):
-            waiting.answer.set_result(message.prompt_tokens)
+        if not isinstance(message, Rejected):
+            waiting.answer.set_result(message)
         elif message.code in ("internal_error", "engine_failed"):
             broken = ApiError("Internal error.", code="internal_error")
             waiting.answer.set_exception(broken)
         else:
-            param = waiting.generation.public_param(message.param)
+            param = waiting.public_param(message.param)
             refused = InvalidRequest(message.message, param=param, code=message.code)
             waiting.answer.set_exception(refused)
         return True
@@ -93,6 +130,10 @@ class PromptCounter:
             if waiting.instance_id == instance_id and not waiting.answer.done():
                 error = Unavailable("The instance was lost.", code="instance_lost")
                 waiting.answer.set_exception(error)
+
+
+def _new_id() -> str:
+    return f"count_{secrets.token_hex(8)}"
 
 
 def _prompt(request_id: str, generation: Generation) -> Submit:
@@ -106,4 +147,5 @@ def _prompt(request_id: str, generation: Generation) -> Submit:
         tool_choice=generation.tool_choice,
         template=dict(generation.template),
         effort=generation.effort,
+        prompt=generation.prompt,
     )

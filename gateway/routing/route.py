@@ -25,6 +25,7 @@ import msgspec
 import structlog
 
 from gateway.admission import user_of
+from gateway.policy.affinity import key_of
 from gateway.policy.prefixes import prefixes_of
 from gateway.response.lifecycle import State, advance
 from gateway.response.session import Session
@@ -151,6 +152,7 @@ class Route(_RouteHot):
         "_outcomes",
         "_stage_ends_s",
         "_timeouts",
+        "affinity_key",
         "answered",
         "holder",
         "log",
@@ -163,7 +165,8 @@ class Route(_RouteHot):
     ) -> None:
         self.session = session
         wanted = session.generation
-        self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template)
+        self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template, wanted.prompt)
+        self.affinity_key = key_of(session.owner, wanted.affinity_key)
         self.stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
         self._stage_ends_s: float | None = None
@@ -300,6 +303,7 @@ class Route(_RouteHot):
             effort=generation.effort,
             structure=generation.structure,
             prefixes=self.prefixes,
+            prompt=generation.prompt,
         )
 
     def ticket(self, now: float) -> Ticket | None:

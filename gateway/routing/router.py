@@ -122,7 +122,7 @@ class Router:
         :raises Overloaded: every instance has too much waiting to be sent to it.
         """
         route = Route(session, self._timeouts, self.migrations)
-        instance = self._chooser.for_new(route.prefixes, now)
+        instance = self._chooser.for_new(route, now)
         if instance is None and self._members.in_service:
             raise Overloaded(
                 "The workers cannot take further prompts as fast as they come.",
@@ -274,6 +274,7 @@ class Router:
 
     def on_lost(self, instance_id: str, now: float) -> None:
         """An instance is gone; its requests go on elsewhere."""
+        self._chooser.lost(instance_id)
         held = self._table.lose(instance_id)
         others = [route for route in self.migrating if route not in held]
         why = f"Instance {instance_id} was lost while it served this request."
@@ -349,6 +350,7 @@ class Router:
         self._deadlines.set(route, now)
         session.accepted(instance.instance_id, message.prompt_tokens, message.reasoning)
         instance.prefixes.expect(route.prefixes, message.prompt_tokens)
+        self._chooser.accepted(route, instance, message.prompt_tokens)
         self._on_progress(session)
         self._acceptances.accept(session)
 
@@ -370,7 +372,7 @@ class Router:
         self._continue(route, route.lost(instance_id, why), now)
 
     def _place_again(self, route: Route, now: float) -> None:
-        self._submit_or_wait(route, self._chooser.for_resumed(route.prefixes, now), now)
+        self._submit_or_wait(route, self._chooser.for_resumed(route, now), now)
 
     def _move_away(
         self,
@@ -416,9 +418,7 @@ class Router:
         elif self._closing:
             self._fail(route, closing(), now)
         else:
-            chosen = self._chooser.for_resumed(
-                route.prefixes, now, prefer=action.prefer, avoid=action.avoid
-            )
+            chosen = self._chooser.for_resumed(route, now, prefer=action.prefer, avoid=action.avoid)
             self._submit_or_wait(route, chosen, now)
 
     def _fail(self, route: Route, error: ApiError, now: float) -> None:

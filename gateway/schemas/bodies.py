@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gateway.policy.affinity import LONGEST_KEY, usable
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.items import InputMessage
 from gateway.schemas.structure import ResponseFormat, StructuredOutputs, TextFormat
@@ -29,6 +30,7 @@ Delay = Annotated[float, Meta(ge=0, le=3600)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Effort = Annotated[str, Meta(min_length=1, max_length=32)]
 Identifier = Annotated[str, Meta(max_length=512)]
+CacheKey = Annotated[str, Meta(max_length=LONGEST_KEY)]
 MOST_CLIENT_METADATA = 64
 MOST_STOP_STRINGS = 64  # editors send about 20
 MOST_CHOICES = 16
@@ -186,7 +188,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     safety_identifier: Identifier | None = None
     client_metadata: Annotated[dict[str, Any], Meta(max_length=MOST_CLIENT_METADATA)] | None = None
     service_tier: str | None = None
-    prompt_cache_key: Identifier | None = None
+    prompt_cache_key: CacheKey | None = None
     prompt_cache_retention: str | None = None
     stream_options: StreamOptions | None = None
 
@@ -264,7 +266,17 @@ def _drop_nulls(document: dict[str, Any], kept: frozenset[str]) -> None:
 
 def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
     """Check a decoded JSON document. Raises `InvalidRequest` naming the first wrong field."""
-    known, fields = kind.__struct_fields__, dict(document)
+    body = convert(known_fields(document, kind.__struct_fields__), kind)
+    _refuse_unsupported(body)
+    return body
+
+
+def known_fields(document: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    """The known fields of a document; those of vLLM that ask for nothing are left out.
+
+    :raises InvalidRequest: naming one that is unknown, or asks for something unsupported.
+    """
+    fields = dict(document)
     for name in document:
         if name in known:
             continue
@@ -272,10 +284,16 @@ def parse_body(document: dict[str, Any], kind: type[Body]) -> Body:
             raise _unknown(name, known)
         if fields.pop(name) != _NEUTRAL[name]:
             only = str(_NEUTRAL[name]).lower()
-            raise _unsupported(name, f"'{name}' is always {only}; another value is")
-    body = convert(fields, kind)
-    _refuse_unsupported(body)
-    return body
+            raise unsupported(name, f"'{name}' is always {only}; another value is")
+    return fields
+
+
+def check_cache_key(key: str | None) -> None:
+    """Raise `InvalidRequest` if ``prompt_cache_key`` cannot be the name of a session."""
+    if key and not usable(key):
+        raise InvalidRequest(
+            "'prompt_cache_key' has characters that cannot be printed.", param="prompt_cache_key"
+        )
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> InvalidRequest:
@@ -290,7 +308,8 @@ def _unknown(name: str, known: tuple[str, ...]) -> InvalidRequest:
     )
 
 
-def _unsupported(param: str, what: str) -> InvalidRequest:
+def unsupported(param: str, what: str) -> InvalidRequest:
+    """The refusal of a field that asks for something that this server cannot do."""
     return InvalidRequest(
         f"{what} not supported by this server.", param=param, code="unsupported_value"
     )
@@ -302,8 +321,9 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
             raise InvalidRequest(
                 f"'{param}': must be at least 1, or -1 for no bound, not 0.", param=param
             )
+    check_cache_key(body.prompt_cache_key)
     if body.reasoning is not None and body.reasoning.exclude:
-        raise _unsupported("reasoning.exclude", "Leaving out the thoughts is")
+        raise unsupported("reasoning.exclude", "Leaving out the thoughts is")
     for name in body.chat_template_kwargs or ():
         if name in _OF_RENDERER:
             raise InvalidRequest(
@@ -333,7 +353,7 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("'top_logprobs' needs 'logprobs': true.", param="top_logprobs")
     if body.modalities not in (None, ["text"]):
-        raise _unsupported("modalities", "Output other than text is")
+        raise unsupported("modalities", "Output other than text is")
 
 
 def _token_bounds(body: ResponsesBody | ChatBody) -> list[tuple[str, int | None]]:

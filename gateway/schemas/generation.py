@@ -11,6 +11,7 @@ import msgspec
 import orjson
 
 from gateway.config import PacingConfig
+from gateway.policy.prefixes import without_nonce
 from gateway.schemas import conversation, input_items, structure, tools
 from gateway.schemas.bodies import (
     ChatBody,
@@ -23,9 +24,17 @@ from gateway.schemas.bodies import (
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.sampling import sampling_of, thinking_of
 from gateway.schemas.tools import ToolName, Tools
-from workers.messages import ChatMessage, ForcedLengths, Sampling, Structure, ToolChoice
+from workers.messages import (
+    ChatMessage,
+    ForcedLengths,
+    PlainPrompt,
+    Sampling,
+    Structure,
+    ToolChoice,
+)
 
 _ANY_TOOL = ToolChoice()
+_SLO_PREFIXES = ("x-llm-d-", "x-")  # of headers; the second one is the older name of the first
 _INDEXED = re.compile(r"(?P<field>messages|tools)\[(?P<index>\d+)\](?P<rest>.*)", re.DOTALL)
 _IN_CALL = re.compile(r"(\.tool_calls\[\d+\])\.(name|arguments)\b")
 
@@ -57,7 +66,8 @@ class Generation:
     thinking: bool | None
     forced_lengths: ForcedLengths | None
     store: bool
-    messages_param: str  # the API's name for the messages
+    messages_param: str  # the API's name for the messages, or for the prompt
+    prompt: PlainPrompt | None = None  # instead of messages
     effort: str | None = None  # how much to think, in the client's word
     template: Mapping[str, Any] = field(default_factory=dict)  # options of the chat template
     tools: tuple[dict[str, Any], ...] = ()  # in the form of chat completions
@@ -72,6 +82,7 @@ class Generation:
     previous_response_id: str | None = None
     metadata: Mapping[str, str] | None = None
     user: str | None = None
+    affinity_key: str | None = None  # see `gateway.policy.affinity`
     choices: int = 1  # of chat completions
     conversation_id: str | None = None  # to which its items are added at the end
     background: bool = False  # its client comes back for it
@@ -98,17 +109,35 @@ class Generation:
     @property
     def input_characters(self) -> int:
         """How much the model is to read: messages, calls, thoughts and tools."""
-        return self.tools_bytes + sum(map(_characters, self.messages))
+        return _of_prompt(self.prompt) + self.tools_bytes + sum(map(_characters, self.messages))
 
     @property
     def prompt_tokens_guess(self) -> int:
         """The length of the prompt, until a worker has counted it; an estimate."""
+        if self.prompt is not None:
+            return _of_prompt(self.prompt) // 4
         of_messages = sum(8 + _characters(message) // 4 for message in self.messages)
         return of_messages + self.tools_bytes // 4
 
     def unpaced(self) -> Generation:
         """The same request for a client that gets the response as a whole."""
         return replace(self, targets=replace(self.targets, paced=False), read_along=False)
+
+    def each_choice(self) -> list[Generation]:
+        """One request for each choice. They have the same prompt, and seeds of their own."""
+        seed = self.sampling.seed
+        if seed is None:
+            return [self] * self.choices
+        return [
+            replace(self, sampling=msgspec.structs.replace(self.sampling, seed=seed + index))
+            for index in range(self.choices)
+        ]
+
+    def steady(self) -> Generation:
+        """The same request without what makes each prompt another one; see `without_nonce`."""
+        # In the Messages API the system prompt is none of the client's messages.
+        messages = without_nonce(self.messages, optional=self.before_items == "system")
+        return self if messages is self.messages else replace(self, messages=messages)
 
     def public_param(self, param: str | None) -> str | None:
         """Translate the name of a field of `workers.messages.Submit` to this request's API."""
@@ -124,7 +153,7 @@ class Generation:
                 return rest or None
             case "template":
                 return f"chat_template_kwargs.{rest}" if rest else "chat_template_kwargs"
-            case "messages":
+            case "messages" | "prompt":
                 return self.messages_param
             case "tool_choice" | "structure" | "effort" | "thinking":
                 return self.names.get(head, head)
@@ -150,6 +179,13 @@ class Generation:
         return f"{self.messages_param}[{self.message_items[index - before]}]"
 
 
+def _of_prompt(prompt: PlainPrompt | None) -> int:
+    """Characters of a prompt that is no conversation; those of tokens are a guess."""
+    if prompt is None or prompt.token_ids is None:
+        return 0 if prompt is None else len(prompt.text)
+    return 4 * len(prompt.token_ids)
+
+
 def _characters(message: ChatMessage) -> int:
     if not (message.reasoning or message.tool_calls):
         return len(message.content)
@@ -158,11 +194,14 @@ def _characters(message: ChatMessage) -> int:
 
 
 def default_targets(config: PacingConfig, headers: Mapping[str, str]) -> Targets:
-    """Return targets for requests that name none: ``x-slo-*`` headers, else the configuration."""
+    """Return targets for requests that name none: those of headers, else the configuration.
+
+    :raises InvalidRequest: naming the header.
+    """
     targets = Targets(config.tpot_s, config.ttfat_s, config.ttft_s, paced=True)
-    if (tpot_ms := _header_ms(headers, "x-slo-tpot-ms", 1, 60_000)) is not None:
+    if (tpot_ms := _header_ms(headers, "slo-tpot-ms", 1, 60_000)) is not None:
         targets = replace(targets, tpot_s=tpot_ms / 1000)
-    if (ttft_ms := _header_ms(headers, "x-slo-ttft-ms", 1, 3_600_000)) is not None:
+    if (ttft_ms := _header_ms(headers, "slo-ttft-ms", 1, 3_600_000)) is not None:
         targets = replace(targets, ttft_s=ttft_ms / 1000)
     return targets
 
@@ -258,6 +297,7 @@ def _generation(
         forced_lengths=forced_lengths_of(body.forced_lengths, found, asked),
         metadata=body.metadata,
         user=body.safety_identifier or body.user,
+        affinity_key=body.prompt_cache_key or None,
         names=names,
         **rest,
     )
@@ -360,9 +400,10 @@ def targets_of(pacing: Pacing | bool | None, defaults: Targets) -> Targets:
 def _header_ms(
     headers: Mapping[str, str], name: str, low_ms: float, high_ms: float
 ) -> float | None:
-    text = headers.get(name)
-    if text is None:
+    found = [prefix + name for prefix in _SLO_PREFIXES if prefix + name in headers]
+    if not found:
         return None
+    name, text = found[0], headers[found[0]]
     try:
         value = float(text)
     except ValueError:

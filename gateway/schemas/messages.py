@@ -15,9 +15,6 @@ from gateway.schemas.open_calls import OpenCalls, call_of, quoted
 from gateway.schemas.structure import Found
 from workers.messages import ChatMessage, Sampling, Structure
 
-# The client of a well-known agent puts this first in its system prompt, with a number that changes
-# with each request. It says nothing to the model, and would spoil every prefix cache.
-_BILLING = "x-anthropic-billing-header:"
 _ROLES = ("assistant", "system", "user")
 # The worker's names of fields, and those of this API.
 _NAMES = {
@@ -128,7 +125,7 @@ def _system(system: str | list[Block] | None) -> str:
         texts = [system or ""]
     else:
         texts = [_text(block, f"system[{index}]") for index, block in enumerate(system)]
-    return "\n\n".join(text for text in texts if text and not text.startswith(_BILLING))
+    return "\n\n".join(filter(None, texts))
 
 
 def _messages_of(message: Message, where: str, calls: OpenCalls) -> list[ChatMessage]:

@@ -102,7 +102,7 @@ def sampling_of(
         thinking_budget=budget,
         min_tokens=body.min_tokens or 0,
         stop_token_ids=tuple(body.stop_token_ids or ()),
-        logit_bias=_biases(body.logit_bias),
+        logit_bias=biases_of(body.logit_bias),
         logprobs=_logprobs(body, names),
     )
 
@@ -118,7 +118,8 @@ def _most_tokens(body: ResponsesBody | ChatBody) -> tuple[int | None, str]:
     return (None if bound == -1 else bound), name
 
 
-def _biases(biases: dict[str, float] | None) -> dict[int, float] | None:
+def biases_of(biases: dict[str, float] | None) -> dict[int, float] | None:
+    """``logit_bias`` by token id. Raises `InvalidRequest`."""
     if not biases:
         return None
     found = {}

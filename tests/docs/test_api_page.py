@@ -15,6 +15,12 @@ from gateway.config import Config
 from gateway.schemas import bodies, conversation_bodies, json_schema
 from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
 from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.plain.bodies import (
+    DEFAULT_TOKENS,
+    MOST_COMPLETIONS,
+    parse_completions,
+    parse_tokens,
+)
 from gateway.schemas.tools import MOST_TOOLS
 from tests.docs.support.pages import Excerpt, code_blocks, text_of
 from tests.gateway.response.test_endings import ENDINGS
@@ -46,6 +52,9 @@ def test_its_settings_and_bounds_are_those_of_the_code() -> None:
     size_kib = json_schema.MOST_BYTES // 1024
     assert f"at most {size_kib} KiB, and at most {json_schema.MOST_LEVELS} levels deep" in page
     assert f"how many choices, from 1 to {bodies.MOST_CHOICES}." in page
+    assert f"choices, from 1 to {bodies.MOST_CHOICES}, in the order of the prompts" in page
+    assert f"at\n  most {MOST_COMPLETIONS} of them" in page
+    assert f"`max_tokens` is {DEFAULT_TOKENS} unless" in page
     assert f"from 0 to {bodies.MOST_TOP_LOGPROBS}." in page
     assert f"At most\n  {bodies.MOST_BIASES}." in page
     assert f"`items`, at most {conversation_bodies.MOST_ITEMS}," in page
@@ -95,6 +104,10 @@ def _check(document: dict[str, Any]) -> None:
         return
     if (event := _EVENTS.get(document.get("type", ""))) is not None:
         msgspec.convert(document, event)
+    elif "tokens" in document:
+        parse_tokens(document)
+    elif "prompt" in document:
+        parse_completions(document)
     elif "messages" in document:
         parse_body(document, ChatBody)
     else:

@@ -144,6 +144,20 @@ class Format:
             parser_options=dict(control.options),
         )
 
+    def plain(self, submit: Submit) -> Request:
+        """A request whose prompt is no conversation: all of its output is an answer."""
+        made: Any = ChatCompletionRequest
+        return Request(
+            control=Control(options={}, thinking=None, budget=None),
+            messages=(),
+            tools=(),
+            markers=None,
+            structure=submit.structure,
+            forced=None,
+            calls=False,
+            wire=made(messages=[]),
+        )
+
     def parser(self, request: Request) -> Parser:
         """A fresh parser of vLLM for the output of a request.
 

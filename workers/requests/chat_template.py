@@ -8,6 +8,7 @@ Decides which prompts are too long. What the model can do, and how it writes, is
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from workers.emulation.calls import CallTooShort, call_of_length
 from workers.emulation.script import seed_of
 from workers.errors import RequestRejected, WorkerError
 from workers.formats.form import Format, Request
-from workers.messages import Submit
+from workers.messages import PlainPrompt, Submit
 from workers.policy.phase import Phase
 from workers.requests.detokenize import Decode
 
@@ -51,7 +52,9 @@ class ChatRenderer:
         if self._backend is None and form.template.marks_generation:
             raise WorkerError("the model has no fast tokenizer (tokenizer.json)")
         self._max_model_len = max_model_len
-        self._longest_token = max(map(len, form.tokenizer.get_vocab()))  # characters
+        vocabulary = form.tokenizer.get_vocab()
+        self._longest_token = max(map(len, vocabulary))  # characters
+        self._last_token = max(vocabulary.values())
 
     @property
     def decode(self) -> Decode:
@@ -74,6 +77,8 @@ class ChatRenderer:
         :raises RequestRejected: if the model cannot do what the request asks for, if the template
             refuses the messages, or if they leave no room for output in the model's context.
         """
+        if submit.prompt is not None:
+            return self._plain(submit, submit.prompt)
         request = self.form.request(submit)
         written = self._template.write(request.messages, request.tools, request.control.options)
         if isinstance(written, str) and len(written) > self._max_model_len * self._longest_token:
@@ -84,6 +89,36 @@ class ChatRenderer:
             raise self._too_long(str(len(token_ids)))
         begun = self._begun(written, token_ids, request)
         return Rendered(token_ids, self._start_phase(written, begun, request), request, begun)
+
+    def _plain(self, submit: Submit, prompt: PlainPrompt) -> Rendered:
+        token_ids = prompt.token_ids
+        if token_ids is None:
+            if len(prompt.text) > self._max_model_len * self._longest_token:
+                least = len(prompt.text) // self._longest_token
+                raise self._too_long(f"at least {least}", "prompt")
+            token_ids = self._encode(prompt.text, special=prompt.special_tokens)
+        else:
+            self.check_tokens(token_ids, "prompt")
+        if not token_ids:
+            raise RequestRejected("invalid_value", "the prompt has no tokens", "prompt")
+        if len(token_ids) >= self._max_model_len:
+            raise self._too_long(str(len(token_ids)), "prompt")
+        return Rendered(token_ids, Phase.ANSWERING, self.form.plain(submit), ())
+
+    def check_tokens(self, token_ids: Sequence[int], param: str) -> None:
+        """:raises RequestRejected: naming ``param``, if one is not in the vocabulary."""
+        for token_id in token_ids:
+            if not 0 <= token_id <= self._last_token:
+                raise RequestRejected(
+                    "invalid_value",
+                    f"the vocabulary has no token {token_id}; its last one is {self._last_token}",
+                    param,
+                )
+
+    def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """The names of tokens in the vocabulary; empty for an id without a token."""
+        convert: Any = self._tokenizer
+        return tuple(name or "" for name in convert.convert_ids_to_tokens(list(token_ids)))
 
     def forced_call(self, submit: Submit, prompt: Prompt) -> tuple[int, ...]:
         """The tokens of the call that a request's forced lengths prescribe; none: no call.
@@ -102,11 +137,11 @@ class ChatRenderer:
             param = "forced_lengths.call_tokens"
             raise RequestRejected("invalid_value", f"{error}, got {tokens}", param) from error
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         if self._backend is None:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+            return tuple(self._tokenizer.encode(text, add_special_tokens=special))
         # Only the tokenizer's batch methods let other Python threads run.
-        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=special)
         return tuple(encoding.ids)
 
     def _start_phase(
@@ -161,10 +196,11 @@ class ChatRenderer:
             return Phase.ANSWERING
         return Phase.REASONING
 
-    def _too_long(self, tokens: str) -> RequestRejected:
+    def _too_long(self, tokens: str, param: str = "messages") -> RequestRejected:
+        verb = "take" if param == "messages" else "takes"
         return RequestRejected(
             "context_length_exceeded",
-            f"the messages take {tokens} tokens, and the model's context is "
+            f"the {param} {verb} {tokens} tokens, and the model's context is "
             f"{self._max_model_len} tokens for prompt and output together",
-            "messages",
+            param,
         )

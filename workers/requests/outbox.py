@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 
 from workers.messages import (
     Accepted,
     Counted,
+    Detokenized,
     Heartbeat,
     PeerMet,
     Prefixes,
@@ -24,6 +26,8 @@ from workers.messages import (
     StepStats,
     TokenRun,
 )
+
+Reply: TypeAlias = Accepted | Counted | Detokenized | Rejected | PeerMet
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.tokens = 0  # that wait to be sent
-        self._items: deque[Accepted | Counted | Rejected | PeerMet | _PendingStep] = deque()
+        self._items: deque[Reply | _PendingStep] = deque()
         self._heartbeat: Heartbeat | None = None
         self._prefixes: dict[int, int] = {}  # of the next `Prefixes`
         self._sequence = 0  # of the next step
@@ -46,8 +50,8 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._items or self._prefixes) or self._heartbeat is not None
 
-    def put(self, message: Accepted | Counted | Rejected | PeerMet) -> None:
-        """Add the answer to a `Submit`, a `Count` or a `MeetPeer`."""
+    def put(self, message: Reply) -> None:
+        """Add the answer to a message of the gateway."""
         self._items.append(message)
 
     def put_heartbeat(self, message: Heartbeat) -> None:
@@ -73,7 +77,7 @@ class Outbox:
             else:
                 earlier.append(run)
 
-    def take(self) -> Accepted | Counted | Rejected | PeerMet | Step | Prefixes | Heartbeat | None:
+    def take(self) -> Reply | Step | Prefixes | Heartbeat | None:
         """Remove and return the next message; None if there is none."""
         if not self._items and self._prefixes:
             tokens, self._prefixes = self._prefixes, {}

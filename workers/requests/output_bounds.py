@@ -58,7 +58,10 @@ def output_bounds(
 def check_values(submit: Submit) -> None:
     """Check what vLLM does not see; :raises RequestRejected: naming the field."""
     sampling = submit.sampling
-    if not submit.messages:
+    if submit.prompt is not None:
+        if submit.messages or submit.tools:
+            raise _wrong("prompt", "a prompt comes instead of messages and tools")
+    elif not submit.messages:
         raise _wrong("messages", "messages must contain at least one message")
     if sampling.max_tokens is not None and sampling.max_tokens < 1:
         raise _wrong(

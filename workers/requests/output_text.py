@@ -11,11 +11,16 @@ from workers.requests.parsed import HarmonyText, ParsedText
 from workers.requests.pieces import OutputText
 from workers.requests.segments import Detokenizer
 
+_CONTEXT = 8  # tokens of a plain prompt that decide how the text after it begins
+
 
 def output_text(renderer: ChatRenderer, prompt: Rendered, submit: Submit) -> OutputText:
     """The reader for a request that was rendered."""
     form, request = renderer.form, prompt.request
     markers = request.markers
+    if submit.prompt is not None:
+        before = prompt.token_ids[-_CONTEXT:]
+        return Detokenizer(renderer.decode, None, prompt.phase, submit.sampling.stop, before=before)
     stops = (*submit.sampling.stop, *form.reading.answer_ends)
     parallel = submit.tool_choice.parallel
     if form.reading.split == "channels" and markers is not None:

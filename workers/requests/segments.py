@@ -34,15 +34,19 @@ class Detokenizer:
         *,
         forced: bool = False,
         parallel: bool = True,
+        before: Sequence[int] = (),
     ) -> None:
         """:param decode: token ids to text without special tokens.
 
         :param calls: reads calls; needed if the markers have any, or with ``forced``.
         :param forced: what follows the thoughts is nothing but calls.
         :param parallel: whether there may be more than one call; the second ends the request.
+        :param before: tokens of the prompt, if its text goes on: the first piece depends on them.
         """
         self.tracker = PhaseTracker(markers, phase)
         self._decoder = IncrementalDecoder(decode)
+        for token_id in before:
+            self._decoder.push(token_id)
         self._matcher = StopMatcher(stops)
         self._calls = calls
         self._forced = forced

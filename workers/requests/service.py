@@ -19,6 +19,7 @@ import enum
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,23 +29,22 @@ from workers.engine.interface import Engine, EngineOutput, EngineRequest, Engine
 from workers.errors import RequestRejected
 from workers.messages import (
     Accepted,
-    Counted,
     Endpoint,
     Finish,
     FinishReason,
     Heartbeat,
     Pace,
     PeerMet,
-    Rejected,
     Submit,
     TokenRun,
 )
 from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
-from workers.requests.outbox import Outbox
+from workers.requests.outbox import Outbox, Reply
 from workers.requests.output_bounds import check_values, output_bounds
 from workers.requests.output_text import output_text
 from workers.requests.prefixes import Expectation, PrefixTable
+from workers.requests.questions import Question, answer, refused
 from workers.requests.stream import RequestStream
 
 _log = structlog.get_logger()
@@ -153,34 +153,19 @@ class Service:
         self._entries[message.request_id] = entry
         self._start_task(self._prepare(message, entry))
 
-    def count(self, prompt: Submit) -> None:
-        """Count the tokens of a prompt. The answer is `Counted` or `Rejected`."""
-        self._start_task(self._count(prompt))
+    def answer(self, question: Question) -> None:
+        """Answer a question about a prompt or tokens; see `workers.requests.questions`."""
+        self._start_task(self._answer(question))
 
-    async def _count(self, prompt: Submit) -> None:
-        try:
-            check_values(prompt)
-            rendered = await asyncio.get_running_loop().run_in_executor(
-                self._render_thread, self._renderer.render, prompt
-            )
-        except RequestRejected as rejection:
-            self._answer_rejected(prompt.request_id, rejection)
-        except Exception as error:  # noqa: BLE001 (as in `_prepare`)
-            self.not_counted(prompt.request_id, type(error).__name__)
-        else:
-            if self._outbox is not None:
-                tokens = len(rendered.token_ids)
-                self._outbox.put(Counted(request_id=prompt.request_id, prompt_tokens=tokens))
-                self._wake()
+    async def _answer(self, question: Question) -> None:
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._render_thread)
+        self.reply(await answer(question, self._renderer, in_thread))
 
-    def not_counted(self, request_id: str, reason: str) -> None:
-        """Answer that a prompt could not be counted.
-
-        :param reason: must not quote text of the prompt.
-        """
-        _log.error("prompt_not_counted", request_id=request_id, kind=reason)
-        unknown = RequestRejected("internal_error", "the prompt could not be counted")
-        self._answer_rejected(request_id, unknown)
+    def reply(self, message: Reply) -> None:
+        """Send the answer to a message, if the gateway is still there."""
+        if self._outbox is not None:
+            self._outbox.put(message)
+            self._wake()
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request. Unknown and finished requests are ignored."""
@@ -215,16 +200,13 @@ class Service:
                 error = f"{type(failure).__name__}: {failure}"
         if error is not None:
             self.not_met(peer, error)
-        elif self._outbox is not None:
-            self._outbox.put(PeerMet(engine_id=peer.engine_id))
-            self._wake()
+        else:
+            self.reply(PeerMet(engine_id=peer.engine_id))
 
     def not_met(self, peer: Endpoint, reason: str) -> None:
         """Answer that this engine cannot read another engine's KV."""
         _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
-        if self._outbox is not None:
-            self._outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
-            self._wake()
+        self.reply(PeerMet(engine_id=peer.engine_id, error=reason))
 
     def fail(self, request_id: str, message: str) -> None:
         """End a request with an error; reject it if it is unknown or not accepted yet.
@@ -363,16 +345,7 @@ class Service:
             self._answer_rejected(request_id, rejection)
 
     def _answer_rejected(self, request_id: str, rejection: RequestRejected) -> None:
-        if self._outbox is not None:
-            self._outbox.put(
-                Rejected(
-                    request_id=request_id,
-                    code=rejection.code,
-                    message=rejection.message,
-                    param=rejection.param,
-                )
-            )
-            self._wake()
+        self.reply(refused(request_id, rejection))
 
     # ---- called by the engine
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.api import sse
 from gateway.api.followers import EventFollower
-from gateway.api.http import SERVICE, owner_of, read_body, start_whole
+from gateway.api.http import SERVICE, of_client, owner_of, read_body, start_whole
 from gateway.api.refusals import json_response
 from gateway.api.responses.lists import page_of, part_of
 from gateway.api.websocket import WebSocketConnection
@@ -36,6 +36,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     body = parse_body(await read_body(request), ResponsesBody)
     defaults = default_targets(service.config.pacing, request.headers)
     generation = await service.prepare(body, defaults, owner)
+    generation = of_client(service.config, request.headers, generation)
     if body.stream:
         # A client that wants to come back to its response says so.
         comes_back = body.store is True or generation.background

@@ -58,7 +58,7 @@ class Player:
                     tasks.create_task(self._answer(message))
 
     async def _answer(self, submit: Submit) -> None:
-        text = str(submit.messages[-1].content)
+        text = str(submit.messages[-1].content if submit.messages else submit.prompt)
         self.by_text[text] = self.by_text.get(text, 0) + 1
         self.most[text] = max(self.most.get(text, 0), self.by_text[text])
         self.taken[text] = self.taken.get(text, 0) + 1
@@ -399,6 +399,19 @@ async def test_choices_take_a_place_each_and_one_prompt(tmp_path: Path) -> None:
         answer = await client.post("v1/chat/completions", json={**CHAT, "n": 4}, headers=header)
         error = (await answer.json())["error"]
         assert (answer.status, error["param"]) == (400, "n")
+
+
+async def test_each_prompt_of_a_completion_is_charged(tmp_path: Path) -> None:
+    async with played(tmp_path, tokens=8) as (client, _, service):
+        header = await stored_keys.added(tmp_path, service, concurrent=4, tokens_per_minute=1000)
+        body = {"prompt": ["One.", "Two."], "n": 2, "max_tokens": 8, **UNPACED}
+        answer = await client.post("v1/completions", json=body, headers=header)
+        assert answer.status == 200, await answer.text()
+        assert len((await answer.json())["choices"]) == 4
+        assert left(answer) == 1000 - 2 * PROMPT - 4 * 8
+        body["prompt"] = ["One.", "Two.", "Three."]
+        answer = await client.post("v1/completions", json=body, headers=header)
+        assert (answer.status, (await answer.json())["error"]["param"]) == (400, "prompt")
 
 
 async def test_choices_begin_all_or_none_and_leave_no_place_behind(tmp_path: Path) -> None:

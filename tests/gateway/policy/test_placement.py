@@ -187,6 +187,14 @@ def test_of_those_that_are_worth_it_the_one_with_most_of_the_conversation_is_cho
     assert place_new_request(views, Rules(affinity=1.0), held_blocks={"c": 20}) == "a"
 
 
+def test_of_those_that_hold_equally_much_the_last_one_is_chosen() -> None:
+    views, held = [view("a", 10), view("b", 12)], {"a": 8, "b": 8}
+    assert place_new_request(views, Rules(), held_blocks=held) == "a"
+    assert place_new_request(views, Rules(), held_blocks=held, last_at="b") == "b"
+    assert place_new_request(views, Rules(), held_blocks=held | {"a": 9}, last_at="b") == "a"
+    assert place_new_request(views, Rules(), last_at="b") == "a"  # it is no reason by itself
+
+
 def test_room_is_measured_by_each_instances_own_memory() -> None:
     rules = replace(PAPER, headroom=0.5)
     small = view("small", kv_blocks_free=40, kv_blocks_total=40, reasoning=1)

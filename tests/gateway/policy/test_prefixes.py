@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.policy.prefixes import MOST, HeldPrefixes, prefixes_of
+from gateway.policy.prefixes import MOST, HeldPrefixes, prefixes_of, without_nonce
 from workers.messages import ChatMessage, ToolCall
 
 USER = ChatMessage(role="user", content="What is 2 + 3?")
@@ -57,6 +57,38 @@ def test_of_a_long_conversation_only_the_longest_beginnings_are_known() -> None:
     hashes = prefixes_of(messages)
     assert len(hashes) == MOST
     assert hashes == prefixes_of(messages[:-1])[1:] + hashes[-1:]
+
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; cch=36ee5;"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (BILLING + "\nYou are kind.\n", "You are kind.\n"),
+        (BILLING + "\n\nYou = kind;", "You = kind;"),
+        (BILLING + "You are kind; you=help;", "You are kind; you=help;"),  # joined by a proxy
+        (BILLING.removesuffix(";") + "\nkind", "kind"),
+        ("x-anthropic-billing-header: is a header; explain it.", None),
+        (" " + BILLING, None),
+        ("You are kind.\n" + BILLING, None),
+        ("x-anthropic-billing-header:", None),
+    ],
+)
+def test_only_the_billing_header_itself_is_left_out(text: str, left: str | None) -> None:
+    for role, changes in (("system", True), ("developer", True), ("user", False)):
+        messages = (ChatMessage(role=role, content=text), USER)
+        first, *rest = without_nonce(messages, optional=True)
+        assert first.content == (text if left is None or not changes else left)
+        assert rest == [USER]
+
+
+def test_a_system_prompt_of_nothing_else_goes_if_it_may_be_missing() -> None:
+    messages = (ChatMessage(role="system", content=BILLING), USER)
+    assert without_nonce(messages, optional=True) == (USER,)
+    empty, _ = without_nonce(messages, optional=False)
+    assert empty.content == ""
+    assert without_nonce((), optional=True) == ()
 
 
 def test_the_longest_prefix_that_is_held_counts() -> None:

@@ -1,0 +1,1 @@
+"""Long conversations over each API: whether their KV is found again."""

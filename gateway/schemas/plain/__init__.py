@@ -1,0 +1,1 @@
+"""Prompts that are no conversations: completions, and the tokens of texts."""
