@@ -24,6 +24,7 @@ from gateway.api import cors, refusals, sse
 from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
+from gateway.api.documents.routes import add_documents
 from gateway.api.http import SERVICE, owner_of
 from gateway.api.messages import count_tokens, create_message
 from gateway.api.refusals import json_response
@@ -104,6 +105,7 @@ def make_app(service: ResponseService) -> web.Application:
             web.static("/static", WEB_ROOT),
         ]
     )
+    add_documents(app, needs_key=bool(server.api_keys))
 
     async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.extend(cors.allow_origin(server, request.headers))

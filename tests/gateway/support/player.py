@@ -1,0 +1,166 @@
+"""A scripted worker that answers every request by itself: thoughts, an answer, and calls of tools.
+
+What it writes depends on the request alone, so that a test knows the whole text beforehand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from websockets.exceptions import ConnectionClosed
+
+from tests.gateway.support.scripted_worker import ScriptedWorker
+from workers.messages import (
+    Accepted,
+    Cancel,
+    Count,
+    Counted,
+    Finish,
+    Piece,
+    Rejected,
+    Submit,
+    TokenLogprob,
+    TokenRun,
+    Turn,
+    answers_after,
+)
+
+THOUGHTS = ("First", ", I", " add", ".")
+ANSWER = ("It ", 'is "', "623", '",\n', "so.")
+ARGUMENTS = '{"a": 1}'
+LONGEST = 20_000  # characters of a conversation; a longer one is refused
+SLOW = "slow"  # the first word of a request whose tokens come one after another
+
+
+class Player:
+    """Plays the engine of one worker.
+
+    :param gap_s: between two tokens of a slow request.
+    """
+
+    def __init__(self, worker: ScriptedWorker, gap_s: float = 0.01) -> None:
+        self.worker = worker
+        self.seen = 0  # requests
+        self._gap_s = gap_s
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Answer until the link ends."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    match await self.worker.received():
+                        case Submit() as submit:
+                            self.seen += 1
+                            task = tasks.create_task(self._play(submit))
+                            self._running[submit.request_id] = task
+                        case Cancel(request_id=name):
+                            await self._cancel(name)
+                        case Count(prompt=prompt):
+                            await self._count(prompt)
+        except* ConnectionClosed:
+            pass
+
+    async def _count(self, prompt: Submit) -> None:
+        tokens = _length(prompt)
+        await self.worker.say(Counted(request_id=prompt.request_id, prompt_tokens=tokens))
+
+    async def _cancel(self, name: str) -> None:
+        task = self._running.pop(name, None)
+        if task is None:
+            return
+        task.cancel()
+        place = self._places.pop(name, None)
+        if place is None:
+            place = 0
+            await self.worker.say(Accepted(request_id=name, prompt_tokens=20, reasoning=True))
+        await self._say(name, place, (), finish=Finish(reason="cancelled"))
+
+    async def _play(self, submit: Submit) -> None:
+        name = submit.request_id
+        if _length(submit) > LONGEST:
+            self._running.pop(name)
+            refusal = Rejected(
+                request_id=name,
+                code="context_length_exceeded",
+                message="The prompt is too long.",
+                param="messages",
+            )
+            await self.worker.say(refusal)
+            return
+        thinks = submit.thinking is not False
+        await self.worker.say(Accepted(request_id=name, prompt_tokens=20, reasoning=thinks))
+        place = self._places[name] = 0
+        parts: list[tuple[tuple[str, ...], int | None]] = [(ANSWER, None)]
+        if thinks:
+            parts.insert(0, ((*THOUGHTS, ""), len(THOUGHTS)))
+        slow = submit.messages[-1].content.startswith(SLOW)
+        most = submit.sampling.max_tokens
+        for texts, boundary in parts:
+            for start in range(0, len(texts), 1 if slow else len(texts)):
+                some = texts[start : start + 1] if slow else texts
+                at = None
+                if boundary is not None and start <= boundary < start + len(some):
+                    at = boundary - start
+                await self._say(name, place, some, boundary=at, logprobs=submit.sampling.logprobs)
+                place += len(some)
+                self._places[name] = place
+                if slow:
+                    await asyncio.sleep(self._gap_s)
+        if submit.tools and submit.tool_choice.mode != "none":
+            await self._call(submit, place)
+            place += 2
+        self._running.pop(name)
+        self._places.pop(name)
+        cut = most is not None and most <= place
+        await self._say(name, place, (), finish=Finish(reason="length" if cut else "stop"))
+
+    async def _call(self, submit: Submit, place: int) -> None:
+        """Call the first tool."""
+        tool = submit.tools[0]["function"]["name"]
+        pieces = (Piece(at=0, kind="call", name=tool), Piece(at=1, kind="call", text=ARGUMENTS))
+        run = TokenRun(
+            request_id=submit.request_id,
+            position=place,
+            token_ids=(place, place + 1),
+            texts=("", ARGUMENTS),
+            turns=(Turn(at=0, phase="calling"),),
+            pieces=pieces,
+            logprobs=_logprobs(("", ARGUMENTS), submit.sampling.logprobs),
+        )
+        await self.worker.step(run)
+
+    async def _say(
+        self,
+        name: str,
+        place: int,
+        texts: tuple[str, ...],
+        *,
+        boundary: int | None = None,
+        finish: Finish | None = None,
+        logprobs: int | None = None,
+    ) -> None:
+        run = TokenRun(
+            request_id=name,
+            position=place,
+            token_ids=tuple(range(place, place + len(texts))),
+            texts=texts,
+            finish=finish,
+            turns=answers_after(boundary),
+            logprobs=_logprobs(texts, logprobs),
+        )
+        await self.worker.step(run)
+
+
+def _length(submit: Submit) -> int:
+    return 1 + sum(len(message.content) for message in submit.messages)
+
+
+def _logprobs(texts: tuple[str, ...], top: int | None) -> tuple[TokenLogprob, ...]:
+    """One for each token, with so many alternatives; None: none were asked for."""
+    if top is None:
+        return ()
+    plain = [TokenLogprob(token=text, logprob=-0.5, data=tuple(text.encode())) for text in texts]
+    return tuple(msgspec.structs.replace(one, top=(one,) * top) for one in plain)
