@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from gateway.api.admin import DrainBody
 from gateway.api.auth import ForbiddenOrigin
-from gateway.api.documents import events, objects
+from gateway.api.documents import chat, events, messages, objects, operators
 from gateway.api.responses.lists import DEFAULT, MOST
 from gateway.schemas.bodies import ChatBody, ResponsesBody
 from gateway.schemas.conversation_bodies import ConversationUpdate, NewConversation, NewItems
@@ -213,7 +213,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "chat completions",
         "Start a chat completion",
         body=ChatBody,
-        answer=events.ChatCompletion,
+        answer=chat.ChatCompletion,
         events="ChatEvent",
         parameters=SLO,
         errors=_GENERATING,
@@ -222,8 +222,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "messages",
         "Start a message of Anthropic's API",
         body=MessagesBody,
-        answer=events.WrittenMessage,
-        events=events.MessagesEvent,
+        answer=messages.WrittenMessage,
+        events=messages.MessagesEvent,
         parameters=SLO,
         errors=_GENERATING,
     ),
@@ -231,39 +231,39 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "messages",
         "Count the tokens of the prompt of a message",
         body="TokenCountBody",
-        answer=events.TokenCount,
+        answer=messages.TokenCount,
         parameters=SLO,
         errors=(*_READING, NotFound, Overloaded, Unavailable),
     ),
-    ("GET", "/v1/models"): Operation("models", "List the model", answer=objects.ModelList),
+    ("GET", "/v1/models"): Operation("models", "List the model", answer=operators.ModelList),
     ("GET", "/v1/models/{model}"): Operation(
-        "models", "Describe the model", answer=objects.Model, errors=(NotFound,)
+        "models", "Describe the model", answer=operators.Model, errors=(NotFound,)
     ),
     ("GET", "/admin/instances"): Operation(
-        "operators", "List the instances", answer=objects.InstanceList, errors=(Forbidden,)
+        "operators", "List the instances", answer=operators.InstanceList, errors=(Forbidden,)
     ),
     ("GET", _INSTANCE): Operation(
-        "operators", "Describe an instance", answer=objects.InstanceState, errors=_ADMIN
+        "operators", "Describe an instance", answer=operators.InstanceState, errors=_ADMIN
     ),
     ("POST", f"{_INSTANCE}/drain"): Operation(
         "operators",
         "Move the requests of an instance away, and give it no new ones",
         body=DrainBody,
         body_is_optional=True,
-        answer=objects.InstanceState,
+        answer=operators.InstanceState,
         status=202,
         errors=(*_READING, *_ADMIN, Conflict),
     ),
     ("POST", f"{_INSTANCE}/undrain"): Operation(
-        "operators", "Let an instance serve again", answer=objects.InstanceState, errors=_ADMIN
+        "operators", "Let an instance serve again", answer=operators.InstanceState, errors=_ADMIN
     ),
     ("GET", "/health"): Operation(
-        "operators", "Answers while the gateway runs", answer=objects.Health, is_open=True
+        "operators", "Answers while the gateway runs", answer=operators.Health, is_open=True
     ),
     ("GET", "/ready"): Operation(
         "operators",
         "Whether a new request would be served",
-        answer=objects.Readiness,
+        answer=operators.Readiness,
         also={503: "A new request would not be served."},
         is_open=True,
     ),

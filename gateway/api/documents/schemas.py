@@ -13,16 +13,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gateway.api.admin import DrainBody
-from gateway.api.documents import objects
-from gateway.api.documents.events import (
-    ChatChunk,
-    ChatCompletion,
-    MessagesEvent,
-    ResponseEvent,
-    StreamId,
-    TokenCount,
-    WrittenMessage,
-)
+from gateway.api.documents import chat, messages, objects, operators
+from gateway.api.documents.events import ResponseEvent, StreamId
 from gateway.api.websocket import Cancel, PacingUpdate, Resume
 from gateway.history.references import REFERENCE
 from gateway.schemas import tools
@@ -72,7 +64,7 @@ _BODIES = (
 _UNIONS: Mapping[str, Any] = {
     "ListedItem": objects.ListedItem,
     "ResponseEvent": ResponseEvent,
-    "MessagesEvent": MessagesEvent,
+    "MessagesEvent": messages.MessagesEvent,
 }
 _ANSWERS = (
     objects.Error,
@@ -83,16 +75,16 @@ _ANSWERS = (
     objects.ItemList,
     objects.Conversation,
     objects.DeletedConversation,
-    objects.Model,
-    objects.ModelList,
-    objects.Health,
-    objects.Readiness,
-    objects.InstanceState,
-    objects.InstanceList,
-    ChatChunk,
-    ChatCompletion,
-    TokenCount,
-    WrittenMessage,
+    operators.Model,
+    operators.ModelList,
+    operators.Health,
+    operators.Readiness,
+    operators.InstanceState,
+    operators.InstanceList,
+    chat.ChatChunk,
+    chat.ChatCompletion,
+    messages.TokenCount,
+    messages.WrittenMessage,
 )
 
 

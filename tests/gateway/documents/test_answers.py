@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -196,4 +195,11 @@ async def test_an_answer_with_a_field_that_is_not_described_is_found(tmp_path: P
                 client.described.check("GET", "/health", status, "application/json", data)
         with pytest.raises(AssertionError):
             client.described.check("GET", "/healthy", 200, "application/json", b"{}")
-        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("path", ["v1/conversations", "v1/responses", "v1/messages"])
+async def test_an_unknown_field_without_a_name_is_named(tmp_path: Path, path: str) -> None:
+    async with played(tmp_path) as (http, _, _), http.post(path, json={"": 1}) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["param"]) == (400, "")
+        assert "''" in error["message"]

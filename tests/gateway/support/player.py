@@ -31,6 +31,7 @@ ANSWER = ("It ", 'is "', "623", '",\n', "so.")
 ARGUMENTS = '{"a": 1}'
 LONGEST = 20_000  # characters of a conversation; a longer one is refused
 SLOW = "slow"  # the first word of a request whose tokens come one after another
+SLOW_ANSWER = ANSWER * 20
 
 
 class Player:
@@ -93,10 +94,10 @@ class Player:
         thinks = submit.thinking is not False
         await self.worker.say(Accepted(request_id=name, prompt_tokens=20, reasoning=thinks))
         place = self._places[name] = 0
-        parts: list[tuple[tuple[str, ...], int | None]] = [(ANSWER, None)]
+        slow = submit.messages[-1].content.startswith(SLOW)
+        parts: list[tuple[tuple[str, ...], int | None]] = [(SLOW_ANSWER if slow else ANSWER, None)]
         if thinks:
             parts.insert(0, ((*THOUGHTS, ""), len(THOUGHTS)))
-        slow = submit.messages[-1].content.startswith(SLOW)
         most = submit.sampling.max_tokens
         for texts, boundary in parts:
             for start in range(0, len(texts), 1 if slow else len(texts)):
