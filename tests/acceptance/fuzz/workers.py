@@ -1,6 +1,6 @@
 """``python -m tests.acceptance.fuzz.workers FOLDER``: two workers that answer by themselves.
 
-Prints their addresses in one line, and serves until its input ends.
+Prints their addresses in one line, and serves until its input ends, or a worker has a bug.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tests.gateway.support.scripted_worker import scripted_worker
 
 async def serve(folder: Path) -> None:
     """Serve until standard input ends."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, ended.set)
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         players, addresses = [], []
         for number in range(2):
@@ -24,7 +26,7 @@ async def serve(folder: Path) -> None:
             players.append(tasks.create_task(Player(worker).run()))
             addresses.append(address)
         print(",".join(addresses), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        await ended.wait()
         for player in players:
             player.cancel()
 

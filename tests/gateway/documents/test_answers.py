@@ -203,3 +203,12 @@ async def test_an_unknown_field_without_a_name_is_named(tmp_path: Path, path: st
         error = (await response.json())["error"]
         assert (response.status, error["param"]) == (400, "")
         assert "''" in error["message"]
+
+
+async def test_an_input_that_makes_no_message_reaches_no_worker(tmp_path: Path) -> None:
+    async with played(tmp_path) as (http, _, player):
+        client = await client_of(http)
+        for item in ({"type": "reasoning"}, {"type": "reasoning", "content": []}):
+            refused = await client.ask("POST", "/v1/responses", 400, input=[item])
+            assert refused["error"]["param"] == "input"
+        assert player.seen == 0

@@ -73,11 +73,10 @@ class Player:
         if task is None:
             return
         task.cancel()
-        place = self._places.pop(name, None)
-        if place is None:
-            place = 0
+        if name not in self._places:
+            self._places[name] = 0
             await self.worker.say(Accepted(request_id=name, prompt_tokens=20, reasoning=True))
-        await self._say(name, place, (), finish=Finish(reason="cancelled"))
+        await self._say(name, (), finish=Finish(reason="cancelled"))
 
     async def _play(self, submit: Submit) -> None:
         name = submit.request_id
@@ -92,8 +91,9 @@ class Player:
             await self.worker.say(refusal)
             return
         thinks = submit.thinking is not False
+        # Before what is sent: a cancel may come while it is.
+        self._places[name] = 0
         await self.worker.say(Accepted(request_id=name, prompt_tokens=20, reasoning=thinks))
-        place = self._places[name] = 0
         slow = submit.messages[-1].content.startswith(SLOW)
         parts: list[tuple[tuple[str, ...], int | None]] = [(SLOW_ANSWER if slow else ANSWER, None)]
         if thinks:
@@ -105,22 +105,18 @@ class Player:
                 at = None
                 if boundary is not None and start <= boundary < start + len(some):
                     at = boundary - start
-                await self._say(name, place, some, boundary=at, logprobs=submit.sampling.logprobs)
-                place += len(some)
-                self._places[name] = place
+                await self._say(name, some, boundary=at, logprobs=submit.sampling.logprobs)
                 if slow:
                     await asyncio.sleep(self._gap_s)
         if submit.tools and submit.tool_choice.mode != "none":
-            await self._call(submit, place)
-            place += 2
+            await self._call(submit)
+        cut = most is not None and most <= self._places[name]
         self._running.pop(name)
-        self._places.pop(name)
-        cut = most is not None and most <= place
-        await self._say(name, place, (), finish=Finish(reason="length" if cut else "stop"))
+        await self._say(name, (), finish=Finish(reason="length" if cut else "stop"))
 
-    async def _call(self, submit: Submit, place: int) -> None:
+    async def _call(self, submit: Submit) -> None:
         """Call the first tool."""
-        tool = submit.tools[0]["function"]["name"]
+        tool, place = submit.tools[0]["function"]["name"], self._places[submit.request_id]
         pieces = (Piece(at=0, kind="call", name=tool), Piece(at=1, kind="call", text=ARGUMENTS))
         run = TokenRun(
             request_id=submit.request_id,
@@ -131,18 +127,21 @@ class Player:
             pieces=pieces,
             logprobs=_logprobs(("", ARGUMENTS), submit.sampling.logprobs),
         )
+        self._places[submit.request_id] += 2
         await self.worker.step(run)
 
     async def _say(
         self,
         name: str,
-        place: int,
         texts: tuple[str, ...],
         *,
         boundary: int | None = None,
         finish: Finish | None = None,
         logprobs: int | None = None,
     ) -> None:
+        place = self._places.pop(name) if finish is not None else self._places[name]
+        if finish is None:
+            self._places[name] = place + len(texts)
         run = TokenRun(
             request_id=name,
             position=place,
