@@ -53,7 +53,8 @@ def send_cases(url: str, count: int, seed: int, packages: Path) -> bool:
         for number in range(_SENDERS)
     ]
     try:
-        return not any({sender.wait() for sender in senders})
+        statuses = [sender.wait() for sender in senders]
+        return not any(statuses)
     finally:
         for sender in senders:
             sender.kill()  # nothing if it has ended
