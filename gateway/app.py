@@ -26,6 +26,7 @@ from gateway.api.admin import drain_instance, get_instance, list_instances, undr
 from gateway.api.auth import is_local
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
+from gateway.api.documents.routes import add_documents
 from gateway.api.headers import request_ids
 from gateway.api.headers.rate_limits import rate_headers
 from gateway.api.http import CALLER, SERVICE, caller_of, owner_of
@@ -120,6 +121,7 @@ def make_app(service: ResponseService) -> web.Application:
             web.static("/static", WEB_ROOT),
         ]
     )
+    add_documents(app)
 
     async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.extend(cors.allow_origin(server, request.headers))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import orjson
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
+from msgspec import Meta
 
 from gateway.api import refusals
 from gateway.api.auth import SUBPROTOCOL
@@ -27,7 +28,7 @@ from gateway.guard import broken
 from gateway.response.event_log import LogTruncated
 from gateway.response.session import Session
 from gateway.schemas import events
-from gateway.schemas.bodies import ResponsesBody, parse_body, parse_json_object
+from gateway.schemas.bodies import ResponsesBody, Seconds, parse_body, parse_json_object
 from gateway.schemas.errors import (
     ApiError,
     InvalidRequest,
@@ -53,7 +54,7 @@ class PacingUpdate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     type: str
     response_id: str
-    tpot_s: float | None = None
+    tpot_s: Seconds | None = None
     paused: bool | None = None
     stream_id: str | None = None
 
@@ -63,7 +64,7 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     type: str
     response_id: str
-    starting_after: int = -1
+    starting_after: Annotated[int, Meta(ge=-1)] = -1
     stream_id: str | None = None
 
 
@@ -179,8 +180,6 @@ class WebSocketConnection:
                 self._resume(convert(document, Resume))
             case "response.pacing.update":
                 update = convert(document, PacingUpdate)
-                if update.tpot_s is not None and not 0.001 <= update.tpot_s <= 60:
-                    raise InvalidRequest("tpot_s must be from 0.001 to 60.", param="tpot_s")
                 session = self._service.find(update.response_id, self._owner)
                 self._service.set_pace(session, update.tpot_s, update.paused)
             case None:

@@ -23,7 +23,7 @@ from gateway.schemas.structure import ResponseFormat, StructuredOutputs, TextFor
 from workers.checked import closest
 
 # A bound on generated tokens; common clients send -1 for no bound. `_refuse_unsupported` refuses 0.
-TokenBound = Annotated[int, Meta(ge=-1, le=2**31)]
+TokenBound = Annotated[int, Meta(ge=-1, le=2**31, extra_json_schema={"not": {"const": 0}})]
 TokenId = Annotated[int, Meta(ge=0, le=2**31)]
 Seconds = Annotated[float, Meta(ge=0.001, le=60)]  # per token
 Delay = Annotated[float, Meta(ge=0, le=3600)]
@@ -69,6 +69,12 @@ _NEUTRAL: dict[str, Any] = {
     "spaces_between_special_tokens": True,
     "use_beam_search": False,
 }
+
+
+def neutral_fields() -> dict[str, Any]:
+    """Fields that are accepted with one value only, and these values."""
+    return dict(_NEUTRAL)
+
 
 # Fields of other servers and versions, and what to send instead.
 _INSTEAD = {
@@ -128,7 +134,8 @@ class Reasoning(msgspec.Struct, frozen=True):
     generate_summary: Literal["auto", "concise", "detailed"] | None = None  # its old name
     max_tokens: TokenBound | None = None
     enabled: bool | None = None  # another name for `enable_thinking`, which wins
-    exclude: bool | None = None  # True is refused: the thoughts are part of every response
+    # True is refused: the thoughts are part of every response.
+    exclude: Annotated[bool, Meta(extra_json_schema={"const": False})] | None = None
 
 
 class TextConfig(msgspec.Struct, frozen=True):
@@ -168,7 +175,13 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_tokens: Annotated[int, Meta(ge=0, le=2**31)] | None = None
     ignore_eos: bool = False
     logit_bias: (
-        Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=MOST_BIASES)]
+        Annotated[
+            dict[str, Annotated[float, Meta(ge=-100, le=100)]],
+            Meta(
+                max_length=MOST_BIASES,
+                extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,10}$"}},
+            ),
+        ]
         | None
     ) = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
@@ -177,7 +190,13 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reasoning: Reasoning | None = None
     enable_thinking: bool | None = None
     thinking_token_budget: TokenBound | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: (
+        Annotated[
+            dict[str, Any],
+            Meta(extra_json_schema={"propertyNames": {"not": {"enum": sorted(_OF_RENDERER)}}}),
+        ]
+        | None
+    ) = None
     structured_outputs: StructuredOutputs | None = None
     tools: list[Any] | None = None  # see `gateway.schemas.tools`
     tool_choice: Any = None
@@ -202,7 +221,9 @@ class ResponsesBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True
     previous_response_id: str | None = None
     conversation: str | ConversationName | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    include: list[str] | None = None
+    include: list[Annotated[str, Meta(extra_json_schema={"enum": sorted(_INCLUDABLE)})]] | None = (
+        None
+    )
     text: TextConfig | None = None
     background: bool | None = None
     max_tool_calls: Annotated[int, Meta(ge=0, le=2**31)] | None = None
@@ -224,7 +245,7 @@ class ChatBody(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str], Meta(extra_json_schema={"const": ["text"]})] | None = None
     verbosity: str | None = None
 
 

@@ -16,7 +16,13 @@ LONGEST_KEY = 64  # characters
 LONGEST_VALUE = 512
 
 Items = Annotated[list[Any], Meta(max_length=MOST_ITEMS)]
-Metadata = Annotated[dict[str, str], Meta(max_length=MOST_METADATA)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(extra_json_schema={"maxLength": LONGEST_KEY})],
+        Annotated[str, Meta(extra_json_schema={"maxLength": LONGEST_VALUE})],
+    ],
+    Meta(max_length=MOST_METADATA),  # `_check` holds the other two
+]
 
 
 class NewConversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -88,9 +88,12 @@ class InvalidRequest(ApiError):
         what = match["what"].replace("`", "")
         # "[...]" is msgspec's word for any value of an object.
         path = joined(where, (match["path"] or "").replace("[...]", ""))
-        if field := _MISSING.search(match["what"]) or _UNKNOWN.search(match["what"]):
+        field = _MISSING.search(match["what"]) or _UNKNOWN.search(match["what"])
+        if field is not None:
             path = joined(path, field["path"])
-        return cls(f"'{path}': {what}." if path else f"{what}.", param=path or None)
+        if not path and field is None:
+            return cls(f"{what}.", param=None)
+        return cls(f"'{path}': {what}.", param=path)  # the name of a field may be empty
 
 
 def joined(where: str, path: str) -> str:

@@ -220,6 +220,8 @@ def from_responses(
     if not items:
         raise InvalidRequest("'input' has no message.", param="input")
     inputs = conversation.of_items(items, history)
+    if not inputs.messages:  # thoughts without a text make none
+        raise InvalidRequest("'input' has no message.", param="input")
     head = (ChatMessage(role="system", content=body.instructions),) if body.instructions else ()
     found = tools.of_responses(body.tools, body.tool_choice, body.parallel_tool_calls)
     text = body.text or TextConfig()

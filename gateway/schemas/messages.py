@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.schemas import tools
-from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.generation import Generation, Targets, forced_lengths_of, targets_of
 from gateway.schemas.json_schema import check_schema
 from gateway.schemas.messages_body import Block, Message, MessagesBody, Thinking
@@ -187,7 +187,7 @@ def _result(block: Block, where: str, calls: OpenCalls) -> ChatMessage:
     content = block.content
     if isinstance(content, list):
         parts = [
-            _text(msgspec.convert(part, Block), f"{where}.content[{index}]")
+            _text(convert(part, Block, f"{where}.content[{index}]"), f"{where}.content[{index}]")
             if isinstance(part, dict) and isinstance(part.get("type"), str)
             else _no_block(f"{where}.content[{index}]")
             for index, part in enumerate(content)

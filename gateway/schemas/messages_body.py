@@ -1,6 +1,6 @@
 """The body of Anthropic's Messages API: every accepted field, and its type.
 
-Unknown fields of the body are refused, as in the other APIs; `_IGNORED` ones have no effect here.
+Unknown fields of the body are refused, as in the other APIs; `IGNORED` ones have no effect here.
 Unknown fields within messages, blocks and tools are ignored: clients send back what other servers
 added, and mark blocks for a cache (``cache_control``), which here needs no marks.
 """
@@ -97,7 +97,7 @@ class MessagesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 # Fields that change nothing about the answer of this server.
-_IGNORED = frozenset(
+IGNORED = frozenset(
     {
         "betas",
         "cache_control",
@@ -119,7 +119,7 @@ def parse_messages(document: dict[str, Any]) -> MessagesBody:
     for name, value in document.items():
         if name in known:
             fields[name] = value
-        elif name not in _IGNORED:
+        elif name not in IGNORED:
             raise InvalidRequest(
                 f"Unknown parameter: '{name[:64]}'.", param=name[:64], code="unknown_parameter"
             )

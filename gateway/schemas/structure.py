@@ -13,6 +13,8 @@ from workers.messages import Structure
 
 _MOST_CHOICES = 1024
 _FormatName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+# `_of_format` checks it.
+_Kind = Annotated[str, Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema"]})]
 _Text = Annotated[str, Meta(min_length=1, max_length=MOST_BYTES)]
 
 
@@ -28,14 +30,14 @@ class JsonSchema(msgspec.Struct, frozen=True):
 class ResponseFormat(msgspec.Struct, frozen=True):
     """Form of the answer, in chat completions."""
 
-    type: str = "text"
+    type: _Kind = "text"
     json_schema: JsonSchema | None = None
 
 
 class TextFormat(msgspec.Struct, frozen=True):
     """Form of the answer, in ``text.format`` of the Responses API."""
 
-    type: str = "text"
+    type: _Kind = "text"
     schema: dict[str, Any] | None = None
     name: _FormatName | None = None
     description: str | None = None

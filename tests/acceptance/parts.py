@@ -110,6 +110,13 @@ def all_parts() -> list[Part]:
             minutes=3,
             limit_minutes=15,
         ),
+        Part(
+            "fuzz",
+            "anything over HTTP (schemathesis) and WebSockets: no 500, no answer undescribed",
+            _module("tests.acceptance.fuzz"),
+            minutes=10,
+            limit_minutes=60,
+        ),
         *(_set_up_and_chat(version) for version in SUPPORTED),
         Part(
             "crowd",

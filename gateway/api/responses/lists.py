@@ -10,8 +10,8 @@ from gateway.history.conversations import no_such_item
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.open_calls import quoted
 
-_MOST = 100
-_DEFAULT = 20
+MOST = 100
+DEFAULT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Page:
 
 def page_of(query: Mapping[str, str]) -> Page:
     """What a query asks for. Raises `InvalidRequest` naming the parameter."""
-    text = query.get("limit", str(_DEFAULT))
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= _MOST):
-        raise InvalidRequest(f"limit must be from 1 to {_MOST}, not {quoted(text)}.", param="limit")
+    text = query.get("limit", str(DEFAULT))
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST):
+        raise InvalidRequest(f"limit must be from 1 to {MOST}, not {quoted(text)}.", param="limit")
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise InvalidRequest(f"order must be asc or desc, not {quoted(order)}.", param="order")

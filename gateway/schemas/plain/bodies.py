@@ -66,7 +66,7 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     prompt_cache_key: CacheKey | None = None
 
 
-class TextBody(msgspec.Struct, frozen=True, kw_only=True):
+class TextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /tokenize`` with a prompt."""
 
     prompt: str
@@ -74,7 +74,7 @@ class TextBody(msgspec.Struct, frozen=True, kw_only=True):
     add_special_tokens: bool = True
 
 
-class TokensBody(msgspec.Struct, frozen=True, kw_only=True):
+class TokensBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /detokenize``."""
 
     tokens: list[TokenId]

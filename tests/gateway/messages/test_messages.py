@@ -23,6 +23,17 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"max_tokens": 100, "messages": HI, "pacing": False, **fields}
 
 
+def result_with(part: Any) -> list[dict[str, Any]]:
+    """Messages whose last one has the result of a call, of this part."""
+    call = {"type": "tool_use", "id": "c", "name": "add", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [part]}
+    return [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+
+
 async def events_of(answer: Any) -> list[dict[str, Any]]:
     """The events of a stream, whose names were compared with their types."""
     found = []
@@ -167,6 +178,11 @@ async def test_what_is_fixed_in_a_system_prompt_stays_the_same(tmp_path: Path) -
             {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
             "messages[0].content[0].tool_use_id",
         ),
+        (
+            {"messages": result_with({"type": "text", "text": 5})},
+            "messages[2].content[0].content[0].text",
+        ),
+        ({"messages": result_with("text")}, "messages[2].content[0].content[0].type"),
         ({"tools": [{"name": "a b"}]}, "tools[0].name"),
         ({"tools": [{"name": "web", "type": "web_search_20250305"}]}, "tools[0].type"),
         ({"tools": [ADD], "tool_choice": {"type": "tool", "name": "sub"}}, "tool_choice.name"),

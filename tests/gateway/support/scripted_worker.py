@@ -153,6 +153,10 @@ class ScriptedWorker:
             turns=answers_after(boundary),
             kv_tokens=kv_tokens,
         )
+        await self.step(run)
+
+    async def step(self, run: TokenRun) -> None:
+        """Send a step of one request."""
         await self.say(Step(sequence=self._sequence, runs=(run,), stats=IDLE))
         self._sequence += 1
 

@@ -1,0 +1,101 @@
+"""The AsyncAPI document of the WebSocket: the messages of a client, and the events that it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, get_args
+
+from gateway.api.auth import SUBPROTOCOL
+from gateway.api.documents.events import ResponseEvent
+from gateway.api.documents.openapi import info
+from gateway.api.documents.operations import SLO
+from gateway.api.documents.schemas import CREATE, MESSAGES, components, reference, stream_id, used
+
+Json: TypeAlias = dict[str, Any]
+
+ASYNCAPI = "3.0.0"
+ADDRESS = "/v1/responses"
+_CHANNEL = "responses"
+
+
+def asyncapi(*, needs_key: bool) -> Json:
+    """The document.
+
+    :param needs_key: whether keys are configured; without them, every client may use the API.
+    """
+    known = dict(components())
+    sent = {CREATE: "Create"} | {type_: kind.__name__ for type_, kind in MESSAGES.items()}
+    events = {type_: kind.__name__ for type_, kind in _events().items()}
+    for name in events.values():  # on a socket they name their stream
+        fields = {**known[name]["properties"], "stream_id": stream_id()}
+        known[name] = {**known[name], "properties": fields}
+    messages = {type_: _message(type_, name, known) for type_, name in (sent | events).items()}
+    channel: Json = {"$ref": f"#/channels/{_CHANNEL}"}
+
+    def of_channel(types: Mapping[str, str]) -> list[Json]:
+        return [{"$ref": f"{channel['$ref']}/messages/{type_}"} for type_ in types]
+
+    text = (
+        "The WebSocket of the Responses API. Each text message is one JSON object. "
+        f"A browser may send its key as the subprotocol `openai-insecure-api-key.KEY` next to "
+        f"`{SUBPROTOCOL}`."
+    )
+    secured: Json = {}
+    if needs_key:
+        secured["security"] = [{"$ref": "#/components/securitySchemes/bearer"}]
+    return {
+        "asyncapi": ASYNCAPI,
+        "info": info(text),
+        "defaultContentType": "application/json",
+        "channels": {
+            _CHANNEL: {
+                "address": ADDRESS,
+                "messages": {
+                    type_: {"$ref": f"#/components/messages/{type_}"} for type_ in messages
+                },
+                "bindings": {"ws": {"method": "GET", "headers": _headers()}},
+            }
+        },
+        "operations": {
+            "ask": {
+                "action": "receive",
+                "summary": "What a client sends.",
+                "channel": channel,
+                "messages": of_channel(sent),
+                **secured,
+            },
+            "answer": {
+                "action": "send",
+                "summary": "What a client gets.",
+                "channel": channel,
+                "messages": of_channel(events),
+                **secured,
+            },
+        },
+        "components": {
+            "messages": messages,
+            "schemas": used([messages], known),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _events() -> dict[str, Any]:
+    """The events, by their ``type``."""
+    return {kind.__struct_config__.tag: kind for kind in get_args(ResponseEvent)}
+
+
+def _message(type_: str, name: str, known: Mapping[str, Json]) -> Json:
+    return {
+        "name": type_,
+        "title": name,
+        "summary": known[name]["description"],
+        "payload": reference(name),
+    }
+
+
+def _headers() -> Json:
+    return {
+        "type": "object",
+        "properties": {one.name: {**one.schema, "description": one.summary} for one in SLO},
+    }

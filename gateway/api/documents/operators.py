@@ -1,0 +1,63 @@
+"""Answers of the routes of models and of operators as types; see `objects`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gateway.api.documents.objects import Answer, Count, UnixTime
+
+
+class Model(Answer):
+    """A model."""
+
+    id: str
+    object: Literal["model"]
+    created: UnixTime
+    owned_by: str
+    max_model_len: int | None
+    engines: list[str]
+
+
+class ModelList(Answer):
+    """The models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Version(Answer):
+    """What runs here."""
+
+    version: str
+    engines: list[str]
+
+
+class Health(Answer):
+    """The gateway runs."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    """Whether a new request would be served."""
+
+    ready: bool
+    draining: bool
+    instances: list[str]
+
+
+class InstanceState(Answer):
+    """One instance."""
+
+    id: str
+    state: Literal["serving", "draining", "drained", "restarting", "absent"]
+    requests: Count
+    pid: int | None
+    engine: str | None
+    error: str | None
+
+
+class InstanceList(Answer):
+    """All instances."""
+
+    instances: list[InstanceState]

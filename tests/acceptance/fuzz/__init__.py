@@ -1,0 +1,1 @@
+"""Anything at all, sent to a gateway with scripted workers."""
