@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def make_app(service: ResponseService) -> web.Application:
             web.get("/ready", _ready),
             web.get("/metrics", _metrics),
             web.get("/", _page),
-            web.static("/static", WEB_ROOT),
+            web.get("/static/{path:.+}", _file),
         ]
     )
     add_documents(app)
@@ -358,6 +359,20 @@ async def _metrics(request: web.Request) -> web.Response:
 
 async def _page(_: web.Request) -> web.FileResponse:
     return web.FileResponse(WEB_ROOT / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def _file(request: web.Request) -> web.FileResponse:
+    path = _files().get(request.match_info["path"])
+    if path is None:  # aiohttp's own route would answer in a form that no client knows
+        raise web.HTTPNotFound
+    return web.FileResponse(path)
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """The files of the chat page, by name: no other name leads to a file."""
+    found = [path for path in WEB_ROOT.rglob("*") if path.is_file()]
+    return {path.relative_to(WEB_ROOT).as_posix(): path for path in found}
 
 
 # ---- what holds for all routes --------------------------------------------------------------

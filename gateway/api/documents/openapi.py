@@ -37,12 +37,8 @@ def routes_of(app: web.Application) -> dict[tuple[str, str], str]:
     """The name of the handler of each route, by method and path; for HEAD that of its GET."""
     found = {}
     for route in app.router.routes():
-        if route.resource is None:
-            continue
-        path = route.resource.canonical
-        if isinstance(route.resource, web.StaticResource):
-            path = f"{path}/{{path}}"
-        found[route.method, path] = route.handler.__name__.strip("_")
+        if route.resource is not None:
+            found[route.method, route.resource.canonical] = route.handler.__name__.strip("_")
     return found
 
 

@@ -196,6 +196,8 @@ async def test_what_is_there_for_operators_and_browsers(tmp_path: Path) -> None:
         for path in ("/v1/models", "/health", "/metrics", "/openapi.json"):
             await client.ask("HEAD", path)
         await client.ask("GET", "/v1/models/other", 404)
+        for name in ("none", "none/index.html", "x" * 5000, "%00", "..%2Fpyproject.toml"):
+            await client.ask("GET", f"/static/{name}", 404)
         await client.ask("GET", "/v1/responses", 400)
         await client.ask("GET", "/admin/instances/other", 404)
         await client.ask("GET", "/v1/models", 403, headers={"Origin": "http://evil.example"})
