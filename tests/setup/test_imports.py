@@ -84,7 +84,7 @@ def test_the_pacer_imports_the_standard_library_and_itself() -> None:
         ("bench", ("gpu", "bench")),
         ("models", ("cpu", "dev")),
         ("scripts", ("dev",)),
-        ("tests", ("cpu", "bench", "dev", "ray", "langchain")),
+        ("tests", ("cpu", "bench", "dev", "ray", "langchain", "fuzz")),
         ("examples", ("dev",)),
     ],
 )

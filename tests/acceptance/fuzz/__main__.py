@@ -22,10 +22,9 @@ from aiohttp import ClientSession
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 from tests.gateway.support.socket_fuzz import Outcome, fuzz
-from tests.support.packages import install
+from tests.support.packages import install, of_extra
 from tests.support.server import ROOT, Server
 
-SCHEMATHESIS = "schemathesis==4.32.5"
 _ENDING_S = 30.0
 _SENDERS = 2  # processes of schemathesis: it needs more time than the gateway
 LONGEST_GAP_S = 5.0  # between two events of the healthy stream; its pace is 5 ms
@@ -82,7 +81,7 @@ def main() -> int:
     args = parser.parse_args()
     packages = ROOT / ".acceptance" / "fuzz-packages"
     packages.mkdir(parents=True, exist_ok=True)
-    install(packages, [SCHEMATHESIS])
+    install(packages, of_extra("fuzz"))
     with tempfile.TemporaryDirectory(prefix="pascal-fuzz-") as temporary:
         folder = Path(temporary)
         with workers(folder) as addresses:
