@@ -19,6 +19,7 @@ from msgspec import Meta
 from gateway.policy.affinity import LONGEST_KEY, usable
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.items import InputMessage
+from gateway.schemas.nesting import check_depth
 from gateway.schemas.structure import ResponseFormat, StructuredOutputs, TextFormat
 from workers.checked import closest
 
@@ -345,6 +346,7 @@ def _refuse_unsupported(body: ResponsesBody | ChatBody) -> None:
     check_cache_key(body.prompt_cache_key)
     if body.reasoning is not None and body.reasoning.exclude:
         raise unsupported("reasoning.exclude", "Leaving out the thoughts is")
+    check_depth(body.chat_template_kwargs, "The object of options", "chat_template_kwargs")
     for name in body.chat_template_kwargs or ():
         if name in _OF_RENDERER:
             raise InvalidRequest(

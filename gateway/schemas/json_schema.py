@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.nesting import check_depth
 
 MOST_BYTES = 256 * 1024  # of one schema, as JSON
-MOST_LEVELS = 64  # of objects and lists within each other; vLLM's bound
 
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _SCHEMAS = frozenset(  # keywords whose value is a schema
@@ -66,12 +66,7 @@ def check_size(schema: Any, where: str) -> None:
         raise InvalidRequest(
             f"The schema has {size} bytes; at most {MOST_BYTES} are accepted.", param=where
         )
-    level = [schema]
-    for _ in range(MOST_LEVELS):
-        level = [inner for value in level for inner in _values(value) if _nests(inner)]
-        if not level:
-            return
-    raise InvalidRequest(f"The schema is nested more than {MOST_LEVELS} levels deep.", param=where)
+    check_depth(schema, "The schema", where)
 
 
 def check_schema(schema: dict[str, Any], where: str) -> None:
@@ -164,15 +159,13 @@ def _check_reference(schema: dict[str, Any], reference: str, at: _Place) -> None
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(target, dict) and name in target:
             target = target[name]
-        elif isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+        elif isinstance(target, list) and _is_index(name, target):
             target = target[int(name)]
         else:
             at.refuse(f"leads nowhere: {reference[:64]!r}")
 
 
-def _values(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value
-
-
-def _nests(value: Any) -> bool:
-    return isinstance(value, dict | list)
+def _is_index(text: str, values: list[Any]) -> bool:
+    """Whether a step of a reference leads to an element of a list."""
+    # Python converts no text of thousands of digits.
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < len(values)

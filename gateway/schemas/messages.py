@@ -11,6 +11,7 @@ from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.generation import Generation, Targets, forced_lengths_of, targets_of
 from gateway.schemas.json_schema import check_schema
 from gateway.schemas.messages_body import Block, Message, MessagesBody, Thinking
+from gateway.schemas.nesting import check_depth
 from gateway.schemas.open_calls import OpenCalls, call_of, quoted
 from gateway.schemas.structure import Found
 from workers.messages import ChatMessage, Sampling, Structure
@@ -165,6 +166,7 @@ def _of_assistant(blocks: list[Block], where: str, calls: OpenCalls) -> ChatMess
             case "tool_use":
                 name = block.name or ""
                 calls.make(block.id or "", name, f"{at}.id")
+                check_depth(block.input, "The input", f"{at}.input")
                 arguments = msgspec.json.encode(block.input or {}).decode()
                 made.append(call_of(block.id or "", name, arguments, at))
             case _:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.nesting import check_depth
 from workers.messages import ChatMessage, ToolCall
 
 
@@ -73,6 +74,7 @@ def call_of(call_id: str, name: str, arguments: str, where: str) -> ToolCall:
         ) from error
     if not isinstance(decoded, dict):
         raise InvalidRequest("The arguments must be a JSON object.", param=f"{where}.arguments")
+    check_depth(decoded, "The object of arguments", f"{where}.arguments")
     return ToolCall(call_id=call_id, name=name, arguments=arguments or "{}")
 
 

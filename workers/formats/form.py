@@ -288,7 +288,7 @@ def _ending(model: ModelConfig, tokenizer: Any) -> frozenset[int]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip() or repr(error)).splitlines()[0][:300]
 
 
 def describe(form: Format) -> Sequence[str]:

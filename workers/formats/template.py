@@ -42,7 +42,14 @@ RESERVED = frozenset(
     }
 )
 _MISTRALS_ID = re.compile(r"[a-zA-Z0-9]{9}")
-_FAULTS = (jinja2.TemplateError, VLLMValidationError, TypeError, ValueError, LookupError)
+_FAULTS = (
+    jinja2.TemplateError,
+    VLLMValidationError,
+    TypeError,
+    ValueError,
+    LookupError,
+    RecursionError,
+)
 
 
 class Template:

@@ -75,7 +75,8 @@ def _schema_problem(schema: str) -> str | None:
         Grammar.from_json_schema(schema)
     except Exception as error:  # noqa: BLE001 (of a library in C++: any kind)
         # Without the time and the line of its source.
-        return re.sub(r"^\[[^]]*\] \S+: ", "", str(error).strip().splitlines()[-1])[:300]
+        last = (str(error).strip() or repr(error)).splitlines()[-1]
+        return re.sub(r"^\[[^]]*\] \S+: ", "", last)[:300]
     return None
 
 
@@ -106,7 +107,7 @@ def check_conversation(messages: Sequence[ChatMessage]) -> None:
 def _is_object(arguments: str) -> bool:
     try:
         return isinstance(json.loads(arguments or "{}"), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

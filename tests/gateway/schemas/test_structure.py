@@ -13,7 +13,8 @@ from gateway.config import PacingConfig
 from gateway.schemas.bodies import ChatBody, ResponsesBody, parse_body, parse_json_object
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.generation import default_targets, from_chat, from_responses
-from gateway.schemas.json_schema import MOST_BYTES, MOST_LEVELS, check_schema
+from gateway.schemas.json_schema import MOST_BYTES, check_schema
+from gateway.schemas.nesting import MOST_LEVELS
 from workers.messages import Structure
 
 DEFAULTS = default_targets(PacingConfig(), {})
@@ -100,6 +101,11 @@ AT = "response_format.json_schema"
         (wrapped({"anyOf": [{}, {"required": "a"}]}), f"{AT}.schema.anyOf[1].required"),
         (wrapped({"items": {"$ref": "#/$defs/no"}}), f"{AT}.schema.items.$ref"),
         (wrapped({"$ref": "https://example.org/a.json"}), f"{AT}.schema.$ref"),
+        # Python converts no text of so many digits to a number.
+        (
+            wrapped({"anyOf": [{}], "not": {"$ref": "#/anyOf/" + "9" * 5000}}),
+            f"{AT}.schema.not.$ref",
+        ),
         (wrapped(DEEP), f"{AT}.schema"),
         (wrapped({"description": "x" * MOST_BYTES}), f"{AT}.schema"),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
