@@ -76,3 +76,5 @@ def _plot_violations(axes: Axes, results: Mapping[str, Mapping[str, Any]]) -> No
     bars = axes.bar(list(results), shares, color=[COLOURS[policy] for policy in results])
     axes.bar_label(bars, [f"{share:.2f}" for share in shares], fontsize="small")
     axes.set_ylabel("SLO violations (QoE < 0.95), %")
+    # The longest name is wider than a bar.
+    axes.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
