@@ -19,7 +19,7 @@ from msgspec import Meta
 from gateway.policy.affinity import LONGEST_KEY, usable
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.items import InputMessage
-from gateway.schemas.nesting import check_depth
+from gateway.schemas.json_schema import check_depth
 from gateway.schemas.structure import ResponseFormat, StructuredOutputs, TextFormat
 from workers.checked import closest
 

@@ -1,4 +1,4 @@
-"""Checks JSON schemas that clients send, without any engine.
+"""Checks JSON schemas that clients send, and how deep other JSON is, without any engine.
 
 This finds what is wrong by the rules of JSON Schema alone, and where. Whether an engine can
 generate by a schema is known when its worker compiles it. Written by hand because validators check
@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.schemas.errors import InvalidRequest
-from gateway.schemas.nesting import check_depth
 
 MOST_BYTES = 256 * 1024  # of one schema, as JSON
+MOST_LEVELS = 64  # of objects and lists within each other; vLLM's bound
 
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _SCHEMAS = frozenset(  # keywords whose value is a schema
@@ -53,6 +53,21 @@ _COUNTS = frozenset(
     }
 )
 _TEXTS = frozenset({"$ref", "format", "pattern"})
+
+
+def check_depth(value: Any, what: str, where: str) -> None:
+    """Check how deep a decoded value is nested: what reads it later calls itself for each level.
+
+    :param what: its name in the message, as the subject of a sentence.
+    :param where: its path within the body.
+    :raises InvalidRequest: it is nested too deep.
+    """
+    level = [value] if _nests(value) else []
+    for _ in range(MOST_LEVELS):
+        level = [inner for outer in level for inner in _values(outer) if _nests(inner)]
+        if not level:
+            return
+    raise InvalidRequest(f"{what} is nested more than {MOST_LEVELS} levels deep.", param=where)
 
 
 def check_size(schema: Any, where: str) -> None:
@@ -169,3 +184,11 @@ def _is_index(text: str, values: list[Any]) -> bool:
     """Whether a step of a reference leads to an element of a list."""
     # Python converts no text of thousands of digits.
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < len(values)
+
+
+def _values(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, dict | list)

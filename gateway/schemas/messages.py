@@ -9,9 +9,8 @@ import msgspec
 from gateway.schemas import tools
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.generation import Generation, Targets, forced_lengths_of, targets_of
-from gateway.schemas.json_schema import check_schema
+from gateway.schemas.json_schema import check_depth, check_schema
 from gateway.schemas.messages_body import Block, Message, MessagesBody, Thinking
-from gateway.schemas.nesting import check_depth
 from gateway.schemas.open_calls import OpenCalls, call_of, quoted
 from gateway.schemas.structure import Found
 from workers.messages import ChatMessage, Sampling, Structure

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.schemas.errors import InvalidRequest
-from gateway.schemas.nesting import check_depth
+from gateway.schemas.json_schema import check_depth
 from workers.messages import ChatMessage, ToolCall
 
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.api import websocket
 from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
-from gateway.schemas import bodies, conversation_bodies, json_schema, nesting
+from gateway.schemas import bodies, conversation_bodies, json_schema
 from gateway.schemas.bodies import MOST_STOP_STRINGS, ChatBody, ResponsesBody, parse_body
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.plain.bodies import (
@@ -50,7 +50,7 @@ def test_its_settings_and_bounds_are_those_of_the_code() -> None:
     assert f"At most {MOST_STOP_STRINGS} stop strings are accepted" in page
     assert f"At most {MOST_TOOLS} tools are accepted" in page
     size_kib = json_schema.MOST_BYTES // 1024
-    assert f"at most {size_kib} KiB, and at most {nesting.MOST_LEVELS} levels deep" in page
+    assert f"at most {size_kib} KiB, and at most {json_schema.MOST_LEVELS} levels deep" in page
     assert f"how many choices, from 1 to {bodies.MOST_CHOICES}." in page
     assert f"choices, from 1 to {bodies.MOST_CHOICES}, in the order of the prompts" in page
     assert f"at\n  most {MOST_COMPLETIONS} of them" in page

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.schemas.errors import InvalidRequest, convert
+from gateway.schemas.json_schema import MOST_LEVELS, check_depth
 from gateway.schemas.messages import from_messages
 from gateway.schemas.messages_body import MessagesBody
-from gateway.schemas.nesting import MOST_LEVELS, check_depth
 from tests.gateway.schemas.test_params import DEFAULTS, chat, responses
 from workers.errors import RequestRejected
 from workers.formats.tools import check_conversation

@@ -13,8 +13,7 @@ from gateway.config import PacingConfig
 from gateway.schemas.bodies import ChatBody, ResponsesBody, parse_body, parse_json_object
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.generation import default_targets, from_chat, from_responses
-from gateway.schemas.json_schema import MOST_BYTES, check_schema
-from gateway.schemas.nesting import MOST_LEVELS
+from gateway.schemas.json_schema import MOST_BYTES, MOST_LEVELS, check_schema
 from workers.messages import Structure
 
 DEFAULTS = default_targets(PacingConfig(), {})
