@@ -98,6 +98,8 @@ class Session(_SessionHot):
         "phase",
         "preemptions",
         "prompt_tokens",
+        "read_reported",
+        "read_tokens",
         "reasoning_tokens",
         "response_id",
         "x_request_id",
@@ -145,6 +147,8 @@ class Session(_SessionHot):
         self.cancelling = False  # the instance was asked to stop it and has not confirmed yet
         self._cut_by: ApiError | None = None  # why the gateway itself stops it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self.read_tokens: int | None = None  # of the answer, as the client said last
+        self.read_reported = False  # the client has said with what QoE it was read
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
         self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
         self.due_s = 0.0  # of its next release, while it has a place there
@@ -256,7 +260,16 @@ class Session(_SessionHot):
         """When `release` is due; None if no token waits."""
         if self.cancelling or self.finished:
             return None
-        return self.delivery.next_release_s()
+        delivery = self.delivery
+        due_s = delivery.next_release_s()
+        if (
+            due_s is None
+            and delivery.lead_s
+            and self.state is _DELIVERING
+            and not delivery.buffered_tokens
+        ):
+            return delivery.shown_s()  # then it ends
+        return due_s
 
     def check_resume(self, starting_after: int) -> None:
         """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
@@ -370,11 +383,10 @@ class Session(_SessionHot):
                 return delivery.then_s
         if self._runs and delivery.buffered_tokens < 2:
             self._take_in()
-        if delivery.paced:  # without a further call: this runs for each token
-            deltas = delivery.pop_due(now, early_s)
-        else:
-            deltas = delivery.release(now, early_s)
-        if deltas:
+        if delivery.lead_s:
+            while delivery.pop_due(now, early_s, most=1):
+                self._show(1, now)
+        elif deltas := delivery.release(now, early_s):
             self._show(deltas, now)
         due_s = delivery.next_release_s()
         if due_s is None:
@@ -382,6 +394,10 @@ class Session(_SessionHot):
                 self._take_in()
                 return self.release(now, early_s)
             if self.state is _DELIVERING and delivery.buffered_tokens == 0:
+                if delivery.lead_s:
+                    ends_s = delivery.shown_s()
+                    if ends_s is None or ends_s > now + early_s:
+                        return ends_s
                 self._advance(Event.DELIVERED)
                 self._end(now)
         return due_s
@@ -401,10 +417,16 @@ class Session(_SessionHot):
             self.pause_ends_s = None
         self.delivery.set_pace(tpot_s, paused, now)
 
-    def cancel(self, now: float) -> bool:
-        """Stop the response. True if the caller must cancel it at its instance, which confirms."""
+    def cancel(self, now: float, read_tokens: int | None = None) -> bool:
+        """Stop the response. True if the caller must cancel it at its instance, which confirms.
+
+        :param read_tokens: of the answer that the reader has read, for a client that shows them
+            later than it gets them. The answer is kept up to there.
+        """
         if self.finished:
             return False
+        if read_tokens is not None:
+            self.read_tokens = read_tokens
         self._take_in()
         if self.in_engine:
             self.cancelling = True
@@ -604,6 +626,9 @@ class Session(_SessionHot):
 
     def _cancelled(self, now: float) -> None:
         if self._cut_by is None:
+            self.delivery.stop(now)
+            if self.read_tokens is not None:
+                self.transcript.cut_answer(self.read_tokens)
             self._advance(Event.CANCEL)
         else:
             self._show(self.delivery.flush(now), now)
