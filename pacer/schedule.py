@@ -115,29 +115,29 @@ class ReleaseSchedule(ReadingClock):
             self._head = 0
         return place - head
 
-    def pop_next(self, now: float, early_s: float) -> bool:
-        """Do as `pop_due` and `next_release_s`, in the case that is nearly always the one.
+    def pop_next(self, now: float, early_s: float, behind: int = 0) -> float | None:
+        """Do as `pop_due`, `slack_s` and `next_release_s`, in the case that is nearly always theirs.
 
-        :return: whether one token was released, and another one waits, until `then_s`. Else nothing
-            was released, and `pop_due` is to be called.
+        :param behind: tokens that were generated, and will be pushed behind the others.
+        :return: None if `pop_due` is to be called instead. Else one token was released, another one
+            waits until `then_s`, and this is the slack, those behind included.
         """
-        planned, place = self._planned, self._head + 1
-        if self.paused or not 1 < place < _TRIM or place >= len(planned):
-            return False
-        anchor_s, reading, tau_s = self._anchor_s, self._reading, self.tau_s
+        planned, place, last = self._planned, self._head + 1, self._last
+        if not 1 < place < _TRIM or place >= len(planned) or self.paused or last is None:
+            return None
+        anchor_s, reading, tau_s, lead_s = self._anchor_s, self._reading, self.tau_s, self.lead_s
         at = reading + (now - anchor_s) / tau_s
         if at > self._stop:
             at = self._stop
-        lead_s = self.lead_s
         limit = at + (early_s + lead_s) / tau_s + _EPSILON
         due = planned[place]
         if due <= limit or (this := planned[place - 1]) > limit or at < reading:
-            return False
+            return None
         self._head = place
         self.at = at
         self.shown_at = this if lead_s and this > at else at
         self.then_s = anchor_s + (due - reading) * tau_s - lead_s
-        return True
+        return (last + behind + 1.0 - at) * tau_s
 
     def drain(self) -> int:
         """Release all tokens at once, regardless of the pace; return how many.

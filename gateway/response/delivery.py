@@ -155,7 +155,7 @@ class Delivery(_DeliveryHot):
 
         :return: as `released`; None if nothing was released.
         """
-        if not self.paced or not self.pop_next(now, early_s):
+        if not self.paced or (slack_s := self.pop_next(now, early_s, behind)) is None:
             return None
         self.buffered_tokens -= 1
         self._released_s = now
@@ -163,8 +163,7 @@ class Delivery(_DeliveryHot):
         deliveries.append(self.shown_at)
         if len(deliveries) >= _SETTLE_TOKENS:
             self._settle(self.at)
-        assert self._last is not None
-        return (self._last + behind + 1.0 - self.at) * self.tau_s
+        return slack_s
 
     def unread_s(self, now: float) -> float:
         """Seconds for which the reader reads what was generated so far, at the current pace."""

@@ -36,7 +36,7 @@ from workers.messages import (
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 4  # in an array
-_MOST_PUT_OFF = 48  # entries for 16 runs: the garbage collector walks over them
+_MOST_PUT_OFF = 48  # entries for 16 tokens: the garbage collector walks over them
 _REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
 _BEGAN: dict[PhaseName, Event] = {
     "reasoning": Event.REASONING_BEGAN,
@@ -55,7 +55,6 @@ class _SessionHot:
 
     __slots__ = (
         "_put_off",
-        "_runs",
         "cancelling",
         "delivery",
         "due_s",
@@ -130,11 +129,10 @@ class Session(_SessionHot):
         self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
         self.output_tokens = 0  # generated so far, of all phases
-        self._token_ids = array("i")  # without those of `_runs`
-        # Answering tokens behind others that wait for their time: for each run when it came, its
-        # ids and its texts. One flat list, because the collector walks over objects.
-        self._runs: list[Any] = []
-        self._put_off = 0  # tokens of these runs
+        self._token_ids = array("i")  # without those of `_put_off`
+        # Answering tokens behind others that wait for their time: for each token when it came, its
+        # id and its text. One flat list, because the collector walks over objects.
+        self._put_off: list[Any] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
         self.calling_tokens = 0
@@ -315,25 +313,14 @@ class Session(_SessionHot):
 
         :return: whether the state or `next_release_s` may have changed.
         """
-        tokens = len(run.token_ids)
-        if (
-            self.wheel_slot is not None
-            and self.state is _ANSWERING
-            and run.finish is None
-            and run.pieces is None
-            and not (run.turns or run.logprobs)
-            and len(self._runs) < _MOST_PUT_OFF
-        ):
-            # Others wait for their time, and these are behind them. They are taken in together,
-            # when the last of the others is released.
-            self.output_tokens += tokens
-            self._put_off += tokens
-            self._runs += (now, run.token_ids, run.texts)
-            return False
+        if self.wheel_slot is not None and run.finish is None and not run.turns:
+            if self.put_off(run, now):
+                return False
         if not self.in_engine:
             return True  # the response ended while these tokens were on their way
+        tokens = len(run.token_ids)
         self.output_tokens += tokens
-        if self._runs:
+        if self._put_off:
             self._take_in()
         delivery = self.delivery
         look = False  # whether text of the answer may be due, or a phase ended
@@ -357,6 +344,30 @@ class Session(_SessionHot):
         self.release(now)
         return True
 
+    def put_off(self, run: TokenRun, now: float) -> bool:
+        """Do as `tokens`, if the run is behind tokens that wait for their time.
+
+        Runs like this are taken in together, when the last of the others is released. The caller
+        has checked that `wheel_slot` is set, and that the run has no finish and no turn.
+
+        :return: whether it was put off. Else nothing has happened.
+        """
+        if (
+            self.state is not _ANSWERING
+            or run.pieces is not None
+            or run.logprobs
+            or len(self._put_off) >= _MOST_PUT_OFF
+        ):
+            return False
+        ids = run.token_ids
+        if len(ids) == 1:
+            self._put_off += (now, ids[0], run.texts[0])
+        else:
+            for token_id, text in zip(ids, run.texts, strict=True):
+                self._put_off += (now, token_id, text)
+        self.output_tokens += len(ids)
+        return True
+
     def left(self) -> None:
         """Its instance has it no longer; it goes on elsewhere, from the token log."""
         self._take_in()
@@ -375,13 +386,15 @@ class Session(_SessionHot):
             return None
         delivery, item = self.delivery, self.transcript.head
         if item is not None and item.plain:  # the short way, for nearly every token
-            slack_s = delivery.release_next(now, early_s, self._put_off)
+            behind = len(self._put_off) // 3
+            slack_s = delivery.release_next(now, early_s, behind)
             if slack_s is not None:
-                self.log.add_plain(item, delivery.buffered_tokens + self._put_off, slack_s)
-                if self._runs and delivery.buffered_tokens == 1:
+                buffered = delivery.buffered_tokens
+                self.log.add_plain(item, buffered + behind, slack_s)
+                if buffered == 1 and behind:
                     self._take_in()  # so that another one waits at the next release
                 return delivery.then_s
-        if self._runs and delivery.buffered_tokens < 2:
+        if self._put_off and delivery.buffered_tokens < 2:
             self._take_in()
         if delivery.lead_s:
             while delivery.pop_due(now, early_s, most=1):
@@ -390,7 +403,7 @@ class Session(_SessionHot):
             self._show(deltas, now)
         due_s = delivery.next_release_s()
         if due_s is None:
-            if self._runs:
+            if self._put_off:
                 self._take_in()
                 return self.release(now, early_s)
             if self.state is _DELIVERING and delivery.buffered_tokens == 0:
@@ -517,16 +530,12 @@ class Session(_SessionHot):
         transcript.catch_up()
 
     def _take_in(self) -> None:
-        """Take in the runs that were put off."""
-        if not self._runs:
+        """Take in the tokens that were put off."""
+        if not self._put_off:
             return
-        runs, self._runs, self._put_off = self._runs, [], 0
-        times: list[float] = []
-        texts: list[str] = []
-        for now, token_ids, run_texts in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
-            self._token_ids.extend(token_ids)
-            texts += run_texts
-            times += (now,) * len(run_texts)
+        waited, self._put_off = self._put_off, []
+        times, texts = waited[::3], waited[2::3]
+        self._token_ids.extend(waited[1::3])
         item = self.transcript.tail
         if item is not None and item.plain and item.add_all(texts):
             self.delivery.arrived_each(times)
@@ -605,7 +614,7 @@ class Session(_SessionHot):
         """Send the next deltas of the answer."""
         if not deltas:
             return
-        delivery, transcript, behind = self.delivery, self.transcript, self._put_off
+        delivery, transcript, behind = self.delivery, self.transcript, len(self._put_off) // 3
         item = transcript.head
         if deltas == 1 and item is not None and item.plain:  # as nearly always
             slack_s = delivery.released(1, now, behind)
