@@ -1,5 +1,6 @@
 // One question and its answer.
 
+import { copyText } from "../clipboard.js";
 import { explain } from "../format.js";
 import { isActive } from "../state.js";
 import { html, memo, useEffect, useState } from "../ui.js";
@@ -14,18 +15,9 @@ const ENDED_EARLY = {
   no_answer: "The model ended without an answer.",
 };
 
-async function copyText(text) {
-  if (navigator.clipboard) {
-    await navigator.clipboard.writeText(text);
-    return;
-  }
-  // Pages without HTTPS have no clipboard object.
-  const area = document.createElement("textarea");
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
+/** The beginning of a question, by which a screen reader's list of headings names the turn. */
+function brief(question) {
+  return question.length > 80 ? `${question.slice(0, 80).trimEnd()}…` : question;
 }
 
 function CopyButton({ text }) {
@@ -113,7 +105,8 @@ export const Turn = memo(({ turn, chat, isLast }) => {
   const onAgain = isLast && !active ? () => chat.regenerate() : null;
   const answering = turn.answer !== "";
   return html`<article class="turn" data-state=${active ? turn.phase : turn.outcome.status}>
-    <div class="question"><p>${turn.question}</p></div>
+    <h2 class="visually-hidden">Question: ${brief(turn.question)}</h2>
+    <div class="question"><p dir="auto">${turn.question}</p></div>
     <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
     <${Answer} turn=${turn} />
     ${active ? html`<${Progress} turn=${turn} />` : html`<${Outcome} turn=${turn} onAgain=${onAgain} />`}
