@@ -41,6 +41,7 @@ class Package:
     licence: str  # SPDX, as its package.json must say
     files: dict[str, str]
     universal: bool = False  # its files are UMD scripts, not ES modules
+    variable: str = ""  # of scripts that are no modules: the variable in which they put themselves
 
 
 # Languages of highlight.js, each loaded with the first block in it.
@@ -77,6 +78,13 @@ PACKAGES = (
         "5.3.0",
         "OFL-1.1",
         {"files/inter-latin-wght-normal.woff2": "inter.woff2"},
+    ),
+    Package(
+        "uplot",
+        "1.6.32",
+        "MIT",
+        {"dist/uPlot.iife.min.js": "uplot.js", "dist/uPlot.min.css": "uplot.css"},
+        variable="uPlot",
     ),
 )
 BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
@@ -165,6 +173,7 @@ def vendor(package: Package, target: Path) -> dict[str, Any]:
             else:
                 text = patched((root / source).read_text(encoding="utf-8"))
                 text = as_module(text) if package.universal else text
+                text += f"export default {package.variable};\n" if package.variable else ""
                 (target / name).write_text(text, encoding="utf-8")
             entry["files"][name] = {"source": source, "sha256": sha256(target / name)}
     return entry
