@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
 from gateway.schemas.errors import ApiError
+from gateway.scrape import own_version
 from gateway.service import ResponseService
 from gateway.store import ResponseStore, StoreError, StoreUnusable
 
@@ -62,10 +62,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _BACKLOG = 4096
 _GOODBYE_S = 2.0  # time for all WebSocket clients together to answer the close frame
 _STRAGGLER_S = 30.0  # how long "Ready" waits for the other workers after the first one
-try:
-    _OWN_VERSION: str | None = metadata.version("pascal-serve")
-except metadata.PackageNotFoundError:
-    _OWN_VERSION = None  # it runs from its sources
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -331,7 +327,7 @@ async def _health(_: web.Request) -> web.Response:
 
 
 async def _version(request: web.Request) -> web.Response:
-    return json_response({"version": _OWN_VERSION, "engines": _engines(request)})
+    return json_response({"version": own_version(), "engines": _engines(request)})
 
 
 async def _ready(request: web.Request) -> web.Response:

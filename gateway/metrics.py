@@ -1,7 +1,9 @@
 """Prometheus metrics; ``docs/reference/metrics.md`` explains each of them.
 
-Gauges are read from the cluster at each scrape (`gateway.scrape`). Counters and histograms grow as
-responses end. Each gateway has its own registry, so that several can live in one process.
+Gauges are read from the cluster and the sessions at each scrape (`gateway.scrape`). Histograms of
+TTFT and TTFAT grow when a reader gets the first token of an answer, the other counters and
+histograms as responses end. Each gateway has its own registry, so that several can live in one
+process.
 
 Label values that are known in advance start at 0. A series that appears with its first event would
 hide that event from a rate or an alert.
@@ -187,6 +189,12 @@ class Metrics:
         """Export the restarts and failures of the launcher's workers as well."""
         self.registry.register(LauncherCollector(launcher))
 
+    def answer_began(self, ttft_s: float | None, ttfat_s: float | None) -> None:
+        """A reader has got the first token of an answer, after so many seconds."""
+        for histogram, value in ((self._ttft, ttft_s), (self._ttfat, ttfat_s)):
+            if value is not None:
+                histogram.observe(value)
+
     def response_ended(self, session: Session, slo_qoe: float) -> None:
         """Count a finished response; times and QoE of a reader only if it was streamed."""
         status = "cancelled" if session.state is State.CANCELLED else session.status
@@ -201,8 +209,6 @@ class Metrics:
         measured = session.delivery.measurements()
         qoe = 0.0 if session.state is State.FAILED else measured.qoe
         for histogram, value in (
-            (self._ttft, measured.paced.ttft_s),
-            (self._ttfat, measured.paced.ttfat_s),
             (self._e2e, measured.paced.e2e_s),
             (self._tpot.labels("raw"), measured.raw.tpot_s),
             (self._tpot.labels("paced"), measured.paced.tpot_s),

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from itertools import accumulate
 from typing import Protocol, get_args
 
@@ -14,12 +16,15 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
 from gateway.collector import GENERATIONS, PAUSE_EDGES_S, CollectionPauses
+from gateway.config import Config
 from gateway.lateness import ReleaseLateness
+from gateway.response.tally import TOKEN_KINDS, Tally
 from gateway.routing.cluster import Cluster
 from gateway.routing.route import Outcome
 from gateway.store import Failure, ResponseStore
@@ -147,6 +152,76 @@ class ProgramCollector(Collector):
         )
 
 
+class TallyCollector(Collector):
+    """The responses that are not fully delivered, and the tokens of all of them so far."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        live = self._tally.live(time.monotonic())
+        states = GaugeMetricFamily(
+            "pascal_requests_live",
+            "Requests that are not fully delivered, by where they are",
+            labels=["state"],
+        )
+        for state, count in live.states.items():
+            states.add_metric([state], count)
+        yield states
+        yield GaugeMetricFamily(
+            "pascal_readers_dry",
+            "Readers who wait for a token of an answer that is being generated",
+            value=live.dry_readers,
+        )
+        yield GaugeMetricFamily(
+            "pascal_buffered_tokens",
+            "Tokens of answers that wait for their time",
+            value=live.buffered_tokens,
+        )
+        generated = CounterMetricFamily(
+            "pascal_tokens_generated", "Tokens that came from engines", labels=["kind"]
+        )
+        for kind in TOKEN_KINDS:
+            generated.add_metric([kind], getattr(live.tokens, kind))
+        yield generated
+        yield CounterMetricFamily(
+            "pascal_tokens_released",
+            "Tokens of answers that were sent to their readers",
+            value=live.tokens.released,
+        )
+
+
+class InfoCollector(Collector):
+    """What runs here."""
+
+    def __init__(self, config: Config, cluster: Cluster) -> None:
+        self._config = config
+        self._cluster = cluster
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric as it is now."""
+        instances = self._cluster.instances.values()
+        yield InfoMetricFamily(
+            "pascal",
+            "What runs here; the value is 1",
+            value={
+                "version": own_version() or "",
+                "model": self._config.served_model_name,
+                "policy": self._config.workers.policy,
+                "engines": ",".join(sorted({one.welcome.engine for one in instances})),
+            },
+        )
+
+
+def own_version() -> str | None:
+    """The version of the installed package; None if it runs from its sources."""
+    try:
+        return metadata.version("pascal-serve")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 class ClusterCollector(Collector):
     """The last statistics of all instances, and the outcomes of migrations."""
 
@@ -159,14 +234,17 @@ class ClusterCollector(Collector):
         yield from self._migrations()
         yield from self._devices()
         totals = self._cluster.totals()
-        yield CounterMetricFamily(
-            "pascal_preemptions", "Requests that lost their KV memory", value=totals.preemptions
+        preemptions = CounterMetricFamily(
+            "pascal_preemptions", "Requests that lost their KV memory", labels=_INSTANCE
         )
+        for instance_id, counted in sorted(totals.items()):
+            preemptions.add_metric([instance_id], counted.preemptions)
+        yield preemptions
         lost = CounterMetricFamily(
             "pascal_preempted_tokens", "KV tokens that preempted requests recovered", labels=["how"]
         )
-        lost.add_metric(["reloaded"], totals.reloaded_tokens)
-        lost.add_metric(["recomputed"], totals.recomputed_tokens)
+        lost.add_metric(["reloaded"], sum(one.reloaded_tokens for one in totals.values()))
+        lost.add_metric(["recomputed"], sum(one.recomputed_tokens for one in totals.values()))
         yield lost
         yield GaugeMetricFamily(
             "pascal_instances", "Instances that can serve", value=len(self._cluster.instances)
@@ -187,9 +265,16 @@ class ClusterCollector(Collector):
             "pascal_kv_blocks", "KV blocks that the engine has", labels=_INSTANCE
         )
         steps = CounterMetricFamily("pascal_engine_steps", "Engine steps", labels=_INSTANCE)
+        step_s = GaugeMetricFamily(
+            "pascal_step_seconds",
+            "Time of one engine step of late, while the engine was busy",
+            labels=_INSTANCE,
+        )
         for instance_id, instance in sorted(self._cluster.instances.items()):
             if (stats := instance.stats) is None:
                 continue
+            if instance.steps.step_s is not None:
+                step_s.add_metric([instance_id], instance.steps.step_s)
             for phase, counts in (
                 ("reasoning", stats.reasoning),
                 ("answering", stats.answering),
@@ -200,7 +285,7 @@ class ClusterCollector(Collector):
                 used.add_metric([instance_id, phase], counts.kv_blocks)
             blocks.add_metric([instance_id], stats.kv_blocks_total)
             steps.add_metric([instance_id], stats.steps_total)
-        yield from (running, waiting, used, blocks, steps)
+        yield from (running, waiting, used, blocks, steps, step_s)
 
     def _migrations(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(

@@ -31,6 +31,7 @@ from gateway.releases import Releases
 from gateway.response.event_log import LogReader
 from gateway.response.kept import KeptResponses
 from gateway.response.session import Session
+from gateway.response.tally import Tally
 from gateway.response.timers import Timers
 from gateway.routing.cluster import Cluster
 from gateway.routing.draining import Maintenance
@@ -40,6 +41,7 @@ from gateway.schemas.bodies import ResponsesBody
 from gateway.schemas.errors import InvalidRequest, NotFound
 from gateway.schemas.generation import Generation, Targets
 from gateway.schemas.input_items import with_ids
+from gateway.scrape import InfoCollector, TallyCollector
 from gateway.slices import Slices
 from gateway.store import ConversationStore, KeyStore, ResponseStore, StoredResponse
 
@@ -67,6 +69,8 @@ class ResponseService:
             silent_s=config.workers.heartbeat_timeout_s / 4,
             retry_after_s=config.limits.retry_after_s,
         )
+        self._running: dict[str, Session] = {}  # not fully delivered, by response
+        self.tally = Tally(self._running)
         self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster, store)
         self.metrics.sessions.set_function(lambda: len(self._sessions))
@@ -77,13 +81,14 @@ class ResponseService:
         self.metrics.event_log_bytes.set_function(lambda: self.log_bytes)
         self.keys = Keys(config.server.api_keys, KeyStore(store), config.limits.retry_after_s)
         self.metrics.registry.register(KeyCollector(self.keys))
+        self.metrics.registry.register(TallyCollector(self.tally))
+        self.metrics.registry.register(InfoCollector(config, self.cluster))
         self.conversations = Conversations(
             ConversationStore(store), config.server.hard_message_bytes
         )
         self.requests = Requests(config, store, self.conversations, self._session_of)
         self.draining = False
         self._sessions: dict[str, Session] = {}  # running, or finished and within their TTL
-        self._running: dict[str, Session] = {}
         self._admission = Admission(
             config.limits, partial(self.cluster.engines, config.workers.max_num_seqs)
         )
@@ -377,6 +382,8 @@ class ResponseService:
             self._slices.add(partial(self._conclude, session))
 
     def _wait_for_next(self, session: Session) -> None:
+        if session.delivery.began and not session.first_noted:
+            self._answer_began(session)
         self._count(session)
         if session.finished:
             return
@@ -392,6 +399,14 @@ class ResponseService:
             self._pauses.set(
                 session.response_id, session.pause_ends_s, self._guarded, session, resume
             )
+
+    def _answer_began(self, session: Session) -> None:
+        """Count how long the reader waited for the answer, once."""
+        session.first_noted = True
+        if session.generation.read_along:  # else it is sent as a whole, to nobody who waits
+            times = session.delivery.times_to_first()
+            self.tally.answer_began(*times)
+            self.metrics.answer_began(*times)
 
     def _cancel(self, session: Session, read_tokens: int | None) -> None:
         if session.cancel(time.monotonic(), read_tokens):
@@ -506,7 +521,8 @@ class ResponseService:
         self._departures.stop(session.response_id)
         self._admission.remove(session.response_id)
         self.keys.ended(session.response_id)
-        self._running.pop(session.response_id, None)
+        if self._running.pop(session.response_id, None) is not None:
+            self.tally.ended(session)
         if not self._running:
             self._idle.set()
 

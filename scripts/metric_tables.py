@@ -13,7 +13,9 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.keys.collector import KeyCollector
 from gateway.metrics import Metrics
-from gateway.scrape import LauncherCollector
+from gateway.response.tally import Tally
+from gateway.routing.instance import Totals
+from gateway.scrape import InfoCollector, LauncherCollector, TallyCollector
 from gateway.store import KeyUsage
 from workers.messages import DeviceStats, MigrationStats, PhaseCounts, StepStats
 
@@ -37,7 +39,8 @@ def metrics() -> Iterator[str]:
 
 def _row(family: Metric) -> str:
     labels = _labels(family)
-    name = f"{family.name}_total" if family.type == "counter" else family.name
+    ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    name = family.name + ending
     shown = f"{name}{{{','.join(labels)}}}" if labels else name
     return f"| `{shown}` | {family.type} | {family.documentation} |"
 
@@ -52,14 +55,23 @@ def _labels(family: Metric) -> list[str]:
 async def _families() -> list[Metric]:
     """What a gateway exports whose instance reports everything; stand-ins hold the numbers."""
     cluster: Any = MagicMock()
-    cluster.instances = {"worker-0": SimpleNamespace(stats=_stats())}
+    cluster.instances = {"worker-0": _instance()}
+    cluster.totals.return_value = {"worker-0": Totals()}
     registry = Metrics(cluster, MagicMock()).registry
     registry.register(LauncherCollector(MagicMock()))
+    registry.register(TallyCollector(Tally({})))
+    registry.register(InfoCollector(MagicMock(), cluster))
     keys: Any = MagicMock()
     keys.uses.return_value = [(SimpleNamespace(key_id="", name=""), KeyUsage(), 0)]
     keys.refused.__getitem__.return_value = 0
     registry.register(KeyCollector(keys))
     return [f for f in registry.collect() if not f.name.startswith(_OF_THE_LIBRARY)]
+
+
+def _instance() -> SimpleNamespace:
+    return SimpleNamespace(
+        stats=_stats(), steps=SimpleNamespace(step_s=0.0), welcome=SimpleNamespace(engine="")
+    )
 
 
 def _stats() -> StepStats:

@@ -103,6 +103,16 @@ class Delivery(_DeliveryHot):
         """The current pace, in seconds per token."""
         return self.tau_s
 
+    @property
+    def began(self) -> bool:
+        """Whether the reader has got a token of the answer."""
+        return self._first_released_s is not None
+
+    def times_to_first(self) -> tuple[float | None, float | None]:
+        """Seconds until the reader had the first token of the answer: TTFT and TTFAT."""
+        first_s = self._first_released_s
+        return _difference(first_s, self.submitted_s), _difference(first_s, self.boundary_s)
+
     def boundary(self, now: float) -> None:
         """The model begins to answer. After the first token of the answer it has no effect."""
         if self._first_arrived_s is not None:

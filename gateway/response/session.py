@@ -86,6 +86,7 @@ class Session(_SessionHot):
         "error",
         "failovers",
         "finish",
+        "first_noted",
         "forgotten",
         "generation",
         "in_engine",
@@ -146,6 +147,7 @@ class Session(_SessionHot):
         self._cut_by: ApiError | None = None  # why the gateway itself stops it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
         self.read_tokens: int | None = None  # of the answer, as the client said last
+        self.first_noted = False  # its first released token was counted
         self.read_reported = False  # the client has said with what QoE it was read
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
         self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
@@ -178,6 +180,11 @@ class Session(_SessionHot):
     def answering_tokens(self) -> int:
         """Tokens of the answer that were generated."""
         return self.output_tokens - self.reasoning_tokens - self.calling_tokens
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the answer that wait for their time."""
+        return self.delivery.buffered_tokens + len(self._put_off) // 3
 
     @property
     def thinking(self) -> bool:

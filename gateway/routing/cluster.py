@@ -93,7 +93,7 @@ class Cluster:
             retry_after_s=retry_after_s,
         )
         self.counter = PromptCounter(self._members, retry_after_s)
-        self._ended_totals = Totals()  # counted by engines that are gone
+        self._ended_totals: dict[str, Totals] = {}  # counted by engines that are gone, by name
         self._changed = asyncio.Event()
 
     # ---- membership ---------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Cluster:
         if self.instances.get(name) is instance:
             del self._members.open[name]
         if instance.stats is not None:
-            self._ended_totals = self._ended_totals.plus(instance.stats)
+            self._ended_totals[name] = self._ended_totals.get(name, Totals()).plus(instance.stats)
         requests = self.requests_of(name)
         # The end of a drained instance is part of its restart.
         planned = name in self.drained and not requests
@@ -274,12 +274,12 @@ class Cluster:
             if name not in self.drained
         ]
 
-    def totals(self) -> Totals:
-        """What all engines counted since the gateway started."""
-        totals = self._ended_totals
-        for instance in self.instances.values():
+    def totals(self) -> dict[str, Totals]:
+        """What the engines of each name counted since the gateway started."""
+        totals = dict(self._ended_totals)
+        for name, instance in self.instances.items():
             if instance.stats is not None:
-                totals = totals.plus(instance.stats)
+                totals[name] = totals.get(name, Totals()).plus(instance.stats)
         return totals
 
     def routing_totals(self) -> RoutingTotals:

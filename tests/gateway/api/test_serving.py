@@ -307,7 +307,7 @@ def test_health_ready_metrics_and_page(server: Server) -> None:
         'pascal_requests_running{instance="worker-1",phase="answering"}',
         'pascal_requests_waiting{instance="worker-0",phase="reasoning"}',
         'pascal_kv_blocks_used{instance="worker-0",phase="reasoning"}',
-        "pascal_preemptions_total",
+        'pascal_preemptions_total{instance="worker-0"}',
         'pascal_preempted_tokens_total{how="reloaded"}',
         "pascal_ttft_seconds_bucket",
         "pascal_ttfat_seconds_bucket",

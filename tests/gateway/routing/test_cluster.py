@@ -41,7 +41,7 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
         await ended(session)
         assert session.answer_text == "Hello"
         assert service.cluster.router.routes_of("worker-0") == []
-        assert service.cluster.totals() == Totals(3, 40, 5)
+        assert service.cluster.totals() == {"worker-0": Totals(3, 40, 5)}
         response = await service.response_object(request_id, "")
         assert response["status"] == "completed"
         await service.close()  # waits for the store
@@ -162,7 +162,7 @@ async def test_without_any_instance_requests_fail_after_a_while(tmp_path: Path) 
         assert not service.ready
         with pytest.raises(Unavailable):
             await service.start(await generation(service), "")
-        assert service.cluster.totals() == Totals(3, 40, 5)
+        assert service.cluster.totals() == {"worker-0": Totals(3, 40, 5)}
 
 
 @pytest.mark.parametrize("what", ["gap", "garbage", "foreign"])
