@@ -49,6 +49,7 @@ from gateway.collector import FullCollections
 from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
+from gateway.ops.socket import add_operations
 from gateway.schemas.errors import ApiError
 from gateway.scrape import own_version
 from gateway.service import ResponseService
@@ -116,6 +117,7 @@ def make_app(service: ResponseService) -> web.Application:
         ]
     )
     add_pages(app)
+    add_operations(app)
     add_documents(app)
 
     async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:

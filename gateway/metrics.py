@@ -185,6 +185,15 @@ class Metrics:
         (family,) = self.unfinished.collect()
         return int(family.samples[0].value)
 
+    @staticmethod
+    def counted(counter: Counter) -> dict[str, int]:
+        """Return what a counter counted, by the values of its labels; "" without labels."""
+        return {
+            ",".join(sample.labels.values()): int(sample.value)
+            for family in counter.collect()
+            for sample in family.samples
+        }
+
     def watch_launcher(self, launcher: Restarting) -> None:
         """Export the restarts and failures of the launcher's workers as well."""
         self.registry.register(LauncherCollector(launcher))

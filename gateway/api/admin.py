@@ -46,13 +46,13 @@ async def undrain_instance(request: web.Request) -> web.Response:
     return json_response(_allowed(request).undrain(request.match_info["instance_id"]))
 
 
-def _allowed(request: web.Request, scope: Scope = "admin") -> Maintenance:
-    """Return the maintenance if the client may use it.
+def check_operator(request: web.Request, scope: Scope = "admin") -> str:
+    """Check that the client may use the routes of operators; return its owner.
 
     With API keys, a key with the scope is needed. Without keys the API is open to all, so that only
     requests from this machine are allowed.
     """
-    caller_of(request, scope)
+    owner = caller_of(request, scope).owner
     service = request.app[SERVICE]
     if not service.keys.asked_for and not is_local(request.remote, request.headers):
         raise Forbidden(
@@ -60,4 +60,10 @@ def _allowed(request: web.Request, scope: Scope = "admin") -> Maintenance:
             "loopback address, and not through a proxy.",
             code="local_only",
         )
-    return service.maintenance
+    return owner
+
+
+def _allowed(request: web.Request, scope: Scope = "admin") -> Maintenance:
+    """Return the maintenance if the client may use it; see `check_operator`."""
+    check_operator(request, scope)
+    return request.app[SERVICE].maintenance

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from tests.gateway.support.scripted_service import ended, generation, scene, ser
 from tests.gateway.support.scripted_worker import IDLE
 from workers.messages import Finish, Heartbeat
 
-STREAM = {"stream": True, "pacing": {"tpot_s": 5.0}}
+STREAM: dict[str, Any] = {"stream": True, "pacing": {"tpot_s": 5.0}}
 
 
 def value(service: ResponseService, name: str) -> float:

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of the WebSocket: the messages of a client, and the events that it gets."""
+"""The AsyncAPI document of the WebSockets: the messages of a client, and what it gets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, get_args
 
 from gateway.api.auth import SUBPROTOCOL
 from gateway.api.documents.events import ResponseEvent
+from gateway.api.documents.frames import OperationsFrame
 from gateway.api.documents.openapi import info
 from gateway.api.documents.operations import SLO
 from gateway.api.documents.schemas import CREATE, MESSAGES, components, reference, stream_id, used
@@ -15,7 +16,9 @@ Json: TypeAlias = dict[str, Any]
 
 ASYNCAPI = "3.0.0"
 ADDRESS = "/v1/responses"
+WATCHING = "/admin/ops"
 _CHANNEL = "responses"
+_OPERATIONS = "operations"
 
 
 def asyncapi(*, needs_key: bool) -> Json:
@@ -30,13 +33,16 @@ def asyncapi(*, needs_key: bool) -> Json:
         fields = {**known[name]["properties"], "stream_id": stream_id()}
         known[name] = {**known[name], "properties": fields}
     messages = {type_: _message(type_, name, known) for type_, name in (sent | events).items()}
+    frames = {type_: _message(type_, name, known) for type_, name in _frames().items()}
+    watched: Json = {"$ref": f"#/channels/{_OPERATIONS}"}
     channel: Json = {"$ref": f"#/channels/{_CHANNEL}"}
 
-    def of_channel(types: Mapping[str, str]) -> list[Json]:
+    def of_channel(types: Mapping[str, Any], channel: Json = channel) -> list[Json]:
         return [{"$ref": f"{channel['$ref']}/messages/{type_}"} for type_ in types]
 
     text = (
-        "The WebSocket of the Responses API. Each text message is one JSON object. "
+        "The WebSockets of the Responses API and of the operations page. Each text message is "
+        "one JSON object. "
         f"A browser may send its key as the subprotocol `openai-insecure-api-key.KEY` next to "
         f"`{SUBPROTOCOL}`."
     )
@@ -54,7 +60,12 @@ def asyncapi(*, needs_key: bool) -> Json:
                     type_: {"$ref": f"#/components/messages/{type_}"} for type_ in messages
                 },
                 "bindings": {"ws": {"method": "GET", "headers": _headers()}},
-            }
+            },
+            _OPERATIONS: {
+                "address": WATCHING,
+                "messages": {type_: {"$ref": f"#/components/messages/{type_}"} for type_ in frames},
+                "bindings": {"ws": {"method": "GET"}},
+            },
         },
         "operations": {
             "ask": {
@@ -71,10 +82,17 @@ def asyncapi(*, needs_key: bool) -> Json:
                 "messages": of_channel(events),
                 **secured,
             },
+            "watch": {
+                "action": "send",
+                "summary": "What a viewer of the operations page gets. It sends nothing.",
+                "channel": watched,
+                "messages": of_channel(frames, watched),
+                **secured,
+            },
         },
         "components": {
-            "messages": messages,
-            "schemas": used([messages], known),
+            "messages": messages | frames,
+            "schemas": used([messages, frames], known),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -83,6 +101,11 @@ def asyncapi(*, needs_key: bool) -> Json:
 def _events() -> dict[str, Any]:
     """The events, by their ``type``."""
     return {kind.__struct_config__.tag: kind for kind in get_args(ResponseEvent)}
+
+
+def _frames() -> dict[str, str]:
+    """The names of what a viewer gets, by their ``type``."""
+    return {kind.__struct_config__.tag: kind.__name__ for kind in get_args(OperationsFrame)}
 
 
 def _message(type_: str, name: str, known: Mapping[str, Json]) -> Json:

@@ -283,6 +283,12 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", f"{_INSTANCE}/undrain"): Operation(
         "operators", "Let an instance serve again", answer=operators.InstanceState, errors=_ADMIN
     ),
+    ("GET", "/admin/ops"): Operation(
+        "operators",
+        "Open a WebSocket that tells what happens; /asyncapi.json describes its messages",
+        status=101,
+        errors=(Forbidden, InvalidRequest, Overloaded),
+    ),
     ("GET", "/version"): Operation(
         "operators", "What runs here", answer=operators.Version, is_open=True
     ),
@@ -310,8 +316,9 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "documents", "The messages of the WebSocket", media="application/json", is_open=True
     ),
     ("GET", "/"): Operation("pages", "The chat page", media="text/html", is_open=True),
+    ("GET", "/ops"): Operation("pages", "The operations page", media="text/html", is_open=True),
     ("GET", "/static/{path}"): Operation(
-        "pages", "The files of the chat page", media="*/*", errors=(NotFound,), is_open=True
+        "pages", "The files of the pages", media="*/*", errors=(NotFound,), is_open=True
     ),
 }
 

@@ -15,6 +15,7 @@ import msgspec
 from gateway.api.admin import DrainBody
 from gateway.api.documents import chat, messages, objects, operators, plain
 from gateway.api.documents.events import ResponseEvent, StreamId
+from gateway.api.documents.frames import OperationsFrame
 from gateway.api.websocket import Cancel, PacingUpdate, Resume
 from gateway.history.references import REFERENCE
 from gateway.schemas import tools
@@ -68,6 +69,7 @@ _BODIES = (
 _UNIONS: Mapping[str, Any] = {
     "ListedItem": objects.ListedItem,
     "ResponseEvent": ResponseEvent,
+    "OperationsFrame": OperationsFrame,
     "MessagesEvent": messages.MessagesEvent,
 }
 _ANSWERS = (

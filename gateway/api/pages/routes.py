@@ -21,13 +21,19 @@ def site() -> Site:
 
 
 def add_pages(app: web.Application) -> None:
-    """Add the chat page and its files. :raises OSError: they cannot be read."""
+    """Add the pages and their files. :raises OSError: they cannot be read."""
     site()
-    app.add_routes([web.get("/", _chat), web.get(f"{PREFIX}{{path:.+}}", _file)])
+    app.add_routes(
+        [web.get("/", _chat), web.get("/ops", _operations), web.get(f"{PREFIX}{{path:.+}}", _file)]
+    )
 
 
 async def _chat(request: web.Request) -> web.Response:
     return _answer(request, site().page("index.html"), _ASK_FIRST)
+
+
+async def _operations(request: web.Request) -> web.Response:
+    return _answer(request, site().page("ops.html"), _ASK_FIRST)
 
 
 async def _file(request: web.Request) -> web.Response:

@@ -84,16 +84,19 @@ def test_the_asyncapi_document_has_the_form_of_version_3() -> None:
     document = asyncapi(needs_key=False)
     assert document["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= document["info"].keys()
-    (channel,) = document["channels"].values()
+    channel, watched = document["channels"].values()
     assert channel["address"] == "/v1/responses"
+    assert watched["address"] == "/admin/ops"
     for reference in references(document):
         target: Any = document
         for step in reference.removeprefix("#/").split("/"):
             target = target[step]
-    ask, answer = document["operations"]["ask"], document["operations"]["answer"]
+    ask, answer, watch = (document["operations"][name] for name in ("ask", "answer", "watch"))
     assert (ask["action"], answer["action"]) == ("receive", "send")
     named = {one["$ref"] for one in (*ask["messages"], *answer["messages"])}
     assert named == {f"#/channels/responses/messages/{name}" for name in channel["messages"]}
+    named = {one["$ref"] for one in watch["messages"]}
+    assert named == {f"#/channels/operations/messages/{name}" for name in watched["messages"]}
     for message in document["components"]["messages"].values():
         assert {"name", "title", "summary", "payload"} == message.keys()
 

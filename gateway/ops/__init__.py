@@ -1,0 +1,1 @@
+"""What the operations page shows: computed once for all viewers, and only while there are some."""

@@ -1,0 +1,216 @@
+"""One task that looks at the gateway for all viewers, in slices, and only while there are some.
+
+Four times a second: what happened to requests, and the state of the instances. Once a second:
+readers, figures, and a row of the history. A *keyframe* has all requests; a viewer gets one when it
+comes, every ten seconds, and after frames were dropped because it did not take them.
+
+When the last viewer has left, the history goes on for half an hour, once a second, so that a page
+that is loaded again has no gap. Before the first viewer nothing happens at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from gateway.ops.figures import WINDOW, Figures
+from gateway.ops.history import COLUMNS, LENGTH, History
+from gateway.ops.instances import INSTANCE_COLUMNS, Instances
+from gateway.ops.watch import Watch
+from gateway.response.tally import LIVE_STATES
+from gateway.scrape import own_version
+from gateway.service import ResponseService
+
+log = structlog.get_logger()
+
+PROTOCOL = 1
+MOST_VIEWERS = 16
+TICK_S = 0.25
+_TICKS = 4  # a second
+_KEYFRAME_TICKS = 40
+_LINGER_TICKS = LENGTH * _TICKS
+_SLICE_S = 0.001  # of work before other work of the loop comes first
+_REST_S = 0.004  # that it gets at least
+_PART_ROWS = 1000  # of a keyframe
+_PART_SECONDS = 60  # of the history
+_NOTES = 50
+
+
+class Viewer(Protocol):
+    """Somebody who looks."""
+
+    behind: bool  # frames were dropped
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes nothing now."""
+
+    def send(self, data: bytes) -> None:
+        """Send a JSON object."""
+
+
+class Hub:
+    """Looks at one gateway, and sends what it sees to all viewers."""
+
+    def __init__(self, service: ResponseService) -> None:
+        self.history = History()
+        self.notes: deque[dict[str, Any]] = deque(maxlen=_NOTES)
+        self.viewers: list[Viewer] = []
+        self.longest_s = 0.0  # work without a rest so far, for tests
+        self._service = service
+        self._new: list[Viewer] = []
+        self._watch: Watch | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._begun_s = 0.0
+
+    def add(self, viewer: Viewer) -> None:
+        """Send a new viewer what there is, and go on."""
+        self._new.append(viewer)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    def remove(self, viewer: Viewer) -> None:
+        """Send it nothing more."""
+        for viewers in (self._new, self.viewers):
+            if viewer in viewers:
+                viewers.remove(viewer)
+
+    @property
+    def room(self) -> bool:
+        """Whether one more may look."""
+        return len(self.viewers) + len(self._new) < MOST_VIEWERS
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # ---- the task -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._look()
+        except Exception:
+            log.exception("operations_failed")
+        finally:
+            self._watch = None
+
+    async def _look(self) -> None:
+        service = self._service
+        watch = self._watch = Watch(service.tally)
+        instances = Instances(service.cluster, service.maintenance, watch)
+        figures = Figures(service.tally, service.metrics, service.cluster)
+        tick, alone = 0, 0
+        due_s = time.monotonic()
+        while alone < _LINGER_TICKS:
+            self._begun_s = now = time.monotonic()
+            looked_at = bool(self.viewers or self._new)
+            alone = 0 if looked_at else alone + 1
+            if not tick % _TICKS:
+                await self._sliced(watch.look_thoroughly(now))
+                row, totals = figures.take(watch)
+                at = self.history.add(round(time.time(), 1), row)
+                self._tell(watch.events, now)
+                self._send({"type": "readers", "rows": watch.readers})
+                self._send({"type": "second", "row": at, "totals": totals})
+            elif looked_at:
+                await self._sliced(watch.look(now))
+                self._tell(watch.events, now)
+            if looked_at:
+                for note in instances.news():
+                    self.notes.append({"at": round(time.time(), 1), "text": note})
+                    self._send({"type": "note", **self.notes[-1]})
+                self._send({"type": "instances", "rows": instances.rows()})
+                if not tick % _KEYFRAME_TICKS:
+                    await self._keyframe(watch, now, self.viewers)
+                await self._welcome(watch, instances, now)
+            tick += 1
+            due_s = max(due_s + TICK_S, time.monotonic())
+            await asyncio.sleep(due_s - time.monotonic())
+
+    async def _sliced(self, work: Iterator[object]) -> None:
+        """Work until it is done; let other work of the loop go first every millisecond."""
+        for _ in work:
+            await self._rest()
+
+    async def _rest(self) -> None:
+        now = time.monotonic()
+        worked_s = now - self._begun_s
+        if worked_s >= _SLICE_S:
+            self.longest_s = max(self.longest_s, worked_s)
+            await asyncio.sleep(_REST_S)
+            self._begun_s = time.monotonic()
+
+    def _tell(self, events: list[list[Any]], now: float) -> None:
+        if events:
+            self._send({"type": "events", "rows": events})
+
+    async def _keyframe(self, watch: Watch, now: float, viewers: list[Viewer]) -> None:
+        """Send all requests. Viewers who take nothing now get the next one."""
+        first = True
+        for rows in watch.rows(now, _PART_ROWS):
+            frame = {"type": "requests", "first": first, "rows": rows}
+            self._send(frame, list(viewers))
+            first = False
+            await self._rest()
+
+    async def _welcome(self, watch: Watch, instances: Instances, now: float) -> None:
+        """Send new viewers everything, and those who missed something a keyframe."""
+        late = [viewer for viewer in self.viewers if viewer.behind and not viewer.full]
+        for viewer in late:
+            viewer.behind = False
+        if late:
+            await self._keyframe(watch, now, late)
+        new, self._new = self._new, []
+        if not new:
+            return
+        self._send(self._hello(), new)
+        for part in self.history.parts(_PART_SECONDS):
+            await self._rest()
+            self._send({"type": "history", "rows": part}, new)
+        self._send({"type": "instances", "rows": instances.rows()}, new)
+        await self._keyframe(watch, now, new)
+        self.viewers += new
+
+    def _hello(self) -> dict[str, Any]:
+        config = self._service.config
+        pacing = config.pacing
+        return {
+            "type": "hello",
+            "protocol": PROTOCOL,
+            "version": own_version(),
+            "model": config.served_model_name,
+            "policy": config.workers.policy,
+            "now": round(time.time(), 1),
+            "targets": {
+                "ttft_s": pacing.ttft_s,
+                "ttfat_s": pacing.ttfat_s,
+                "tpot_s": pacing.tpot_s,
+                "slo_qoe": pacing.slo_qoe,
+            },
+            "states": LIVE_STATES,
+            "columns": COLUMNS,
+            "instance_columns": INSTANCE_COLUMNS,
+            "history_s": LENGTH,
+            "window_s": WINDOW,
+            "notes": list(self.notes),
+        }
+
+    def _send(self, frame: dict[str, Any], viewers: list[Viewer] | None = None) -> None:
+        """Send to all, or to these; drop it for those who take nothing now."""
+        chosen = self.viewers if viewers is None else viewers
+        if not chosen:
+            return
+        data = orjson.dumps(frame)
+        for viewer in list(chosen):
+            if viewer.full:
+                viewer.behind = True
+            elif not viewer.behind or viewers is not None:
+                viewer.send(data)
