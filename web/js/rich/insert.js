@@ -100,7 +100,7 @@ function decorateCode(pre, live, missing) {
   const button = element("button", { type: "button", class: "copy-code" }, "Copy");
   button.append(hidden(" the code"));
   const head = element("div", { class: "code-head", "data-keep": language || "-" });
-  head.append(element("span", { class: "language" }, language), button);
+  head.append(element("span", { class: "language" }, language || "text"), button);
   const block = element("div", { class: "code" });
   pre.replaceWith(block);
   block.append(head, pre);
