@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -56,14 +56,18 @@ class Viewer(Protocol):
 
 
 class Hub:
-    """Looks at one gateway, and sends what it sees to all viewers."""
+    """Looks at one gateway, and sends what it sees to all viewers.
 
-    def __init__(self, service: ResponseService) -> None:
+    :param policies: the scheduling policies to which a viewer can switch; none if it cannot.
+    """
+
+    def __init__(self, service: ResponseService, policies: Sequence[str] = ()) -> None:
         self.history = History()
         self.notes: deque[dict[str, Any]] = deque(maxlen=_NOTES)
         self.viewers: list[Viewer] = []
         self.longest_s = 0.0  # work without a rest so far, for tests
         self._service = service
+        self._policies = list(policies)
         self._new: list[Viewer] = []
         self._watch: Watch | None = None
         self._task: asyncio.Task[None] | None = None
@@ -188,6 +192,7 @@ class Hub:
             "version": own_version(),
             "model": config.served_model_name,
             "policy": config.workers.policy,
+            "policies": self._policies,
             "now": round(time.time(), 1),
             "targets": {
                 "ttft_s": pacing.ttft_s,

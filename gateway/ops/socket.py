@@ -13,10 +13,12 @@ from gateway.api.outlet import Outlet
 from gateway.api.websocket import event_frame
 from gateway.ops.hub import MOST_VIEWERS, Hub
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded
+from workers.policy.settings import POLICY_NAMES
 
 SUBPROTOCOL = "operations"
 HUB = web.AppKey("operations", Hub)
 _SOCKETS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("operations_sockets")
+POLICY_PATH = "/admin/policy"  # where a viewer switches the policy
 _HEARTBEAT_S = 25.0
 _MOST_BYTES = 4096  # of a message, which nobody sends
 _RETRY_S = 10
@@ -49,8 +51,9 @@ class _Viewer:
 
 
 def add_operations(app: web.Application) -> None:
-    """Add the route, and the hub behind it."""
-    hub = app[HUB] = Hub(app[SERVICE])
+    """Add the route, and the hub behind it. The other routes are there already."""
+    paths = {resource.canonical for resource in app.router.resources()}
+    hub = app[HUB] = Hub(app[SERVICE], POLICY_NAMES if POLICY_PATH in paths else ())
     sockets = app[_SOCKETS] = set()
     app.router.add_get("/admin/ops", watch, allow_head=False)
 

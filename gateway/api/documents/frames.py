@@ -49,6 +49,9 @@ class Hello(Frame, tag="hello"):
     version: str | None
     model: str
     policy: str
+    policies: Annotated[
+        list[str], Meta(description="To which `POST /admin/policy` can switch; none without it.")
+    ]
     now: Time
     targets: OfTargets
     states: list[str]

@@ -1,0 +1,208 @@
+// What the gateway tells about itself (GET /admin/ops), as the page keeps it. No DOM and no clock
+// of its own, so that it can be tested without a browser.
+
+export const PROTOCOL = 1;
+const FLIGHT_S = 1.2;
+const MOST_FLIGHTS = 20;
+const FLASH_S = 1.5;
+const MOST_LINES = 60;
+const GAP_S = 3; // between two rows of the history: a line of the charts breaks
+
+export class Feed {
+  hello = null;
+  requests = new Map(); // by number: { number, state, place, waits, ahead, at }
+  instances = []; // objects with the fields of `instance_columns`
+  times = [];
+  columns = {}; // of the history, by name; null where nothing is known
+  totals = null;
+  notes = []; // { at, text }: marked on the charts
+  log = []; // { at, text }, the newest first
+  flights = []; // { from, to, tokens, begunS }
+  flashes = new Map(); // by place: when something was preempted there
+  unseenFlights = 0; // that did not fit
+  changed = false; // the requests or instances, since the picture was drawn
+
+  /** Take in a message. `nowS`: of the page's monotonic clock; `at`: Unix time, for the log. */
+  take(message, nowS, at) {
+    switch (message.type) {
+      case "hello":
+        this.#greet(message);
+        break;
+      case "history":
+        for (const row of message.rows) this.#row(row);
+        break;
+      case "second":
+        this.#row(message.row);
+        this.totals = message.totals;
+        break;
+      case "requests":
+        if (message.first) this.requests = new Map();
+        for (const [number, state, place, waits, ahead] of message.rows) {
+          this.requests.set(number, { number, state, place, waits: !!waits, ahead, at: nowS });
+        }
+        break;
+      case "events":
+        this.#events(message.rows, nowS, at);
+        break;
+      case "readers":
+        for (const [number, ahead] of message.rows) {
+          const request = this.requests.get(number);
+          if (request) Object.assign(request, { ahead, at: nowS });
+        }
+        break;
+      case "instances":
+        this.#instances(message.rows, nowS, at);
+        break;
+      case "note":
+        this.notes.push({ at: message.at, text: message.text });
+        this.#say(message.text, message.at);
+        break;
+    }
+    this.changed = true;
+  }
+
+  /** The flights and flashes that are still to be seen. */
+  trim(nowS) {
+    this.flights = this.flights.filter((flight) => nowS - flight.begunS < FLIGHT_S * 1.6);
+    for (const [place, sinceS] of this.flashes) {
+      if (nowS - sinceS > FLASH_S) this.flashes.delete(place);
+    }
+    return this.flights.length + this.flashes.size > 0;
+  }
+
+  /** The last value of a column that is known, or null. */
+  last(name) {
+    const values = this.columns[name];
+    return values?.length ? values[values.length - 1] : null;
+  }
+
+  /** The sum of a column over the last `seconds`, or null before the first row. */
+  sum(name, seconds) {
+    const values = this.columns[name];
+    if (!values?.length) return null;
+    const sinceS = this.times.at(-1) - seconds;
+    let sum = 0;
+    for (let n = values.length - 1; n >= 0 && this.times[n] > sinceS; n -= 1) sum += values[n] ?? 0;
+    return sum;
+  }
+
+  #greet(message) {
+    this.hello = message;
+    this.requests = new Map();
+    this.instances = [];
+    this.times = [];
+    this.columns = Object.fromEntries(message.columns.map((name) => [name, []]));
+    this.notes = message.notes.slice();
+    this.log = message.notes.map(({ at, text }) => ({ at, text })).reverse();
+    this.flights = [];
+    this.flashes.clear();
+  }
+
+  #row([at, ...values]) {
+    const last = this.times.at(-1);
+    if (last !== undefined && at - last > GAP_S) this.#append(last + 1, []);
+    this.#append(at, values);
+    const over = this.times.length - this.hello.history_s;
+    if (over > 0) {
+      this.times.splice(0, over);
+      for (const name of this.hello.columns) this.columns[name].splice(0, over);
+    }
+  }
+
+  #append(at, values) {
+    this.times.push(at);
+    this.hello.columns.forEach((name, n) => this.columns[name].push(values[n] ?? null));
+  }
+
+  #events(rows, nowS, at) {
+    const moved = [];
+    for (const [kind, number, a, b, tokens] of rows) {
+      const request = this.requests.get(number);
+      if (kind === "placed") {
+        this.requests.set(number, { number, state: a, place: b, waits: false, ahead: null, at: nowS });
+      } else if (kind === "ended") {
+        this.requests.delete(number);
+      } else if (kind === "moved") {
+        moved.push([a, b]);
+        if (this.flights.length < MOST_FLIGHTS) {
+          this.flights.push({ from: a, to: b, tokens, begunS: nowS });
+        } else {
+          this.unseenFlights += 1;
+        }
+      } else if (request && kind === "changed") {
+        Object.assign(request, { state: a, place: b });
+      } else if (request) {
+        request.waits = kind === "waits";
+      }
+    }
+    const name = (place) => this.instances.find((one) => one.place === place)?.name ?? "?";
+    if (moved.length > 2) this.#say(`${moved.length} requests moved`, at);
+    else for (const [a, b] of moved) this.#say(`a request moved: ${name(a)} → ${name(b)}`, at);
+  }
+
+  #instances(rows, nowS, at) {
+    const before = new Map(this.instances.map((one) => [one.name, one]));
+    const names = this.hello.instance_columns;
+    this.instances = rows.map((row) => Object.fromEntries(row.map((value, n) => [names[n], value])));
+    for (const one of this.instances) {
+      const more = one.preemptions - (before.get(one.name)?.preemptions ?? one.preemptions);
+      if (more > 0) {
+        this.flashes.set(one.place, nowS);
+        this.#say(`${one.name} preempted ${more}`, at);
+      }
+    }
+  }
+
+  #say(text, at) {
+    this.log.unshift({ at, text });
+    this.log.length = Math.min(this.log.length, MOST_LINES);
+  }
+}
+
+/**
+ * The last `seconds` of some columns, in at most `points` points: means, where several rows fall
+ * into one. Returns [times, ...columns], as uPlot takes them.
+ */
+export function windowed(times, columns, seconds, points) {
+  const end = times.at(-1) ?? 0;
+  let first = times.length;
+  while (first > 0 && times[first - 1] > end - seconds) first -= 1;
+  const step = Math.max(1, Math.ceil(seconds / points));
+  if (step === 1) return [times.slice(first), ...columns.map((column) => column.slice(first))];
+  const shown = [[], ...columns.map(() => [])];
+  for (let n = first; n < times.length; ) {
+    const slot = Math.floor(times[n] / step);
+    let stop = n;
+    while (stop < times.length && Math.floor(times[stop] / step) === slot) stop += 1;
+    shown[0].push(times[stop - 1]);
+    columns.forEach((column, k) => {
+      let sum = 0;
+      let count = 0;
+      for (let m = n; m < stop; m += 1) {
+        if (column[m] !== null) {
+          sum += column[m];
+          count += 1;
+        }
+      }
+      shown[k + 1].push(count ? sum / count : null);
+    });
+    n = stop;
+  }
+  return shown;
+}
+
+/** Each value is the sum of the last minute up to there. */
+export function perMinute(times, values) {
+  const sums = [];
+  let sum = 0;
+  let first = 0;
+  for (let n = 0; n < values.length; n += 1) {
+    sum += values[n] ?? 0;
+    while (times[first] <= times[n] - 60) {
+      sum -= values[first] ?? 0;
+      first += 1;
+    }
+    sums.push(values[n] === null ? null : sum);
+  }
+  return sums;
+}

@@ -1,0 +1,189 @@
+// The operations page.
+
+import { Charts } from "./charts.js";
+import { colours } from "./colours.js";
+import { Feed, PROTOCOL } from "./feed.js";
+import { figuresOf, show, totalsOf, write } from "./figures.js";
+import { Link } from "./link.js";
+import { RequestMap } from "./map.js";
+import { Drawer, PolicySwitch, showLog, showTable } from "./panels.js";
+
+const KEY = "pascal.api-key"; // as the chat page
+const TABLE_MS = 5000;
+const MAP_MS = 250;
+const $ = (id) => document.getElementById(id);
+const now = () => performance.now() / 1000;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+const feed = new Feed();
+let paused = false;
+let status = "lost";
+let seconds = false; // a second has passed: figures and charts are old
+let drawnMs = -Infinity;
+let tableMs = -Infinity;
+let frame = 0;
+/** The longest and all script times of frames, in ms; for tests. */
+const spent = [];
+
+const palette = colours(() => {
+  feed.changed = true;
+  charts?.recolour();
+  schedule();
+});
+let charts = null;
+charts = new Charts({ parent: $("charts"), feed, colours: palette });
+const map = new RequestMap({
+  map: $("map"),
+  flights: $("flights"),
+  feed,
+  colours: palette,
+  still: () => still.matches,
+});
+const link = new Link({ key: storedKey(), onMessage, onStatus });
+const drawer = new Drawer({ link, feed });
+const policy = new PolicySwitch({ link, feed });
+
+function storedKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function onMessage(message) {
+  if (message.type === "hello" && message.protocol !== PROTOCOL) {
+    location.reload();
+    return;
+  }
+  feed.take(message, now(), Date.now() / 1000);
+  if (message.type === "hello") {
+    write($("model"), `${message.model} · ${message.policy}`);
+    policy.greet();
+    seconds = true;
+  }
+  if (message.type === "second" || message.type === "history") seconds = true;
+  schedule();
+}
+
+function onStatus(next, why = "") {
+  status = next;
+  $("key").hidden = next !== "unauthorized";
+  if (next === "unauthorized") write($("key-note"), why);
+  showServing();
+}
+
+function showServing() {
+  const chip = $("serving");
+  if (status !== "open") {
+    chip.dataset.kind = status === "unauthorized" ? "bad" : "warn";
+    const words = { unauthorized: "A key is needed", full: "Too many viewers; trying again" };
+    write(chip, words[status] ?? "No connection; trying again");
+    document.body.dataset.stale = "";
+    return;
+  }
+  delete document.body.dataset.stale;
+  const all = feed.instances.length;
+  const serving = feed.instances.filter((one) => one.state === "serving").length;
+  const planned = feed.instances.every((one) => one.state !== "absent");
+  chip.dataset.kind = serving === all && all ? "good" : planned && serving ? "warn" : "bad";
+  write(chip, all ? `${serving} of ${all} serving` : "No instance");
+}
+
+function schedule() {
+  if (!frame && !paused) frame = requestAnimationFrame(draw);
+}
+
+function draw(at) {
+  frame = 0;
+  const begun = performance.now();
+  let more = false;
+  if (seconds) {
+    seconds = false;
+    show($("figures"), figuresOf(feed, charts.windowS));
+    charts.refresh();
+    if (feed.totals && $("totals").open) showTotals();
+    more = true;
+  } else if (feed.changed && at - drawnMs >= MAP_MS) {
+    drawnMs = at;
+    feed.changed = false;
+    map.draw(now());
+    showServing();
+    showLog(feed);
+    drawer.show();
+  } else if (charts.drawOne()) {
+    more = true;
+  } else if (at - tableMs >= TABLE_MS) {
+    tableMs = at;
+    showTable(feed, (name, button) => drawer.open(name, button));
+    describe();
+  }
+  if (map.drawFlights(now()) || more || feed.changed) schedule();
+  spent.push(performance.now() - begun);
+  if (spent.length > 20_000) spent.splice(0, 10_000);
+}
+
+function showTotals() {
+  const pairs = totalsOf(feed.totals).map(([name, value]) => ({ name, value }));
+  show($("totals").querySelector("dl"), pairs);
+}
+
+/** What the picture shows, for those who do not see it. */
+function describe() {
+  const states = figuresOf(feed, charts.windowS).slice(0, 5);
+  const text = states.map(({ name, value }) => `${name}: ${value}`).join(", ");
+  $("map").setAttribute("aria-label", `${feed.instances.length} instances. ${text}.`);
+}
+
+function setPaused(next) {
+  paused = next;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  write($("pause"), paused ? "Go on" : "Pause view");
+  if (!paused) {
+    seconds = feed.changed = true;
+    schedule();
+  }
+}
+
+$("pause").addEventListener("click", () => setPaused(!paused));
+addEventListener("keydown", (event) => {
+  const inside = event.target.closest?.("button, input, select, summary, a, [tabindex]");
+  if (event.key === " " && !inside && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    setPaused(!paused);
+  }
+});
+$("window").addEventListener("click", ({ target }) => {
+  if (!(target instanceof HTMLButtonElement)) return;
+  charts.windowS = Number(target.value);
+  for (const button of $("window").children) {
+    button.setAttribute("aria-pressed", String(button === target));
+  }
+  seconds = true;
+  schedule();
+});
+$("map").addEventListener("click", (event) => {
+  const name = map.instanceAt(event.offsetX, event.offsetY);
+  if (name !== null) drawer.open(name, null);
+});
+$("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  link.key = $("key-field").value.trim();
+  try {
+    sessionStorage.setItem(KEY, link.key);
+  } catch {
+    // it is kept as long as the page
+  }
+  link.open();
+});
+$("totals").addEventListener("toggle", () => feed.totals && showTotals());
+addEventListener("resize", () => {
+  seconds = feed.changed = true;
+  drawnMs = -Infinity;
+  schedule();
+});
+document.addEventListener("visibilitychange", schedule);
+
+show($("figures"), figuresOf(feed, charts.windowS));
+globalThis.operations = { feed, spent };
+link.open();
