@@ -98,6 +98,12 @@ export class Charts {
   constructor({ parent, feed, colours }) {
     Object.assign(this, { parent, feed, colours });
     for (const spec of CHARTS) this.#add(spec);
+    this.measure();
+  }
+
+  /** Take the widths that the page has now. */
+  measure() {
+    for (const chart of this.#charts) chart.width = Math.max(100, chart.figure.clientWidth - 20);
   }
 
   /** All of them are to be drawn again, one in each frame. */
@@ -110,10 +116,8 @@ export class Charts {
     const chart = this.#due.shift();
     if (!chart) return false;
     if (!chart.plot) this.#make(chart);
-    const width = chart.figure.clientWidth - 20;
-    if (width !== chart.width && width > 0) {
-      chart.width = width;
-      chart.plot.setSize({ width, height: HEIGHT });
+    if (chart.plot.width !== chart.width) {
+      chart.plot.setSize({ width: chart.width, height: HEIGHT });
     }
     chart.data = this.#data(chart.spec);
     const end = chart.data[0].at(-1) ?? 0;
@@ -188,7 +192,6 @@ export class Charts {
       points: { show: false },
     }));
     if (spec.target) series.push({ label: "target", stroke: c.muted, width: 1, dash: [3, 4], points: { show: false } });
-    chart.width = Math.max(100, figure.clientWidth - 20);
     const options = {
       width: chart.width,
       height: HEIGHT,

@@ -17,6 +17,7 @@ export class Feed {
   totals = null;
   notes = []; // { at, text }: marked on the charts
   log = []; // { at, text }, the newest first
+  logged = 0; // lines ever written to it
   flights = []; // { from, to, tokens, begunS }
   flashes = new Map(); // by place: when something was preempted there
   unseenFlights = 0; // that did not fit
@@ -94,6 +95,7 @@ export class Feed {
     this.columns = Object.fromEntries(message.columns.map((name) => [name, []]));
     this.notes = message.notes.slice();
     this.log = message.notes.map(({ at, text }) => ({ at, text })).reverse();
+    this.logged += this.log.length;
     this.flights = [];
     this.flashes.clear();
   }
@@ -155,6 +157,7 @@ export class Feed {
 
   #say(text, at) {
     this.log.unshift({ at, text });
+    this.logged += 1;
     this.log.length = Math.min(this.log.length, MOST_LINES);
   }
 }

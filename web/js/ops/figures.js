@@ -44,7 +44,7 @@ export function figuresOf(feed, windowS) {
       bad: qoe !== null && targets !== undefined && qoe < targets.slo_qoe,
     },
     {
-      name: "Readers who wait",
+      name: "Dry readers",
       value: whole(last("dry_readers")),
       unit: "now",
       bad: above(last("dry_readers"), 0),

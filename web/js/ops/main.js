@@ -19,11 +19,13 @@ const feed = new Feed();
 let paused = false;
 let status = "lost";
 let seconds = false; // a second has passed: figures and charts are old
+let words = false; // so are log, drawer and the number that serve
 let drawnMs = -Infinity;
 let tableMs = -Infinity;
 let frame = 0;
-/** The longest and all script times of frames, in ms; for tests. */
+// Milliseconds of script in each frame, and for each message; for measurements.
 const spent = [];
+const taken = [];
 
 const palette = colours(() => {
   feed.changed = true;
@@ -56,7 +58,10 @@ function onMessage(message) {
     location.reload();
     return;
   }
+  const begun = performance.now();
   feed.take(message, now(), Date.now() / 1000);
+  taken.push(performance.now() - begun);
+  if (taken.length > 20_000) taken.splice(0, 10_000);
   if (message.type === "hello") {
     write($("model"), `${message.model} · ${message.policy}`);
     policy.greet();
@@ -108,6 +113,9 @@ function draw(at) {
     drawnMs = at;
     feed.changed = false;
     map.draw(now());
+    words = true;
+  } else if (words) {
+    words = false;
     showServing();
     showLog(feed);
     drawer.show();
@@ -118,7 +126,7 @@ function draw(at) {
     showTable(feed, (name, button) => drawer.open(name, button));
     describe();
   }
-  if (map.drawFlights(now()) || more || feed.changed) schedule();
+  if (map.drawFlights(now()) || more || words || feed.changed) schedule();
   spent.push(performance.now() - begun);
   if (spent.length > 20_000) spent.splice(0, 10_000);
 }
@@ -177,13 +185,15 @@ $("key").addEventListener("submit", (event) => {
   link.open();
 });
 $("totals").addEventListener("toggle", () => feed.totals && showTotals());
-addEventListener("resize", () => {
+new ResizeObserver(() => {
+  map.measure();
+  charts.measure();
   seconds = feed.changed = true;
   drawnMs = -Infinity;
   schedule();
-});
+}).observe($("charts"));
 document.addEventListener("visibilitychange", schedule);
 
 show($("figures"), figuresOf(feed, charts.windowS));
-globalThis.operations = { feed, spent };
+globalThis.operations = { feed, spent, taken };
 link.open();

@@ -23,13 +23,15 @@ export function aheadOf(request, nowS) {
 export function layoutOf(count, width) {
   const narrow = width < 600;
   const left = narrow ? 36 : 64;
-  const right = narrow ? 92 : Math.min(280, width * 0.24);
+  const right = narrow ? 76 : Math.min(280, width * 0.24);
   const tiles = count <= MOST_TILES;
-  const fitting = Math.max(1, Math.floor((width - left - right) / (tiles ? 86 : 30)));
   const wanted = count <= 4 ? 1 : count <= 12 ? 2 : count <= 32 ? 4 : tiles ? 8 : 16;
-  const columns = Math.max(1, narrow ? Math.min(wanted, Math.max(fitting, 2)) : wanted);
+  const columns = narrow ? Math.min(wanted, tiles ? 4 : 8) : wanted;
   const rows = Math.max(1, Math.ceil(count / columns));
-  const height = Math.max(HEIGHTS.find(([most]) => count <= most)?.[1] ?? 440, rows * (narrow ? 34 : 40));
+  const height = Math.max(
+    HEIGHTS.find(([most]) => count <= most)?.[1] ?? 440,
+    rows * (narrow ? 50 : 38),
+  );
   return {
     left,
     right,
@@ -47,7 +49,8 @@ export function layoutOf(count, width) {
 export class RequestMap {
   #lower;
   #upper;
-  #width = 0;
+  #free = 0; // width on the page
+  #width = 0; // of the picture
   #layout = null;
   #order = []; // places, as the tiles lie
 
@@ -55,6 +58,7 @@ export class RequestMap {
     Object.assign(this, { map, flights, feed, colours, still });
     this.#lower = map.getContext("2d");
     this.#upper = flights.getContext("2d");
+    this.measure();
   }
 
   /** Draw requests and instances. */
@@ -100,17 +104,20 @@ export class RequestMap {
     });
     this.#readers(g, c, readers, add);
     for (const { colour, hollow, rects } of dots.values()) {
-      if (hollow) g.strokeStyle = colour;
-      else g.fillStyle = colour;
+      // One by one: a path of a thousand squares takes longer.
       g.lineWidth = 1;
-      g.beginPath();
-      for (let n = 0; n < rects.length; n += 3) {
-        const size = rects[n + 2];
-        if (hollow) g.rect(rects[n] + 0.5, rects[n + 1] + 0.5, size - 1, size - 1);
-        else g.rect(rects[n], rects[n + 1], size, size);
+      if (hollow) {
+        g.strokeStyle = colour;
+        for (let n = 0; n < rects.length; n += 3) {
+          const inside = rects[n + 2] - 1;
+          g.strokeRect(rects[n] + 0.5, rects[n + 1] + 0.5, inside, inside);
+        }
+      } else {
+        g.fillStyle = colour;
+        for (let n = 0; n < rects.length; n += 3) {
+          g.fillRect(rects[n], rects[n + 1], rects[n + 2], rects[n + 2]);
+        }
       }
-      if (hollow) g.stroke();
-      else g.fill();
     }
   }
 
@@ -147,8 +154,13 @@ export class RequestMap {
     return found?.name ?? null;
   }
 
+  /** Take the width that the page has now. */
+  measure() {
+    this.#free = this.map.parentElement.clientWidth;
+  }
+
   #fit() {
-    const width = this.map.parentElement.clientWidth;
+    const width = this.#free;
     const count = this.feed.instances.length;
     const layout = layoutOf(count, width);
     const ratio = devicePixelRatio;
@@ -236,7 +248,7 @@ export class RequestMap {
       g.fillRect(at, barY, part, thick);
       at += part;
     }
-    const named = height > 30 && width > 56;
+    const named = height > 30 && width > 44;
     if (named) this.#label(g, c, one, requests.length, used, x, y, width);
     const top = y + (named ? 18 : 4);
     const across = Math.max(1, Math.floor((width - 8) / (dot + gap)));
@@ -284,7 +296,7 @@ export class RequestMap {
     g.fillRect(x0 - 6, 18, scale(SHORT_S) - x0 + 6, floor - 18);
     g.fillStyle = c.muted;
     g.fillText(width > 150 ? "readers: seconds of text ahead" : "readers", x0 - 6, 3);
-    for (const tick of width > 150 ? [0, 1, 5, 20, 60] : [0, 5, 60]) {
+    for (const tick of width > 150 ? [0, 1, 5, 20, 60] : [0, 60]) {
       const x = scale(tick);
       g.fillRect(x, floor, 1, 4);
       g.textAlign = tick === FURTHEST_S ? "right" : "left";

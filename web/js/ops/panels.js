@@ -65,11 +65,15 @@ export class PolicySwitch {
 /** What happened, the newest first. */
 export function showLog(feed) {
   const list = $("log");
-  while (list.children.length > feed.log.length) list.lastElementChild.remove();
-  feed.log.forEach(({ at, text }, n) => {
-    const item = list.children[n] ?? list.appendChild(document.createElement("li"));
-    write(item, `${clock.format(at * 1000)} ${text}`);
+  const news = Math.min(feed.log.length, feed.logged - Number(list.dataset.lines ?? 0));
+  list.dataset.lines = feed.logged;
+  const items = feed.log.slice(0, news).map(({ at, text }) => {
+    const item = document.createElement("li");
+    item.textContent = `${clock.format(at * 1000)} ${text}`;
+    return item;
   });
+  list.prepend(...items);
+  while (list.children.length > feed.log.length) list.lastElementChild.remove();
 }
 
 export function showTable(feed, onChoose) {
