@@ -1,7 +1,9 @@
 """A gateway of the operations page whose cluster is invented: as many instances as one likes.
 
 It serves the real page under the real policy of its contents, and sends the frames of
-``/admin/ops`` by a script. ``python -m tests.web.ops_feed --instances 64 --requests 2000`` shows it.
+``/admin/ops`` by a script. To look at it:
+
+    python -m tests.web.ops_feed --instances 64 --requests 2000
 """
 
 from __future__ import annotations
@@ -225,9 +227,10 @@ class OpsFeed:
         if self.key is None:
             return True
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        return offered.endswith(f".{self.key}") or request.headers.get(
-            "Authorization"
-        ) == f"Bearer {self.key}"
+        return (
+            offered.endswith(f".{self.key}")
+            or request.headers.get("Authorization") == f"Bearer {self.key}"
+        )
 
     async def _instances(self, request: web.Request) -> web.Response:
         if not self._offered(request):

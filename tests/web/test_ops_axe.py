@@ -1,0 +1,65 @@
+"""No violation of WCAG 2.2 AA and of axe's best practice on the operations page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chromium import Chromium, Page
+
+from tests.support.packages import install_npm
+from tests.support.programs import CHROMIUM, NPM, needs
+from tests.web.ops_feed import OpsFeed
+from tests.web.test_ops_page import SHOWN
+
+pytestmark = [
+    needs(CHROMIUM),
+    needs(NPM),
+    pytest.mark.long,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+AXE = "axe-core@4.14.1"
+RUN = """axe.run(document, { runOnly: { type: "tag", values: [
+    "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } })
+  .then(({ violations }) => violations.flatMap(({ id, impact, nodes }) =>
+    nodes.map((node) => `${id} (${impact}) ${node.target}: ${node.failureSummary}`)))"""
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder: Path = tmp_path_factory.mktemp("axe")
+    install_npm(folder, [AXE])
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+async def states(page: Page, feed: OpsFeed) -> dict[str, list[str]]:
+    """What axe finds in each state of the page."""
+    found = {"live": await page.evaluate(RUN)}
+    await page.evaluate("document.getElementById('table').open = true")
+    await page.evaluate("document.getElementById('totals').open = true")
+    await page.until("document.querySelectorAll('#table tbody tr').length > 0")
+    await page.until("document.querySelectorAll('#totals dd').length > 0")
+    found["unfolded"] = await page.evaluate(RUN)
+    await page.evaluate("document.querySelector('#table tbody button').click()")
+    await page.until("!document.getElementById('drawer').hidden")
+    found["drawer"] = await page.evaluate(RUN)
+    await page.evaluate("document.getElementById('close').click()")
+    feed.key = "right"
+    await feed.cut()
+    await page.until("!document.getElementById('key').hidden")
+    found["key"] = await page.evaluate(RUN)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+async def test_axe_finds_nothing(browser: Chromium, axe: str, scheme: str, width: int) -> None:
+    async with OpsFeed(8, 240) as feed, browser.page() as page:
+        await page.resize(width, 900)
+        await page.prefer(scheme)
+        await page.go(feed.url)
+        await page.until(SHOWN)
+        await page.evaluate(f"{axe}; 0")
+        found = await states(page, feed)
+    assert found == {name: [] for name in ("live", "unfolded", "drawer", "key")}
