@@ -112,6 +112,7 @@ class Hub:
         instances = Instances(service.cluster, service.maintenance, watch)
         figures = Figures(service.tally, service.metrics, service.cluster)
         tick, alone = 0, 0
+        before = self._policy
         due_s = time.monotonic()
         while alone < _LINGER_TICKS:
             now = time.monotonic()
@@ -127,15 +128,18 @@ class Hub:
                 row, totals = figures.take(watch)
                 await self._rest()
                 at = self.history.add(round(time.time(), 1), row)
-                self._send({"type": "second", "row": at, "totals": totals})
+                policy = self._policy
+                self._send({"type": "second", "row": at, "totals": totals, "policy": policy})
+                if policy != before:
+                    self._note(f"policy {before} → {policy}")
+                    before = policy
             elif looked_at:
                 await self._sliced(watch.look(now))
                 self._tell(watch.events)
             await self._rest()
             if looked_at:
                 for note in instances.news():
-                    self.notes.append({"at": round(time.time(), 1), "text": note})
-                    self._send({"type": "note", **self.notes[-1]})
+                    self._note(note)
                 self._send({"type": "instances", "rows": instances.rows()})
                 await self._rest()
                 if not tick % _KEYFRAME_TICKS:
@@ -157,6 +161,16 @@ class Hub:
             self.longest_s = max(self.longest_s, worked_s)
             await asyncio.sleep(_REST_S)
             self._begun_s = time.thread_time()
+
+    @property
+    def _policy(self) -> str:
+        """The scheduling policy in force."""
+        return self._service.config.workers.policy
+
+    def _note(self, text: str) -> None:
+        """Tell what happened, to be marked on the charts."""
+        self.notes.append({"at": round(time.time(), 1), "text": text})
+        self._send({"type": "note", **self.notes[-1]})
 
     def _tell(self, events: list[list[Any]]) -> None:
         if events:
@@ -197,7 +211,7 @@ class Hub:
             "protocol": PROTOCOL,
             "version": own_version(),
             "model": config.served_model_name,
-            "policy": config.workers.policy,
+            "policy": self._policy,
             "policies": self._policies,
             "now": round(time.time(), 1),
             "targets": {

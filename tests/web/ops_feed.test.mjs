@@ -79,14 +79,14 @@ test("a preemption flashes and is in the log", () => {
 test("the history keeps its length, and a gap breaks its lines", () => {
   const feed = greeted();
   feed.take({ type: "history", rows: [[100, 1, 0, 2], [101, 2, 1, null]] }, 0, 101);
-  feed.take({ type: "second", row: [102, 3, 0, 4], totals: {} }, 0, 102);
+  feed.take({ type: "second", row: [102, 3, 0, 4], totals: {}, policy: "slack" }, 0, 102);
   assert.deepEqual(feed.columns.queued, [1, 2, 3]);
   assert.equal(feed.sum("preempted", 60), 1);
   assert.equal(feed.last("ttft_p99_s"), 4);
-  feed.take({ type: "second", row: [110, 9, 0, 4], totals: {} }, 0, 110);
+  feed.take({ type: "second", row: [110, 9, 0, 4], totals: {}, policy: "slack" }, 0, 110);
   assert.deepEqual(feed.times, [100, 101, 102, 103, 110]);
   assert.deepEqual(feed.columns.queued, [1, 2, 3, null, 9]);
-  feed.take({ type: "second", row: [111, 8, 0, 4], totals: {} }, 0, 111);
+  feed.take({ type: "second", row: [111, 8, 0, 4], totals: {}, policy: "slack" }, 0, 111);
   assert.deepEqual(feed.times, [101, 102, 103, 110, 111]);
   feed.take(HELLO, 0, 120); // another connection sends it again
   assert.deepEqual(feed.times, []);
@@ -113,9 +113,9 @@ test("figures are red only beyond what was promised", () => {
   const feed = greeted();
   const bad = () => figuresOf(feed, 60).filter((figure) => figure.bad).map((figure) => figure.name);
   assert.deepEqual(figuresOf(feed, 60).map((figure) => figure.value)[0], "–");
-  feed.take({ type: "second", row: [100, 1, 0, 0.9], totals: {} }, 0, 100);
+  feed.take({ type: "second", row: [100, 1, 0, 0.9], totals: {}, policy: "slack" }, 0, 100);
   assert.deepEqual(bad(), []);
-  feed.take({ type: "second", row: [101, 1, 0, 1.1], totals: {} }, 0, 101);
+  feed.take({ type: "second", row: [101, 1, 0, 1.1], totals: {}, policy: "slack" }, 0, 101);
   assert.deepEqual(bad(), ["TTFT p50 · p99"]);
 });
 

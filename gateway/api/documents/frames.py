@@ -36,7 +36,7 @@ class OfTargets(Answer):
 
 
 class OfNote(Answer):
-    """Something that happened to an instance."""
+    """Something that happened to an instance, or another policy."""
 
     at: Time
     text: str
@@ -119,10 +119,11 @@ class Second(Frame, tag="second"):
 
     row: Rows
     totals: Totals
+    policy: str
 
 
 class Note(Frame, tag="note"):
-    """Something that happened to an instance."""
+    """Something that happened to an instance, or another policy."""
 
     at: Time
     text: str

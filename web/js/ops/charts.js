@@ -242,6 +242,11 @@ export class Charts {
       const width = ctx.measureText(text).width;
       const left = Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width);
       if (left < free) continue;
+      ctx.fillStyle = c.raised;
+      ctx.globalAlpha = 0.75;
+      ctx.fillRect(left - 2, bbox.top, width + 4, 14 * devicePixelRatio);
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = c.muted;
       ctx.fillText(text, left, bbox.top + 2);
       free = left + width + 8;
     }

@@ -1,6 +1,6 @@
 // The colours of the style sheet as a canvas takes them, in the theme of the moment.
 
-const NAMES = ["ink", "muted", "line", "edge", "think", "accent", "good", "bad", "bad-soft", "code-word"];
+const NAMES = ["ink", "raised", "muted", "line", "edge", "think", "accent", "good", "bad", "bad-soft", "code-word"];
 
 /** Returns a function of the current colours; `onChange` is called when they become others. */
 export function colours(onChange) {

@@ -15,6 +15,7 @@ export class Feed {
   times = [];
   columns = {}; // of the history, by name; null where nothing is known
   totals = null;
+  policy = null; // in force
   notes = []; // { at, text }: marked on the charts
   log = []; // { at, text }, the newest first
   logged = 0; // lines ever written to it
@@ -35,6 +36,7 @@ export class Feed {
       case "second":
         this.#row(message.row);
         this.totals = message.totals;
+        this.policy = message.policy;
         break;
       case "requests":
         if (message.first) this.requests = new Map();
@@ -89,6 +91,7 @@ export class Feed {
 
   #greet(message) {
     this.hello = message;
+    this.policy = message.policy;
     this.requests = new Map();
     this.instances = [];
     this.times = [];
@@ -146,13 +149,17 @@ export class Feed {
     const before = new Map(this.instances.map((one) => [one.name, one]));
     const names = this.hello.instance_columns;
     this.instances = rows.map((row) => Object.fromEntries(row.map((value, n) => [names[n], value])));
+    const preempted = [];
     for (const one of this.instances) {
       const more = one.preemptions - (before.get(one.name)?.preemptions ?? one.preemptions);
       if (more > 0) {
         this.flashes.set(one.place, nowS);
-        this.#say(`${one.name} preempted ${more}`, at);
+        preempted.push([one.name, more]);
       }
     }
+    const all = preempted.reduce((sum, [, more]) => sum + more, 0);
+    if (preempted.length > 2) this.#say(`${preempted.length} instances preempted ${all}`, at);
+    else for (const [name, more] of preempted) this.#say(`${name} preempted ${more}`, at);
   }
 
   #say(text, at) {

@@ -63,7 +63,6 @@ function onMessage(message) {
   taken.push(performance.now() - begun);
   if (taken.length > 20_000) taken.splice(0, 10_000);
   if (message.type === "hello") {
-    write($("model"), `${message.model} · ${message.policy}`);
     policy.greet();
     seconds = true;
   }
@@ -106,6 +105,8 @@ function draw(at) {
   if (seconds) {
     seconds = false;
     show($("figures"), figuresOf(feed, charts.windowS));
+    write($("model"), feed.hello ? `${feed.hello.model} · ${feed.policy}` : "");
+    policy.show();
     charts.refresh();
     if (feed.totals && $("totals").open) showTotals();
     more = true;

@@ -11,6 +11,7 @@ const milliseconds = (value) => (value === null ? "–" : `${(value * 1000).toFi
 /** The switch between scheduling policies. It is off where the gateway cannot switch. */
 export class PolicySwitch {
   #before = null;
+  #shown = null;
   #timer = null;
 
   constructor({ link, feed }) {
@@ -23,8 +24,16 @@ export class PolicySwitch {
     $("policies").addEventListener("change", () => this.#explain());
   }
 
+  /** Show the policy in force, if it is not the one of before. */
+  show() {
+    if (!this.feed.hello || this.feed.policy === this.#shown) return;
+    this.#shown = this.feed.policy;
+    $("policies").value = this.#shown;
+  }
+
   greet() {
-    const { policy, policies } = this.feed.hello;
+    const { policies } = this.feed.hello;
+    const policy = (this.#shown = this.feed.policy);
     const possible = policies.length > 0;
     const names = policies.includes(policy) ? policies : [policy, ...policies];
     $("policies").replaceChildren(...names.map((name) => new Option(name, name, false, name === policy)));
@@ -33,7 +42,7 @@ export class PolicySwitch {
   }
 
   async #set(policy, undoable) {
-    const before = this.feed.hello.policy;
+    const before = this.feed.policy;
     $("apply").disabled = true;
     const error = await this.link.post("/admin/policy", { policy });
     $("apply").disabled = false;
@@ -42,8 +51,8 @@ export class PolicySwitch {
       write($("policy-note"), error);
       return;
     }
-    this.feed.hello.policy = policy;
-    $("policies").value = policy;
+    this.feed.policy = policy;
+    this.show();
     write($("policy-note"), `${before} → ${policy}`);
     clearTimeout(this.#timer);
     $("undo").hidden = !undoable;
@@ -53,7 +62,8 @@ export class PolicySwitch {
 
   #explain() {
     $("policy-note").classList.remove("error");
-    const { policy, policies } = this.feed.hello;
+    const { policies } = this.feed.hello;
+    const { policy } = this.feed;
     const chosen = $("policies").value;
     let text = "Every engine changes between two of its steps. No request is lost.";
     if (!policies.length) text = "This gateway takes its policy from the settings, when it starts.";
