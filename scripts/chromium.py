@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -53,6 +53,8 @@ class Page:
 
     def __init__(self, socket: websockets.ClientConnection) -> None:
         self.complaints: list[str] = []
+        # Called with the events of the protocol that this class does not know.
+        self.on_other: Callable[[str, Json], None] = lambda method, params: None
         self._socket = socket
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Json]] = {}
@@ -81,6 +83,8 @@ class Page:
                 self.complaints.append(f"console.{params['type']}: {said}")
             case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
                 self.complaints.append(f"log: {params['entry']['text']}")
+            case _:
+                self.on_other(method, params)
 
     async def command(self, method: str, **params: Any) -> Json:
         """Send a command of the protocol; :return: its result."""

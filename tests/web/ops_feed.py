@@ -307,7 +307,9 @@ class OpsFeed:
                 await send("instances", rows=cluster.instance_rows())
                 if not ticks % 4:
                     await send("readers", rows=cluster.readers())
-                    await send("second", row=cluster.row(time.time()), totals=TOTALS, policy=self.policy)
+                    await send(
+                        "second", row=cluster.row(time.time()), totals=TOTALS, policy=self.policy
+                    )
                 if not ticks % 40:
                     await send("requests", first=True, rows=cluster.rows())
 
