@@ -245,6 +245,7 @@ async def _until_stopped(
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses, chat; Anthropic: messages)")
         announce(f"  Metrics  {url}/metrics")
+        announce(f"  Live     {url}/ops")
     await _first_of(stop, workers, cancel=(stop,))
     if workers.done():
         workers.result()
