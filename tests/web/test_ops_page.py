@@ -242,6 +242,19 @@ async def test_the_picture_has_the_colours_of_the_theme(page: Page) -> None:
         await page.until(CHARTS)
 
 
+async def test_the_theme_of_the_chat_page_holds_here(page: Page) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    await page.prefer("light")
+    light = await page.evaluate(background)
+    for stored, dark in (('{"theme": "dark"}', True), ("not JSON", False), ("null", False)):
+        await page.evaluate(f"localStorage.setItem('pascal.settings.1', '{stored}')")
+        await page.reload()
+        await page.until(SHOWN)
+        assert (await page.evaluate(background) != light) is dark
+    await page.evaluate("localStorage.clear()")
+    assert page.complaints == []
+
+
 async def test_numbers_are_those_of_the_metrics_and_a_reload_keeps_the_history(
     stack: AsyncExitStack, browser: Chromium, tmp_path: Path
 ) -> None:

@@ -21,7 +21,6 @@ export class Feed {
   logged = 0; // lines ever written to it
   flights = []; // { from, to, tokens, begunS }
   flashes = new Map(); // by place: when something was preempted there
-  unseenFlights = 0; // that did not fit
   changed = false; // the requests or instances, since the picture was drawn
 
   /** Take in a message. `nowS`: of the page's monotonic clock; `at`: Unix time, for the log. */
@@ -131,8 +130,6 @@ export class Feed {
         moved.push([a, b]);
         if (this.flights.length < MOST_FLIGHTS) {
           this.flights.push({ from: a, to: b, tokens, begunS: nowS });
-        } else {
-          this.unseenFlights += 1;
         }
       } else if (request && kind === "changed") {
         Object.assign(request, { state: a, place: b });

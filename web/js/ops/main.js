@@ -8,7 +8,8 @@ import { Link } from "./link.js";
 import { RequestMap } from "./map.js";
 import { Drawer, PolicySwitch, showLog, showTable } from "./panels.js";
 
-const KEY = "pascal.api-key"; // as the chat page
+const KEY = "pascal.api-key"; // as the chat page, also the next one
+const SETTINGS = "pascal.settings.1";
 const TABLE_MS = 5000;
 const MAP_MS = 250;
 const $ = (id) => document.getElementById(id);
@@ -44,6 +45,18 @@ const map = new RequestMap({
 const link = new Link({ key: storedKey(), onMessage, onStatus });
 const drawer = new Drawer({ link, feed });
 const policy = new PolicySwitch({ link, feed });
+
+/** The theme that was chosen on the chat page. */
+function applyTheme() {
+  let theme = null;
+  try {
+    theme = JSON.parse(localStorage.getItem(SETTINGS))?.theme;
+  } catch {
+    // nothing is stored, or something else
+  }
+  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+}
 
 function storedKey() {
   try {
@@ -195,6 +208,9 @@ new ResizeObserver(() => {
 }).observe($("charts"));
 document.addEventListener("visibilitychange", schedule);
 
+addEventListener("storage", applyTheme);
+
+applyTheme();
 show($("figures"), figuresOf(feed, charts.windowS));
 globalThis.operations = { feed, spent, taken };
 link.open();

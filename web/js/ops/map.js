@@ -221,6 +221,11 @@ export class RequestMap {
       g.fillStyle = c.think;
       g.fillRect(x, y, width, height);
       g.globalAlpha = 1;
+      if (one.state === "serving") return;
+      g.strokeStyle = one.state === "absent" ? c.bad : c.ink;
+      g.setLineDash([4, 3]);
+      g.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
+      g.setLineDash([]);
       return;
     }
     const serving = one.state === "serving";
