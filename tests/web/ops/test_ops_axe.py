@@ -9,8 +9,8 @@ from chromium import Chromium, Page
 
 from tests.support.packages import install_npm
 from tests.support.programs import CHROMIUM, NPM, needs
-from tests.web.ops_feed import OpsFeed
-from tests.web.test_ops_page import SHOWN
+from tests.web.ops.feed import OpsFeed
+from tests.web.ops.test_ops_page import SHOWN
 
 pytestmark = [
     needs(CHROMIUM),

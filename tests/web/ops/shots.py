@@ -1,6 +1,6 @@
 """Pictures of the operations page, with an invented cluster.
 
-    python -m tests.web.ops_shots FOLDER
+    python -m tests.web.ops.shots FOLDER
 
 Each state at 1440, 768 and 390 pixels in both themes. ``ops.png`` is the one in the docs.
 """
@@ -12,12 +12,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from chromium import Chromium, Page, PageError, find  # noqa: E402
 
-from tests.web.ops_feed import OpsFeed  # noqa: E402
+from tests.web.ops.feed import OpsFeed  # noqa: E402
 
 _SIZES = {1440: 1000, 768: 1024, 390: 844}
 _TALLEST = 2600

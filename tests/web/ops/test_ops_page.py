@@ -15,7 +15,7 @@ from chromium import Chromium, Page
 from gateway.app import make_runner, make_site
 from tests.gateway.support.scripted_service import ended, serving, start
 from tests.support.programs import CHROMIUM, needs
-from tests.web.ops_feed import OpsFeed
+from tests.web.ops.feed import OpsFeed
 from workers.messages import Finish
 
 pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]

@@ -1,6 +1,6 @@
 """How long the script of the operations page takes in a frame, with an invented cluster.
 
-    python -m tests.web.ops_frames --instances 64 --requests 2000 --seconds 30
+    python -m tests.web.ops.frames --instances 64 --requests 2000 --seconds 30
 
 The browser draws without a graphics processor, on the cores of this machine. CPU time is what a
 quiet machine takes; the time on the clock has that of other programs in it.
@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from chromium import Chromium, find  # noqa: E402
 
-from tests.web.ops_feed import OpsFeed  # noqa: E402
+from tests.web.ops.feed import OpsFeed  # noqa: E402
 
 _WARM_S = 3.0
 _ANSWER_S = 60.0

@@ -3,7 +3,7 @@
 It serves the real page under the real policy of its contents, and sends the frames of
 ``/admin/ops`` by a script. To look at it:
 
-    python -m tests.web.ops_feed --instances 64 --requests 2000
+    python -m tests.web.ops.feed --instances 64 --requests 2000
 """
 
 from __future__ import annotations
