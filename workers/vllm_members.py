@@ -125,8 +125,6 @@ vllm.outputs:
     CompletionOutput RequestOutput
 vllm.parser:
     Parser ParserManager
-vllm.parser.abstract_parser:
-    Grammar
 vllm.parser.engine.parser_engine_config:
     ParserEngineConfig ParserState
 vllm.parser.harmony:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.workers.formats.support.families import BY_TEXT, FAMILIES, Family
 from tests.workers.formats.support.reading import TOOLS, Reading, outcome, scripts
 from tests.workers.formats.support.tokenizers import tokenizer_of_hunyuan, tokenizer_with
 from tests.workers.support.formats import submit, user
-from workers.messages import ToolChoice
+from workers.errors import RequestRejected
+from workers.messages import Structure, ToolChoice
 from workers.policy.phase import Phase, PhaseTracker
 from workers.requests.output_text import output_text
 
@@ -225,6 +227,46 @@ def test_native_calls_that_are_forced_have_a_grammar_of_their_format() -> None:
     assert prompt.request.forced is None
     assert prompt.request.structure is not None
     assert prompt.request.structure.kind == "structural_tag"
+
+
+FORM = Structure(kind="json", value={"type": "string", "pattern": "(?=a)b"})
+
+
+def with_parameters(strict: bool) -> tuple[dict[str, Any], ...]:
+    """A tool whose parameters have no grammar, which is found out in another process."""
+    function = {**TOOLS[0]["function"], "strict": strict, "parameters": FORM.value}  # type: ignore[dict-item]
+    return ({"type": "function", "function": function},)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("form", [None, FORM])
+def test_no_schema_of_a_client_is_compiled_in_this_process(
+    strict: bool, form: Structure | None
+) -> None:
+    """A hostile one could crash it."""
+    request = submit(user("Hi"), tools=with_parameters(strict), structure=form)
+    structure = Reading(FAMILIES[10]).renderer.render(request).request.structure
+    assert (structure is not None) == (strict or form is not None)
+    assert structure is None or structure.kind == "structural_tag"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_beside_tools_comes_a_call_or_an_answer_of_the_form(strict: bool) -> None:
+    tools = tuple({**one, "function": {**one["function"], "strict": strict}} for one in TOOLS)  # type: ignore[dict-item]
+    request = submit(user("Hi"), tools=tools, structure=FORM)
+    structure = Reading(FAMILIES[10]).renderer.render(request).request.structure
+    assert structure is not None
+    assert structure.value["answer"] == {"kind": "json", "value": FORM.value}
+    assert "clock" in structure.value["calls"]
+    alone = msgspec.structs.replace(request, tool_choice=ToolChoice(mode="none"))
+    assert Reading(FAMILIES[10]).renderer.render(alone).request.structure == FORM
+
+
+def test_where_calls_have_no_grammar_an_answer_beside_tools_can_have_no_form() -> None:
+    of = Reading(Family("deepseek_r1", "pythonic"))
+    with pytest.raises(RequestRejected, match="no grammar for its calls") as caught:
+        of.renderer.render(submit(user("Hi"), tools=TOOLS, structure=FORM))
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "structure")
 
 
 def test_stop_strings_are_looked_for_in_answers_only() -> None:
