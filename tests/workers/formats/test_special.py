@@ -12,7 +12,7 @@ from tests.workers.formats.support.reading import TOOLS, Reading, outcome, scrip
 from tests.workers.formats.support.tokenizers import tokenizer_of_hunyuan, tokenizer_with
 from tests.workers.support.formats import submit, user
 from workers.errors import RequestRejected
-from workers.messages import Structure, ToolChoice
+from workers.messages import Sampling, Structure, ToolChoice
 from workers.policy.phase import Phase, PhaseTracker
 from workers.requests.output_text import output_text
 
@@ -273,11 +273,26 @@ def test_stop_strings_are_looked_for_in_answers_only() -> None:
     of = Reading(FAMILIES[10])
     for name in ("two phases", "call in the thoughts"):
         ids = of.ids(scripts(of.family)[name])
-        request = submit(
-            user("Hi"), tools=TOOLS, sampling=of.submit.sampling.__class__(stop=("add", "UTC"))
-        )
+        request = submit(user("Hi"), tools=TOOLS, sampling=Sampling(stop=("add", "UTC")))
         read = outcome(output_text(of.renderer, of.prompt, request), ids, range(len(ids)))
         assert read == of.read(ids, range(len(ids)))
+
+
+@pytest.mark.parametrize("tool", ["qwen3_xml", "gemma4"])
+def test_stop_strings_are_looked_for_after_the_least_tokens(tool: str) -> None:
+    """As in vLLM; whether ids or a parser split the text."""
+    of = Reading(next(one for one in FAMILIES if one.tool == tool))
+    opening = "" if of.family.opened else of.family.start
+    begin = of.ids(f"{opening}I add.{of.family.end}Four.")
+    ids = begin + of.ids("Five. Four. Six.")
+    for least, first in ((0, True), (len(begin) - len(of.ids("Four.")), True), (len(begin), False)):
+        sampling = Sampling(stop=("Four",), min_tokens=least)
+        request = submit(user("Hi"), tools=TOOLS, sampling=sampling, template=of.family.options)
+        at_once = output_text(of.renderer, of.prompt, request).push(ids)
+        reader = output_text(of.renderer, of.prompt, request)
+        stopped = next(at for at, token_id in enumerate(ids, 1) if reader.push([token_id]).stopped)
+        assert (at_once.stopped, at_once.tokens, reader.stop) == (True, stopped, "Four")
+        assert (stopped <= len(begin)) == first
 
 
 def test_phases_of_the_scheduler_are_those_of_the_stream() -> None:
