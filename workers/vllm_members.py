@@ -380,8 +380,7 @@ vllm.entrypoints.llm.LLM:
     get_tokenizer(self)
 vllm.entrypoints.openai.chat_completion.protocol.ChatCompletionRequest:
     # a request as vLLM's server has it, for its parsers
-    model_copy(update)
-    tools
+    model_copy tools
 vllm.exceptions.VLLMClientError:
     # what is wrong with a request
     args
