@@ -380,7 +380,8 @@ vllm.entrypoints.llm.LLM:
     get_tokenizer(self)
 vllm.entrypoints.openai.chat_completion.protocol.ChatCompletionRequest:
     # a request as vLLM's server has it, for its parsers
-    model_copy tools
+    model_copy(self, *, update=None, ...)
+    tools
 vllm.exceptions.VLLMClientError:
     # what is wrong with a request
     args
