@@ -56,11 +56,9 @@ class Transcript:
     """
 
     __slots__ = (
-        "_announced",
         "_input",
         "_log",
         "_number",
-        "_opened",
         "_seal",
         "_shown",
         "_summary",
@@ -86,9 +84,6 @@ class Transcript:
         self._input = Input()
         self._number = response_id.removeprefix("resp_")
         self.items: list[OutputItem] = []
-        # Counted as they come: a model may write thousands of segments.
-        self._opened: dict[Segment, int] = {"reasoning": 0, "answer": 0, "call": 0}
-        self._announced = 0
         self._shown = 0  # index of `head`
         self.head: OutputItem | None = None  # the item that is being shown
         self.tail: OutputItem | None = None  # the item to which text is added
@@ -102,7 +97,7 @@ class Transcript:
         :param call_id: of the call, if the model gave it one.
         """
         self.end_segment()
-        self._opened[segment] = number = self._opened[segment] + 1
+        number = 1 + sum(item.segment == segment for item in self.items)
         suffix = "" if number == 1 else f"_{number}"
         item = OutputItem(segment, f"{_PREFIXES[segment]}_{self._number}{suffix}")
         if segment == "call":
@@ -238,8 +233,7 @@ class Transcript:
         self.head = self.items[self._shown] if self._shown < len(self.items) else None
 
     def _announce(self, item: OutputItem) -> None:
-        index = self._announced
-        self._announced += 1
+        index = sum(other.index is not None for other in self.items)
         item.announce(index)
         announced = _json(item, empty=True)
         self._log.append("response.output_item.added", events.item_event(index, announced))
