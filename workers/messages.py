@@ -6,8 +6,10 @@ JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
     worker:  Welcome, then until the end
-             Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
-    gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer, at any time after
+             Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet |
+             PolicySet
+    gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer |
+             SetPolicy, at any time after
              Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
@@ -24,7 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 7  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 8  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
@@ -321,6 +323,7 @@ class Submit(Message, tag="submit"):
     # Hashes of the conversation's beginnings, the shortest first; see `Prefixes`.
     prefixes: tuple[int, ...] = ()
     prompt: PlainPrompt | None = None  # instead of messages; what follows it is an answer
+    x_request_id: str | None = None  # of the HTTP request that asked for it, for the log
 
 
 class Count(Message, tag="count"):
@@ -369,6 +372,12 @@ class MeetPeer(Message, tag="meet_peer"):
     peer: Endpoint
 
 
+class SetPolicy(Message, tag="set_policy"):
+    """Schedule by another policy, from the next step on; answered by `PolicySet`."""
+
+    policy: str
+
+
 # ---- worker to gateway ------------------------------------------------------------------------
 
 
@@ -383,6 +392,7 @@ class Welcome(Message, tag="welcome"):
     block_size: int  # tokens per KV block
     kv_blocks_total: int
     engine: str  # adapter and version, for people
+    policy: str  # of its scheduler, at the start of the link
     endpoint: Endpoint | None = None  # None: its KV cannot move
 
 
@@ -456,9 +466,27 @@ class PeerMet(Message, tag="peer_met"):
     error: str | None = None
 
 
-ToWorker: TypeAlias = Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer
+class PolicySet(Message, tag="policy_set"):
+    """Answer to `SetPolicy`; ``error`` says why the policy is still the one before."""
+
+    policy: str  # that was asked for
+    error: str | None = None
+
+
+ToWorker: TypeAlias = (
+    Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy
+)
 ToGateway: TypeAlias = (
-    Welcome | Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
+    Welcome
+    | Accepted
+    | Counted
+    | Detokenized
+    | Rejected
+    | Step
+    | Heartbeat
+    | Prefixes
+    | PeerMet
+    | PolicySet
 )
 
 _encoder = msgspec.json.Encoder()
