@@ -169,11 +169,11 @@ def test_the_input_of_a_custom_tool_that_is_cut_off(written: str, shown: str) ->
 class Visited(list[Any]):
     """Counts the elements that are looked at one after another."""
 
-    count = 0
+    seen = 0
 
     def __iter__(self) -> Iterator[Any]:
         for one in super().__iter__():
-            self.count += 1
+            self.seen += 1
             yield one
 
 
@@ -184,6 +184,6 @@ def test_a_segment_costs_the_same_however_many_came_before() -> None:
         model.think("a", now=float(round_))
         model.answer("b", now=float(round_))
         model.call("f", "{}", now=float(round_))
-    assert (len(items), items.count) == (600, 0)
+    assert (len(items), items.seen) == (600, 0)
     last = [one["id"] for one in output_of(model.session)[-3:]]
     assert last == ["rs_1_200", "msg_1_200", "fc_1_200"]
