@@ -12,7 +12,7 @@ from tests.workers.formats.support.reading import TOOLS, Reading, outcome, scrip
 from tests.workers.formats.support.tokenizers import tokenizer_of_hunyuan, tokenizer_with
 from tests.workers.support.formats import submit, user
 from workers.errors import RequestRejected
-from workers.messages import Sampling, Structure, ToolChoice
+from workers.messages import ChatMessage, Sampling, Structure, ToolChoice
 from workers.policy.phase import Phase, PhaseTracker
 from workers.requests.output_text import output_text
 
@@ -267,6 +267,25 @@ def test_where_calls_have_no_grammar_an_answer_beside_tools_can_have_no_form() -
     with pytest.raises(RequestRejected, match="no grammar for its calls") as caught:
         of.renderer.render(submit(user("Hi"), tools=TOOLS, structure=FORM))
     assert (caught.value.code, caught.value.param) == ("unsupported_value", "structure")
+
+
+GEMMA = next(one for one in FAMILIES if one.tool == "gemma4")
+
+
+def test_a_call_that_no_grammar_can_force_is_refused() -> None:
+    request = submit(user("Hi"), tools=TOOLS, tool_choice=ToolChoice(mode="required"))
+    with pytest.raises(RequestRejected, match="no grammar for its calls") as caught:
+        Reading(GEMMA).renderer.render(request)
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "tool_choice")
+
+
+def test_gemma_sees_the_thoughts_since_the_user_spoke_last() -> None:
+    def thought(text: str) -> ChatMessage:
+        return ChatMessage(role="assistant", content="", reasoning=text)
+
+    request = submit(user("Hi"), thought("a"), user("So?"), thought("b"), thought("c"))
+    written = Reading(GEMMA).form.request(request).messages
+    assert [one.reasoning for one in written] == [None, None, None, "b", "c"]
 
 
 def test_stop_strings_are_looked_for_in_answers_only() -> None:
