@@ -42,11 +42,23 @@ class Error(Answer):
     error: ErrorObject
 
 
+class ErrorDetails(Answer):
+    """A reason that Anthropic's packages act on."""
+
+    error_code: Literal["thread_unsupported_request"]
+
+
+class MessagesErrorObject(ErrorObject):
+    """The same in the Messages API."""
+
+    details: ErrorDetails | UnsetType = UNSET
+
+
 class MessagesError(Answer):
     """An error in the form of the Messages API."""
 
     type: Literal["error"]
-    error: ErrorObject
+    error: MessagesErrorObject
 
 
 # ---- tokens -----------------------------------------------------------------------------------
