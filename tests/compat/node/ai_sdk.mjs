@@ -1,14 +1,14 @@
 // Tool loops of the AI SDK against servers with the embedded model: `node ai_sdk.mjs URL URL`.
 //
-// The second server's model opens its calls inside its thoughts. Over chat completions with @ai-sdk/openai-compatible, and over Responses with @ai-sdk/openai,
-// whole and streamed. A failed check ends it with status 1; the last line counts the loops.
+// The second server's model opens its calls inside its thoughts. Over chat completions with
+// @ai-sdk/openai-compatible, and over Responses with @ai-sdk/openai, whole and streamed.
 import assert from 'node:assert/strict';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
+import { HEADERS, MODEL, tryCase, URLS } from './compat_cases.mjs';
 
-const [URL, URL_OF_CALLS_IN_THOUGHTS] = process.argv.slice(2);
-const MODEL = 'tiny-reasoner';
+const [URL, URL_OF_CALLS_IN_THOUGHTS] = URLS;
 const CHAIN = 'Add 71 and 18, then multiply by 6, then subtract 34.';
 const PAIR = 'What is 7129 + 5418? And what is 64 * 12?';
 
@@ -38,6 +38,7 @@ const settings = (url) => ({
   name: 'pascal',
   baseURL: `${url}/v1`,
   apiKey: 'none',
+  headers: HEADERS,
   includeUsage: true,
   fetch: recording,
 });
@@ -127,13 +128,19 @@ async function callsInTheThoughts(stream) {
   assert.match(last.text, /500/);
 }
 
-let loops = 0;
 for (const stream of [false, true]) {
-  checkThoughtsSentBack(await threeSteps(chat, stream));
-  await twoAtOnce(chat, stream);
-  await callsInTheThoughts(stream);
-  await threeSteps(responses, stream, unstored);
-  await twoAtOnce(responses, stream, unstored);
-  loops += 5;
+  const how = stream ? 'streamed' : 'whole';
+  await tryCase(
+    `chat completions, three steps with thoughts sent back, ${how}`,
+    async () => checkThoughtsSentBack(await threeSteps(chat, stream)),
+    'huggingface/chat-ui#2470',
+  );
+  await tryCase(`chat completions, two calls at once, ${how}`, () => twoAtOnce(chat, stream));
+  await tryCase(
+    `chat completions, calls inside the thoughts, ${how}`,
+    () => callsInTheThoughts(stream),
+    'vllm-project/vllm#16511',
+  );
+  await tryCase(`Responses, three steps, ${how}`, () => threeSteps(responses, stream, unstored));
+  await tryCase(`Responses, two calls at once, ${how}`, () => twoAtOnce(responses, stream, unstored));
 }
-console.log(`${loops} tool loops of the AI SDK, over chat completions and Responses`);
