@@ -229,18 +229,22 @@ class FunctionCallOutput(Answer, tag_field="type", tag="function_call_output"):
     """The result of a call."""
 
     id: str
-    call_id: str
     output: str | list[InputText | Refusal]
     status: ItemStatus
+    call_id: str | UnsetType = UNSET  # absent: of no call, but of `name`
+    name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
 
 
 class CustomToolCallOutput(Answer, tag_field="type", tag="custom_tool_call_output"):
     """The result of a call of a custom tool."""
 
     id: str
-    call_id: str
     output: str | list[InputText | Refusal]
     status: ItemStatus
+    call_id: str | UnsetType = UNSET  # absent: of no call, but of `name`
+    name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
 
 
 ListedItem = (
