@@ -28,3 +28,9 @@ export async function tryCase(name, check, ...elsewhere) {
     console.log(`${error instanceof Skip ? 'skip' : 'FAIL'} ${shown}: ${line}`);
   }
 }
+
+/** The name of a server's model. */
+export async function modelOf(url) {
+  const { data } = await (await fetch(`${url}/v1/models`)).json();
+  return data[0].id;
+}
