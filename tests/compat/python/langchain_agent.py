@@ -10,6 +10,7 @@ from typing import Any
 from compat_cases import MODEL, Cases, calculated, expect
 
 CHAIN = "Add 71 and 18, then multiply by 6, then subtract 34."
+QUESTION = "What is 348 + 275?"
 PAIR = "What is 7129 + 5418? And what is 64 * 12?"
 
 cases = Cases()
@@ -108,6 +109,67 @@ for streamed in (False, True):
     cases(f"agent, calls inside the thoughts, {how}", "vllm-project/vllm#16511")(
         lambda stream=streamed: calls_in_the_thoughts(model_of(cases.urls[1]), stream=stream)
     )
+
+
+
+@cases("ChatAnthropic, agent with three steps, whole and streamed")
+def anthropic() -> None:
+    from langchain_anthropic import ChatAnthropic
+
+    made: Any = ChatAnthropic
+    model = made(
+        base_url=cases.url, api_key="none", model_name=MODEL, max_tokens=1500, max_retries=0,
+        temperature=0, thinking={"type": "enabled", "budget_tokens": 1024},
+    )  # fmt: skip
+    for stream in (False, True):
+        chain_of_three(model, stream=stream)
+
+
+@cases("streamed Responses show the thoughts", "CherryHQ/cherry-studio#17789")
+def summaries() -> None:
+    kinds: dict[str, str] = {}
+    for chunk in responses().stream(QUESTION):
+        for block in chunk.content_blocks:
+            text = block.get("reasoning") or block.get("text") or ""
+            kinds[block["type"]] = kinds.get(block["type"], "") + text
+    expect(kinds.get("reasoning"), kinds)
+    expect("623" in kinds["text"], kinds)
+
+
+@cases("a conversation with its earlier messages, over both APIs", "langchain-ai/langchain#34177")
+def history() -> None:
+    for model in (chat(), responses()):
+        first = model.invoke(QUESTION)
+        second = model.invoke([("human", QUESTION), first, ("human", "What is 12 + 30?")])
+        expect("42" in second.text, second)
+
+
+@cases("with_structured_output, over both APIs and as a call")
+def structured() -> None:
+    schema = {
+        "title": "Larger",
+        "description": "Which number is larger.",
+        "type": "object",
+        "properties": {"larger": {"type": "string", "enum": ["left", "right"]}},
+        "required": ["larger"],
+        "additionalProperties": False,
+    }
+    for model, method in (
+        (chat(), "json_schema"), (responses(), "json_schema"), (chat(), "function_calling"),
+    ):  # fmt: skip
+        found = model.with_structured_output(schema, method=method).invoke(
+            "Which is larger, 34 or 71?"
+        )
+        expect(found["larger"] in ("left", "right"), found)
+
+
+@cases("usage of a stream")
+def usage() -> None:
+    total: Any = None
+    for chunk in model_of(cases.url, stream_usage=True).stream(QUESTION):
+        total = chunk if total is None else total + chunk
+    expect(total.usage_metadata["output_tokens"] > 0, total)
+
 
 if __name__ == "__main__":
     cases.main()

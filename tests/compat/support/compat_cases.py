@@ -13,12 +13,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 MODEL = "tiny-reasoner"
+# The folder of the embedded model, which has its tokenizer.
+TOKENIZER = Path(__file__).resolve().parents[3] / "models" / MODEL
 LONGEST_REASON = 300  # characters
 
 Check = TypeVar("Check", bound=Callable[[], Any])
@@ -104,6 +108,25 @@ def calculated(expression: str) -> str:
     if not set(expression) <= set("0123456789.+-*/() "):
         raise ValueError(f"no arithmetic: {expression!r}")
     return f"{eval(expression):.10g}"
+
+
+def shell(*words: object, timeout_s: float = 240.0, **variables: str) -> str:
+    """Run a command to its end; what it printed. Raises AssertionError if it fails."""
+    answer = subprocess.run(
+        [str(word) for word in words],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    print(answer.stdout + answer.stderr, file=sys.stderr)
+    if answer.returncode:
+        last = (answer.stderr or answer.stdout).strip().splitlines()[-3:]
+        raise AssertionError(f"{words[0]} ended with {answer.returncode}: {' '.join(last)}")
+    return answer.stdout
 
 
 def headers() -> dict[str, str]:
