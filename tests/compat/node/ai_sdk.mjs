@@ -1,31 +1,35 @@
-// Tool loops of the AI SDK against servers with the embedded model: `node ai_sdk.mjs URL URL`.
+// The AI SDK against servers with the embedded model: `node ai_sdk.mjs URL URL`.
 //
-// The second server's model opens its calls inside its thoughts. Over chat completions with
-// @ai-sdk/openai-compatible, and over Responses with @ai-sdk/openai, whole and streamed.
+// Over chat completions with @ai-sdk/openai-compatible, Responses with @ai-sdk/openai, and Messages
+// with @ai-sdk/anthropic. The second server's model opens its calls inside its thoughts.
 import assert from 'node:assert/strict';
+import { createAnthropic } from '@ai-sdk/anthropic';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
-import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
-import { HEADERS, MODEL, tryCase, URLS } from './compat_cases.mjs';
+import { generateText, jsonSchema, Output, stepCountIs, streamText, tool } from 'ai';
+import {
+  CALCULATOR,
+  calculated,
+  CHAIN,
+  HEADERS,
+  LARGER,
+  MODEL,
+  PAIR,
+  SUM,
+  tryCase,
+  URLS,
+} from './compat_cases.mjs';
 
+globalThis.AI_SDK_LOG_WARNINGS = false;
 const [URL, URL_OF_CALLS_IN_THOUGHTS] = URLS;
-const CHAIN = 'Add 71 and 18, then multiply by 6, then subtract 34.';
-const PAIR = 'What is 7129 + 5418? And what is 64 * 12?';
 
 const calculator = tool({
-  description: 'Calculates an arithmetic expression.',
-  inputSchema: jsonSchema({
-    type: 'object',
-    properties: { expression: { type: 'string', description: 'The expression.' } },
-    required: ['expression'],
-    additionalProperties: false,
-  }),
-  execute: async ({ expression }) => {
-    assert.match(expression, /^[0-9.+\-*/() ]+$/);
-    return String(Function(`"use strict"; return (${expression})`)());
-  },
+  description: CALCULATOR.description,
+  inputSchema: jsonSchema({ ...CALCULATOR.parameters, additionalProperties: false }),
+  execute: async (input) => calculated(input),
 });
-const common = { tools: { calculator }, stopWhen: stepCountIs(6), temperature: 0, maxRetries: 0 };
+const once = { temperature: 0, maxRetries: 0 };
+const common = { ...once, tools: { calculator }, stopWhen: stepCountIs(6) };
 
 /** What the SDK sent, request by request. */
 const sent = [];
@@ -42,12 +46,29 @@ const settings = (url) => ({
   includeUsage: true,
   fetch: recording,
 });
-const chat = createOpenAICompatible(settings(URL))(MODEL);
-const responses = createOpenAI(settings(URL)).responses(MODEL);
+const chat = { model: createOpenAICompatible(settings(URL))(MODEL) };
+// This package takes schemas only where its user says that the server does.
+const structured = createOpenAICompatible({ ...settings(URL), supportsStructuredOutputs: true })(MODEL);
 const insideThoughts = createOpenAICompatible(settings(URL_OF_CALLS_IN_THOUGHTS))(MODEL);
-// Items that are stored are sent back as references, which this server does not look up. Thoughts are
-// shown only as summaries, which this server does not write.
-const unstored = { openai: { store: false } };
+const openai = createOpenAI(settings(URL));
+// Without a summary it shows no thoughts. What is stored is sent back as references.
+const summary = { reasoningSummary: 'auto', forceReasoning: true };
+const responses = { model: openai.responses(MODEL), providerOptions: { openai: summary } };
+const unstored = {
+  model: openai.responses(MODEL),
+  providerOptions: { openai: { ...summary, store: false, include: ['reasoning.encrypted_content'] } },
+};
+const messages = {
+  model: createAnthropic({ ...settings(URL), name: undefined })(MODEL),
+  maxOutputTokens: 2000,
+  providerOptions: { anthropic: { thinking: { type: 'enabled', budgetTokens: 1024 } } },
+};
+const APIS = {
+  'chat completions': chat,
+  Responses: responses,
+  'Responses, nothing stored': unstored,
+  Messages: messages,
+};
 
 /** Run a loop; its steps, with the kinds of the streamed parts where it streams. */
 async function loop(stream, options) {
@@ -72,48 +93,83 @@ async function loop(stream, options) {
   return { steps, text: await result.text, messages: (await result.response).messages };
 }
 
-/** Every step thinks, which Responses do not show, and all but the last one call the calculator. */
-function check(steps, calls, thinks = true) {
+/** Every step thinks, and all but the last one call the calculator. */
+function check(steps, calls) {
   assert.deepEqual(
     steps.map((step) => step.toolCalls.length),
     calls,
   );
   for (const [index, step] of steps.entries()) {
-    assert.ok(step.reasoningText || !thinks, `step ${index} has no reasoning part`);
+    assert.ok(step.reasoningText, `step ${index} has no reasoning part`);
     assert.equal(step.finishReason, index < steps.length - 1 ? 'tool-calls' : 'stop');
     assert.ok(step.usage.outputTokens > 0);
   }
 }
 
-/** The thoughts of each earlier step are in the last request as they were received. */
-function checkThoughtsSentBack(steps) {
-  const { messages } = sent.at(-1);
-  const thoughts = messages.filter((m) => m.role === 'assistant').map((m) => m.reasoning_content);
-  assert.deepEqual(
-    thoughts,
-    steps.slice(0, -1).map((step) => step.reasoningText),
-  );
+/** The thoughts of each earlier step are in the last request, in the form of its API. */
+function checkThoughtsSentBack(api, steps) {
+  const earlier = steps.slice(0, -1);
+  const thoughts = earlier.map((step) => step.reasoningText);
+  const last = sent.at(-1);
+  if (api === chat) {
+    const spoken = last.messages.filter((message) => message.role === 'assistant');
+    assert.deepEqual(
+      spoken.map((message) => message.reasoning_content),
+      thoughts,
+    );
+  } else if (api === messages) {
+    const blocks = last.messages.flatMap((message) => message.content);
+    const found = blocks.filter((block) => block.type === 'thinking').map((block) => block.thinking);
+    assert.deepEqual(found, thoughts);
+  } else if (api === unstored) {
+    const items = last.input.filter((item) => item.type === 'reasoning' && item.encrypted_content);
+    assert.equal(items.length, earlier.length);
+  } else {
+    const items = last.input.filter((item) => item.type === 'item_reference');
+    assert.ok(items.length >= earlier.length, 'nothing is referred to');
+  }
 }
 
-async function threeSteps(model, stream, providerOptions) {
-  const { steps, text } = await loop(stream, { model, prompt: CHAIN, providerOptions });
-  check(steps, [1, 1, 1, 0], model === chat);
+async function threeSteps(api, stream) {
+  const { steps, text } = await loop(stream, { ...api, prompt: CHAIN });
+  check(steps, [1, 1, 1, 0]);
+  checkThoughtsSentBack(api, steps);
   assert.match(text, /500/);
-  return steps;
 }
 
-async function twoAtOnce(model, stream, providerOptions) {
-  const { steps, text } = await loop(stream, { model, prompt: PAIR, providerOptions });
-  check(steps, [2, 0], model === chat);
+async function twoAtOnce(api, stream) {
+  const { steps, text } = await loop(stream, { ...api, prompt: PAIR });
+  check(steps, [2, 0]);
   const results = steps[0].toolResults.map((one) => one.output);
   assert.deepEqual(results, ['12547', '768']);
   for (const result of results) assert.ok(text.includes(result), text);
 }
 
+async function secondTurn(api) {
+  const first = await loop(true, { ...api, prompt: SUM });
+  assert.match(first.text, /623/);
+  const asked = [{ role: 'user', content: SUM }, ...first.messages, { role: 'user', content: CHAIN }];
+  const { text } = await loop(false, { ...api, messages: asked });
+  assert.match(text, /500/);
+}
+
+async function structure(api) {
+  const given = { ...once, ...api, prompt: 'Which is larger, 34 or 71?' };
+  if (api === chat) given.model = structured;
+  if (api === messages) {
+    given.providerOptions = { anthropic: { structuredOutputMode: 'outputFormat' } };
+  }
+  const { output } = await generateText({
+    ...given,
+    output: Output.object({ schema: jsonSchema(LARGER) }),
+  });
+  assert.ok(['left', 'right'].includes(output.larger));
+}
+
 /** Nothing but a call ends these thoughts, so that the other server gives the answer. */
 async function callsInTheThoughts(stream) {
   const asked = [{ role: 'user', content: CHAIN }];
-  const { steps, messages } = await loop(stream, {
+  const { steps, messages: made } = await loop(stream, {
     model: insideThoughts,
     messages: asked,
     stopWhen: stepCountIs(3),
@@ -123,24 +179,55 @@ async function callsInTheThoughts(stream) {
     ['89', '534', '500'].map((result) => [result, 'tool-calls', '']),
   );
   for (const step of steps) assert.ok(step.reasoningText);
-  const last = await loop(stream, { model: chat, messages: [...asked, ...messages] });
+  const last = await loop(stream, { ...chat, messages: [...asked, ...made] });
   check(last.steps, [0]);
   assert.match(last.text, /500/);
 }
 
-for (const stream of [false, true]) {
-  const how = stream ? 'streamed' : 'whole';
-  await tryCase(
-    `chat completions, three steps with thoughts sent back, ${how}`,
-    async () => checkThoughtsSentBack(await threeSteps(chat, stream)),
-    'huggingface/chat-ui#2470',
-  );
-  await tryCase(`chat completions, two calls at once, ${how}`, () => twoAtOnce(chat, stream));
-  await tryCase(
-    `chat completions, calls inside the thoughts, ${how}`,
-    () => callsInTheThoughts(stream),
-    'vllm-project/vllm#16511',
-  );
-  await tryCase(`Responses, three steps, ${how}`, () => threeSteps(responses, stream, unstored));
-  await tryCase(`Responses, two calls at once, ${how}`, () => twoAtOnce(responses, stream, unstored));
+const REPLAY = ['huggingface/chat-ui#2470'];
+const ELSEWHERE = {
+  'chat completions': REPLAY,
+  Responses: ['vercel/ai#7099', 'commontoolsinc/labs#5071'],
+  'Responses, nothing stored': ['vllm-project/vllm#35903'],
+};
+for (const [name, api] of Object.entries(APIS)) {
+  const elsewhere = ELSEWHERE[name] ?? [];
+  for (const stream of [false, true]) {
+    const how = stream ? 'streamed' : 'whole';
+    const steps = `${name}, three steps with thoughts sent back, ${how}`;
+    await tryCase(steps, () => threeSteps(api, stream), ...elsewhere);
+    await tryCase(`${name}, two calls at once, ${how}`, () => twoAtOnce(api, stream));
+  }
+  await tryCase(`${name}, a second turn`, () => secondTurn(api), ...elsewhere);
+  await tryCase(`${name}, structured output`, () => structure(api));
 }
+for (const stream of [false, true]) {
+  const name = `chat completions, calls inside the thoughts, ${stream ? 'streamed' : 'whole'}`;
+  await tryCase(name, () => callsInTheThoughts(stream), 'vllm-project/vllm#16511');
+}
+
+await tryCase('Responses, previousResponseId', async () => {
+  const { providerMetadata } = await generateText({ ...once, ...responses, prompt: SUM });
+  const options = { ...summary, previousResponseId: providerMetadata.openai.responseId };
+  const asked = { ...once, ...responses, providerOptions: { openai: options } };
+  assert.match((await generateText({ ...asked, prompt: 'What is 2 + 2?' })).text, /4/);
+});
+
+await tryCase('Responses, a conversation', async () => {
+  const made = await fetch(`${URL}/v1/conversations`, { method: 'POST', body: '{}' });
+  const options = { ...summary, conversation: (await made.json()).id };
+  for (const [prompt, result] of [
+    [SUM, /623/],
+    ['What is 2 + 2?', /4/],
+  ]) {
+    const asked = { ...once, ...responses, providerOptions: { openai: options } };
+    assert.match((await generateText({ ...asked, prompt })).text, result);
+  }
+});
+
+await tryCase('an unknown model is an error that is not retried', async () => {
+  sent.length = 0;
+  const asked = generateText({ model: openai('no-such-model'), prompt: SUM });
+  await assert.rejects(asked, (error) => error.statusCode === 404);
+  assert.equal(sent.length, 1);
+});

@@ -39,7 +39,12 @@ export class Watcher {
   async #pass(request, response) {
     const parts = [];
     for await (const part of request) parts.push(part);
-    const kept = { path: request.url, headers: request.headers, body: Buffer.concat(parts), at: Date.now() };
+    const kept = {
+      path: request.url,
+      headers: request.headers,
+      body: Buffer.concat(parts),
+      at: Date.now(),
+    };
     if (request.method === 'POST') {
       this.requests.push(kept);
       if (this.requests.length === 2 && this.#before) {
@@ -70,7 +75,9 @@ export class Watcher {
 
 /** The last number that an answer has for one of these fields. */
 function number(request, ...fields) {
-  const found = fields.flatMap((field) => [...request.text.matchAll(new RegExp(`"${field}": ?(\\d+)`, 'g'))]);
+  const found = fields.flatMap((field) => [
+    ...request.text.matchAll(new RegExp(`"${field}": ?(\\d+)`, 'g')),
+  ]);
   return Number(found.at(-1)?.[1] ?? 0);
 }
 
@@ -117,7 +124,9 @@ async function takeAllPlaces() {
 async function drainAll() {
   const { instances } = await (await fetch(`${SERVER}/admin/instances`)).json();
   const each = (action) =>
-    Promise.all(instances.map(({ id }) => fetch(`${SERVER}/admin/instances/${id}/${action}`, { method: 'POST' })));
+    Promise.all(
+      instances.map(({ id }) => fetch(`${SERVER}/admin/instances/${id}/${action}`, { method: 'POST' })),
+    );
   await each('drain');
   setTimeout(() => each('undrain'), 3000);
 }
@@ -180,7 +189,6 @@ export async function tryAgent(watcher, { start, resume, read, session }) {
           assert.equal(status, 0, describe(seen));
           assert.ok(seen.answer, 'no answer is shown');
           assert.equal(seen.requests.at(-1).status, 200);
-          console.error(describe(seen));
           return;
         }
         assert.fail('no task made a call');
@@ -189,9 +197,9 @@ export async function tryAgent(watcher, { start, resume, read, session }) {
     );
   }
 
-  /** The requests of a task that name its session. */
+  /** The requests of a task that name its session; without those that only want a title for it. */
   function ofSession({ session: id, requests }) {
-    return requests.filter((request) => session(request) === id);
+    return requests.filter((request) => session(request) === id && JSON.parse(request.body).tools?.length);
   }
 }
 

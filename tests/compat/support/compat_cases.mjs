@@ -34,3 +34,32 @@ export async function modelOf(url) {
   const { data } = await (await fetch(`${url}/v1/models`)).json();
   return data[0].id;
 }
+
+export const SUM = 'What is 348 + 275?'; // 623
+export const CHAIN = 'Add 71 and 18, then multiply by 6, then subtract 34.'; // 500, after 3 calls
+export const PAIR = 'What is 7129 + 5418? And what is 64 * 12?'; // 12547 and 768, with 2 calls at once
+
+/** The tool of the embedded model, as a function of chat completions. */
+export const CALCULATOR = {
+  name: 'calculator',
+  description: 'Calculates an arithmetic expression.',
+  parameters: {
+    type: 'object',
+    properties: { expression: { type: 'string', description: 'The expression.' } },
+    required: ['expression'],
+  },
+};
+
+/** The schema of an answer to "Which is larger, 34 or 71?". */
+export const LARGER = {
+  type: 'object',
+  properties: { larger: { type: 'string', enum: ['left', 'right'] } },
+  required: ['larger'],
+  additionalProperties: false,
+};
+
+/** What the tool returns for the arguments of a call. */
+export function calculated({ expression }) {
+  if (!/^[0-9.+\-*/() ]+$/.test(expression)) throw new Error(`no arithmetic: ${expression}`);
+  return String(Function(`"use strict"; return (${expression})`)());
+}
