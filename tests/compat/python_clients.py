@@ -27,7 +27,12 @@ PYTHON_CLIENTS = (
         ),
         "python/llamaindex_agent.py",
     ),
-    Client("LiteLLM", "pypi", ("litellm==1.108.7",), "python/litellm_client.py"),
+    Client(
+        "LiteLLM",
+        "pypi",
+        ("litellm==1.108.7", "fastapi==0.165.0"),  # its Messages do not start without FastAPI
+        "python/litellm_client.py",
+    ),
     Client(
         "LiteLLM, as a proxy in front",
         "pypi",

@@ -134,9 +134,7 @@ def thinking() -> None:
     equal([block.type for block in disabled.content], ["text"])
     adaptive = spoken(False, messages=[QUESTION], thinking={"type": "adaptive"})
     equal([block.type for block in adaptive.content], ["thinking", "text"])
-    hidden = spoken(
-        True, messages=[QUESTION], thinking={"type": "adaptive", "display": "omitted"}
-    )
+    hidden = spoken(True, messages=[QUESTION], thinking={"type": "adaptive", "display": "omitted"})
     equal(hidden.content[0].thinking, "")
 
 

@@ -111,7 +111,6 @@ for streamed in (False, True):
     )
 
 
-
 @cases("ChatAnthropic, agent with three steps, whole and streamed")
 def anthropic() -> None:
     from langchain_anthropic import ChatAnthropic
@@ -157,7 +156,7 @@ def structured() -> None:
     for model, method in (
         (chat(), "json_schema"), (responses(), "json_schema"), (chat(), "function_calling"),
     ):  # fmt: skip
-        found = model.with_structured_output(schema, method=method).invoke(
+        found = model.with_structured_output(schema, method=method, strict=True).invoke(
             "Which is larger, 34 or 71?"
         )
         expect(found["larger"] in ("left", "right"), found)

@@ -159,9 +159,7 @@ def chat_no_tools() -> None:
 
 @cases("chat completions, parse() with thoughts before the form", "vllm-project/vllm#47027")
 def chat_parse() -> None:
-    completion = client().chat.completions.parse(
-        messages=[WHICH], response_format=Larger, **GREEDY
-    )
+    completion = client().chat.completions.parse(messages=[WHICH], response_format=Larger, **GREEDY)
     message = completion.choices[0].message
     expect(message.parsed.larger in ("left", "right"), message)
     expect(message.model_extra["reasoning_content"], message)
@@ -276,9 +274,12 @@ def responses_references() -> None:
 def responses_custom_tool() -> None:
     tool = {"type": "custom", "name": "calculator", "description": FUNCTION["description"]}
     with client().responses.stream(
-        input="What is 7129 + 5418?", tools=[tool], tool_choice={"type": "custom", "name": "calculator"},
-        max_output_tokens=600, **GREEDY,
-    ) as stream:  # fmt: skip
+        input="What is 7129 + 5418?",
+        tools=[tool],
+        tool_choice={"type": "custom", "name": "calculator"},
+        max_output_tokens=600,
+        **GREEDY,
+    ) as stream:
         events = list(stream)
         response = stream.get_final_response()
     (call,) = [item for item in response.output if item.type == "custom_tool_call"]

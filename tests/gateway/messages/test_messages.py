@@ -272,6 +272,7 @@ async def test_a_prompt_that_no_worker_takes_is_refused(
         answer = await client.post("v1/messages/count_tokens", json={"messages": HI})
         error = (await answer.json())["error"]
         assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+        assert error["message"].startswith("prompt is too long: ")  # as agents look for it
         assert not service.cluster.counter._waiting
 
 
