@@ -11,7 +11,7 @@ from tests.support.programs import NODE, NPM, Program
 
 HERE: Final = Path(__file__).resolve().parent
 
-Server: TypeAlias = Literal["embedded", "inside", "emulated"]
+Server: TypeAlias = Literal["embedded", "inside", "emulated", "agents"]
 Installer: TypeAlias = Literal["pypi", "npm"]
 
 
@@ -25,6 +25,7 @@ class Client:
     - ``inside``: the same, and its calls open inside its thoughts.
     - ``emulated``: emulated instances, for prompts that the embedded model has no room for. Their
       text is scripted.
+    - ``agents``: two of them with a context of 200,000 tokens, on a device that is faster than any.
     """
 
     name: str  # of the row on the page

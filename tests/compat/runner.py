@@ -198,7 +198,8 @@ def command_of(client: Client, home: Path) -> list[str]:
     """The command of its program, which still lacks the addresses."""
     if client.path.suffix == ".mjs":
         # Node.js looks for packages above the program's own folder.
-        shutil.copy(SUPPORT / "compat_cases.mjs", home)
+        for shared in SUPPORT.glob("*.mjs"):
+            shutil.copy(shared, home)
         node = find_node()
         assert node is not None
         return [node, str(shutil.copy(client.path, home))]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from tests.compat.client import HERE
 from tests.compat.client import Server as Kind
 from tests.support.models import CALLS_IN_THOUGHTS, renamed
 from tests.support.server import Server
@@ -14,6 +15,11 @@ from tests.support.server import Server
 # An answer is read at 100 tokens/s, so that nobody waits for it.
 FAST: Final = ("--set=pacing.tpot_s=0.01",)
 EMULATED: Final = ("--emulate", "h100-qwen32b")
+# Few requests at one time, so that a program can take all places (`support/agents.mjs`).
+AGENTS: Final = (
+    "--emulate", str(HERE / "emulated.toml"), "--max-model-len", "200000",
+    "--set=limits.max_requests=6",
+)  # fmt: skip
 
 
 class Servers:
@@ -35,7 +41,8 @@ class Servers:
         running = self._running.get(kind)
         if running is None or running.process.poll() is not None:
             state = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=self._folder))
-            running = Server(state, workers=1, extra=(*FAST, *self._options(kind)))
+            workers = 2 if kind == "agents" else 1
+            running = Server(state, workers=workers, extra=(*FAST, *self._options(kind)))
             self._running[kind] = self._stack.enter_context(running)
         return running.url
 
@@ -47,6 +54,8 @@ class Servers:
     def _options(self, kind: Kind) -> tuple[str, ...]:
         if kind == "emulated":
             return EMULATED
+        if kind == "agents":
+            return AGENTS
         if kind == "inside":
             model = self._folder / "inside" / "tiny-reasoner"
             if not model.exists():

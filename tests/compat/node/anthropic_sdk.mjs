@@ -1,12 +1,12 @@
 // The `@anthropic-ai/sdk` package for Node: whole and streamed messages with thoughts and tools.
 import assert from 'node:assert/strict';
 import Anthropic from '@anthropic-ai/sdk';
-import { CALCULATOR, calculated, CHAIN, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
+import { CALCULATOR, calculated, CHAIN, HEADERS, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
 
 const [url] = URLS;
 const model = MODEL;
 
-const client = new Anthropic({ baseURL: url, apiKey: 'none', maxRetries: 0 });
+const client = new Anthropic({ baseURL: url, apiKey: 'none', maxRetries: 0, defaultHeaders: HEADERS });
 // Newer packages have no name for `temperature`; fields without a name reach the server as they are.
 const fast = { model, max_tokens: 1000, temperature: 0 };
 const asked = [{ role: 'user', content: SUM }];

@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 import { ResponsesWS } from 'openai/resources/responses/ws';
-import { CALCULATOR, calculated, CHAIN, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
+import { CALCULATOR, calculated, CHAIN, HEADERS, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
 
 const [url] = URLS;
 const model = MODEL;
 
-const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
+const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0, defaultHeaders: HEADERS });
 const fast = { model, temperature: 0 };
 const asked = [{ role: 'user', content: SUM }];
 const tool = { type: 'function', ...CALCULATOR, strict: false };
