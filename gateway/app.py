@@ -50,7 +50,7 @@ from gateway.collector import FullCollections
 from gateway.config import PROJECT_ROOT, Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
-from gateway.schemas.errors import ApiError
+from gateway.schemas.errors import ApiError, Unavailable
 from gateway.service import ResponseService
 from gateway.store import ResponseStore, StoreError, StoreUnusable
 
@@ -412,9 +412,14 @@ def _begun(request: web.Request) -> web.StreamResponse | None:
 
 
 def _refuse(request: web.Request, error: ApiError) -> web.Response:
-    metrics = request.app[SERVICE].metrics
-    refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
-    return refusals.error_response(error, request.path)
+    service = request.app[SERVICE]
+    refusals.note(service.metrics, error, method=request.method, path=request.rel_url.raw_path)
+    response = refusals.error_response(error, request.path)
+    if isinstance(error, Unavailable) and error.code != "instance_lost":
+        # By it agents outlive the restart of an instance. A request that loses one instance after
+        # the other may be what crashes them.
+        response.headers["Retry-After"] = str(service.config.limits.retry_after_s)
+    return response
 
 
 async def _facts_of_request(request: web.Request, response: web.StreamResponse) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.runner import SUPPORT, Case, read_line
+from tests.support.programs import NODE, needs
 
 PROGRAM = """
 from compat_cases import Cases, Skip, equal, shell
@@ -75,6 +77,27 @@ def test_cases_can_be_chosen_and_none_is_a_failure(tmp_path: Path) -> None:
     status, cases = run(tmp_path, PROGRAM, COMPAT_CASES="^holds")
     assert (status, [case.outcome for case in cases]) == (0, ["ok", "ok"])
     assert run(tmp_path, PROGRAM, COMPAT_CASES="nothing") == (1, [])
+
+
+@needs(NODE)
+def test_programs_of_node_print_the_same_lines(tmp_path: Path) -> None:
+    shutil.copy(SUPPORT / "compat_cases.mjs", tmp_path)
+    program = tmp_path / "program.mjs"
+    program.write_text(
+        "import { Skip, tryCase, URLS } from './compat_cases.mjs';\n"
+        "await tryCase('holds', () => URLS[0].length, 'a/b#1');\n"
+        "await tryCase('does not hold', () => { throw new Error('x: [y]\\nz') });\n"
+        "await tryCase('is not possible', () => { throw new Skip('no such thing') });\n"
+    )
+    answer = subprocess.run(
+        ["node", program, "http://127.0.0.1:1"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    assert [read_line(line) for line in answer.stdout.splitlines()] == [
+        Case("ok", "holds", "a/b#1", ""),
+        Case("FAIL", "does not hold", "", "Error: x: [y] z"),
+        Case("skip", "is not possible", "", "no such thing"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a: b", "a [b]", "a\nb"])
