@@ -39,6 +39,7 @@ from gateway.api.responses import conversations
 from gateway.api.responses.routes import (
     SOCKETS,
     cancel_response,
+    count_input,
     create_response,
     delete_response,
     get_response,
@@ -96,7 +97,8 @@ def make_app(service: ResponseService) -> web.Application:
             # A HEAD request would get a body here.
             web.get("/v1/responses", open_socket, allow_head=False),
             # Without this, the name would be taken for an id, with "method not allowed".
-            web.post("/v1/responses/input_tokens", _not_here),
+            web.post("/v1/responses/compact", _not_here),
+            web.post("/v1/responses/input_tokens", count_input),
             web.get("/v1/responses/{response_id}", get_response, allow_head=False),
             web.get("/v1/responses/{response_id}/input_items", list_input_items, allow_head=False),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),

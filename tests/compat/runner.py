@@ -121,7 +121,8 @@ class Runner:
         try:
             urls = [self.servers.url(kind) for kind in client.servers]
         except AssertionError as error:
-            return Result(client, "FAIL", versions, reason=f"its server does not start: {error}")
+            last = str(error).strip().splitlines()[-1]
+            return Result(client, "FAIL", versions, reason=f"its server does not start: {last}")
         self._say(f"...    {client.key}: {versions}")
         cases, reason = self._program(client, home, urls, log)
         failed = reason or not cases or any(case.outcome == "FAIL" for case in cases)

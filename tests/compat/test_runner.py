@@ -25,7 +25,7 @@ class Addresses:
 
     def url(self, kind: Server) -> str:
         if kind == "emulated":
-            raise AssertionError("no such server")
+            raise AssertionError("a trace\nno such server\n")
         return f"http://127.0.0.1/{kind}"
 
 

@@ -365,6 +365,13 @@ class DeletedResponse(Answer):
     deleted: Literal[True]
 
 
+class InputTokens(Answer):
+    """The length of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: Count
+
+
 class ItemList(Answer):
     """Part of a list of items."""
 

@@ -76,6 +76,7 @@ _ANSWERS = (
     objects.Response,
     objects.BrokenResponse,
     objects.DeletedResponse,
+    objects.InputTokens,
     objects.ItemList,
     objects.Conversation,
     objects.DeletedConversation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from compat_cases import MODEL, TOKENIZER, Cases, equal, expect, shell
@@ -15,6 +16,7 @@ cases = Cases()
 def profile(kind: str) -> None:
     """Run it, and look at what it measured."""
     folder = Path(f"aiperf-{kind}").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
     shell(
         "aiperf", "profile", "--model", MODEL, "--url", cases.url, "--endpoint-type", kind,
         "--streaming", "--tokenizer", TOKENIZER, "--request-count", REQUESTS, "--concurrency", 2,

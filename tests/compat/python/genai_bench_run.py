@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from compat_cases import MODEL, TOKENIZER, Cases, equal, expect, shell
@@ -15,6 +16,7 @@ cases = Cases()
 @cases("text-to-text with two concurrent requests")
 def benchmark() -> None:
     folder = Path("genai-bench").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
     shell(
         "genai-bench", "benchmark", "--api-backend", "vllm", "--api-base", cases.url,
         "--api-key", "none", "--api-model-name", MODEL, "--model-tokenizer", TOKENIZER,
@@ -23,7 +25,7 @@ def benchmark() -> None:
         "--server-version", "0", "--server-gpu-type", "H100", "--server-gpu-count", "1",
         "--experiment-base-dir", folder, "--experiment-folder-name", "run", "--log-dir", folder,
     )  # fmt: skip
-    (file,) = [one for one in (folder / "run").glob("*.json") if one.name.startswith("D_")]
+    (file,) = (folder / "run").glob("D*_time_*s.json")
     found = json.loads(file.read_text())["aggregated_metrics"]
     equal(found["num_error_requests"], 0)
     expect(found["num_completed_requests"] >= REQUESTS, found)

@@ -303,6 +303,14 @@ def responses_encrypted() -> None:
     expect("42" in second.output_text, second)
 
 
+@cases("Responses, the tokens of the input are counted")
+def responses_input_tokens() -> None:
+    first = client().responses.create(input=[QUESTION], **GREEDY)
+    body: dict[str, Any] = {"input": [AGAIN], "tools": [TOOL], "previous_response_id": first.id}
+    counted = client().responses.input_tokens.count(model=MODEL, **body)
+    equal(counted.input_tokens, client().responses.create(**body, **GREEDY).usage.input_tokens)
+
+
 @cases("Responses, log probabilities", "vllm-project/vllm#56285")
 def responses_logprobs() -> None:
     response = client().responses.create(

@@ -4,7 +4,7 @@
 // nothing, so agents get errors from their tools, and go on.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -167,8 +167,10 @@ export async function tryAgent(watcher, { start, resume, read, session }) {
     const [before] = ofSession(first);
     const [after] = ofSession({ ...first, requests: watcher.requests });
     const { cached, all } = prompt(after);
+    if (process.env.DUMP) writeFileSync(process.env.DUMP, JSON.stringify([before, after, first.requests, watcher.requests]));
     // Thoughts of earlier turns may leave the prompt, but all that was there before them stays.
-    assert.ok(cached >= 0.95 * prompt(before).all, `${cached} of ${all} tokens`);
+    const where = `${instance(before)}, then ${instance(after)}`;
+    assert.ok(cached >= 0.95 * prompt(before).all, `${cached} of ${all} tokens, on ${where}`);
     assert.equal(instance(after), instance(before), 'it went to another instance');
   });
 
