@@ -46,6 +46,7 @@ from gateway.api.responses import conversations
 from gateway.api.responses.routes import (
     SOCKETS,
     cancel_response,
+    count_input,
     create_response,
     delete_response,
     get_response,
@@ -57,7 +58,7 @@ from gateway.collector import FullCollections
 from gateway.config import PROJECT_ROOT, Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
-from gateway.schemas.errors import ApiError
+from gateway.schemas.errors import ApiError, Unavailable
 from gateway.service import ResponseService
 from gateway.store import ResponseStore, StoreError, StoreUnusable
 
@@ -103,7 +104,8 @@ def make_app(service: ResponseService) -> web.Application:
             # A HEAD request would get a body here.
             web.get("/v1/responses", open_socket, allow_head=False),
             # Without this, the name would be taken for an id, with "method not allowed".
-            web.post("/v1/responses/input_tokens", _not_here),
+            web.post("/v1/responses/compact", _not_here),
+            web.post("/v1/responses/input_tokens", count_input),
             web.get("/v1/responses/{response_id}", get_response, allow_head=False),
             web.get("/v1/responses/{response_id}/input_items", list_input_items, allow_head=False),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
@@ -421,9 +423,14 @@ def _begun(request: web.Request) -> web.StreamResponse | None:
 
 
 def _refuse(request: web.Request, error: ApiError) -> web.Response:
-    metrics = request.app[SERVICE].metrics
-    refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
-    return refusals.error_response(error, request.path)
+    service = request.app[SERVICE]
+    refusals.note(service.metrics, error, method=request.method, path=request.rel_url.raw_path)
+    response = refusals.error_response(error, request.path)
+    if isinstance(error, Unavailable) and error.code != "instance_lost":
+        # By it agents outlive the restart of an instance. A request that loses one instance after
+        # the other may be what crashes them.
+        response.headers["Retry-After"] = str(service.config.limits.retry_after_s)
+    return response
 
 
 async def _facts_of_request(request: web.Request, response: web.StreamResponse) -> None:

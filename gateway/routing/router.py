@@ -499,7 +499,7 @@ class Router:
             self._carrier.submit(route, instance, now)
         except FrameTooLarge:
             error = InvalidRequest(
-                "The conversation is longer than any model reads.",
+                "The conversation is longer than the model's context length.",
                 param=route.session.generation.messages_param,
                 code="context_length_exceeded",
             )

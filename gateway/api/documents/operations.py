@@ -130,6 +130,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         parameters=SLO,
         errors=_GENERATING,
     ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        "responses",
+        "Count the tokens of the prompt of a response",
+        body=ResponsesBody,
+        answer=objects.InputTokens,
+        parameters=SLO,
+        errors=_COUNTING,
+    ),
     ("GET", "/v1/responses"): Operation(
         "responses",
         "Open a WebSocket; /asyncapi.json describes its messages",

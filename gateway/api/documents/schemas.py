@@ -77,6 +77,7 @@ _ANSWERS = (
     objects.Response,
     objects.BrokenResponse,
     objects.DeletedResponse,
+    objects.InputTokens,
     objects.ItemList,
     objects.Conversation,
     objects.DeletedConversation,
