@@ -70,6 +70,7 @@ WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
+        "manifest-src 'self'",
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
