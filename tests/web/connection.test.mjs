@@ -15,6 +15,7 @@ function connected(options = {}) {
     onMessage: (message) => seen.messages.push(message),
     onStatus: (status) => seen.statuses.push(status),
     timers: clock.timers,
+    now: clock.now,
     random: () => 1,
     ...options,
   });
@@ -41,7 +42,12 @@ test("comes back after a loss, with growing waits, from the first again once it 
   const { clock, sockets, statuses } = connected();
   sockets[0].accept();
   sockets[0].drop();
-  assert.deepEqual(statuses.at(-1), { status: "lost", retryInS: 0.5, code: 1006 });
+  assert.deepEqual(statuses.at(-1), {
+    status: "lost",
+    retryInS: 0.5,
+    retryAtS: 0.5,
+    code: 1006,
+  });
   const waits = [];
   for (let i = 1; i <= 6; i += 1) {
     clock.advanceTo(clock.nowS + statuses.at(-1).retryInS);
@@ -85,7 +91,8 @@ test("an impatient reader need not wait, and the timer does not connect twice", 
   await settle();
   connection.connect();
   assert.equal(sockets.length, 2);
-  clock.advanceTo(60);
+  sockets[1].accept();
+  clock.advanceTo(20);
   assert.equal(sockets.length, 2);
 });
 

@@ -1,63 +1,60 @@
 // Shows one answer at the reader's pace: holds received text and releases it at absolute times
-// (pacer.js). The server paces already; this absorbs the jitter of the network. Timers may be late,
-// as in a hidden tab: the plan does not move, and overdue text is shown together.
+// (pacer.js). The server sends ahead of the pace (`lead_s`), so that this buffer outlasts a hole in
+// the network. Timers may be late, as in a hidden tab: the plan does not move, and overdue text is
+// shown together.
 
 import { RunningQoE, TokenBuffer } from "./pacer.js";
+import { Trace } from "./trace.js";
 
-const MOST_SAMPLES = 480;
+export { Trace };
 
-/** Generated, shown and expected tokens over time, thinned as it grows; for the plot. */
-export class Trace {
-  // { t, generated, shown, expected }, t in seconds since the first token; expected null: unpaced
-  samples = [];
-  #stride = 1;
-  #skipped = 0;
-
-  add(sample) {
-    const last = this.samples.at(-1);
-    if (last && this.#skipped + 1 < this.#stride) {
-      this.#skipped += 1;
-      this.samples[this.samples.length - 1] = sample; // the newest is always there
-      return;
-    }
-    this.#skipped = 0;
-    this.samples.push(sample);
-    if (this.samples.length > MOST_SAMPLES) {
-      this.samples = this.samples.filter((_, i, all) => i % 2 === 0 || i === all.length - 1);
-      this.#stride *= 2;
-    }
-  }
-}
+// A token that is this late is a wait: more than a frame and the jitter of a timer.
+const WAIT_S = 0.15;
 
 export class Player {
   #buffer;
   #paced;
   #timer = null;
+  #halted = false;
   #received = 0; // tokens
   #ahead = 0; // tokens that the server has generated and not sent yet
+  #deltas = 0; // pieces of text shown, as the server sent them
+  #waits = 0;
+  #waitedS = 0;
+  #shownAt = null; // reading time of the last text
   #qoe = null;
   #startS = 0;
   #startReading = 0;
 
   /**
    * `onShow(chars)` gets the number of further characters to show. `now()` returns seconds of a
-   * monotonic clock. `tauS` null: no pacing, all text is shown as it arrives.
+   * monotonic clock. `tauS` null: no pacing, all text is shown as it arrives. `saved`: of `save`,
+   * `lostS` seconds ago.
    */
-  constructor({ tauS, now, onShow, timers = globalThis }) {
+  constructor({ tauS, now, onShow, timers = globalThis, saved = null, lostS = 0 }) {
     this.now = now;
     this.onShow = onShow;
     this.timers = timers;
-    this.trace = new Trace();
+    this.trace = new Trace(saved?.samples);
     this.#paced = tauS !== null;
-    this.#buffer = new TokenBuffer(tauS ?? 1, now());
+    this.#buffer = saved
+      ? TokenBuffer.restored(saved.buffer, now(), lostS)
+      : new TokenBuffer(tauS ?? 1, now());
+    if (saved) this.#restore(saved, lostS);
   }
 
   get buffered() {
     return this.#buffer.length;
   }
 
+  /** Tokens shown. */
   get shown() {
     return this.#buffer.released;
+  }
+
+  /** Pieces of text shown: what the reader has read, as the server counts it. */
+  get deltas() {
+    return this.#deltas;
   }
 
   get paused() {
@@ -75,10 +72,24 @@ export class Player {
     return this.#paced && this.#qoe ? this.#qoe.at(this.#buffer.clock.reading(this.now())) : null;
   }
 
+  /**
+   * What the reader got so far: `{ tokens, qoe, waits, waitedS }`, where `tokens` counts deltas and
+   * `qoe` takes them as the whole answer (null if unpaced); null before the first text.
+   */
+  read() {
+    if (this.#qoe === null) return null;
+    return {
+      tokens: this.#deltas,
+      qoe: this.#paced ? this.#qoe.final() : null,
+      waits: this.#waits,
+      waitedS: this.#waitedS,
+    };
+  }
+
   /** `chars` more characters, which stand for `tokens` tokens; `ahead` more wait at the server. */
   push(chars, tokens, ahead) {
     const now = this.now();
-    for (let i = 1; i < tokens; i += 1) this.#buffer.push(0, now);
+    for (let i = 1; i < tokens; i += 1) this.#buffer.push(null, now);
     this.#buffer.push(chars, now);
     this.#received += tokens;
     this.#ahead = ahead;
@@ -96,6 +107,12 @@ export class Player {
   drain() {
     this.#show(this.#buffer.drain());
     this.#arm();
+  }
+
+  /** Show nothing more: the reader has stopped reading here. */
+  halt() {
+    this.#halted = true;
+    this.stop();
   }
 
   /** Change the pace; null for none. */
@@ -120,7 +137,46 @@ export class Player {
     this.#timer = null;
   }
 
+  /** Note where things stand, so that the picture shows a wait while it lasts. */
+  tick() {
+    if (this.#qoe !== null && !this.#halted && !this.#done()) this.#sample();
+  }
+
+  /** What a page that is loaded again needs, as plain data. */
+  save() {
+    const now = this.now();
+    return {
+      buffer: this.#buffer.save(now),
+      received: this.#received,
+      deltas: this.#deltas,
+      waits: this.#waits,
+      waitedS: this.#waitedS,
+      shownAt: this.#shownAt,
+      qoe: this.#qoe?.save() ?? null,
+      startReading: this.#startReading,
+      sinceStartS: now - this.#startS,
+      samples: this.trace.thinned(),
+    };
+  }
+
+  #restore(saved, lostS) {
+    this.#received = saved.received;
+    this.#deltas = saved.deltas;
+    this.#waits = saved.waits;
+    this.#waitedS = saved.waitedS;
+    this.#shownAt = saved.shownAt;
+    this.#qoe = saved.qoe && RunningQoE.restored(saved.qoe);
+    this.#startReading = saved.startReading;
+    this.#startS = this.now() - saved.sinceStartS - Math.max(0, lostS);
+    this.#pump();
+  }
+
+  #done() {
+    return this.#buffer.closed && this.#buffer.length === 0;
+  }
+
   #pump() {
+    if (this.#halted) return;
     const now = this.now();
     const due = this.#paced
       ? this.#buffer.popDue(now).map(({ item }) => item)
@@ -134,27 +190,45 @@ export class Player {
   #show(items) {
     const now = this.now();
     const reading = this.#buffer.clock.reading(now);
-    if (items.length > 0 && this.#qoe === null) {
+    if (items.length > 0) this.#note(now, reading, items.length);
+    if (this.#qoe !== null) this.#sample();
+    const texts = items.filter((chars) => chars !== null);
+    this.#deltas += texts.length;
+    if (items.length > 0) this.onShow(texts.reduce((sum, chars) => sum + chars, 0));
+  }
+
+  /** So many tokens are shown now. */
+  #note(now, reading, count) {
+    if (this.#qoe === null) {
       this.#qoe = new RunningQoE({ tauS: 1, originS: reading });
       this.#startS = now;
       this.#startReading = reading;
+    } else if (this.#paced) {
+      const lateS = (reading - this.#shownAt - 1) * this.#buffer.clock.tauS;
+      if (lateS > WAIT_S) {
+        this.#waits += 1;
+        this.#waitedS += lateS;
+      }
     }
-    for (let i = 0; i < items.length; i += 1) this.#qoe.deliver(reading);
-    if (this.#qoe !== null) {
-      this.trace.add({
-        t: now - this.#startS,
-        generated: this.#received + this.#ahead,
-        shown: this.#buffer.released,
-        expected: this.#paced ? reading - this.#startReading : null,
-      });
-    }
-    const chars = items.reduce((sum, length) => sum + length, 0);
-    if (items.length > 0) this.onShow(chars);
+    // Text that came together takes its time to read.
+    this.#shownAt = Math.max(reading, (this.#shownAt ?? reading - 1) + 1) + count - 1;
+    for (let i = 0; i < count; i += 1) this.#qoe.deliver(reading);
+  }
+
+  #sample() {
+    const now = this.now();
+    const reading = this.#buffer.clock.reading(now);
+    this.trace.add({
+      t: now - this.#startS,
+      generated: this.#received + this.#ahead,
+      shown: this.#buffer.released,
+      expected: this.#paced ? reading - this.#startReading : null,
+    });
   }
 
   #arm() {
     this.stop();
-    const next = this.#buffer.nextReleaseS();
+    const next = this.#halted ? null : this.#buffer.nextReleaseS();
     if (next === null) return;
     const waitMs = Math.max(0, (next - this.now()) * 1000);
     this.#timer = this.timers.setTimeout(() => {
