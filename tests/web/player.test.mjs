@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Player, Trace } from "../../web/js/player.js";
+import { Player, Trace } from "../../web/js/reading/player.js";
 import { Clock } from "./support.mjs";
 
 function playing(tauS = 0.1) {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { measure, nextFollow } from "../../web/js/follow.js";
-import { duration, explain, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
+import { duration, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
 import { IncrementalMarkdown, blocksOf, renderBlock } from "../../web/js/markdown.js";
 
 const TEXT = `# A heading
@@ -142,11 +142,4 @@ test("words for figures", () => {
     "–",
   ]);
   assert.deepEqual([0, 1, 2].map(tokens), ["0 tokens", "1 token", "2 tokens"]);
-});
-
-test("errors are explained", () => {
-  const full = explain({ status: 429, code: "overloaded", message: "Full.", retryAfterS: 3 });
-  assert.deepEqual(full, { title: "The server is full", text: "Full. Try again in 3 s." });
-  assert.match(explain({ status: 400, code: "bad", message: "No." }).title, /bad/);
-  assert.match(explain({ status: 503, message: "None." }).title, /No engine/);
 });

@@ -3,7 +3,7 @@
 
 import { Keeper } from "./conversations/keeper.js";
 import { versionsOf } from "./conversations/tree.js";
-import { Reader } from "./reader.js";
+import { Reader } from "./reading/reader.js";
 import * as settings from "./settings/settings.js";
 import {
   activeTurn,
@@ -15,11 +15,12 @@ import {
   reduce,
   transcript,
 } from "./state.js";
-import { Stopping } from "./stopping.js";
+import { Stopping } from "./asking/stopping.js";
 import { Store } from "./store.js";
-import { Waiting } from "./waiting.js";
+import { Waiting } from "./asking/waiting.js";
 import * as wire from "./wire.js";
 
+const DRAFT = "pascal.draft";
 const MORE = "Go on exactly where you stopped.";
 
 export class Chat {
@@ -55,6 +56,7 @@ export class Chat {
   }) {
     this.connection = connection;
     this.api = api;
+    this.storage = storage;
     this.memory = memory;
     this.library = library;
     this.now = now;
@@ -113,6 +115,19 @@ export class Chat {
   /** Put a text into the composer. */
   compose(text, editing = null) {
     this.#dispatch({ type: "draft", text, editing });
+  }
+
+  /** What is being written, kept for a reload of this tab. */
+  keepDraft(text) {
+    try {
+      this.storage?.setItem(DRAFT, text);
+    } catch {
+      // It is only lost at a reload.
+    }
+  }
+
+  keptDraft() {
+    return this.storage?.getItem(DRAFT) ?? "";
   }
 
   /** Ask another question in the place of an earlier one, which stays as a version. */

@@ -1,7 +1,7 @@
 // Stop acts at the page after a while, whatever the network does. What the server has not confirmed
 // is told again when it can be reached.
 
-import * as wire from "./wire.js";
+import * as wire from "../wire.js";
 
 const PATIENCE_S = 3; // for the server's word
 

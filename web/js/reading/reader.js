@@ -1,7 +1,7 @@
 // The reader of one answer: its player, what the server is told of the reading, and its end.
 
 import { Player } from "./player.js";
-import * as wire from "./wire.js";
+import * as wire from "../wire.js";
 
 const REPORT_S = 3; // between two reports of what was read
 const PACE_S = 0.25; // between two messages while the slider moves
