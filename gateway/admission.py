@@ -320,7 +320,7 @@ class Admission:
                 if admitted.in_engine and (work := self._work_of(admitted)) is not None:
                     left.append(work.seconds(step_s))
                 elif refusal.until_read:
-                    left.append(session.delivery.buffered_tokens * session.delivery.tpot_s)
+                    left.append(session.delivery.unread_s(self._made_s))
             self._left[key] = sorted(left)
         return self._left[key]
 

@@ -155,6 +155,12 @@ class Metrics:
             buckets=_QOE,
             registry=registry,
         )
+        self.qoe_as_read = Histogram(
+            "pascal_qoe_as_read",
+            "Quality of experience of a reader, from 0 to 1, as its client saw it",
+            buckets=_QOE,
+            registry=registry,
+        )
         self._tpot = Histogram(
             "pascal_tpot_seconds",
             "Time per answering token",

@@ -256,9 +256,24 @@ class ResponseService:
             return with_ids(stored.input_items, response_id)
         raise _no_such_response(response_id)
 
-    def cancel(self, session: Session) -> None:
-        """Stop a response. Its log ends with the terminal event as soon as the engine confirms."""
-        self._guarded(session, partial(self._cancel, session))
+    def cancel(self, session: Session, read_tokens: int | None = None) -> None:
+        """Stop a response. Its log ends with the terminal event as soon as the engine confirms.
+
+        :param read_tokens: see `Session.cancel`.
+        """
+        self._guarded(session, partial(self._cancel, session, read_tokens))
+
+    def was_read(self, session: Session, tokens: int, qoe: float) -> None:
+        """Take in what a client says about its reader; the first QoE after the end counts.
+
+        :param tokens: of the answer that were read.
+        """
+        if session.finished:
+            if not session.read_reported:
+                session.read_reported = True
+                self.metrics.qoe_as_read.observe(qoe)
+        else:
+            session.read_tokens = tokens
 
     def set_pace(self, session: Session, tpot_s: float | None, paused: bool | None) -> None:
         """Change the pace of a running response, pause or resume it.
@@ -378,8 +393,8 @@ class ResponseService:
                 session.response_id, session.pause_ends_s, self._guarded, session, resume
             )
 
-    def _cancel(self, session: Session) -> None:
-        if session.cancel(time.monotonic()):
+    def _cancel(self, session: Session, read_tokens: int | None) -> None:
+        if session.cancel(time.monotonic(), read_tokens):
             self.cluster.cancel(session)
 
     def _cut_short(self, session: Session) -> None:

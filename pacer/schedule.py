@@ -29,13 +29,22 @@ _TRIM = 1024  # places of released tokens that are kept before the array is cut
 class ReleaseSchedule(ReadingClock):
     """Reading time, and the planned releases of the tokens that are not yet released, in order."""
 
-    __slots__ = ("_head", "_last", "_planned", "at", "then_s", "underruns")
+    __slots__ = ("_head", "_last", "_planned", "at", "lead_s", "shown_at", "then_s", "underruns")
 
-    def __init__(self, tau_s: float, now: float) -> None:
-        """:raises ValueError: if ``tau_s`` is not a positive number of seconds."""
+    def __init__(self, tau_s: float, now: float, lead_s: float = 0.0) -> None:
+        """Plan for a reader of this pace.
+
+        :param lead_s: how much before its planned time a token is released, because the reader's
+            side holds it back until then. The plan stays the same.
+        :raises ValueError: if ``tau_s`` is not a positive number of seconds.
+        """
         super().__init__(tau_s, now)
+        self.lead_s = lead_s
         self.underruns = 0  # releases for which the reader had to wait after the first token
         self.at = 0.0  # reading time of the last release
+        # Reading time at which the reader sees the last token that was released. With a lead this
+        # is its planned time, or that of the release if it came later.
+        self.shown_at = 0.0
         self.then_s = now  # the next release, after the last `pop_next` that released something
         self._planned = array("d")  # in reading time; those before `_head` are released
         self._head = 0
@@ -76,10 +85,10 @@ class ReleaseSchedule(ReadingClock):
         self._last = last
 
     def pop_due(self, now: float, early_s: float = 0.0, most: int | None = None) -> int:
-        """Release the tokens whose planned time is not after ``now + early_s``.
+        """Release the tokens whose planned time is not after ``now + early_s``, plus the lead.
 
-        :param early_s: how much before its planned time a token may be released.
-        :param most: release no more tokens than this.
+        :param early_s: how much before its time a token may be released.
+        :param most: release no more tokens than this. With a lead it must be 1.
         :return: how many tokens these are; none while the reader is paused.
         """
         if self.paused:
@@ -90,13 +99,15 @@ class ReleaseSchedule(ReadingClock):
             if at > self._stop:
                 at = self._stop
         self.at = at
-        limit = at + early_s / tau_s + _EPSILON
+        limit = at + (early_s + self.lead_s) / tau_s + _EPSILON
         planned, head = self._planned, self._head
         length = len(planned)
         end = length if most is None else min(length, head + most)
         place = head
         while place < end and planned[place] <= limit:
             place += 1
+        if place > head:
+            self.shown_at = max(at, planned[place - 1]) if self.lead_s else at
         if place < length and place < _TRIM:
             self._head = place
         else:
@@ -104,27 +115,29 @@ class ReleaseSchedule(ReadingClock):
             self._head = 0
         return place - head
 
-    def pop_next(self, now: float, early_s: float) -> bool:
-        """Do as `pop_due` and `next_release_s`, in the case that is nearly always the one.
+    def pop_next(self, now: float, early_s: float, behind: int = 0) -> float | None:
+        """Do as `pop_due`, `slack_s` and `next_release_s`, in the case that is nearly always theirs.
 
-        :return: whether one token was released, and another one waits, until `then_s`. Else nothing
-            was released, and `pop_due` is to be called.
+        :param behind: tokens that were generated, and will be pushed behind the others.
+        :return: None if `pop_due` is to be called instead. Else one token was released, another one
+            waits until `then_s`, and this is the slack, those behind included.
         """
-        planned, place = self._planned, self._head + 1
-        if self.paused or not 1 < place < _TRIM or place >= len(planned):
-            return False
-        anchor_s, reading, tau_s = self._anchor_s, self._reading, self.tau_s
+        planned, place, last = self._planned, self._head + 1, self._last
+        if not 1 < place < _TRIM or place >= len(planned) or self.paused or last is None:
+            return None
+        anchor_s, reading, tau_s, lead_s = self._anchor_s, self._reading, self.tau_s, self.lead_s
         at = reading + (now - anchor_s) / tau_s
         if at > self._stop:
             at = self._stop
-        limit = at + early_s / tau_s + _EPSILON
+        limit = at + (early_s + lead_s) / tau_s + _EPSILON
         due = planned[place]
-        if due <= limit or planned[place - 1] > limit or at < reading:
-            return False
+        if due <= limit or (this := planned[place - 1]) > limit or at < reading:
+            return None
         self._head = place
         self.at = at
-        self.then_s = anchor_s + (due - reading) * tau_s
-        return True
+        self.shown_at = this if lead_s and this > at else at
+        self.then_s = anchor_s + (due - reading) * tau_s - lead_s
+        return (last + behind + 1.0 - at) * tau_s
 
     def drain(self) -> int:
         """Release all tokens at once, regardless of the pace; return how many.
@@ -151,7 +164,7 @@ class ReleaseSchedule(ReadingClock):
         due = self._planned[self._head]
         if due <= self._reading:
             return self._anchor_s
-        return self._anchor_s + (due - self._reading) * self.tau_s
+        return self._anchor_s + (due - self._reading) * self.tau_s - self.lead_s
 
     def slack_s(self, now: float) -> float | None:
         """Seconds until the reader runs out of tokens; negative if that has happened.

@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from structlog.typing import Processor
 
-from workers import line_logger
+from workers import line_logger, tracing
 from workers.errors import WorkerError
 
 _INSTANCE_ENV = "PASCAL_LOG_INSTANCE_ID"  # for the processes that vLLM starts
@@ -32,6 +32,7 @@ _MOST_REASON = 500  # characters
 def configure(level: int, instance_id: str) -> None:
     """Log events of ``level`` and above from every thread, each with the worker's name."""
     rendering: list[Processor] = [
+        tracing.add_x_request_id,
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(line_logger.json_line),
     ]

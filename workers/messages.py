@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 7  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 8  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
@@ -320,6 +320,7 @@ class Submit(Message, tag="submit"):
     # Hashes of the conversation's beginnings, the shortest first; see `Prefixes`.
     prefixes: tuple[int, ...] = ()
     prompt: PlainPrompt | None = None  # instead of messages; what follows it is an answer
+    x_request_id: str | None = None  # of the HTTP request that asked for it, for the log
 
 
 class Count(Message, tag="count"):

@@ -50,6 +50,13 @@ _PING_INTERVAL_S = 25.0
 _ENVELOPE = ("type", "stream_id")
 
 
+class ReadReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far the reader has read the answer, and with what QoE, as the client saw it."""
+
+    tokens: Annotated[int, Meta(ge=0)]
+    qoe: Annotated[float, Meta(ge=0, le=1)]
+
+
 class PacingUpdate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``response.pacing.update``."""
 
@@ -57,6 +64,7 @@ class PacingUpdate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     response_id: str
     tpot_s: Seconds | None = None
     paused: bool | None = None
+    read: ReadReport | None = None
     stream_id: str | None = None
 
 
@@ -74,6 +82,7 @@ class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     type: str
     response_id: str
+    read_tokens: Annotated[int, Meta(ge=0)] | None = None
     stream_id: str | None = None
 
 
@@ -188,13 +197,17 @@ class WebSocketConnection:
                 self._create(document, stream_id, size)
             case "response.cancel":
                 cancel = convert(document, Cancel)
-                self._service.cancel(self._service.find(cancel.response_id, self._owner))
+                session = self._service.find(cancel.response_id, self._owner)
+                self._service.cancel(session, cancel.read_tokens)
             case "response.resume":
                 self._resume(convert(document, Resume))
             case "response.pacing.update":
                 update = convert(document, PacingUpdate)
                 session = self._service.find(update.response_id, self._owner)
-                self._service.set_pace(session, update.tpot_s, update.paused)
+                if update.tpot_s is not None or update.paused is not None:
+                    self._service.set_pace(session, update.tpot_s, update.paused)
+                if update.read is not None:
+                    self._service.was_read(session, update.read.tokens, update.read.qoe)
             case None:
                 raise InvalidRequest("The event has no 'type'.", param="type")
             case other:

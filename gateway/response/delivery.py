@@ -6,7 +6,9 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 
 from __future__ import annotations
 
+import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,7 +76,7 @@ class Delivery(_DeliveryHot):
     )
 
     def __init__(self, targets: Targets, now: float) -> None:
-        super().__init__(targets.tpot_s, now)
+        super().__init__(targets.tpot_s, now, targets.lead_s if targets.paced else 0.0)
         self.targets = targets
         self.paced = targets.paced  # False: tokens pass as they come
         self.submitted_s = now
@@ -90,7 +92,8 @@ class Delivery(_DeliveryHot):
         self._arrived_s: float | None = None
         self._first_released_s: float | None = None
         self._released_s: float | None = None
-        self._deliveries = array("d")  # in reading time; not in the QoE yet
+        # In reading time, not in the QoE yet. With a lead the last ones are still to come.
+        self._deliveries = array("d")
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
         self._qoe_e2e = RunningQoE(tau_s=1.0, first_s=targets.ttft_s / targets.tpot_s)
@@ -152,21 +155,39 @@ class Delivery(_DeliveryHot):
 
         :return: as `released`; None if nothing was released.
         """
-        if not self.paced or not self.pop_next(now, early_s):
+        if not self.paced or (slack_s := self.pop_next(now, early_s, behind)) is None:
             return None
         self.buffered_tokens -= 1
         self._released_s = now
-        reading, deliveries = self.at, self._deliveries
-        deliveries.append(reading)
+        deliveries = self._deliveries
+        deliveries.append(self.shown_at)
         if len(deliveries) >= _SETTLE_TOKENS:
-            self._settle()
-        assert self._last is not None
-        return (self._last + behind + 1.0 - reading) * self.tau_s
+            self._settle(self.at)
+        return slack_s
+
+    def unread_s(self, now: float) -> float:
+        """Seconds for which the reader reads what was generated so far, at the current pace."""
+        ahead = max(0.0, self.shown_at - self.reading(now)) if self.lead_s else 0.0
+        return (self.buffered_tokens + ahead) * self.tau_s
+
+    def shown_s(self) -> float | None:
+        """When the reader sees the last of what was released; None while paused before it."""
+        return self.seconds(self.shown_at)
 
     def flush(self, now: float) -> int:
-        """Release all deltas, whatever the pace; return how many. See `release`."""
-        self.at = self.reading(now)
+        """Release all deltas, whatever the pace; return how many. See `release`.
+
+        The reader sees them now, and with them those that were released ahead.
+        """
+        self.at = self.shown_at = at = self.reading(now)
+        deliveries = self._deliveries
+        for place in range(bisect_right(deliveries, at), len(deliveries)):
+            deliveries[place] = at
         return self.drain()
+
+    def stop(self, now: float) -> None:
+        """The reader looks no further: what was released ahead is not seen."""
+        del self._deliveries[bisect_right(self._deliveries, self.reading(now)) :]
 
     def released(self, tokens: int, now: float, behind: int = 0) -> float | None:
         """The reader has got so many tokens, in the release at ``now``.
@@ -174,21 +195,20 @@ class Delivery(_DeliveryHot):
         :param behind: tokens that were generated, and will follow those that have arrived.
         :return: seconds until the reader runs out of tokens; None while the reader is paused.
         """
-        reading = self.at
         self.buffered_tokens -= tokens
         self._released_s = now
         if self._first_released_s is None:
             self._first_released_s = now
-            self._qoe = RunningQoE(tau_s=1.0, origin_s=reading)
+            self._qoe = RunningQoE(tau_s=1.0, origin_s=self.shown_at)
         deliveries = self._deliveries
-        deliveries.append(reading)
+        deliveries.append(self.shown_at)
         if tokens > 1:
-            deliveries.extend((reading,) * (tokens - 1))
+            deliveries.extend((self.shown_at,) * (tokens - 1))
         if len(deliveries) >= _SETTLE_TOKENS:
-            self._settle()
+            self._settle(self.at)
         if self._last is None or self.paused:
             return None
-        return (self._last + behind + 1.0 - reading) * self.tau_s
+        return (self._last + behind + 1.0 - self.at) * self.tau_s
 
     def set_pace(self, tpot_s: float | None, paused: bool | None, now: float) -> None:
         """Change the pace, pause or resume; None leaves a setting as it is.
@@ -197,7 +217,7 @@ class Delivery(_DeliveryHot):
         """
         if tpot_s is not None:
             self.set_tau(tpot_s, now)
-            self.paced = True
+            self.paced, self.lead_s = True, self.targets.lead_s
         if paused is True:
             self.pause(now)
         elif paused is False:
@@ -205,8 +225,9 @@ class Delivery(_DeliveryHot):
 
     def qoe_now(self, now: float) -> float:
         """The paper's QoE so far, overdue tokens included; 1 before the first token."""
-        self._settle()
-        return 1.0 if self._qoe is None else self._qoe.at(self.reading(now))
+        reading = self.reading(now)
+        self._settle(reading)
+        return 1.0 if self._qoe is None else self._qoe.at(reading)
 
     def measurements(self) -> Measurements:
         """All measurements so far."""
@@ -216,7 +237,7 @@ class Delivery(_DeliveryHot):
             reasoning_s = _difference(self.reasoning_ended_s, self.first_token_s)
         qoe, ttfat, e2e = self._qoe, self._qoe_ttfat, self._qoe_e2e
         arrived, released = self.answer_tokens, self.answer_tokens - self.buffered_tokens
-        raw_s, paced_s = self._arrived_s, self._released_s
+        raw_s, paced_s = self._arrived_s, self._seen_s()
         return Measurements(
             reasoning_s=reasoning_s,
             raw=self._times(self._first_arrived_s, raw_s, arrived, raw_s),
@@ -225,6 +246,18 @@ class Delivery(_DeliveryHot):
             qoe_ttfat=None if qoe is None or ttfat is None else _rounded(ttfat.final()),
             qoe_e2e=None if qoe is None else _rounded(e2e.final()),
         )
+
+    def _seen_s(self) -> float | None:
+        """When the reader saw the last token that was released."""
+        shown_s = self.shown_s()
+        if not self.lead_s or shown_s is None or self.shown_at <= self._reading:
+            return self._released_s
+        return shown_s if self.ended_s is None else min(shown_s, self.ended_s)
+
+    def _move_anchor(self, now: float) -> None:
+        if self.lead_s and self._reading < self.shown_at <= self.reading(now):
+            self._released_s = self.shown_s()  # afterwards the clock can no longer tell
+        super()._move_anchor(now)
 
     def _times(
         self, first_s: float | None, last_s: float | None, tokens: int, end_s: float | None
@@ -239,14 +272,17 @@ class Delivery(_DeliveryHot):
             e2e_s=_difference(end_s, self.submitted_s),
         )
 
-    def _settle(self) -> None:
-        """Account for the deliveries so far in each QoE."""
-        if not self._deliveries:
+    def _settle(self, reading: float = math.inf) -> None:
+        """Account for the deliveries up to this reading time in each QoE."""
+        deliveries = self._deliveries
+        if not deliveries:
             return
+        # Only those that were released ahead can be later.
+        count = bisect_right(deliveries, reading) if self.lead_s else len(deliveries)
         for running in (self._qoe, self._qoe_ttfat, self._qoe_e2e):
             if running is not None:
-                running.deliver_all(self._deliveries)
-        del self._deliveries[:]
+                running.deliver_all(deliveries[:count])
+        del deliveries[:count]
 
 
 def _difference(later_s: float | None, earlier_s: float | None) -> float | None:

@@ -224,9 +224,8 @@ class EventLog(_EventLogHot):
             self.add_delta(item, buffered_tokens, slack_s)
             return
         self._next = sequence + 1
-        data = item.next_plain(sequence, buffered_tokens, slack_s)
         try:
-            only.take(sequence, item.kind, data)
+            only.take(sequence, item.kind, item.next_plain(sequence, buffered_tokens, slack_s))
         except Exception as error:
             log.exception("reader_failed")
             self._failed(only, error)

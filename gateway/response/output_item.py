@@ -73,6 +73,7 @@ class OutputItem(_OutputItemHot):
         "_new_logprobs",
         "_plain",
         "call_id",
+        "cut",
         "item_id",
         "name",
         "sealed",
@@ -98,6 +99,7 @@ class OutputItem(_OutputItemHot):
         self.text = bytearray()  # the inside of a JSON string; it only grows
         self.shown = 0  # deltas that the reader was sent
         self.shown_bytes = 0  # of the text
+        self.cut: int | None = None  # deltas that the reader has read, of those that were sent
         self._lengths = array("I")  # of the text of each delta, from `dropped` on
         self.dropped = 0  # deltas whose lengths are not kept
         self._dropped_bytes = 0  # of their text
@@ -272,18 +274,40 @@ class OutputItem(_OutputItemHot):
 
     # ---- the whole text ----------------------------------------------------------------------
 
+    def cut_after(self, tokens: int) -> int:
+        """The reader has read so many tokens of what was sent, and reads no further.
+
+        Deltas whose lengths are not kept count as read.
+
+        :return: how many of the tokens lie behind this item.
+        """
+        for delta in range(self.shown):
+            here = self.tokens_of(delta)
+            if here > tokens:
+                self.cut = max(delta, self.dropped)
+                return 0
+            tokens -= here
+        return tokens
+
     def decoded(self) -> str:
-        """The text that the reader was sent."""
-        text: str = orjson.loads(b'"%b"' % bytes(self.text[: self.shown_bytes]))
+        """The text that the reader was sent, up to the place where he stopped."""
+        text: str = orjson.loads(b'"%b"' % self._seen())
         return text
 
     def fragment(self) -> orjson.Fragment:
-        """The text that the reader was sent as a JSON string, for orjson."""
-        return orjson.Fragment(b'"%b"' % bytes(self.text[: self.shown_bytes]))
+        """As `decoded`, as a JSON string for orjson."""
+        return orjson.Fragment(b'"%b"' % self._seen())
 
     def logprobs(self) -> list[orjson.Fragment]:
-        """The log probabilities of the deltas that the reader was sent, for orjson."""
-        return [orjson.Fragment(one) for one in (self._logprobs or ())[: self.shown]]
+        """The log probabilities of the deltas of `decoded`, for orjson."""
+        deltas = self.shown if self.cut is None else self.cut
+        return [orjson.Fragment(one) for one in (self._logprobs or ())[:deltas]]
+
+    def _seen(self) -> bytes:
+        end = self.shown_bytes
+        if self.cut is not None:
+            end = self._dropped_bytes + sum(self._lengths[: self.cut - self.dropped])
+        return bytes(self.text[:end])
 
     def _note(self, delta: int, tokens: int) -> None:
         if self.odd is None:

@@ -36,7 +36,7 @@ from workers.messages import (
 
 _SESSION_BYTES = 8192  # a session without text: its objects, measured
 _TOKEN_BYTES = 4  # in an array
-_MOST_PUT_OFF = 48  # entries for 16 runs: the garbage collector walks over them
+_MOST_PUT_OFF = 48  # entries for 16 tokens: the garbage collector walks over them
 _REASONING, _ANSWERING, _DELIVERING = State.REASONING, State.ANSWERING, State.DELIVERING
 _BEGAN: dict[PhaseName, Event] = {
     "reasoning": Event.REASONING_BEGAN,
@@ -55,7 +55,6 @@ class _SessionHot:
 
     __slots__ = (
         "_put_off",
-        "_runs",
         "cancelling",
         "delivery",
         "due_s",
@@ -98,6 +97,8 @@ class Session(_SessionHot):
         "phase",
         "preemptions",
         "prompt_tokens",
+        "read_reported",
+        "read_tokens",
         "reasoning_tokens",
         "response_id",
         "x_request_id",
@@ -128,11 +129,10 @@ class Session(_SessionHot):
         self.log = EventLog(log_bytes)
         self.delivery = Delivery(generation.targets, now)
         self.output_tokens = 0  # generated so far, of all phases
-        self._token_ids = array("i")  # without those of `_runs`
-        # Answering tokens behind others that wait for their time: for each run when it came, its
-        # ids and its texts. One flat list, because the collector walks over objects.
-        self._runs: list[Any] = []
-        self._put_off = 0  # tokens of these runs
+        self._token_ids = array("i")  # without those of `_put_off`
+        # Answering tokens behind others that wait for their time: for each token when it came, its
+        # id and its text. One flat list, because the collector walks over objects.
+        self._put_off: list[Any] = []
         self.prompt_tokens = 0
         self.reasoning_tokens = 0
         self.calling_tokens = 0
@@ -145,6 +145,8 @@ class Session(_SessionHot):
         self.cancelling = False  # the instance was asked to stop it and has not confirmed yet
         self._cut_by: ApiError | None = None  # why the gateway itself stops it
         self.forgotten = False  # its owner deleted it: keep nothing after its end
+        self.read_tokens: int | None = None  # of the answer, as the client said last
+        self.read_reported = False  # the client has said with what QoE it was read
         self.pause_ends_s: float | None = None  # when the reader's pause ends by itself
         self.wheel_slot: int | None = None  # its place in the gateway's `ReleaseWheel`
         self.due_s = 0.0  # of its next release, while it has a place there
@@ -256,7 +258,16 @@ class Session(_SessionHot):
         """When `release` is due; None if no token waits."""
         if self.cancelling or self.finished:
             return None
-        return self.delivery.next_release_s()
+        delivery = self.delivery
+        due_s = delivery.next_release_s()
+        if (
+            due_s is None
+            and delivery.lead_s
+            and self.state is _DELIVERING
+            and not delivery.buffered_tokens
+        ):
+            return delivery.shown_s()  # then it ends
+        return due_s
 
     def check_resume(self, starting_after: int) -> None:
         """Raise `InvalidRequest` if no event can follow ``starting_after`` (-1: from the start)."""
@@ -302,25 +313,14 @@ class Session(_SessionHot):
 
         :return: whether the state or `next_release_s` may have changed.
         """
-        tokens = len(run.token_ids)
-        if (
-            self.wheel_slot is not None
-            and self.state is _ANSWERING
-            and run.finish is None
-            and run.pieces is None
-            and not (run.turns or run.logprobs)
-            and len(self._runs) < _MOST_PUT_OFF
-        ):
-            # Others wait for their time, and these are behind them. They are taken in together,
-            # when the last of the others is released.
-            self.output_tokens += tokens
-            self._put_off += tokens
-            self._runs += (now, run.token_ids, run.texts)
-            return False
+        if self.wheel_slot is not None and run.finish is None and not run.turns:
+            if self.put_off(run, now):
+                return False
         if not self.in_engine:
             return True  # the response ended while these tokens were on their way
+        tokens = len(run.token_ids)
         self.output_tokens += tokens
-        if self._runs:
+        if self._put_off:
             self._take_in()
         delivery = self.delivery
         look = False  # whether text of the answer may be due, or a phase ended
@@ -344,6 +344,30 @@ class Session(_SessionHot):
         self.release(now)
         return True
 
+    def put_off(self, run: TokenRun, now: float) -> bool:
+        """Do as `tokens`, if the run is behind tokens that wait for their time.
+
+        Runs like this are taken in together, when the last of the others is released. The caller
+        has checked that `wheel_slot` is set, and that the run has no finish and no turn.
+
+        :return: whether it was put off. Else nothing has happened.
+        """
+        if (
+            self.state is not _ANSWERING
+            or run.pieces is not None
+            or run.logprobs
+            or len(self._put_off) >= _MOST_PUT_OFF
+        ):
+            return False
+        ids = run.token_ids
+        if len(ids) == 1:
+            self._put_off += (now, ids[0], run.texts[0])
+        else:
+            for token_id, text in zip(ids, run.texts, strict=True):
+                self._put_off += (now, token_id, text)
+        self.output_tokens += len(ids)
+        return True
+
     def left(self) -> None:
         """Its instance has it no longer; it goes on elsewhere, from the token log."""
         self._take_in()
@@ -362,26 +386,31 @@ class Session(_SessionHot):
             return None
         delivery, item = self.delivery, self.transcript.head
         if item is not None and item.plain:  # the short way, for nearly every token
-            slack_s = delivery.release_next(now, early_s, self._put_off)
+            behind = len(self._put_off) // 3
+            slack_s = delivery.release_next(now, early_s, behind)
             if slack_s is not None:
-                self.log.add_plain(item, delivery.buffered_tokens + self._put_off, slack_s)
-                if self._runs and delivery.buffered_tokens == 1:
+                buffered = delivery.buffered_tokens
+                self.log.add_plain(item, buffered + behind, slack_s)
+                if buffered == 1 and behind:
                     self._take_in()  # so that another one waits at the next release
                 return delivery.then_s
-        if self._runs and delivery.buffered_tokens < 2:
+        if self._put_off and delivery.buffered_tokens < 2:
             self._take_in()
-        if delivery.paced:  # without a further call: this runs for each token
-            deltas = delivery.pop_due(now, early_s)
-        else:
-            deltas = delivery.release(now, early_s)
-        if deltas:
+        if delivery.lead_s:
+            while delivery.pop_due(now, early_s, most=1):
+                self._show(1, now)
+        elif deltas := delivery.release(now, early_s):
             self._show(deltas, now)
         due_s = delivery.next_release_s()
         if due_s is None:
-            if self._runs:
+            if self._put_off:
                 self._take_in()
                 return self.release(now, early_s)
             if self.state is _DELIVERING and delivery.buffered_tokens == 0:
+                if delivery.lead_s:
+                    ends_s = delivery.shown_s()
+                    if ends_s is None or ends_s > now + early_s:
+                        return ends_s
                 self._advance(Event.DELIVERED)
                 self._end(now)
         return due_s
@@ -401,10 +430,16 @@ class Session(_SessionHot):
             self.pause_ends_s = None
         self.delivery.set_pace(tpot_s, paused, now)
 
-    def cancel(self, now: float) -> bool:
-        """Stop the response. True if the caller must cancel it at its instance, which confirms."""
+    def cancel(self, now: float, read_tokens: int | None = None) -> bool:
+        """Stop the response. True if the caller must cancel it at its instance, which confirms.
+
+        :param read_tokens: of the answer that the reader has read, for a client that shows them
+            later than it gets them. The answer is kept up to there.
+        """
         if self.finished:
             return False
+        if read_tokens is not None:
+            self.read_tokens = read_tokens
         self._take_in()
         if self.in_engine:
             self.cancelling = True
@@ -495,16 +530,12 @@ class Session(_SessionHot):
         transcript.catch_up()
 
     def _take_in(self) -> None:
-        """Take in the runs that were put off."""
-        if not self._runs:
+        """Take in the tokens that were put off."""
+        if not self._put_off:
             return
-        runs, self._runs, self._put_off = self._runs, [], 0
-        times: list[float] = []
-        texts: list[str] = []
-        for now, token_ids, run_texts in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
-            self._token_ids.extend(token_ids)
-            texts += run_texts
-            times += (now,) * len(run_texts)
+        waited, self._put_off = self._put_off, []
+        times, texts = waited[::3], waited[2::3]
+        self._token_ids.extend(waited[1::3])
         item = self.transcript.tail
         if item is not None and item.plain and item.add_all(texts):
             self.delivery.arrived_each(times)
@@ -583,7 +614,7 @@ class Session(_SessionHot):
         """Send the next deltas of the answer."""
         if not deltas:
             return
-        delivery, transcript, behind = self.delivery, self.transcript, self._put_off
+        delivery, transcript, behind = self.delivery, self.transcript, len(self._put_off) // 3
         item = transcript.head
         if deltas == 1 and item is not None and item.plain:  # as nearly always
             slack_s = delivery.released(1, now, behind)
@@ -604,6 +635,9 @@ class Session(_SessionHot):
 
     def _cancelled(self, now: float) -> None:
         if self._cut_by is None:
+            self.delivery.stop(now)
+            if self.read_tokens is not None:
+                self.transcript.cut_answer(self.read_tokens)
             self._advance(Event.CANCEL)
         else:
             self._show(self.delivery.flush(now), now)

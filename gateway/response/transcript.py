@@ -215,6 +215,12 @@ class Transcript:
                 deltas -= count
         return tokens
 
+    def cut_answer(self, tokens: int) -> None:
+        """Keep so many tokens of the answer: the reader has read no further."""
+        for item in self.items:
+            if item.segment == "answer":
+                tokens = item.cut_after(tokens)
+
     def close(self, status: ItemStatus) -> None:
         """Close the item that is being shown, at the end of the response.
 

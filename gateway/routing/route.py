@@ -304,6 +304,7 @@ class Route(_RouteHot):
             structure=generation.structure,
             prefixes=self.prefixes,
             prompt=generation.prompt,
+            x_request_id=session.x_request_id,
         )
 
     def ticket(self, now: float) -> Ticket | None:

@@ -201,6 +201,8 @@ class Router:
                     and route.stage is running
                 ):
                     # As for most runs, nothing but its tokens matters.
+                    if session.wheel_slot is not None and session.put_off(run, now):
+                        continue
                     if session.tokens(run, now):
                         self._on_progress(session)
                         if not route.session.streaming:  # a bug ended it

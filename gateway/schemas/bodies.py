@@ -114,6 +114,7 @@ class Pacing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tpot_s: Seconds | None = None
     ttfat_s: Delay | None = None
+    lead_s: Annotated[float, Meta(ge=0, le=30)] = 0.0  # each token so long before its time
 
 
 class ForcedLengthsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

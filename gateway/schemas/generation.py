@@ -43,13 +43,15 @@ _IN_CALL = re.compile(r"(\.tool_calls\[\d+\])\.(name|arguments)\b")
 class Targets:
     """What the reader expects, in seconds.
 
-    With ``paced`` false, tokens are delivered at once instead of at this pace.
+    With ``paced`` false, tokens are delivered at once instead of at this pace. The client asks with
+    ``lead_s`` for each token so long before its time, and holds it back itself.
     """
 
     tpot_s: float
     ttfat_s: float
     ttft_s: float
     paced: bool
+    lead_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +397,7 @@ def targets_of(pacing: Pacing | bool | None, defaults: Targets) -> Targets:
             defaults,
             tpot_s=defaults.tpot_s if pacing.tpot_s is None else pacing.tpot_s,
             ttfat_s=defaults.ttfat_s if pacing.ttfat_s is None else pacing.ttfat_s,
+            lead_s=pacing.lead_s,
         )
     return replace(defaults, paced=pacing is not False)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from workers import logs
+from workers import logs, tracing
 from workers.errors import WorkerError
 
 
@@ -54,6 +54,24 @@ def test_lines_of_every_thread_carry_the_name(capsys: pytest.CaptureFixture[str]
     assert (second["event"], second["thread"]) == ("thread_failed", "side-channel")
     assert second["instance_id"] == "worker-7"
     assert "RuntimeError: and it ends" in second["exception"]
+
+
+def test_lines_about_a_response_carry_the_id_of_its_http_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(logging.INFO, "worker-7")
+    log = structlog.get_logger()
+    tracing.note("resp_1/0", "req-a")
+    tracing.note("resp_2/0", "req-b")
+    tracing.note("resp_2/0", None)  # submitted again, by a gateway that knows no id
+    for request_id in ("resp_1/0", "resp_2/0", "resp_3/0"):
+        log.error("request_failed_in_engine", request_id=request_id)
+    log.error("engine_failed")
+    assert [line.get("x_request_id") for line in lines(capsys)] == ["req-a", None, None, None]
+    for number in range(2 * tracing._MOST_KEPT):
+        tracing.note(f"resp_{number}/1", "req")
+    assert len(tracing._ids) == tracing._MOST_KEPT
+    assert f"resp_{number}/1" in tracing._ids
 
 
 def engine_process(failure: str) -> None:

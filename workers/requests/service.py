@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from workers import tracing
 from workers.engine.interface import Engine, EngineOutput, EngineRequest, EngineStep
 from workers.errors import RequestRejected
 from workers.messages import (
@@ -143,6 +144,7 @@ class Service:
 
     def submit(self, message: Submit) -> None:
         """Start a request. The answer is `Accepted` or `Rejected`."""
+        tracing.note(message.request_id, message.x_request_id)
         if message.request_id in self._entries:
             rejection = RequestRejected(
                 "duplicate_request", "a request with this id is running", "request_id"

@@ -121,7 +121,10 @@ async def test_all_lines_of_a_request_have_its_id_and_none_has_its_text(
         first = asyncio.create_task(
             client.post("v1/responses", json=body, headers={ID: "one", **header})
         )
-        one = await accepted(worker)
+        submit = await worker.next_submit()
+        assert submit.x_request_id == "one"  # for the worker's own lines
+        await worker.accept(submit)
+        one = submit.request_id
         second = asyncio.create_task(
             client.post(
                 "v1/chat/completions",

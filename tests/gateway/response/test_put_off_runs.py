@@ -13,14 +13,14 @@ from tests.gateway.support.sessions import ScriptedWorker, make_session, run_to_
 
 
 def waiting() -> tuple[Session, ScriptedWorker]:
-    """A session with a place on the wheel, one waiting token, and two runs that are put off."""
+    """A session with a place on the wheel, one waiting token, and two runs of four tokens that are put off."""
     session = make_session()
     worker = ScriptedWorker(session, reasoning=False)
     worker.say("a", "b", now=1.0)
     session.wheel_slot = 220
     worker.say("c", now=1.02)
     worker.say("d", "", "é", now=1.04)
-    assert len(session._runs) == 2 * 3
+    assert len(session._put_off) == 4 * 3
     return session, worker
 
 
@@ -38,7 +38,7 @@ def test_every_call_that_needs_them_takes_them_in(look: Callable[[Session], obje
     session, _ = waiting()
     assert session.output_tokens == 6
     look(session)
-    assert (len(session.token_ids), session._runs) == (6, [])
+    assert (len(session.token_ids), session._put_off) == (6, [])
     assert session.transcript.items[0].text == "abcdé".encode()
 
 
@@ -68,4 +68,4 @@ def test_only_so_many_are_put_off() -> None:
     session, worker = waiting()
     for place in range(3 * session_module._MOST_PUT_OFF):
         worker.say("x", now=1.05 + place / 1000)
-        assert len(session._runs) <= session_module._MOST_PUT_OFF
+        assert len(session._put_off) <= session_module._MOST_PUT_OFF

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.workers.support.formats import CONTEXT, chat_renderer, form_of
+from workers import tracing
 from workers.engine.interface import (
     EngineEvents,
     EngineFacts,
@@ -406,7 +407,8 @@ async def test_tokens_that_cannot_be_decoded_end_one_request_only(brittle: ChatR
     async with asyncio.TaskGroup() as tasks:
         bench = Bench(brittle, tasks)
         for name in ("a", "b", "c"):
-            await bench.running(name)
+            await bench.running(name, x_request_id=f"req-{name}")
+        assert tracing.add_x_request_id(None, "", {"request_id": "b"})["x_request_id"] == "req-b"
         bench.step(
             EngineOutput("a", (10,)), EngineOutput("b", (BAD_TOKEN,)), EngineOutput("c", (11,))
         )
