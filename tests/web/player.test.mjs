@@ -71,6 +71,10 @@ test("a delta of several tokens takes their time", () => {
       [0.3, 5],
     ],
   );
+  assert.equal(player.readTokens, 4);
+  player.push(7, 3, 0);
+  clock.advanceTo(1.05); // a part of its tokens is due, and nothing of its text
+  assert.deepEqual([player.shown, player.readTokens], [5, 4]);
 });
 
 test("pause, another pace, and going on", () => {

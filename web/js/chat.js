@@ -30,7 +30,6 @@ export class Chat {
   #keeper;
   #stopping;
   #answerNow = null; // key of a turn whose thinking is stopped for an answer
-  #wasOpen = false;
 
   /**
    * @param connection  a Connection whose onMessage and onStatus are this object's
@@ -269,14 +268,12 @@ export class Chat {
     this.#dispatch({ type: "connection", connection });
     if (connection.status === "lost") this.#waiting.lost();
     if (connection.status !== "open") return;
-    const again = this.#wasOpen;
-    this.#wasOpen = true;
     if (this.state.model === null) this.#fetchModel();
     this.#stopping.pay();
     const turn = activeTurn(this.state);
     if (!turn || turn.outcome) return;
     if (turn.responseId) this.#resume(turn);
-    else if (!this.#waiting.open(again || turn.held !== null)) {
+    else if (!this.#waiting.open(turn.held !== null)) {
       const message = "The connection was lost again and again before the server answered.";
       this.#fail(turn, { status: 0, message });
     }
@@ -497,14 +494,14 @@ export class Chat {
   // ---- inside: stopping -------------------------------------------------------------------------
 
   #cancel(turn) {
-    this.connection.send(wire.cancelMessage(turn.responseId, this.#reader?.deltas));
+    this.connection.send(wire.cancelMessage(turn.responseId, this.#reader?.readTokens));
   }
 
   /** The server has not confirmed a Stop. The reader does not wait for it any longer. */
   #stopAlone(key) {
     const turn = findTurn(this.state, key);
     if (!turn || turn.outcome) return;
-    this.#stopping.owe(turn, this.#reader?.key === key ? this.#reader.deltas : undefined);
+    this.#stopping.owe(turn, this.#reader?.key === key ? this.#reader.readTokens : undefined);
     this.#waiting.clear();
     this.#stopHere(turn, "unconfirmed");
   }
@@ -546,7 +543,7 @@ export class Chat {
     const saved = turn.player ?? null;
     // Without the player, what had come is shown at once.
     if (saved === null) this.#showRest(turn.key);
-    this.#play(turn.key, { base: saved ? 0 : turn.deltas, saved, lostS });
+    this.#play(turn.key, { base: saved ? 0 : turn.answerTokens, saved, lostS });
     this.#reader.responseId = turn.responseId;
     this.#reader.ended = turn.outcome !== null;
     if (this.connection.isOpen) {

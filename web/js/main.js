@@ -11,6 +11,7 @@ import { App } from "./view/app.js";
 import { signal } from "./view/signal.js";
 
 const KEY = "pascal.api-key";
+const GET_MS = 4000;
 
 /** A storage of the browser; null if it is forbidden. */
 function storage(name) {
@@ -32,12 +33,14 @@ function socketUrl({ protocol, host }) {
 /** The HTTP side: `{ status, body }`, with status 0 if the server cannot be reached. */
 async function get(path, key) {
   try {
-    const response = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+    const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    // A connection that the browser keeps may be dead without a word.
+    const response = await fetch(path, { headers, signal: AbortSignal.timeout(GET_MS) });
     const json = response.headers.get("Content-Type")?.startsWith("application/json");
     return { status: response.status, body: json ? await response.json() : null };
   } catch (error) {
-    if (error instanceof TypeError || error instanceof SyntaxError)
-      return { status: 0, body: null };
+    const known = error instanceof TypeError || error instanceof SyntaxError;
+    if (known || error.name === "TimeoutError") return { status: 0, body: null };
     throw error;
   }
 }

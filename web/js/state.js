@@ -14,7 +14,7 @@
 //   reasoningTokens, reasoningSince   how many so far, and when they began (ms since 1970)
 //   panel       the reader's choice: open (true) or closed (false); null: no choice yet
 //   answer, shown          text received, and how many of its characters the pacer has shown
-//   deltas      pieces of the answer received, as the server sent them
+//   answerTokens   how many tokens of the answer were received
 //   stopping, paused, resuming   asked of the server, until it acts
 //   outcome     null, or { status, reason, error } after the terminal event
 //   figures     of the final response object
@@ -62,7 +62,7 @@ export function newTurn(key, question, previousId, more = {}) {
     panel: null,
     answer: "",
     shown: 0,
-    deltas: 0,
+    answerTokens: 0,
     stopping: false,
     paused: false,
     resuming: false,
@@ -236,7 +236,8 @@ function applyEvent(turn, event, at) {
       };
     case "response.output_text.delta": {
       const answer = turn.answer + event.delta;
-      return { ...next, phase: "answering", answer, deltas: turn.deltas + 1 };
+      const answerTokens = turn.answerTokens + (event.tokens ?? 1);
+      return { ...next, phase: "answering", answer, answerTokens };
     }
     case "response.output_item.added": {
       const phase = event.item.type === "reasoning" ? "reasoning" : "answering";

@@ -46,7 +46,7 @@ export function createMessage({ key, model, input, previousId, settings }) {
   };
 }
 
-/** `readTokens`: deltas of the answer that the reader has seen; omitted: as far as was released. */
+/** `readTokens`: tokens of the answer that the reader has seen; omitted: as far as was released. */
 export function cancelMessage(responseId, readTokens) {
   return {
     type: "response.cancel",
@@ -74,7 +74,7 @@ export function pacingMessage(responseId, { rate, paused }) {
   };
 }
 
-/** What the reader has seen so far, for the server's measurements: deltas, and the QoE. */
+/** What the reader has seen so far, for the server's measurements: tokens, and the QoE. */
 export function readMessage(responseId, { tokens, qoe }) {
   return {
     type: "response.pacing.update",

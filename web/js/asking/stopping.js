@@ -31,7 +31,7 @@ export class Stopping {
     this.#timer = null;
   }
 
-  /** The page has stopped alone. `read`: deltas that the reader saw. */
+  /** The page has stopped alone. `read`: tokens that the reader saw. */
   owe({ key, responseId, stream }, read) {
     if (responseId) this.#responses.set(responseId, { key, read });
     else this.#streams.set(stream ?? key, { key, read });

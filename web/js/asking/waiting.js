@@ -92,7 +92,7 @@ export class Waiting {
     const body = this.#body;
     const status = await this.ready();
     if (body !== this.#body || this.#out) return; // stopped, or sent meanwhile
-    if (status === 503 || status === 0) this.#hold("unready", POLL_S, null);
+    if (status === 503) this.#hold("unready", POLL_S, null);
     else if (!this.#try()) this.#hold("offline", Infinity, null);
   }
 

@@ -33,7 +33,7 @@ const FIELDS = {
   panel: orNull(isBoolean),
   answer: isText,
   shown: isCount,
-  deltas: isCount,
+  answerTokens: isCount,
   paused: isBoolean,
   outcome: orNull((value) => isObject(value) && OUTCOMES.includes(value.status)),
   figures: orNull((value) => isObject(value) && isCount(value.underruns)),

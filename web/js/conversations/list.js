@@ -211,8 +211,8 @@ function Files({ library, say }) {
   </div>`;
 }
 
-/** `chat`, its `library`; `onOpen(id)`, `onNew()`, `onClose()`; `searching`: focus the search. */
-export function Conversations({ library, current, onOpen, onNew, onDelete, onClose, searching }) {
+/** `chat`, its `library`; `onOpen(id)`, `onDelete(id)`, `onClose()`; `searching`: focus the search. */
+export function Conversations({ library, current, onOpen, onDelete, onClose, searching }) {
   const { rows, ready, deleted, trouble } = useSelected(library.store, (state) => state);
   const [query, setQuery] = useState("");
   const [said, say] = useState("");
@@ -224,9 +224,7 @@ export function Conversations({ library, current, onOpen, onNew, onDelete, onClo
   const groups = found ? [{ name: "Found", rows: found }] : byAge(rows, Date.now());
   return html`<nav class="sidebar" aria-label="Conversations">
     <div class="sidebar-head">
-      <button type="button" class="button new-chat" onClick=${onNew}>
-        ${icons.plus()}<span>New chat</span>
-      </button>
+      <h2>Conversations</h2>
       <button type="button" class="quiet" aria-label="Close the list" onClick=${onClose}>
         ${icons.close()}
       </button>

@@ -18,7 +18,8 @@ export class Player {
   #halted = false;
   #received = 0; // tokens
   #ahead = 0; // tokens that the server has generated and not sent yet
-  #deltas = 0; // pieces of text shown, as the server sent them
+  #read = 0; // tokens of the pieces of text that were shown
+  #begun = 0; // tokens of a piece whose text is not shown yet
   #waits = 0;
   #waitedS = 0;
   #shownAt = null; // reading time of the last text
@@ -52,9 +53,9 @@ export class Player {
     return this.#buffer.released;
   }
 
-  /** Pieces of text shown: what the reader has read, as the server counts it. */
-  get deltas() {
-    return this.#deltas;
+  /** Tokens of the text on the screen: what the reader has read, as the server counts it. */
+  get readTokens() {
+    return this.#read;
   }
 
   get paused() {
@@ -73,13 +74,13 @@ export class Player {
   }
 
   /**
-   * What the reader got so far: `{ tokens, qoe, waits, waitedS }`, where `tokens` counts deltas and
-   * `qoe` takes them as the whole answer (null if unpaced); null before the first text.
+   * What the reader got so far: `{ tokens, qoe, waits, waitedS }`, where `qoe` takes it as the
+   * whole answer (null if unpaced); null before the first text.
    */
   read() {
     if (this.#qoe === null) return null;
     return {
-      tokens: this.#deltas,
+      tokens: this.#read,
       qoe: this.#paced ? this.#qoe.final() : null,
       waits: this.#waits,
       waitedS: this.#waitedS,
@@ -148,7 +149,8 @@ export class Player {
     return {
       buffer: this.#buffer.save(now),
       received: this.#received,
-      deltas: this.#deltas,
+      read: this.#read,
+      begun: this.#begun,
       waits: this.#waits,
       waitedS: this.#waitedS,
       shownAt: this.#shownAt,
@@ -161,7 +163,8 @@ export class Player {
 
   #restore(saved, lostS) {
     this.#received = saved.received;
-    this.#deltas = saved.deltas;
+    this.#read = saved.read;
+    this.#begun = saved.begun;
     this.#waits = saved.waits;
     this.#waitedS = saved.waitedS;
     this.#shownAt = saved.shownAt;
@@ -192,9 +195,15 @@ export class Player {
     const reading = this.#buffer.clock.reading(now);
     if (items.length > 0) this.#note(now, reading, items.length);
     if (this.#qoe !== null) this.#sample();
-    const texts = items.filter((chars) => chars !== null);
-    this.#deltas += texts.length;
-    if (items.length > 0) this.onShow(texts.reduce((sum, chars) => sum + chars, 0));
+    let shown = 0;
+    for (const chars of items) {
+      this.#begun += 1;
+      if (chars === null) continue;
+      this.#read += this.#begun;
+      this.#begun = 0;
+      shown += chars;
+    }
+    if (items.length > 0) this.onShow(shown);
   }
 
   /** So many tokens are shown now. */

@@ -13,8 +13,8 @@ export class Reader {
   #pace = null; // the newest rate that was not sent yet, as { rate }
 
   /**
-   * `send(message)` returns whether a socket took it. `base`: deltas that were read before this
-   * player. `saved`, `lostS`: see `Player`.
+   * `send(message)` returns whether a socket took it. `base`: tokens that were read before
+   * this player. `saved`, `lostS`: see `Player`.
    */
   constructor({ key, rate, base = 0, saved = null, lostS = 0, now, timers, send, onShow }) {
     this.key = key;
@@ -35,15 +35,15 @@ export class Reader {
     });
   }
 
-  /** Deltas of the answer that the reader has seen. */
-  get deltas() {
-    return this.base + this.player.deltas;
+  /** Tokens of the answer that the reader has seen. */
+  get readTokens() {
+    return this.base + this.player.readTokens;
   }
 
   /** What the reader got, for the state: null before the first text. */
   read() {
     const read = this.player.read();
-    return read && { ...read, tokens: this.deltas, partial: this.partial };
+    return read && { ...read, tokens: this.readTokens, partial: this.partial };
   }
 
   /** Report what was read, unless that was done a moment ago. */
@@ -55,7 +55,7 @@ export class Reader {
     if (!last && now - this.#reportedS < REPORT_S) return;
     this.#reportedS = now;
     const qoe = last ? read.qoe : this.player.qoe();
-    this.send(wire.readMessage(this.responseId, { tokens: this.deltas, qoe }));
+    this.send(wire.readMessage(this.responseId, { tokens: this.readTokens, qoe }));
   }
 
   /** Change the pace: here at once, at the server at most every `PACE_S`. */

@@ -200,7 +200,6 @@ export function App({ chat, authorize }) {
         current=${state.conversation.id}
         searching=${panels.searching}
         onOpen=${open}
-        onNew=${create}
         onDelete=${remove}
         onClose=${() => setList(false)}
       />`
