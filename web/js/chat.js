@@ -1,119 +1,68 @@
-// The conversation: sends questions, stops, resumes and changes the pace. All side effects of the
-// page are here; they change the state through the reducer (state.js).
+// The conversations of the page: asks in them, keeps them, and changes what the reader chooses. The
+// exchange with the server is in asking/exchange.js.
 
+import { Exchange } from "./asking/exchange.js";
 import { Keeper } from "./conversations/keeper.js";
 import { versionsOf } from "./conversations/tree.js";
-import { Reader } from "./reading/reader.js";
 import * as settings from "./settings/settings.js";
-import {
-  activeTurn,
-  allTurns,
-  findTurn,
-  initialState,
-  isActive,
-  lastResponseId,
-  reduce,
-  transcript,
-} from "./state.js";
-import { Stopping } from "./asking/stopping.js";
-import { Store } from "./store.js";
-import { Waiting } from "./asking/waiting.js";
-import * as wire from "./wire.js";
+import { activeTurn, allTurns, findTurn } from "./state.js";
 
 const DRAFT = "pascal.draft";
 const MORE = "Go on exactly where you stopped.";
 
-export class Chat {
-  #reader = null; // of the active turn
-  #readers = new Map(); // key -> Reader, also of finished answers, for their pictures
-  #waiting;
+export class Chat extends Exchange {
   #keeper;
-  #stopping;
   #answerNow = null; // key of a turn whose thinking is stopped for an answer
 
   /**
-   * @param connection  a Connection whose onMessage and onStatus are this object's
-   * @param api         { get(path) -> { status, body } }, the HTTP side
    * @param storage     sessionStorage, or an object with its methods
    * @param memory      localStorage, for the settings, or null
    * @param library     the conversations (conversations/library.js), or null
-   * @param newKey      () -> a string never used before; `newId` the same, for a conversation
-   * @param now         () -> seconds of a monotonic clock; `wallMs`: ms since 1970
+   * @param newId       () -> a string never used before, for a conversation
+   * The others are those of Exchange.
    */
   constructor({
-    connection,
-    api,
     storage,
     memory = null,
     library = null,
-    now,
-    newKey,
-    newId = newKey,
-    requestFrame,
+    newId,
     timers = globalThis,
     wallMs = Date.now,
+    ...exchange
   }) {
-    this.connection = connection;
-    this.api = api;
+    super({ timers, wallMs, ...exchange });
     this.storage = storage;
     this.memory = memory;
     this.library = library;
-    this.now = now;
-    this.wallMs = wallMs;
-    this.newKey = newKey;
-    this.newId = newId;
-    this.timers = timers;
-    this.store = new Store(reduce, initialState(), requestFrame);
+    this.newId = newId ?? this.newKey;
     this.#keeper = new Keeper({ storage, library, timers, wallMs });
-    this.#waiting = new Waiting({
-      send: (body) => connection.send(body),
-      ready: async () => (await api.get("/ready")).status,
-      now,
-      timers,
-      onHold: (key, held) => this.#dispatch({ type: "held", key, held }),
-    });
-    this.#stopping = new Stopping({
-      send: (message) => connection.send(message),
-      timers,
-      onTold: (key) => this.#dispatch({ type: "told", key }),
-    });
-    connection.onMessage = (message) => this.receive(message);
-    connection.onStatus = (status) => this.connectionChanged(status);
-  }
-
-  get state() {
-    return this.store.state;
-  }
-
-  /** The player of a turn, for live numbers and the plot; null after a reload. */
-  player(key) {
-    return this.#readers.get(key)?.player ?? null;
   }
 
   start() {
-    if (this.memory) this.#dispatch({ type: "settings", settings: settings.read(this.memory) });
+    if (this.memory) this.dispatch({ type: "settings", settings: settings.read(this.memory) });
     const found = this.#keeper.restore(this.newId);
     this.#show(found ?? this.#blank());
     this.connection.connect();
   }
 
-  // ---- actions of the reader --------------------------------------------------------------------
+
+  // ---- asking -----------------------------------------------------------------------------------
 
   /** Ask a question; while an answer runs, it is asked when that is complete. */
   ask(question) {
-    if (activeTurn(this.state)) this.#dispatch({ type: "queued", question });
-    else this.#ask(question);
+    if (activeTurn(this.state)) this.dispatch({ type: "queued", question });
+    else this.begin(question);
   }
 
   unqueue() {
     const { queued } = this.state;
-    this.#dispatch({ type: "queued", question: null });
+    this.dispatch({ type: "queued", question: null });
     if (queued) this.compose(queued);
   }
 
   /** Put a text into the composer. */
   compose(text, editing = null) {
-    this.#dispatch({ type: "draft", text, editing });
+    this.dispatch({ type: "draft", text, editing });
   }
 
   /** What is being written, kept for a reload of this tab. */
@@ -133,19 +82,19 @@ export class Chat {
   edit(key, question) {
     const turn = findTurn(this.state, key);
     if (!turn || activeTurn(this.state)) return;
-    this.#ask(question, { parent: turn.parent, asked: "edited" });
+    this.begin(question, { parent: turn.parent, asked: "edited" });
   }
 
   /** Ask the last question again; the answer before stays as a version. */
   regenerate(think = this.state.settings.thinking, asked = "again") {
     const last = this.state.turns.at(-1);
     if (!last || activeTurn(this.state)) return;
-    this.#ask(last.question, { parent: last.parent, asked, think });
+    this.begin(last.question, { parent: last.parent, asked, think });
   }
 
   /** Let an answer that was cut off go on. */
   more() {
-    if (!activeTurn(this.state)) this.#ask(MORE, { asked: "more" });
+    if (!activeTurn(this.state)) this.begin(MORE, { asked: "more" });
   }
 
   /** Stop thinking, and ask the same without thoughts. */
@@ -163,33 +112,28 @@ export class Chat {
     const versions = versionsOf(allTurns(this.state), turn);
     const chosen = versions[versions.indexOf(turn) + step];
     if (!chosen) return;
-    this.#dispatch({ type: "chosen", key: chosen.key });
+    this.dispatch({ type: "chosen", key: chosen.key });
     this.save();
   }
 
-  stop() {
-    const turn = activeTurn(this.state);
-    if (!turn) return;
-    if (turn.outcome) {
-      this.#reader?.player.drain(); // the server is done; the reader does not want to wait
-    } else if (this.#waiting.holds(turn.key)) {
-      this.#waiting.clear();
-      this.#stopHere(turn, "unsent");
-    } else if (!turn.stopping) {
-      this.#dispatch({ type: "stopping", key: turn.key });
-      this.#reader?.player.halt();
-      this.#reader?.report({ last: true });
-      if (turn.responseId) this.#cancel(turn);
-      this.#stopping.begin(() => this.#stopAlone(turn.key));
+  settled(turn) {
+    if (this.#answerNow === turn.key) {
+      this.#answerNow = null;
+      this.regenerate(false, "now");
+    } else if (this.state.queued) {
+      this.#askQueued(turn);
     }
   }
 
-  setPaused(paused) {
-    const turn = activeTurn(this.state);
-    if (!turn) return;
-    this.#dispatch({ type: "paused", key: turn.key, paused });
-    this.#reader?.setPaused(paused);
+  #askQueued(turn) {
+    const { queued } = this.state;
+    this.dispatch({ type: "queued", question: null });
+    // After a Stop or a failure the reader decides anew.
+    if (turn.outcome.status === "completed") this.begin(queued);
+    else this.compose(queued);
   }
+
+  // ---- settings ---------------------------------------------------------------------------------
 
   /** Set the pace in tokens per second; null for no pacing. */
   setRate(rate) {
@@ -209,16 +153,16 @@ export class Chat {
   /** The settings are these, as another tab may have set them. */
   settingsChanged(next) {
     const { rate } = this.state.settings;
-    this.#dispatch({ type: "settings", settings: next });
-    if (next.rate !== rate && activeTurn(this.state)) this.#reader?.setRate(next.rate);
+    this.dispatch({ type: "settings", settings: next });
+    if (next.rate !== rate && activeTurn(this.state)) this.reader?.setRate(next.rate);
   }
 
   openPanel(key, open) {
-    this.#dispatch({ type: "panel", key, open });
+    this.dispatch({ type: "panel", key, open });
   }
 
   dismissNotice() {
-    this.#dispatch({ type: "notice", notice: null });
+    this.dispatch({ type: "notice", notice: null });
   }
 
   // ---- conversations ----------------------------------------------------------------------------
@@ -226,7 +170,9 @@ export class Chat {
   /** A new, empty conversation. An answer that runs goes on at the server. */
   clear() {
     if (this.state.turns.length === 0) return;
-    this.#leave();
+    this.save({ now: true });
+    this.#answerNow = null;
+    this.leave();
     this.#show(this.#blank());
     this.save();
   }
@@ -236,7 +182,9 @@ export class Chat {
     if (id === this.state.conversation.id) return true;
     const found = await this.library?.load(id);
     if (!found) return false;
-    this.#leave();
+    this.save({ now: true });
+    this.#answerNow = null;
+    this.leave();
     this.#show(found);
     this.save();
     return true;
@@ -248,10 +196,10 @@ export class Chat {
     const found = await this.library?.load(id);
     if (!found || id !== this.state.conversation.id || activeTurn(this.state)) return;
     const { title, named } = found;
-    this.#dispatch({ type: "conversation", conversation: { title, named } });
-    this.#dispatch({ type: "merged", turns: found.turns });
+    this.dispatch({ type: "conversation", conversation: { title, named } });
+    this.dispatch({ type: "merged", turns: found.turns });
     const turn = activeTurn(this.state);
-    if (turn) this.#adopt(turn);
+    if (turn) this.adopt(turn);
   }
 
   /** Keep what a reload needs, and what other tabs see. */
@@ -262,261 +210,6 @@ export class Chat {
     else this.#keeper.soon(() => this.#record());
   }
 
-  // ---- events of the server ---------------------------------------------------------------------
-
-  connectionChanged(connection) {
-    this.#dispatch({ type: "connection", connection });
-    if (connection.status === "lost") this.#waiting.lost();
-    if (connection.status !== "open") return;
-    if (this.state.model === null) this.#fetchModel();
-    this.#stopping.pay();
-    const turn = activeTurn(this.state);
-    if (!turn || turn.outcome) return;
-    if (turn.responseId) this.#resume(turn);
-    else if (!this.#waiting.open(turn.held !== null)) {
-      const message = "The connection was lost again and again before the server answered.";
-      this.#fail(turn, { status: 0, message });
-    }
-  }
-
-  receive(event) {
-    if (event.stream_id === wire.REPORTS) return;
-    this.#stopping.heard(event);
-    const turn = this.#turnOf(event);
-    if (event.type === "error") this.#refused(turn, wire.errorOf(event));
-    else if (!turn || turn.outcome || event.sequence_number === undefined) return;
-    else if (event.sequence_number > turn.sequence + 1)
-      this.connection.restart(); // a hole
-    else this.#advance(turn, event);
-  }
-
-  #turnOf({ stream_id: stream }) {
-    if (!stream) return activeTurn(this.state);
-    return this.state.turns.find((turn) => (turn.stream ?? turn.key) === stream) ?? null;
-  }
-
-  #advance(before, event) {
-    const { key } = before;
-    this.#dispatch({ type: "event", key, event, at: this.wallMs() });
-    const turn = findTurn(this.state, key);
-    if (turn === before) return;
-    const reader = key === this.#reader?.key ? this.#reader : null;
-    if (turn.responseId !== before.responseId) {
-      this.#waiting.clear();
-      if (reader) reader.responseId = turn.responseId;
-      if (turn.stopping) this.#cancel(turn);
-      this.save();
-    }
-    if (event.type === "response.output_text.delta") {
-      reader?.player.push(event.delta.length, event.tokens ?? 1, event.buffered_tokens ?? 0);
-    }
-    if (turn.outcome) this.#ended(turn, turn.answer.length - before.answer.length, reader);
-  }
-
-  /** `missed`: characters of the final text that were in no delta. */
-  #ended(turn, missed, reader) {
-    this.#expect();
-    this.#stopping.confirmed();
-    if (reader) reader.ended = true;
-    if (missed > 0) reader?.player.push(missed, 1, 0);
-    reader?.player.finish();
-    // What was in the buffer when the reader stopped was not read.
-    if (!reader || turn.outcome.status === "incomplete") this.#showRest(turn.key);
-    else if (turn.outcome.status !== "completed") reader.player.drain();
-    this.#settle(turn.key);
-    this.save();
-  }
-
-  /** An error that belongs to no event of a response. */
-  #refused(turn, error) {
-    if (!turn || turn.outcome) {
-      this.#dispatch({ type: "notice", notice: error });
-    } else if (turn.resuming) {
-      this.#recover(turn, error);
-    } else if (turn.responseId) {
-      this.#dispatch({ type: "notice", notice: error }); // of a cancel or a change of pace
-    } else if (error.param === "previous_response_id" && turn.previousId) {
-      this.#askWithTranscript(turn);
-    } else if (turn.stopping) {
-      this.#waiting.clear();
-      this.#stopHere(turn, "unsent");
-    } else if (!this.#waiting.refused(turn.key, error)) {
-      this.#waiting.clear();
-      this.#fail(turn, error);
-    }
-  }
-
-  /** The stream is lost; the finished response may still be in the store. */
-  async #recover(turn, error) {
-    const path = `/v1/responses/${encodeURIComponent(turn.responseId)}`;
-    const { status, body } = await this.api.get(path);
-    if (findTurn(this.state, turn.key)?.outcome !== null) return;
-    if (status === 200 && body.status !== "in_progress") {
-      this.#dispatch({ type: "recovered", key: turn.key, response: body });
-      this.#reader?.player.finish();
-      this.#showRest(turn.key);
-      this.#settle(turn.key);
-      this.#expect();
-      this.save();
-    } else {
-      this.#fail(turn, error);
-    }
-  }
-
-  // ---- inside: asking ---------------------------------------------------------------------------
-
-  #dispatch(action) {
-    this.store.dispatch(action);
-  }
-
-  /** The connection watches for silence while the server has something to say. */
-  #expect() {
-    const turn = activeTurn(this.state);
-    this.connection.expect(turn !== null && turn.outcome === null);
-  }
-
-  #ask(question, { parent, asked = "new", think } = {}) {
-    const key = this.newKey();
-    const { turns, conversation } = this.state;
-    const end = parent === undefined ? turns.length : turns.findIndex((t) => t.key === parent) + 1;
-    const previousId = lastResponseId(turns.slice(0, end));
-    const before = end > 0 ? turns[end - 1].key : null;
-    const at = this.wallMs();
-    this.#dispatch({ type: "asked", key, question, previousId, parent: before, asked, at });
-    if (conversation.createdAt === 0) {
-      this.#dispatch({ type: "conversation", conversation: { createdAt: at } });
-    }
-    this.#play(key);
-    this.#send(key, question, previousId, think);
-    this.#expect();
-    this.save();
-  }
-
-  /** The server no longer has the conversation: send all of it. */
-  #askWithTranscript(turn) {
-    const input = transcript(this.state.turns); // this turn is the last one
-    this.#dispatch({ type: "forgotten", key: turn.key });
-    this.#send(turn.key, input, null, turn.asked === "now" ? false : undefined);
-  }
-
-  #send(key, input, previousId, think) {
-    const { model, settings: chosen, connection } = this.state;
-    const used = think === undefined ? chosen : { ...chosen, thinking: think };
-    const body = wire.createMessage({ key, model, input, previousId, settings: used });
-    this.#waiting.ask(key, body, connection.status === "lost");
-  }
-
-  #resume(turn) {
-    this.#dispatch({ type: "resuming", key: turn.key, resuming: true });
-    const stream = turn.stream ?? turn.key;
-    this.connection.send(wire.resumeMessage(stream, turn.responseId, turn.sequence));
-    if (turn.stopping) this.#cancel(turn);
-    this.#reader?.reconnected({ paused: turn.paused, rate: this.state.settings.rate });
-  }
-
-  #fail(turn, error) {
-    this.#dispatch({ type: "failed", key: turn.key, error });
-    this.#expect();
-    this.#stopping.confirmed();
-    this.#reader?.player.finish();
-    this.#reader?.player.drain();
-    this.#settle(turn.key);
-    this.save();
-  }
-
-  async #fetchModel() {
-    const { status, body } = await this.api.get("/v1/models");
-    const card = status === 200 ? body.data?.[0] : null;
-    if (!card?.id) return;
-    const contextTokens = card.max_model_len ?? null;
-    this.#dispatch({ type: "model", model: card.id, contextTokens });
-  }
-
-  // ---- inside: reading --------------------------------------------------------------------------
-
-  #play(key, { base = 0, saved = null, lostS = 0 } = {}) {
-    this.#reader?.stop();
-    const reader = new Reader({
-      key,
-      rate: this.state.settings.rate,
-      base,
-      saved,
-      lostS,
-      now: this.now,
-      timers: this.timers,
-      send: (message) => this.connection.send(message),
-      onShow: (shown, chars) => this.#shown(shown, chars),
-    });
-    this.#reader = reader;
-    this.#readers.set(key, reader);
-  }
-
-  #shown(key, chars) {
-    this.#dispatch({ type: "shown", key, chars });
-    if (key !== this.#reader?.key) return;
-    this.#reader.report();
-    this.#settle(key);
-  }
-
-  #showRest(key) {
-    const turn = findTurn(this.state, key);
-    this.#dispatch({ type: "shown", key, chars: turn.answer.length - turn.shown });
-  }
-
-  /** If the answer is complete and read: note how it was read, and go on. */
-  #settle(key) {
-    const turn = findTurn(this.state, key);
-    if (!turn || isActive(turn) || turn.read !== null) return;
-    const reader = this.#reader?.key === key ? this.#reader : null;
-    const read = reader?.read() ?? null;
-    if (read) {
-      const trace = reader.player.trace.thinned();
-      this.#dispatch({ type: "read", key, read, trace });
-      if (!turn.outcome.reason) reader.report({ last: true });
-      this.save();
-    }
-    if (this.#answerNow === key) {
-      this.#answerNow = null;
-      this.regenerate(false, "now");
-    } else if (this.state.queued) {
-      this.#askQueued(turn);
-    }
-  }
-
-  #askQueued(turn) {
-    const { queued } = this.state;
-    this.#dispatch({ type: "queued", question: null });
-    // After a Stop or a failure the reader decides anew.
-    if (turn.outcome.status === "completed") this.#ask(queued);
-    else this.compose(queued);
-  }
-
-  // ---- inside: stopping -------------------------------------------------------------------------
-
-  #cancel(turn) {
-    this.connection.send(wire.cancelMessage(turn.responseId, this.#reader?.readTokens));
-  }
-
-  /** The server has not confirmed a Stop. The reader does not wait for it any longer. */
-  #stopAlone(key) {
-    const turn = findTurn(this.state, key);
-    if (!turn || turn.outcome) return;
-    this.#stopping.owe(turn, this.#reader?.key === key ? this.#reader.readTokens : undefined);
-    this.#waiting.clear();
-    this.#stopHere(turn, "unconfirmed");
-  }
-
-  #stopHere(turn, reason) {
-    this.#stopping.confirmed();
-    this.#dispatch({ type: "stopped", key: turn.key, reason });
-    if (this.#reader?.key === turn.key) this.#reader.ended = true;
-    this.#expect();
-    this.#settle(turn.key);
-    this.save();
-  }
-
-  // ---- inside: conversations --------------------------------------------------------------------
-
   #blank() {
     const conversation = { id: this.newId(), title: "", named: false, createdAt: 0 };
     return { ...conversation, turns: [], leaf: null };
@@ -525,46 +218,16 @@ export class Chat {
   #record() {
     const players = new Map();
     const turn = activeTurn(this.state);
-    if (turn && this.#reader?.key === turn.key) players.set(turn.key, this.#reader.player.save());
+    if (turn && this.reader?.key === turn.key) players.set(turn.key, this.reader.player.save());
     return this.#keeper.record(this.state, players);
   }
 
   /** Go on with a conversation that was kept. */
   #show({ turns, leaf, id, title, named, createdAt }) {
     const conversation = { id, title, named, createdAt };
-    this.#dispatch({ type: "opened", conversation, turns, leaf });
+    this.dispatch({ type: "opened", conversation, turns, leaf });
     const turn = activeTurn(this.state);
-    if (turn) this.#adopt(turn);
-    this.#expect();
-  }
-
-  #adopt(turn) {
-    const lostS = (this.wallMs() - (turn.savedAt ?? 0)) / 1000;
-    const saved = turn.player ?? null;
-    // Without the player, what had come is shown at once.
-    if (saved === null) this.#showRest(turn.key);
-    this.#play(turn.key, { base: saved ? 0 : turn.answerTokens, saved, lostS });
-    this.#reader.responseId = turn.responseId;
-    this.#reader.ended = turn.outcome !== null;
-    if (this.connection.isOpen) {
-      // Its events may still come on the stream of before, too.
-      const stream = `${turn.key}.${this.newId()}`;
-      this.#dispatch({ type: "resuming", key: turn.key, resuming: false, stream });
-    }
-    if (turn.outcome === null && turn.responseId === null) {
-      this.#send(turn.key, turn.question, turn.previousId);
-    } else if (turn.outcome === null && this.connection.isOpen) {
-      this.#resume(findTurn(this.state, turn.key));
-    }
-  }
-
-  #leave() {
-    this.save({ now: true });
-    this.#stopping.confirmed();
-    this.#waiting.clear();
-    this.#reader?.stop();
-    this.#reader = null;
-    this.#readers.clear();
-    this.#answerNow = null;
+    if (turn) this.adopt(turn);
+    this.expect();
   }
 }
