@@ -35,7 +35,7 @@ export function signal(store, document) {
     if (`${title}${icon}` === shown) return;
     shown = `${title}${icon}`;
     document.title = title;
-    link?.setAttribute("href", `/static/${icon}`);
+    link.href = new URL(icon, link.href).href; // beside the one of the page
   };
   document.addEventListener("visibilitychange", update);
   store.watch(update);

@@ -1,5 +1,6 @@
 // One question and its answer.
 
+import { copyText } from "../clipboard.js";
 import { isActive } from "../state.js";
 import { html, memo, useEffect, useState } from "../ui.js";
 import { Answer } from "./answer.js";
@@ -11,18 +12,9 @@ import { Thinking } from "./thinking.js";
 import { EditButton, MoreButton, Versions } from "./turn_tools.js";
 import { endedEarly } from "../words.js";
 
-async function copyText(text) {
-  if (navigator.clipboard) {
-    await navigator.clipboard.writeText(text);
-    return;
-  }
-  // Pages without HTTPS have no clipboard object.
-  const area = document.createElement("textarea");
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
+/** The beginning of a question, by which a screen reader's list of headings names the turn. */
+function brief(question) {
+  return question.length > 80 ? `${question.slice(0, 80).trimEnd()}…` : question;
 }
 
 function CopyButton({ text }) {
@@ -84,8 +76,9 @@ export const Turn = memo(({ turn, chat, isLast, busy, version, versions }) => {
   const failed = turn.outcome?.status === "failed";
   const onAgain = isLast && !active ? () => chat.regenerate() : null;
   return html`<article class="turn" data-state=${active ? turn.phase : turn.outcome.status}>
+    <h2 class="visually-hidden">Question: ${brief(turn.question)}</h2>
     <div class="question">
-      <p>${turn.question}</p>
+      <p dir="auto">${turn.question}</p>
       ${!busy && html`<${EditButton} turn=${turn} chat=${chat} />`}
     </div>
     <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
