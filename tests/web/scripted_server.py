@@ -23,7 +23,8 @@ from aiohttp import WSMsgType, web
 
 WEB = Path(__file__).parents[2] / "web"
 CSP = (
-    "default-src 'none'; manifest-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; manifest-src 'self'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )

@@ -55,7 +55,7 @@ async def test_new_chat_throws_nothing_away(page: Page) -> None:
     await asked(page, "Second question")
     await page.until(f"{ROWS}.length === 2")
     await click_text(page, ".row-title", "First question")
-    await page.until(f"document.querySelector('.question').innerText.includes('First')")
+    await page.until("document.querySelector('.question').innerText.includes('First')")
     assert "623" in await page.evaluate(ANSWER)
     assert await page.evaluate("document.title") == "First question · pascal"
 
@@ -287,8 +287,8 @@ async def test_the_tab_says_that_the_answer_is_there(
     icon = "document.querySelector('link[rel=icon]').href.split('/').at(-1)"
     assert await page.evaluate(icon) == "favicon-busy.svg"
     await page.evaluate(
-        "Object.defineProperty(document, 'visibilityState',"
-        " { value: 'hidden', configurable: true }); document.dispatchEvent(new Event('visibilitychange'))"
+        "Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });"
+        "document.dispatchEvent(new Event('visibilitychange'))"
     )
     await page.until("document.title.startsWith('✓ Answer ready · Why?')")
     assert await page.evaluate(icon) == "favicon-done.svg"
