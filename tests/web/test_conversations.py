@@ -287,7 +287,8 @@ async def test_the_tab_says_that_the_answer_is_there(
     icon = "document.querySelector('link[rel=icon]').href.split('/').at(-1)"
     assert await page.evaluate(icon) == "favicon-busy.svg"
     await page.evaluate(
-        "Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });"
+        "Object.defineProperty(document, 'visibilityState',"
+        " { value: 'hidden', configurable: true });"
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
     await page.until("document.title.startsWith('✓ Answer ready · Why?')")

@@ -167,7 +167,7 @@ async def test_holes_shorter_than_the_lead_are_invisible(
     outside = observed_qoe(grown, deltas)
     assert reads[-1]["tokens"] == len(deltas)
     assert abs(reads[-1]["qoe"] - outside) < 0.02, (reads[-1], outside)
-    assert all(b["tokens"] > a["tokens"] for a, b in pairwise(reads))
+    assert all(b["tokens"] >= a["tokens"] for a, b in pairwise(reads))
     if hole_s < 2.5:
         assert "no waits" in figures
         assert reads[-1]["qoe"] > 0.97
