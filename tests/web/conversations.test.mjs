@@ -59,6 +59,7 @@ test("what one tab keeps, the other lists; the newest first", async () => {
   await one.library.save(record("b", [turn("t2", null, 1)], { updatedAt: 2 }));
   assert.deepEqual(two.rows(), ["b", "a"]);
   assert.deepEqual(two.changed, ["a", "b"]);
+  assert.deepEqual(one.changed, []);
   await two.library.rename("a", "Sums");
   assert.equal((await one.library.load("a")).title, "Sums");
   await one.library.save(record("a", [turn("t1", null, 1)], { title: "question", updatedAt: 3 }));

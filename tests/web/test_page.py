@@ -256,6 +256,7 @@ async def test_with_the_real_gateway(chromium: Chromium, server: Server) -> None
         assert "623" in await page.evaluate(ANSWER)
         assert "Thought for" in await page.evaluate("document.querySelector('.thinking').innerText")
         await page.click(".delivery-line")
+        await page.until("document.querySelector('.figures')")
         figures = await page.evaluate("document.querySelector('.figures').innerText")
         assert "\u2013" not in figures  # the dash of a figure that is not there
 

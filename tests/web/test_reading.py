@@ -190,6 +190,7 @@ async def test_both_qualities_are_told_also_after_a_reload(
     await page.until(DONE)
     assert await whole(page)
     await page.click(".delivery-line")
+    await page.until("document.querySelector('.figures')")
     names = "[...document.querySelectorAll('.figures dt')].map(e => e.innerText)"
     values = "[...document.querySelectorAll('.figures dd')].map(e => e.innerText)"
     told = dict(zip(await page.evaluate(names), await page.evaluate(values), strict=True))
@@ -204,7 +205,7 @@ async def test_both_qualities_are_told_also_after_a_reload(
     count = len(pieces(WHOLE))
     assert picture.startswith(f"{count} tokens in ")
     await page.click(".figure-name")
-    assert "first word of the answer" in await page.evaluate(TEXT)
+    await page.until(f"{TEXT}.includes('first word of the answer')")
 
 
 async def test_live_figures_move_while_nothing_comes(

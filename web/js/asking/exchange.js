@@ -307,7 +307,7 @@ export class Exchange {
       const trace = reader.player.trace.thinned();
       this.dispatch({ type: "read", key, read, trace });
       if (!turn.outcome.reason) reader.report({ last: true });
-      this.save();
+      this.save({ now: true });
     }
     this.settled(turn);
   }

@@ -72,8 +72,9 @@ export class Library {
     });
   }
 
-  rename(id, title) {
-    return this.#change(id, (old) => (old ? { ...old, title, named: true } : null));
+  async rename(id, title) {
+    await this.#change(id, (old) => (old ? { ...old, title, named: true } : null));
+    this.onChange(id); // it may be the one that is shown here
   }
 
   /** Delete a conversation; `undo` brings it back until the next one is deleted. */

@@ -33,7 +33,9 @@ function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-async function exportOne(library, id, end) {
+/** `flush()` keeps what was said a moment ago. */
+async function exportOne({ library, flush }, id, end) {
+  flush();
   const record = await library.load(id);
   if (!record) return;
   const text = end === "md" ? toMarkdown(record) : toJson([record]);
@@ -41,7 +43,8 @@ async function exportOne(library, id, end) {
   download(fileName(record.title, end), type, text);
 }
 
-async function exportAll(library) {
+async function exportAll({ library, flush }) {
+  flush();
   const day = new Date().toISOString().slice(0, 10);
   download(`pascal-${day}.json`, "application/json", toJson(await library.all()));
 }
@@ -81,7 +84,7 @@ function NameForm({ row, library, onDone }) {
   </form>`;
 }
 
-function Row({ row, current, library, onOpen, onDeleted }) {
+function Row({ row, current, library, flush, onOpen, onDeleted }) {
   const [naming, setNaming] = useState(false);
   const [menu, setMenu] = useState(false);
   const ref = useRef(null);
@@ -147,8 +150,8 @@ function Row({ row, current, library, onOpen, onDeleted }) {
       menu &&
       html`<div class="row-menu" role="group" aria-label=${title}>
         ${item(icons.edit(), "Rename", () => setNaming(true))}
-        ${item(icons.download(), "Export Markdown", () => exportOne(library, row.id, "md"))}
-        ${item(icons.download(), "Export JSON", () => exportOne(library, row.id, "json"))}
+        ${item(icons.download(), "Export Markdown", () => exportOne({ library, flush }, row.id, "md"))}
+        ${item(icons.download(), "Export JSON", () => exportOne({ library, flush }, row.id, "json"))}
         ${item(icons.trash(), "Delete", () => onDeleted(row.id))}
       </div>`
     }
@@ -176,7 +179,7 @@ function useFound(library, rows, query) {
   return found;
 }
 
-function Files({ library, say }) {
+function Files({ library, flush, say }) {
   const ref = useRef(null);
   async function take(files) {
     let count = 0;
@@ -205,14 +208,15 @@ function Files({ library, say }) {
     <button type="button" class="quiet" onClick=${() => ref.current.click()}>
       ${icons.upload()}<span>Import</span>
     </button>
-    <button type="button" class="quiet" onClick=${() => exportAll(library)}>
+    <button type="button" class="quiet" onClick=${() => exportAll({ library, flush })}>
       ${icons.download()}<span>Export all</span>
     </button>
   </div>`;
 }
 
-/** `chat`, its `library`; `onOpen(id)`, `onDelete(id)`, `onClose()`; `searching`: focus the search. */
-export function Conversations({ library, current, onOpen, onDelete, onClose, searching }) {
+/** `flush()` puts the conversation that is shown into the library; `onOpen(id)`, `onDelete(id)`, `onClose()`; `searching`: focus the search. */
+export function Conversations(properties) {
+  const { library, flush, current, onOpen, onDelete, onClose, searching } = properties;
   const { rows, ready, deleted, trouble } = useSelected(library.store, (state) => state);
   const [query, setQuery] = useState("");
   const [said, say] = useState("");
@@ -265,6 +269,7 @@ export function Conversations({ library, current, onOpen, onDelete, onClose, sea
                     row=${row}
                     current=${row.id === current}
                     library=${library}
+                    flush=${flush}
                     onOpen=${onOpen}
                     onDeleted=${onDelete}
                   />`,
@@ -290,6 +295,6 @@ export function Conversations({ library, current, onOpen, onDelete, onClose, sea
       </p>`
     }
     <p class="hint said" role="status">${said}</p>
-    <${Files} library=${library} say=${say} />
+    <${Files} library=${library} flush=${flush} say=${say} />
   </nav>`;
 }

@@ -25,7 +25,7 @@ function NumberField({ id, label, hint, value, least, most, step, onValue }) {
       value=${value ?? ""}
       placeholder="no limit"
       aria-describedby=${`${id}-hint`}
-      onChange=${(event) => event.target.validity.valid && onValue(numberOf(event.target.value))}
+      onInput=${(event) => event.target.validity.valid && onValue(numberOf(event.target.value))}
     />
     <p id=${`${id}-hint`} class="hint">${hint}</p>
   </div>`;

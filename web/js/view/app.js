@@ -9,6 +9,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { connectionLabel, statusLine } from "../words.js";
 import { Banners } from "./banners.js";
 import { Composer } from "./composer.js";
+import { focusComposer } from "./focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
 import { ShortcutList, actionOf } from "./shortcuts.js";
@@ -110,12 +111,6 @@ function jump(step) {
   target.scrollIntoView({ block: "start" });
 }
 
-function focusComposer() {
-  if (!matchMedia("(pointer: coarse)").matches) {
-    document.querySelector(".composer textarea")?.focus();
-  }
-}
-
 /** Which dialog is open, and the state of the list. */
 function usePanels(chat, settings) {
   const wide = useMedia(WIDE);
@@ -197,6 +192,7 @@ export function App({ chat, authorize }) {
       chat.library &&
       html`<${Conversations}
         library=${chat.library}
+        flush=${() => chat.save({ now: true })}
         current=${state.conversation.id}
         searching=${panels.searching}
         onOpen=${open}

@@ -4,6 +4,7 @@ import { activeTurn } from "../state.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
 import { lostMeans, secondsUntil } from "../words.js";
 import { ErrorCard } from "./error_card.js";
+import { focusComposer } from "./focus.js";
 import { useTick } from "./ticking.js";
 
 const TICK_MS = 250;
@@ -13,6 +14,7 @@ function KeyForm({ rejected, authorize }) {
   const [visible, setVisible] = useState(false);
   const input = useRef(null);
   useEffect(() => input.current.focus(), [rejected]);
+  useEffect(() => focusComposer, []); // when the form is gone
   return html`<form
     class="key-form"
     onSubmit=${(event) => {

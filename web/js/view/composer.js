@@ -4,10 +4,10 @@ import { ReadingTest } from "../settings/reading_test.js";
 import { PaceControl } from "../settings/pace_control.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { ContextMeter } from "./context_meter.js";
+import { focusComposer, isCoarse } from "./focus.js";
 import * as icons from "./icons.js";
 
 const PAGE = 0.9; // of the height, by Page Up and Page Down
-const coarse = () => matchMedia("(pointer: coarse)").matches;
 
 function ThinkingSwitch({ on, onChange }) {
   return html`<label class="switch" title="Let the model think before it answers">
@@ -74,7 +74,7 @@ export function Composer({ state, active, chat, onAsk }) {
   }, [draft]);
   useEffect(() => {
     // On a phone the focus would open the keyboard over the page.
-    if (!coarse() && !locked) area.current.focus();
+    if (!isCoarse() && !locked) area.current.focus();
   }, []);
 
   const question = draft.trim();
@@ -103,7 +103,7 @@ export function Composer({ state, active, chat, onAsk }) {
     } else if (event.key === "Escape" && editing) {
       event.preventDefault();
       chat.compose("");
-    } else if (event.key === "Enter" && !event.shiftKey && !coarse()) {
+    } else if (event.key === "Enter" && !event.shiftKey && !isCoarse()) {
       event.preventDefault();
       send();
     }
@@ -111,7 +111,7 @@ export function Composer({ state, active, chat, onAsk }) {
   /** The button disappears under the focus. */
   function stop() {
     chat.stop();
-    if (!coarse()) area.current.focus();
+    focusComposer();
   }
   return html`<form
     class="composer"
@@ -139,7 +139,7 @@ export function Composer({ state, active, chat, onAsk }) {
       value=${draft}
       placeholder=${active ? "Ask the next question" : "Ask something"}
       aria-label="Your question"
-      enterkeyhint=${coarse() ? "enter" : "send"}
+      enterkeyhint=${isCoarse() ? "enter" : "send"}
       onInput=${(event) => setDraft(event.target.value)}
       onKeyDown=${onKeyDown}
     />

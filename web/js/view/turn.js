@@ -6,8 +6,9 @@ import { html, memo, useEffect, useState } from "../ui.js";
 import { Answer } from "./answer.js";
 import { Delivery } from "./delivery.js";
 import { ErrorCard } from "./error_card.js";
+import { focusComposer } from "./focus.js";
 import * as icons from "./icons.js";
-import { Progress } from "./progress.js";
+import { AnswerNow, Progress } from "./progress.js";
 import { Thinking } from "./thinking.js";
 import { EditButton, MoreButton, Versions } from "./turn_tools.js";
 import { endedEarly } from "../words.js";
@@ -71,17 +72,26 @@ function Actions({ turn, chat, onAgain, version, versions }) {
   </div>`;
 }
 
+/** The button disappears under the focus. */
+function again(chat) {
+  chat.regenerate();
+  focusComposer();
+}
+
 export const Turn = memo(({ turn, chat, isLast, busy, version, versions }) => {
   const active = isActive(turn);
   const failed = turn.outcome?.status === "failed";
-  const onAgain = isLast && !active ? () => chat.regenerate() : null;
+  const onAgain = isLast && !active ? () => again(chat) : null;
   return html`<article class="turn" data-state=${active ? turn.phase : turn.outcome.status}>
     <h2 class="visually-hidden">Question: ${brief(turn.question)}</h2>
     <div class="question">
       <p dir="auto">${turn.question}</p>
       ${!busy && html`<${EditButton} turn=${turn} chat=${chat} />`}
     </div>
-    <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
+    <div class="thinking-row">
+      <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
+      <${AnswerNow} turn=${turn} chat=${chat} />
+    </div>
     <${Answer} turn=${turn} />
     ${
       active

@@ -2,6 +2,7 @@
 // answer go on.
 
 import { html } from "../ui.js";
+import { focusComposer } from "./focus.js";
 import * as icons from "./icons.js";
 
 export function EditButton({ turn, chat }) {
@@ -42,7 +43,10 @@ const GOES_ON = new Set(["max_output_tokens", "cancelled"]);
 export function MoreButton({ turn, chat }) {
   if (turn.outcome?.status !== "incomplete" || turn.answer === "") return null;
   if (!GOES_ON.has(turn.outcome.reason)) return null;
-  return html`<button type="button" class="quiet" onClick=${() => chat.more()}>
+  return html`<button type="button" class="quiet" onClick=${() => {
+      chat.more();
+      focusComposer();
+    }}>
     ${icons.play()}<span>Continue</span>
   </button>`;
 }
