@@ -116,7 +116,7 @@ class ReleaseSchedule(ReadingClock):
         return place - head
 
     def pop_next(self, now: float, early_s: float, behind: int = 0) -> float | None:
-        """Do as `pop_due`, `slack_s` and `next_release_s`, in the case that is nearly always theirs.
+        """Do as `pop_due`, `slack_s` and `next_release_s`, in the case of nearly every token.
 
         :param behind: tokens that were generated, and will be pushed behind the others.
         :return: None if `pop_due` is to be called instead. Else one token was released, another one

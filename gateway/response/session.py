@@ -313,9 +313,9 @@ class Session(_SessionHot):
 
         :return: whether the state or `next_release_s` may have changed.
         """
-        if self.wheel_slot is not None and run.finish is None and not run.turns:
-            if self.put_off(run, now):
-                return False
+        waits = self.wheel_slot is not None and run.finish is None and not run.turns
+        if waits and self.put_off(run, now):
+            return False
         if not self.in_engine:
             return True  # the response ended while these tokens were on their way
         tokens = len(run.token_ids)

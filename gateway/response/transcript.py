@@ -56,6 +56,8 @@ class Transcript:
     """
 
     __slots__ = (
+        "_announced",
+        "_counts",
         "_input",
         "_log",
         "_number",
@@ -84,6 +86,8 @@ class Transcript:
         self._input = Input()
         self._number = response_id.removeprefix("resp_")
         self.items: list[OutputItem] = []
+        self._counts: dict[Segment, int] = {}  # of the items, by segment
+        self._announced = 0  # of the items
         self._shown = 0  # index of `head`
         self.head: OutputItem | None = None  # the item that is being shown
         self.tail: OutputItem | None = None  # the item to which text is added
@@ -97,7 +101,7 @@ class Transcript:
         :param call_id: of the call, if the model gave it one.
         """
         self.end_segment()
-        number = 1 + sum(item.segment == segment for item in self.items)
+        number = self._counts[segment] = self._counts.get(segment, 0) + 1
         suffix = "" if number == 1 else f"_{number}"
         item = OutputItem(segment, f"{_PREFIXES[segment]}_{self._number}{suffix}")
         if segment == "call":
@@ -239,7 +243,8 @@ class Transcript:
         self.head = self.items[self._shown] if self._shown < len(self.items) else None
 
     def _announce(self, item: OutputItem) -> None:
-        index = sum(other.index is not None for other in self.items)
+        index = self._announced
+        self._announced += 1
         item.announce(index)
         announced = _json(item, empty=True)
         self._log.append("response.output_item.added", events.item_event(index, announced))

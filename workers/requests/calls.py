@@ -22,6 +22,8 @@ from workers.requests.detokenize import Decode, IncrementalDecoder
 
 # How vLLM begins ids that it makes at random. A client gets one of the gateway's instead.
 _RANDOM_IDS = ("chatcmpl-tool-", "call_")
+_LONG_CALL = 512  # characters
+_PORTION = 1 / 8  # of the call so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,34 @@ class Reader(Protocol):
 
     def close(self) -> list[Fragment]:
         """What is still held, when the marker that ends a call was read, or the output ends."""
+
+
+class Portions:
+    """What a parser has yet to get of a call.
+
+    Some of vLLM's parsers read a call from its beginning at every delta, so the cost of a call
+    would grow with the square of its length, in the loop that serves all requests. A parser gets
+    the tokens of a long call in portions that grow with the call. Nobody reads along.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._ids: list[int] = []
+
+    def add(self, token_id: int, text: str, length: int) -> bool:
+        """Take a token; return whether the parser should get what is there.
+
+        :param length: of the call so far, in characters.
+        """
+        self._text += text
+        self._ids.append(token_id)
+        return length <= _LONG_CALL or len(self._text) >= length * _PORTION
+
+    def take(self, rest: str = "") -> tuple[str, list[int]]:
+        """The text and the ids of what was added, and ``rest`` behind them."""
+        text, ids = self._text + rest, self._ids
+        self._text, self._ids = "", []
+        return text, ids
 
 
 class CallReader:
@@ -65,6 +95,7 @@ class CallReader:
         self._whole = not parser.engine_based_streaming  # it wants all text so far
         self._text = ""
         self._ids: list[int] = []
+        self._portions = Portions()
         self._span = ""  # text since the marker that opened it
         self._found = False  # whether this span has given anything
         self._calls = 0
@@ -72,7 +103,9 @@ class CallReader:
     def push(self, token_id: int) -> list[Fragment]:
         """What this token completes."""
         delta = "" if token_id in self._ending else self._decoder.push(token_id)
-        return self._parsed(delta, [token_id])
+        if not self._portions.add(token_id, delta, len(self._span)):
+            return []
+        return self._parsed(*self._portions.take())
 
     def _parsed(self, delta: str, ids: list[int]) -> list[Fragment]:
         self._span += delta
@@ -94,8 +127,9 @@ class CallReader:
     def close(self) -> list[Fragment]:
         """What is still held. A span in which vLLM found no call is text of the answer."""
         found: list[Fragment] = []
-        if rest := self._decoder.flush():
-            found += self._parsed(rest, [])
+        rest, ids = self._portions.take(self._decoder.flush())
+        if rest or ids:
+            found += self._parsed(rest, ids)
         finish: Any = getattr(self._parser, "finish_streaming", None)
         if finish is not None:
             found += self._fragments(finish())
@@ -118,13 +152,16 @@ class ForcedReader:
         self._name = name
         self._decoder = IncrementalDecoder(decode)
         self._tokenizer = tokenizer
+        self._portions = Portions()
         self._text = ""
         self._named = False  # whether the name was given out
         self._calls = 0
 
     def push(self, token_id: int) -> list[Fragment]:
         """What this token completes."""
-        return self._parsed(self._decoder.push(token_id))
+        if not self._portions.add(token_id, self._decoder.push(token_id), len(self._text)):
+            return []
+        return self._parsed(self._portions.take()[0])
 
     def _parsed(self, delta: str) -> list[Fragment]:
         if not delta:
@@ -153,7 +190,7 @@ class ForcedReader:
 
     def close(self) -> list[Fragment]:
         """The text that is still held."""
-        return self._parsed(self._decoder.flush())
+        return self._parsed(self._portions.take(self._decoder.flush())[0])
 
 
 def fragments_of(message: Any) -> list[Fragment]:

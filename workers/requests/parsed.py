@@ -15,7 +15,7 @@ from vllm.parser import Parser
 from vllm.parser.harmony import HarmonyParser
 
 from workers.policy.phase import Markers, Phase, PhaseTracker
-from workers.requests.calls import Fragment, fragments_of, one_call
+from workers.requests.calls import Fragment, Portions, fragments_of, one_call
 from workers.requests.detokenize import Decode, IncrementalDecoder, StopMatcher
 from workers.requests.pieces import PHASE, Kind, PieceList, Pieces
 
@@ -149,16 +149,21 @@ class ParsedText(_Split):
         self._decoder = IncrementalDecoder(decode)
         self._begun_ids = list(begun)
         self._ending = ending
+        self._portions = Portions()
+        self._length = 0  # of the open call
 
     def _read(self, token_id: int, *, last: bool) -> Iterator[tuple[Kind, Fragment]]:
-        delta = "" if token_id in self._ending else self._decoder.push(token_id)
-        if last:
-            delta += self._decoder.flush()
+        text = "" if token_id in self._ending else self._decoder.push(token_id)
+        if not self._portions.add(token_id, text, self._length) and not last:
+            return
+        delta, ids = self._portions.take(self._decoder.flush() if last else "")
         message: Any = self._parser.parse_delta(
-            delta, [token_id], self._wire, self._begun_ids, finished=last
+            delta, ids, self._wire, self._begun_ids, finished=last
         )
         if message is None:
             return
+        if message.reasoning or message.content:
+            self._length = 0
         if message.reasoning:
             yield "reasoning", Fragment(message.reasoning)
         content = message.content
@@ -166,6 +171,9 @@ class ParsedText(_Split):
         if content:
             yield "answer", Fragment(content)
         for fragment in fragments_of(message):
+            if fragment.name is not None:
+                self._length = 0
+            self._length += len(fragment.text)
             yield "call", fragment
 
 

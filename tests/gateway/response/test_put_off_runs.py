@@ -13,7 +13,7 @@ from tests.gateway.support.sessions import ScriptedWorker, make_session, run_to_
 
 
 def waiting() -> tuple[Session, ScriptedWorker]:
-    """A session with a place on the wheel, one waiting token, and two runs of four tokens that are put off."""
+    """A session with a place on the wheel, one waiting token, and four that are put off."""
     session = make_session()
     worker = ScriptedWorker(session, reasoning=False)
     worker.say("a", "b", now=1.0)
