@@ -119,10 +119,10 @@ class Page:
             raise PageError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
-    async def until(self, expression: str, timeout_s: float = 9.0) -> None:
+    async def until(self, expression: str, timeout_s: float = 60.0) -> None:
         """Wait until a JavaScript expression is true."""
         check = f"""new Promise((resolve, reject) => {{
-            const end = performance.now() + {min(timeout_s, 4) * 1000};
+            const end = performance.now() + {min(timeout_s, ANSWER_S - 5) * 1000};
             const look = () => {{
                 const value = {expression};
                 if (value || performance.now() > end) resolve(!!value); else setTimeout(look, 20);

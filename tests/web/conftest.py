@@ -21,6 +21,12 @@ async def chromium() -> AsyncIterator[Chromium]:
         yield running
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(chromium: Chromium) -> Chromium:
+    """The same under another name."""
+    return chromium
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def stack() -> AsyncIterator[AsyncExitStack]:
     """What a test opens is closed after it."""

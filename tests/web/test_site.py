@@ -1,4 +1,4 @@
-"""The addresses of the pages' files, what a browser may keep of them, and what it is told at once."""
+"""The addresses of the pages' files, what a browser keeps of them, and what it asks for at once."""
 
 from __future__ import annotations
 
@@ -127,10 +127,13 @@ async def test_without_the_hash_a_browser_asks_each_time(client: Client) -> None
 
 
 async def test_a_client_that_cannot_unpack_gets_the_file_as_it_is(client: Client) -> None:
-    async with aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"]) as session:
-        async with session.get(client.make_url("/static/js/main.js")) as answer:
-            assert "Content-Encoding" not in answer.headers
-            assert await answer.text() == (WEB / "js" / "main.js").read_text(encoding="utf-8")
+    address = client.make_url("/static/js/main.js")
+    async with (
+        aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"]) as session,
+        session.get(address) as answer,
+    ):
+        assert "Content-Encoding" not in answer.headers
+        assert await answer.text() == (WEB / "js" / "main.js").read_text(encoding="utf-8")
 
 
 async def test_a_head_request_has_no_body(client: Client) -> None:

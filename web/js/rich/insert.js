@@ -5,7 +5,7 @@
 import DOMPurify from "../../vendor/dompurify.js";
 import * as code from "./code.js";
 import * as formulas from "./formula.js";
-import { morph } from "./morph.js";
+import { beginnings, morph } from "./morph.js";
 
 const OWN_ATTRIBUTES = [
   ...["align", "data-closed", "data-depth", "data-edge", "data-image", "data-lang", "data-math"],
@@ -91,7 +91,8 @@ function decorateCode(pre, live, missing) {
     const text = inner.textContent;
     const closed = !live || pre.dataset.closed === "true";
     const { tree, length } = code.highlight(name, text, closed);
-    inner.replaceChildren(code.nodesOf(tree, document), text.slice(length));
+    inner.replaceChildren(text.slice(length));
+    beginnings.set(inner, { key: tree, make: () => code.nodesOf(tree, document) });
   }
   pre.tabIndex = 0;
   pre.dir = "ltr";
@@ -100,7 +101,7 @@ function decorateCode(pre, live, missing) {
   const button = element("button", { type: "button", class: "copy-code" }, "Copy");
   button.append(hidden(" the code"));
   const head = element("div", { class: "code-head", "data-keep": language || "-" });
-  head.append(element("span", { class: "language" }, language), button);
+  head.append(element("span", { class: "language" }, language || "text"), button);
   const block = element("div", { class: "code" });
   pre.replaceWith(block);
   block.append(head, pre);

@@ -11,21 +11,25 @@ function scrolls(element) {
 export function useFollow() {
   const ref = useRef(null);
   const last = useRef(null);
+  const found = useRef({ known: null }).current;
   const [following, setFollowing] = useState(true);
 
   /** Where space is short (css/frame.css), what scrolls is not the element but one around it. */
   function scroller() {
     const element = ref.current;
-    if (!element || scrolls(element)) return element;
-    const around = element.closest(".app");
-    return around && scrolls(around) ? around : element;
+    const { known } = found;
+    if (known?.of === element && known.height === innerHeight) return known.scroller;
+    const around = element?.closest(".app");
+    const scroller = element && !scrolls(element) && around && scrolls(around) ? around : element;
+    found.known = { of: element, height: innerHeight, scroller };
+    return scroller;
   }
   function settle() {
     const element = scroller();
     if (!element) return;
-    const found = measure(element);
+    const now = measure(element);
     // The reader has just scrolled up and the event has not arrived yet: do not undo it.
-    if (following && !nextFollow(true, last.current ?? found, found)) return;
+    if (following && !nextFollow(true, last.current ?? now, now)) return;
     if (following) element.scrollTop = element.scrollHeight;
     last.current = measure(element);
   }
