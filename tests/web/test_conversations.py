@@ -83,6 +83,27 @@ async def test_a_new_tab_has_the_list_and_the_settings(
     assert page.complaints == other.complaints == []
 
 
+async def test_back_and_links_lead_to_conversations(page: Page, scripted: ScriptedServer) -> None:
+    await set_pace(page, 41)
+    await asked(page, "First question")
+    first = await page.evaluate("location.hash")
+    await page.click("[data-action=new]")
+    await page.until(f"{TURNS} === 0 && location.hash === ''")
+    await asked(page, "Second question")
+    question = "document.querySelector('.question')?.innerText.trim()"
+    await page.evaluate("history.back()")
+    await page.until(f"{TURNS} === 0")
+    await page.evaluate("history.back()")
+    await page.until(f"{question} === 'First question'")
+    await page.evaluate("history.go(2)")
+    await page.until(f"{question} === 'Second question'")
+    await page.go("about:blank")
+    await page.go(f"{scripted.url}{first}")
+    await page.until(f"{question} === 'First question'")
+    await page.evaluate("location.hash = '#nobody'")
+    await page.until(f"location.hash === {first!r}")
+
+
 async def test_rename_delete_and_undo(page: Page) -> None:
     await set_pace(page, 41)
     await asked(page, "A sum")

@@ -140,7 +140,7 @@ async def test_a_full_server_is_asked_again(page: Page, scripted: ScriptedServer
     assert len(scripted.requests) == 2
     assert scripted.requests[0] == scripted.requests[1]
     await page.click("[aria-label=Stop]")
-    await page.until(f"{TEXT}.includes('Stopped before it was sent.')")
+    await page.until(f"{TEXT}.includes('Stopped before the server took it.')")
     await page.until("document.querySelector('.actions')")
 
 

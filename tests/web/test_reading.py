@@ -249,6 +249,6 @@ async def test_words_while_the_server_is_down(
     assert "goes on at the server" not in text
     assert "Next try in" in text or "Trying again" in text
     await page.click("[aria-label=Stop]")
-    await page.until(f"{TEXT}.includes('Stopped before it was sent')")
+    await page.until(f"{TEXT}.includes('Stopped before the server took it')")
     assert await page.evaluate("document.querySelector('.error-card')") is None
     assert await page.evaluate(TURNS) == 1

@@ -72,7 +72,7 @@ test("errors say what happened, what is safe, and what to do", () => {
 });
 
 test("a Stop is told from a broken connection", () => {
-  assert.match(endedEarly("unsent"), /before it was sent/);
+  assert.match(endedEarly("unsent"), /before the server took it/);
   assert.equal(endedEarly("cancelled"), "Stopped.");
   assert.match(endedEarly("unconfirmed"), /as soon as it can be reached/);
   assert.equal(endedEarly("what"), "The answer ended early.");

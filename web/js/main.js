@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { Connection } from "./connection.js";
+import { followAddress } from "./conversations/address.js";
 import { openDatabase } from "./conversations/database.js";
 import { Library } from "./conversations/library.js";
 import { SAVED, read } from "./settings/settings.js";
@@ -107,3 +108,4 @@ signal(chat.store, document);
 chat.start();
 render(html`<${App} chat=${chat} authorize=${authorize} />`, document.getElementById("app"));
 library.start();
+followAddress(chat, globalThis);

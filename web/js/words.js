@@ -49,7 +49,7 @@ export function progressOf(turn, nowS) {
 
 const ENDED_EARLY = {
   cancelled: "Stopped.",
-  unsent: "Stopped before it was sent. The server has not seen this question.",
+  unsent: "Stopped before the server took it. Nothing runs there.",
   unconfirmed: "Stopped here. The server is told as soon as it can be reached.",
   max_output_tokens: "The answer reached its length limit.",
   no_answer: "The model ended without an answer.",

@@ -17,7 +17,10 @@ import * as wire from "../wire.js";
 import { Stopping } from "./stopping.js";
 import { Waiting } from "./waiting.js";
 
+const SAVE_S = 5; // while an answer comes
+
 export class Exchange {
+  #savedS = 0;
   reader = null; // of the active turn
   #readers = new Map(); // key -> Reader, also of finished answers, for their pictures
   #waiting;
@@ -289,6 +292,10 @@ export class Exchange {
     this.dispatch({ type: "shown", key, chars });
     if (key !== this.reader?.key) return;
     this.reader.report();
+    if (this.now() - this.#savedS > SAVE_S) {
+      this.#savedS = this.now();
+      this.save(); // a browser that crashes loses little
+    }
     this.#settle(key);
   }
 

@@ -12,7 +12,7 @@ function numberOf(text) {
   return text.trim() === "" ? null : Number(text);
 }
 
-function NumberField({ id, label, hint, value, least, most, step, onValue }) {
+function NumberField({ id, label, hint, none, value, least, most, step, onValue }) {
   return html`<div class="field">
     <label for=${id}>${label}</label>
     <input
@@ -23,7 +23,7 @@ function NumberField({ id, label, hint, value, least, most, step, onValue }) {
       max=${most}
       step=${step}
       value=${value ?? ""}
-      placeholder="no limit"
+      placeholder=${none}
       aria-describedby=${`${id}-hint`}
       onInput=${(event) => event.target.validity.valid && onValue(numberOf(event.target.value))}
     />
@@ -81,6 +81,7 @@ export function SettingsDialog({ settings, chat, onClose, onTest }) {
         id="setting-budget"
         label="Most tokens of thinking"
         hint="Then the model answers."
+        none="no limit"
         value=${settings.budget}
         least="1"
         step="1"
@@ -90,6 +91,7 @@ export function SettingsDialog({ settings, chat, onClose, onTest }) {
         id="setting-length"
         label="Most tokens in all"
         hint="Thinking and answer together."
+        none="no limit"
         value=${settings.maxTokens}
         least="1"
         step="1"
@@ -99,6 +101,7 @@ export function SettingsDialog({ settings, chat, onClose, onTest }) {
         id="setting-temperature"
         label="Temperature"
         hint="0 is the most likely text, 2 the most surprising."
+        none="the model's own"
         value=${settings.temperature}
         least="0"
         most="2"

@@ -186,6 +186,20 @@ export function App({ chat, authorize }) {
   }, []);
 
   const covered = listOpen && !wide;
+  useEffect(() => {
+    if (!covered) return undefined;
+    const onKey = (event) => {
+      if (event.key !== "Escape" || event.defaultPrevented) return;
+      event.preventDefault(); // it does not stop the answer, too
+      setDrawer(false);
+    };
+    document.querySelector(".sidebar button")?.focus();
+    document.addEventListener("keydown", onKey);
+    return () => {
+      document.removeEventListener("keydown", onKey);
+      document.querySelector("header [aria-label=Conversations]")?.focus();
+    };
+  }, [covered]);
   return html`<div class="shell" data-list=${listOpen}>
     ${
       listOpen &&
