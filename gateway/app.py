@@ -22,7 +22,14 @@ import structlog
 from aiohttp import web
 
 from gateway.api import cors, refusals, sse
-from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
+from gateway.api.admin import (
+    drain_instance,
+    get_instance,
+    get_policy,
+    list_instances,
+    set_policy,
+    undrain_instance,
+)
 from gateway.api.auth import is_local
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
@@ -114,6 +121,8 @@ def make_app(service: ResponseService) -> web.Application:
             web.get("/admin/instances/{instance_id}", get_instance),
             web.post("/admin/instances/{instance_id}/drain", drain_instance),
             web.post("/admin/instances/{instance_id}/undrain", undrain_instance),
+            web.get("/admin/policy", get_policy),
+            web.post("/admin/policy", set_policy),
             web.get("/version", _version),
             web.get("/health", _health),
             web.get("/ready", _ready),

@@ -36,6 +36,7 @@ from workers.messages import (
     Heartbeat,
     Pace,
     PeerMet,
+    PolicySet,
     Submit,
     TokenRun,
 )
@@ -100,6 +101,7 @@ class Service:
         self._wake: Callable[[], None] = lambda: None
         facts = engine.facts
         self._prefixes = PrefixTable(facts.kv_blocks_total * facts.block_size, facts.block_size)
+        self.policy: str | None = None  # that a gateway has set; None: that of the settings
         self._paused = False  # whether the engine waits until the link has caught up
         self._started: set[asyncio.Task[None]] = set()  # tasks that `close` must cancel
 
@@ -204,6 +206,26 @@ class Service:
             self.not_met(peer, error)
         else:
             self.reply(PeerMet(engine_id=peer.engine_id))
+
+    def set_policy(self, policy: str) -> None:
+        """Schedule by another policy. The answer is `PolicySet`."""
+        self._start_task(self._set_policy(policy))
+
+    async def _set_policy(self, policy: str) -> None:
+        try:
+            error = await self._engine.use_policy(policy)
+        except Exception as failure:  # noqa: BLE001 (goes into the answer)
+            error = f"{type(failure).__name__}: {failure}"
+        self.policy_set(policy, error)
+
+    def policy_set(self, policy: str, error: str | None) -> None:
+        """Answer whether requests are scheduled by this policy now."""
+        if error is None:
+            self.policy = policy
+            _log.info("policy_set", policy=policy)
+        else:
+            _log.warning("policy_not_set", policy=policy, reason=error)
+        self.reply(PolicySet(policy=policy, error=error))
 
     def not_met(self, peer: Endpoint, reason: str) -> None:
         """Answer that this engine cannot read another engine's KV."""

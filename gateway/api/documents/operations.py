@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.api.admin import DrainBody
+from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.auth import ForbiddenOrigin
 from gateway.api.documents import chat, events, messages, objects, operators, plain
 from gateway.api.responses.lists import DEFAULT, MOST
@@ -282,6 +282,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("POST", f"{_INSTANCE}/undrain"): Operation(
         "operators", "Let an instance serve again", answer=operators.InstanceState, errors=_ADMIN
+    ),
+    ("GET", "/admin/policy"): Operation(
+        "operators",
+        "Say by what the instances schedule",
+        answer=operators.Policies,
+        errors=(Forbidden,),
+    ),
+    ("POST", "/admin/policy"): Operation(
+        "operators",
+        "Change the scheduling policy of all instances while they serve",
+        body=PolicyBody,
+        answer=operators.Policies,
+        errors=(*_READING, Forbidden),
     ),
     ("GET", "/version"): Operation(
         "operators", "What runs here", answer=operators.Version, is_open=True

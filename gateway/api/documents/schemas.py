@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api.admin import DrainBody
+from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.documents import chat, messages, objects, operators, plain
 from gateway.api.documents.events import Pong, ResponseEvent, StreamId
 from gateway.api.websocket import PING, Cancel, PacingUpdate, Resume, SocketPing
@@ -53,6 +53,7 @@ _BODIES = (
     ConversationUpdate,
     NewItems,
     DrainBody,
+    PolicyBody,
     *MESSAGES.values(),
     *ITEMS.values(),
     tools.Function,
@@ -88,6 +89,8 @@ _ANSWERS = (
     operators.Readiness,
     operators.InstanceState,
     operators.InstanceList,
+    operators.InstancePolicy,
+    operators.Policies,
     chat.ChatChunk,
     chat.ChatCompletion,
     messages.TokenCount,

@@ -133,6 +133,8 @@ def schema_of(document: dict[str, Any]) -> str:
         return names.get(type_.removeprefix("response."), "PacingUpdate")
     if document.keys() == {"restart"}:
         return "DrainBody"
+    if document.keys() == {"policy"}:
+        return "PolicyBody"
     if document.keys() <= {"metadata", "items"}:
         return "NewConversation"
     if "messages" in document:

@@ -214,7 +214,10 @@ function Files({ library, flush, say }) {
   </div>`;
 }
 
-/** `flush()` puts the conversation that is shown into the library; `onOpen(id)`, `onDelete(id)`, `onClose()`; `searching`: focus the search. */
+/**
+ * `flush()` puts the conversation that is shown into the library. `onOpen(id)`, `onDelete(id)` and
+ * `onClose()` are what the reader asks for. `searching`: how often the search was asked for.
+ */
 export function Conversations(properties) {
   const { library, flush, current, onOpen, onDelete, onClose, searching } = properties;
   const { rows, ready, deleted, trouble } = useSelected(library.store, (state) => state);
