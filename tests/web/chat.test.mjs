@@ -52,10 +52,21 @@ test("settings travel with the question", () => {
   assert.deepEqual(message.chat_template_kwargs, { enable_thinking: false });
 
   const other = page();
-  other.chat.set({ system: "Be brief.", temperature: 0.5, maxTokens: 900, effort: "low", budget: 64 });
+  other.chat.set({
+    system: "Be brief.",
+    temperature: 0.5,
+    maxTokens: 900,
+    effort: "low",
+    budget: 64,
+  });
   other.chat.set({ temperature: "warm", unknown: 1 }); // wrong values change nothing
   other.chat.ask("Why?");
-  const { instructions, temperature, max_output_tokens: most, reasoning } = other.sockets[0].sent[0];
+  const {
+    instructions,
+    temperature,
+    max_output_tokens: most,
+    reasoning,
+  } = other.sockets[0].sent[0];
   assert.deepEqual([instructions, temperature, most], ["Be brief.", 0.5, 900]);
   assert.deepEqual(reasoning, { effort: "low", max_tokens: 64 });
 });

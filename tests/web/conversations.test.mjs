@@ -141,7 +141,13 @@ test("a file of Markdown can be read, and read back", () => {
 });
 
 test("other files are refused with a reason", () => {
-  for (const text of ["", "{}", "# Notes\n\nHello", '{"kind":"other","conversations":[]}', "{oops"]) {
+  for (const text of [
+    "",
+    "{}",
+    "# Notes\n\nHello",
+    '{"kind":"other","conversations":[]}',
+    "{oops",
+  ]) {
     assert.throws(() => readFile(text, () => "x"), SyntaxError);
   }
   assert.equal(fileName("Wie groß ist 2/3?", "md"), "Wie-groß-ist-2-3.md");

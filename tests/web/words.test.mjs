@@ -140,7 +140,11 @@ test("the context: what the server counted, and a guess for the rest", () => {
       output_tokens_details: { reasoning_tokens: 50 },
     },
   };
-  const state = { ...initialState(), contextTokens: 1000, turns: [turn({ figures, outcome: COMPLETED })] };
+  const state = {
+    ...initialState(),
+    contextTokens: 1000,
+    turns: [turn({ figures, outcome: COMPLETED })],
+  };
   assert.deepEqual(contextUse(state, ""), { used: 130, most: 1000, share: 0.13, guessed: false });
   assert.deepEqual(contextUse(state, "x".repeat(400)).used, 230);
   assert.equal(contextUse({ ...state, contextTokens: null }, ""), null);

@@ -45,7 +45,6 @@ export class Chat extends Exchange {
     this.connection.connect();
   }
 
-
   // ---- asking -----------------------------------------------------------------------------------
 
   /** Ask a question; while an answer runs, it is asked when that is complete. */

@@ -172,7 +172,8 @@ export class Connection {
       if (!this.isOpen) return;
       const now = this.now();
       if (this.#pingedS !== null && now >= this.#deadlineS - 0.001) this.restart();
-      else if (this.#pingedS === null && now >= this.#heardS + silence - 0.001) this.#ping(ANSWER_S);
+      else if (this.#pingedS === null && now >= this.#heardS + silence - 0.001)
+        this.#ping(ANSWER_S);
       else this.#listen();
     });
   }

@@ -66,7 +66,10 @@ function fromMarkdown(text, newId) {
       parts.push(part);
     } else part?.lines.push(unguarded(line));
   }
-  for (const { name, lines: [, ...rest] } of parts) {
+  for (const {
+    name,
+    lines: [, ...rest],
+  } of parts) {
     const content = rest.join("\n").replace(/^\n/, "").replace(/\n+$/, "");
     if (name === "question") {
       const more = { parent: turns.at(-1)?.key ?? null, number: turns.length + 1 };

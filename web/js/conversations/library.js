@@ -104,7 +104,9 @@ export class Library {
     const found = [];
     if (words.length === 0) return found;
     await this.#pending;
-    await (await this.#database).each((record) => {
+    await (
+      await this.#database
+    ).each((record) => {
       const texts = [record.title, ...record.turns.flatMap((turn) => [turn.question, turn.answer])];
       const all = texts.join("\n");
       const low = all.toLowerCase();

@@ -287,12 +287,7 @@ export function Conversations(properties) {
       html`<p class="sidebar-note" role="status">
         <span>Deleted.</span>
         <button type="button" class="button" onClick=${() => library.undo()}>Undo</button>
-        <button
-          type="button"
-          class="quiet"
-          aria-label="Dismiss"
-          onClick=${() => library.forget()}
-        >
+        <button type="button" class="quiet" aria-label="Dismiss" onClick=${() => library.forget()}>
           ${icons.close()}
         </button>
       </p>`

@@ -14,7 +14,11 @@ export function versionsOf(all, turn) {
 export function pathTo(all, key) {
   const byKey = new Map(all.map((turn) => [turn.key, turn]));
   const path = [];
-  for (let turn = byKey.get(key); turn && path.length <= all.length; turn = byKey.get(turn.parent)) {
+  for (
+    let turn = byKey.get(key);
+    turn && path.length <= all.length;
+    turn = byKey.get(turn.parent)
+  ) {
     path.unshift(turn);
   }
   return path;

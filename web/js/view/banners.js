@@ -58,7 +58,9 @@ function Lost({ state, chat }) {
       <b>No connection.</b> ${lostMeans(activeTurn(state))}${" "}
       <span class="countdown">${left > 0 ? `Next try in ${left} s.` : "Trying again…"}</span>
     </span>
-    <button type="button" class="quiet" onClick=${() => chat.connection.connect()}>Retry now</button>
+    <button type="button" class="quiet" onClick=${() => chat.connection.connect()}>
+      Retry now
+    </button>
   </p>`;
 }
 
@@ -69,10 +71,7 @@ export function Banners({ state, chat, authorize }) {
   if (connection.status !== "connecting") shown.current = connection;
   const { status, rejected } = shown.current ?? connection;
   return html`
-    ${
-      status === "unauthorized" &&
-      html`<${KeyForm} rejected=${rejected} authorize=${authorize} />`
-    }
+    ${status === "unauthorized" && html`<${KeyForm} rejected=${rejected} authorize=${authorize} />`}
     ${connection.status === "lost" && html`<${Lost} state=${state} chat=${chat} />`}
     ${
       notice &&

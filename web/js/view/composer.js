@@ -187,7 +187,10 @@ export function Composer({ state, active, chat, onAsk }) {
     </div>
     ${
       testing &&
-      html`<${ReadingTest} onRate=${(rate) => chat.setRate(rate)} onClose=${() => setTesting(false)} />`
+      html`<${ReadingTest}
+        onRate=${(rate) => chat.setRate(rate)}
+        onClose=${() => setTesting(false)}
+      />`
     }
   </form>`;
 }

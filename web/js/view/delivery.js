@@ -108,7 +108,8 @@ function liveLine(player) {
   if (player.paused) return "Paused";
   const slackS = player.slackS();
   if (slackS === null) return `${tokens(player.shown)} so far`;
-  if (slackS < -0.15) return `Waiting for text for ${duration(-slackS)} · QoE ${score(player.qoe())}`;
+  if (slackS < -0.15)
+    return `Waiting for text for ${duration(-slackS)} · QoE ${score(player.qoe())}`;
   return `${duration(Math.max(0, slackS))} ahead of you · QoE ${score(player.qoe())}`;
 }
 

@@ -22,12 +22,7 @@ export function Dialog({ title, name, onClose, children }) {
     <div class="dialog-body">
       <div class="dialog-head">
         <h2 id=${`${name}-title`}>${title}</h2>
-        <button
-          type="button"
-          class="quiet"
-          aria-label="Close"
-          onClick=${() => ref.current.close()}
-        >
+        <button type="button" class="quiet" aria-label="Close" onClick=${() => ref.current.close()}>
           ${icons.close()}
         </button>
       </div>

@@ -17,7 +17,8 @@ export function Progress({ turn, chat }) {
 }
 
 export function AnswerNow({ turn, chat }) {
-  if (turn.phase !== "reasoning" || turn.answer !== "" || turn.outcome || turn.stopping) return null;
+  if (turn.phase !== "reasoning" || turn.answer !== "" || turn.outcome || turn.stopping)
+    return null;
   return html`<button
     type="button"
     class="button answer-now"

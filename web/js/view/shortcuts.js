@@ -28,7 +28,9 @@ function key(event) {
 }
 
 function writes({ target }) {
-  return target.matches?.("input:not([type=range], [type=checkbox], [type=radio]), textarea, select");
+  return target.matches?.(
+    "input:not([type=range], [type=checkbox], [type=radio]), textarea, select",
+  );
 }
 
 /** The action of a key event: its name, or null. */

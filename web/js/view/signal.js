@@ -4,7 +4,12 @@ import { activeTurn } from "../state.js";
 
 const NAME = "pascal";
 const ICONS = { idle: "favicon.svg", busy: "favicon-busy.svg", done: "favicon-done.svg" };
-const DOING = { sending: "Sending", waiting: "Waiting", reasoning: "Thinking", answering: "Answering" };
+const DOING = {
+  sending: "Sending",
+  waiting: "Waiting",
+  reasoning: "Thinking",
+  answering: "Answering",
+};
 
 /** What the tab says: `{ title, icon }`. `unseen`: an answer ended while nobody looked. */
 export function signalOf(state, unseen) {

@@ -45,15 +45,11 @@ function Outcome({ turn, chat, onAgain }) {
     ${
       onAgain &&
       html`<button type="button" class="button" onClick=${onAgain}>
-        ${icons.again()}<span>Try again</span>
-      </button>
-      <button
-        type="button"
-        class="button"
-        onClick=${() => chat.compose(turn.question, turn.key)}
-      >
-        ${icons.edit()}<span>Edit the question</span>
-      </button>`
+          ${icons.again()}<span>Try again</span>
+        </button>
+        <button type="button" class="button" onClick=${() => chat.compose(turn.question, turn.key)}>
+          ${icons.edit()}<span>Edit the question</span>
+        </button>`
     }
   <//>`;
 }

@@ -43,10 +43,14 @@ const GOES_ON = new Set(["max_output_tokens", "cancelled"]);
 export function MoreButton({ turn, chat }) {
   if (turn.outcome?.status !== "incomplete" || turn.answer === "") return null;
   if (!GOES_ON.has(turn.outcome.reason)) return null;
-  return html`<button type="button" class="quiet" onClick=${() => {
+  return html`<button
+    type="button"
+    class="quiet"
+    onClick=${() => {
       chat.more();
       focusComposer();
-    }}>
+    }}
+  >
     ${icons.play()}<span>Continue</span>
   </button>`;
 }
