@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../ui.js";
 import * as icons from "../view/icons.js";
-import { useSelected } from "../view/ticking.js";
+import { useSelected } from "../view/parts/ticking.js";
 import { fileName, toJson, toMarkdown } from "./files.js";
 
 const DAY_MS = 86_400_000;

@@ -1,7 +1,7 @@
 // The settings that are not at hand in the composer.
 
 import { html } from "../ui.js";
-import { Dialog } from "../view/dialog.js";
+import { Dialog } from "../view/parts/dialog.js";
 import { EFFORTS, THEMES } from "./settings.js";
 
 const THEME_NAMES = { system: "As the system", light: "Light", dark: "Dark" };

@@ -1,7 +1,7 @@
 // The reading test: read for ten seconds, then say how far you came.
 
 import { html, useEffect, useMemo, useState } from "../ui.js";
-import { Dialog } from "../view/dialog.js";
+import { Dialog } from "../view/parts/dialog.js";
 import { TEST_S, rateOfWords, wordsPerMinute } from "./pace.js";
 
 const TEXT = `A lighthouse keeper once told me that the hardest part of the work was not the storms.

@@ -9,7 +9,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { connectionLabel, statusLine } from "../words.js";
 import { Banners } from "./banners.js";
 import { Composer } from "./composer.js";
-import { focusComposer } from "./focus.js";
+import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
 import { ShortcutList, actionOf } from "./shortcuts.js";

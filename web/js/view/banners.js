@@ -3,9 +3,9 @@
 import { activeTurn } from "../state.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
 import { lostMeans, secondsUntil } from "../words.js";
-import { ErrorCard } from "./error_card.js";
-import { focusComposer } from "./focus.js";
-import { useTick } from "./ticking.js";
+import { ErrorCard } from "./parts/error_card.js";
+import { focusComposer } from "./parts/focus.js";
+import { useTick } from "./parts/ticking.js";
 
 const TICK_MS = 250;
 

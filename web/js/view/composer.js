@@ -4,7 +4,7 @@ import { ReadingTest } from "../settings/reading_test.js";
 import { PaceControl } from "../settings/pace_control.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { ContextMeter } from "./context_meter.js";
-import { focusComposer, isCoarse } from "./focus.js";
+import { focusComposer, isCoarse } from "./parts/focus.js";
 import * as icons from "./icons.js";
 
 const PAGE = 0.9; // of the height, by Page Up and Page Down

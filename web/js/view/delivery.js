@@ -5,8 +5,8 @@ import { duration, rate, score, tokens } from "../format.js";
 import { isActive } from "../state.js";
 import { html, useState } from "../ui.js";
 import { chevron } from "./icons.js";
-import { Picture } from "./picture.js";
-import { useSelected, useTick } from "./ticking.js";
+import { Picture } from "./parts/picture.js";
+import { useSelected, useTick } from "./parts/ticking.js";
 
 const REDRAW_MS = 250;
 

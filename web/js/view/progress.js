@@ -2,8 +2,8 @@
 
 import { html } from "../ui.js";
 import { progressOf } from "../words.js";
-import { focusComposer } from "./focus.js";
-import { useTick } from "./ticking.js";
+import { focusComposer } from "./parts/focus.js";
+import { useTick } from "./parts/ticking.js";
 
 export function Progress({ turn, chat }) {
   useTick(250, turn.held !== null && turn.held.untilS < Infinity);

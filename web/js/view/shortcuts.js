@@ -1,7 +1,7 @@
 // Keyboard shortcuts, in one table: what the page does with a key is what its list says.
 
 import { html } from "../ui.js";
-import { Dialog } from "./dialog.js";
+import { Dialog } from "./parts/dialog.js";
 
 // [keys as they are shown, what they do, test of an event, name of the action]
 const control = (event) => event.ctrlKey || event.metaKey;

@@ -2,7 +2,7 @@
 // answer go on.
 
 import { html } from "../ui.js";
-import { focusComposer } from "./focus.js";
+import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 
 export function EditButton({ turn, chat }) {

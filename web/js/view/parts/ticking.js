@@ -1,6 +1,6 @@
 // Views of time are drawn again by a timer, not only when the state changes.
 
-import { useEffect, useState } from "../ui.js";
+import { useEffect, useState } from "../../ui.js";
 
 /** Draw the component again every `ms` while `on`. */
 export function useTick(ms, on = true) {

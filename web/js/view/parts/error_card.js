@@ -1,7 +1,7 @@
 // An error: what happened, what is safe, and what to do. Screen readers hear it at once.
 
-import { html } from "../ui.js";
-import { explain } from "../words.js";
+import { html } from "../../ui.js";
+import { explain } from "../../words.js";
 
 export function ErrorCard({ error, children }) {
   const { title, text, todo } = explain(error);

@@ -1,7 +1,7 @@
 // A modal dialog of the browser: it keeps the focus, and Escape closes it.
 
-import { html, useEffect, useRef } from "../ui.js";
-import * as icons from "./icons.js";
+import { html, useEffect, useRef } from "../../ui.js";
+import * as icons from "../icons.js";
 
 export function Dialog({ title, name, onClose, children }) {
   const ref = useRef(null);

@@ -1,7 +1,7 @@
 // The picture of an answer: generated and shown tokens over time, with the reading curve.
 
-import { duration, tokens } from "../format.js";
-import { html } from "../ui.js";
+import { duration, tokens } from "../../format.js";
+import { html } from "../../ui.js";
 
 const WIDTH = 640;
 const HEIGHT = 120;
