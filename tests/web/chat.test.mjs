@@ -96,6 +96,18 @@ test("Stop asks the server, waits for its word, and then shows all that came", (
   assert.equal(types(sockets[0]).filter((type) => type === "response.cancel").length, 1);
 });
 
+test("Stop that crosses the end of the answer leaves nothing behind", () => {
+  const { chat, say, text, turn } = page();
+  chat.ask("Why?");
+  say("k1", [created("r1"), said("a"), said("b")]);
+  chat.stop();
+  say("k1", [ending("completed", "r1", "ab")], 3);
+  assert.equal(text(), "ab");
+  assert.equal(turn().outcome.status, "completed");
+  chat.ask("And?");
+  assert.equal(turn().question, "And?");
+});
+
 test("Stop before the server has named the response is sent when it has", () => {
   const { chat, sockets, say } = page();
   chat.ask("Why?");

@@ -97,7 +97,7 @@ export class Exchange {
     this.dispatch({ type: "connection", connection });
     if (connection.status === "lost") this.#waiting.lost();
     if (connection.status !== "open") return;
-    if (this.state.model === null) this.#fetchModel();
+    this.#fetchModel(); // after a restart the server may have another one
     this.#stopping.pay();
     const turn = activeTurn(this.state);
     if (!turn || turn.outcome) return;
@@ -150,7 +150,9 @@ export class Exchange {
     if (missed > 0) reader?.player.push(missed, 1, 0);
     reader?.player.finish();
     // What was in the buffer when the reader stopped was not read.
-    if (!reader || turn.outcome.status === "incomplete") this.#showRest(turn.key);
+    // Nor does a player show anything that was stopped a moment before the server had ended.
+    const over = turn.outcome.status === "incomplete" || reader?.player.halted;
+    if (!reader || over) this.#showRest(turn.key);
     else if (turn.outcome.status !== "completed") reader.player.drain();
     this.#settle(turn.key);
     this.save();

@@ -58,6 +58,10 @@ export class Player {
     return this.#read;
   }
 
+  get halted() {
+    return this.#halted;
+  }
+
   get paused() {
     return this.#buffer.clock.paused;
   }
