@@ -6,7 +6,7 @@ response, so that a client can resume. A word in the question chooses the fault:
     refuse   429 with a hint when to try again          break    the socket breaks in the middle
     fail     response.failed in the middle              forget   an unknown previous_response_id
     gone     the socket breaks, and the log is lost     hold     the answer never ends by itself
-    long     the question does not fit the context      deaf     a cancel is not answered
+    oversize  the question is too much for the context  deaf     a cancel is not answered
 
 `ready = False` refuses every question with 503, as a server does whose engines start.
 """
@@ -197,7 +197,7 @@ class ScriptedServer:
             error = {"code": "no_instance", "message": "no instance can serve now"}
             await refuse(socket, message, 503, error)
             return
-        if "long" in question:
+        if "oversize" in question:
             error = {"code": "context_length_exceeded", "message": "the messages take 9000 tokens"}
             await refuse(socket, message, 400, error)
             return

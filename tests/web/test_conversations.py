@@ -205,14 +205,14 @@ async def test_versions_and_an_edited_question(page: Page, scripted: ScriptedSer
 
 
 async def test_a_refused_question_can_be_edited(page: Page) -> None:
-    await ask(page, "a long, long text")
+    await ask(page, "an oversize text")
     await page.until("document.querySelector('.error-card[role=alert]')")
     text = await page.evaluate("document.querySelector('.error-card').innerText")
     assert "The question is too long" in text
     assert "Nothing was asked" in text
     await click_text(page, ".error-card button", "Edit the question")
     value = "document.querySelector('.composer textarea').value"
-    await page.until(f"{value} === 'a long, long text'")
+    await page.until(f"{value} === 'an oversize text'")
     await page.evaluate("document.querySelector('.composer textarea').select()")
     await page.type("a short text")
     await page.press(*ENTER)

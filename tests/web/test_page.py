@@ -212,7 +212,7 @@ async def test_following_ends_and_resumes_by_the_readers_hand(page: Page) -> Non
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", [375, 1040])
+@pytest.mark.parametrize("width", [320, 360, 375, 1040])
 async def test_fits_the_width(page: Page, width: int) -> None:
     await page.resize(width, 740)
     await set_pace(page, 41)

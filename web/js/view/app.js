@@ -18,7 +18,7 @@ import { Turn } from "./turn.js";
 // Tasks that the embedded model was trained for, with numbers of the sizes that it knows.
 const EXAMPLES = [
   "What is 348 + 275?",
-  "Sort 42, 7, 19, 3",
+  "Sort 42, 7, 19, 3.",
   "How many times does the letter r appear in strawberry?",
   "Which is larger, 4711 or 4171?",
 ];
