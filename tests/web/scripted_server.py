@@ -280,6 +280,9 @@ class ScriptedServer:
                 buffered_tokens=ahead,
                 slack_s=ahead * response.tpot_s,
             )
+        else:  # it ends when the reader has the last of it
+            while not response.cancelled and loop.time() < response.planned_s[-1]:
+                await asyncio.sleep(0.02)
         if response.cancelled:
             answer = "".join(parts[: response.read_tokens]) if response.read_tokens else answer
             details = {"reason": "cancelled"}

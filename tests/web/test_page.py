@@ -25,7 +25,8 @@ async def test_an_answer_from_question_to_figures(page: Page, scripted: Scripted
     await page.until(f"{ANSWER}.length > 10")
     assert await page.evaluate(f"{button}.getAttribute('aria-expanded')") == "false"
     assert await page.evaluate(f"{button}.innerText") == "Thought for 12 s"
-    await page.click(".delivery-line")
+    # The line moves while the answer grows.
+    await page.evaluate("document.querySelector('.delivery-line').click()")
     await page.until("document.querySelectorAll('.picture polyline').length === 3")
     await page.until(DONE)
     shown = await page.evaluate("document.querySelector('.answer').innerHTML")
@@ -42,7 +43,7 @@ async def test_an_answer_from_question_to_figures(page: Page, scripted: Scripted
     assert told.startswith("TTFT 1.3 s TTFAT 0.02 s QoE released 0.997 QoE read ")
     assert told.endswith(" Waits 0 Pace 40.0 tok/s Engine 83.3 tok/s")
     assert scripted.requests[0]["pacing"]["tpot_s"] == 0.025
-    assert await page.evaluate("document.querySelector('[role=status]').innerText") == (
+    assert await page.evaluate("document.querySelector('.app > [role=status]').innerText") == (
         "The answer is complete."
     )
     assert await page.evaluate("document.querySelector('[role=log]').ariaLive") == "off"
