@@ -39,7 +39,7 @@ f(x) &= \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}
 
 ```python
 def fib(n: int) -> int:
-    "A very long line that does not fit: it is longer than any column of text on any screen, as usual."
+    "A very long line that does not fit: it is longer than any column of text on a screen."
     return n if n < 2 else fib(n - 1) + fib(n - 2)  # slow
 ```
 

@@ -159,7 +159,9 @@ async def test_the_caret_stands_behind_the_last_word(
 async def test_a_selection_in_the_growing_paragraph_stays(
     browser: Chromium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with reading(browser, monkeypatch, "Select **these words** here " + "and " * 500) as reader:
+    async with reading(
+        browser, monkeypatch, "Select **these words** here " + "and " * 500
+    ) as reader:
         await reader.ask(pace=40)
         await reader.page.until(f"{LAST}?.innerText.length > 40")
         await reader.get(
@@ -190,7 +192,9 @@ async def test_notes_details_tasks_links(
         hrefs = "[...document.querySelectorAll('.answer a[href^=http]')].map((e) => e.innerText)"
         assert await reader.get(hrefs) == ["link", "Image: a picture"]
         assert await reader.count(".answer a:not([href])") == 4
-        assert await reader.count(".answer a[target=_blank][rel='noopener noreferrer nofollow']") == 2
+        assert (
+            await reader.count(".answer a[target=_blank][rel='noopener noreferrer nofollow']") == 2
+        )
 
 
 async def test_an_open_part_stays_open_while_it_grows(
@@ -199,7 +203,9 @@ async def test_an_open_part_stays_open_while_it_grows(
     text = "<details><summary>Long</summary>\n\n" + "word " * 500
     async with reading(browser, monkeypatch, text) as reader:
         await reader.ask(pace=40)
-        await reader.page.until("document.querySelector('.answer details p')?.innerText.length > 20")
+        await reader.page.until(
+            "document.querySelector('.answer details p')?.innerText.length > 20"
+        )
         assert await reader.get("document.querySelector('.answer details').open")
         await reader.page.click(".answer summary")
         length = await reader.get("document.querySelector('.answer details').textContent.length")
@@ -232,5 +238,7 @@ async def test_headings_have_a_hierarchy(
             })"""
         )
         assert gaps == [True, True, True]
-        tags = "[...document.querySelectorAll('.turn :is(h2, h3, h4, h5, h6)')].map((e) => e.tagName)"
+        tags = (
+            "[...document.querySelectorAll('.turn :is(h2, h3, h4, h5, h6)')].map((e) => e.tagName)"
+        )
         assert await reader.get(tags) == ["H2", "H3", "H4", "H5", "H6"]

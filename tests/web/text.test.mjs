@@ -196,6 +196,7 @@ test("headings skip no level, whatever the model begins with", () => {
   assert.deepEqual(levels("### a\n\n# b\n\n### c\n\n#### d\n\n## e"), [
     ...["<h3", "<h3", "<h4", "<h5", "<h4"],
   ]);
+  assert.deepEqual(levels("# a\n\n## "), ["<h3", "<p>"]); // its words are still to come
 });
 
 test("a code block says its language and whether it is closed", () => {

@@ -29,7 +29,9 @@ const marked = new Marked({
     },
     heading({ tokens, depth, level }) {
       const tag = `h${level ?? Math.min(LOWEST_LEVEL, depth + TOP_LEVEL - 1)}`;
-      return `<${tag} data-depth="${depth}">${this.parser.parseInline(tokens)}</${tag}>\n`;
+      const text = this.parser.parseInline(tokens);
+      if (text === "") return "<p></p>\n"; // its words are still to come
+      return `<${tag} data-depth="${depth}">${text}</${tag}>\n`;
     },
     listitem({ tokens, task, checked }) {
       const state = task ? ` data-task="${checked ? "done" : "open"}"` : "";

@@ -55,7 +55,7 @@ export function Thinking({ turn, onToggle }) {
   wasOpen.current ||= open; // what folds must still be there while it does
   const id = `thoughts-${turn.key}`;
   const live = isThinking(turn);
-  return html`<section class="thinking" data-live=${live ? "true" : "false"} aria-label="Thinking">
+  return html`<div class="thinking" data-live=${live ? "true" : "false"}>
     <button
       type="button"
       class="thinking-button"
@@ -71,5 +71,5 @@ export function Thinking({ turn, onToggle }) {
     <div id=${id} class="thoughts" hidden=${!open}>
       ${(open || wasOpen.current) && html`<${Thoughts} text=${turn.reasoning} />`}
     </div>
-  </section>`;
+  </div>`;
 }
