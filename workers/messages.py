@@ -88,7 +88,8 @@ class Structure(Value):
 
     kind: Literal["json_object", "json", "regex", "choice", "grammar", "structural_tag"]
     # A JSON schema, a regular expression, a list of strings, a grammar in EBNF, or a structural tag
-    # of xgrammar (the worker makes these itself, for calls of tools).
+    # of xgrammar. The worker makes these itself, for calls of tools: as text, or as an object of
+    # ``calls``, such a text, and ``answer``, the structure of what may come instead of them.
     value: Any = None
 
 

@@ -132,8 +132,6 @@ vllm.outputs:
     CompletionOutput RequestOutput
 vllm.parser:
     Parser ParserManager
-vllm.parser.abstract_parser:
-    Grammar
 vllm.parser.engine.parser_engine_config:
     ParserEngineConfig ParserState
 vllm.parser.harmony:
@@ -382,7 +380,8 @@ vllm.entrypoints.llm.LLM:
     get_tokenizer(self)
 vllm.entrypoints.openai.chat_completion.protocol.ChatCompletionRequest:
     # a request as vLLM's server has it, for its parsers
-    structured_outputs tools
+    model_copy(self, *, update=None, ...)
+    tools
 vllm.exceptions.VLLMClientError:
     # what is wrong with a request
     args

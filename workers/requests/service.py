@@ -48,6 +48,7 @@ from workers.requests.output_text import output_text
 from workers.requests.prefixes import Expectation, PrefixTable
 from workers.requests.questions import Question, answer, refused
 from workers.requests.stream import RequestStream
+from workers.requests.structures import check_structure
 
 _log = structlog.get_logger()
 
@@ -302,16 +303,9 @@ class Service:
         call = self._renderer.forced_call(message, prompt)
         text = output_text(self._renderer, prompt, message)
         structure = prompt.request.structure
-        if structure is not None:
-            try:
-                await self._engine.check_structure(structure, prompt.phase)
-            except RequestRejected as rejection:
-                if structure is message.structure:
-                    raise
-                # It was made of the tools.
-                raise RequestRejected(rejection.code, rejection.message, "tools") from rejection
-            if self._entries.get(request_id) is not entry:
-                return  # the gateway has gone
+        await check_structure(self._engine, structure, message, prompt.phase)
+        if self._entries.get(request_id) is not entry:
+            return  # the gateway has gone
         vocabulary: Sequence[bytes] = ()
         if message.sampling.logprobs is not None:
             vocabulary = await asyncio.get_running_loop().run_in_executor(
