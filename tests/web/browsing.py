@@ -18,7 +18,11 @@ async def ask(page: Page, question: str) -> None:
     """Type a question and send it."""
     await page.evaluate("document.querySelector('.composer textarea').focus()")
     await page.type(question)
-    await page.press(*ENTER)
+    if await page.evaluate("matchMedia('(pointer: coarse)').matches"):  # Enter is a new line
+        await page.until("!document.querySelector('[aria-label=Send]').disabled")
+        await page.click("[aria-label=Send]")
+    else:
+        await page.press(*ENTER)
 
 
 async def set_pace(page: Page, rate: int) -> None:
