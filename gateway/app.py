@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from gateway.api.headers import request_ids
 from gateway.api.headers.rate_limits import rate_headers
 from gateway.api.http import CALLER, SERVICE, caller_of, owner_of
 from gateway.api.messages import count_tokens, create_message
+from gateway.api.pages.routes import add_pages
 from gateway.api.plain.completions import create_completion
 from gateway.api.plain.tokens import detokenize, tokenize
 from gateway.api.refusals import json_response
@@ -55,7 +55,7 @@ from gateway.api.responses.routes import (
 )
 from gateway.api.websocket import WebSocketConnection
 from gateway.collector import FullCollections
-from gateway.config import PROJECT_ROOT, Config
+from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
 from gateway.schemas.errors import ApiError, Unavailable
@@ -74,10 +74,10 @@ try:
     _OWN_VERSION: str | None = metadata.version("pascal-serve")
 except metadata.PackageNotFoundError:
     _OWN_VERSION = None  # it runs from its sources
-WEB_ROOT = PROJECT_ROOT / "web"
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
+        "manifest-src 'self'",
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
@@ -129,10 +129,9 @@ def make_app(service: ResponseService) -> web.Application:
             web.get("/health", _health),
             web.get("/ready", _ready),
             web.get("/metrics", _metrics),
-            web.get("/", _page),
-            web.get("/static/{path:.+}", _file),
         ]
     )
+    add_pages(app)
     add_documents(app)
 
     async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
@@ -366,24 +365,6 @@ async def _metrics(request: web.Request) -> web.Response:
         body=request.app[SERVICE].metrics.render(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
-
-
-async def _page(_: web.Request) -> web.FileResponse:
-    return web.FileResponse(WEB_ROOT / "index.html", headers={"Cache-Control": "no-cache"})
-
-
-async def _file(request: web.Request) -> web.FileResponse:
-    path = _files().get(request.match_info["path"])
-    if path is None:  # aiohttp's own route would answer in a form that no client knows
-        raise web.HTTPNotFound
-    return web.FileResponse(path)
-
-
-@cache
-def _files() -> dict[str, Path]:
-    """The files of the chat page, by name: no other name leads to a file."""
-    found = [path for path in WEB_ROOT.rglob("*") if path.is_file()]
-    return {path.relative_to(WEB_ROOT).as_posix(): path for path in found}
 
 
 # ---- what holds for all routes --------------------------------------------------------------

@@ -5,9 +5,10 @@ Run it to change a version (`PACKAGES` below), and commit what it writes:
     python scripts/vendor_web.py            # fetch with the npm client, rewrite web/vendor
     python scripts/vendor_web.py --check    # only compare web/vendor with its manifest, offline
 
-Files are copied as published, without a build step, except for two patches. Bare imports become
+Files are copied as published, without a build step, except for three patches. Bare imports become
 relative ones, because a strict content security policy allows no import map. The reference to the
-source map is removed, because the map is not copied.
+source map is removed, because the map is not copied. A script that is no ES module gets a default
+export.
 
 `web/vendor/manifest.json` records the version, licence and npm integrity of each package, and the
 SHA-256 of every file.
@@ -39,8 +40,16 @@ class Package:
     version: str
     licence: str  # SPDX, as its package.json must say
     files: dict[str, str]
+    universal: bool = False  # its files are UMD scripts, not ES modules
 
 
+# Languages of highlight.js, each loaded with the first block in it.
+LANGUAGES = (
+    *("bash", "c", "cpp", "csharp", "css", "diff", "dockerfile", "go", "haskell", "ini", "java"),
+    *("javascript", "json", "julia", "kotlin", "latex", "lua", "makefile", "markdown", "perl"),
+    *("php", "powershell", "python", "r", "ruby", "rust", "scala", "shell", "sql", "swift"),
+    *("typescript", "xml", "yaml"),
+)
 PACKAGES = (
     Package(
         "preact",
@@ -53,9 +62,42 @@ PACKAGES = (
     Package(
         "dompurify", "3.4.18", "(MPL-2.0 OR Apache-2.0)", {"dist/purify.es.mjs": "dompurify.js"}
     ),
+    Package("katex", "0.19.1", "MIT", {"dist/katex.min.js": "katex.js"}, universal=True),
+    Package(
+        "@highlightjs/cdn-assets",
+        "11.12.0",
+        "BSD-3-Clause",
+        {
+            "es/core.min.js": "highlight.js",
+            **{f"es/languages/{name}.min.js": f"highlight/{name}.js" for name in LANGUAGES},
+        },
+    ),
+    Package(
+        "@fontsource-variable/inter",
+        "5.3.0",
+        "OFL-1.1",
+        {"files/inter-latin-wght-normal.woff2": "inter.woff2"},
+    ),
 )
 BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
 LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE-MPL", "LICENSE-APACHE")
+
+
+def imported(source: str) -> list[str]:
+    """What the static import and export statements of a module name, in their order."""
+    found = re.findall(
+        r"""(?:^|[;}\n])\s*(?:(?:import|export)\b[^;"'()]*?\bfrom|import)\s*["']([^"']+)["']""",
+        source,
+    )
+    return [str(name) for name in found]
+
+
+def as_module(source: str) -> str:
+    """A UMD script as an ES module with a default export."""
+    return (
+        "const module = { exports: {} };\nconst exports = module.exports;\n"
+        f"{source}\nexport default module.exports;\n"
+    )
 
 
 def patched(source: str) -> str:
@@ -67,7 +109,7 @@ def patched(source: str) -> str:
             source,
         )
     source = re.sub(r"\n?//# sourceMappingURL=\S+\s*\Z", "\n", source)
-    left = re.findall(r"""\bfrom\s*["']([^."'][^"']*)["']""", source)
+    left = [name for name in imported(source) if not name.startswith(".")]
     if left:
         raise SystemExit(f"bare imports left: {left}; add them to BARE_IMPORTS")
     return source
@@ -109,15 +151,21 @@ def vendor(package: Package, target: Path) -> dict[str, Any]:
         }
         for name in LICENCE_FILES:
             if (root / name).is_file():
-                copy = target / "licences" / f"{package.name}-{name.removesuffix('.md')}.txt"
+                own = package.name.removeprefix("@").replace("/", "-")
+                copy = target / "licences" / f"{own}-{name.removesuffix('.md')}.txt"
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / name, copy)
                 entry["licence_files"][f"licences/{copy.name}"] = sha256(copy)
         if not entry["licence_files"]:
             raise SystemExit(f"{package.name} carries no licence text")
         for source, name in package.files.items():
-            text = (root / source).read_text(encoding="utf-8")
-            (target / name).write_text(patched(text), encoding="utf-8")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            if not name.endswith(".js"):
+                shutil.copyfile(root / source, target / name)
+            else:
+                text = patched((root / source).read_text(encoding="utf-8"))
+                text = as_module(text) if package.universal else text
+                (target / name).write_text(text, encoding="utf-8")
             entry["files"][name] = {"source": source, "sha256": sha256(target / name)}
     return entry
 

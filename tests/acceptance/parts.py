@@ -75,11 +75,11 @@ def all_parts() -> list[Part]:
         ),
         Part(
             "browser",
-            "the pages work in Chromium, against a scripted gateway and a real one",
+            "the pages work in Chromium, against a scripted gateway and a real one; axe, on each size",
             _tests_of(CHROMIUM, "tests/web"),
-            minutes=2,
-            limit_minutes=20,
-            programs=(CHROMIUM,),
+            minutes=7,
+            limit_minutes=30,
+            programs=(CHROMIUM, NPM),
         ),
         Part(
             "long-tests",

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from vendor_web import PACKAGES, VENDOR, patched, problems
+from vendor_web import PACKAGES, VENDOR, as_module, imported, patched, problems
 
 WEB = VENDOR.parent
 
@@ -47,12 +47,29 @@ def test_patching() -> None:
         patched('import x from "left-pad";')
 
 
+def test_only_statements_count_as_imports() -> None:
+    text = """import{a}from"./a.js";const keywords=["from","import","as"];
+import "./b.js";
+export { c } from "./c.js";export*from'./d.js';x("import y from 'z'")"""
+    assert imported(text) == ["./a.js", "./b.js", "./c.js", "./d.js"]
+
+
+def test_a_universal_script_becomes_a_module() -> None:
+    text = as_module("module.exports = 1;")
+    assert text.startswith("const module = { exports: {} };")
+    assert text.endswith("module.exports = 1;\nexport default module.exports;\n")
+
+
+def test_the_font_is_small() -> None:
+    assert sum(path.stat().st_size for path in VENDOR.rglob("*.woff2")) < 120_000
+
+
 def test_every_import_is_relative_and_exists() -> None:
     scripts = sorted(WEB.rglob("*.js"))
     assert scripts
     for script in scripts:
         text = script.read_text(encoding="utf-8")
-        for target in re.findall(r"""(?:\bfrom|\bimport)\s*["']([^"']+)["']""", text):
+        for target in imported(text):
             assert target.startswith("."), f"{script.name} imports {target}"
             assert (script.parent / target).is_file(), f"{script.name} imports {target}"
 

@@ -3,8 +3,15 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { measure, nextFollow } from "../../web/js/follow.js";
-import { duration, explain, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
-import { IncrementalMarkdown, blocksOf, renderBlock } from "../../web/js/markdown.js";
+import { duration, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
+import {
+  IncrementalMarkdown,
+  blocksOf,
+  renderBlock,
+  setLevels,
+} from "../../web/js/markdown.js";
+import { grammar, highlight } from "../../web/js/rich/code.js";
+import * as code from "../../web/js/rich/code.js";
 
 const TEXT = `# A heading
 
@@ -35,15 +42,43 @@ const b = 2;
 Setext
 ======
 
+So \\(x\\) and $y_1 * z$, not $5 and $10:
+\\[
+a \\\\ b
+= c
+\\]
+
+### Deeper
+
+$$ d $$
+
+\\begin{align}
+e &= f
+\\end{align}
+
+<details><summary>More</summary>
+
+- inside
+
+</details>
+
+A note[^1].
+
+- [x] done
+- [ ] open
+
+[^1]: The note,
+    on two lines.
+
 Last, with a [reference][r].
 
 [r]: https://example.org
 `;
 
 function whole(text) {
-  return blocksOf(text)
-    .filter(({ type }) => type !== "space")
-    .map(renderBlock);
+  const blocks = blocksOf(text);
+  setLevels(blocks);
+  return blocks.filter(({ type }) => type !== "space").map(renderBlock);
 }
 
 test("growing a character at a time ends where a full parse ends", () => {
@@ -88,12 +123,106 @@ test("characters that the lexer normalises lose nothing", () => {
 test("pictures and HTML are shown, not obeyed", () => {
   assert.equal(
     whole('![a "cat"](https://example.org/?q=<x>)')[0],
-    '<p><a href="https://example.org/?q=&lt;x&gt;">a &quot;cat&quot;</a></p>\n',
+    '<p><a data-image="true" href="https://example.org/?q=&lt;x&gt;">a &quot;cat&quot;</a></p>\n',
   );
   assert.equal(whole("a <b onclick=x>b</b>")[0].includes("<b"), false);
   assert.equal(whole("<script>alert(1)</script>")[0].includes("<script"), false);
   assert.equal(whole("a<br>b")[0], "<p>a<br>b</p>\n");
   assert.equal(whole("- [x] done")[0].includes("<input"), false);
+});
+
+const math = (source, kind, edge) =>
+  `<span data-math="${kind}" data-edge="${edge}">${source}</span>`;
+
+test("formulas are found, and their source is whole", () => {
+  for (const [text, html] of [
+    ["\\(\\sqrt{x}\\, y\\)", math("\\(\\sqrt{x}\\, y\\)", "inline", 2)],
+    ["a $x_1 * y_2$ b", `a ${math("$x_1 * y_2$", "inline", 1)} b`],
+    ["a \\[ b \\\\ c \\] d", `a ${math("\\[ b \\\\ c \\]", "display", 2)} d`],
+    ["**bold $a$**", `<strong>bold ${math("$a$", "inline", 1)}</strong>`],
+    ["$a < b$", math("$a &lt; b$", "inline", 1)],
+    ["$\\$5$ each", `${math("$\\$5$", "inline", 1)} each`],
+  ]) {
+    assert.equal(whole(text).join(""), `<p>${html}</p>\n`, text);
+  }
+  assert.deepEqual(whole("Text\n\\[\nx\n= y\n\\]\nmore"), [
+    "<p>Text</p>\n",
+    `<p>${math("\\[\nx\n= y\n\\]", "display", 2)}</p>\n`,
+    "<p>more</p>\n",
+  ]);
+  assert.deepEqual(whole("\\begin{align}\na &= b\n\\end{align}"), [
+    `<p>${math("\\begin{align}\na &amp;= b\n\\end{align}", "display", 0)}</p>\n`,
+  ]);
+});
+
+test("what only looks like a formula stays text", () => {
+  for (const text of [
+    "It costs $5 and $10.",
+    "$5-$10, or $5/$6",
+    "from $5 to 10$.",
+    "$HOME/bin:$PATH",
+    "a $ b $ c",
+    "\\$x\\$",
+    "`$x$`",
+    "an open \\(x",
+  ]) {
+    assert.equal(whole(text).join("").includes("data-math"), false, text);
+  }
+  assert.equal(whole("an open \\(x")[0], "<p>an open \\(x</p>\n");
+  assert.equal(whole("$$\nx")[0], '<p data-pending="formula">$$\nx</p>\n');
+  assert.equal(whole("$$\nx\n\nlater $$")[0], "<p>$$\nx</p>\n");
+});
+
+test("footnotes, foldable parts and tasks", () => {
+  assert.deepEqual(whole("a[^1] b[^x] [^abc]\n\n[^1]: One.\n[^x]: Two"), [
+    '<p>a<sup data-ref="1">1</sup> b<sup data-ref="x">x</sup> [^abc]</p>\n',
+    '<div data-note="1"><p>One.</p>\n</div>\n',
+    '<div data-note="x"><p>Two</p>\n</div>\n',
+  ]);
+  const closed = "<details><summary>S *m*</summary>\n\n- a\n\n</details>\n\nafter";
+  assert.deepEqual(whole(closed), [
+    "<details><summary>S <em>m</em></summary>\n<ul>\n<li>a</li>\n</ul>\n</details>\n",
+    "<p>after</p>\n",
+  ]);
+  assert.ok(whole("<details>\n\nstill *comes*")[0].startsWith("<details open><summary>Details<"));
+  const nested = "<details><summary>a</summary><details>b</details>c</details>d";
+  assert.equal(whole(nested)[0].match(/<details/g).length, 2);
+  assert.ok(whole("- [x] a\n- [ ] b")[0].includes('<li data-task="done">a</li>'));
+  assert.equal(whole("H<sub>2</sub>O <sub onclick=x>")[0].includes("<sub o"), false);
+});
+
+test("headings skip no level, whatever the model begins with", () => {
+  const levels = (text) => whole(text).map((html) => html.slice(0, 3));
+  assert.deepEqual(levels("### a\n\n# b\n\n### c\n\n#### d\n\n## e"), [
+    ...["<h3", "<h3", "<h4", "<h5", "<h4"],
+  ]);
+  assert.deepEqual(levels("# a\n\n## "), ["<h3", "<p>"]); // its words are still to come
+});
+
+test("a code block says its language and whether it is closed", () => {
+  assert.equal(
+    whole("```py title\nx < 1\n")[0],
+    '<pre data-lang="py" data-closed="false"><code>x &lt; 1</code></pre>\n',
+  );
+  assert.ok(whole("```py\nx\n```")[0].includes('data-closed="true"'));
+  assert.ok(whole("    x")[0].includes('data-closed="true"'));
+  assert.deepEqual(["PY", "c++", "html", "mermaid", ""].map(grammar), [
+    ...["python", "cpp", "xml", null, null],
+  ]);
+});
+
+test("a growing block is highlighted again at most every 250 ms", async () => {
+  await code.load("python");
+  let nowMs = 1000;
+  const parse = (text, closed = false) => highlight("python", text, closed, () => nowMs);
+  assert.equal(parse("x = 1").length, 5);
+  nowMs += 249;
+  assert.equal(parse("x = 1  # one").length, 5);
+  nowMs += 1;
+  assert.equal(parse("x = 1  # one").length, 12);
+  assert.equal(parse("x = 1  # one, two", true).length, 17);
+  assert.equal(parse("y = 2").length, 5); // another block
+  assert.equal(parse("z".repeat(100_001), true).length, 0);
 });
 
 test("following: only the reader ends it, only the reader resumes it", () => {
@@ -142,11 +271,4 @@ test("words for figures", () => {
     "–",
   ]);
   assert.deepEqual([0, 1, 2].map(tokens), ["0 tokens", "1 token", "2 tokens"]);
-});
-
-test("errors are explained", () => {
-  const full = explain({ status: 429, code: "overloaded", message: "Full.", retryAfterS: 3 });
-  assert.deepEqual(full, { title: "The server is full", text: "Full. Try again in 3 s." });
-  assert.match(explain({ status: 400, code: "bad", message: "No." }).title, /bad/);
-  assert.match(explain({ status: 503, message: "None." }).title, /No engine/);
 });

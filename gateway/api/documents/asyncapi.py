@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
 from gateway.api.auth import SUBPROTOCOL
-from gateway.api.documents.events import ResponseEvent
+from gateway.api.documents.events import Pong, ResponseEvent
 from gateway.api.documents.openapi import info
 from gateway.api.documents.operations import SLO
 from gateway.api.documents.schemas import CREATE, MESSAGES, components, reference, stream_id, used
@@ -82,7 +82,7 @@ def asyncapi(*, needs_key: bool) -> Json:
 
 def _events() -> dict[str, Any]:
     """The events, by their ``type``."""
-    return {kind.__struct_config__.tag: kind for kind in get_args(ResponseEvent)}
+    return {kind.__struct_config__.tag: kind for kind in (*get_args(ResponseEvent), Pong)}
 
 
 def _message(type_: str, name: str, known: Mapping[str, Json]) -> Json:

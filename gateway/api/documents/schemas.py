@@ -14,8 +14,8 @@ import msgspec
 
 from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.documents import chat, messages, objects, operators, plain
-from gateway.api.documents.events import ResponseEvent, StreamId
-from gateway.api.websocket import Cancel, PacingUpdate, Resume
+from gateway.api.documents.events import Pong, ResponseEvent, StreamId
+from gateway.api.websocket import PING, Cancel, PacingUpdate, Resume, SocketPing
 from gateway.history.references import REFERENCE
 from gateway.schemas import tools
 from gateway.schemas.bodies import ChatBody, ResponsesBody, neutral_fields
@@ -40,6 +40,7 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     RESUME: Resume,
     CANCEL: Cancel,
     PACING: PacingUpdate,
+    PING: SocketPing,
 }
 _BODIES = (
     ResponsesBody,
@@ -73,6 +74,7 @@ _UNIONS: Mapping[str, Any] = {
 }
 _ANSWERS = (
     objects.Error,
+    Pong,
     objects.MessagesError,
     objects.Response,
     objects.BrokenResponse,

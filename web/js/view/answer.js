@@ -1,52 +1,107 @@
 // The part of the answer that the pacer has released, as sanitized HTML, block by block.
+//
+// What draws Markdown is loaded when the page has nothing else to load. An answer that comes
+// earlier is plain text until then.
 
-import DOMPurify from "../../vendor/dompurify.js";
-import { IncrementalMarkdown, renderBlock } from "../markdown.js";
+import { copyFormulas, copyText } from "../clipboard.js";
 import { isActive } from "../state.js";
-import { html, memo, useMemo, useRef } from "../ui.js";
+import { html, memo, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../ui.js";
 
-const ALLOWED = {
-  USE_PROFILES: { html: true },
-  FORBID_TAGS: [
-    "audio",
-    "button",
-    "dialog",
-    "form",
-    "img",
-    "input",
-    "select",
-    "style",
-    "textarea",
-    "video",
-  ],
-  FORBID_ATTR: ["class", "id", "name", "style"],
-};
+const COPIED_MS = 1500;
 
-DOMPurify.addHook("afterSanitizeAttributes", (node) => {
-  if (node.nodeName !== "A") return;
-  node.setAttribute("target", "_blank");
-  node.setAttribute("rel", "noopener noreferrer nofollow");
-});
+let rich = null; // { IncrementalMarkdown, renderBlock, show } once it is loaded
+let loading = null;
 
-function safeHtml(block) {
-  return DOMPurify.sanitize(renderBlock(block), ALLOWED);
+function loadRich() {
+  loading ??= Promise.all([import("../markdown.js"), import("../rich/insert.js")]).then(
+    ([markdown, insert]) => {
+      rich = { ...markdown, ...insert };
+    },
+    (error) => {
+      loading = null;
+      throw error;
+    },
+  );
+  return loading;
 }
 
-const Block = memo(
-  ({ source }) => html`<div class="block" dangerouslySetInnerHTML=${{ __html: source }} />`,
-);
+/** A failed load leaves the text as it is; the next block tries again. */
+function unlessOffline(error) {
+  if (!(error instanceof TypeError)) throw error;
+}
+
+const idle = globalThis.requestIdleCallback ?? ((callback) => setTimeout(callback, 200));
+if (globalThis.document) idle(() => loadRich().catch(unlessOffline));
+
+const Block = memo(({ source, live, notes }) => {
+  const ref = useRef(null);
+  useLayoutEffect(() => {
+    let current = true;
+    const draw = () => {
+      const missing = current && rich.show(ref.current, source, { live, notes });
+      if (missing) missing.then(draw, unlessOffline);
+    };
+    draw();
+    return () => {
+      current = false;
+    };
+  }, [source, live, notes]);
+  return html`<div class="block" dir="auto" ref=${ref} />`;
+});
+
+async function onClick(event) {
+  const button = event.target.closest(".copy-code");
+  if (button) {
+    const text = button.closest(".code").querySelector("pre").textContent;
+    await copyText(text);
+    button.firstChild.data = "Copied";
+    setTimeout(() => {
+      button.firstChild.data = "Copy";
+    }, COPIED_MS);
+  }
+  const link = event.target.closest("sup[data-ref] a");
+  if (link) {
+    event.preventDefault();
+    const note = document.getElementById(link.getAttribute("href").slice(1));
+    note?.scrollIntoView({ block: "nearest" });
+    note?.focus();
+  }
+}
+
+function useRich() {
+  const [ready, setReady] = useState(rich !== null);
+  useEffect(() => {
+    if (ready) return undefined;
+    let current = true;
+    loadRich().then(() => current && setReady(true), unlessOffline);
+    return () => {
+      current = false;
+    };
+  }, [ready]);
+  return ready;
+}
 
 export function Answer({ turn }) {
+  const ready = useRich();
   const markdown = useRef(null);
-  markdown.current ??= new IncrementalMarkdown(safeHtml);
+  if (ready) markdown.current ??= new rich.IncrementalMarkdown(rich.renderBlock);
   const text = turn.answer.slice(0, turn.shown);
   const live = isActive(turn);
-  const blocks = useMemo(
-    () => (live ? markdown.current.update(text) : markdown.current.finish(text)),
-    [text, live],
-  );
+  const blocks = useMemo(() => {
+    if (!ready) return null;
+    return live ? markdown.current.update(text) : markdown.current.finish(text);
+  }, [text, live, ready]);
   if (text === "") return null;
-  return html`<div class=${live ? "answer live" : "answer"}>
-    ${blocks.map((source, i) => html`<${Block} key=${i} source=${source} />`)}
+  if (!ready) return html`<div class="answer plain" dir="auto">${text}</div>`;
+  const last = blocks.length - 1;
+  return html`<div
+    class=${live ? "answer live" : "answer"}
+    onClick=${onClick}
+    onCopy=${copyFormulas}
+  >
+    ${blocks.map(
+      (source, i) =>
+        html`<${Block} key=${i} source=${source} live=${live && i === last} notes=${`note-${turn.key}`} />`,
+    )}
   </div>`;
 }

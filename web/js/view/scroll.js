@@ -1,32 +1,54 @@
 // A scroller that follows its newest content while the reader wants it to (follow.js).
 
 import { measure, nextFollow } from "../follow.js";
-import { useLayoutEffect, useRef, useState } from "../ui.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+
+function scrolls(element) {
+  return /auto|scroll/.test(getComputedStyle(element).overflowY);
+}
 
 /** `ref` and `onScroll` belong on the scroller; `toEnd()` makes it follow again. */
 export function useFollow() {
   const ref = useRef(null);
   const last = useRef(null);
+  const found = useRef({ known: null }).current;
   const [following, setFollowing] = useState(true);
 
+  /** Where space is short (css/frame.css), what scrolls is not the element but one around it. */
+  function scroller() {
+    const element = ref.current;
+    const { known } = found;
+    if (known?.of === element && known.height === innerHeight) return known.scroller;
+    const around = element?.closest(".app");
+    const scroller = element && !scrolls(element) && around && scrolls(around) ? around : element;
+    found.known = { of: element, height: innerHeight, scroller };
+    return scroller;
+  }
   function settle() {
-    const scroller = ref.current;
-    if (!scroller) return;
-    const found = measure(scroller);
+    const element = scroller();
+    if (!element) return;
+    const now = measure(element);
     // The reader has just scrolled up and the event has not arrived yet: do not undo it.
-    if (following && !nextFollow(true, last.current ?? found, found)) return;
-    if (following) scroller.scrollTop = scroller.scrollHeight;
-    last.current = measure(scroller);
+    if (following && !nextFollow(true, last.current ?? now, now)) return;
+    if (following) element.scrollTop = element.scrollHeight;
+    last.current = measure(element);
   }
   useLayoutEffect(settle); // after every render: the content may have grown
 
   function onScroll() {
-    const scroller = ref.current;
-    if (!scroller) return;
-    const after = measure(scroller);
+    const element = scroller();
+    if (!element) return;
+    const after = measure(element);
     setFollowing(nextFollow(following, last.current ?? after, after));
     last.current = after;
   }
+  useEffect(() => {
+    const around = ref.current?.closest(".app");
+    if (!around || around === ref.current) return undefined;
+    const scrolled = () => scroller() === around && onScroll();
+    around.addEventListener("scroll", scrolled);
+    return () => around.removeEventListener("scroll", scrolled);
+  });
   function toEnd() {
     setFollowing(true);
   }

@@ -1,0 +1,107 @@
+"""No violation of WCAG 2.2 AA and of axe's best practice, in every state, size and theme.
+
+axe-core is installed with npm for the test alone: nothing of it belongs to the product.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chromium import Chromium
+
+from tests.support.packages import install_npm
+from tests.support.programs import CHROMIUM, NPM, needs
+from tests.web.answers import LAST, Reader, reading
+from tests.web.scripted_server import ScriptedServer
+
+pytestmark = [
+    needs(CHROMIUM),
+    needs(NPM),
+    pytest.mark.long,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+AXE = "axe-core@4.14.1"
+RUN = """axe.run(document, { runOnly: { type: "tag", values: [
+    "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } })
+  .then(({ violations }) => violations.flatMap(({ id, impact, nodes }) =>
+    nodes.map((node) => `${id} (${impact}) ${node.target}: ${node.failureSummary}`)))"""
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder: Path = tmp_path_factory.mktemp("axe")
+    install_npm(folder, [AXE])
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+class States:
+    """The states of the page that were looked at, and what axe says of each."""
+
+    def __init__(self, reader: Reader, axe: str) -> None:
+        self._reader = reader
+        self._axe = axe
+        self.found: dict[str, list[str]] = {}
+
+    async def look(self, name: str) -> None:
+        """Let axe look at the page as it is."""
+        get = self._reader.get
+        if not await get("'axe' in window"):
+            await get(f"{self._axe}; 0")
+        # Motion is over: a colour on its way to another has the contrast of neither.
+        await get(
+            """Promise.allSettled(document.getAnimations()
+                .filter(({ effect }) => effect.getTiming().iterations !== Infinity)
+                .map(({ finished }) => finished))"""
+        )
+        self.found[name] = await get(RUN)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+async def test_no_violation(
+    browser: Chromium, monkeypatch: pytest.MonkeyPatch, axe: str, width: int, scheme: str
+) -> None:
+    async with reading(browser, monkeypatch, size=(width, 800)) as reader:
+        page, states = reader.page, States(reader, axe)
+        await page.prefer(scheme)
+        await states.look("empty")
+        reader.server.step_s = 0.4
+        await reader.ask("hold on", pace=10)
+        await page.until("document.querySelector('.thoughts-text')?.innerText.length > 60")
+        await states.look("thinking")
+        reader.server.step_s = 0.01
+        await page.until(f"{LAST}?.innerText.length > 60")
+        await states.look("answering")
+        await page.click("[aria-label='Pause reading']")
+        await page.until("document.querySelector('[aria-label=\"Go on reading\"]')")
+        await states.look("paused")
+        await reader.stop()
+        await states.look("stopped")
+        await reader.ask_all()
+        await states.look("done")
+        await page.click(".answer summary")
+        await page.click(".turn:last-child .thinking-button")
+        await page.until(
+            "document.querySelector('.turn:last-child .thoughts-text')?.checkVisibility()"
+        )
+        await states.look("thoughts open")
+        await reader.ask("refuse me")
+        await page.until("document.querySelector('.turn:last-child .error-card')")
+        await states.look("refused")
+        assert {name: found for name, found in states.found.items() if found} == {}
+        assert len(states.found) == 8
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_violation_when_a_key_is_asked_for(
+    browser: Chromium, axe: str, scheme: str
+) -> None:
+    async with ScriptedServer(api_key="secret") as locked, browser.page() as page:
+        await page.prefer(scheme)
+        await page.go(locked.url)
+        await page.until("document.querySelector('.key-form')")
+        states = States(Reader(page, locked), axe)
+        await states.look("locked")
+        assert states.found == {"locked": []}

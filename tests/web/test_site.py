@@ -1,0 +1,157 @@
+"""The addresses of the pages' files, what a browser keeps of them, and what it asks for at once."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from vendor_web import VENDOR, imported
+
+from gateway.api.pages.routes import add_pages, site
+from gateway.api.pages.site import Site
+
+WEB = VENDOR.parent
+# A browser keeps six connections to a server. With 400 ms to and fro, the page, and after it six
+# rounds of files, take 2.8 s of the 3 s that it may take until one can write.
+MOST_FILES = 6 * 6
+
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[Client]:
+    app = web.Application()
+    add_pages(app)
+    async with TestClient(TestServer(app), auto_decompress=False) as opened:
+        yield opened
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+SMALL = {
+    "index.html": '<html>\n    <link rel="stylesheet" href="/static/css/a.css" />\n'
+    '    <link rel="stylesheet" href="/static/css/b.css" />\n'
+    '    <script type="module" src="/static/js/main.js"></script>\n</html>\n',
+    "css/a.css": 'a { src: url("../f.woff2"); }',
+    "css/b.css": "b { color: red; }",
+    "f.woff2": "font",
+    "js/main.js": 'import { a } from "./a.js";\nimport b from "../v/b.js";\nimport("./late.js");\n',
+    "js/a.js": 'export { c } from "./deep/c.js";\nimport b from "../v/b.js";\n',
+    "js/deep/c.js": 'import { a } from "../a.js";\nexport const c = 1;\n',
+    "js/late.js": "export const late = 1;\n",
+    "v/b.js": 'export default ["from","./no.js"];\n',
+}
+
+
+def test_a_page_names_all_that_it_needs_at_once(tmp_path: Path) -> None:
+    found = Site(write(tmp_path, SMALL))
+    html = found.page("index.html").body.decode()
+    at = f"/static/{found.version}/"
+    assert re.findall(r'rel="modulepreload" href="([^"]+)"', html) == [
+        at + name for name in ("js/main.js", "js/a.js", "v/b.js", "js/deep/c.js")
+    ]
+    assert re.findall(r'rel="stylesheet" href="([^"]+)"', html) == [f"{at}css/index.all.css"]
+    assert f'as="font" type="font/woff2" href="{at}f.woff2" crossorigin' in html
+    assert f'<script type="module" src="{at}js/main.js">' in html
+    styles = found.file("css/index.all.css")
+    assert styles is not None
+    assert styles.body.decode() == f"{SMALL['css/a.css']}\n{SMALL['css/b.css']}"
+
+
+@pytest.mark.parametrize("change", ["content", "name", "less"])
+def test_every_change_changes_all_addresses(tmp_path: Path, change: str) -> None:
+    before = Site(write(tmp_path, SMALL)).version
+    assert Site(tmp_path).version == before
+    late = tmp_path / "js" / "late.js"
+    match change:
+        case "content":
+            late.write_text("export const late = 2;\n", encoding="utf-8")
+        case "name":
+            late.rename(late.with_name("later.js"))
+        case _:
+            late.unlink()
+    assert Site(tmp_path).version != before
+
+
+async def test_what_has_the_hash_in_its_address_is_kept_for_ever(client: Client) -> None:
+    page = await client.get("/")
+    assert page.status == 200
+    assert page.content_type == "text/html"
+    assert page.headers["Cache-Control"] == "no-cache"
+    addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', gunzipped(await page.read()))
+    assert len(addresses) > 20
+    for address in addresses:
+        answer = await client.get(address)
+        assert answer.status == 200, address
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        packed = answer.headers.get("Content-Encoding") == "gzip"
+        small = int(answer.headers["Content-Length"]) < 300
+        assert packed or small or address.endswith(".woff2"), address
+        types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+        assert answer.content_type == types.get(address.rpartition(".")[2], "font/woff2")
+
+
+def gunzipped(body: bytes) -> str:
+    return gzip.decompress(body).decode()
+
+
+async def test_another_hash_has_nothing(client: Client) -> None:
+    """A page of an older version gets no module of a newer one."""
+    for version in ("0" * 16, site().version[:-1], "none"):
+        assert (await client.get(f"/static/{version}/js/main.js")).status == 404
+
+
+async def test_without_the_hash_a_browser_asks_each_time(client: Client) -> None:
+    first = await client.get("/static/js/main.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert first.headers["Vary"] == "Accept-Encoding"
+    assert gunzipped(await first.read()) == (WEB / "js" / "main.js").read_text(encoding="utf-8")
+    headers = {"If-None-Match": first.headers["ETag"]}
+    again = await client.get("/static/js/main.js", headers=headers)
+    assert again.status == 304
+    assert await again.read() == b""
+    other = await client.get("/static/js/main.js", headers={"If-None-Match": 'W/"other"'})
+    assert other.status == 200
+
+
+async def test_a_client_that_cannot_unpack_gets_the_file_as_it_is(client: Client) -> None:
+    address = client.make_url("/static/js/main.js")
+    async with (
+        aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"]) as session,
+        session.get(address) as answer,
+    ):
+        assert "Content-Encoding" not in answer.headers
+        assert await answer.text() == (WEB / "js" / "main.js").read_text(encoding="utf-8")
+
+
+async def test_a_head_request_has_no_body(client: Client) -> None:
+    answer = await client.head("/static/js/main.js")
+    assert answer.status == 200
+    assert int(answer.headers["Content-Length"]) > 0
+    assert await answer.read() == b""
+
+
+def test_the_modules_found_are_those_that_the_page_imports() -> None:
+    names = site().modules("js/main.js")
+    for name in names:
+        for target in imported((WEB / name).read_text(encoding="utf-8")):
+            path = ((WEB / name).parent / target).resolve().relative_to(WEB.resolve())
+            assert path.as_posix() in names
+
+
+def test_the_first_load_takes_few_rounds() -> None:
+    """What is not needed before the first question is imported when it is (`import()`)."""
+    files = len(site().modules("js/main.js")) + 2  # and the style sheet, and the font
+    assert files <= MOST_FILES
