@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway.api.test_apis import api
 from tests.gateway.responses.turns import HI, openai_client, turn
-from workers.messages import Count, Counted, Rejected
+from workers.messages import Count, Counted, Rejected, Submit
 
 ROUTE = "v1/responses/input_tokens"
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
@@ -47,6 +47,8 @@ async def test_a_conversation_is_read_and_neither_changed_nor_locked(tmp_path: P
         assert service.conversations._turns == {}
         refused = asyncio.create_task(client.post(ROUTE, json=body))
         count = await worker.next()
+        assert isinstance(count, Count)
+        assert isinstance(count.prompt, Submit)
         wrong = Rejected(
             request_id=count.prompt.request_id, code="c", message="no", param="messages"
         )
