@@ -275,7 +275,7 @@ class PlacementConfig(Table, frozen=True, kw_only=True):
             "footprint is larger by more than this multiple of the KV; 0: no preference.",
             ge=0,
         ),
-    ] = 1.0
+    ] = 2.0
     cost_check: Annotated[
         bool,
         about(
