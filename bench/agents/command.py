@@ -126,6 +126,8 @@ def _run(
     from bench.agents import experiment
 
     missing = [case for case in cases if case not in known]
+    if not missing:
+        return [known[case] for case in cases]
     with CaseProgress(console, part) as progress:
 
         def done(case: Case, count: int, total: int) -> None:
