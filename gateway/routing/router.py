@@ -231,6 +231,7 @@ class Router:
         session.tokens(run, now)
         self._on_progress(session)
         if session.finished or not session.in_engine:
+            self._chooser.ended(route, instance, now)
             self._stop(route)
         elif finish is None:
             return _Taken(route, run, arrival, kv_blocks)
