@@ -258,7 +258,8 @@ class _PhaseMixin(Scheduler):
     def _change_queues(self, settings: PolicySettings) -> None:
         """Between vLLM's own order and a policy: the waiting requests move to other queues."""
         waiting, loading = [*self.waiting], [*self.kv_holding_waiting]
-        states, now = self._phase_states, self.now()
+        states = self._phase_states
+        now = self.now() if states else 0.0
         if settings.policy == "fcfs":
             self._dispatcher = None
             self.policy = SchedulingPolicy(self.scheduler_config.policy)
