@@ -3,7 +3,7 @@
 // The agents talk to emulated instances. These call the agent's own tools with arguments that mean
 // nothing, so agents get errors from their tools, and go on.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import http from 'node:http';
 import { join } from 'node:path';
@@ -94,6 +94,8 @@ const instance = ({ text }) => text.match(/"instance": ?"([^"]+)"/)?.[1];
 export async function run(command, args, environment) {
   const work = join(process.cwd(), 'work');
   mkdirSync(work, { recursive: true });
+  // A repository of its own: Claude Code begins its prompt with the state of the one that it is in.
+  spawnSync('git', ['init', '--quiet'], { cwd: work });
   const child = spawn(command, args, {
     cwd: work,
     env: { ...process.env, ...environment },
