@@ -1,7 +1,17 @@
 // The `@anthropic-ai/sdk` package for Node: whole and streamed messages with thoughts and tools.
 import assert from 'node:assert/strict';
 import Anthropic from '@anthropic-ai/sdk';
-import { CALCULATOR, calculated, CHAIN, HEADERS, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
+import {
+  CALCULATOR,
+  calculated,
+  CHAIN,
+  HEADERS,
+  LARGER,
+  MODEL,
+  SUM,
+  tryCase,
+  URLS,
+} from './compat_cases.mjs';
 
 const [url] = URLS;
 const model = MODEL;

@@ -18,6 +18,10 @@ await tryAgent(watcher, {
   start: (prompt) => claude(prompt),
   resume: (session, prompt) => claude(prompt, '--resume', session),
   session: ({ headers }) => headers['x-claude-code-session-id'],
+  elsewhere: {
+    task: ['vllm-project/vllm#44000', 'vllm-project/vllm#44576'],
+    turn: ['sgl-project/sglang#21064'],
+  },
   read(lines) {
     const blocks = lines
       .filter((line) => line.type === 'assistant' && !line.parent_tool_use_id)

@@ -31,6 +31,7 @@ await tryAgent(watcher, {
   start: (prompt) => codex(...options, prompt),
   resume: (session, prompt) => codex('resume', ...options, session, prompt),
   session: ({ headers }) => headers['session-id'],
+  elsewhere: { task: ['openai/codex#42067', 'vllm-project/vllm#42407'] },
   read(lines) {
     const items = lines.filter((line) => line.type === 'item.completed').map((line) => line.item);
     return {

@@ -3,7 +3,17 @@
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 import { ResponsesWS } from 'openai/resources/responses/ws';
-import { CALCULATOR, calculated, CHAIN, HEADERS, LARGER, MODEL, SUM, tryCase, URLS } from './compat_cases.mjs';
+import {
+  CALCULATOR,
+  calculated,
+  CHAIN,
+  HEADERS,
+  LARGER,
+  MODEL,
+  SUM,
+  tryCase,
+  URLS,
+} from './compat_cases.mjs';
 
 const [url] = URLS;
 const model = MODEL;
@@ -60,99 +70,126 @@ for (const stream of [false, true]) {
   });
 }
 
-await tryCase('chat, structured output', async () => {
-  const { choices } = await client.chat.completions.parse({
-    ...fast,
-    messages: [{ role: 'user', content: 'Which is larger, 34 or 71?' }],
-    response_format: { type: 'json_schema', json_schema: { name: 'x', strict: true, schema: LARGER } },
-  });
-  assert(['left', 'right'].includes(choices[0].message.parsed.larger));
-});
+await tryCase(
+  'chat, structured output',
+  async () => {
+    const { choices } = await client.chat.completions.parse({
+      ...fast,
+      messages: [{ role: 'user', content: 'Which is larger, 34 or 71?' }],
+      response_format: { type: 'json_schema', json_schema: { name: 'x', strict: true, schema: LARGER } },
+    });
+    assert(['left', 'right'].includes(choices[0].message.parsed.larger));
+  },
+  'vllm-project/vllm#47027',
+);
 
 await tryCase('chat, a bad request is an error that names the field', async () => {
   const bad = client.chat.completions.create({ ...fast, messages: asked, top_p: 'much' });
   await assert.rejects(bad, (error) => error.status === 400 && error.param === 'top_p');
 });
 
-await tryCase('chat, a stream that the client aborts', async () => {
-  const stream = await client.chat.completions.create({ ...fast, messages: asked, stream: true });
-  for await (const _ of stream) break;
-  const again = await client.chat.completions.create({ ...fast, messages: asked });
-  assert.match(again.choices[0].message.content, /623/);
-});
+await tryCase(
+  'chat, a stream that the client aborts',
+  async () => {
+    const stream = await client.chat.completions.create({ ...fast, messages: asked, stream: true });
+    for await (const _ of stream) break;
+    const again = await client.chat.completions.create({ ...fast, messages: asked });
+    assert.match(again.choices[0].message.content, /623/);
+  },
+  'vllm-project/vllm#9428',
+);
 
-await tryCase('Responses, whole', async () => {
-  const response = await client.responses.create({ ...fast, input: SUM });
-  assert.match(response.output_text, /623/);
-  assert.deepEqual(
-    response.output.map((item) => item.type),
-    ['reasoning', 'message'],
-  );
-  assert(Number.isInteger(response.created_at));
-});
+await tryCase(
+  'Responses, whole',
+  async () => {
+    const response = await client.responses.create({ ...fast, input: SUM });
+    assert.match(response.output_text, /623/);
+    assert.deepEqual(
+      response.output.map((item) => item.type),
+      ['reasoning', 'message'],
+    );
+    assert(Number.isInteger(response.created_at));
+  },
+  'sgl-project/sglang#34716',
+);
 
-await tryCase('Responses, streamed', async () => {
-  const stream = client.responses.stream({ ...fast, input: SUM, reasoning: { summary: 'auto' } });
-  let summary = '';
-  const ids = new Map();
-  for await (const event of stream) {
-    if (event.type === 'response.reasoning_summary_text.delta') summary += event.delta;
-    if (event.type === 'response.output_item.done') ids.set(event.output_index, event.item.id);
-  }
-  const response = await stream.finalResponse();
-  assert(summary.length > 0);
-  assert.equal(response.output[0].summary[0].text, summary);
-  response.output.forEach((item, index) => assert.equal(item.id, ids.get(index)));
-  assert.match(response.output_text, /623/);
-});
-
-await tryCase('Responses, tool loop with previous_response_id', async () => {
-  let request = { input: CHAIN };
-  for (let calls = 0; ; calls += 1) {
-    const stream = client.responses.stream({ ...fast, tools: [tool], ...request });
-    let pieces = '';
-    let whole = '';
+await tryCase(
+  'Responses, streamed',
+  async () => {
+    const stream = client.responses.stream({ ...fast, input: SUM, reasoning: { summary: 'auto' } });
+    let summary = '';
+    const ids = new Map();
     for await (const event of stream) {
-      if (event.type === 'response.function_call_arguments.delta') pieces += event.delta;
-      if (event.type === 'response.function_call_arguments.done') whole += event.arguments;
+      if (event.type === 'response.reasoning_summary_text.delta') summary += event.delta;
+      if (event.type === 'response.output_item.done') ids.set(event.output_index, event.item.id);
     }
     const response = await stream.finalResponse();
-    const made = response.output.filter((item) => item.type === 'function_call');
-    assert.equal(pieces, whole);
-    assert.equal(pieces, made.map((call) => call.arguments).join(''));
-    if (made.length === 0) {
-      assert.equal(calls, 3);
-      assert.match(response.output_text, /500/);
-      return;
-    }
-    const input = made.map((call) => ({
-      type: 'function_call_output',
-      call_id: call.call_id,
-      output: calculated(JSON.parse(call.arguments)),
-    }));
-    request = { input, previous_response_id: response.id };
-  }
-});
+    assert(summary.length > 0);
+    assert.equal(response.output[0].summary[0].text, summary);
+    response.output.forEach((item, index) => assert.equal(item.id, ids.get(index)));
+    assert.match(response.output_text, /623/);
+  },
+  'vllm-project/vllm#45742',
+  'vllm-project/vllm#56285',
+);
 
-await tryCase('Responses, the output sent back, nothing stored, thoughts encrypted', async () => {
-  const input = [{ role: 'user', content: CHAIN }];
-  const request = { ...fast, tools: [tool], store: false, include: ['reasoning.encrypted_content'] };
-  for (let calls = 0; ; calls += 1) {
-    const response = await client.responses.create({ ...request, input });
-    const [thoughts] = response.output.filter((item) => item.type === 'reasoning');
-    assert(thoughts.encrypted_content);
-    input.push(...response.output);
-    const made = response.output.filter((item) => item.type === 'function_call');
-    if (made.length === 0) {
-      assert.equal(calls, 3);
-      assert.match(response.output_text, /500/);
-      return;
+await tryCase(
+  'Responses, tool loop with previous_response_id',
+  async () => {
+    let request = { input: CHAIN };
+    for (let calls = 0; ; calls += 1) {
+      const stream = client.responses.stream({ ...fast, tools: [tool], ...request });
+      let pieces = '';
+      let whole = '';
+      for await (const event of stream) {
+        if (event.type === 'response.function_call_arguments.delta') pieces += event.delta;
+        if (event.type === 'response.function_call_arguments.done') whole += event.arguments;
+      }
+      const response = await stream.finalResponse();
+      const made = response.output.filter((item) => item.type === 'function_call');
+      assert.equal(pieces, whole);
+      assert.equal(pieces, made.map((call) => call.arguments).join(''));
+      if (made.length === 0) {
+        assert.equal(calls, 3);
+        assert.match(response.output_text, /500/);
+        return;
+      }
+      const input = made.map((call) => ({
+        type: 'function_call_output',
+        call_id: call.call_id,
+        output: calculated(JSON.parse(call.arguments)),
+      }));
+      request = { input, previous_response_id: response.id };
     }
-    for (const { call_id, arguments: text } of made) {
-      input.push({ type: 'function_call_output', call_id, output: calculated(JSON.parse(text)) });
+  },
+  'vllm-project/vllm#56285',
+  'vllm-project/vllm#33089',
+);
+
+await tryCase(
+  'Responses, the output sent back, nothing stored, thoughts encrypted',
+  async () => {
+    const input = [{ role: 'user', content: CHAIN }];
+    const request = { ...fast, tools: [tool], store: false, include: ['reasoning.encrypted_content'] };
+    for (let calls = 0; ; calls += 1) {
+      const response = await client.responses.create({ ...request, input });
+      const [thoughts] = response.output.filter((item) => item.type === 'reasoning');
+      assert(thoughts.encrypted_content);
+      input.push(...response.output);
+      const made = response.output.filter((item) => item.type === 'function_call');
+      if (made.length === 0) {
+        assert.equal(calls, 3);
+        assert.match(response.output_text, /500/);
+        return;
+      }
+      for (const { call_id, arguments: text } of made) {
+        input.push({ type: 'function_call_output', call_id, output: calculated(JSON.parse(text)) });
+      }
     }
-  }
-});
+  },
+  'openai/openai-python#3008',
+  'vllm-project/vllm#35903',
+);
 
 await tryCase('Responses, structured output', async () => {
   const response = await client.responses.parse({
@@ -209,23 +246,27 @@ await tryCase('Responses, background, cancelled', async () => {
   assert.equal((await client.responses.cancel(id)).status, 'cancelled');
 });
 
-await tryCase('conversations', async () => {
-  const { id } = await client.conversations.create({ metadata: { topic: 'sums' } });
-  await client.responses.create({ ...fast, input: SUM, conversation: id });
-  const second = await client.responses.create({
-    ...fast,
-    input: 'What is 2 + 2?',
-    conversation: { id },
-  });
-  assert.equal(second.conversation.id, id);
-  const types = [];
-  for await (const item of client.conversations.items.list(id, { order: 'asc' })) types.push(item.type);
-  assert.deepEqual(types, ['message', 'reasoning', 'message', 'message', 'reasoning', 'message']);
-  const topic = { metadata: { topic: 'more sums' } };
-  assert.deepEqual((await client.conversations.update(id, topic)).metadata, topic.metadata);
-  assert.equal((await client.conversations.delete(id)).deleted, true);
-  await assert.rejects(client.conversations.retrieve(id), OpenAI.NotFoundError);
-});
+await tryCase(
+  'conversations',
+  async () => {
+    const { id } = await client.conversations.create({ metadata: { topic: 'sums' } });
+    await client.responses.create({ ...fast, input: SUM, conversation: id });
+    const second = await client.responses.create({
+      ...fast,
+      input: 'What is 2 + 2?',
+      conversation: { id },
+    });
+    assert.equal(second.conversation.id, id);
+    const types = [];
+    for await (const item of client.conversations.items.list(id, { order: 'asc' })) types.push(item.type);
+    assert.deepEqual(types, ['message', 'reasoning', 'message', 'message', 'reasoning', 'message']);
+    const topic = { metadata: { topic: 'more sums' } };
+    assert.deepEqual((await client.conversations.update(id, topic)).metadata, topic.metadata);
+    assert.equal((await client.conversations.delete(id)).deleted, true);
+    await assert.rejects(client.conversations.retrieve(id), OpenAI.NotFoundError);
+  },
+  'praxis-proxy/ai#53',
+);
 
 await tryCase('Responses over WebSocket, three turns on one socket', async () => {
   const socket = new ResponsesWS(client);
