@@ -244,7 +244,7 @@ test("a long block is highlighted anew at its end only, and comes to the same to
     const whole = highlight("python", source.slice(0, end), true).settled;
     const shape = (tokens) => {
       const joined = [];
-      for (const token of tokens) {
+      for (const token of tokens.flatMap((one) => (one.part ? one.children : [one]))) {
         if (typeof token !== "string") joined.push([token.scope, text([token])]);
         else if (typeof joined.at(-1) === "string") joined.push(joined.pop() + token);
         else joined.push(token);

@@ -34,6 +34,16 @@ export function useFollow() {
     last.current = measure(element);
   }
   useLayoutEffect(settle); // after every render: the content may have grown
+  // What changes its height between renders (a part that folds) must not look like the reader.
+  const newest = useRef(settle);
+  newest.current = settle;
+  useEffect(() => {
+    const element = ref.current;
+    const beside = element?.parentElement?.matches(".app") ? element.parentElement.children : [];
+    const observer = new ResizeObserver(() => newest.current());
+    for (const part of [...(element?.children ?? []), ...beside]) observer.observe(part);
+    return () => observer.disconnect();
+  }, []);
 
   function onScroll() {
     const element = scroller();
