@@ -75,7 +75,7 @@ def all_parts() -> list[Part]:
         ),
         Part(
             "browser",
-            "the pages work in Chromium, against a scripted gateway and a real one; axe, on each size",
+            "the pages in Chromium, with a scripted gateway and a real one; axe, in each size",
             _tests_of(CHROMIUM, "tests/web"),
             minutes=7,
             limit_minutes=30,

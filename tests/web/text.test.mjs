@@ -225,6 +225,36 @@ test("a growing block is highlighted again at most every 250 ms", async () => {
   assert.equal(parse("z".repeat(100_001), true).length, 0);
 });
 
+const text = (tokens) =>
+  tokens.map((token) => (typeof token === "string" ? token : text(token.children))).join("");
+
+test("a long block is highlighted anew at its end only, and comes to the same tokens", async () => {
+  await code.load("python");
+  const part = 'def f(a):\n    """A text.\n\n    On lines."""\n    return a + 1  # b\n\n';
+  const source = part.repeat(60);
+  let nowMs = 0;
+  let settled = null;
+  for (let end = 1; end <= source.length; end += 37) {
+    nowMs += 1e6;
+    const found = highlight("python", source.slice(0, end), false, () => nowMs);
+    assert.equal(text(found.settled) + text(found.fresh), source.slice(0, end));
+    if (end > 1) assert.equal(found.settled, settled); // the same list, which grows
+    settled = found.settled;
+    assert.ok(text(found.fresh).length < 600 + 2 * part.length);
+    const whole = highlight("python", source.slice(0, end), true).settled;
+    const shape = (tokens) => {
+      const joined = [];
+      for (const token of tokens.flatMap((one) => (one.part ? one.children : [one]))) {
+        if (typeof token !== "string") joined.push([token.scope, text([token])]);
+        else if (typeof joined.at(-1) === "string") joined.push(joined.pop() + token);
+        else joined.push(token);
+      }
+      return joined;
+    };
+    assert.deepEqual(shape([...found.settled, ...found.fresh]), shape(whole));
+  }
+});
+
 test("following: only the reader ends it, only the reader resumes it", () => {
   const at = (top, height = 2000, view = 500) => ({ top, height, view });
   assert.equal(nextFollow(true, at(1500), at(1400)), false); // scrolled up

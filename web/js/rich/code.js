@@ -43,13 +43,14 @@ const NAMES = new Map(
 );
 const REFRESH_MS = 250; // how often a block that still grows is highlighted anew,
 const COST_FACTOR = 20; // and not before this many times as long as the last time took
+const UNSETTLED = 600; // characters at the end that are always highlighted again
 const LONGEST = 100_000; // characters
 const MOST_KEPT = 60;
 
 let highlighter = null;
 const loading = new Map();
 const trees = new Map(); // language and text -> tree
-let growing = null; // the block that grows: { language, text, tree, at, tookMs }
+let growing = null; // the block that grows: { name, text, settled, settledLength, fresh, at, tookMs }
 
 /** The grammar for the language that a fence names, or null. */
 export function grammar(language) {
@@ -96,33 +97,62 @@ function kept(name, text) {
   return trees.get(key);
 }
 
-/** The tree of a text that still grows, and how many of its characters it covers. */
-function ofGrowing(name, text, now) {
-  const last = growing;
-  const same = last?.name === name && text.startsWith(last.text);
-  const wait = same ? Math.max(REFRESH_MS, COST_FACTOR * last.tookMs) : 0;
-  if (!same || now() - last.at >= wait) {
-    const at = now();
-    const tree = parse(name, text);
-    growing = { name, text, tree, at, tookMs: now() - at };
+/**
+ * Split the tokens of a text after its last blank line outside of any token: what comes before
+ * it does not depend on what follows. Returns [settled, their length, the others].
+ */
+function split(children) {
+  let behind = 0;
+  for (let i = children.length - 1; i >= 0; i -= 1) {
+    const child = children[i];
+    const blank = typeof child === "string" ? child.lastIndexOf("\n\n") : -1;
+    const rest = blank < 0 ? "" : child.slice(blank + 2);
+    if (blank >= 0 && behind + rest.length >= UNSETTLED) {
+      const settled = [...children.slice(0, i), child.slice(0, blank + 2)];
+      return [settled, lengthOf(settled), [rest, ...children.slice(i + 1)]];
+    }
+    behind += lengthOf([child]);
   }
-  return { tree: growing.tree, length: growing.text.length };
+  return [[], 0, children];
+}
+
+function lengthOf(children) {
+  return children.reduce(
+    (sum, child) => sum + (typeof child === "string" ? child.length : lengthOf(child.children)),
+    0,
+  );
+}
+
+/** Highlight the part of a growing text that is not settled, if it is time to. */
+function ofGrowing(name, text, now) {
+  const same = growing?.name === name && text.startsWith(growing.text);
+  const wait = same ? Math.max(REFRESH_MS, COST_FACTOR * growing.tookMs) : 0;
+  if (!same || now() - growing.at >= wait) {
+    const { settled, settledLength } = same ? growing : { settled: [], settledLength: 0 };
+    const at = now();
+    const [more, length, fresh] = split(parse(name, text.slice(settledLength)).children);
+    if (length > 0) settled.push({ part: true, children: more });
+    const tookMs = now() - at;
+    growing = { name, text, settled, settledLength: settledLength + length, fresh, at, tookMs };
+  }
+  return { settled: growing.settled, fresh: growing.fresh, length: growing.text.length };
 }
 
 /**
- * The token tree of `text`, and how many of its characters it covers. `now`: clock in ms.
- * A text that is `closed` does not grow any more.
+ * The tokens of `text`: those that stay as they are, in a list that is only added to as long as the
+ * text grows, those that may change, and how many characters both cover. A text that is `closed`
+ * does not grow any more. `now`: clock in ms.
  */
 export function highlight(name, text, closed, now = () => performance.now()) {
-  if (text.length > LONGEST) return { tree: { children: [] }, length: 0 };
-  if (closed) return { tree: kept(name, text), length: text.length };
+  if (text.length > LONGEST) return { settled: [], fresh: [], length: 0 };
+  if (closed) return { settled: kept(name, text).children, fresh: [], length: text.length };
   return ofGrowing(name, text, now);
 }
 
-/** A fragment with the nodes of a tree; only classes with the prefix hljs- are given. */
-export function nodesOf(tree, document) {
+/** A fragment with the nodes of tokens; only classes with the prefix hljs- are given. */
+export function nodesOf(tokens, document) {
   const parent = document.createDocumentFragment();
-  fill(parent, tree.children, document);
+  fill(parent, tokens, document);
   return parent;
 }
 
@@ -130,6 +160,13 @@ function fill(parent, children, document) {
   for (const child of children) {
     if (typeof child === "string") {
       parent.append(child);
+      continue;
+    }
+    if (child.part) {
+      const part = document.createElement("span");
+      part.className = "part";
+      fill(part, child.children, document);
+      parent.append(part);
       continue;
     }
     const scope = child.scope?.split(".")[0] ?? "";

@@ -90,9 +90,10 @@ function decorateCode(pre, live, missing) {
   if (name && code.isReady(name)) {
     const text = inner.textContent;
     const closed = !live || pre.dataset.closed === "true";
-    const { tree, length } = code.highlight(name, text, closed);
-    inner.replaceChildren(text.slice(length));
-    beginnings.set(inner, { key: tree, make: () => code.nodesOf(tree, document) });
+    const { settled, fresh, length } = code.highlight(name, text, closed);
+    inner.replaceChildren(code.nodesOf(fresh, document), text.slice(length));
+    const make = (from) => code.nodesOf(settled.slice(from), document);
+    beginnings.set(inner, { key: settled, count: settled.length, make });
   }
   pre.tabIndex = 0;
   pre.dir = "ltr";

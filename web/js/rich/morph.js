@@ -27,26 +27,30 @@ function morphAttributes(a, b) {
 }
 
 /**
- * What stands at the beginning of an element, made only if it is not there yet: element ->
- * { key, make }. With the same key it is the same, and `make` returns a fragment with it.
+ * What stands at the beginning of an element and stays as it is once it is there: element ->
+ * { key, count, make }. With the same key only `count` grows; `make(from)` returns a fragment with
+ * the parts from the given one on.
  */
 export const beginnings = new WeakMap();
-const drawn = new WeakMap(); // element -> { key, last }: its beginning, and the last node of that
+const drawn = new WeakMap(); // element -> { key, count, last }: its beginning that is in the page
 
-/** Make the beginning of an element, and note it for `owner`, which gets its children. */
-function begin(element) {
-  const { key, make } = beginnings.get(element);
-  const nodes = make();
-  const count = nodes.childNodes.length;
-  element.prepend(nodes);
-  return (owner) => count > 0 && drawn.set(owner, { key, last: owner.childNodes[count - 1] });
+/** The node `steps` after `node`. */
+function after(node, steps) {
+  let found = node;
+  for (let step = 0; step < steps; step += 1) found = found.nextSibling;
+  return found;
 }
 
 /** An element that comes new into the page is complete. */
 function completed(node) {
   if (node.nodeType !== Node.ELEMENT_NODE) return node;
   for (const element of [node, ...node.querySelectorAll("code")]) {
-    if (beginnings.has(element)) begin(element)(element);
+    const wanted = beginnings.get(element);
+    if (!wanted || wanted.count === 0) continue;
+    const nodes = wanted.make(0);
+    const last = nodes.lastChild;
+    element.prepend(nodes);
+    drawn.set(element, { key: wanted.key, count: wanted.count, last });
   }
   return node;
 }
@@ -54,18 +58,18 @@ function completed(node) {
 function morphElement(a, b) {
   morphAttributes(a, b);
   const wanted = beginnings.get(b);
-  if (!wanted) {
-    morphFrom(a, a.firstChild, b);
-    return;
-  }
   const there = drawn.get(a);
-  if (there?.key === wanted.key && there.last.parentNode === a) {
-    morphFrom(a, there.last.nextSibling, b);
-    return;
-  }
-  const note = begin(b);
-  morphFrom(a, a.firstChild, b);
-  note(a);
+  const goesOn = wanted && there?.key === wanted.key && there.last.parentNode === a;
+  const first = goesOn ? there.last.nextSibling : a.firstChild;
+  if (!wanted) drawn.delete(a);
+  const from = goesOn ? there.count : 0;
+  const nodes = wanted && wanted.count > from ? wanted.make(from) : null;
+  const more = nodes?.childNodes.length ?? 0;
+  if (nodes) b.prepend(nodes);
+  morphFrom(a, first, b);
+  if (more === 0) return;
+  const start = goesOn ? there.last.nextSibling : a.firstChild;
+  drawn.set(a, { key: wanted.key, count: wanted.count, last: after(start, more - 1) });
 }
 
 /** Make the children of `target` from `first` on like those of `source`. */
