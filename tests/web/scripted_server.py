@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -281,8 +282,9 @@ class ScriptedServer:
                 slack_s=ahead * response.tpot_s,
             )
         else:  # it ends when the reader has the last of it
-            while not response.cancelled and loop.time() < response.planned_s[-1]:
-                await asyncio.sleep(0.02)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(response.planned_s[-1]), response.changed:
+                    await response.changed.wait_for(lambda: response.cancelled)
         if response.cancelled:
             answer = "".join(parts[: response.read_tokens]) if response.read_tokens else answer
             details = {"reason": "cancelled"}
