@@ -199,7 +199,10 @@ class ScriptedServer:
             await refuse(socket, message, 503, error)
             return
         if "oversize" in question:
-            error = {"code": "context_length_exceeded", "message": "the messages take 9000 tokens"}
+            error: dict[str, str | int] = {
+                "code": "context_length_exceeded",
+                "message": "the messages take 9000 tokens",
+            }
             await refuse(socket, message, 400, error)
             return
         if "refuse" in question:

@@ -11,7 +11,7 @@ from chromium import Chromium, Page
 
 from tests.support.programs import CHROMIUM, needs
 from tests.web.answers import LAST, Reader, reading
-from tests.web.test_page import ANSWER
+from tests.web.browsing import ANSWER
 
 pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
 
