@@ -177,7 +177,10 @@ class ScriptedServer:
             case "response.resume":
                 response = self.responses.get(message["response_id"])
                 if response is None or response.forgotten:
-                    error = {"code": "response_not_found", "message": "It is too old."}
+                    error: dict[str, str | int] = {
+                        "code": "response_not_found",
+                        "message": "It is too old.",
+                    }
                     await refuse(socket, message, 404, error)
                 else:
                     self._follow(socket, message, response, message["starting_after"] + 1)
@@ -194,12 +197,13 @@ class ScriptedServer:
         question = message["input"]
         if isinstance(question, list):
             question = question[-1]["content"]
+        error: Json
         if not self.ready:
             error = {"code": "no_instance", "message": "no instance can serve now"}
             await refuse(socket, message, 503, error)
             return
         if "oversize" in question:
-            error: dict[str, str | int] = {
+            error = {
                 "code": "context_length_exceeded",
                 "message": "the messages take 9000 tokens",
             }
