@@ -4,12 +4,13 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help serve test acceptance lint format setup lock clean
+.PHONY: help serve test acceptance compat lint format setup lock clean
 
 help: ## this list
 	@echo "make serve       set up if needed, then serve on 127.0.0.1:8080 (ARGS=\"--port 9000\", or PASCAL_PORT)"
 	@echo "make test        set up if needed, then lint, type checks and all tests (ARGS=\"-k pacer\")"
 	@echo "make acceptance  the checks that need hours or other programs (ARGS=\"--list\")"
+	@echo "make compat      real clients of PyPI and npm against this gateway (ARGS=\"--list\")"
 	@echo
 	@echo "make lint     ruff, mypy and the import contracts     make format   apply ruff's fixes and format"
 	@echo "make setup    only the set-up                         make lock     write requirements/*.txt anew"
@@ -27,6 +28,10 @@ test: lint
 
 acceptance: setup
 	@exec $(BIN)/python -m tests.acceptance $(ARGS)
+
+# Installs each client into a folder of its own, and writes docs/results/compatibility.md.
+compat: setup
+	@exec $(BIN)/python -m tests.compat $(ARGS)
 
 lint: setup
 	@echo "ruff check"; $(BIN)/ruff check .
@@ -54,5 +59,5 @@ lock: setup
 	@exec $(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .uv .acceptance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .uv .acceptance .compat .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

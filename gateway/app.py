@@ -21,7 +21,14 @@ import structlog
 from aiohttp import web
 
 from gateway.api import cors, refusals, sse
-from gateway.api.admin import drain_instance, get_instance, list_instances, undrain_instance
+from gateway.api.admin import (
+    drain_instance,
+    get_instance,
+    get_policy,
+    list_instances,
+    set_policy,
+    undrain_instance,
+)
 from gateway.api.auth import is_local
 from gateway.api.chat import create_chat_completion
 from gateway.api.connections import HEADER_BYTES, HttpRunner
@@ -38,6 +45,7 @@ from gateway.api.responses import conversations
 from gateway.api.responses.routes import (
     SOCKETS,
     cancel_response,
+    count_input,
     create_response,
     delete_response,
     get_response,
@@ -50,7 +58,7 @@ from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
 from gateway.ops.socket import add_operations
-from gateway.schemas.errors import ApiError
+from gateway.schemas.errors import ApiError, Unavailable
 from gateway.scrape import own_version
 from gateway.service import ResponseService
 from gateway.store import ResponseStore, StoreError, StoreUnusable
@@ -66,6 +74,7 @@ _STRAGGLER_S = 30.0  # how long "Ready" waits for the other workers after the fi
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
+        "manifest-src 'self'",
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
@@ -92,7 +101,8 @@ def make_app(service: ResponseService) -> web.Application:
             # A HEAD request would get a body here.
             web.get("/v1/responses", open_socket, allow_head=False),
             # Without this, the name would be taken for an id, with "method not allowed".
-            web.post("/v1/responses/input_tokens", _not_here),
+            web.post("/v1/responses/compact", _not_here),
+            web.post("/v1/responses/input_tokens", count_input),
             web.get("/v1/responses/{response_id}", get_response, allow_head=False),
             web.get("/v1/responses/{response_id}/input_items", list_input_items, allow_head=False),
             web.post("/v1/responses/{response_id}/cancel", cancel_response),
@@ -110,6 +120,8 @@ def make_app(service: ResponseService) -> web.Application:
             web.get("/admin/instances/{instance_id}", get_instance),
             web.post("/admin/instances/{instance_id}/drain", drain_instance),
             web.post("/admin/instances/{instance_id}/undrain", undrain_instance),
+            web.get("/admin/policy", get_policy),
+            web.post("/admin/policy", set_policy),
             web.get("/version", _version),
             web.get("/health", _health),
             web.get("/ready", _ready),
@@ -391,9 +403,14 @@ def _begun(request: web.Request) -> web.StreamResponse | None:
 
 
 def _refuse(request: web.Request, error: ApiError) -> web.Response:
-    metrics = request.app[SERVICE].metrics
-    refusals.note(metrics, error, method=request.method, path=request.rel_url.raw_path)
-    return refusals.error_response(error, request.path)
+    service = request.app[SERVICE]
+    refusals.note(service.metrics, error, method=request.method, path=request.rel_url.raw_path)
+    response = refusals.error_response(error, request.path)
+    if isinstance(error, Unavailable) and error.code != "instance_lost":
+        # By it agents outlive the restart of an instance. A request that loses one instance after
+        # the other may be what crashes them.
+        response.headers["Retry-After"] = str(service.config.limits.retry_after_s)
+    return response
 
 
 async def _facts_of_request(request: web.Request, response: web.StreamResponse) -> None:

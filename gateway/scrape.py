@@ -208,7 +208,7 @@ class InfoCollector(Collector):
             value={
                 "version": own_version() or "",
                 "model": self._config.served_model_name,
-                "policy": self._config.workers.policy,
+                "policy": self._cluster.policies.wanted or self._config.workers.policy,
                 "engines": ",".join(sorted({one.welcome.engine for one in instances})),
             },
         )

@@ -56,6 +56,7 @@ async def _families() -> list[Metric]:
     """What a gateway exports whose instance reports everything; stand-ins hold the numbers."""
     cluster: Any = MagicMock()
     cluster.instances = {"worker-0": _instance()}
+    cluster.policies.wanted = None
     cluster.totals.return_value = {"worker-0": Totals()}
     registry = Metrics(cluster, MagicMock()).registry
     registry.register(LauncherCollector(MagicMock()))

@@ -42,8 +42,10 @@ from workers.messages import (
     Hello,
     MeetPeer,
     PeerMet,
+    PolicySet,
     Rejected,
     SetPace,
+    SetPolicy,
     Step,
     Submit,
     ToGateway,
@@ -62,7 +64,7 @@ _log = structlog.get_logger()
 _HELLO_TIMEOUT_S = 10.0
 _CLOSE_S = 1.0  # that a gateway has to answer a close frame
 
-_Order: TypeAlias = Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer
+_Order: TypeAlias = Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy
 
 
 class Link:
@@ -154,12 +156,14 @@ class Link:
         request_id = None
         if isinstance(message, Count):
             request_id = message.prompt.request_id
-        elif not isinstance(message, MeetPeer):
+        elif not isinstance(message, MeetPeer | SetPolicy):
             request_id = message.request_id
         _log.error("message_failed", message=kind, request_id=request_id, kind=failure)
         match message:
             case MeetPeer():
                 self._service.not_met(message.peer, failure)
+            case SetPolicy():
+                self._service.policy_set(message.policy, failure)
             case Count() | Detokenize():
                 self._service.reply(not_answered(message, failure))
             case Submit() | Cancel() | HandOver():
@@ -184,6 +188,8 @@ class Link:
                 self._service.hand_over(message.request_id)
             case MeetPeer():
                 self._service.meet_peer(message.peer)
+            case SetPolicy():
+                self._service.set_policy(message.policy)
             case _:
                 assert_never(message)
 
@@ -191,7 +197,8 @@ class Link:
         self, connection: ServerConnection, outbox: Outbox, filled: asyncio.Event
     ) -> None:
         try:
-            await connection.send(encode(self._welcome))
+            policy = self._service.policy or self._welcome.policy  # it may have been changed
+            await connection.send(encode(msgspec.structs.replace(self._welcome, policy=policy)))
             while True:
                 await filled.wait()
                 filled.clear()
@@ -217,6 +224,8 @@ class Link:
                 yield encode(msgspec.structs.replace(message, message=reason, param=None))
             case PeerMet():
                 yield encode(PeerMet(engine_id=message.engine_id, error=kind))
+            case PolicySet():
+                yield encode(PolicySet(policy=message.policy, error=kind))
             case Step():
                 yield encode(msgspec.structs.replace(message, runs=tuple(self._sendable(message))))
 

@@ -6,8 +6,10 @@ JSON object, tagged by ``type``. Order on the link:
 
     gateway: Hello
     worker:  Welcome, then until the end
-             Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
-    gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer, at any time after
+             Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet |
+             PolicySet
+    gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer |
+             SetPolicy, at any time after
              Welcome
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
@@ -86,7 +88,8 @@ class Structure(Value):
 
     kind: Literal["json_object", "json", "regex", "choice", "grammar", "structural_tag"]
     # A JSON schema, a regular expression, a list of strings, a grammar in EBNF, or a structural tag
-    # of xgrammar (the worker makes these itself, for calls of tools).
+    # of xgrammar. The worker makes these itself, for calls of tools: as text, or as an object of
+    # ``calls``, such a text, and ``answer``, the structure of what may come instead of them.
     value: Any = None
 
 
@@ -369,6 +372,12 @@ class MeetPeer(Message, tag="meet_peer"):
     peer: Endpoint
 
 
+class SetPolicy(Message, tag="set_policy"):
+    """Schedule by another policy, from the next step on; answered by `PolicySet`."""
+
+    policy: str
+
+
 # ---- worker to gateway ------------------------------------------------------------------------
 
 
@@ -383,6 +392,7 @@ class Welcome(Message, tag="welcome"):
     block_size: int  # tokens per KV block
     kv_blocks_total: int
     engine: str  # adapter and version, for people
+    policy: str  # of its scheduler, at the start of the link
     endpoint: Endpoint | None = None  # None: its KV cannot move
 
 
@@ -456,9 +466,27 @@ class PeerMet(Message, tag="peer_met"):
     error: str | None = None
 
 
-ToWorker: TypeAlias = Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer
+class PolicySet(Message, tag="policy_set"):
+    """Answer to `SetPolicy`; ``error`` says why the policy is still the one before."""
+
+    policy: str  # that was asked for
+    error: str | None = None
+
+
+ToWorker: TypeAlias = (
+    Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy
+)
 ToGateway: TypeAlias = (
-    Welcome | Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet
+    Welcome
+    | Accepted
+    | Counted
+    | Detokenized
+    | Rejected
+    | Step
+    | Heartbeat
+    | Prefixes
+    | PeerMet
+    | PolicySet
 )
 
 _encoder = msgspec.json.Encoder()

@@ -205,6 +205,7 @@ async def run(settings: WorkerSettings) -> int:
         block_size=facts.block_size,
         kv_blocks_total=facts.kv_blocks_total,
         engine=facts.name,
+        policy=settings.policy,
         endpoint=facts.endpoint,
     )
     logs.forget_causes()

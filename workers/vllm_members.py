@@ -71,7 +71,14 @@ PLUG_POINTS = (
 
 # Methods that `workers.scheduler.engine_core_calls` adds to vLLM's `EngineCore`, so that a client
 # can call them by name from another process.
-ADDED_TO_ENGINE_CORE = ("set_pace", "turn", "hand_over", "kv_endpoint", "meet_peer")
+ADDED_TO_ENGINE_CORE = (
+    "set_pace",
+    "turn",
+    "hand_over",
+    "use_policy",
+    "kv_endpoint",
+    "meet_peer",
+)
 
 _IMPORTED = """
 vllm:
@@ -125,8 +132,6 @@ vllm.outputs:
     CompletionOutput RequestOutput
 vllm.parser:
     Parser ParserManager
-vllm.parser.abstract_parser:
-    Grammar
 vllm.parser.engine.parser_engine_config:
     ParserEngineConfig ParserState
 vllm.parser.harmony:
@@ -173,7 +178,7 @@ vllm.v1.core.sched.output:
     CachedRequestData GrammarOutput SchedulerOutput
 vllm.v1.core.sched.request_queue:
     create_request_queue(policy)
-    PriorityRequestQueue SchedulingPolicy
+    PriorityRequestQueue RequestQueue SchedulingPolicy
 vllm.v1.core.sched.scheduler:
     Scheduler
 vllm.v1.engine:
@@ -375,7 +380,8 @@ vllm.entrypoints.llm.LLM:
     get_tokenizer(self)
 vllm.entrypoints.openai.chat_completion.protocol.ChatCompletionRequest:
     # a request as vLLM's server has it, for its parsers
-    structured_outputs tools
+    model_copy(self, *, update=None, ...)
+    tools
 vllm.exceptions.VLLMClientError:
     # what is wrong with a request
     args
@@ -638,8 +644,8 @@ vllm.v1.request.Request:
         block_hasher=None, ...)
     is_finished(self)
     update_block_hashes(self)
-    all_token_ids client_index drop_stale_output is_prefill_chunk kv_transfer_params
-    max_tokens next_decode_eligible_step num_computed_tokens num_in_flight_tokens
+    all_token_ids arrival_time client_index drop_stale_output is_prefill_chunk
+    kv_transfer_params max_tokens next_decode_eligible_step num_computed_tokens num_in_flight_tokens
     num_output_placeholders num_output_tokens num_preemptions num_prompt_tokens
     num_stale_output_tokens num_tokens num_tokens_with_spec output_token_ids priority
     prompt_token_ids request_id sampling_params status structured_output_request

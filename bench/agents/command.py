@@ -1,8 +1,9 @@
 """``pascal bench agents``: agents and chatters together, where memory is short.
 
-In virtual time. It has two parts. ``--only`` selects one of them:
+In virtual time. It has three parts. ``--only`` selects some of them:
 
     sides      policies inside the engines, how they schedule calls, whether the gateway paces them
+    ways       three ways to treat a call under the default policy, with more seeds
     urgency    how long calls are, and for how long one is urgent as an answer
 
 The JSON is written after each part.
@@ -27,6 +28,7 @@ from bench.reporting.console import (
     wide_console,
 )
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.flag_types import count
 from bench.reporting.outputs import prepare_folder, prepare_json, write_json
 from bench.reporting.vllm_environment import prepare_environment
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
     from bench.agents.experiment import Case, Mix, SideRun
 
-PARTS = ("sides", "urgency")
+PARTS = ("sides", "ways", "urgency")
+_QUICK = ("sides", "ways")  # the second needs no further runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="the part sides with less load and fewer seeds; two minutes on two cores",
+        help="sides and ways with less load and fewer seeds; two minutes on two cores",
     )
     add("--only", choices=PARTS, action="append", metavar="PART", help=", ".join(PARTS))
+    add("--seeds", type=count, metavar="N", help="of the part ways (default: 12)")
     add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--plots", type=Path, metavar="DIR", help="write a plot of the sides there")
 
@@ -59,14 +63,16 @@ def run(args: argparse.Namespace) -> int:
     except BenchmarkError as error:
         return give_up(REFUSED, error)
     console = wide_console()
-    parts = {"sides": _sides, "urgency": _urgency}
+    parts = {"sides": _sides, "ways": _ways, "urgency": _urgency}
     try:
         prepare_environment()
         from bench.agents import experiment
 
         mix = experiment.QUICK if args.quick else experiment.FULL
+        if args.seeds is not None:
+            mix = dataclasses.replace(mix, way_seeds=args.seeds)
         known: dict[Case, SideRun] = {}  # parts share cases
-        for part in dict.fromkeys(args.only or (("sides",) if args.quick else PARTS)):
+        for part in dict.fromkeys(args.only or (_QUICK if args.quick else PARTS)):
             results[part] = {"config": dataclasses.asdict(mix), **parts[part](mix, known, console)}
             write_json(args.json, results)
             if part == "sides" and args.plots is not None:
@@ -86,6 +92,14 @@ def _sides(mix: Mix, known: dict[Case, SideRun], console: Console) -> dict[str, 
 
     found = results.results_of(_run("sides", experiment.cases_of(mix), known, console))
     console.print(results.table_of(_title(mix), found))
+    return found
+
+
+def _ways(mix: Mix, known: dict[Case, SideRun], console: Console) -> dict[str, Any]:
+    from bench.agents import experiment, results
+
+    found = results.results_of(_run("ways", experiment.cases_of_ways(mix), known, console))
+    console.print(results.table_of(f"{_title(mix)}, {mix.way_seeds} seeds", found))
     for line in results.verdict_of(found["claims"]):
         console.print(line, highlight=False)
     return found
@@ -112,6 +126,8 @@ def _run(
     from bench.agents import experiment
 
     missing = [case for case in cases if case not in known]
+    if not missing:
+        return [known[case] for case in cases]
     with CaseProgress(console, part) as progress:
 
         def done(case: Case, count: int, total: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from bench.simulator.case import CaseSpec, run_case
-from bench.simulator.defaults import LONGEST, PROFILE
+from bench.simulator.defaults import LONGEST, PROFILE, RULES
 from bench.simulator.load import Extent, SteadyLoad
 from bench.simulator.parallel import in_parallel
 from bench.simulator.scheduler_factory import InstanceSettings
@@ -21,6 +21,7 @@ from bench.simulator.watermark import NAME as WATERMARK
 from bench.simulator.watermark import expanded
 from bench.workloads.arrivals import Arrival
 from bench.workloads.lengths import Round
+from gateway.policy.placement import Rules
 from workers.emulation.profile import load_profile
 from workers.policy.settings import PolicySettings
 
@@ -44,6 +45,9 @@ class Side:
 
 # Three ways to treat a call under the default policy.
 PACED, UNPACED, CALLING = "slack, paced answers", "slack, answers", "slack, calls"
+WAYS = (PACED, UNPACED, CALLING)
+# The turns of a task return to their KV, as they do by default. No request changes instances.
+PLACEMENT: Final = replace(RULES["off"], affinity=Rules().affinity)
 SIDES = (
     Side("fcfs", "fcfs"),
     Side(WATERMARK, WATERMARK),
@@ -89,6 +93,9 @@ class Mix:
     step_tokens: int = 2048
     token_s: float  # per token of what is under way at time 0
     seeds: tuple[int, ...]
+    # Seeds of the part that compares the three ways to treat calls. Tasks of one seed are few and
+    # differ much, so a difference between two ways needs more seeds than a table of sides.
+    way_seeds: int
     chats: str = "arena-hard"
     longest: int = LONGEST  # tokens; longer chats and tasks are left out of the rates
     calls: CallLengths = "agent"
@@ -135,6 +142,7 @@ FULL = Mix(
     kv_share=1.0,
     token_s=0.034,
     seeds=(1, 2, 3),
+    way_seeds=12,
     longest=16_000,
 )
 # Short tasks, so that the last one ends soon.
@@ -146,6 +154,7 @@ QUICK = Mix(
     kv_share=0.22,
     token_s=0.03,
     seeds=(1, 2),
+    way_seeds=2,
     chats="alpacaeval",
     longest=8000,
 )
@@ -208,6 +217,12 @@ def cases_of(mix: Mix, sides: Sequence[Side] = SIDES) -> list[Case]:
     return [(side, seed, mix) for seed in mix.seeds for side in runnable]
 
 
+def cases_of_ways(mix: Mix) -> list[Case]:
+    """The three ways to treat calls, under the arrivals of the seeds from 1 to ``way_seeds``."""
+    ways = [side for side in SIDES if side.name in WAYS]
+    return [(side, seed, mix) for seed in range(1, mix.way_seeds + 1) for side in ways]
+
+
 def runs_of(sides: Sequence[Side]) -> list[Side]:
     """The sides to run: one for each share of ``fcfs+watermark``."""
     return [
@@ -233,6 +248,7 @@ def run_side(index: int, side: Side, seed: int, mix: Mix) -> SideRun:
         seed=seed,
         extent=mix.extent,
         instances=mix.instances,
+        rules=PLACEMENT,
         instance=InstanceSettings(
             kv_blocks=blocks, policy_numbers=numbers, max_num_batched_tokens=mix.step_tokens
         ),

@@ -130,7 +130,7 @@ def claims_of(
     """What treating calls as calls is worth, against answers that are paced.
 
     ``gain`` is the part of agents' mean end-to-end time that it saves; ``gain_by_pacing`` and
-    ``gain_by_scheduling`` add up to it. All are means over seeds.
+    ``gain_by_scheduling`` add up to it. All are means over seeds; ``by_seed`` has them for each.
     """
     by_seed = [{run.seed: mean_e2e_s(run) for run in runs} for runs in (paced, unpaced, calling)]
     seeds = list(by_seed[0])
@@ -142,6 +142,10 @@ def claims_of(
     gain = statistics.fmean(gains)
     return {
         "seeds": seeds,
+        "by_seed": [
+            {"seed": seed, "gain": a, "gain_by_pacing": b, "gain_by_scheduling": c}
+            for seed, a, b, c in zip(seeds, gains, by_pacing, by_scheduling, strict=True)
+        ],
         "gain": gain,
         "gain_by_pacing": statistics.fmean(by_pacing),
         "gain_by_scheduling": statistics.fmean(by_scheduling),

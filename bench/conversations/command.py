@@ -9,7 +9,8 @@ tokens, over each API in turn. It runs three times:
 
 The goals: the share of prompt tokens that ``affinity`` finds in the cache is at least 0.95 of what
 ``one`` finds; later turns wait for their first token at most 0.3 of the time that they wait with
-``blind``; and no instance is busy for more than 1.1 times the mean.
+``blind``; and no instance is busy for more than 1.1 times the mean. Each run has its own seed, and
+the medians over runs are compared with the goals.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,7 @@ from bench.load.transport.server_info import get_json
 from bench.policies.engine_process import ROOT, ServerProcess
 from bench.reporting.console import FAILED, OK, REFUSED, give_up, interrupted, wide_console
 from bench.reporting.errors import BenchmarkError
+from bench.reporting.flag_types import count
 from bench.reporting.outputs import prepare_json, write_json
 from bench.reporting.statistics import percentile
 from workers.emulation.profile import load_profile
@@ -66,7 +68,7 @@ class Options:
     shape: Shape = _SHAPE
     apart_s: float = 1.0  # mean time between the beginnings of conversations
     affinity: float | None = None  # `placement.affinity`; None: its default
-    seed: int = 0
+    seeds: int = 3  # runs, with the seeds from 1
 
 
 class _Server(ServerProcess):
@@ -128,10 +130,10 @@ class _Server(ServerProcess):
             return parse_counters(str(response.read(), "utf-8"))
 
 
-async def _run(server: _Server, options: Options) -> dict[str, Any]:
+async def _run(server: _Server, options: Options, seed: int) -> dict[str, Any]:
     """One phase; :raises BenchmarkError: a turn failed."""
     await server.until_ready()
-    rng = random.Random(f"{options.seed}")
+    rng = random.Random(f"{seed}")
     seen: list[Turn] = []
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -140,7 +142,7 @@ async def _run(server: _Server, options: Options) -> dict[str, Any]:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(options.conversations):
-                    api, own = APIS[number % len(APIS)], random.Random(f"{options.seed} {number}")
+                    api, own = APIS[number % len(APIS)], random.Random(f"{seed} {number}")
                     tasks.create_task(
                         talk(session, server.url, api, options.shape, per_token, own, seen)
                     )
@@ -179,7 +181,10 @@ def summary(seen: Sequence[Turn], busy_s: Mapping[str, float]) -> dict[str, Any]
         "found": _found(later),
         "found_by_api": {api: _found([t for t in later if t.api == api]) for api in APIS},
         "first_token_s": _quantiles([turn.first_s for turn in later]),
-        "first_token_mean_s": statistics.fmean(turn.first_s for turn in later) if later else None,
+        "first_token_mean_s": _wait_s(later),
+        "first_token_mean_s_by_api": {
+            api: _wait_s([turn for turn in later if turn.api == api]) for api in APIS
+        },
         "busy_s": dict(busy_s),
         "busiest": max(busy_s.values()) / mean_s if mean_s else None,
         "turns_by_instance": dict(Counter(turn.instance for turn in seen)),
@@ -193,33 +198,59 @@ def _found(turns: Sequence[Turn]) -> float | None:
     return sum(turn.cached_tokens for turn in turns) / prompt if prompt else None
 
 
+def _wait_s(turns: Sequence[Turn]) -> float | None:
+    """Mean wait for the first generated token."""
+    return statistics.fmean(turn.first_s for turn in turns) if turns else None
+
+
 def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
     ordered = sorted(values)
     return {f"p{p}": percentile(ordered, p) for p in (5, 50, 95)} if ordered else None
 
 
-def compare(results: dict[str, Any]) -> dict[str, float]:
-    """What the goals are about."""
+def compare(results: Mapping[str, Any]) -> dict[str, float]:
+    """What the goals are about, of one run; ``found`` and ``wait`` also over each API."""
     affinity, blind, one = (results[phase] for phase in PHASES)
-    return {
+    compared = {
         "found": affinity["found"] / one["found"],
         "wait": affinity["first_token_mean_s"] / blind["first_token_mean_s"],
         "busiest": affinity["busiest"],
     }
+    found, wait = "found_by_api", "first_token_mean_s_by_api"
+    for api in APIS:
+        if one[found][api] and blind[wait][api]:
+            compared[f"found_{api}"] = affinity[found][api] / one[found][api]
+            compared[f"wait_{api}"] = affinity[wait][api] / blind[wait][api]
+    return compared
 
 
-def verdicts(compared: Mapping[str, float]) -> dict[str, bool]:
-    """Which goals were met."""
+def spread_of(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Median, least and most of each figure over runs."""
     return {
-        "found": compared["found"] >= LEAST_FOUND,
-        "wait": compared["wait"] <= MOST_WAIT,
-        "busiest": compared["busiest"] <= MOST_BUSY,
+        name: {
+            "median": statistics.median(run[name] for run in runs),
+            "least": min(run[name] for run in runs),
+            "most": max(run[name] for run in runs),
+        }
+        for name in runs[0]
     }
 
 
-def measure(options: Options, console: Console) -> dict[str, Any]:
-    """Run all phases.
+def verdicts(spread: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
+    """Which goals the medians meet."""
+    return {
+        "found": spread["found"]["median"] >= LEAST_FOUND,
+        "wait": spread["wait"]["median"] <= MOST_WAIT,
+        "busiest": spread["busiest"]["median"] <= MOST_BUSY,
+    }
 
+
+def measure(
+    options: Options, console: Console, done: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Run all phases with each seed.
+
+    :param done: called after each run with the results so far.
     :raises BenchmarkError: if the server breaks.
     """
     own: dict[str, object] = {}
@@ -230,43 +261,67 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         "blind": (options.instances, 1, {"placement.affinity": 0}),
         "one": (1, options.instances, {}),
     }
-    results: dict[str, Any] = {"config": asdict(options)}
-    for phase, (instances, memory, settings) in ways.items():
-        with _Server(instances, memory, settings) as server, console.status(phase):
-            results[phase] = asyncio.run(_run(server, options))
-    results["compared"] = compare(results)
+    results: dict[str, Any] = {"config": asdict(options), "runs": []}
+    for seed in range(1, options.seeds + 1):
+        run: dict[str, Any] = {"seed": seed}
+        for phase, (instances, memory, settings) in ways.items():
+            name = f"{phase}, run {seed} of {options.seeds}"
+            with _Server(instances, memory, settings) as server, console.status(name):
+                run[phase] = asyncio.run(_run(server, options, seed))
+        run["compared"] = compare(run)
+        results["runs"].append(run)
+        results["compared"] = spread_of([of["compared"] for of in results["runs"]])
+        done(results)
     return results
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """Print a table of the phases, and the goals that were missed."""
-    table = Table("later turns", *PHASES)
+    table = Table("later turns", *PHASES, title="medians over runs, least to most")
 
     def row(title: str, *path: str, scale: float = 1.0) -> None:
         cells = []
         for phase in PHASES:
-            value: Any = results[phase]
+            values: list[Any] = [run[phase] for run in results["runs"]]
             for name in path:
-                value = None if value is None else value[name]
-            cells.append("-" if value is None else f"{scale * value:.2f}")
+                values = [None if value is None else value[name] for value in values]
+            cells.append(_cell([scale * value for value in values if value is not None]))
         table.add_row(title, *cells)
 
     row("prompt tokens found, %", "found", scale=100)
     for api in APIS:
         row(f"  over {api}, %", "found_by_api", api, scale=100)
     row("first token, mean, s", "first_token_mean_s")
+    for api in APIS:
+        row(f"  over {api}, s", "first_token_mean_s_by_api", api)
     row("first token, p50, s", "first_token_s", "p50")
     row("first token, p95, s", "first_token_s", "p95")
     row("busiest instance / mean", "busiest")
     row("devices starved, %", "starved", scale=100)
     console.print(table)
-    compared = results["compared"]
-    console.print(
-        f"found: {compared['found']:.3f} of one instance; wait: {compared['wait']:.3f} of blind "
-        f"placement; busiest: {compared['busiest']:.3f} of the mean"
-    )
-    missed = [name for name, met in verdicts(compared).items() if not met]
+    spread = results["compared"]
+    goals = Table("", "median (least to most)", "goal", "over " + ", ".join(APIS))
+    for name, title, goal in (
+        ("found", "found, of one instance", f"at least {LEAST_FOUND:g}"),
+        ("wait", "wait, of blind placement", f"at most {MOST_WAIT:g}"),
+        ("busiest", "busiest, of the mean", f"at most {MOST_BUSY:g}"),
+    ):
+        by_api = [spread[f"{name}_{api}"] for api in APIS if f"{name}_{api}" in spread]
+        medians = ", ".join(f"{of['median']:.3f}" for of in by_api)
+        of = spread[name]
+        cell = f"{of['median']:.3f} ({of['least']:.3f} to {of['most']:.3f})"
+        goals.add_row(title, cell, goal, medians)
+    console.print(goals)
+    missed = [name for name, met in verdicts(spread).items() if not met]
     console.print(f"missed: {', '.join(missed)}" if missed else "all goals are met")
+
+
+def _cell(values: Sequence[float]) -> str:
+    """The median, and the range of several."""
+    if not values:
+        return "-"
+    median = f"{statistics.median(values):.2f}"
+    return median if len(values) == 1 else f"{median} ({min(values):.2f} to {max(values):.2f})"
 
 
 # ---- command line
@@ -277,6 +332,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="two instances, 6 conversations of 8 turns")
     add("--conversations", type=int, metavar="N", help="how many at a time (default: 24)")
+    add("--seeds", type=count, metavar="N", help="runs, each with its seed (default: 3, quick: 1)")
     add("--affinity", type=float, metavar="X", help="placement.affinity (default: the server's)")
     add("--json", type=Path, metavar="FILE", help="write the results there")
 
@@ -292,16 +348,17 @@ def run(args: argparse.Namespace) -> int:
     options = Options(affinity=args.affinity)
     if args.quick:
         shape = Shape(turns=8, last_tokens=12_000)
-        options = replace(options, instances=2, conversations=6, shape=shape)
+        options = replace(options, instances=2, conversations=6, shape=shape, seeds=1)
+    if args.seeds is not None:
+        options = replace(options, seeds=args.seeds)
     if args.conversations is not None:
         options = replace(options, conversations=args.conversations)
     console = wide_console()
     try:
-        results = measure(options, console)
+        results = measure(options, console, lambda so_far: write_json(args.json, so_far))
     except BenchmarkError as error:
         return give_up(FAILED, error)
     except KeyboardInterrupt:
         return interrupted()
     print_results(results, console)
-    write_json(args.json, results)
     return OK if all(verdicts(results["compared"]).values()) else FAILED

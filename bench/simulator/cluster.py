@@ -25,6 +25,7 @@ from bench.simulator.scheduler import Clock
 from bench.simulator.scheduler_factory import InstanceSettings, SchedulerFactory
 from bench.simulator.timeline import TTFAT_S, Timeline, following
 from bench.workloads.arrivals import Arrival
+from gateway.policy.affinity import Place, key_of
 from gateway.policy.cluster_view import Placer, blocks_of, view_rules
 from gateway.policy.placement import Rules
 from workers.policy.settings import PolicySettings
@@ -138,7 +139,7 @@ class Cluster:
         self._block_size = settings.profile.kv.block_size
         self._watch = watch
         self._follow = follow
-        self._homes: dict[str, str] = {}  # where the KV of a conversation is
+        self._homes: dict[str, Place] = {}  # where the KV of a conversation is
         # By their times; the last says whether it is measured.
         self._following: list[tuple[float, int, Arrival, bool]] = []
         self._moving = settings.migration and rules.boundary != "off"
@@ -204,11 +205,12 @@ class Cluster:
             candidates,
             self._moves,
             self._clock.now,
-            held_tokens={} if home is None else {home: arrival.lengths.prompt},
+            held_tokens={} if home is None else {home.instance_id: home.tokens},
+            prefixes=_prefixes_of(arrival.conversation),
         )
         assert chosen is not None
         if arrival.conversation is not None:
-            self._homes[arrival.conversation] = chosen
+            self._homes[arrival.conversation] = Place(chosen, arrival.lengths.prompt)
         timeline = Timeline(
             arrival.at_s, arrival.lengths, conversation=arrival.conversation, rounds=arrival.rounds
         )
@@ -244,6 +246,8 @@ class Cluster:
         self._count(ended.tokens)
         self._unfinished -= sum(live.measured for live in ended.done)
         for live in ended.done:
+            prefixes = _prefixes_of(live.timeline.conversation)
+            self._placer.turn_ended(prefixes, instance.name, live.kv_tokens, end_s)
             arrival = self._follow(live.timeline)
             if arrival is not None:
                 assert arrival.at_s >= end_s, "it follows"
@@ -326,3 +330,9 @@ class Cluster:
             elif boundary_s is not None:
                 self._placer.note_first_answer("stayed", here.name, 0, boundary_s, answer_s[0])
         self._staying = left
+
+
+def _prefixes_of(conversation: str | None) -> tuple[int, ...]:
+    """One number for all its beginnings: nothing else begins like it."""
+    key = key_of("", conversation)
+    return () if key is None else (key,)

@@ -1,4 +1,4 @@
-"""Routes for operators: list, drain and undrain instances. ``pascal drain`` uses them."""
+"""Routes for operators: instances and their scheduling policy. ``pascal drain`` uses them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,35 @@ from gateway.routing.draining import Maintenance
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import Forbidden, convert
 from gateway.store import Scope
+from workers.policy.settings import PolicyName
 
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /admin/instances/{id}/drain``."""
 
     restart: bool = False
+
+
+class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /admin/policy``."""
+
+    policy: PolicyName
+
+
+async def get_policy(request: web.Request) -> web.Response:
+    """``GET /admin/policy``."""
+    _allowed(request, "operations")
+    return json_response(request.app[SERVICE].cluster.policies.describe())
+
+
+async def set_policy(request: web.Request) -> web.Response:
+    """``POST /admin/policy``: change it everywhere, and answer when the instances have."""
+    _allowed(request)
+    body = convert(parse_json_object(await read_bytes(request)), PolicyBody)
+    policies = request.app[SERVICE].cluster.policies
+    policies.set(body.policy)
+    await policies.settled()
+    return json_response(policies.describe())
 
 
 async def list_instances(request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from gateway.history.truncation import is_too_long
 from gateway.metrics import Metrics
 from gateway.schemas.errors import ApiError, NotFound, Overloaded, Unauthorized
 
@@ -68,11 +69,16 @@ def error_response(error: ApiError, path: str = "") -> web.Response:
 
 
 def messages_error(error: ApiError) -> dict[str, Any]:
-    """An error in the form of the Messages API. Its message names the wrong field."""
+    """An error in the form of the Messages API. Its message names the wrong field.
+
+    Agents shorten a conversation when a message begins with this API's words for a long prompt.
+    """
     kind = _ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else None)
     text = error.message
     if error.param is not None and error.param not in text:
         text = f"{error.param}: {text}"
+    if is_too_long(error):
+        text = f"prompt is too long: {text}"
     body = {**error.body(), "type": kind or "invalid_request_error", "message": text}
     return {"type": "error", "error": body}
 

@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
+PING = "ping"
 _PING_INTERVAL_S = 25.0
 # Fields of `response.create` that belong to the socket, not to the Responses body.
 _ENVELOPE = ("type", "stream_id")
@@ -82,6 +83,13 @@ class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     type: str
     response_id: str
     read_tokens: Annotated[int, Meta(ge=0)] | None = None
+    stream_id: str | None = None
+
+
+class SocketPing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``ping``: answered at once by ``pong``, because a browser cannot see pings of the socket."""
+
+    type: str
     stream_id: str | None = None
 
 
@@ -171,7 +179,12 @@ class WebSocketConnection:
             document = parse_json_object(text)
             stream_id = _stream_id(document)
             self._service.keys.check(self._owner)  # it may have been revoked
-            self._dispatch(document, stream_id, size)
+            if document.get("type") == PING:
+                convert(document, SocketPing)
+                # A client that does not read waits here: its pings do not pile up.
+                await self._send(orjson.dumps(events.pong(stream_id)))
+            else:
+                self._dispatch(document, stream_id, size)
         except ApiError as error:
             await self._refuse(error, stream_id)
         except Exception:

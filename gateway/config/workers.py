@@ -272,10 +272,11 @@ class PlacementConfig(Table, frozen=True, kw_only=True):
         float,
         about(
             "A conversation returns to the instance with its KV unless that instance's "
-            "footprint is larger by more than this multiple of the KV; 0: no preference.",
+            "footprint is larger by more than this multiple of the KV. 0: no preference, and "
+            "conversations between two turns do not count in placement.",
             ge=0,
         ),
-    ] = 1.0
+    ] = 2.0
     cost_check: Annotated[
         bool,
         about(

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.schemas.errors import InvalidRequest
+from gateway.schemas.errors import ApiError, InvalidRequest
 from gateway.schemas.generation import Generation
 from workers.messages import ChatMessage
 
@@ -22,7 +22,7 @@ TOO_LONG = "context_length_exceeded"
 _SHARE = 4  # of the context at most one in so many tokens is kept free for the output
 
 
-def is_too_long(error: InvalidRequest) -> bool:
+def is_too_long(error: ApiError) -> bool:
     """Whether the conversation is at fault, which does not fit into the model's context."""
     return error.code == TOO_LONG and error.param != "forced_lengths"
 

@@ -165,7 +165,8 @@ class Hub:
     @property
     def _policy(self) -> str:
         """The scheduling policy in force."""
-        return self._service.config.workers.policy
+        service = self._service
+        return service.cluster.policies.wanted or service.config.workers.policy
 
     def _note(self, text: str) -> None:
         """Tell what happened, to be marked on the charts."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal, Protocol, TypeAlias
 
 from gateway.policy.affinity import Place
 from gateway.policy.boundary_costs import BoundaryTimes
+from gateway.policy.pauses import Pauses
 from gateway.policy.placement import (
     NOTHING_HELD,
     InstanceView,
@@ -179,8 +180,9 @@ def view_of(
 class Placer:
     """Places the requests of one cluster, and remembers what that needs.
 
-    It counts the requests placed so far (for ``round_robin``), and it keeps the times that recent
-    requests waited at their boundary (for the cost check).
+    It counts the requests placed so far (for ``round_robin``). It keeps the times that recent
+    requests waited at their boundary (for the cost check), and, with affinity, which conversations
+    are between two turns.
 
     ``candidates`` are the instances that may take the request, ``moves`` all that are under way,
     and ``now`` is in seconds, on one clock.
@@ -191,6 +193,7 @@ class Placer:
         self._view_rules = rules_of_view
         self._placed_before = 0
         self._times = BoundaryTimes()
+        self._pauses = Pauses()
 
     def place_new(
         self,
@@ -200,19 +203,22 @@ class Placer:
         *,
         held_tokens: Mapping[str, int] = NOTHING_HELD,
         last: Place | None = None,
+        prefixes: Sequence[int] = (),
     ) -> str | None:
         """The instance for a request that begins, or begins again; None without a candidate.
 
         :param held_tokens: by instance, of how many tokens of its prompt it holds the KV.
         :param last: where the last request of its session ran. If nothing is known to be held,
             that instance counts as holding `_SESSION_SHARE` of the last prompt.
+        :param prefixes: the beginnings of its conversation, see `gateway.policy.prefixes`.
         """
         if not candidates:
             return None
         if last is not None and not held_tokens:
             held_tokens = {last.instance_id: int(last.tokens * _SESSION_SHARE)}
+        views = [view_of(candidate, moves, self._view_rules, now) for candidate in candidates]
         chosen = place_new_request(
-            [view_of(candidate, moves, self._view_rules, now) for candidate in candidates],
+            self._with_expected(views, prefixes, candidates[0].block_size, now),
             self.rules,
             placed_before=self._placed_before,
             held_blocks={  # only whole blocks are found again
@@ -222,6 +228,36 @@ class Placer:
         )
         self._placed_before += 1
         return chosen
+
+    def turn_ended(
+        self, prefixes: Sequence[int], instance_id: str, tokens: int, now: float
+    ) -> None:
+        """A request is complete; its conversation may go on.
+
+        :param prefixes: as they were when it was placed.
+        :param tokens: of its prompt and its output.
+        """
+        if self.rules.affinity:
+            self._pauses.ended(prefixes, instance_id, tokens, now)
+
+    def lost(self, instance_id: str) -> None:
+        """An instance is gone, and its KV with it."""
+        self._pauses.lose(instance_id)
+
+    def _with_expected(
+        self, views: list[InstanceView], prefixes: Sequence[int], block_size: int, now: float
+    ) -> list[InstanceView]:
+        """The views with what conversations will bring back, the one that is placed left out."""
+        if not self.rules.affinity:
+            return views
+        self._pauses.began(prefixes, now)
+        expected = self._pauses.tokens(now)
+        return [
+            replace(view, kv_blocks_expected=blocks_of(expected[view.instance_id], block_size))
+            if expected.get(view.instance_id)
+            else view
+            for view in views
+        ]
 
     def place_at_boundary(
         self,

@@ -25,6 +25,9 @@ class InstanceView:
     within_slo: bool  # t_i: all its answering requests are within their SLO
     kv_footprint_blocks: int  # m_i: KV blocks of all its requests, on the device and off it
     requests: int  # all its unfinished requests; breaks ties
+    # Blocks that conversations between two turns are expected to bring back. They matter for a new
+    # request only.
+    kv_blocks_expected: int = 0
     # These matter at a boundary only. They leave out the request that is at its boundary: it is in
     # no queue now, and its memory counts as free where it is.
     reasoning: int = 0  # r_i: requests in its high-priority queue
@@ -50,8 +53,8 @@ class Rules:
     # with 0 the rule does not ask whether the target has room.
     headroom: float = 0.1
     # A conversation goes where its KV is if the footprint there is larger by at most this many
-    # times the KV that is there.
-    affinity: float = 1.0
+    # times the KV that is there. 0: conversations count neither then nor between their turns.
+    affinity: float = 2.0
     cost_check: bool = True  # do not move if the reader would wait longer than by staying
     max_migrations: int = 16  # under way at once
     max_migrations_per_instance: int = 4
@@ -89,6 +92,10 @@ def place_new_request(
     If none is within its SLO, all are candidates. Ties go to fewer requests, then to the earlier
     instance. None without any instance.
 
+    KV that conversations are expected to bring back counts in the choice of that instance. It does
+    not count in the difference up to which a conversation returns to its KV: that is about how
+    crowded the instances are now.
+
     :param placed_before: the number of requests placed before; for ``round_robin``.
     :param held_blocks: by instance, how much of the KV of the request's conversation it holds.
     :param last_at: the instance that wins among those that hold equally much.
@@ -98,7 +105,7 @@ def place_new_request(
     if rules.new == "round_robin":
         return instances[placed_before % len(instances)].instance_id
     candidates = instances if rules.new == "least_kv" else _healthy(instances)
-    chosen = min(candidates, key=_by_footprint)
+    chosen = min(candidates, key=_by_expected_footprint)
     if rules.affinity and held_blocks:
         worth_it = [
             view
@@ -232,3 +239,7 @@ def _free(view: InstanceView) -> int:
 
 def _by_footprint(view: InstanceView) -> tuple[int, int]:
     return _footprint(view), view.requests
+
+
+def _by_expected_footprint(view: InstanceView) -> tuple[int, int]:
+    return _footprint(view) + view.kv_blocks_expected, view.requests

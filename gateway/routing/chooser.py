@@ -95,9 +95,16 @@ class Chooser:
         """Learn where a request with an affinity key runs."""
         self._places.note(route.affinity_key, instance.instance_id, prompt_tokens)
 
+    def ended(self, route: Route, instance: Instance, now: float) -> None:
+        """Learn that a request is complete, and where."""
+        session = route.session
+        tokens = session.prompt_tokens + session.output_tokens
+        self._placer.turn_ended(route.prefixes, instance.instance_id, tokens, now)
+
     def lost(self, instance_id: str) -> None:
         """An instance is gone."""
         self._places.lose(instance_id)
+        self._placer.lost(instance_id)
 
     def _among(self, candidates: Sequence[Instance], route: Route, now: float) -> Instance | None:
         chosen = self._placer.place_new(
@@ -110,6 +117,7 @@ class Chooser:
                 if (tokens := one.prefixes.tokens_of(route.prefixes))
             },
             last=self._places.find(route.affinity_key),
+            prefixes=route.prefixes,
         )
         return None if chosen is None else self._members.open[chosen]
 

@@ -22,6 +22,7 @@ from gateway.response.session import Session
 from gateway.routing.counting import PromptCounter
 from gateway.routing.instance import Instance, Totals
 from gateway.routing.members import Members
+from gateway.routing.policies import Policies
 from gateway.routing.route import Outcome, RouteTimeouts
 from gateway.routing.router import Router
 from gateway.routing.worker_link import WorkerLink
@@ -33,6 +34,7 @@ from workers.messages import (
     Heartbeat,
     MeetPeer,
     PeerMet,
+    PolicySet,
     Prefixes,
     Rejected,
     Step,
@@ -94,6 +96,7 @@ class Cluster:
         )
         self.counter = PromptCounter(self._members, retry_after_s)
         self._ended_totals: dict[str, Totals] = {}  # counted by engines that are gone, by name
+        self.policies = Policies(self._members)
         self._changed = asyncio.Event()
 
     # ---- membership ---------------------------------------------------------------------------
@@ -141,6 +144,7 @@ class Cluster:
             if other is not instance:
                 _introduce(instance, other)
                 _introduce(other, instance)
+        self.policies.tell(instance)
         self._place_waiting()
         self._drain_further()
 
@@ -319,6 +323,8 @@ class Cluster:
                 instance.prefixes.told(message.tokens)
             case PeerMet():
                 self._peer_met(instance, message)
+            case PolicySet():
+                self.policies.answered(instance, message)
             case Welcome():
                 instance.log.warning("second_welcome_ignored")
             case _:

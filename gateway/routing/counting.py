@@ -97,7 +97,7 @@ class PromptCounter:
             return await asyncio.wait_for(answer, _TIMEOUT_S)
         except FrameTooLarge:
             raise InvalidRequest(
-                "The conversation is longer than any model reads.",
+                "The conversation is longer than the model's context length.",
                 param=public_param("messages"),
                 code="context_length_exceeded",
             ) from None

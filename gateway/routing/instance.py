@@ -50,6 +50,9 @@ class Instance:
         self.answered_s = 0.0  # when it last accepted or refused a request
         self.readable: set[str] = set()  # engines whose KV it can read
         self.prefixes = HeldPrefixes()
+        self.policy = self.welcome.policy  # by which it schedules
+        self.policy_asked: str | None = None  # that it was asked for, and has not answered
+        self.policy_error: str | None = None  # why it did not change
 
     def report(self, stats: StepStats, now: float) -> None:
         """The worker reported its state."""

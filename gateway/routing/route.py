@@ -357,8 +357,8 @@ class Route(_RouteHot):
         if self.restarts > self._timeouts.max_restarts:
             return GiveUp(
                 Unavailable(
-                    f"{why} This request was restarted {self._timeouts.max_restarts} times, "
-                    "the limit (cluster.max_restarts).",
+                    f"{why.rstrip('.')}. This request was restarted "
+                    f"{self._timeouts.max_restarts} times, the limit (cluster.max_restarts).",
                     code="instance_lost",
                 )
             )

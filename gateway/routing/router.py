@@ -231,6 +231,7 @@ class Router:
         session.tokens(run, now)
         self._on_progress(session)
         if session.finished or not session.in_engine:
+            self._chooser.ended(route, instance, now)
             self._stop(route)
         elif finish is None:
             return _Taken(route, run, arrival, kv_blocks)
@@ -499,7 +500,7 @@ class Router:
             self._carrier.submit(route, instance, now)
         except FrameTooLarge:
             error = InvalidRequest(
-                "The conversation is longer than any model reads.",
+                "The conversation is longer than the model's context length.",
                 param=route.session.generation.messages_param,
                 code="context_length_exceeded",
             )

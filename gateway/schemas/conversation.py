@@ -221,10 +221,23 @@ def _add_item(value: Any, where: str, turns: _Turns, calls: OpenCalls) -> None:
             calls.make(item.call_id, name, f"{where}.call_id")
             call = call_of(item.call_id, name, custom_arguments(item.input), where)
             turns.of_assistant().tool_calls.append(call)
-        case CallOutputItem() as item:
-            name = calls.answer(item.call_id, f"{where}.call_id")
-            text = _text(item.output, f"{where}.output")
-            turns.add(_Turn("tool", text, tool_call_id=item.call_id, name=name))
+        case CallOutputItem(call_id=None) as item:
+            turns.add(_Turn("user", _without_call(item, where)))
+        case CallOutputItem(call_id=str(call_id), output=given):
+            name = calls.answer(call_id, f"{where}.call_id")
+            text = _text(given, f"{where}.output")
+            turns.add(_Turn("tool", text, tool_call_id=call_id, name=name))
+
+
+def _without_call(item: CallOutputItem, where: str) -> str:
+    """The text of a result that belongs to no call, with the name of where it comes from.
+
+    Few templates have a place for it, so the model reads it as a message of the user.
+    """
+    if not item.name:
+        raise InvalidRequest("The result says of no call that it is its.", param=f"{where}.call_id")
+    source = ".".join(filter(None, (item.namespace, item.name)))
+    return f"{source}:\n{_text(item.output, f'{where}.output')}"
 
 
 def _thoughts(item: ReasoningItem, where: str) -> str:

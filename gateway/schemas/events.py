@@ -22,6 +22,7 @@ SUMMARY_DELTA = "response.reasoning_summary_text.delta"  # instead, if a summary
 ANSWER_DELTA = "response.output_text.delta"
 CALL_DELTA = "response.function_call_arguments.delta"
 CUSTOM_CALL_DELTA = "response.custom_tool_call_input.delta"
+PONG = "pong"
 COMPLETED = "response.completed"
 INCOMPLETE = "response.incomplete"
 FAILED = "response.failed"
@@ -127,6 +128,11 @@ def usage(input_tokens: int, cached_tokens: int, output_tokens: int, reasoning_t
         "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": input_tokens + output_tokens,
     }
+
+
+def pong(stream_id: str | None = None) -> Json:
+    """The answer to a ping."""
+    return {"type": PONG} if stream_id is None else {"type": PONG, "stream_id": stream_id}
 
 
 def error_event(error: Json, status: int, stream_id: str | None = None) -> Json:

@@ -70,9 +70,9 @@ def public(value: Item) -> Item:
             item = _call(kind, call, "arguments", call.arguments)
         case CustomCallItem() as call:
             item = _call(kind, call, "input", call.input)
-        case CallOutputItem(call_id=call_id, output=output):
+        case CallOutputItem(output=output) as result:
             text = output if isinstance(output, str) else _parts(output, "input_text")
-            item = {"type": kind, "call_id": call_id, "output": text}
+            item = {"type": kind, **_source(result), "output": text}
         case other:
             raise AssertionError(other)
     return {**item, "status": "completed"}
@@ -81,6 +81,14 @@ def public(value: Item) -> Item:
 def _call(kind: str, call: FunctionCallItem | CustomCallItem, field: str, text: str) -> Item:
     item = {"type": kind, "call_id": call.call_id, "name": call.name, field: text}
     return item if call.namespace is None else {**item, "namespace": call.namespace}
+
+
+def _source(result: CallOutputItem) -> Item:
+    """Of which call a result is, or else where it comes from."""
+    if result.call_id is not None:
+        return {"call_id": result.call_id}
+    named = {"name": result.name, "namespace": result.namespace}
+    return {field: text for field, text in named.items() if text is not None}
 
 
 def _parts(content: str | list[Part] | None, kind: str) -> list[Item]:

@@ -81,10 +81,15 @@ class CustomCallItem(msgspec.Struct, frozen=True):
 
 
 class CallOutputItem(msgspec.Struct, frozen=True):
-    """The result of a call."""
+    """The result of a call; without a ``call_id``, what the client itself has to say.
 
-    call_id: str
+    Codex tells so what its user wants of a task: no model called for it.
+    """
+
+    call_id: str | None = None
     output: str | list[Part] | None = None
+    name: str | None = None  # of where it comes from; used without a call alone
+    namespace: str | None = None
 
 
 # The items that are understood, by their ``type``.

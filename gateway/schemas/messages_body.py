@@ -110,11 +110,32 @@ IGNORED = frozenset(
 )
 
 
+class NoThreads(InvalidRequest):
+    """A body with ``thread``: a conversation that the server would hold.
+
+    The tool runners of Anthropic's packages ask for one. By ``details`` they know that they have to
+    send the whole conversation instead, and do so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "'thread' is not supported here: send the whole conversation without it.",
+            param="thread",
+            code="unsupported_value",
+        )
+
+    def body(self) -> dict[str, Any]:
+        """The ``error`` object, with the reason in the form of that API."""
+        return {**super().body(), "details": {"error_code": "thread_unsupported_request"}}
+
+
 def parse_messages(document: dict[str, Any]) -> MessagesBody:
     """Check a decoded JSON document.
 
     :raises InvalidRequest: naming the first wrong field.
     """
+    if "thread" in document:
+        raise NoThreads
     known, fields = MessagesBody.__struct_fields__, {}
     for name, value in document.items():
         if name in known:

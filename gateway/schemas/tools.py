@@ -23,6 +23,17 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NAME_RULE = "1 to 64 letters, digits, '_' or '-'"
 _ANY_TOOL = ToolChoice()
 _INPUT = "input"  # the one parameter of a custom tool
+# Arguments that end inside of it, or after it; what is there of an escape at the end is left out.
+_BEGUN_INPUT = re.compile(
+    r"""\s*\{\s*"input"\s*:\s*"
+    ((?: [^"\\]
+       | \\[^u]
+       | \\u(?![dD][89abAB])[0-9a-fA-F]{4}
+       | \\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}
+    )*)
+    (?: \\[^"]{0,10} | "\s* )?""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -132,15 +143,28 @@ def custom_arguments(text: str) -> str:
 def custom_input(arguments: str) -> str:
     """The input of a call of a custom tool: what `custom_arguments` got.
 
-    Arguments in another form are returned as the model wrote them.
+    Of arguments that are cut off, it is what there is of it. Arguments in another form are returned
+    as the model wrote them.
     """
     try:
         decoded = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):
-        return arguments
+        return _begun_input(arguments)
     if not isinstance(decoded, dict) or not isinstance(decoded.get(_INPUT), str):
         return arguments
     return str(decoded[_INPUT])
+
+
+def _begun_input(arguments: str) -> str:
+    """The same for arguments that end inside of the input."""
+    begun = _BEGUN_INPUT.fullmatch(arguments)
+    if begun is None:
+        return arguments
+    try:
+        text: str = msgspec.json.decode(f'"{begun[1]}"')
+    except msgspec.DecodeError:
+        return arguments
+    return text
 
 
 def of_chat(tools: list[Any] | None, choice: Any, parallel: bool | None) -> Tools:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final, Literal, TypeAlias
 
 from tests.acceptance.parts import Part
+from tests.support.processes import end
 from tests.support.programs import VARIABLE, Program
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ class Runner:
         try:
             in_time = self._wait(process, part, log)
         finally:
-            _end(process, self.grace_s)
+            end(process, self.grace_s)
         seconds = time.monotonic() - began_s
         last = last_line(log)
         if in_time and process.returncode == 0:
@@ -145,42 +145,3 @@ def last_line(log: Path) -> str:
 
 def _short(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-# ---- ending a part that takes too long ---------------------------------------------------------
-
-
-def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Interrupt a part that still runs, as Ctrl-C does; then kill the processes that are left."""
-    if process.poll() is not None:
-        return
-    started = _descendants(process.pid)  # some have process groups of their own
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
-        process.wait(grace_s)
-    started |= _descendants(process.pid)
-    for pid, began in started | {(process.pid, _start_time(process.pid))}:
-        if began and _start_time(pid) == began:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def _descendants(pid: int) -> set[tuple[int, str]]:
-    """Processes that it started, and that those started: the pid and when each began."""
-    found: set[tuple[int, str]] = set()
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # it ended meanwhile
-            for child in map(int, listing.read_text(encoding="ascii").split()):
-                found |= {(child, _start_time(child)), *_descendants(child)}
-    return found
-
-
-def _start_time(pid: int) -> str:
-    """When the process began, in clock ticks since the machine did; empty: there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]

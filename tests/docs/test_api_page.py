@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gateway.api import websocket
+from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas import bodies, conversation_bodies, json_schema
@@ -91,13 +92,17 @@ def examples() -> list[Excerpt]:
     return requests
 
 
+_ADMIN = {frozenset({"restart"}): DrainBody, frozenset({"policy"}): PolicyBody}
+
+
 def _is_sent(text: str) -> bool:
     document = json.loads(text)
     return "input" in document or document.get("type", "").startswith("response.")
 
 
 def _check(document: dict[str, Any]) -> None:
-    if document.keys() == {"restart"}:
+    if (admin := _ADMIN.get(frozenset(document))) is not None:
+        msgspec.convert(document, admin)
         return
     if document.keys() <= {"metadata", "items"}:
         conversation_bodies.parse_new_conversation(json.dumps(document).encode())

@@ -35,7 +35,7 @@ def test_every_command_line_is_understood() -> None:
 def test_every_flag_that_is_named_alone_belongs_to_some_program() -> None:
     known = set(flags_of_vllm())
     programs = {command.program for command in commands() if not command.foreign}
-    for program in programs | {"tests.acceptance"}:  # which `make acceptance` runs
+    for program in programs | {"tests.acceptance", "tests.compat"}:  # which `make` runs
         if (parser := parser_of(program)) is not None:
             known |= _flags(parser)
     named = [

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from openai import OpenAI
 
@@ -221,6 +222,41 @@ def test_no_call_where_none_is_allowed(server: Server) -> None:
     spoken = Spoken(completion)
     assert ("tool_calls" in spoken.message, spoken.finish) == (False, "stop")
     assert "623" in spoken.message["content"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_beside_tools_the_model_calls_or_answers_in_the_form(server: Server, strict: bool) -> None:
+    parameters = {**FUNCTION["parameters"], "additionalProperties": False}
+    form = {
+        "type": "object",
+        "properties": {"done": {"type": "boolean"}},
+        "required": ["done"],
+        "additionalProperties": False,
+    }
+    fields: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "What is 348 + 275?"}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {**FUNCTION, "parameters": parameters, "strict": strict},
+            }
+        ],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": form}},
+        "temperature": 0,
+        "max_completion_tokens": 400,
+    }
+    asked = Spoken(client(server).chat.completions.create(**fields))
+    (call,) = asked.message["tool_calls"]
+    assert (call["function"]["name"], "content" in asked.message) == (NAME, False)
+    assert calculated(call["function"]["arguments"]) == "623"
+    # The model does not call where a bias keeps it from opening a call.
+    (opener,) = httpx.post(
+        f"{server.url}/tokenize", json={"prompt": "<tool_call>", "add_special_tokens": False}
+    ).json()["tokens"]
+    told = Spoken(client(server).chat.completions.create(**fields, logit_bias={str(opener): -100}))
+    assert ("tool_calls" in told.message, told.finish) == (False, "stop")
+    assert isinstance(json.loads(told.message["content"])["done"], bool)
 
 
 def test_an_answer_in_a_form_and_several_choices(server: Server) -> None:

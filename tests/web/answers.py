@@ -12,8 +12,8 @@ import pytest
 from chromium import Chromium, Page
 
 from tests.web import scripted_server
+from tests.web.browsing import DONE, OPEN, ask, set_pace
 from tests.web.scripted_server import ScriptedServer
-from tests.web.test_page import DONE, OPEN, ask, set_pace
 
 ESCAPE = ("Escape", 27)
 LAST = "document.querySelector('.turn:last-child .answer')"

@@ -1,61 +1,9 @@
-// The conversation with a scripted server, over the real connection and pacer.
+// The conversation with a scripted server.
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Chat } from "../../web/js/chat.js";
-import { Connection } from "../../web/js/connection.js";
-import {
-  Clock,
-  created,
-  ending,
-  fakeWebSocket,
-  memoryStorage,
-  numbered,
-  said,
-  settle,
-  thought,
-} from "./support.mjs";
-
-function page({ storage = memoryStorage(), stored = {}, open = true } = {}) {
-  const clock = new Clock();
-  const { FakeWebSocket, sockets } = fakeWebSocket();
-  const connection = new Connection({
-    url: "ws://host/v1/responses",
-    WebSocket: FakeWebSocket,
-    probe: async () => 200,
-    timers: clock.timers,
-    random: () => 1,
-  });
-  let keys = 0;
-  const chat = new Chat({
-    connection,
-    api: {
-      get: async (path) =>
-        path === "/v1/models"
-          ? { status: 200, body: { data: [{ id: "tiny" }] } }
-          : (stored[path] ?? { status: 404, body: null }),
-    },
-    storage,
-    now: clock.now,
-    timers: clock.timers,
-    newKey: () => `k${(keys += 1)}`,
-    requestFrame: () => {},
-  });
-  chat.start();
-  if (open) sockets[0].accept();
-  const turn = () => chat.state.turns.at(-1);
-  return {
-    chat,
-    clock,
-    sockets,
-    storage,
-    turn,
-    text: () => turn().answer.slice(0, turn().shown),
-    say: (key, parts, first) => sockets.at(-1).say(...numbered(key, parts, first)),
-  };
-}
-
-const types = (socket) => socket.sent.map(({ type }) => type);
+import { page, types } from "./page.mjs";
+import { created, ending, memoryStorage, said, settle, thought } from "./support.mjs";
 
 test("asks, and shows the answer at the pace", async () => {
   const { chat, clock, sockets, say, text, turn } = page();
@@ -68,7 +16,7 @@ test("asks, and shows the answer at the pace", async () => {
       stream_id: "k1",
       model: "tiny",
       input: "Why?",
-      pacing: { tpot_s: 0.1, ttfat_s: 0.25 },
+      pacing: { tpot_s: 0.1, ttfat_s: 0.25, lead_s: 2.5 },
     },
   ]);
   say("k1", [created("r1"), thought("Hm."), said("one "), said("two "), said("three")]);
@@ -94,14 +42,6 @@ test("text that only the final object has is shown behind the rest", () => {
   assert.equal(turn().outcome.status, "completed");
 });
 
-test("one question at a time", () => {
-  const { chat, sockets } = page();
-  chat.ask("a");
-  chat.ask("b");
-  chat.regenerate();
-  assert.equal(sockets[0].sent.length, 1);
-});
-
 test("settings travel with the question", () => {
   const { chat, sockets } = page();
   chat.setRate(null);
@@ -110,21 +50,62 @@ test("settings travel with the question", () => {
   const [message] = sockets[0].sent;
   assert.equal(message.pacing, false);
   assert.deepEqual(message.chat_template_kwargs, { enable_thinking: false });
+
+  const other = page();
+  other.chat.set({
+    system: "Be brief.",
+    temperature: 0.5,
+    maxTokens: 900,
+    effort: "low",
+    budget: 64,
+  });
+  other.chat.set({ temperature: "warm", unknown: 1 }); // wrong values change nothing
+  other.chat.ask("Why?");
+  const {
+    instructions,
+    temperature,
+    max_output_tokens: most,
+    reasoning,
+  } = other.sockets[0].sent[0];
+  assert.deepEqual([instructions, temperature, most], ["Be brief.", 0.5, 900]);
+  assert.deepEqual(reasoning, { effort: "low", max_tokens: 64 });
 });
 
 test("Stop asks the server, waits for its word, and then shows all that came", () => {
-  const { chat, sockets, say, text, turn } = page();
+  const { chat, clock, sockets, say, text, turn } = page();
   chat.ask("Why?");
   say("k1", [created("r1"), said("a"), said("b"), said("c")]);
   chat.stop();
-  assert.deepEqual(sockets[0].sent.at(-1), { type: "response.cancel", response_id: "r1" });
+  assert.deepEqual(sockets[0].sent.slice(-2), [
+    {
+      type: "response.pacing.update",
+      stream_id: "reports",
+      response_id: "r1",
+      read: { tokens: 1, qoe: 1 },
+    },
+    { type: "response.cancel", response_id: "r1", read_tokens: 1 },
+  ]);
   assert.equal(turn().stopping, true);
+  clock.advanceTo(0.5);
+  assert.equal(text(), "a"); // nothing more is shown
   const cancelled = { incomplete_details: { reason: "cancelled" } };
   say("k1", [ending("incomplete", "r1", "abc", cancelled)], 4);
   assert.equal(text(), "abc");
   assert.equal(turn().stopping, false);
   chat.stop();
   assert.equal(types(sockets[0]).filter((type) => type === "response.cancel").length, 1);
+});
+
+test("Stop that crosses the end of the answer leaves nothing behind", () => {
+  const { chat, say, text, turn } = page();
+  chat.ask("Why?");
+  say("k1", [created("r1"), said("a"), said("b")]);
+  chat.stop();
+  say("k1", [ending("completed", "r1", "ab")], 3);
+  assert.equal(text(), "ab");
+  assert.equal(turn().outcome.status, "completed");
+  chat.ask("And?");
+  assert.equal(turn().question, "And?");
 });
 
 test("Stop before the server has named the response is sent when it has", () => {
@@ -143,21 +124,7 @@ test("Stop after the server has ended shows the rest", () => {
   assert.equal(text(), "a");
   chat.stop();
   assert.equal(text(), "ab");
-  assert.deepEqual(types(sockets[0]), ["response.create"]);
-});
-
-test("a question asked before the connection is open is sent when it is, unless stopped", () => {
-  const waiting = page({ open: false });
-  waiting.chat.ask("Why?");
-  waiting.sockets[0].accept();
-  assert.deepEqual(types(waiting.sockets[0]), ["response.create"]);
-
-  const stopped = page({ open: false });
-  stopped.chat.ask("Why?");
-  stopped.chat.stop();
-  stopped.sockets[0].accept();
-  assert.deepEqual(types(stopped.sockets[0]), []);
-  assert.equal(stopped.turn().outcome.status, "failed");
+  assert.equal(types(sockets[0]).includes("response.cancel"), false);
 });
 
 test("after a lost connection the answer goes on where it was, nothing doubled", () => {
@@ -179,53 +146,22 @@ test("after a lost connection the answer goes on where it was, nothing doubled",
   assert.equal(text(), "abc");
 });
 
-test("Stop while the connection is lost is sent after it is back", () => {
-  const { chat, clock, sockets, say } = page();
-  chat.ask("Why?");
-  say("k1", [created("r1"), said("a")]);
-  sockets[0].drop();
-  chat.stop();
-  clock.advanceTo(1);
-  sockets[1].accept();
-  assert.deepEqual(types(sockets[1]), ["response.resume", "response.cancel"]);
-});
-
-test("a hole in the numbers means another socket, and a resume", () => {
-  const { chat, clock, sockets, say, text } = page();
-  chat.ask("Why?");
-  say("k1", [created("r1"), said("a")]);
-  say("k1", [said("c")], 3);
-  assert.equal(sockets[0].closed, true);
-  assert.equal(text(), "a");
-  clock.advanceTo(1);
-  sockets[1].accept();
-  assert.equal(sockets[1].sent[0].starting_after, 1);
-});
-
-test("a question lost before the server had it fails, and can be asked again", () => {
-  const { chat, clock, sockets, turn } = page();
-  chat.ask("Why?");
-  sockets[0].drop();
-  clock.advanceTo(1);
-  sockets[1].accept();
-  assert.equal(turn().outcome.status, "failed");
-  assert.equal(turn().outcome.error.status, 0);
-  chat.regenerate();
-  assert.equal(chat.state.turns.length, 1);
-  assert.equal(sockets[1].sent[0].input, "Why?");
-});
-
-test("a reload shows what had come, and resumes behind it", () => {
+test("a reload goes on where the reader was, and resumes behind what had come", () => {
   const before = page();
   before.chat.ask("Why?");
   before.say("k1", [created("r1"), said("a"), said("b"), said("c")]);
+  before.clock.advanceTo(0.1);
   before.chat.save(); // the page is hidden
   const after = page({ storage: before.storage });
-  assert.equal(after.text(), "abc");
+  assert.equal(after.text(), "ab");
   assert.equal(after.sockets[0].sent[0].type, "response.resume");
   assert.equal(after.sockets[0].sent[0].starting_after, 3);
   after.say("k1", [said("d"), ending("completed", "r1", "abcd")], 4);
+  assert.equal(after.text(), "ab");
+  after.clock.advanceTo(1);
   assert.equal(after.text(), "abcd");
+  assert.deepEqual(after.turn().read, { tokens: 4, qoe: 1, waits: 0, waitedS: 0, partial: false });
+  assert.equal(after.turn().trace.at(-1)[2], 4);
 });
 
 test("a browser that crashed resumes from what was kept at the start", () => {
@@ -238,42 +174,105 @@ test("a browser that crashed resumes from what was kept at the start", () => {
   assert.equal(after.turn().answer, "ab");
 });
 
-test("past the server's log, the finished response is fetched", async () => {
-  const final = ending("completed", "r1", "abc")[1].response;
-  const { chat, clock, sockets, say, text, turn } = page({
-    stored: { "/v1/responses/r1": { status: 200, body: final } },
+test("a question asked while an answer runs is sent after it, or comes back", () => {
+  const { chat, clock, sockets, say } = page();
+  chat.ask("a");
+  chat.ask("b");
+  assert.equal(chat.state.queued, "b");
+  say("k1", [created("r1"), said("x"), ending("completed", "r1", "x")]);
+  clock.advanceTo(1);
+  assert.equal(chat.state.queued, null);
+  assert.equal(sockets[0].sent.at(-1).input, "b");
+  chat.ask("c");
+  chat.unqueue();
+  assert.deepEqual([chat.state.queued, chat.state.draft.text], [null, "c"]);
+});
+
+test("answers have versions, and a question can be edited", () => {
+  const { chat, clock, sockets, say, text, turn } = page();
+  chat.ask("Why?");
+  say("k1", [created("r1"), said("a"), ending("completed", "r1", "a")]);
+  chat.ask("And?");
+  say("k2", [created("r2"), said("b"), ending("completed", "r2", "b")]);
+  clock.advanceTo(1);
+  chat.regenerate();
+  say("k3", [created("r3"), said("c"), ending("completed", "r3", "c")]);
+  assert.equal(text(), "c");
+  chat.chooseVersion("k3", -1);
+  assert.equal(text(), "b");
+  chat.edit("k1", "How?");
+  assert.equal("previous_response_id" in sockets[0].sent.at(-1), false);
+  say("k4", [created("r4"), said("d"), ending("completed", "r4", "d")]);
+  assert.deepEqual(
+    chat.state.turns.map(({ key }) => key),
+    ["k4"],
+  );
+  chat.chooseVersion("k4", -1);
+  assert.deepEqual(
+    chat.state.turns.map(({ key }) => key),
+    ["k1", "k3"],
+  );
+  chat.ask("So?");
+  assert.equal(sockets[0].sent.at(-1).previous_response_id, "r3");
+  assert.equal(turn().parent, "k3");
+});
+
+test("an answer now: the thinking stops, and the same is asked without", () => {
+  const { chat, sockets, say, turn } = page();
+  chat.ask("Why?");
+  say("k1", [created("r1"), thought("Hm.")]);
+  chat.answerNow();
+  assert.equal(sockets[0].sent.at(-1).type, "response.cancel");
+  const cancelled = { incomplete_details: { reason: "cancelled" } };
+  say("k1", [ending("incomplete", "r1", "", cancelled)], 2);
+  const { chat_template_kwargs: options, input } = sockets[0].sent.at(-1);
+  assert.deepEqual([input, options], ["Why?", { enable_thinking: false }]);
+  assert.deepEqual([turn().key, turn().asked], ["k2", "now"]);
+  assert.equal(chat.state.settings.thinking, true);
+});
+
+test("a new chat is always there, and the answer before can be opened again", async () => {
+  const kept = new Map();
+  const library = { save: (record) => kept.set(record.id, record), load: (id) => kept.get(id) };
+  const { chat, clock, sockets, say, turn } = page({ library });
+  chat.ask("Why?");
+  say("k1", [created("r1"), said("a"), said("b")]);
+  const { id } = chat.state.conversation;
+  chat.clear();
+  assert.deepEqual(chat.state.turns, []);
+  say("k1", [said("c")], 3); // nobody reads it now
+  assert.equal(await chat.open(id), true);
+  const resume = sockets[0].sent.at(-1);
+  assert.deepEqual([resume.type, resume.starting_after], ["response.resume", 2]);
+  say("k1", [said("d")], 4); // still on the stream of before: not twice, and no hole
+  assert.equal(sockets[0].closed, false);
+  say(resume.stream_id, [said("c"), said("d"), ending("completed", "r1", "abcd")], 3);
+  clock.advanceTo(2);
+  assert.equal(turn().answer, "abcd");
+  assert.equal(turn().shown, 4);
+  assert.equal(await chat.open("nobody"), false);
+});
+
+for (const text of ["{}", "null", "[1]", "{oops", '{"id":1}', '{"turns":[{"key":"a"}]}']) {
+  test(`a storage with ${text} in it does not stop the page`, () => {
+    for (const name of ["pascal.chat.1", "pascal.chat.2"]) {
+      const storage = memoryStorage();
+      storage.setItem(name, text);
+      const { chat, sockets } = page({ storage });
+      chat.ask("Why?");
+      assert.equal(sockets[0].sent[0].input, "Why?");
+    }
   });
-  chat.ask("Why?");
-  say("k1", [created("r1"), said("a")]);
-  sockets[0].drop();
-  clock.advanceTo(1);
-  sockets[1].accept();
-  sockets[1].say({ type: "error", status: 404, stream_id: "k1", error: { message: "Expired." } });
-  await settle();
-  assert.equal(turn().outcome.status, "completed");
-  assert.equal(text(), "abc");
-});
+}
 
-test("where that is gone too, the reader is told", async () => {
-  const { chat, clock, sockets, say, turn } = page();
-  chat.ask("Why?");
-  say("k1", [created("r1"), said("a")]);
-  sockets[0].drop();
-  clock.advanceTo(1);
-  sockets[1].accept();
-  sockets[1].say({ type: "error", status: 404, stream_id: "k1", error: { message: "Expired." } });
-  await settle();
-  assert.equal(turn().outcome.error.message, "Expired.");
-  assert.equal(turn().answer, "a");
-});
-
-test("a refusal says when to try again", () => {
-  const { chat, sockets, turn } = page();
-  chat.ask("Why?");
-  const error = { code: "overloaded", message: "Full.", retry_after_s: 3 };
-  sockets[0].say({ type: "error", status: 429, stream_id: "k1", error });
-  assert.equal(turn().outcome.error.retryAfterS, 3);
-  assert.equal(turn().outcome.error.status, 429);
+test("a conversation of the page before there were several is still shown", () => {
+  const storage = memoryStorage();
+  const turn = { key: "k9", question: "Why?", answer: "So.", shown: 4, responseId: "r9" };
+  const outcome = { status: "completed", reason: null, error: null };
+  storage.setItem("pascal.chat.1", JSON.stringify({ turns: [{ ...turn, outcome }] }));
+  const { chat, text } = page({ storage });
+  assert.equal(text(), "So.");
+  assert.equal(chat.state.turns[0].outcome.status, "completed");
 });
 
 test("a server that forgot the conversation is told all of it", () => {
@@ -310,7 +309,7 @@ test("pace and pause reach the server and the page's own pacer", () => {
   chat.ask("Why?");
   say("k1", [created("r1"), said("a"), said("b"), said("c")]);
   chat.setPaused(true);
-  clock.advanceTo(9);
+  clock.advanceTo(2);
   assert.equal(text(), "a");
   chat.setPaused(false);
   chat.setRate(null);

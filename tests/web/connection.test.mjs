@@ -15,6 +15,7 @@ function connected(options = {}) {
     onMessage: (message) => seen.messages.push(message),
     onStatus: (status) => seen.statuses.push(status),
     timers: clock.timers,
+    now: clock.now,
     random: () => 1,
     ...options,
   });
@@ -41,7 +42,12 @@ test("comes back after a loss, with growing waits, from the first again once it 
   const { clock, sockets, statuses } = connected();
   sockets[0].accept();
   sockets[0].drop();
-  assert.deepEqual(statuses.at(-1), { status: "lost", retryInS: 0.5, code: 1006 });
+  assert.deepEqual(statuses.at(-1), {
+    status: "lost",
+    retryInS: 0.5,
+    retryAtS: 0.5,
+    code: 1006,
+  });
   const waits = [];
   for (let i = 1; i <= 6; i += 1) {
     clock.advanceTo(clock.nowS + statuses.at(-1).retryInS);
@@ -85,7 +91,8 @@ test("an impatient reader need not wait, and the timer does not connect twice", 
   await settle();
   connection.connect();
   assert.equal(sockets.length, 2);
-  clock.advanceTo(60);
+  sockets[1].accept();
+  clock.advanceTo(20);
   assert.equal(sockets.length, 2);
 });
 
@@ -143,4 +150,67 @@ test("a close is final", async () => {
   await settle();
   clock.advanceTo(60);
   assert.equal(sockets.length, 1);
+});
+
+test("a connection that says nothing is asked, and replaced if it stays silent", () => {
+  const { clock, sockets, connection, statuses } = connected();
+  sockets[0].accept();
+  connection.expect(true);
+  clock.advanceTo(2.4);
+  assert.deepEqual(sockets[0].sent, []);
+  clock.advanceTo(2.6);
+  assert.deepEqual(sockets[0].sent, [{ type: "ping" }]);
+  clock.advanceTo(5.1);
+  assert.equal(statuses.at(-1).status, "lost");
+  assert.equal(sockets[0].closed, true);
+  clock.advanceTo(6);
+  assert.equal(sockets.length, 2);
+});
+
+test("any word is a sign of life, and a pong is not a message", () => {
+  const { clock, sockets, connection, messages } = connected();
+  sockets[0].accept();
+  connection.expect(true);
+  for (let i = 1; i <= 20; i += 1) {
+    clock.advanceTo(2 * i);
+    sockets[0].say(i % 2 ? { n: i } : { type: "pong" });
+  }
+  assert.equal(sockets[0].sent.length, 0);
+  assert.equal(messages.length, 10);
+  clock.advanceTo(43);
+  assert.equal(sockets[0].sent.length, 1);
+  sockets[0].say({ type: "pong" });
+  clock.advanceTo(45.2);
+  assert.equal(connection.isOpen, true);
+});
+
+test("without a turn it is asked rarely; a wake-up asks at once", () => {
+  const { clock, sockets, connection, statuses } = connected();
+  sockets[0].accept();
+  clock.advanceTo(29);
+  assert.equal(sockets[0].sent.length, 0);
+  connection.check();
+  assert.equal(sockets[0].sent.length, 1);
+  connection.check(); // one ping is enough
+  assert.equal(sockets[0].sent.length, 1);
+  clock.advanceTo(31.1);
+  assert.equal(statuses.at(-1).status, "lost");
+});
+
+test("a wake-up during a wait tries at once", () => {
+  const { sockets, connection } = connected();
+  sockets[0].accept();
+  sockets[0].drop();
+  connection.check();
+  assert.equal(sockets.length, 2);
+});
+
+test("a handshake that never ends is given up", () => {
+  const { clock, sockets, statuses } = connected();
+  clock.advanceTo(9.9);
+  assert.equal(sockets.length, 1);
+  clock.advanceTo(10.1);
+  assert.equal(statuses.at(-1).status, "lost");
+  clock.advanceTo(11);
+  assert.equal(sockets.length, 2);
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
-import { ReadingClock, RunningQoE, TokenBuffer, qoe } from "../../web/js/pacer.js";
+import { ReadingClock, RunningQoE, TokenBuffer, qoe } from "../../web/js/reading/pacer.js";
 
 const NEAR = 1e-9;
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Player, Trace } from "../../web/js/player.js";
+import { Player, Trace } from "../../web/js/reading/player.js";
 import { Clock } from "./support.mjs";
 
 function playing(tauS = 0.1) {
@@ -71,6 +71,10 @@ test("a delta of several tokens takes their time", () => {
       [0.3, 5],
     ],
   );
+  assert.equal(player.readTokens, 4);
+  player.push(7, 3, 0);
+  clock.advanceTo(1.05); // a part of its tokens is due, and nothing of its text
+  assert.deepEqual([player.shown, player.readTokens], [5, 4]);
 });
 
 test("pause, another pace, and going on", () => {

@@ -6,12 +6,16 @@ response, so that a client can resume. A word in the question chooses the fault:
     refuse   429 with a hint when to try again          break    the socket breaks in the middle
     fail     response.failed in the middle              forget   an unknown previous_response_id
     gone     the socket breaks, and the log is lost     hold     the answer never ends by itself
+    oversize  the question is too much for the context  deaf     a cancel is not answered
+
+`ready = False` refuses every question with 503, as a server does whose engines start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,8 @@ from aiohttp import WSMsgType, web
 
 WEB = Path(__file__).parents[2] / "web"
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; manifest-src 'self'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
@@ -53,7 +58,11 @@ class Response:
     cancelled: bool = False
     paused: bool = False
     tpot_s: float = 0.02
+    lead_s: float = 0.0
+    read_tokens: int | None = None  # deltas that the reader had seen at a Stop
+    planned_s: list[float] = field(default_factory=list)  # releases of the deltas
     forgotten: bool = False
+    deaf: bool = False
 
     @property
     def ended(self) -> bool:
@@ -78,13 +87,15 @@ class ScriptedServer:
         self.api_key = api_key
         self.step_s = step_s
         self.url = ""
-        self.requests: list[Json] = []  # all messages from clients
+        self.requests: list[Json] = []  # all messages from clients but pings
+        self.ready = True
         self.responses: dict[str, Response] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.Transport] = set()
         app = web.Application()
         app.router.add_get("/", self._page)
+        app.router.add_get("/ready", self._ready)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/responses", self._socket)
         app.router.add_get("/v1/responses/{id}", self._stored)
@@ -124,7 +135,11 @@ class ScriptedServer:
     async def _models(self, request: web.Request) -> web.Response:
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             return web.json_response({"error": {"message": "no key"}}, status=401)
-        return web.json_response({"object": "list", "data": [{"id": "scripted-reasoner"}]})
+        card = {"id": "scripted-reasoner", "max_model_len": 4096}
+        return web.json_response({"object": "list", "data": [card]})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)
 
     async def _stored(self, request: web.Request) -> web.Response:
         response = self.responses.get(request.match_info["id"])
@@ -152,6 +167,9 @@ class ScriptedServer:
         return socket
 
     async def _message(self, socket: web.WebSocketResponse, message: Json) -> None:
+        if message["type"] == "ping":
+            await socket.send_json({"type": "pong"})
+            return
         self.requests.append(message)
         match message["type"]:
             case "response.create":
@@ -159,12 +177,17 @@ class ScriptedServer:
             case "response.resume":
                 response = self.responses.get(message["response_id"])
                 if response is None or response.forgotten:
-                    error = {"code": "response_not_found", "message": "It is too old."}
+                    error: dict[str, str | int] = {
+                        "code": "response_not_found",
+                        "message": "It is too old.",
+                    }
                     await refuse(socket, message, 404, error)
                 else:
                     self._follow(socket, message, response, message["starting_after"] + 1)
             case "response.cancel":
-                await self.responses[message["response_id"]].set(cancelled=True)
+                response = self.responses[message["response_id"]]
+                if not response.deaf:
+                    await response.set(cancelled=True, read_tokens=message.get("read_tokens"))
             case "response.pacing.update":
                 response = self.responses[message["response_id"]]
                 changes = {key: message[key] for key in ("paused", "tpot_s") if key in message}
@@ -174,6 +197,18 @@ class ScriptedServer:
         question = message["input"]
         if isinstance(question, list):
             question = question[-1]["content"]
+        error: Json
+        if not self.ready:
+            error = {"code": "no_instance", "message": "no instance can serve now"}
+            await refuse(socket, message, 503, error)
+            return
+        if "oversize" in question:
+            error = {
+                "code": "context_length_exceeded",
+                "message": "the messages take 9000 tokens",
+            }
+            await refuse(socket, message, 400, error)
+            return
         if "refuse" in question:
             error = {"code": "overloaded", "message": "All slots are taken.", "retry_after_s": 3}
             await refuse(socket, message, 429, error)
@@ -183,7 +218,10 @@ class ScriptedServer:
             await refuse(socket, message, 404, error)
             return
         response = Response(f"resp_{next(self._numbers)}")
-        response.tpot_s = message["pacing"]["tpot_s"] if message["pacing"] else 0.001
+        pacing = message["pacing"] or {"tpot_s": 0.001}
+        response.tpot_s = pacing["tpot_s"]
+        response.lead_s = pacing.get("lead_s", 0.0)
+        response.deaf = "deaf" in question
         self.responses[response.response_id] = response
         thinks = message.get("chat_template_kwargs", {}).get("enable_thinking", True)
         self._spawn(self._generate(response, question, thinks))
@@ -216,6 +254,7 @@ class ScriptedServer:
                 return
 
     async def _generate(self, response: Response, question: str, thinks: bool) -> None:
+        loop = asyncio.get_running_loop()
         base = {"id": response.response_id, "instance": "i0"}
         await response.emit("response.created", response=base)
         reasoning, answer = "", ""
@@ -229,11 +268,10 @@ class ScriptedServer:
                 if response.cancelled:
                     break
             await response.emit("response.output_item.done", item=item, reasoning_s=12.3)
-        parts = pieces(ANSWER * (1000 if "hold" in question else 1))
+        parts = pieces(ANSWER * (1000 if "hold" in question or "deaf" in question else 1))
+        begun_s = loop.time()
         for index, piece in enumerate(parts):
-            async with response.changed:
-                await response.changed.wait_for(lambda: not response.paused or response.cancelled)
-            if response.cancelled:
+            if not await self._until_due(response, begun_s + index * self.step_s / 2):
                 break
             if index == 12 and ("break" in question or "gone" in question):
                 response.forgotten = "gone" in question
@@ -250,12 +288,36 @@ class ScriptedServer:
                 buffered_tokens=ahead,
                 slack_s=ahead * response.tpot_s,
             )
-            await asyncio.sleep(response.tpot_s)
+        else:  # it ends when the reader has the last of it
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(response.planned_s[-1]), response.changed:
+                    await response.changed.wait_for(lambda: response.cancelled)
         if response.cancelled:
+            answer = "".join(parts[: response.read_tokens]) if response.read_tokens else answer
             details = {"reason": "cancelled"}
             await self._end(response, "incomplete", reasoning, answer, incomplete_details=details)
         else:
             await self._end(response, "completed", reasoning, answer)
+
+    async def _until_due(self, response: Response, generated_s: float) -> bool:
+        """Wait until the next delta is to be sent. Returns whether it still is."""
+        loop = asyncio.get_running_loop()
+        planned = response.planned_s
+        while not response.cancelled:
+            if response.paused:
+                async with response.changed:
+                    await response.changed.wait_for(
+                        lambda: not response.paused or response.cancelled
+                    )
+                generated_s = max(generated_s, loop.time() - response.tpot_s)
+                continue
+            due_s = max(generated_s, planned[-1] + response.tpot_s if planned else generated_s)
+            wait_s = max(generated_s, due_s - response.lead_s) - loop.time()
+            if wait_s <= 0:
+                planned.append(due_s)
+                return True
+            await asyncio.sleep(min(wait_s, 0.05))
+        return False
 
     async def _end(
         self, response: Response, status: str, reasoning: str, answer: str, **more: Any

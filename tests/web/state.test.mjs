@@ -8,9 +8,9 @@ import {
   lastResponseId,
   panelOpen,
   reduce,
-  statusLine,
   transcript,
 } from "../../web/js/state.js";
+import { statusLine } from "../../web/js/words.js";
 import { created, ending, numbered, said, thought, thoughtFor } from "./support.mjs";
 
 const KEY = "k1";

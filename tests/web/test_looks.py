@@ -11,7 +11,7 @@ from chromium import Chromium, Page
 
 from tests.support.programs import CHROMIUM, needs
 from tests.web.answers import LAST, Reader, reading
-from tests.web.test_page import ANSWER
+from tests.web.browsing import ANSWER
 
 pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,7 +33,8 @@ PAIRS = [
 async def inside(reader: Reader, selector: str) -> bool:
     """Whether all that matches can be seen whole, without scrolling sideways."""
     found: bool = await reader.get(
-        f"""[...document.querySelectorAll({selector!r})].every((element) => {{
+        f"""[...document.querySelectorAll({selector!r})]
+            .filter((element) => element.checkVisibility()).every((element) => {{
             const box = element.getBoundingClientRect();
             return box.width > 0 && box.left >= 0 && box.right <= innerWidth &&
                 box.top >= 0 && box.bottom <= innerHeight;

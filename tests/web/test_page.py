@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import re
 
 import pytest
-import pytest_asyncio
-from chromium import Chromium, Page, find
+from chromium import Chromium, Page
 
 from tests.support.programs import CHROMIUM, needs
 from tests.support.server import Server
+from tests.web.browsing import ANSWER, DONE, ENTER, ESCAPE, OPEN, SHIFT, TEXT, ask, set_pace
 from tests.web.scripted_server import THOUGHTS, ScriptedServer
-
-BROWSER = find()
-ENTER, ESCAPE, SHIFT = ("Enter", 13), ("Escape", 27), 8
 
 pytestmark = [
     needs(CHROMIUM),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-OPEN = "document.querySelector('.connection')?.dataset.status === 'open'"
-DONE = "document.querySelector('.turn:last-child[data-state=completed] .actions')"
-ANSWER = "(document.querySelector('.turn:last-child .answer')?.innerText ?? '')"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Chromium]:
-    assert BROWSER is not None
-    async with Chromium.start(BROWSER) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as entered:
-        yield entered
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scripted(stack: AsyncExitStack) -> ScriptedServer:
-    return await stack.enter_async_context(ScriptedServer())
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(stack: AsyncExitStack, chromium: Chromium, scripted: ScriptedServer) -> Page:
-    """The page, connected to the scripted server."""
-    opened = await stack.enter_async_context(chromium.page())
-    await opened.resize(1040, 740)
-    await opened.go(scripted.url)
-    await opened.until(OPEN)
-    return opened
-
-
-async def ask(page: Page, question: str) -> None:
-    await page.evaluate("document.querySelector('.composer textarea').focus()")
-    await page.type(question)
-    await page.press(*ENTER)
-
-
-async def set_pace(page: Page, rate: int) -> None:
-    await page.evaluate(
-        f"""(() => {{
-            const range = document.querySelector('.pace input');
-            range.value = {rate};
-            range.dispatchEvent(new Event('input', {{ bubbles: true }}));
-        }})()"""
-    )
 
 
 async def test_an_answer_from_question_to_figures(page: Page, scripted: ScriptedServer) -> None:
@@ -79,6 +27,8 @@ async def test_an_answer_from_question_to_figures(page: Page, scripted: Scripted
     await page.until(f"{ANSWER}.length > 10")
     assert await page.evaluate(f"{button}.getAttribute('aria-expanded')") == "false"
     assert await page.evaluate(f"{button}.innerText") == "Thought for 12 s"
+    # The line moves while the answer grows.
+    await page.evaluate("document.querySelector('.delivery-line').click()")
     await page.until("document.querySelectorAll('.picture polyline').length === 3")
     await page.until(DONE)
     shown = await page.evaluate("document.querySelector('.answer').innerHTML")
@@ -91,11 +41,14 @@ async def test_an_answer_from_question_to_figures(page: Page, scripted: Scripted
     assert "javascript:" not in shown
     assert 'rel="noopener noreferrer nofollow"' in shown
     figures = await page.evaluate("document.querySelector('.figures').innerText")
-    assert figures.split() == (
-        "TTFT 1.3 s TTFAT 0.02 s QoE 0.997 Waits 0 Pace 40.0 tok/s Engine 83.3 tok/s".split()
+    told = figures.replace("\n", " ")
+    pattern = (
+        r"TTFT 1\.3 s TTFAT 0\.02 s QoE released 0\.997 QoE read [01]\.\d+ Waits \d+ "
+        r"Pace 40\.0 tok/s Engine 83\.3 tok/s"
     )
+    assert re.fullmatch(pattern, told)
     assert scripted.requests[0]["pacing"]["tpot_s"] == 0.025
-    assert await page.evaluate("document.querySelector('[role=status]').innerText") == (
+    assert await page.evaluate("document.querySelector('.app > [role=status]').innerText") == (
         "The answer is complete."
     )
     assert await page.evaluate("document.querySelector('[role=log]').ariaLive") == "off"
@@ -121,7 +74,8 @@ async def test_stop(page: Page, scripted: ScriptedServer, how: str) -> None:
     await page.until(f"{ANSWER}.length > 30")
     await (page.press(*ESCAPE) if how == "Escape" else page.click("[aria-label=Stop]"))
     await page.until("document.querySelector('.turn[data-state=incomplete] .actions')")
-    assert [r["type"] for r in scripted.requests] == ["response.create", "response.cancel"]
+    sent = [r["type"] for r in scripted.requests if "read" not in r]
+    assert sent == ["response.create", "response.cancel"]
     note = "document.querySelector('.ended-early').innerText"
     assert await page.evaluate(note) == "Stopped."
     final = scripted.responses["resp_1"].events[-1]["response"]["output"][1]["content"][0]["text"]
@@ -148,7 +102,7 @@ async def test_pause_holds_the_text_and_reading_on_goes_on(
     assert await page.evaluate(f"{ANSWER}.length") == length
     await page.click("[aria-label='Go on reading']")
     await page.until(f"{ANSWER}.length > {length}")
-    updates = [r for r in scripted.requests if r["type"] == "response.pacing.update"]
+    updates = [r for r in scripted.requests if "paused" in r]
     assert [update["paused"] for update in updates] == [True, False]
     await page.press(*ESCAPE)
     await page.until("document.querySelector('.turn[data-state=incomplete]')")
@@ -179,20 +133,21 @@ async def test_an_answer_that_cannot_be_resumed_is_said_to_be(page: Page) -> Non
     await set_pace(page, 20)
     await ask(page, "be gone")
     await page.until("document.querySelector('.turn[data-state=failed] .error-card')")
-    assert "It is too old." in await page.evaluate("document.body.innerText")
+    assert "The rest of this answer is lost" in await page.evaluate(TEXT)
     assert (await page.evaluate(ANSWER)).startswith("348 + 275 = 623.")
 
 
-async def test_a_refusal_and_trying_again(page: Page, scripted: ScriptedServer) -> None:
+async def test_a_full_server_is_asked_again(page: Page, scripted: ScriptedServer) -> None:
     await ask(page, "refuse me")
-    await page.until("document.querySelector('.turn .error-card')")
-    text = await page.evaluate("document.querySelector('.error-card').innerText")
-    assert text.split("\n")[0] == "The server is full"
-    assert "All slots are taken. Try again in 3 s." in text
-    await page.click(".error-card button")
-    await page.until("document.querySelectorAll('.turn').length === 1")
-    await page.until("document.querySelector('.turn .error-card')")
+    await page.until(f"{TEXT}.includes('The server is full.')")
+    for left in (3, 2, 1):
+        await page.until(f"{TEXT}.includes('It is sent again in {left} s.')")
+    await page.until(f"{TEXT}.includes('It is sent again in 3 s.')")
     assert len(scripted.requests) == 2
+    assert scripted.requests[0] == scripted.requests[1]
+    await page.click("[aria-label=Stop]")
+    await page.until(f"{TEXT}.includes('Stopped before the server took it.')")
+    await page.until("document.querySelector('.actions')")
 
 
 async def test_a_response_that_fails_keeps_what_came(page: Page) -> None:
@@ -210,11 +165,11 @@ async def test_several_turns(page: Page, scripted: ScriptedServer) -> None:
     await ask(page, "forget it")
     await page.until("document.querySelectorAll('.turn').length === 2")
     await page.until(DONE)
-    first, refused, again = scripted.requests
+    first, refused, again = [r for r in scripted.requests if "read" not in r]
     assert "previous_response_id" not in first
     assert refused["previous_response_id"] == "resp_1"
     assert [turn["role"] for turn in again["input"]] == ["user", "assistant", "user"]
-    await page.click("header .quiet")
+    await page.click("[data-action=new]")
     await page.until("document.querySelector('.welcome')")
 
 
@@ -263,7 +218,7 @@ async def test_following_ends_and_resumes_by_the_readers_hand(page: Page) -> Non
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", [375, 1040])
+@pytest.mark.parametrize("width", [320, 360, 375, 1040])
 async def test_fits_the_width(page: Page, width: int) -> None:
     await page.resize(width, 740)
     await set_pace(page, 41)
@@ -306,6 +261,8 @@ async def test_with_the_real_gateway(chromium: Chromium, server: Server) -> None
         await page.until(DONE)
         assert "623" in await page.evaluate(ANSWER)
         assert "Thought for" in await page.evaluate("document.querySelector('.thinking').innerText")
+        await page.click(".delivery-line")
+        await page.until("document.querySelector('.figures')")
         figures = await page.evaluate("document.querySelector('.figures').innerText")
         assert "\u2013" not in figures  # the dash of a figure that is not there
 

@@ -7,7 +7,7 @@ from chromium import Chromium
 
 from tests.support.programs import CHROMIUM, needs
 from tests.web.answers import LAST, RICH, reading
-from tests.web.test_page import DONE
+from tests.web.browsing import DONE
 
 pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,7 +12,7 @@ from chromium import Chromium
 from tests.support.programs import CHROMIUM, needs
 from tests.web import scripted_server
 from tests.web.answers import LAST, reading
-from tests.web.test_page import DONE
+from tests.web.browsing import DONE
 
 pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
 
@@ -61,7 +61,8 @@ for (const name of ["alert", "confirm", "prompt", "print"]) {
 window.bad = [];
 const TAGS = new Set(("A BLOCKQUOTE BR BUTTON CODE DEL DETAILS DIV EM H3 H4 H5 H6 HR KBD LI OL P " +
   "PRE SPAN STRONG SUB SUMMARY SUP TABLE TBODY TD TH THEAD TR UL").split(" "));
-const OWN = "block|caret|code|code-head|copy-code|language|note-label|short|table|visually-hidden";
+const OWN = "block|caret|code|code-head|copy-code|language|note-label|part|short|table|" +
+  "visually-hidden";
 const CLASSES = new RegExp(`^(${OWN}|hljs-[a-z_-]+)$`);
 const ADDRESS = /^(https?:\\/\\/|mailto:|tel:|#note-[\\w-]+$)/;
 function look(element) {

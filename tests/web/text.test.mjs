@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { measure, nextFollow } from "../../web/js/follow.js";
-import { duration, explain, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
+import { duration, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
 import {
   IncrementalMarkdown,
   blocksOf,
@@ -244,7 +244,7 @@ test("a long block is highlighted anew at its end only, and comes to the same to
     const whole = highlight("python", source.slice(0, end), true).settled;
     const shape = (tokens) => {
       const joined = [];
-      for (const token of tokens) {
+      for (const token of tokens.flatMap((one) => (one.part ? one.children : [one]))) {
         if (typeof token !== "string") joined.push([token.scope, text([token])]);
         else if (typeof joined.at(-1) === "string") joined.push(joined.pop() + token);
         else joined.push(token);
@@ -301,11 +301,4 @@ test("words for figures", () => {
     "–",
   ]);
   assert.deepEqual([0, 1, 2].map(tokens), ["0 tokens", "1 token", "2 tokens"]);
-});
-
-test("errors are explained", () => {
-  const full = explain({ status: 429, code: "overloaded", message: "Full.", retryAfterS: 3 });
-  assert.deepEqual(full, { title: "The server is full", text: "Full. Try again in 3 s." });
-  assert.match(explain({ status: 400, code: "bad", message: "No." }).title, /bad/);
-  assert.match(explain({ status: 503, message: "None." }).title, /No engine/);
 });

@@ -26,8 +26,10 @@ from workers.messages import (
     MeetPeer,
     Pace,
     PeerMet,
+    PolicySet,
     Rejected,
     SetPace,
+    SetPolicy,
     StepStats,
     Submit,
     TokenRun,
@@ -46,6 +48,7 @@ STATS = StepStats(
     steps_total=0,
 )
 WELCOME = Welcome(
+    policy="slack",
     protocol=PROTOCOL,
     instance_id="w",
     pid=1,
@@ -100,6 +103,15 @@ class BrokenService:
         self.paces.append(request_id)
         raise RuntimeError(request_id)
 
+    policy = None
+
+    def set_policy(self, policy: str) -> None:
+        raise RuntimeError(policy)
+
+    def policy_set(self, policy: str, error: str | None) -> None:
+        self.outbox.put(PolicySet(policy=policy, error=error))
+        self.wake()
+
     def not_met(self, peer: Endpoint, reason: str) -> None:
         self.outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
         self.wake()
@@ -132,10 +144,13 @@ async def test_a_message_that_makes_the_service_raise_is_answered_and_the_link_g
         await gateway.send(SetPace(request_id="d", pace=Pace(tau_s=0.1)))
         await gateway.send(MeetPeer(peer=PEER))
         await gateway.wait(lambda: "f" in gateway.met)
+        await gateway.send(SetPolicy(policy="rr"))
+        await gateway.wait(lambda: "rr" in gateway.policies)
         await gateway.wait(lambda: len(gateway.heartbeats) > 1)
     assert {answer.code for answer in gateway.rejected.values()} == {"internal_error"}
     assert set(gateway.rejected) == {"a", "b", "c"}
     assert (service.paces, gateway.met["f"].error) == (["d"], "RuntimeError")
+    assert gateway.policies["rr"].error == "RuntimeError"
 
 
 async def test_what_cannot_be_sent_ends_one_request(
@@ -150,10 +165,12 @@ async def test_what_cannot_be_sent_ends_one_request(
     async with asyncio.timeout(10):
         outbox.put(Rejected(request_id="x", code="c", message=HALF))
         outbox.put(PeerMet(engine_id="f", error=HALF))
+        outbox.put(PolicySet(policy="rr", error=HALF))
         outbox.put_step((bad,), STATS)
         service.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
         assert gateway.met["f"].error
+        assert gateway.policies["rr"].error
         for request_id in "ac":
             accepted = Accepted(request_id=request_id, prompt_tokens=1, reasoning=True)
             gateway.accepted[request_id] = accepted

@@ -1,288 +1,232 @@
-// The conversation: sends questions, stops, resumes and changes the pace. All side effects of the
-// page are here; they change the state through the reducer (state.js).
+// The conversations of the page: asks in them, keeps them, and changes what the reader chooses. The
+// exchange with the server is in asking/exchange.js.
 
-import { Player } from "./player.js";
-import { activeTurn, findTurn, initialState, lastResponseId, reduce, transcript } from "./state.js";
-import { Store } from "./store.js";
-import * as wire from "./wire.js";
+import { Exchange } from "./asking/exchange.js";
+import { Keeper } from "./conversations/keeper.js";
+import { versionsOf } from "./conversations/tree.js";
+import * as settings from "./settings/settings.js";
+import { activeTurn, allTurns, findTurn } from "./state.js";
 
-const SAVED = "pascal.chat.1"; // the number of its form
+const DRAFT = "pascal.draft";
+const MORE = "Go on exactly where you stopped.";
 
-export class Chat {
-  #player = null; // of the active turn
-  #playing = null; // its key
-  #unsent = null; // a request that waits for the connection, { key, body }
-  #unsentPacing = false; // the pace changed while the connection was lost
-  #players = new Map(); // key -> Player, for the picture of a finished answer
+export class Chat extends Exchange {
+  #keeper;
+  #answerNow = null; // key of a turn whose thinking is stopped for an answer
 
   /**
-   * @param connection  a Connection whose onMessage and onStatus are this object's
-   * @param api         { get(path) -> { status, body } }, the HTTP side
    * @param storage     sessionStorage, or an object with its methods
-   * @param newKey      () -> a string never used before
+   * @param memory      localStorage, for the settings, or null
+   * @param library     the conversations (conversations/library.js), or null
+   * @param newId       () -> a string never used before, for a conversation
+   * The others are those of Exchange.
    */
-  constructor({ connection, api, storage, now, newKey, requestFrame, timers = globalThis }) {
-    this.connection = connection;
-    this.api = api;
+  constructor({
+    storage,
+    memory = null,
+    library = null,
+    newId,
+    timers = globalThis,
+    wallMs = Date.now,
+    ...exchange
+  }) {
+    super({ timers, wallMs, ...exchange });
     this.storage = storage;
-    this.now = now;
-    this.newKey = newKey;
-    this.timers = timers;
-    this.store = new Store(reduce, initialState(), requestFrame);
-    connection.onMessage = (message) => this.receive(message);
-    connection.onStatus = (status) => this.connectionChanged(status);
-  }
-
-  get state() {
-    return this.store.state;
-  }
-
-  /** The player of a turn, for live numbers and the plot; null after a reload. */
-  player(key) {
-    return this.#players.get(key) ?? null;
+    this.memory = memory;
+    this.library = library;
+    this.newId = newId ?? this.newKey;
+    this.#keeper = new Keeper({ storage, library, timers, wallMs });
   }
 
   start() {
-    this.#restore();
+    if (this.memory) this.dispatch({ type: "settings", settings: settings.read(this.memory) });
+    const found = this.#keeper.restore(this.newId);
+    this.#show(found ?? this.#blank());
     this.connection.connect();
   }
 
-  // ---- actions of the reader --------------------------------------------------------------------
+  // ---- asking -----------------------------------------------------------------------------------
 
+  /** Ask a question; while an answer runs, it is asked when that is complete. */
   ask(question) {
-    if (activeTurn(this.state)) return;
-    this.#ask(question, lastResponseId(this.state.turns));
+    if (activeTurn(this.state)) this.dispatch({ type: "queued", question });
+    else this.begin(question);
   }
 
-  /** Ask the last question again, and replace its answer. */
-  regenerate() {
-    const last = this.state.turns.at(-1);
-    if (!last || activeTurn(this.state)) return;
-    this.#dispatch({ type: "dropped", key: last.key });
-    this.#ask(last.question, last.previousId);
+  unqueue() {
+    const { queued } = this.state;
+    this.dispatch({ type: "queued", question: null });
+    if (queued) this.compose(queued);
   }
 
-  stop() {
-    const turn = activeTurn(this.state);
-    if (!turn) return;
-    if (turn.outcome) {
-      this.#player?.drain(); // the server is done; the reader does not want to wait for the rest
-    } else if (this.#unsent?.key === turn.key) {
-      this.#unsent = null;
-      const error = { status: 0, message: "Stopped before it was sent." };
-      this.#dispatch({ type: "failed", key: turn.key, error });
-    } else {
-      this.#dispatch({ type: "stopping", key: turn.key });
-      if (turn.responseId) this.connection.send(wire.cancelMessage(turn.responseId));
+  /** Put a text into the composer. */
+  compose(text, editing = null) {
+    this.dispatch({ type: "draft", text, editing });
+  }
+
+  /** What is being written, kept for a reload of this tab. */
+  keepDraft(text) {
+    try {
+      this.storage?.setItem(DRAFT, text);
+    } catch {
+      // It is only lost at a reload.
     }
   }
 
-  setPaused(paused) {
-    const turn = activeTurn(this.state);
-    if (!turn) return;
-    this.#dispatch({ type: "paused", key: turn.key, paused });
-    if (paused) this.#player?.pause();
-    else this.#player?.resume();
-    this.#sendPacing(turn, { paused });
+  keptDraft() {
+    return this.storage?.getItem(DRAFT) ?? "";
   }
+
+  /** Ask another question in the place of an earlier one, which stays as a version. */
+  edit(key, question) {
+    const turn = findTurn(this.state, key);
+    if (!turn || activeTurn(this.state)) return;
+    this.begin(question, { parent: turn.parent, asked: "edited" });
+  }
+
+  /** Ask the last question again; the answer before stays as a version. */
+  regenerate(think = this.state.settings.thinking, asked = "again") {
+    const last = this.state.turns.at(-1);
+    if (!last || activeTurn(this.state)) return;
+    this.begin(last.question, { parent: last.parent, asked, think });
+  }
+
+  /** Let an answer that was cut off go on. */
+  more() {
+    if (!activeTurn(this.state)) this.begin(MORE, { asked: "more" });
+  }
+
+  /** Stop thinking, and ask the same without thoughts. */
+  answerNow() {
+    const turn = activeTurn(this.state);
+    if (turn?.phase !== "reasoning" || turn.stopping) return;
+    this.#answerNow = turn.key;
+    this.stop();
+  }
+
+  /** Show the version before (-1) or behind (1) of a turn. */
+  chooseVersion(key, step) {
+    const turn = findTurn(this.state, key);
+    if (!turn || activeTurn(this.state)) return;
+    const versions = versionsOf(allTurns(this.state), turn);
+    const chosen = versions[versions.indexOf(turn) + step];
+    if (!chosen) return;
+    this.dispatch({ type: "chosen", key: chosen.key });
+    this.save();
+  }
+
+  settled(turn) {
+    if (this.#answerNow === turn.key) {
+      this.#answerNow = null;
+      this.regenerate(false, "now");
+    } else if (this.state.queued) {
+      this.#askQueued(turn);
+    }
+  }
+
+  #askQueued(turn) {
+    const { queued } = this.state;
+    this.dispatch({ type: "queued", question: null });
+    // After a Stop or a failure the reader decides anew.
+    if (turn.outcome.status === "completed") this.begin(queued);
+    else this.compose(queued);
+  }
+
+  // ---- settings ---------------------------------------------------------------------------------
 
   /** Set the pace in tokens per second; null for no pacing. */
   setRate(rate) {
-    this.#dispatch({ type: "settings", settings: { rate } });
-    const turn = activeTurn(this.state);
-    if (!turn) return;
-    this.#player?.setPace(wire.tauOf(rate));
-    this.#sendPacing(turn, { rate });
+    this.set({ rate });
   }
 
   setThinking(thinking) {
-    this.#dispatch({ type: "settings", settings: { thinking } });
+    this.set({ thinking });
+  }
+
+  /** Change settings, and remember them. */
+  set(changes) {
+    this.settingsChanged({ ...this.state.settings, ...settings.checked(changes) });
+    if (this.memory) settings.write(this.memory, this.state.settings);
+  }
+
+  /** The settings are these, as another tab may have set them. */
+  settingsChanged(next) {
+    const { rate } = this.state.settings;
+    this.dispatch({ type: "settings", settings: next });
+    if (next.rate !== rate && activeTurn(this.state)) this.reader?.setRate(next.rate);
   }
 
   openPanel(key, open) {
-    this.#dispatch({ type: "panel", key, open });
-  }
-
-  clear() {
-    if (activeTurn(this.state)) return;
-    this.#players.clear();
-    this.#dispatch({ type: "cleared" });
-    this.save();
+    this.dispatch({ type: "panel", key, open });
   }
 
   dismissNotice() {
-    this.#dispatch({ type: "notice", notice: null });
+    this.dispatch({ type: "notice", notice: null });
   }
 
-  /** Save the state that a reload needs. */
-  save() {
-    const { turns, settings } = this.state;
-    try {
-      this.storage.setItem(SAVED, JSON.stringify({ turns, settings }));
-    } catch (error) {
-      // If the storage is full or forbidden, only a reload loses the conversation.
-      console.warn("the conversation cannot be kept for a reload:", error.name);
-    }
+  // ---- conversations ----------------------------------------------------------------------------
+
+  /** A new, empty conversation. An answer that runs goes on at the server. */
+  clear() {
+    if (this.state.turns.length === 0) return;
+    this.save({ now: true });
+    this.#answerNow = null;
+    this.leave();
+    this.#show(this.#blank());
+    this.save();
   }
 
-  // ---- events of the server ---------------------------------------------------------------------
+  /** Show another conversation. :return: whether there is one. */
+  async open(id) {
+    if (id === this.state.conversation.id) return true;
+    const found = await this.library?.load(id);
+    if (!found) return false;
+    this.save({ now: true });
+    this.#answerNow = null;
+    this.leave();
+    this.#show(found);
+    this.save();
+    return true;
+  }
 
-  connectionChanged(connection) {
-    this.#dispatch({ type: "connection", connection });
+  /** Another tab has changed this conversation. */
+  async refresh(id) {
+    if (id !== this.state.conversation.id || activeTurn(this.state)) return;
+    const found = await this.library?.load(id);
+    if (!found || id !== this.state.conversation.id || activeTurn(this.state)) return;
+    const { title, named } = found;
+    this.dispatch({ type: "conversation", conversation: { title, named } });
+    this.dispatch({ type: "merged", turns: found.turns });
     const turn = activeTurn(this.state);
-    if (connection.status !== "open") return;
-    if (this.state.model === null) this.#fetchModel();
-    if (!turn || turn.outcome) return;
-    if (this.#unsent?.key === turn.key) {
-      this.connection.send(this.#unsent.body);
-      this.#unsent = null;
-    } else if (turn.responseId) {
-      this.#dispatch({ type: "resuming", key: turn.key, resuming: true });
-      this.connection.send(wire.resumeMessage(turn.key, turn.responseId, turn.sequence));
-      if (turn.stopping) this.connection.send(wire.cancelMessage(turn.responseId));
-      if (this.#unsentPacing)
-        this.#sendPacing(turn, { paused: turn.paused, rate: this.state.settings.rate });
-    } else {
-      const message = "It was lost before the server had taken the question.";
-      this.#fail(turn, { status: 0, message });
-    }
+    if (turn) this.adopt(turn);
   }
 
-  receive(event) {
-    const turn = event.stream_id ? findTurn(this.state, event.stream_id) : activeTurn(this.state);
-    if (event.type === "error") this.#refused(turn, wire.errorOf(event));
-    else if (!turn || event.sequence_number === undefined) return;
-    else if (event.sequence_number > turn.sequence + 1)
-      this.connection.restart(); // a hole
-    else this.#advance(turn, event);
+  /** Keep what a reload needs, and what other tabs see. */
+  save({ now = false } = {}) {
+    const record = this.#record();
+    this.#keeper.keep(record);
+    if (now) this.#keeper.put(record);
+    else this.#keeper.soon(() => this.#record());
   }
 
-  #advance(before, event) {
-    const { key } = before;
-    this.#dispatch({ type: "event", key, event });
-    const turn = findTurn(this.state, key);
-    if (turn === before) return;
-    const player = key === this.#playing ? this.#player : null;
-    if (event.type === "response.output_text.delta") {
-      player?.push(event.delta.length, event.tokens ?? 1, event.buffered_tokens ?? 0);
-    }
-    if (turn.responseId !== before.responseId) {
-      if (turn.stopping) this.connection.send(wire.cancelMessage(turn.responseId));
-      this.save();
-    }
-    if (turn.outcome) this.#ended(turn, turn.answer.length - before.answer.length, player);
+  #blank() {
+    const conversation = { id: this.newId(), title: "", named: false, createdAt: 0 };
+    return { ...conversation, turns: [], leaf: null };
   }
 
-  /** `missed`: characters of the final text that were in no delta. */
-  #ended(turn, missed, player) {
-    if (missed > 0) player?.push(missed, 1, 0);
-    player?.finish();
-    if (turn.outcome.status !== "completed") player?.drain();
-    if (!player) this.#showRest(turn.key);
-    this.save();
-  }
-
-  /** An error that belongs to no event of a response. */
-  #refused(turn, error) {
-    if (!turn || turn.outcome) {
-      this.#dispatch({ type: "notice", notice: error });
-    } else if (turn.resuming) {
-      this.#recover(turn, error);
-    } else if (turn.responseId) {
-      this.#dispatch({ type: "notice", notice: error }); // of a cancel or a change of pace
-    } else if (error.param === "previous_response_id" && turn.previousId) {
-      this.#askWithTranscript(turn);
-    } else {
-      this.#fail(turn, error);
-    }
-  }
-
-  /** The stream is lost; the finished response may still be in the store. */
-  async #recover(turn, error) {
-    const path = `/v1/responses/${encodeURIComponent(turn.responseId)}`;
-    const { status, body } = await this.api.get(path);
-    if (findTurn(this.state, turn.key)?.outcome !== null) return;
-    if (status === 200 && body.status !== "in_progress") {
-      this.#dispatch({ type: "recovered", key: turn.key, response: body });
-      this.#player?.finish();
-      this.#player?.drain();
-      this.#showRest(turn.key);
-      this.save();
-    } else {
-      this.#fail(turn, error);
-    }
-  }
-
-  // ---- inside -----------------------------------------------------------------------------------
-
-  #dispatch(action) {
-    this.store.dispatch(action);
-  }
-
-  #ask(question, previousId) {
-    const key = this.newKey();
-    this.#dispatch({ type: "asked", key, question, previousId });
-    this.#play(key);
-    this.#send(key, question, previousId);
-    this.save();
-  }
-
-  /** The server no longer has the conversation: send all of it. */
-  #askWithTranscript(turn) {
-    const input = transcript(this.state.turns); // this turn is the last one
-    this.#dispatch({ type: "forgotten", key: turn.key });
-    this.#send(turn.key, input, null);
-  }
-
-  #send(key, input, previousId) {
-    const { model, settings } = this.state;
-    const body = wire.createMessage({ key, model, input, previousId, settings });
-    this.#unsent = this.connection.send(body) ? null : { key, body };
-  }
-
-  #sendPacing(turn, change) {
-    if (!turn.responseId || turn.outcome) return;
-    this.#unsentPacing = !this.connection.send(wire.pacingMessage(turn.responseId, change));
-  }
-
-  #play(key) {
-    this.#player?.stop();
-    this.#playing = key;
-    this.#player = new Player({
-      tauS: wire.tauOf(this.state.settings.rate),
-      now: this.now,
-      timers: this.timers,
-      onShow: (chars) => this.#dispatch({ type: "shown", key, chars }),
-    });
-    this.#players.set(key, this.#player);
-  }
-
-  #showRest(key) {
-    const turn = findTurn(this.state, key);
-    this.#dispatch({ type: "shown", key, chars: turn.answer.length - turn.shown });
-  }
-
-  #fail(turn, error) {
-    this.#dispatch({ type: "failed", key: turn.key, error });
-    this.#player?.finish();
-    this.#player?.drain();
-    this.save();
-  }
-
-  async #fetchModel() {
-    const { status, body } = await this.api.get("/v1/models");
-    const model = status === 200 ? body.data?.[0]?.id : null;
-    if (model) this.#dispatch({ type: "model", model });
-  }
-
-  #restore() {
-    const saved = this.storage.getItem(SAVED);
-    if (saved === null) return;
-    const { turns, settings } = JSON.parse(saved);
-    // Received text may not have been shown yet; a reload shows it at once.
-    const shown = turns.map((turn) => ({ ...turn, shown: turn.answer.length }));
-    this.#dispatch({ type: "restored", turns: shown, settings });
+  #record() {
+    const players = new Map();
     const turn = activeTurn(this.state);
-    if (turn) this.#play(turn.key);
+    if (turn && this.reader?.key === turn.key) players.set(turn.key, this.reader.player.save());
+    return this.#keeper.record(this.state, players);
+  }
+
+  /** Go on with a conversation that was kept. */
+  #show({ turns, leaf, id, title, named, createdAt }) {
+    const conversation = { id, title, named, createdAt };
+    this.dispatch({ type: "opened", conversation, turns, leaf });
+    const turn = activeTurn(this.state);
+    if (turn) this.adopt(turn);
+    this.expect();
   }
 }

@@ -34,20 +34,3 @@ export function rate(tpotS) {
 export function tokens(count) {
   return `${count} ${count === 1 ? "token" : "tokens"}`;
 }
-
-/** The message for an error of the server: a heading, and what to do. */
-export function explain({ status, code, message, retryAfterS }) {
-  const again = retryAfterS ? ` Try again in ${Math.ceil(retryAfterS)} s.` : "";
-  switch (status) {
-    case 429:
-      return { title: "The server is full", text: `${message}${again || " Try again shortly."}` };
-    case 503:
-      return { title: "No engine can serve this now", text: `${message}${again}` };
-    case 401:
-      return { title: "An API key is needed", text: message };
-    case 0:
-      return { title: "The connection broke", text: message };
-    default:
-      return { title: code ? `The request failed (${code})` : "The request failed", text: message };
-  }
-}

@@ -1,49 +1,76 @@
 // The state of the page as plain data, and the one pure function that changes it.
 //
 // A turn is one question and its answer:
-//   key         id of the turn on this page, and its stream_id
+//   key         id of the turn, and its stream_id unless `stream` is another
+//   parent, number   the turn before it (null: none), and its place in the order of asking
 //   question, previousId   what was asked, and the response it follows on
+//   asked       "new" | "again" | "edited" | "more" | "now": why it was asked
+//   at          when it was asked, ms since 1970 (0: not known)
 //   responseId, sequence   the server's id, and the last sequence_number seen (-1: none)
 //   phase       "sending" | "waiting" | "reasoning" | "answering"
+//   held        null, or why it is not at the server, and when it is sent again:
+//               { reason: "offline" | "busy" | "unready", untilS, error }
 //   reasoning, reasoningS  the thoughts, and how long they took by the server's clock
+//   reasoningTokens, reasoningSince   how many so far, and when they began (ms since 1970)
 //   panel       the reader's choice: open (true) or closed (false); null: no choice yet
 //   answer, shown          text received, and how many of its characters the pacer has shown
+//   answerTokens   how many tokens of the answer were received
 //   stopping, paused, resuming   asked of the server, until it acts
 //   outcome     null, or { status, reason, error } after the terminal event
 //   figures     of the final response object
+//   read, trace what the reader got, and the picture of it (player.js); null: not known
 
+import { merged, nextNumber, pathThrough, pathTo } from "./conversations/tree.js";
+import { DEFAULTS } from "./settings/settings.js";
 import { figuresOf, isTerminal, textsOf } from "./wire.js";
 
-export const DEFAULT_RATE = 10; // tokens per second
+export const DEFAULT_RATE = DEFAULTS.rate; // tokens per second
 
 export function initialState() {
   return {
     connection: { status: "connecting" },
     model: null,
-    settings: { rate: DEFAULT_RATE, thinking: true },
-    turns: [],
+    contextTokens: null, // of the model: prompt and output
+    settings: { ...DEFAULTS },
+    conversation: { id: null, title: "", named: false, createdAt: 0 },
+    turns: [], // the path that is shown
+    hidden: [], // turns of other versions
+    queued: null, // a question that is sent when the answer is complete
+    draft: { text: "", editing: null, stamp: 0 }, // put into the composer; `editing`: key of a turn
     notice: null,
   };
 }
 
-export function newTurn(key, question, previousId) {
+export function newTurn(key, question, previousId, more = {}) {
   return {
     key,
+    parent: null,
+    number: 1,
     question,
     previousId,
+    asked: "new",
+    at: 0,
+    stream: null,
     responseId: null,
     sequence: -1,
     phase: "sending",
+    held: null,
     reasoning: "",
     reasoningS: null,
+    reasoningTokens: 0,
+    reasoningSince: null,
     panel: null,
     answer: "",
     shown: 0,
+    answerTokens: 0,
     stopping: false,
     paused: false,
     resuming: false,
     outcome: null,
     figures: null,
+    read: null,
+    trace: null,
+    ...more,
   };
 }
 
@@ -56,6 +83,11 @@ export function isActive(turn) {
 export function activeTurn(state) {
   const last = state.turns.at(-1);
   return last && isActive(last) ? last : null;
+}
+
+/** All turns of the conversation. */
+export function allTurns(state) {
+  return [...state.hidden, ...state.turns];
 }
 
 export function findTurn(state, key) {
@@ -81,55 +113,65 @@ export function transcript(turns) {
   });
 }
 
-/** The current activity in one sentence, for screen readers. */
-export function statusLine(state) {
-  if (state.connection.status === "lost") return "Connection lost, reconnecting.";
-  if (state.connection.status === "unauthorized") return "An API key is needed.";
-  const turn = state.turns.at(-1);
-  if (!turn) return "";
-  if (turn.resuming) return "Fetching the rest of the answer.";
-  if (isActive(turn)) {
-    if (turn.stopping) return "Stopping.";
-    if (turn.paused) return "Paused.";
-    return {
-      sending: "Sending.",
-      waiting: "Waiting for an engine.",
-      reasoning: "Thinking.",
-      answering: "Answering.",
-    }[turn.phase];
-  }
-  return {
-    completed: "The answer is complete.",
-    incomplete: "The answer ended early.",
-    failed: "The request failed.",
-  }[turn.outcome.status];
-}
-
 export function reduce(state, action) {
   switch (action.type) {
     case "connection":
       return { ...state, connection: action.connection };
     case "model":
-      return { ...state, model: action.model };
+      return { ...state, model: action.model, contextTokens: action.contextTokens ?? null };
     case "settings":
       return { ...state, settings: { ...state.settings, ...action.settings } };
     case "notice":
       return { ...state, notice: action.notice };
-    case "restored":
-      return { ...state, turns: action.turns, settings: action.settings };
-    case "cleared":
-      return { ...state, turns: [], notice: null };
+    case "queued":
+      return { ...state, queued: action.question };
+    case "draft": {
+      const { text, editing = null } = action;
+      return { ...state, draft: { text, editing, stamp: state.draft.stamp + 1 } };
+    }
+    case "opened":
+      return opened(state, action);
+    case "conversation":
+      return { ...state, conversation: { ...state.conversation, ...action.conversation } };
+    case "merged":
+      return absorbed(state, action.turns);
     case "asked":
-      return {
-        ...state,
-        notice: null,
-        turns: [...state.turns, newTurn(action.key, action.question, action.previousId)],
-      };
-    case "dropped":
-      return { ...state, turns: state.turns.filter((turn) => turn.key !== action.key) };
+      return asked(state, action);
+    case "chosen": {
+      const all = allTurns(state);
+      return shown(state, all, pathThrough(all, action.key));
+    }
     default:
       return withTurn(state, action.key, (turn) => reduceTurn(turn, action));
   }
+}
+
+/** A conversation is shown instead of this one. */
+function opened(state, { conversation, turns, leaf }) {
+  const next = { ...state, conversation, notice: null, queued: null };
+  const path = pathTo(turns, leaf);
+  return shown(next, turns, path.length > 0 ? path : pathThrough(turns, turns[0]?.key));
+}
+
+/** What another tab has added. A path that ends at its last turn goes on by what was added. */
+function absorbed(state, others) {
+  const all = merged(allTurns(state), others);
+  const leaf = state.turns.at(-1)?.key;
+  return shown(state, all, leaf === undefined ? [] : pathThrough(all, leaf));
+}
+
+function shown(state, all, path) {
+  const keys = new Set(path.map(({ key }) => key));
+  return { ...state, turns: path, hidden: all.filter(({ key }) => !keys.has(key)) };
+}
+
+function asked(state, { key, question, previousId, parent, asked: why = "new", at = 0 }) {
+  const all = allTurns(state);
+  const before = parent === undefined ? (state.turns.at(-1)?.key ?? null) : parent;
+  const more = { parent: before, number: nextNumber(all), asked: why, at };
+  const turn = newTurn(key, question, previousId, more);
+  const path = before === null ? [] : pathTo(all, before);
+  return { ...shown(state, [...all, turn], [...path, turn]), notice: null };
 }
 
 function withTurn(state, key, change) {
@@ -146,40 +188,62 @@ function withTurn(state, key, change) {
 function reduceTurn(turn, action) {
   switch (action.type) {
     case "event":
-      return applyEvent(turn, action.event);
+      return applyEvent(turn, action.event, action.at ?? null);
     case "shown":
       return { ...turn, shown: Math.min(turn.answer.length, turn.shown + action.chars) };
     case "panel":
       return { ...turn, panel: action.open };
+    case "held":
+      return turn.outcome ? turn : { ...turn, held: action.held, phase: "sending" };
     case "stopping":
       return turn.outcome ? turn : { ...turn, stopping: true };
+    case "stopped":
+      return turn.outcome ? turn : stopped(turn, action.reason);
+    case "told":
+      return turn.outcome?.reason === "unconfirmed"
+        ? { ...turn, outcome: { ...turn.outcome, reason: "cancelled" } }
+        : turn;
     case "paused":
       return { ...turn, paused: action.paused };
     case "resuming":
-      return { ...turn, resuming: action.resuming };
+      return { ...turn, resuming: action.resuming, stream: action.stream ?? turn.stream };
     case "forgotten":
       return { ...turn, previousId: null };
     case "failed":
       return turn.outcome ? turn : failed(turn, action.error);
     case "recovered":
       return ended({ ...turn, resuming: false }, action.response);
+    case "read":
+      return { ...turn, read: action.read, trace: action.trace };
     default:
       throw new TypeError(`unknown action ${action.type}`);
   }
 }
 
-function applyEvent(turn, event) {
+function applyEvent(turn, event, at) {
   if (turn.outcome !== null || event.sequence_number <= turn.sequence) return turn; // seen already
-  const next = { ...turn, sequence: event.sequence_number, resuming: false };
+  const next = { ...turn, sequence: event.sequence_number, resuming: false, held: null };
   switch (event.type) {
     case "response.created":
       return { ...next, responseId: event.response.id, phase: "waiting" };
     case "response.reasoning_text.delta":
-      return { ...next, phase: "reasoning", reasoning: turn.reasoning + event.delta };
-    case "response.output_text.delta":
-      return { ...next, phase: "answering", answer: turn.answer + event.delta };
-    case "response.output_item.added":
-      return { ...next, phase: event.item.type === "reasoning" ? "reasoning" : "answering" };
+      return {
+        ...next,
+        phase: "reasoning",
+        reasoning: turn.reasoning + event.delta,
+        reasoningTokens: turn.reasoningTokens + (event.tokens ?? 1),
+        reasoningSince: turn.reasoningSince ?? at,
+      };
+    case "response.output_text.delta": {
+      const answer = turn.answer + event.delta;
+      const answerTokens = turn.answerTokens + (event.tokens ?? 1);
+      return { ...next, phase: "answering", answer, answerTokens };
+    }
+    case "response.output_item.added": {
+      const phase = event.item.type === "reasoning" ? "reasoning" : "answering";
+      const since = phase === "reasoning" ? (turn.reasoningSince ?? at) : turn.reasoningSince;
+      return { ...next, phase, reasoningSince: since };
+    }
     case "response.output_item.done":
       if (event.item.type !== "reasoning") return next;
       return { ...next, reasoningS: event.reasoning_s ?? null };
@@ -197,9 +261,10 @@ function ended(turn, response) {
     reasoning: reasoning || turn.reasoning,
     reasoningS: response.timing?.reasoning_s ?? turn.reasoningS,
     answer,
-    shown: answer.startsWith(turn.answer) ? turn.shown : answer.length,
+    shown: shownOf(turn, answer),
     stopping: false,
     paused: false,
+    held: null,
     outcome: {
       status: response.status,
       reason: response.incomplete_details?.reason ?? null,
@@ -209,12 +274,25 @@ function ended(turn, response) {
   };
 }
 
-function failed(turn, error) {
+/** How much of the final text is on the screen: all that was, unless the server cut it off. */
+function shownOf(turn, answer) {
+  if (answer.startsWith(turn.answer)) return turn.shown;
+  return turn.answer.startsWith(answer) ? Math.min(turn.shown, answer.length) : answer.length;
+}
+
+/** The page has stopped it by itself: what was shown is the answer. */
+function stopped(turn, reason) {
   return {
-    ...turn,
-    stopping: false,
-    paused: false,
-    resuming: false,
-    outcome: { status: "failed", reason: null, error },
+    ...over(turn),
+    answer: turn.answer.slice(0, turn.shown),
+    outcome: { status: "incomplete", reason, error: null },
   };
+}
+
+function failed(turn, error) {
+  return { ...over(turn), outcome: { status: "failed", reason: null, error } };
+}
+
+function over(turn) {
+  return { ...turn, stopping: false, paused: false, resuming: false, held: null };
 }

@@ -3,6 +3,7 @@
 
 export class Store {
   #listeners = new Set();
+  #watchers = new Set();
   #pending = false;
 
   constructor(reduce, state, requestFrame) {
@@ -15,12 +16,18 @@ export class Store {
     const next = this.reduce(this.state, action);
     if (next === this.state) return;
     this.state = next;
+    for (const watcher of this.#watchers) watcher(next);
     if (this.#pending) return;
     this.#pending = true;
     this.requestFrame(() => {
       this.#pending = false;
       for (const listener of this.#listeners) listener(this.state);
     });
+  }
+
+  /** Call `watcher` at every change, also while the tab is hidden. */
+  watch(watcher) {
+    this.#watchers.add(watcher);
   }
 
   /** Returns the function that ends the subscription. */

@@ -1,8 +1,13 @@
 // The Responses API as this page uses it: messages to send, and values read from messages.
 
 export const TTFAT_TARGET_S = 0.25;
+// The server sends this much ahead of the pace, and the page holds it back (player.js): holes in the
+// network that are shorter are invisible.
+export const LEAD_S = 2.5;
 // At the fastest setting of the pace control, a running answer is released almost unpaced.
 const UNPACED_TPOT_S = 0.001;
+// The stream_id of messages whose refusal concerns nobody.
+export const REPORTS = "reports";
 
 const TERMINAL = new Set(["response.completed", "response.incomplete", "response.failed"]);
 
@@ -16,6 +21,18 @@ export function tauOf(rate) {
   return rate === null ? null : 1 / rate;
 }
 
+/** The fields that the settings of the reader add to a request. */
+function fieldsOf({ thinking, system, temperature, maxTokens, effort, budget }) {
+  const reasoning = { ...(effort && { effort }), ...(budget && { max_tokens: budget }) };
+  return {
+    ...(system && { instructions: system }),
+    ...(typeof temperature === "number" && { temperature }),
+    ...(maxTokens && { max_output_tokens: maxTokens }),
+    ...(thinking && Object.keys(reasoning).length > 0 && { reasoning }),
+    ...(!thinking && { chat_template_kwargs: { enable_thinking: false } }),
+  };
+}
+
 export function createMessage({ key, model, input, previousId, settings }) {
   const tauS = tauOf(settings.rate);
   return {
@@ -24,13 +41,18 @@ export function createMessage({ key, model, input, previousId, settings }) {
     input,
     ...(model && { model }),
     ...(previousId && { previous_response_id: previousId }),
-    ...(!settings.thinking && { chat_template_kwargs: { enable_thinking: false } }),
-    pacing: tauS === null ? false : { tpot_s: tauS, ttfat_s: TTFAT_TARGET_S },
+    ...fieldsOf(settings),
+    pacing: tauS === null ? false : { tpot_s: tauS, ttfat_s: TTFAT_TARGET_S, lead_s: LEAD_S },
   };
 }
 
-export function cancelMessage(responseId) {
-  return { type: "response.cancel", response_id: responseId };
+/** `readTokens`: tokens of the answer that the reader has seen; omitted: as far as was released. */
+export function cancelMessage(responseId, readTokens) {
+  return {
+    type: "response.cancel",
+    response_id: responseId,
+    ...(readTokens !== undefined && { read_tokens: readTokens }),
+  };
 }
 
 export function resumeMessage(key, responseId, sequence) {
@@ -49,6 +71,16 @@ export function pacingMessage(responseId, { rate, paused }) {
     response_id: responseId,
     ...(rate !== undefined && { tpot_s: tauOf(rate) ?? UNPACED_TPOT_S }),
     ...(paused !== undefined && { paused }),
+  };
+}
+
+/** What the reader has seen so far, for the server's measurements: tokens, and the QoE. */
+export function readMessage(responseId, { tokens, qoe }) {
+  return {
+    type: "response.pacing.update",
+    stream_id: REPORTS,
+    response_id: responseId,
+    read: { tokens, qoe },
   };
 }
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from workers.emulation.calls import Encode, drawn_calls
 from workers.emulation.instances import NoInstance, instance_of
 from workers.messages import Structure, ToolChoice
@@ -166,6 +168,8 @@ def written(facts: Mapping[str, Any], rng: random.Random) -> str:
         text = drawn_calls(facts.get("tools", ()), choice, rng)
         if text or structure is None:
             return text
+    if structure.kind == "structural_tag" and isinstance(structure.value, Mapping):
+        structure = msgspec.convert(structure.value["answer"], Structure)
     match structure.kind:
         case "choice":
             return str(rng.choice(list(structure.value)))

@@ -44,7 +44,14 @@ from workers.engine.structure import StructureCheck, trust_structures
 from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.messages import Endpoint, Pace, PhaseCounts, StepStats, Structure
 from workers.policy.phase import Phase
-from workers.scheduler.engine_core_calls import hand_over, kv_endpoint, meet_peer, set_pace, turn
+from workers.scheduler.engine_core_calls import (
+    hand_over,
+    kv_endpoint,
+    meet_peer,
+    set_pace,
+    turn,
+    use_policy,
+)
 from workers.scheduler.phase_stats import from_integers
 
 _log = structlog.get_logger()
@@ -207,6 +214,14 @@ class AsyncEngine:
                 await self._fail(request_id, error)
 
         self._commands.put_nowait(call)
+
+    async def use_policy(self, policy: str) -> str | None:
+        """Schedule by another policy, from the next step on; :return: why not, or None."""
+        if self._events is None:
+            raise EngineGone("the engine has stopped")
+        core = self._llm.engine_core
+        why: str | None = await core.call_utility_async(use_policy.__name__, policy)
+        return why
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         """Connect to the KV memory of another engine; :return: why that failed, or None."""

@@ -51,7 +51,7 @@ from workers.engine.structure import StructureCheck, trust_structures
 from workers.engine.warm_up import warm_up_params, warm_up_rounds
 from workers.messages import Endpoint, Pace, StepStats, Structure
 from workers.policy.phase import Phase
-from workers.scheduler.engine_core_calls import kv_endpoint, meet_peer
+from workers.scheduler.engine_core_calls import kv_endpoint, meet_peer, use_policy
 from workers.scheduler.plugin import REQUEST_KEY, PhaseAsyncScheduler, PhaseScheduler
 
 _log = structlog.get_logger()
@@ -194,6 +194,10 @@ class InProcessEngine:
                 self._fail(request_id, error)
 
         self._commands.put(call)
+
+    async def use_policy(self, policy: str) -> str | None:
+        """Schedule by another policy, from the next step on; :return: why not, or None."""
+        return await self._call(lambda: use_policy(self._core, policy))
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         """Connect to the KV memory of another engine; :return: why that failed, or None."""

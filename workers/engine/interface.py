@@ -12,7 +12,8 @@ one caller, and only that one gets the error:
                  the request ends with finish "error"
     set_pace, turn
                  the error is logged; the request is scheduled as before
-    meet_peer    raises
+    meet_peer, use_policy
+                 raises
 """
 
 from __future__ import annotations
@@ -170,6 +171,12 @@ class Engine(Protocol):
         """End a request, to go on elsewhere, with finish "handed_over"; unknown ones are ignored.
 
         Its KV stays in memory until its ticket is used or has expired.
+        """
+
+    async def use_policy(self, policy: str) -> str | None:
+        """Schedule by another policy, from the next step on; :return: why not, or None.
+
+        :raises EngineGone: if the engine was closed or has failed.
         """
 
     async def meet_peer(self, peer: Endpoint) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import threading
 import time
@@ -78,7 +79,9 @@ def trust_structures(processor: InputProcessor) -> None:
 def _params(structure: Structure) -> StructuredOutputsParams:
     kind, value = structure.kind, structure.value
     if kind == "structural_tag":  # of the worker itself, for calls of tools
-        return StructuredOutputsParams(structural_tag=value)
+        return StructuredOutputsParams(
+            structural_tag=value if isinstance(value, str) else _either(**value)
+        )
     size = len(msgspec.json.encode(value))
     if size > MAX_BYTES:
         raise _wrong(f"a structure has at most {MAX_BYTES} bytes, got {size}")
@@ -104,6 +107,30 @@ def _params(structure: Structure) -> StructuredOutputsParams:
     if kind == "regex":
         return StructuredOutputsParams(regex=value)
     return StructuredOutputsParams(grammar=value)
+
+
+def _either(calls: str, answer: dict[str, Any]) -> str:
+    """A structural tag for calls, or an answer of a structure."""
+    tag = json.loads(calls)
+    form = _format(msgspec.convert(answer, Structure))
+    return json.dumps(tag | {"format": {"type": "or", "elements": [tag["format"], form]}})
+
+
+def _format(structure: Structure) -> dict[str, Any]:
+    """A structure as a part of a structural tag."""
+    params, value = _params(structure), structure.value
+    match structure.kind:
+        case "json_object" | "json":
+            schema = {"type": "object"} if params.json is None else json.loads(str(params.json))
+            # xgrammar takes no 0 here.
+            return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
+        case "choice":
+            words = [{"type": "const_string", "value": word} for word in value]
+            return {"type": "or", "elements": words}
+        case "regex":
+            return {"type": "regex", "pattern": value}
+        case _:
+            return {"type": "grammar", "grammar": value}
 
 
 def _json_schema(value: Schema) -> Schema:
@@ -244,7 +271,8 @@ def _follow(grammar: StructuredOutputGrammar, mask: Any, ends: frozenset[int]) -
     """Choose tokens by a grammar at random, and the end only where nothing else may follow.
 
     :param ends: tokens that end an output.
-    :raises RequestRejected: that takes so long that a request would be ended for it.
+    :raises RequestRejected: neither may follow, or that takes so long that a request would be ended
+        for it.
     """
     rng = random.Random(0)
     left_s = SPARE_S / 2
@@ -253,6 +281,8 @@ def _follow(grammar: StructuredOutputGrammar, mask: Any, ends: frozenset[int]) -
         grammar.fill_bitmask(mask, 0)
         filled_s = time.process_time() - began_s
         allowed = numpy.unpackbits(mask.numpy().view(numpy.uint8), bitorder="little").nonzero()[0]
+        if not allowed.size:
+            raise _wrong("no text fits it, or one that begins to fit cannot go on")
         going_on = [token for token in allowed.tolist() if token not in ends]
         if not going_on:
             return

@@ -212,8 +212,6 @@ class Format:
             wire: ChatCompletionRequest = made(**fields)
         except ValueError as error:
             raise RequestRejected("invalid_value", _first_line(error), "tools") from error
-        if submit.structure is not None:
-            wire.structured_outputs = _outputs(submit.structure)
         return wire
 
     def _constrained(
@@ -223,8 +221,14 @@ class Format:
 
         :return: the grammar, and the name of the tool if the answer is its arguments and nothing
             else; "" if it is a list of calls.
+        :raises RequestRejected: naming ``tools``, ``tool_choice`` or ``structure``.
         """
         choice = submit.tool_choice
+        structure = submit.structure if choice.mode == "auto" else None
+        if structure is not None:
+            # A call, or an answer of that form. vLLM would compile the form here to see whether it
+            # goes with calls, and a hostile one could crash this process. So it gets no form.
+            wire = wire.model_copy(update={"tool_choice": "required"})
         outputs: StructuredOutputsParams | None = None
         # For newer tokenizers of Mistral, vLLM makes grammars that only llguidance reads, and the
         # engine has xgrammar.
@@ -235,6 +239,16 @@ class Format:
             except (VLLMValidationError, ValueError, TypeError) as error:
                 raise RequestRejected("invalid_value", _first_line(error), "tools") from error
             outputs = adjusted.structured_outputs
+        if structure is not None:
+            if outputs is None or outputs.structural_tag is None:
+                raise RequestRejected(
+                    "unsupported_value",
+                    "the answer of this model can have no form beside tools: vLLM has no grammar "
+                    "for its calls",
+                    "structure",
+                )
+            either = {"calls": outputs.structural_tag, "answer": msgspec.to_builtins(structure)}
+            return Structure(kind="structural_tag", value=either), None
         if outputs is None:
             if choice.mode == "required":
                 raise RequestRejected(
@@ -242,11 +256,11 @@ class Format:
                     "the model cannot be made to call a tool: vLLM has no grammar for its calls",
                     "tool_choice",
                 )
-            return submit.structure, None
+            return None, None
         if outputs.structural_tag is not None:
             return Structure(kind="structural_tag", value=outputs.structural_tag), None
         if choice.mode != "required":
-            return submit.structure, None
+            return None, None
         return Structure(kind="json", value=outputs.json), choice.name or ""
 
     def _with_thoughts(self, messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
@@ -271,13 +285,6 @@ class Format:
 
 def _engine_class(parser: Any) -> Any:
     return getattr(parser, "_parser_engine_cls", None)
-
-
-def _outputs(structure: Structure) -> StructuredOutputsParams:
-    if structure.kind == "json_object":
-        return StructuredOutputsParams(json_object=True)
-    value: Any = structure.value
-    return StructuredOutputsParams(**{structure.kind: value})
 
 
 def _ending(model: ModelConfig, tokenizer: Any) -> frozenset[int]:

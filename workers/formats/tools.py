@@ -1,18 +1,16 @@
 """Checks the tools of a request, and the calls and results in its conversation.
 
 Everything that is wrong with them is found before the prompt is rendered, and named by its field.
+Schemas are not compiled here: a hostile one could crash this process. Those that the engine
+generates by are tried in another one (`workers.engine.structure`).
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
-
-# vLLM's own choice of a compiler for grammars, xgrammar.
-from vllm.parser.abstract_parser import Grammar
 
 from workers.errors import RequestRejected
 from workers.messages import ChatMessage, ToolChoice
@@ -61,23 +59,7 @@ def _checked(tool: dict[str, Any], where: str) -> str:
         return name
     if not isinstance(parameters, dict):
         raise _wrong(f"{where}.function.parameters", "parameters must be a JSON schema, an object")
-    problem = _schema_problem(json.dumps(parameters, sort_keys=True))
-    if problem is not None:
-        raise _wrong(
-            f"{where}.function.parameters", f"parameters cannot be compiled as a schema: {problem}"
-        )
     return name
-
-
-@functools.lru_cache(maxsize=1024)  # agents send the same tools with each request
-def _schema_problem(schema: str) -> str | None:
-    try:
-        Grammar.from_json_schema(schema)
-    except Exception as error:  # noqa: BLE001 (of a library in C++: any kind)
-        # Without the time and the line of its source.
-        last = (str(error).strip() or repr(error)).splitlines()[-1]
-        return re.sub(r"^\[[^]]*\] \S+: ", "", last)[:300]
-    return None
 
 
 def check_conversation(messages: Sequence[ChatMessage]) -> None:

@@ -197,10 +197,11 @@ class ChatRenderer:
         return Phase.REASONING
 
     def _too_long(self, tokens: str, param: str = "messages") -> RequestRejected:
-        verb = "take" if param == "messages" else "takes"
+        # Clients shorten a conversation when they find the first words, which are OpenAI's.
         return RequestRejected(
             "context_length_exceeded",
-            f"the {param} {verb} {tokens} tokens, and the model's context is "
-            f"{self._max_model_len} tokens for prompt and output together",
+            f"This model's maximum context length is {self._max_model_len} tokens, for prompt and "
+            f"output together. The {param} {'take' if param == 'messages' else 'takes'} {tokens} "
+            "tokens.",
             param,
         )

@@ -20,6 +20,7 @@ from workers.messages import (
     Detokenized,
     Heartbeat,
     PeerMet,
+    PolicySet,
     Prefixes,
     Rejected,
     Step,
@@ -27,7 +28,7 @@ from workers.messages import (
     TokenRun,
 )
 
-Reply: TypeAlias = Accepted | Counted | Detokenized | Rejected | PeerMet
+Reply: TypeAlias = Accepted | Counted | Detokenized | Rejected | PeerMet | PolicySet
 
 
 @dataclass(slots=True)

@@ -17,17 +17,25 @@ _CONTEXT = 8  # tokens of a plain prompt that decide how the text after it begin
 def output_text(renderer: ChatRenderer, prompt: Rendered, submit: Submit) -> OutputText:
     """The reader for a request that was rendered."""
     form, request = renderer.form, prompt.request
-    markers = request.markers
+    markers, least = request.markers, submit.sampling.min_tokens
     if submit.prompt is not None:
         before = prompt.token_ids[-_CONTEXT:]
-        return Detokenizer(renderer.decode, None, prompt.phase, submit.sampling.stop, before=before)
+        return Detokenizer(
+            renderer.decode, None, prompt.phase, submit.sampling.stop, before=before, least=least
+        )
     stops = (*submit.sampling.stop, *form.reading.answer_ends)
     parallel = submit.tool_choice.parallel
     if form.reading.split == "channels" and markers is not None:
         parser = form.composed(request)
         assert isinstance(parser, HarmonyParser)
         return HarmonyText(
-            parser, markers, prompt.phase, stops, calls=request.calls, parallel=parallel
+            parser,
+            markers,
+            prompt.phase,
+            stops,
+            calls=request.calls,
+            parallel=parallel,
+            least=least,
         )
     calls_by_text = request.calls and form.reading.calls == "text" and request.forced is None
     if form.reading.split == "parser" or calls_by_text:
@@ -42,6 +50,7 @@ def output_text(renderer: ChatRenderer, prompt: Rendered, submit: Submit) -> Out
             ending=form.ending,
             calls_by_text=calls_by_text,
             parallel=parallel,
+            least=least,
         )
     calls: Reader | None = None
     if request.forced is not None:
@@ -58,4 +67,5 @@ def output_text(renderer: ChatRenderer, prompt: Rendered, submit: Submit) -> Out
         calls,
         forced=request.forced is not None,
         parallel=parallel,
+        least=least,
     )

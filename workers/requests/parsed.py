@@ -33,12 +33,14 @@ class _Split:
         *,
         calls_by_text: bool = False,
         parallel: bool,
+        least: int,
     ) -> None:
         self.tracker = PhaseTracker(markers, phase)
         self._by_text = markers is None or markers.text_only
         self._calls_by_text = calls_by_text
         self._thinks = markers is not None
         self._matcher = StopMatcher(stops)
+        self._least_left = least
         self._parallel = parallel
         self._begun = 0  # calls
         self._kind: Kind | None = None  # of the open segment
@@ -70,6 +72,7 @@ class _Split:
         stopped = False
         tokens = len(token_ids)
         for at, token_id in enumerate(token_ids):
+            self._least_left -= 1
             final = last and at == len(token_ids) - 1
             turns += [(at + by, phase) for by, phase in self.tracker.feed([token_id])]
             for kind, fragment in self._read(token_id, last=final):
@@ -115,6 +118,9 @@ class _Split:
         if kind != "answer":
             found.add(at, kind, text, fragment.name, fragment.call_id)
             return False
+        if self._least_left >= 0:
+            found.add(at, "answer", text)
+            return False
         visible, stopped = self._matcher.push(text)
         found.add(at, "answer", visible)
         return stopped
@@ -136,14 +142,18 @@ class ParsedText(_Split):
         ending: frozenset[int] = frozenset(),
         calls_by_text: bool = False,
         parallel: bool = True,
+        least: int = 0,
     ) -> None:
         """:param decode: token ids to text with special tokens.
 
         :param begun: what the template has begun of the assistant's turn.
         :param ending: tokens that end an output; they are no text.
         :param calls_by_text: no token opens a call, so that only the text shows one.
+        :param least: tokens in which no stop string is looked for.
         """
-        super().__init__(markers, phase, stops, calls_by_text=calls_by_text, parallel=parallel)
+        super().__init__(
+            markers, phase, stops, calls_by_text=calls_by_text, parallel=parallel, least=least
+        )
         self._parser = parser
         self._wire = wire
         self._decoder = IncrementalDecoder(decode)
@@ -189,9 +199,13 @@ class HarmonyText(_Split):
         *,
         calls: bool,
         parallel: bool = True,
+        least: int = 0,
     ) -> None:
-        """:param calls: whether calls are given out as calls."""
-        super().__init__(markers, phase, stops, parallel=parallel)
+        """:param calls: whether calls are given out as calls.
+
+        :param least: tokens in which no stop string is looked for.
+        """
+        super().__init__(markers, phase, stops, parallel=parallel, least=least)
         self._parser = parser
         self._calls = calls
         self._recipient: str | None = None  # of the call that is being written

@@ -35,6 +35,7 @@ class Detokenizer:
         forced: bool = False,
         parallel: bool = True,
         before: Sequence[int] = (),
+        least: int = 0,
     ) -> None:
         """:param decode: token ids to text without special tokens.
 
@@ -42,12 +43,14 @@ class Detokenizer:
         :param forced: what follows the thoughts is nothing but calls.
         :param parallel: whether there may be more than one call; the second ends the request.
         :param before: tokens of the prompt, if its text goes on: the first piece depends on them.
+        :param least: tokens in which no stop string is looked for.
         """
         self.tracker = PhaseTracker(markers, phase)
         self._decoder = IncrementalDecoder(decode)
         for token_id in before:
             self._decoder.push(token_id)
         self._matcher = StopMatcher(stops)
+        self._least_left = least
         self._calls = calls
         self._forced = forced
         self._parallel = parallel
@@ -80,6 +83,7 @@ class Detokenizer:
             return self._mixed(token_ids, was, turns, last=last)
         texts: list[str] = []
         for token_id in token_ids:
+            self._least_left -= 1
             text, stopped = self._text_of(token_id, was)
             texts.append(text)
             if stopped:
@@ -101,7 +105,7 @@ class Detokenizer:
         if self._leading:
             piece = piece.lstrip()
             self._leading = not piece
-        if phase is _REASONING:
+        if phase is _REASONING or self._least_left >= 0:
             return piece, False
         return self._matcher.push(piece)
 
@@ -132,6 +136,7 @@ class Detokenizer:
         tokens = len(token_ids)
         following = list(turns)
         for at, token_id in enumerate(token_ids):
+            self._least_left -= 1
             opened = False
             while following and following[0][0] == at:
                 opened = self._opens(token_id, following[0][1]) or opened

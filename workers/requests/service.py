@@ -36,6 +36,7 @@ from workers.messages import (
     Heartbeat,
     Pace,
     PeerMet,
+    PolicySet,
     Submit,
     TokenRun,
 )
@@ -47,6 +48,7 @@ from workers.requests.output_text import output_text
 from workers.requests.prefixes import Expectation, PrefixTable
 from workers.requests.questions import Question, answer, refused
 from workers.requests.stream import RequestStream
+from workers.requests.structures import check_structure
 
 _log = structlog.get_logger()
 
@@ -100,6 +102,7 @@ class Service:
         self._wake: Callable[[], None] = lambda: None
         facts = engine.facts
         self._prefixes = PrefixTable(facts.kv_blocks_total * facts.block_size, facts.block_size)
+        self.policy: str | None = None  # that a gateway has set; None: that of the settings
         self._paused = False  # whether the engine waits until the link has caught up
         self._started: set[asyncio.Task[None]] = set()  # tasks that `close` must cancel
 
@@ -205,6 +208,26 @@ class Service:
         else:
             self.reply(PeerMet(engine_id=peer.engine_id))
 
+    def set_policy(self, policy: str) -> None:
+        """Schedule by another policy. The answer is `PolicySet`."""
+        self._start_task(self._set_policy(policy))
+
+    async def _set_policy(self, policy: str) -> None:
+        try:
+            error = await self._engine.use_policy(policy)
+        except Exception as failure:  # noqa: BLE001 (goes into the answer)
+            error = f"{type(failure).__name__}: {failure}"
+        self.policy_set(policy, error)
+
+    def policy_set(self, policy: str, error: str | None) -> None:
+        """Answer whether requests are scheduled by this policy now."""
+        if error is None:
+            self.policy = policy
+            _log.info("policy_set", policy=policy)
+        else:
+            _log.warning("policy_not_set", policy=policy, reason=error)
+        self.reply(PolicySet(policy=policy, error=error))
+
     def not_met(self, peer: Endpoint, reason: str) -> None:
         """Answer that this engine cannot read another engine's KV."""
         _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
@@ -280,16 +303,9 @@ class Service:
         call = self._renderer.forced_call(message, prompt)
         text = output_text(self._renderer, prompt, message)
         structure = prompt.request.structure
-        if structure is not None:
-            try:
-                await self._engine.check_structure(structure, prompt.phase)
-            except RequestRejected as rejection:
-                if structure is message.structure:
-                    raise
-                # It was made of the tools.
-                raise RequestRejected(rejection.code, rejection.message, "tools") from rejection
-            if self._entries.get(request_id) is not entry:
-                return  # the gateway has gone
+        await check_structure(self._engine, structure, message, prompt.phase)
+        if self._entries.get(request_id) is not entry:
+            return  # the gateway has gone
         vocabulary: Sequence[bytes] = ()
         if message.sampling.logprobs is not None:
             vocabulary = await asyncio.get_running_loop().run_in_executor(

@@ -48,7 +48,7 @@ class Dispatcher:
     def __init__(
         self, scheduler: Scheduler, settings: PolicySettings, states: dict[str, PhaseState]
     ) -> None:
-        """Take over the scheduler's queues, which are still empty.
+        """Take over the scheduler's queues. The caller puts into them again what was in them.
 
         :param states: by vLLM's request id; the caller adds and removes them.
         """
@@ -67,6 +67,16 @@ class Dispatcher:
         self._step_tokens = scheduler.max_num_scheduled_tokens
         # Most blocks that one step of the running requests can need, apart from one for each.
         self._step_blocks = sum(self._step_tokens // size + 1 for size in self._block_sizes)
+
+    def change(self, settings: PolicySettings) -> None:
+        """Go on by another policy; raises as `Queues.change`."""
+        self.queues.change(settings, self._states.values())
+        self._settings = settings
+        self._urgent = frozenset()
+
+    def joined(self, request: Request, state: PhaseState, now: float) -> None:
+        """A request that vLLM's own order has scheduled so far is scheduled by the policy now."""
+        request.priority = _UNRANKED + self.queues.joined(state, now).arrival
 
     @property
     def review_at(self) -> float:

@@ -35,6 +35,15 @@ def hand_over(engine: EngineCore, own_id: str) -> None:
     engine.scheduler.hand_over(own_id)
 
 
+def use_policy(engine: EngineCore, policy: str) -> str | None:
+    """Schedule by another policy, with the same numbers; :return: why that is not possible."""
+    try:
+        engine.scheduler.change_policy(policy)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def kv_endpoint(engine: EngineCore) -> dict[str, Any] | None:
     """The fields of the engine's `Endpoint`; None if its KV cannot move."""
     migration = engine.scheduler.migration
@@ -53,7 +62,7 @@ def meet_peer(engine: EngineCore, peer: dict[str, Any]) -> str | None:
 
 def serve_utilities() -> None:
     """Add these functions to `EngineCore`; the scheduler's constructor does so, in its process."""
-    for utility in (set_pace, turn, hand_over, kv_endpoint, meet_peer):
+    for utility in (set_pace, turn, hand_over, use_policy, kv_endpoint, meet_peer):
         setattr(EngineCore, utility.__name__, utility)
 
 

@@ -26,6 +26,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -37,10 +38,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
+from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy, create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from workers.kv.connectors import may_move, part_of, parts_of_metadata
 from workers.kv.migration import MigrationConnector
@@ -48,7 +49,7 @@ from workers.kv.offload import ResumeConnector
 from workers.messages import Pace, PhaseCounts, PhaseStats
 from workers.policy.decide import policy_function
 from workers.policy.phase import Markers, Phase
-from workers.policy.settings import PolicySettings
+from workers.policy.settings import PolicySettings, check_policy
 from workers.scheduler.accounting import Accounting
 from workers.scheduler.bounded_grammar import TOO_COSTLY
 from workers.scheduler.dispatch import Dispatcher
@@ -67,6 +68,11 @@ CONFIG_KEY = "phase"  # in vLLM's additional_config
 REQUEST_KEY = "pascal"  # in SamplingParams.extra_args
 # Keys of the table that do not belong to a policy.
 _OTHER_KEYS = ("markers", "ending_token_ids")
+_BY_ARRIVAL = attrgetter("arrival_time")
+
+
+def _preempted_first(request: Request) -> tuple[bool, float]:
+    return request.status is not RequestStatus.PREEMPTED, request.arrival_time
 
 
 def phase_config(vllm_config: VllmConfig) -> dict[str, Any]:
@@ -112,6 +118,9 @@ def markers_of(vllm_config: VllmConfig) -> Markers | None:
 
 class _PhaseMixin(Scheduler):
     """Phase tracking for any of vLLM's schedulers; a base class only for the two at the end."""
+
+    waiting: RequestQueue
+    kv_holding_waiting: RequestQueue
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -224,17 +233,51 @@ class _PhaseMixin(Scheduler):
     # ---- what the worker calls
 
     def use_policy(self, settings: PolicySettings) -> None:
-        """Schedule by this policy; :raises RuntimeError: while there are requests."""
-        if self.requests:
-            raise RuntimeError("the policy can only be exchanged while there are no requests")
-        policy_function(settings.policy)  # fails here if there is none, not at the first request
+        """Schedule by this policy from the next step on; call it between two steps.
+
+        Requests keep their memory and their place in time. vLLM's own order begins with those that
+        arrived first.
+
+        :raises ValueError: there is no such policy, or it cannot be changed to while there are
+            requests. Nothing has changed then.
+        """
+        policy_function(settings.policy)  # fails here if there is none, not at the next decision
+        if settings.policy != "fcfs" and self._dispatcher is not None:
+            self._dispatcher.change(settings)
+        else:
+            self._change_queues(settings)
+        self._settings = settings
+        for state in self._phase_states.values():
+            self._watch(state)
+
+    def change_policy(self, policy: str) -> None:
+        """Do as `use_policy`, with the same numbers as before."""
+        check_policy(policy)
+        self.use_policy(msgspec.structs.replace(self._settings, policy=policy))
+
+    def _change_queues(self, settings: PolicySettings) -> None:
+        """Between vLLM's own order and a policy: the waiting requests move to other queues."""
+        waiting, loading = [*self.waiting], [*self.kv_holding_waiting]
+        states = self._phase_states
+        now = self.now() if states else 0.0
         if settings.policy == "fcfs":
             self._dispatcher = None
             self.policy = SchedulingPolicy(self.scheduler_config.policy)
             self.waiting = create_request_queue(self.policy)
             self.kv_holding_waiting = create_request_queue(self.policy)
+            for request_id, state in states.items():
+                state.settle()
+                state.queue_state = None
+                self.requests[request_id].priority = state.priority
+            self.running.sort(key=_BY_ARRIVAL)
         else:
-            self._dispatcher = Dispatcher(self, settings, self._phase_states)
+            self._dispatcher = Dispatcher(self, settings, states)
+            for request_id, state in states.items():
+                self._dispatcher.joined(self.requests[request_id], state, now)
+        for queue, members in ((self.waiting, waiting), (self.kv_holding_waiting, loading)):
+            # vLLM puts a preempted request in front of those that have not run.
+            for request in sorted(members, key=_preempted_first):
+                queue.add_request(request)
 
     def phase_stats(self) -> PhaseStats:
         """Counts by phase, and the blocks that requests really hold."""
@@ -274,6 +317,7 @@ class _PhaseMixin(Scheduler):
         before = state.tracker.phase
         state.tracker.turn(phase)
         self._accounting.turned(state, before)
+        self._note_text(state)
         if self._dispatcher is not None:
             self._dispatcher.queues.turned(state, before, self.now())
 
@@ -299,9 +343,11 @@ class _PhaseMixin(Scheduler):
         facts = facts_of(((params.extra_args if params else None) or {}).get(REQUEST_KEY))
         tracker = tracker_of(request, facts, self._markers)
         if facts is None:
-            state = PhaseState(tracker, None, None)
+            state = PhaseState(tracker, None, None, priority=request.priority)
         else:
-            state = PhaseState(tracker, facts.request_id, facts.pace)
+            state = PhaseState(
+                tracker, facts.request_id, facts.pace, facts.user, priority=request.priority
+            )
             self._own_ids[facts.request_id] = request.request_id
             if facts.began is not None:
                 began = Phase(facts.began)
@@ -316,9 +362,9 @@ class _PhaseMixin(Scheduler):
         self._watch(state)
         self._phase_states[request.request_id] = state
         self._accounting.arrived(state)
+        self._note_text(state)
         if self._dispatcher is not None:
-            user = None if facts is None else facts.user
-            self._dispatcher.arrived(request, state, user, self.now())
+            self._dispatcher.arrived(request, state, state.user, self.now())
 
     def _observe(self, outputs: list[EngineCoreOutput], now: float) -> None:
         states, dispatcher = self._phase_states, self._dispatcher
@@ -343,6 +389,7 @@ class _PhaseMixin(Scheduler):
             before = state.tracker.phase
             if state.tracker.feed(token_ids):
                 self._accounting.turned(state, before)
+                self._note_text(state)
             if dispatcher is not None and token_ids:
                 dispatcher.queues.produced(state, len(token_ids), before, now)
             self._watch(state)
@@ -350,6 +397,10 @@ class _PhaseMixin(Scheduler):
                 if output.request_id in self._costly:
                     output.stop_reason = TOO_COSTLY
                 self._forget_if_finished(output.request_id)
+
+    def _note_text(self, state: PhaseState) -> None:
+        if state.text_since is None and state.tracker.phase is Phase.ANSWERING:
+            state.text_since = self.now()
 
     def _watch(self, state: PhaseState) -> None:
         """See every token while a marker may have begun; the policy alone may see the next ones."""

@@ -7,6 +7,8 @@ Pure: knows no engine and reads no clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from workers.messages import Pace
 from workers.policy.decide import queue_of
 from workers.policy.phase import Phase, PhaseTracker
@@ -34,6 +36,54 @@ class Queues:
         self._positions = 0
         self.review_at = 0.0  # the next decision is made at this time or later
         self._review_at_least = 0.0  # the earliest time of a decision, whatever happens
+
+    # ---- the policy changes
+
+    def change(self, settings: PolicySettings, states: Iterable[PhaseState]) -> None:
+        """Go on by another policy, from the next step on.
+
+        :raises ValueError: if it takes calls for something else; what readers have read depends
+            on that.
+        """
+        if settings.calls != self._settings.calls:
+            raise ValueError("`calls` cannot change while there are requests")
+        self._settings = settings
+        self.review_at = self._review_at_least = 0.0
+        for state in states:
+            state.settle()
+            queue_state = queue_state_of(state)
+            queue = queue_of(settings, queue_state.phase, _urgent_tokens(state.tracker))
+            if queue != queue_state.queue:
+                queue_state.queue, queue_state.position = queue, self._next_position()
+            queue_state.view = None
+            state.quiet = self._quiet_tokens(state, queue_state)
+
+    def joined(self, state: PhaseState, now: float) -> QueueState:
+        """A request that vLLM's own order has scheduled so far; :return: its place.
+
+        It has used up the quanta of its tokens. Its reader began with the first text, and has read
+        without a pause since then.
+        """
+        state.settle()
+        queue_state, tracker = self.arrived(state, state.user, now), state.tracker
+        quantum, urgent = self._settings.quantum_tokens, _urgent_tokens(tracker)
+        queue_state.queue = queue_of(self._settings, queue_state.phase, urgent)
+        if queue_state.phase is _ANSWERING:
+            queue_state.urgent_quanta = urgent // quantum
+            urgent = tracker.answering_tokens
+            queue_state.boundary_at = now if state.text_since is None else state.text_since
+        queue_state.quanta = urgent // quantum
+        queue_state.left_tokens = quantum - urgent % quantum
+        queue_state.run_tokens = urgent
+        if tokens := self._read_tokens(state):
+            since = now if state.text_since is None else state.text_since
+            reader = queue_state.reader = Reader(self._tau_s(state.pace), False, since)
+            if not self._is_read(tracker.phase):
+                reader.text_ends(tokens, now)
+            if state.pace is not None and state.pace.paused:
+                reader.pace(self._tau_s(state.pace), True, now)
+        state.quiet = self._quiet_tokens(state, queue_state)
+        return queue_state
 
     # ---- what happens to requests
 

@@ -50,6 +50,9 @@ class PhaseState:
     tracker: PhaseTracker
     own_id: str | None  # the worker's id of the request; None in a stock server
     pace: Pace | None  # None in a stock server: nothing is known about the reader
+    user: str | None = None  # for fairness between users
+    priority: int = 0  # vLLM's, as it came; a policy's rank takes its place
+    text_since: float | None = None  # when it first came to text for a reader
     kv_blocks: int = 0  # it holds while it runs, at least one; 0: it does not run
     queue_state: QueueState | None = None  # None where vLLM's own order holds
     lost_tokens: int = 0  # how far its KV had come when it was preempted

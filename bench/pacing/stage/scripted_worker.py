@@ -111,6 +111,7 @@ class Instance:
         """One connection of a gateway."""
         await connection.recv()
         welcome = Welcome(
+            policy="slack",
             protocol=PROTOCOL,
             instance_id=self._name,
             pid=1,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
 from gateway.api.auth import SUBPROTOCOL
-from gateway.api.documents.events import ResponseEvent
+from gateway.api.documents.events import Pong, ResponseEvent
 from gateway.api.documents.frames import OperationsFrame
 from gateway.api.documents.openapi import info
 from gateway.api.documents.operations import SLO
@@ -100,7 +100,7 @@ def asyncapi(*, needs_key: bool) -> Json:
 
 def _events() -> dict[str, Any]:
     """The events, by their ``type``."""
-    return {kind.__struct_config__.tag: kind for kind in get_args(ResponseEvent)}
+    return {kind.__struct_config__.tag: kind for kind in (*get_args(ResponseEvent), Pong)}
 
 
 def _frames() -> dict[str, str]:

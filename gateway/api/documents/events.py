@@ -199,6 +199,10 @@ class ErrorEvent(Answer, tag_field="type", tag="error"):
     error: ErrorObject
 
 
+class Pong(Answer, tag_field="type", tag=events.PONG):
+    """The answer to a ping. It belongs to no response."""
+
+
 ResponseEvent = (
     Created
     | InProgress

@@ -42,11 +42,23 @@ class Error(Answer):
     error: ErrorObject
 
 
+class ErrorDetails(Answer):
+    """A reason that Anthropic's packages act on."""
+
+    error_code: Literal["thread_unsupported_request"]
+
+
+class MessagesErrorObject(ErrorObject):
+    """The same in the Messages API."""
+
+    details: ErrorDetails | UnsetType = UNSET
+
+
 class MessagesError(Answer):
     """An error in the form of the Messages API."""
 
     type: Literal["error"]
-    error: ErrorObject
+    error: MessagesErrorObject
 
 
 # ---- tokens -----------------------------------------------------------------------------------
@@ -217,18 +229,22 @@ class FunctionCallOutput(Answer, tag_field="type", tag="function_call_output"):
     """The result of a call."""
 
     id: str
-    call_id: str
     output: str | list[InputText | Refusal]
     status: ItemStatus
+    call_id: str | UnsetType = UNSET  # absent: of no call, but of `name`
+    name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
 
 
 class CustomToolCallOutput(Answer, tag_field="type", tag="custom_tool_call_output"):
     """The result of a call of a custom tool."""
 
     id: str
-    call_id: str
     output: str | list[InputText | Refusal]
     status: ItemStatus
+    call_id: str | UnsetType = UNSET  # absent: of no call, but of `name`
+    name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
 
 
 ListedItem = (
@@ -347,6 +363,13 @@ class DeletedResponse(Answer):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
+
+
+class InputTokens(Answer):
+    """The length of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: Count
 
 
 class ItemList(Answer):

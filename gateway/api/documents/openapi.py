@@ -22,14 +22,16 @@ _JSON = "application/json"
 _STREAM = "text/event-stream"
 _EVERYWHERE: tuple[type[ApiError], ...] = (InvalidHttp, HeadersTooLarge)  # refusals of every route
 _BROKEN = 500
+_RETRY_AFTER: Json = {
+    "Retry-After": {
+        "schema": {"type": "integer", "minimum": 1},
+        "description": "After how many seconds to try again.",
+    }
+}
 _HEADERS: Mapping[int, Json] = {
     401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}, "description": "How to send a key."}},
-    429: {
-        "Retry-After": {
-            "schema": {"type": "integer", "minimum": 1},
-            "description": "After how many seconds there is room.",
-        }
-    },
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 

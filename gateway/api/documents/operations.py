@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.api.admin import DrainBody
+from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.auth import ForbiddenOrigin
 from gateway.api.documents import chat, events, messages, objects, operators, plain
 from gateway.api.responses.lists import DEFAULT, MOST
@@ -129,6 +129,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         events=events.ResponseEvent,
         parameters=SLO,
         errors=_GENERATING,
+    ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        "responses",
+        "Count the tokens of the prompt of a response",
+        body=ResponsesBody,
+        answer=objects.InputTokens,
+        parameters=SLO,
+        errors=_COUNTING,
     ),
     ("GET", "/v1/responses"): Operation(
         "responses",
@@ -288,6 +296,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "Open a WebSocket that tells what happens; /asyncapi.json describes its messages",
         status=101,
         errors=(Forbidden, InvalidRequest, Overloaded),
+    ),
+    ("GET", "/admin/policy"): Operation(
+        "operators",
+        "Say by what the instances schedule",
+        answer=operators.Policies,
+        errors=(Forbidden,),
+    ),
+    ("POST", "/admin/policy"): Operation(
+        "operators",
+        "Change the scheduling policy of all instances while they serve",
+        body=PolicyBody,
+        answer=operators.Policies,
+        errors=(*_READING, Forbidden),
     ),
     ("GET", "/version"): Operation(
         "operators", "What runs here", answer=operators.Version, is_open=True

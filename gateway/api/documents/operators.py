@@ -61,3 +61,19 @@ class InstanceList(Answer):
     """All instances."""
 
     instances: list[InstanceState]
+
+
+class InstancePolicy(Answer):
+    """By what an instance schedules."""
+
+    id: str
+    policy: str
+    pending: bool  # it was asked to change, and has not answered
+    error: str | None
+
+
+class Policies(Answer):
+    """By what the instances schedule; ``policy``: what an operator has asked for."""
+
+    policy: str | None
+    instances: list[InstancePolicy]

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api.admin import DrainBody
+from gateway.api.admin import DrainBody, PolicyBody
 from gateway.api.documents import chat, messages, objects, operators, plain
-from gateway.api.documents.events import ResponseEvent, StreamId
+from gateway.api.documents.events import Pong, ResponseEvent, StreamId
 from gateway.api.documents.frames import OperationsFrame
-from gateway.api.websocket import Cancel, PacingUpdate, Resume
+from gateway.api.websocket import PING, Cancel, PacingUpdate, Resume, SocketPing
 from gateway.history.references import REFERENCE
 from gateway.schemas import tools
 from gateway.schemas.bodies import ChatBody, ResponsesBody, neutral_fields
@@ -41,6 +41,7 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     RESUME: Resume,
     CANCEL: Cancel,
     PACING: PacingUpdate,
+    PING: SocketPing,
 }
 _BODIES = (
     ResponsesBody,
@@ -53,6 +54,7 @@ _BODIES = (
     ConversationUpdate,
     NewItems,
     DrainBody,
+    PolicyBody,
     *MESSAGES.values(),
     *ITEMS.values(),
     tools.Function,
@@ -74,10 +76,12 @@ _UNIONS: Mapping[str, Any] = {
 }
 _ANSWERS = (
     objects.Error,
+    Pong,
     objects.MessagesError,
     objects.Response,
     objects.BrokenResponse,
     objects.DeletedResponse,
+    objects.InputTokens,
     objects.ItemList,
     objects.Conversation,
     objects.DeletedConversation,
@@ -88,6 +92,8 @@ _ANSWERS = (
     operators.Readiness,
     operators.InstanceState,
     operators.InstanceList,
+    operators.InstancePolicy,
+    operators.Policies,
     chat.ChatChunk,
     chat.ChatCompletion,
     messages.TokenCount,

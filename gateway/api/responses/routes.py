@@ -107,6 +107,22 @@ async def list_input_items(request: web.Request) -> web.StreamResponse:
     return json_response(part_of(items, page))
 
 
+async def count_input(request: web.Request) -> web.StreamResponse:
+    """``POST /v1/responses/input_tokens``: how many tokens the prompt of a body has."""
+    owner = owner_of(request)
+    service = request.app[SERVICE]
+    body = parse_body(await read_body(request), ResponsesBody)
+    defaults = default_targets(service.config.pacing, request.headers)
+    generation = await service.prepare(body, defaults, owner)
+    try:
+        generation = of_client(service.config, request.headers, generation)
+        tokens = await service.cluster.count(generation)
+    finally:
+        if generation.conversation_id is not None:
+            service.conversations.end(generation.conversation_id, owner)
+    return json_response({"object": "response.input_tokens", "input_tokens": tokens})
+
+
 async def open_socket(request: web.Request) -> web.StreamResponse:
     """``GET /v1/responses`` with an upgrade: the WebSocket API."""
     owner = owner_of(request)

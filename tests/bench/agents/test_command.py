@@ -36,8 +36,10 @@ def test_parts_keep_each_other_and_share_their_runs(
     assert len(ran) == len(set(ran))
     assert (tmp_path / "agents.png").stat().st_size > 10_000
     both = json.loads(file.read_text())
-    assert set(both) == {"sides", "urgency"}
+    assert set(both) == {"sides", "ways", "urgency"}
     assert both["sides"]["config"]["seeds"] == list(experiment.FULL.seeds)
+    by_seed = both["ways"]["claims"]["by_seed"]
+    assert [of["seed"] for of in by_seed] == list(range(1, experiment.FULL.way_seeds + 1))
     output = capsys.readouterr().out
     assert "slack, calls" in output
     assert "of it 0.0 points are by pacing" in output
@@ -50,11 +52,30 @@ def test_parts_keep_each_other_and_share_their_runs(
     assert {mix.calls for _, _, mix in ran} == {"short", "agent", "files"}
 
 
-def test_quick_has_the_sides_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "run_cases", _scripted)
+def test_quick_has_sides_and_ways_from_the_same_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+
+    def run_cases(cases: list[Case], progress: Any, done: Any) -> list[SideRun]:
+        ran.append(len(cases))
+        return _scripted(cases, progress, done)
+
+    monkeypatch.setattr(experiment, "run_cases", run_cases)
     file = tmp_path / "agents.json"
     assert main(["bench", "agents", "--quick", "--json", str(file)]) == 0
-    assert set(json.loads(file.read_text())) == {"sides"}
+    assert set(json.loads(file.read_text())) == {"sides", "ways"}
+    assert ran == [len(experiment.cases_of(experiment.QUICK))]
+
+
+def test_the_ways_can_have_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "run_cases", _scripted)
+    file = tmp_path / "agents.json"
+    command = ["bench", "agents", "--only", "ways", "--seeds", "20", "--json", str(file)]
+    assert main(command) == 0
+    ways = json.loads(file.read_text())["ways"]
+    assert ways["claims"]["seeds"] == list(range(1, 21))
+    assert set(ways["sides"]) == set(experiment.WAYS)
 
 
 def test_ctrl_c_keeps_finished_parts(
@@ -71,6 +92,6 @@ def test_ctrl_c_keeps_finished_parts(
     assert capsys.readouterr().err == (
         "pascal: interrupted; the results of finished parts are kept\n"
     )
-    assert set(json.loads(file.read_text())) == {"sides"}
+    assert set(json.loads(file.read_text())) == {"sides", "ways"}
     assert main(["bench", "agents", "--only", "urgency"]) == 130
     assert capsys.readouterr().err == "pascal: interrupted; nothing was written\n"

@@ -37,6 +37,7 @@ LITTLE = Mix(
     kv_share=0.25,
     token_s=0.03,
     seeds=(1,),
+    way_seeds=1,
     chats="alpacaeval",
     longest=8000,
 )

@@ -58,6 +58,9 @@ def test_gains_are_paired_and_their_parts_add_up() -> None:
     assert found["gain_by_pacing"] == pytest.approx((0.1 + 0.15) / 2)
     assert found["gain_by_scheduling"] == pytest.approx((0.1 + 0.1) / 2)
     assert found["gain"] == pytest.approx(found["gain_by_pacing"] + found["gain_by_scheduling"])
+    assert found["by_seed"][0] == pytest.approx(
+        {"seed": 1, "gain": 0.2, "gain_by_pacing": 0.1, "gain_by_scheduling": 0.1}
+    )
     low, high = found["intervals"]["gain"]
     assert low < found["gain"] < high
     assert found["gain_holds"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from bench.conversations.command import compare, summary, verdicts
+from bench.conversations.command import compare, print_results, spread_of, summary, verdicts
 from bench.conversations.talk import APIS, Shape, Turn, TurnFailed, talk, text_of
 from tests.gateway.support.scripted_engine import ANSWER, Actor
 from tests.gateway.wires.test_sessions import gateway
@@ -68,7 +70,7 @@ def test_the_prompt_grows_to_its_last_length() -> None:
     assert in_all == pytest.approx(30_000, rel=0.01)
 
 
-def phase(found: float, first_s: float, *busy_s: float) -> dict[str, object]:
+def phase(found: float, first_s: float, *busy_s: float) -> dict[str, Any]:
     turns = [
         Turn("chat", 0, 1000, 0, 9.0, "a"),  # no first turn counts
         Turn("chat", 1, 1000, round(1000 * found), first_s, "a"),
@@ -77,14 +79,48 @@ def phase(found: float, first_s: float, *busy_s: float) -> dict[str, object]:
     return summary(turns, {str(place): one for place, one in enumerate(busy_s)})
 
 
+def run_of(found: float, first_s: float, busiest: float) -> dict[str, Any]:
+    run: dict[str, Any] = {
+        "affinity": phase(found, first_s, 10, busiest),
+        "blind": phase(0.1, 1.0, 10, 10),
+        "one": phase(0.92, 0.3, 20),
+    }
+    for result in run.values():
+        result["starved"] = 0.0
+    return {**run, "compared": compare(run)}
+
+
 def test_the_goals_are_about_later_turns() -> None:
-    results = {"affinity": phase(0.9, 0.2, 10, 11), "blind": phase(0.1, 1.0, 10, 10)}
-    results["one"] = phase(0.92, 0.3, 20)
-    assert results["affinity"]["found_by_api"] == {"chat": 0.9, "responses": None, "messages": 0.9}
-    compared = compare(results)
-    assert compared == pytest.approx({"found": 0.9 / 0.92, "wait": 0.2, "busiest": 11 / 10.5})
-    assert all(verdicts(compared).values())
+    run = run_of(0.9, 0.2, 11)
+    assert run["affinity"]["found_by_api"] == {"chat": 0.9, "responses": None, "messages": 0.9}
+    compared = run["compared"]
+    assert compared == pytest.approx(
+        {
+            "found": 0.9 / 0.92,
+            "wait": 0.2,
+            "busiest": 11 / 10.5,
+            **{f"found_{api}": 0.9 / 0.92 for api in ("chat", "messages")},
+            **{f"wait_{api}": 0.2 for api in ("chat", "messages")},
+        }
+    )
+    assert all(verdicts(spread_of([compared])).values())
     for name, bad in (("found", 0.94), ("wait", 0.31), ("busiest", 1.11)):
-        assert verdicts(compared | {name: bad}) == {
+        assert verdicts(spread_of([compared | {name: bad}])) == {
             one: one != name for one in ("found", "wait", "busiest")
         }
+
+
+def test_medians_over_runs_are_compared_with_the_goals() -> None:
+    runs = [run_of(*of) for of in ((0.5, 0.9, 30), (0.9, 0.2, 11), (0.91, 0.21, 11.5))]
+    spread = spread_of([run["compared"] for run in runs])
+    assert spread["found"] == pytest.approx(
+        {"median": 0.9 / 0.92, "least": 0.5 / 0.92, "most": 0.91 / 0.92}
+    )
+    assert all(verdicts(spread).values())
+    assert not all(verdicts(spread_of([run["compared"] for run in runs[:2]])).values())
+    console = Console(width=160, record=True)
+    print_results({"runs": runs, "compared": spread}, console)
+    text = console.export_text()
+    assert "90.00 (50.00 to 91.00)" in text
+    assert "0.210 (0.200 to 0.900)" in text
+    assert "all goals are met" in text

@@ -113,6 +113,25 @@ async def test_a_bug_met_by_one_event_is_told_and_the_socket_goes_on(
         await receive(socket, "response.completed")
 
 
+async def test_a_ping_is_answered_also_while_a_stream_runs(tmp_path: Path) -> None:
+    async with (
+        api(tmp_path) as (client, worker, _),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        await socket.send_json({"type": "ping"})
+        assert await receive(socket) == {"type": "pong"}
+        await create(socket, stream_id="a")
+        request_id = await accepted(worker)
+        for number in range(200):
+            await socket.send_json({"type": "ping", "stream_id": f"p{number}"})
+        pongs = [await receive(socket, "pong") for _ in range(200)]
+        assert [pong["stream_id"] for pong in pongs] == [f"p{number}" for number in range(200)]
+        await socket.send_json({"type": "ping", "response_id": request_id})
+        assert (await receive(socket, "error"))["error"]["param"] == "response_id"
+        await worker.tokens(request_id, 0, "a", finish=STOP)
+        await receive(socket, "response.completed")
+
+
 async def test_errors_quote_no_more_than_a_line_of_what_was_sent(tmp_path: Path) -> None:
     long = "x" * 500_000
     async with (

@@ -193,7 +193,7 @@ async def test_a_path_that_is_no_text_is_quoted_in_a_way_that_can_be_sent(
 
 async def test_a_route_of_others_below_ours_is_not_found(tmp_path: Path) -> None:
     async with api(tmp_path) as (client, _, _service):
-        answer = await client.post("/v1/responses/input_tokens", json={"input": "x"})
+        answer = await client.post("/v1/responses/compact", json={"input": "x"})
         assert (answer.status, (await answer.json())["error"]["code"]) == (404, "no_such_route")
 
 

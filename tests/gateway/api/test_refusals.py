@@ -101,6 +101,16 @@ async def test_one_line_for_who_has_too_many(tmp_path: Path) -> None:
         await asking
 
 
+@pytest.mark.parametrize("path", ["v1/responses", "v1/chat/completions", "v1/messages"])
+async def test_who_finds_no_instance_is_told_when_to_come_again(tmp_path: Path, path: str) -> None:
+    """Without it, Codex gives up after 25 s, before a restarted instance serves."""
+    said = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+    async with api(tmp_path, limits=LimitsConfig(retry_after_s=7)) as (client, _, service):
+        service.cluster.drain("worker-0")
+        answer = await client.post(path, json={"input": "x"} if "responses" in path else said)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
+
+
 async def test_one_line_for_each_event_of_a_socket_that_is_refused(tmp_path: Path) -> None:
     async with (
         api(tmp_path, **TABLES) as (client, _, _service),

@@ -139,6 +139,8 @@ async def test_messages_in_their_own_form(tmp_path: Path) -> None:
         await client.ask("POST", "/v1/messages/count_tokens", **body)
         refused = await client.ask("POST", "/v1/messages", 400, **body)
         assert refused["type"] == "error"
+        thread = {"type": "create"}
+        await client.ask("POST", "/v1/messages", 400, **body, max_tokens=100, thread=thread)
 
 
 async def test_conversations_and_their_items(tmp_path: Path) -> None:

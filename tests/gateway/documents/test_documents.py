@@ -132,10 +132,12 @@ async def test_the_documents_are_served_and_cached(tmp_path: Path) -> None:
 def schema_of(document: dict[str, Any]) -> str:
     """The name of the schema of an example: what a client sends."""
     if type_ := document.get("type"):
-        names = {"create": "Create", "resume": "Resume", "cancel": "Cancel"}
+        names = {"create": "Create", "resume": "Resume", "cancel": "Cancel", "ping": "SocketPing"}
         return names.get(type_.removeprefix("response."), "PacingUpdate")
     if document.keys() == {"restart"}:
         return "DrainBody"
+    if document.keys() == {"policy"}:
+        return "PolicyBody"
     if document.keys() <= {"metadata", "items"}:
         return "NewConversation"
     if "messages" in document:
@@ -167,6 +169,7 @@ RIGHT = [
     ("ResponsesBody", {"input": "a", "metadata": {"a": None}, "max_output_tokens": -1}),
     ("MessagesBody", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "betas": 1}),
     ("Create", {"type": "response.create", "input": "a", "stream_id": "s", "generate": True}),
+    ("SocketPing", {"type": "ping", "stream_id": "s"}),
 ]
 WRONG = [
     ("ResponsesBody", {}),
@@ -184,6 +187,7 @@ WRONG = [
     ("Create", {"type": "response.create", "input": "a", "stream_id": ""}),
     ("PacingUpdate", {"type": "response.pacing.update", "response_id": "r", "tpot_s": 61}),
     ("Resume", {"type": "response.resume", "response_id": "r", "starting_after": -2}),
+    ("SocketPing", {"type": "ping", "response_id": "r"}),
 ]
 
 

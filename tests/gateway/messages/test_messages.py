@@ -169,6 +169,7 @@ async def test_what_is_fixed_in_a_system_prompt_stays_the_same(tmp_path: Path) -
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"nonsense": 1}, "nonsense"),
+        ({"thread": {"type": "create"}}, "thread"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
@@ -207,6 +208,16 @@ async def test_what_is_wrong_is_named_in_the_form_of_this_api(
         assert error["error"]["type"] == "invalid_request_error"
         assert error["error"]["param"].startswith(param)
         assert param in error["error"]["message"]
+
+
+async def test_threads_are_refused_so_that_clients_send_everything_instead(tmp_path: Path) -> None:
+    """`@anthropic-ai/sdk` continues without a thread only where it finds this code."""
+    async with api(tmp_path) as (client, _, _):
+        thread = {"type": "continue", "previous_message_id": "msg_1"}
+        answer = await client.post("v1/messages", json=body(thread=thread))
+        assert answer.status == 400
+        details = (await answer.json())["error"]["details"]
+        assert details == {"error_code": "thread_unsupported_request"}
 
 
 async def test_a_stream_that_fails_says_so(tmp_path: Path) -> None:
@@ -261,6 +272,7 @@ async def test_a_prompt_that_no_worker_takes_is_refused(
         answer = await client.post("v1/messages/count_tokens", json={"messages": HI})
         error = (await answer.json())["error"]
         assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+        assert error["message"].startswith("prompt is too long: ")  # as agents look for it
         assert not service.cluster.counter._waiting
 
 

@@ -187,6 +187,26 @@ def test_of_those_that_are_worth_it_the_one_with_most_of_the_conversation_is_cho
     assert place_new_request(views, Rules(affinity=1.0), held_blocks={"c": 20}) == "a"
 
 
+def test_what_conversations_will_bring_back_counts_for_a_new_one() -> None:
+    views = [
+        view("a", 10, kv_blocks_expected=9),
+        view("b", 12),
+        view("c", 11, kv_blocks_expected=2),
+    ]
+    assert place_new_request(views) == "b"
+    assert place_new_request(views, Rules(new="least_kv")) == "b"
+    boundary = [view("here", 90, kv_blocks_total=100), *views]
+    assert place_at_boundary(boundary, "here", 4, Rules()) == "a"  # which is about the present
+
+
+def test_how_far_a_conversation_returns_is_about_the_present_alone() -> None:
+    """Its own pause is over, and the pauses of others say nothing of how long it will wait."""
+    views = [view("near", 20, kv_blocks_expected=90), view("other", 10, kv_blocks_expected=5)]
+    rules = Rules(affinity=2.0)
+    assert place_new_request(views, rules, held_blocks={"near": 5}) == "near"
+    assert place_new_request(views, rules, held_blocks={"near": 4}) == "other"
+
+
 def test_of_those_that_hold_equally_much_the_last_one_is_chosen() -> None:
     views, held = [view("a", 10), view("b", 12)], {"a": 8, "b": 8}
     assert place_new_request(views, Rules(), held_blocks=held) == "a"

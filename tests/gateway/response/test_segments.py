@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import orjson
@@ -292,33 +291,3 @@ def test_events_are_in_the_order_of_the_tokens(
     assert closed == [one["id"] for one in session.response_object()["output"]]
     numbers = [event["sequence_number"] for event in events_of(session)]
     assert numbers == list(range(len(numbers)))
-
-
-def test_a_segment_costs_the_same_however_many_came_before() -> None:
-    def opcodes_of_rounds(before: int) -> int:
-        model = Model()
-        now = 1.0
-        count = 0
-
-        def trace(frame: Any, event: str, _: Any) -> Any:
-            nonlocal count
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            count += event == "opcode"
-            return trace
-
-        for place in range(before + 10):
-            if place == before:
-                sys.settrace(trace)
-            now += 10.0
-            model.think("a", now=now)
-            model.answer("b", now=now)
-            model.call("f", "{}", now=now)
-        sys.settrace(None)
-        return count
-
-    usual = sys.gettrace()
-    try:
-        few, many = opcodes_of_rounds(10), opcodes_of_rounds(100)
-    finally:
-        sys.settrace(usual)
-    assert many < 1.1 * few  # QoEs are settled only later

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import orjson
@@ -55,13 +56,13 @@ async def test_a_response_from_submit_to_store(tmp_path: Path) -> None:
 
 async def test_new_requests_go_where_the_kv_footprint_is_smaller(tmp_path: Path) -> None:
     async with serving(tmp_path, "a", "b") as (service, workers):
-        await start(service, workers["a"])
-        await start(service, workers["b"])
-        session, _ = await start(service, workers["a"])
+        await start(service, workers["a"], input="one")
+        await start(service, workers["b"], input="two")
+        session, _ = await start(service, workers["a"], input="three")
         assert session.instance_id == "a"
         long = "x" * 4000
         await start(service, workers["b"], input=long)
-        await start(service, workers["a"])
+        await start(service, workers["a"], input="four")
 
 
 async def test_a_conversation_goes_on_where_its_kv_is(tmp_path: Path) -> None:
@@ -78,6 +79,18 @@ async def test_a_conversation_goes_on_where_its_kv_is(tmp_path: Path) -> None:
         await workers["a"].accept(await workers["a"].next_submit())
         await starting
         await start(service, workers["b"], input="without history")
+
+
+async def test_a_conversation_between_two_turns_counts_where_it_will_go_on(tmp_path: Path) -> None:
+    async with serving(tmp_path, "a", "b") as (service, workers):
+        fields: dict[str, Any] = {"input": "turn after turn"}
+        for _ in range(3):
+            session, request_id = await start(service, workers["a"], **fields)
+            await workers["a"].tokens(request_id, 0, "Hello", finish=Finish(reason="stop"))
+            await ended(session)
+            fields["previous_response_id"] = session.response_id
+        # No instance has a request now. In a tie, "a" would be taken.
+        await start(service, workers["b"], input="another conversation")
 
 
 async def test_every_gateway_learns_from_the_workers_where_a_conversation_is(
@@ -408,10 +421,10 @@ async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Pa
     emulated = msgspec.structs.replace(IDLE, device=device)
     async with serving(tmp_path, "real", "other") as (service, workers):
         await workers["real"].say(Heartbeat(since_step_s=0.0, stats=IDLE))
-        await start(service, workers["real"])
+        await start(service, workers["real"], input="one")
         assert b"emulated" not in service.metrics.render()
         await workers["other"].say(Heartbeat(since_step_s=0.0, stats=emulated))
-        await start(service, workers["other"])
+        await start(service, workers["other"], input="two")
         text = service.metrics.render().decode()
     lines = [line for line in text.splitlines() if line.startswith("pascal_emulated")]
     assert lines == [

@@ -277,3 +277,50 @@ async def test_a_restart_that_is_taken_back_before_it_begins_is_not_made(tmp_pat
         assert launcher.restarted == []
         playing.release()
         await ended(session)
+
+
+async def test_the_policy_changes_everywhere_and_for_those_that_join_later(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (playing, _, _url, client):
+        workers = playing.scene.workers
+        async with client.get("/admin/policy") as answer:
+            assert await answer.json() == {
+                "policy": None,
+                "instances": [
+                    {"id": name, "policy": "slack", "pending": False, "error": None}
+                    for name in "ab"
+                ],
+            }
+        workers["b"].keeps_policy = True
+        async with client.post("/admin/policy", json={"policy": "rr"}) as answer:
+            described = await answer.json()
+        assert described["policy"] == "rr"
+        assert [(one["policy"], one["error"]) for one in described["instances"]] == [
+            ("rr", None),
+            ("slack", "it stays"),
+        ]
+        await playing.scene.join("c", movable=True)
+        policies = playing.service.cluster.policies
+        await policies.settled()
+        assert [one["policy"] for one in policies.describe()["instances"]] == ["rr", "slack", "rr"]
+        async with client.post("/admin/policy", json={"policy": "slack"}) as answer:
+            assert {one["policy"] for one in (await answer.json())["instances"]} == {"slack"}
+        assert workers["a"].policies == ["rr", "slack"]
+        assert workers["b"].policies == ["rr"]  # it never left the one that is wanted again
+        for wrong in ({"policy": "lifo"}, {}, {"policy": "rr", "now": True}):
+            async with client.post("/admin/policy", json=wrong) as answer:
+                assert answer.status == 400
+                assert (await answer.json())["error"]["param"] == (
+                    "now" if "now" in wrong else "policy"
+                )
+        assert workers["a"].policies == ["rr", "slack"]
+
+
+async def test_a_policy_that_is_taken_back_before_its_answer_is_taken_back(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (playing, _, _url, _client):
+        policies = playing.service.cluster.policies
+        policies.set("rr")
+        policies.set("slack")
+        await policies.settled()
+        assert playing.scene.workers["a"].policies == ["rr", "slack"]
+        described = policies.describe()["instances"]
+        assert [(one["policy"], one["pending"]) for one in described] == [("slack", False)] * 2

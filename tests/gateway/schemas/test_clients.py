@@ -15,6 +15,8 @@ from gateway.config import PacingConfig
 from gateway.schemas.bodies import ChatBody, ResponsesBody, parse_body, parse_json_object
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.generation import Generation, default_targets, from_chat, from_responses
+from gateway.schemas.messages import from_messages
+from gateway.schemas.messages_body import parse_messages
 from workers.messages import Structure
 
 DEFAULTS = default_targets(PacingConfig(), {})
@@ -242,6 +244,57 @@ def test_the_search_of_codex_is_refused_by_its_place() -> None:
     with pytest.raises(InvalidRequest) as caught:
         of_responses(**{**CODEX, "tools": [*CODEX_TOOLS, {"type": "web_search"}]})
     assert caught.value.param == "tools[4].type"
+
+
+CACHED = {"cache_control": {"type": "ephemeral"}}
+CLAUDE_CODE: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 32000,
+    "stream": True,
+    "thinking": {"type": "adaptive"},
+    "output_config": {"effort": "high"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "metadata": {"user_id": '{"device_id":"d","account_uuid":"","session_id":"s"}'},
+    "system": [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli;"},
+        {"type": "text", "text": "You are an agent.", **CACHED},
+        {"type": "text", "text": "Rules.", **CACHED},
+    ],
+    "tools": [{"name": "Read", "description": "x", "input_schema": PARAMETERS}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Say hello."}]},
+        {"role": "system", "content": "Available agents."},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "tool_use", "id": "c1", "name": "Read", "input": {"path": "a"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c1",
+                    "content": "<tool_use_error>No such file.</tool_use_error>",
+                    "is_error": True,
+                    **CACHED,
+                }
+            ],
+        },
+    ],
+}
+
+
+def test_a_turn_of_claude_code() -> None:
+    """vllm-project/vllm#44000: turns of the system among the messages."""
+    document = parse_json_object(json.dumps(CLAUDE_CODE))
+    found = from_messages(parse_messages(document), DEFAULTS)
+    assert [message.role for message in found.messages] == [
+        *("system", "user", "system", "assistant", "tool")
+    ]
+    assert (found.effort, found.messages[3].reasoning) == ("high", "hm")
 
 
 def test_a_conversation_in_which_another_model_used_a_tool_goes_on() -> None:

@@ -247,9 +247,29 @@ def test_a_wrong_conversation_of_chat_is_refused_by_name(messages: list[Any], pa
 
 
 @pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ({"name": "goal_objective", "namespace": "agent"}, "agent.goal_objective"),
+        ({"name": "goal_objective"}, "goal_objective"),
+    ],
+)
+def test_what_codex_tells_without_a_call_is_read_as_the_users(
+    source: dict[str, str], shown: str
+) -> None:
+    """openai/codex#42067: servers that ask for a `call_id` refuse the rest of the task."""
+    told = {"type": "function_call_output", "id": "fco_1", **source, "output": "south"}
+    found = responses(USER, call("c1"), output("c1"), told).messages
+    assert [message.role for message in found] == ["user", "assistant", "tool", "user"]
+    assert found[-1] == ChatMessage(role="user", content=f"{shown}:\nsouth")
+
+
+@pytest.mark.parametrize(
     ("items", "param"),
     [
         ([USER, output("c1")], "input[1].call_id"),
+        ([USER, {"type": "function_call_output", "output": "x"}], "input[1].call_id"),
+        ([USER, {"type": "function_call_output", "name": "", "output": "x"}], "input[1].call_id"),
+        ([USER, {"type": "function_call_output", "name": "g"}], "input[1].output"),
         ([USER, call("c1"), USER], "input[1].call_id"),
         ([USER, call("c1"), call("c1"), output("c1")], "input[2].call_id"),
         ([USER, call("c1", arguments="{"), output("c1")], "input[1].arguments"),

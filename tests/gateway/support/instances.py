@@ -52,6 +52,7 @@ class SilentLink:
         self.last_heard_s = float("inf")  # never silent for long
         self.full = False
         self.welcome = Welcome(
+            policy="slack",
             protocol=PROTOCOL,
             instance_id=instance_id,
             pid=1,

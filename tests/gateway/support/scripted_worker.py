@@ -21,6 +21,8 @@ from workers.messages import (
     MeetPeer,
     PeerMet,
     PhaseCounts,
+    PolicySet,
+    SetPolicy,
     Step,
     StepStats,
     Submit,
@@ -63,8 +65,11 @@ class ScriptedWorker:
     ) -> None:
         self.engine_id = f"engine of {instance_id}, {next(_STARTS)}"
         self.met: list[str] = []  # engines that the gateway had it meet
+        self.policies: list[str] = []  # that the gateway asked for
+        self.keeps_policy = False  # it refuses to change
         self._meeting_error = meeting_error
         self._welcome = Welcome(
+            policy="slack",
             protocol=protocol,
             instance_id=instance_id,
             pid=1,
@@ -92,6 +97,10 @@ class ScriptedWorker:
                 self.met.append(message.peer.engine_id)
                 met = PeerMet(engine_id=message.peer.engine_id, error=self._meeting_error)
                 await self.say(met)
+            elif isinstance(message, SetPolicy):
+                self.policies.append(message.policy)
+                error = "it stays" if self.keeps_policy else None
+                await self.say(PolicySet(policy=message.policy, error=error))
             else:
                 self._received.put_nowait(message)
 

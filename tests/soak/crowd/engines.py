@@ -115,6 +115,7 @@ class ScriptedEngine:
 
     def _welcome(self) -> Welcome:
         return Welcome(
+            policy="slack",
             protocol=messages.PROTOCOL,
             instance_id=self._instance_id,
             pid=os.getpid(),

@@ -35,6 +35,11 @@ def test_output_is_that_of_the_unpressured_run_under_every_policy() -> None:
         # The plugin counts the tokens that the run without pressure did not compute.
         assert all(runs[policy]["recomputed"] == runs[policy]["extra"] for policy in POLICIES)
         assert all((runs[policy]["reloaded"] > 0) == (resume == "reload") for policy in POLICIES)
+        # A policy may also change between any two steps.
+        switching = runs["switching"]
+        assert (switching["different"], switching["recomputed"]) == (0, switching["extra"])
+        assert switching["preemptions"] >= 50
+    assert found["switches"] >= 200
     extra = {
         resume: sum(found[resume][policy]["extra"] for policy in POLICIES)
         for resume in ("recompute", "reload")

@@ -18,6 +18,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from vllm.config import VllmConfig
 from vllm.v1.structured_output.request import get_structured_output_key
+from xgrammar import Grammar
+from xgrammar.testing import _is_grammar_accept_string
 
 from gateway.schemas.errors import InvalidRequest
 from gateway.schemas.json_schema import check_schema
@@ -90,6 +92,9 @@ def check(config: VllmConfig) -> Iterator[StructureCheck]:
         ("choice", ["a", ""], "must be a list"),
         ("choice", "ab", "must be a list"),
         ("choice", ["a"] * 1025, "at most 1024"),
+        ("grammar", "root ::= root", "no text fits it"),
+        ("grammar", 'root ::= "a" x\nx ::= x', "cannot go on"),
+        ("json", {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "no text fits it"),
     ],
 )
 async def test_what_is_wrong_names_the_value(
@@ -114,6 +119,51 @@ async def test_what_is_wrong_names_the_value(
 )
 async def test_what_is_right_compiles(check: StructureCheck, kind: Any, value: Any) -> None:
     await check.check(Structure(kind=kind, value=value), Phase.REASONING)
+
+
+CALLS = json.dumps(
+    {
+        "type": "structural_tag",
+        "format": {
+            "type": "tag",
+            "begin": "<tool_call>",
+            "content": {"type": "json_schema", "json_schema": {"type": "object"}},
+            "end": "</tool_call>",
+        },
+    }
+)
+SUM = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fits", "other"),
+    [
+        ("json", SUM, '{"n": 7}', '{"n": "7"}'),
+        ("json", SUM, '{"n":7}', '{"n":  7}'),
+        ("json_object", None, '{"n": "7"}', "7"),
+        ("choice", ["yes", "no"], "no", "maybe"),
+        ("regex", "[a-c]+", "abba", "abbd"),
+        ("grammar", 'root ::= "x" | "y"', "y", "z"),
+    ],
+)
+async def test_a_call_or_an_answer_of_a_form(
+    check: StructureCheck, kind: Any, value: Any, fits: str, other: str
+) -> None:
+    either = {"calls": CALLS, "answer": {"kind": kind, "value": value}}
+    structure = Structure(kind="structural_tag", value=either)
+    await check.check(structure, Phase.ANSWERING)
+    grammar = Grammar.from_structural_tag(str(structured_outputs(structure).structural_tag))
+    assert _is_grammar_accept_string(grammar, fits)
+    assert _is_grammar_accept_string(grammar, '<tool_call>{"a": 1}</tool_call>')
+    assert not _is_grammar_accept_string(grammar, other)
+
+
+async def test_what_the_grammar_would_not_see_is_refused_beside_calls_too(
+    check: StructureCheck,
+) -> None:
+    answer = {"kind": "json", "value": {"type": "array", "uniqueItems": True}}
+    structure = Structure(kind="structural_tag", value={"calls": CALLS, "answer": answer})
+    assert "'uniqueItems' is not" in (await refused(check, structure)).message
 
 
 async def test_a_schema_that_nests_too_deeply_is_refused(check: StructureCheck) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.workers.formats.support.families import BY_TEXT, FAMILIES, Family
 from tests.workers.formats.support.reading import TOOLS, Reading, outcome, scripts
 from tests.workers.formats.support.tokenizers import tokenizer_of_hunyuan, tokenizer_with
 from tests.workers.support.formats import submit, user
-from workers.messages import ToolChoice
+from workers.errors import RequestRejected
+from workers.messages import ChatMessage, Sampling, Structure, ToolChoice
 from workers.policy.phase import Phase, PhaseTracker
 from workers.requests.output_text import output_text
 
@@ -227,15 +229,89 @@ def test_native_calls_that_are_forced_have_a_grammar_of_their_format() -> None:
     assert prompt.request.structure.kind == "structural_tag"
 
 
+FORM = Structure(kind="json", value={"type": "string", "pattern": "(?=a)b"})
+
+
+def with_parameters(strict: bool) -> tuple[dict[str, Any], ...]:
+    """A tool whose parameters have no grammar, which is found out in another process."""
+    function = {**TOOLS[0]["function"], "strict": strict, "parameters": FORM.value}  # type: ignore[dict-item]
+    return ({"type": "function", "function": function},)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("form", [None, FORM])
+def test_no_schema_of_a_client_is_compiled_in_this_process(
+    strict: bool, form: Structure | None
+) -> None:
+    """A hostile one could crash it."""
+    request = submit(user("Hi"), tools=with_parameters(strict), structure=form)
+    structure = Reading(FAMILIES[10]).renderer.render(request).request.structure
+    assert (structure is not None) == (strict or form is not None)
+    assert structure is None or structure.kind == "structural_tag"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_beside_tools_comes_a_call_or_an_answer_of_the_form(strict: bool) -> None:
+    tools = tuple({**one, "function": {**one["function"], "strict": strict}} for one in TOOLS)  # type: ignore[dict-item]
+    request = submit(user("Hi"), tools=tools, structure=FORM)
+    structure = Reading(FAMILIES[10]).renderer.render(request).request.structure
+    assert structure is not None
+    assert structure.value["answer"] == {"kind": "json", "value": FORM.value}
+    assert "clock" in structure.value["calls"]
+    alone = msgspec.structs.replace(request, tool_choice=ToolChoice(mode="none"))
+    assert Reading(FAMILIES[10]).renderer.render(alone).request.structure == FORM
+
+
+def test_where_calls_have_no_grammar_an_answer_beside_tools_can_have_no_form() -> None:
+    of = Reading(Family("deepseek_r1", "pythonic"))
+    with pytest.raises(RequestRejected, match="no grammar for its calls") as caught:
+        of.renderer.render(submit(user("Hi"), tools=TOOLS, structure=FORM))
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "structure")
+
+
+GEMMA = next(one for one in FAMILIES if one.tool == "gemma4")
+
+
+def test_a_call_that_no_grammar_can_force_is_refused() -> None:
+    request = submit(user("Hi"), tools=TOOLS, tool_choice=ToolChoice(mode="required"))
+    with pytest.raises(RequestRejected, match="no grammar for its calls") as caught:
+        Reading(GEMMA).renderer.render(request)
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "tool_choice")
+
+
+def test_gemma_sees_the_thoughts_since_the_user_spoke_last() -> None:
+    def thought(text: str) -> ChatMessage:
+        return ChatMessage(role="assistant", content="", reasoning=text)
+
+    request = submit(user("Hi"), thought("a"), user("So?"), thought("b"), thought("c"))
+    written = Reading(GEMMA).form.request(request).messages
+    assert [one.reasoning for one in written] == [None, None, None, "b", "c"]
+
+
 def test_stop_strings_are_looked_for_in_answers_only() -> None:
     of = Reading(FAMILIES[10])
     for name in ("two phases", "call in the thoughts"):
         ids = of.ids(scripts(of.family)[name])
-        request = submit(
-            user("Hi"), tools=TOOLS, sampling=of.submit.sampling.__class__(stop=("add", "UTC"))
-        )
+        request = submit(user("Hi"), tools=TOOLS, sampling=Sampling(stop=("add", "UTC")))
         read = outcome(output_text(of.renderer, of.prompt, request), ids, range(len(ids)))
         assert read == of.read(ids, range(len(ids)))
+
+
+@pytest.mark.parametrize("tool", ["qwen3_xml", "gemma4"])
+def test_stop_strings_are_looked_for_after_the_least_tokens(tool: str) -> None:
+    """As in vLLM; whether ids or a parser split the text."""
+    of = Reading(next(one for one in FAMILIES if one.tool == tool))
+    opening = "" if of.family.opened else of.family.start
+    begin = of.ids(f"{opening}I add.{of.family.end}Four.")
+    ids = begin + of.ids("Five. Four. Six.")
+    for least, first in ((0, True), (len(begin) - len(of.ids("Four.")), True), (len(begin), False)):
+        sampling = Sampling(stop=("Four",), min_tokens=least)
+        request = submit(user("Hi"), tools=TOOLS, sampling=sampling, template=of.family.options)
+        at_once = output_text(of.renderer, of.prompt, request).push(ids)
+        reader = output_text(of.renderer, of.prompt, request)
+        stopped = next(at for at, token_id in enumerate(ids, 1) if reader.push([token_id]).stopped)
+        assert (at_once.stopped, at_once.tokens, reader.stop) == (True, stopped, "Four")
+        assert (stopped <= len(begin)) == first
 
 
 def test_phases_of_the_scheduler_are_those_of_the_stream() -> None:

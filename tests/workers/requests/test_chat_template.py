@@ -104,7 +104,9 @@ def test_what_a_template_refuses_is_the_fault_of_the_messages() -> None:
 def test_prompt_that_leaves_no_room_is_refused_with_the_numbers(
     tiny: ChatRenderer, repeats: int
 ) -> None:
-    with pytest.raises(RequestRejected, match=f"{CONTEXT} tokens") as caught:
+    with pytest.raises(
+        RequestRejected, match=f"This model's maximum context length is {CONTEXT} tokens"
+    ) as caught:
         render(tiny, user("7" * repeats))
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 

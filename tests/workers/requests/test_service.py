@@ -14,6 +14,7 @@ from workers import tracing
 from workers.engine.interface import (
     EngineEvents,
     EngineFacts,
+    EngineGone,
     EngineOutput,
     EngineRequest,
     EngineStep,
@@ -97,6 +98,12 @@ class ScriptedEngine:
 
     def hand_over(self, request_id: str) -> None:
         self.calls.append(("hand_over", request_id))
+
+    async def use_policy(self, policy: str) -> str | None:
+        self.calls.append(("use_policy", policy))
+        if policy == "broken":
+            raise EngineGone("it has stopped")
+        return "there is none" if policy == "lifo" else None
 
     async def meet_peer(self, peer: Endpoint) -> str | None:
         self.calls.append(("meet_peer", peer))
@@ -559,6 +566,20 @@ async def test_a_cancel_that_raises_does_not_keep_the_others(
     monkeypatch.setattr(bench.engine, "cancel", cancel)
     bench.service.disconnect()
     assert cancelled == ["a", "b"]
+
+
+async def test_a_change_of_policy_is_answered(bench: Bench) -> None:
+    answers = []
+    for policy in ("rr", "lifo", "broken"):
+        bench.service.set_policy(policy)
+        (answer,) = await bench.answered()
+        answers.append((answer.policy, answer.error))
+    assert answers == [
+        ("rr", None),
+        ("lifo", "there is none"),
+        ("broken", "EngineGone: it has stopped"),
+    ]
+    assert bench.service.policy == "rr"  # what a gateway that comes later is told
 
 
 async def test_failed_engine_ends_every_request(bench: Bench) -> None:

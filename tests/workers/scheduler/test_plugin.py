@@ -198,7 +198,7 @@ def test_a_request_that_vllm_does_not_take_is_not_followed(
     scheduler: Any = Following()
     params = SimpleNamespace(extra_args={REQUEST_KEY: GOOD})
     with pytest.raises(RuntimeError, match="no"):
-        scheduler.add_request(SimpleNamespace(request_id="a-0", sampling_params=params))
+        scheduler.add_request(SimpleNamespace(request_id="a-0", sampling_params=params, priority=0))
     assert (scheduler._phase_states, scheduler._own_ids) == ({}, {})
     assert scheduler._accounting.totals(Phase.ANSWERING).requests == 0
 
@@ -217,7 +217,9 @@ def followed(
     params = SimpleNamespace(extra_args={REQUEST_KEY: GOOD | told})
     scheduler.requests = {}
     scheduler.add_request(
-        SimpleNamespace(request_id="a-0", sampling_params=params, prompt_token_ids=prompt)
+        SimpleNamespace(
+            request_id="a-0", sampling_params=params, prompt_token_ids=prompt, priority=0
+        )
     )
     return scheduler
 

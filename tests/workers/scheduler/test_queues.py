@@ -349,3 +349,47 @@ def test_tokens_that_the_policy_need_not_see_change_nothing(
     for name in ("phase", "queue", "quanta", "left_tokens", "run_tokens", "after_call"):
         assert getattr(seen.queue_state, name) == getattr(quiet.queue_state, name), name
     assert seen.dry_at() == quiet.dry_at()
+
+
+def test_another_policy_finds_each_request_where_it_would_have_put_it() -> None:
+    case = Case("rr")
+    case.produce(*[9] * 17, now=101.0)
+    before = case.queue_state
+    assert before.queue == HIGH_QUEUE
+    position = before.position
+    case.queues.review_at = 105.0
+    case.queues.change(
+        PolicySettings(policy="pascal", quantum_tokens=10, demotion_tokens=15), [case.state]
+    )
+    assert case.queue_state is before
+    assert (before.queue, before.position > position) == (LOW_QUEUE, True)
+    assert (before.view, case.queues.review_at) == (None, 0.0)  # it decides in the next step
+    with pytest.raises(ValueError, match="calls"):
+        case.queues.change(PolicySettings(policy="slack", calls="answering"), [case.state])
+
+
+def test_a_request_joins_with_its_quanta_and_its_reader() -> None:
+    # 23 thoughts, then 12 tokens of text since 103.0.
+    case = Case("slack")
+    case.produce(*[9] * 22, END, now=102.0)
+    case.produce(*[9] * 12, now=103.0)
+    state = PhaseState(case.state.tracker, None, PACE, text_since=103.0)
+    queues = Queues(PolicySettings(policy="slack", quantum_tokens=10, demotion_tokens=15))
+    joined = queues.joined(state, 104.0)
+    assert joined.phase is Phase.ANSWERING
+    assert (joined.urgent_quanta, joined.quanta, joined.left_tokens) == (2, 1, 8)
+    assert queues.dry_at(state) == case.dry_at() == pytest.approx(103.0 + 12 * 0.5)
+
+    thinking = PhaseState(PhaseTracker(THINKER, Phase.REASONING), None, PACE)
+    thinking.tracker.feed([9] * 17)
+    joined = queues.joined(thinking, 104.0)
+    assert (joined.quanta, joined.left_tokens, joined.queue) == (1, 3, HIGH_QUEUE)
+    assert queues.dry_at(thinking) is None
+
+    waiting = PhaseState(PhaseTracker(THINKER, Phase.ANSWERING), None, PACE, text_since=103.5)
+    queues.joined(waiting, 104.0)
+    assert queues.dry_at(waiting) == pytest.approx(103.5 + PolicySettings().ttfat_s)
+
+    paused = PhaseState(case.state.tracker, None, Pace(tau_s=0.5, paused=True), text_since=103.0)
+    queues.joined(paused, 104.0)
+    assert queues.dry_at(paused) is None

@@ -2,8 +2,9 @@
 
 It needs a process of its own because vLLM and torch read their environment at import. It prints one
 JSON object with an entry for each policy and each way to resume. An entry counts preemptions,
-recomputed and reloaded tokens, and outputs that differ from the run without pressure. Two more
-runs spoil KV on purpose, on the device and in host memory.
+recomputed and reloaded tokens, and outputs that differ from the run without pressure. In another
+run the policy changes all the time. Two more runs spoil KV on purpose, on the device and in host
+memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from bench.policies import kv_offload
 from bench.policies.small_memory_engine import Load, SmallMemoryEngine
 from workers.kv.offload import HostMemoryWorker
-from workers.policy.settings import POLICIES
+from workers.policy.settings import POLICIES, POLICY_NAMES
 
 LOAD = Load(requests=14, output_tokens=110)
 AT_ONCE = 3  # that fit without pressure
@@ -37,9 +38,18 @@ class Engine(SmallMemoryEngine):
     """An engine whose KV can be spoiled."""
 
     mixing = ""  # "device" or "host"
+    switching = False
+    switches = 0
 
     def before_step(self, step: int) -> None:
-        """Spoil KV at some steps: shift the blocks on the device, or clear host memory."""
+        """Change the policy at every other step, or spoil KV at some.
+
+        KV is spoiled by a shift of the blocks on the device, or by clearing host memory.
+        """
+        if self.switching and step % 2:
+            policy = POLICY_NAMES[self.switches % len(POLICY_NAMES)]
+            self.scheduler.use_policy(msgspec.structs.replace(self._policy_settings, policy=policy))
+            self.switches += 1
         if not step or step % BROKEN_EVERY:
             return
         worker = self.core.model_executor.driver_worker.worker
@@ -69,6 +79,11 @@ def main() -> None:
         for policy in POLICIES:
             engine.use(policy, resume)
             found[resume][policy] = engine.run().compared_with(reference)
+        engine.use("slack", resume)
+        engine.switching = True
+        found[resume]["switching"] = engine.run().compared_with(reference)
+        engine.switching = False
+    found["switches"] = engine.switches
     for engine.mixing in ("device", "host"):
         engine.use("slack", "reload")
         found[f"broken_{engine.mixing}"] = engine.run().compared_with(reference)

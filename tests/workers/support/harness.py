@@ -32,6 +32,7 @@ from workers.messages import (
     MeetPeer,
     Pace,
     PeerMet,
+    PolicySet,
     Rejected,
     Sampling,
     Step,
@@ -208,6 +209,7 @@ class Gateway:
         self.frames: list[Step] = []
         self.heartbeats: list[Heartbeat] = []
         self.met: dict[str, PeerMet] = {}
+        self.policies: dict[str, PolicySet] = {}
 
     async def __aenter__(self) -> Gateway:
         self._connection = await unix_connect(
@@ -337,6 +339,8 @@ class Gateway:
                     output.add(run, self._known[run.request_id])
             case PeerMet():
                 self.met[message.engine_id] = message
+            case PolicySet():
+                self.policies[message.policy] = message
             case Heartbeat():
                 self.heartbeats.append(message)
             case _:

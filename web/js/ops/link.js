@@ -44,16 +44,20 @@ export class Link {
     };
   }
 
-  /** Call one of the routes of operators; resolves to null, or to what went wrong. */
-  async post(path, body) {
+  /**
+   * Call one of the routes of operators; resolves to null, or to what went wrong. `read` looks for
+   * that in the answer of a call that was taken.
+   */
+  async post(path, body, read = () => null) {
     try {
       const answer = await fetch(path, {
         method: "POST",
         headers: { "Content-Type": "application/json", ...this.#headers() },
         body: JSON.stringify(body),
       });
-      if (answer.ok) return null;
-      const { error } = await answer.json();
+      const document = await answer.json();
+      if (answer.ok) return read(document);
+      const { error } = document;
       return error?.message ?? `The gateway answered ${answer.status}.`;
     } catch {
       return "The gateway did not answer.";

@@ -44,7 +44,7 @@ export class PolicySwitch {
   async #set(policy, undoable) {
     const before = this.feed.policy;
     $("apply").disabled = true;
-    const error = await this.link.post("/admin/policy", { policy });
+    const error = await this.link.post("/admin/policy", { policy }, refusalOf);
     $("apply").disabled = false;
     $("policy-note").classList.toggle("error", error !== null);
     if (error !== null) {
@@ -70,6 +70,12 @@ export class PolicySwitch {
     else if (chosen === policy) text = "This policy is in force.";
     write($("policy-note"), text);
   }
+}
+
+/** Why an instance did not change its policy, or null. */
+function refusalOf({ instances = [] }) {
+  const one = instances.find(({ error }) => error);
+  return one ? `${one.id}: ${one.error}` : null;
 }
 
 /** What happened, the newest first. */

@@ -131,7 +131,7 @@ function ofGrowing(name, text, now) {
     const { settled, settledLength } = same ? growing : { settled: [], settledLength: 0 };
     const at = now();
     const [more, length, fresh] = split(parse(name, text.slice(settledLength)).children);
-    settled.push(...more);
+    if (length > 0) settled.push({ part: true, children: more });
     const tookMs = now() - at;
     growing = { name, text, settled, settledLength: settledLength + length, fresh, at, tookMs };
   }
@@ -160,6 +160,13 @@ function fill(parent, children, document) {
   for (const child of children) {
     if (typeof child === "string") {
       parent.append(child);
+      continue;
+    }
+    if (child.part) {
+      const part = document.createElement("span");
+      part.className = "part";
+      fill(part, child.children, document);
+      parent.append(part);
       continue;
     }
     const scope = child.scope?.split(".")[0] ?? "";

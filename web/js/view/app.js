@@ -1,39 +1,70 @@
 // The whole page.
 
-import { activeTurn, statusLine } from "../state.js";
-import { html, useEffect, useLayoutEffect, useState } from "../ui.js";
+import { Conversations } from "../conversations/list.js";
+import { versionsOf } from "../conversations/tree.js";
+import { SettingsDialog } from "../settings/dialog.js";
+import { ReadingTest } from "../settings/reading_test.js";
+import { activeTurn, allTurns } from "../state.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { connectionLabel, statusLine } from "../words.js";
+import { Banners } from "./banners.js";
 import { Composer } from "./composer.js";
+import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
-import { ErrorCard, Turn } from "./turn.js";
+import { ShortcutList, actionOf } from "./shortcuts.js";
+import { Turn } from "./turn.js";
 
+// Tasks that the embedded model was trained for, with numbers of the sizes that it knows.
 const EXAMPLES = [
   "What is 348 + 275?",
-  "Sort 42, 7, 19, 3",
+  "Sort 42, 7, 19, 3.",
   "How many times does the letter r appear in strawberry?",
   "Which is larger, 4711 or 4171?",
 ];
+const WIDE = "(min-width: 60rem)"; // there is room for the list beside the conversation
 
-const CONNECTION = {
-  connecting: "Connecting",
-  open: "Connected",
-  lost: "Reconnecting",
-  unauthorized: "Locked",
-  closed: "Closed",
-};
-
-function Header({ state, chat, busy }) {
+function Header({ state, onList, listOpen, onNew, onSettings, onHelp }) {
   const { status } = state.connection;
   return html`<header>
+    <button
+      type="button"
+      class="quiet icon-only"
+      aria-label="Conversations"
+      title="Conversations"
+      aria-expanded=${listOpen ? "true" : "false"}
+      onClick=${onList}
+    >
+      ${icons.menu()}
+    </button>
     <h1>pascal</h1>
     <span class="model">${state.model}</span>
     <span class="spring" />
-    <span class="connection" data-status=${status}>${CONNECTION[status]}</span>
+    <span class="connection" data-status=${status}>${connectionLabel(state.connection)}</span>
+    <button
+      type="button"
+      class="quiet icon-only help"
+      aria-label="Keyboard shortcuts"
+      title="Keyboard shortcuts (?)"
+      onClick=${onHelp}
+    >
+      ${icons.keyboard()}
+    </button>
+    <button
+      type="button"
+      class="quiet icon-only"
+      aria-label="Settings"
+      title="Settings (Ctrl ,)"
+      onClick=${onSettings}
+    >
+      ${icons.settings()}
+    </button>
     <button
       type="button"
       class="quiet"
-      disabled=${busy || state.turns.length === 0}
-      onClick=${() => chat.clear()}
+      data-action="new"
+      title="New chat (Ctrl Shift O)"
+      onClick=${onNew}
     >
       ${icons.plus()}<span>New chat</span>
     </button>
@@ -55,55 +86,44 @@ function Welcome({ onAsk }) {
   </div>`;
 }
 
-function KeyForm({ rejected, authorize }) {
-  const [key, setKey] = useState("");
-  return html`<form
-    class="key-form"
-    onSubmit=${(event) => {
-      event.preventDefault();
-      if (key.trim()) authorize(key.trim());
-    }}
-  >
-    <label for="api-key"
-      >${rejected ? "That key was not accepted." : "This server asks for an API key."}</label
-    >
-    <div>
-      <input
-        id="api-key"
-        type="password"
-        autocomplete="off"
-        autofocus
-        value=${key}
-        onInput=${(event) => setKey(event.target.value)}
-      />
-      <button type="submit" class="button">Unlock</button>
-    </div>
-  </form>`;
+function useMedia(query) {
+  const [matches, setMatches] = useState(() => matchMedia(query).matches);
+  useEffect(() => {
+    const media = matchMedia(query);
+    const changed = () => setMatches(media.matches);
+    media.addEventListener("change", changed);
+    return () => media.removeEventListener("change", changed);
+  }, [query]);
+  return matches;
 }
 
-function Banners({ state, chat, authorize, busy }) {
-  const { connection, notice } = state;
-  return html`
-    ${
-      connection.status === "unauthorized" &&
-      html`<${KeyForm} rejected=${connection.rejected} authorize=${authorize} />`
-    }
-    ${
-      connection.status === "lost" &&
-      html`<p class="banner">
-        <span>Connection lost, reconnecting… ${busy && "The answer goes on at the server."}</span>
-        <button type="button" class="quiet" onClick=${() => chat.connection.connect()}>
-          Retry now
-        </button>
-      </p>`
-    }
-    ${
-      notice &&
-      html`<${ErrorCard} error=${notice}>
-        <button type="button" class="button" onClick=${() => chat.dismissNotice()}>Dismiss</button>
-      <//>`
-    }
-  `;
+/** Move the focus to the question before or behind the one in view. */
+function jump(step) {
+  const turns = [...document.querySelectorAll(".turn")];
+  const top = document.querySelector("main").getBoundingClientRect().top;
+  const at = turns.findIndex((turn) => turn.getBoundingClientRect().top >= top - 4);
+  const from = at < 0 ? turns.length : at;
+  const isAtTop = at >= 0 && Math.abs(turns[at].getBoundingClientRect().top - top) < 40;
+  const target = turns[step < 0 ? from - 1 : from + (isAtTop || at < 0 ? 1 : 0)];
+  if (!target) return;
+  target.tabIndex = -1;
+  target.focus({ preventScroll: true });
+  target.scrollIntoView({ block: "start" });
+}
+
+/** Which dialog is open, and the state of the list. */
+function usePanels(chat, settings) {
+  const wide = useMedia(WIDE);
+  const [dialog, setDialog] = useState(null); // "settings", "shortcuts", "reading"
+  const [drawer, setDrawer] = useState(false);
+  const [searching, setSearching] = useState(0);
+  const listOpen = wide ? settings.sidebar : drawer;
+  const setList = (open) => (wide ? chat.set({ sidebar: open }) : setDrawer(open));
+  function search() {
+    setList(true);
+    setSearching((count) => count + 1);
+  }
+  return { wide, dialog, setDialog, listOpen, setList, setDrawer, search, searching };
 }
 
 export function App({ chat, authorize }) {
@@ -117,42 +137,145 @@ export function App({ chat, authorize }) {
     addEventListener("resize", follow.settle);
     return () => removeEventListener("resize", follow.settle);
   });
+  const panels = usePanels(chat, state.settings);
+  const { wide, dialog, setDialog, listOpen, setList, setDrawer } = panels;
   const active = activeTurn(state);
   const last = state.turns.at(-1);
+  const all = allTurns(state);
 
   function ask(question) {
-    if (activeTurn(chat.state)) return;
     follow.toEnd();
     chat.ask(question);
+    focusComposer();
   }
-  return html`<div class="app">
-    <${Header} state=${state} chat=${chat} busy=${active !== null} />
-    <main ref=${follow.ref} onScroll=${follow.onScroll}>
-      <div class="column" role="log" aria-live="off" aria-label="Conversation">
-        ${state.turns.length === 0 && html`<${Welcome} onAsk=${ask} />`}
-        ${state.turns.map(
-          (turn) =>
-            html`<${Turn} key=${turn.key} turn=${turn} chat=${chat} isLast=${turn === last} />`,
-        )}
-      </div>
-    </main>
-    <footer>
-      ${
-        !follow.following &&
-        html`<button
-          type="button"
-          class="jump"
-          aria-label="To the newest text"
-          onClick=${follow.toEnd}
-        >
-          ${icons.arrowDown()}
-        </button>`
-      }
-      <div class="column">
-        <${Banners} state=${state} chat=${chat} authorize=${authorize} busy=${active !== null} />
-        <${Composer} active=${active} settings=${state.settings} chat=${chat} onAsk=${ask} />
-      </div>
-    </footer>
-    <p class="visually-hidden" role="status" aria-live="polite">${statusLine(state)}</p>
+  function create() {
+    setDrawer(false);
+    chat.clear();
+    focusComposer();
+  }
+  async function open(id) {
+    setDrawer(false);
+    await chat.open(id);
+    follow.toEnd();
+    focusComposer();
+  }
+  async function remove(id) {
+    if (id === chat.state.conversation.id) chat.clear();
+    await chat.library.remove(id);
+  }
+  const actions = useRef(null);
+  actions.current = {
+    search: panels.search,
+    create,
+    settings: () => setDialog("settings"),
+    help: () => setDialog("shortcuts"),
+    write: focusComposer,
+    before: () => jump(-1),
+    next: () => jump(1),
+  };
+  useEffect(() => {
+    const onKey = (event) => {
+      if (document.querySelector("dialog[open]")) return;
+      const action = actionOf(event);
+      if (action === null) return;
+      event.preventDefault();
+      actions.current[action]();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+
+  const covered = listOpen && !wide;
+  useEffect(() => {
+    if (!covered) return undefined;
+    const onKey = (event) => {
+      if (event.key !== "Escape" || event.defaultPrevented) return;
+      event.preventDefault(); // it does not stop the answer, too
+      setDrawer(false);
+    };
+    document.querySelector(".sidebar button")?.focus();
+    document.addEventListener("keydown", onKey);
+    return () => {
+      document.removeEventListener("keydown", onKey);
+      document.querySelector("header [aria-label=Conversations]")?.focus();
+    };
+  }, [covered]);
+  return html`<div class="shell" data-list=${listOpen}>
+    ${
+      listOpen &&
+      chat.library &&
+      html`<${Conversations}
+        library=${chat.library}
+        flush=${() => chat.save({ now: true })}
+        current=${state.conversation.id}
+        searching=${panels.searching}
+        onOpen=${open}
+        onDelete=${remove}
+        onClose=${() => setList(false)}
+      />`
+    }
+    ${covered && html`<div class="curtain" onClick=${() => setList(false)} />`}
+    <div class="app" data-empty=${state.turns.length === 0 ? "" : undefined} inert=${covered}>
+      <${Header}
+        state=${state}
+        listOpen=${listOpen}
+        onList=${() => setList(!listOpen)}
+        onNew=${create}
+        onSettings=${() => setDialog("settings")}
+        onHelp=${() => setDialog("shortcuts")}
+      />
+      <main ref=${follow.ref} onScroll=${follow.onScroll}>
+        <div class="column" role="log" aria-live="off" aria-label="Conversation">
+          ${state.turns.length === 0 && html`<${Welcome} onAsk=${ask} />`}
+          ${state.turns.map((turn) => {
+            const versions = versionsOf(all, turn);
+            return html`<${Turn}
+              key=${turn.key}
+              turn=${turn}
+              chat=${chat}
+              isLast=${turn === last}
+              busy=${active !== null}
+              version=${versions.indexOf(turn)}
+              versions=${versions.length}
+            />`;
+          })}
+        </div>
+      </main>
+      <footer>
+        ${
+          !follow.following &&
+          html`<button
+            type="button"
+            class="jump"
+            aria-label="To the newest text"
+            onClick=${follow.toEnd}
+          >
+            ${icons.arrowDown()}
+          </button>`
+        }
+        <div class="column">
+          <${Banners} state=${state} chat=${chat} authorize=${authorize} />
+          <${Composer} state=${state} active=${active} chat=${chat} onAsk=${ask} />
+        </div>
+      </footer>
+      <p class="visually-hidden" role="status" aria-live="polite">${statusLine(state)}</p>
+    </div>
+    ${
+      dialog === "settings" &&
+      html`<${SettingsDialog}
+        settings=${state.settings}
+        chat=${chat}
+        onClose=${() => setDialog(null)}
+        onTest=${() => setDialog("reading")}
+      />`
+    }
+    ${
+      dialog === "reading" &&
+      html`<${ReadingTest}
+        onRate=${(rate) => chat.setRate(rate)}
+        onClose=${() => setDialog(null)}
+      />`
+    }
+    ${dialog === "shortcuts" && html`<${ShortcutList} onClose=${() => setDialog(null)} />`}
   </div>`;
 }

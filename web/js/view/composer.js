@@ -1,29 +1,13 @@
-// The input field, the stop button and the pace control.
+// The input field, with what belongs to the next question: pace, thinking, and room in the context.
 
-import { html, useLayoutEffect, useRef, useState } from "../ui.js";
+import { ReadingTest } from "../settings/reading_test.js";
+import { PaceControl } from "../settings/pace_control.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { ContextMeter } from "./context_meter.js";
+import { focusComposer, isCoarse } from "./parts/focus.js";
 import * as icons from "./icons.js";
 
-export const SLOWEST = 2; // tokens per second
-export const FASTEST = 40; // one notch further is unpaced: as generated
-
-function PaceControl({ rate, onRate }) {
-  const label = rate === null ? "unpaced" : `${rate} tok/s`;
-  return html`<label class="pace" title="How fast the answer is shown, in tokens per second">
-    <span>Pace</span>
-    <input
-      type="range"
-      min=${SLOWEST}
-      max=${FASTEST + 1}
-      value=${rate ?? FASTEST + 1}
-      aria-valuetext=${label}
-      onInput=${(event) => {
-        const value = event.target.valueAsNumber;
-        onRate(value > FASTEST ? null : value);
-      }}
-    />
-    <output>${label}</output>
-  </label>`;
-}
+const PAGE = 0.9; // of the height, by Page Up and Page Down
 
 function ThinkingSwitch({ on, onChange }) {
   return html`<label class="switch" title="Let the model think before it answers">
@@ -49,27 +33,85 @@ function PauseButton({ paused, onPause }) {
   </button>`;
 }
 
-export function Composer({ active, settings, chat, onAsk }) {
-  const [draft, setDraft] = useState("");
+function Note({ children, label, onClose }) {
+  return html`<p class="composer-note">
+    <span>${children}</span>
+    <button type="button" class="quiet" onClick=${onClose}>${label}</button>
+  </p>`;
+}
+
+function scrollPage(direction) {
+  const main = document.querySelector("main");
+  const around = main.scrollHeight > main.clientHeight ? main : main.closest(".app");
+  around.scrollBy({ top: direction * PAGE * around.clientHeight });
+}
+
+/** The draft: kept for a reload, and replaced when something is put into the composer. */
+function useDraft(chat, given, area) {
+  const [draft, setDraft] = useState(() => chat.keptDraft());
+  const seen = useRef(given.stamp);
+  useEffect(() => {
+    if (seen.current === given.stamp) return;
+    seen.current = given.stamp;
+    setDraft(given.text);
+    area.current.focus();
+  }, [given.stamp]);
+  useEffect(() => chat.keepDraft(draft), [draft]);
+  return [draft, setDraft];
+}
+
+export function Composer({ state, active, chat, onAsk }) {
+  const { settings, queued, draft: given, connection } = state;
   const area = useRef(null);
+  const [draft, setDraft] = useDraft(chat, given, area);
+  const [testing, setTesting] = useState(false);
+  const locked = connection.status === "unauthorized";
+  const editing = given.editing;
   useLayoutEffect(() => {
     const element = area.current;
     element.style.height = "auto";
     element.style.height = `${element.scrollHeight}px`;
   }, [draft]);
+  useEffect(() => {
+    // On a phone the focus would open the keyboard over the page.
+    if (!isCoarse() && !locked) area.current.focus();
+  }, []);
+
+  const question = draft.trim();
+  const sendable = question !== "" && !locked && !(active && (editing || queued !== null));
 
   function send() {
-    const question = draft.trim();
-    if (!question || active) return;
-    onAsk(question);
+    if (!sendable) return;
+    if (editing) {
+      chat.compose("");
+      chat.edit(editing, question);
+    } else onAsk(question);
     setDraft("");
+    area.current.focus();
   }
   function onKeyDown(event) {
     // While an input method is composing, Enter chooses a word (Safari reports it as key code 229).
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229)
-      return;
-    event.preventDefault();
-    send();
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "PageUp" || event.key === "PageDown") {
+      event.preventDefault();
+      scrollPage(event.key === "PageUp" ? -1 : 1);
+    } else if (event.key === "ArrowUp" && draft === "" && !active) {
+      const last = state.turns.at(-1);
+      if (!last) return;
+      event.preventDefault();
+      chat.compose(last.question, last.key);
+    } else if (event.key === "Escape" && editing) {
+      event.preventDefault();
+      chat.compose("");
+    } else if (event.key === "Enter" && !event.shiftKey && !isCoarse()) {
+      event.preventDefault();
+      send();
+    }
+  }
+  /** The button disappears under the focus. */
+  function stop() {
+    chat.stop();
+    focusComposer();
   }
   return html`<form
     class="composer"
@@ -78,19 +120,37 @@ export function Composer({ active, settings, chat, onAsk }) {
       send();
     }}
   >
+    ${
+      queued !== null &&
+      html`<${Note} label="Take back" onClose=${() => chat.unqueue()}>
+        Sent after this answer: <b dir="auto">${queued}</b>
+      <//>`
+    }
+    ${
+      editing &&
+      html`<${Note} label="Cancel" onClose=${() => chat.compose("")}>
+        You are editing a question. The version before stays.
+      <//>`
+    }
     <textarea
       ref=${area}
       rows="1"
+      dir="auto"
       value=${draft}
-      placeholder="Ask something"
+      placeholder=${active ? "Ask the next question" : "Ask something"}
       aria-label="Your question"
-      autofocus
+      enterkeyhint=${isCoarse() ? "enter" : "send"}
       onInput=${(event) => setDraft(event.target.value)}
       onKeyDown=${onKeyDown}
     />
     <div class="controls">
-      <${PaceControl} rate=${settings.rate} onRate=${(rate) => chat.setRate(rate)} />
+      <${PaceControl}
+        rate=${settings.rate}
+        onRate=${(rate) => chat.setRate(rate)}
+        onTest=${() => setTesting(true)}
+      />
       <${ThinkingSwitch} on=${settings.thinking} onChange=${(on) => chat.setThinking(on)} />
+      <${ContextMeter} state=${state} draft=${draft} />
       <span class="spring" />
       ${
         active?.phase === "answering" &&
@@ -100,27 +160,37 @@ export function Composer({ active, settings, chat, onAsk }) {
         />`
       }
       ${
-        active
-          ? html`<button
-              type="button"
-              class="round primary"
-              aria-label="Stop"
-              title="Stop (Esc)"
-              disabled=${active.stopping}
-              onClick=${() => chat.stop()}
-            >
-              ${icons.square()}
-            </button>`
-          : html`<button
-              type="submit"
-              class="round primary"
-              aria-label="Send"
-              title="Send (Enter)"
-              disabled=${draft.trim() === ""}
-            >
-              ${icons.arrowUp()}
-            </button>`
+        active &&
+        html`<button
+          type="button"
+          class="round primary"
+          aria-label="Stop"
+          title="Stop (Esc)"
+          disabled=${active.stopping}
+          onClick=${stop}
+        >
+          ${icons.square()}
+        </button>`
+      }
+      ${
+        (!active || sendable) &&
+        html`<button
+          type="submit"
+          class=${active ? "round" : "round primary"}
+          aria-label=${active ? "Send after this answer" : "Send"}
+          title=${active ? "Send after this answer (Enter)" : "Send (Enter)"}
+          disabled=${!sendable}
+        >
+          ${icons.arrowUp()}
+        </button>`
       }
     </div>
+    ${
+      testing &&
+      html`<${ReadingTest}
+        onRate=${(rate) => chat.setRate(rate)}
+        onClose=${() => setTesting(false)}
+      />`
+    }
   </form>`;
 }

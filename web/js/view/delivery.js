@@ -1,130 +1,191 @@
-// The delivery of an answer: its numbers, and the plot of buffer and reading curve.
+// The delivery of an answer: one line that says how it was read, and unfolds to the figures, what
+// they mean, and the picture of buffer and reading curve.
 
 import { duration, rate, score, tokens } from "../format.js";
 import { isActive } from "../state.js";
-import { html } from "../ui.js";
+import { html, useState } from "../ui.js";
+import { chevron } from "./icons.js";
+import { Picture } from "./parts/picture.js";
+import { useSelected, useTick } from "./parts/ticking.js";
 
-const WIDTH = 640;
-const HEIGHT = 120;
+const REDRAW_MS = 250;
 
-/** SVG points of one series of the samples. */
-function points(samples, series, spanS, most) {
-  return samples.map((sample) => {
-    const x = (sample.t / spanS) * WIDTH;
-    const y = HEIGHT - (Math.min(sample[series], most) / most) * HEIGHT;
-    return `${x.toFixed(1)},${y.toFixed(1)}`;
-  });
-}
-
-export function Picture({ samples }) {
-  if (samples.length < 2) return null;
-  const last = samples.at(-1);
-  const spanS = Math.max(1, last.t);
-  const most = Math.max(10, last.generated);
-  const generated = points(samples, "generated", spanS, most);
-  const shown = points(samples, "shown", spanS, most);
-  const paced = samples.filter((sample) => sample.expected !== null);
-  const expected = points(paced, "expected", spanS, most);
-  return html`<figure class="picture">
-    <svg
-      viewBox="0 0 ${WIDTH} ${HEIGHT}"
-      preserveAspectRatio="none"
-      role="img"
-      aria-label="${tokens(last.generated)} generated, ${last.shown} shown after ${duration(last.t)}"
-    >
-      <polygon class="buffered" points=${[...generated, ...shown.toReversed()].join(" ")} />
-      <polyline class="expected" points=${expected.join(" ")} />
-      <polyline class="generated" points=${generated.join(" ")} />
-      <polyline class="shown" points=${shown.join(" ")} />
-    </svg>
-    <figcaption>
-      <span class="key generated">generated</span>
-      <span class="key shown">shown</span>
-      ${paced.length > 0 && html`<span class="key expected">expected at your pace</span>`}
-      <span class="span">${tokens(last.generated)} in ${duration(last.t)}</span>
-    </figcaption>
-  </figure>`;
-}
-
-function Figure({ name, value, title }) {
-  return html`<div title=${title}>
-    <dt>${name}</dt>
+/** A figure whose name is a button: it says what the figure means, in words. */
+function Figure({ id, name, value, chosen, onChoose }) {
+  return html`<div>
+    <dt>
+      <button
+        type="button"
+        class="figure-name"
+        aria-expanded=${chosen === id ? "true" : "false"}
+        onClick=${() => onChoose(chosen === id ? null : id)}
+      >
+        ${name}
+      </button>
+    </dt>
     <dd>${value}</dd>
   </div>`;
 }
 
-/** During the answer: the buffer, and the QoE so far. */
-function LiveFigures({ player }) {
-  const sample = player.trace.samples.at(-1);
+function Figures({ figures, live }) {
+  const [chosen, setChosen] = useState(null);
+  const meaning = figures.find(([name]) => name === chosen)?.[2];
+  return html`
+    <dl class=${live ? "figures live" : "figures"}>
+      ${figures.map(
+        ([name, value]) =>
+          html`<${Figure}
+            key=${name}
+            id=${name}
+            name=${name}
+            value=${value}
+            chosen=${chosen}
+            onChoose=${setChosen}
+          />`,
+      )}
+    </dl>
+    ${meaning && html`<p class="meaning" role="status"><b>${chosen}</b> ${meaning}</p>`}
+  `;
+}
+
+/** During the answer: [name, value, meaning]. */
+function liveFigures(player) {
   const slackS = player.slackS();
-  const buffered = sample ? sample.generated - sample.shown : 0;
-  return html`<dl class="figures live">
-    <${Figure} name="Buffer" value=${tokens(buffered)} title="Generated and not shown yet" />
-    <${Figure}
-      name="Ahead"
-      value=${slackS === null ? "–" : duration(Math.max(0, slackS))}
-      title="How long the buffer lasts at your pace"
-    />
-    <${Figure}
-      name="QoE"
-      value=${score(player.qoe())}
-      title="Quality of experience so far, 0 to 1"
-    />
-    <${Figure}
-      name="Shown"
-      value=${tokens(player.shown)}
-      title="Tokens of the answer on the screen"
-    />
-  </dl>`;
+  const sample = player.trace.samples.at(-1);
+  return [
+    [
+      "Buffer",
+      tokens(sample ? sample.generated - player.shown : 0),
+      "is what the engine has written and you have not seen yet.",
+    ],
+    [
+      "Ahead",
+      slackS === null ? "–" : duration(Math.max(0, slackS)),
+      "is how long the buffer lasts at your pace. At zero you wait.",
+    ],
+    [
+      "QoE",
+      score(player.qoe()),
+      "is the quality of your reading so far, from 0 to 1. Each wait lowers it.",
+    ],
+    ["Shown", tokens(player.shown), "counts the tokens of the answer on the screen."],
+  ];
 }
 
-function FinalFigures({ figures }) {
-  const { timing, qoe, underruns } = figures;
-  return html`<dl class="figures">
-    <${Figure}
-      name="TTFT"
-      value=${duration(timing?.paced?.ttft_s)}
-      title="Time to first token of the answer: from the question, thinking included"
-    />
-    <${Figure}
-      name="TTFAT"
-      value=${duration(timing?.paced?.ttfat_s)}
-      title="Time to first answering token: from the end of the thinking"
-    />
-    <${Figure}
-      name="QoE"
-      value=${score(qoe?.qoe)}
-      title="Quality of experience, 0 to 1; below 0.95 the target is missed"
-    />
-    <${Figure} name="Waits" value=${underruns} title="Underruns: how often the text had to wait" />
-    <${Figure} name="Pace" value=${rate(timing?.paced?.tpot_s)} title="As released to you" />
-    <${Figure}
-      name="Engine"
-      value=${rate(timing?.raw?.tpot_s)}
-      title="As the engine generated the answer"
-    />
-  </dl>`;
+/** Of a complete answer. */
+function finalFigures({ timing, qoe, underruns }, read) {
+  const waits = read === null ? "–" : String(read.waits);
+  const since = read?.partial ? " It counts from the last time the page was loaded." : "";
+  return [
+    [
+      "TTFT",
+      duration(timing?.paced?.ttft_s),
+      "is the time from your question to the first word of the answer, thinking included.",
+    ],
+    [
+      "TTFAT",
+      duration(timing?.paced?.ttfat_s),
+      "is the time from the end of the thinking to the first word of the answer.",
+    ],
+    [
+      "QoE released",
+      score(qoe?.qoe),
+      "is the quality of the delivery, from 0 to 1, as the server released the text. " +
+        `The text was late there ${underruns === 1 ? "once" : `${underruns} times`}.`,
+    ],
+    [
+      "QoE read",
+      score(read?.qoe),
+      "is the same as you saw it: what the network did to it is in it." + since,
+    ],
+    ["Waits", waits, `counts how often the text kept you waiting.${since}`],
+    ["Pace", rate(timing?.paced?.tpot_s), "is how fast the text was released to you."],
+    ["Engine", rate(timing?.raw?.tpot_s), "is how fast the engine wrote the answer."],
+  ];
 }
 
-function Origin({ figures }) {
+function liveLine(player) {
+  if (player.paused) return "Paused";
+  const slackS = player.slackS();
+  if (slackS === null) return `${tokens(player.shown)} so far`;
+  if (slackS < -0.15)
+    return `Waiting for text for ${duration(-slackS)} · QoE ${score(player.qoe())}`;
+  return `${duration(Math.max(0, slackS))} ahead of you · QoE ${score(player.qoe())}`;
+}
+
+function waited(read) {
+  if (read.waits === 0) return "no waits";
+  const often = read.waits === 1 ? "1 wait" : `${read.waits} waits`;
+  return `${often}, ${duration(read.waitedS)}`;
+}
+
+function finalLine(figures, read) {
+  const pace = figures.timing?.paced?.tpot_s;
+  const engine = figures.timing?.raw?.tpot_s;
+  return [
+    pace && `Read at ${rate(pace)}`,
+    engine && `engine ${rate(engine)}`,
+    read && waited(read),
+    read && read.qoe !== null && `QoE ${score(read.qoe)}`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+/** What was generated, and what of it the reader has seen. */
+function origin({ figures, read }) {
   const { usage, instance, preemptions, migrations } = figures;
+  const thoughts = usage?.output_tokens_details?.reasoning_tokens ?? 0;
+  const written = usage && usage.output_tokens - thoughts;
   const parts = [
-    usage &&
-      `${tokens(usage.output_tokens)}, ${usage.output_tokens_details.reasoning_tokens} of them thinking`,
+    usage && `${tokens(usage.output_tokens)} generated`,
+    usage && thoughts > 0 && `${thoughts} for thinking, ${written} for the answer`,
+    read && !read.partial && `${read.tokens} read`,
     instance && `instance ${instance}`,
     preemptions > 0 && `preempted ${preemptions}×`,
     migrations > 0 && `migrated ${migrations}×`,
   ];
-  return html`<p class="origin">${parts.filter(Boolean).join(" · ")}</p>`;
+  return parts.filter(Boolean).join(" · ");
 }
 
-export function Delivery({ turn, player }) {
-  const samples = player?.trace.samples ?? [];
+function samplesOf(turn, player) {
+  if (player && player.trace.samples.length > 0) return player.trace.samples;
+  return (turn.trace ?? []).map(([t, generated, shown, expected]) => ({
+    t,
+    generated,
+    shown,
+    expected,
+  }));
+}
+
+function Unfolded({ id, turn, player, live }) {
+  if (live) player.tick();
+  const figures = live ? liveFigures(player) : finalFigures(turn.figures, turn.read);
+  return html`<div id=${id} class="delivery-body">
+    <${Figures} figures=${figures} live=${live} />
+    <${Picture} samples=${samplesOf(turn, player)} />
+    ${!live && html`<p class="origin">${origin(turn)}</p>`}
+  </div>`;
+}
+
+export function Delivery({ turn, chat }) {
+  const open = useSelected(chat.store, (state) => state.settings.delivery);
+  const player = chat.player(turn.key);
   const live = isActive(turn);
-  if (live && !player) return null;
-  return html`<section class="delivery" aria-label="Delivery of this answer">
-    ${live ? html`<${LiveFigures} player=${player} />` : html`<${FinalFigures} figures=${turn.figures} />`}
-    <${Picture} samples=${samples} />
-    ${!live && html`<${Origin} figures=${turn.figures} />`}
+  useTick(REDRAW_MS, live);
+  if (live ? !player || player.shown === 0 : turn.figures === null) return null;
+  const line = live ? liveLine(player) : finalLine(turn.figures, turn.read);
+  const id = `delivery-${turn.key}`;
+  return html`<section class="delivery" aria-label="Delivery of this answer" data-open=${open}>
+    <button
+      type="button"
+      class="delivery-line"
+      aria-expanded=${open ? "true" : "false"}
+      aria-controls=${id}
+      onClick=${() => chat.set({ delivery: !open })}
+    >
+      <span class="turning">${chevron()}</span><span>${line || "Delivery"}</span>
+    </button>
+    ${open && html`<${Unfolded} id=${id} turn=${turn} player=${player} live=${live} />`}
   </section>`;
 }

@@ -3,6 +3,8 @@
 import { measure, nextFollow } from "../follow.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 
+const FOLDS_PX = 32; // less than one notch of a wheel, or one press of a key
+
 function scrolls(element) {
   return /auto|scroll/.test(getComputedStyle(element).overflowY);
 }
@@ -29,11 +31,24 @@ export function useFollow() {
     if (!element) return;
     const now = measure(element);
     // The reader has just scrolled up and the event has not arrived yet: do not undo it.
-    if (following && !nextFollow(true, last.current ?? now, now)) return;
+    // A part that folds moves the end a little too, and that must not look like the reader.
+    const before = last.current ?? now;
+    const moved = before.top - now.top > FOLDS_PX;
+    if (following && moved && !nextFollow(true, before, now)) return;
     if (following) element.scrollTop = element.scrollHeight;
     last.current = measure(element);
   }
   useLayoutEffect(settle); // after every render: the content may have grown
+  // What changes its height between renders (a part that folds) must not look like the reader.
+  const newest = useRef(settle);
+  newest.current = settle;
+  useEffect(() => {
+    const element = ref.current;
+    const beside = element?.parentElement?.matches(".app") ? element.parentElement.children : [];
+    const observer = new ResizeObserver(() => newest.current());
+    for (const part of [...(element?.children ?? []), ...beside]) observer.observe(part);
+    return () => observer.disconnect();
+  }, []);
 
   function onScroll() {
     const element = scroller();

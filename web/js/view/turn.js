@@ -1,19 +1,17 @@
 // One question and its answer.
 
 import { copyText } from "../clipboard.js";
-import { explain } from "../format.js";
 import { isActive } from "../state.js";
 import { html, memo, useEffect, useState } from "../ui.js";
 import { Answer } from "./answer.js";
 import { Delivery } from "./delivery.js";
+import { ErrorCard } from "./parts/error_card.js";
+import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
+import { AnswerNow, Progress } from "./progress.js";
 import { Thinking } from "./thinking.js";
-
-const ENDED_EARLY = {
-  cancelled: "Stopped.",
-  max_output_tokens: "The answer reached its length limit.",
-  no_answer: "The model ended without an answer.",
-};
+import { EditButton, MoreButton, Versions } from "./turn_tools.js";
+import { endedEarly } from "../words.js";
 
 /** The beginning of a question, by which a screen reader's list of headings names the turn. */
 function brief(question) {
@@ -36,30 +34,10 @@ function CopyButton({ text }) {
   </button>`;
 }
 
-function Progress({ turn }) {
-  if (turn.resuming) return html`<p class="progress shimmer">Fetching the rest…</p>`;
-  if (turn.stopping) return html`<p class="progress shimmer">Stopping…</p>`;
-  if (turn.phase === "sending" || turn.phase === "waiting") {
-    return html`<p class="progress">
-      <span class="dots" aria-hidden="true"><i /><i /><i /></span>
-    </p>`;
-  }
-  return null;
-}
-
-export function ErrorCard({ error, children }) {
-  const { title, text } = explain(error);
-  return html`<div class="error-card">
-    <strong>${title}</strong>
-    <p>${text}</p>
-    ${children}
-  </div>`;
-}
-
-function Outcome({ turn, onAgain }) {
+function Outcome({ turn, chat, onAgain }) {
   const { status, reason, error } = turn.outcome;
   if (status === "incomplete") {
-    return html`<p class="ended-early">${ENDED_EARLY[reason] ?? "The answer ended early."}</p>`;
+    return html`<p class="ended-early">${endedEarly(reason)}</p>`;
   }
   if (status !== "failed") return null;
   const shown = error ?? { status: 500, message: "The server gave no reason." };
@@ -67,13 +45,16 @@ function Outcome({ turn, onAgain }) {
     ${
       onAgain &&
       html`<button type="button" class="button" onClick=${onAgain}>
-        ${icons.again()}<span>Try again</span>
-      </button>`
+          ${icons.again()}<span>Try again</span>
+        </button>
+        <button type="button" class="button" onClick=${() => chat.compose(turn.question, turn.key)}>
+          ${icons.edit()}<span>Edit the question</span>
+        </button>`
     }
   <//>`;
 }
 
-function Actions({ turn, onAgain, delivery }) {
+function Actions({ turn, chat, onAgain, version, versions }) {
   return html`<div class="actions">
     ${turn.answer && html`<${CopyButton} text=${turn.answer} />`}
     ${
@@ -82,47 +63,47 @@ function Actions({ turn, onAgain, delivery }) {
         ${icons.again()}<span>Regenerate</span>
       </button>`
     }
-    ${
-      turn.figures &&
-      turn.answer &&
-      html`<button
-        type="button"
-        class="quiet"
-        aria-expanded=${delivery.open ? "true" : "false"}
-        onClick=${() => delivery.toggle(!delivery.open)}
-      >
-        ${icons.chart()}<span>Delivery</span>
-      </button>`
-    }
+    ${onAgain && html`<${MoreButton} turn=${turn} chat=${chat} />`}
+    <${Versions} turn=${turn} chat=${chat} index=${version} count=${versions} />
   </div>`;
 }
 
-export const Turn = memo(({ turn, chat, isLast }) => {
-  const [chosen, setChosen] = useState(null); // open or closed, once the reader has said so
+/** The button disappears under the focus. */
+function again(chat) {
+  chat.regenerate();
+  focusComposer();
+}
+
+export const Turn = memo(({ turn, chat, isLast, busy, version, versions }) => {
   const active = isActive(turn);
-  const open = chosen ?? isLast;
   const failed = turn.outcome?.status === "failed";
-  const onAgain = isLast && !active ? () => chat.regenerate() : null;
-  const answering = turn.answer !== "";
+  const onAgain = isLast && !active ? () => again(chat) : null;
   return html`<article class="turn" data-state=${active ? turn.phase : turn.outcome.status}>
     <h2 class="visually-hidden">Question: ${brief(turn.question)}</h2>
-    <div class="question"><p dir="auto">${turn.question}</p></div>
-    <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
+    <div class="question">
+      <p dir="auto">${turn.question}</p>
+      ${!busy && html`<${EditButton} turn=${turn} chat=${chat} />`}
+    </div>
+    <div class="thinking-row">
+      <${Thinking} turn=${turn} onToggle=${(value) => chat.openPanel(turn.key, value)} />
+      <${AnswerNow} turn=${turn} chat=${chat} />
+    </div>
     <${Answer} turn=${turn} />
-    ${active ? html`<${Progress} turn=${turn} />` : html`<${Outcome} turn=${turn} onAgain=${onAgain} />`}
+    ${
+      active
+        ? html`<${Progress} turn=${turn} chat=${chat} />`
+        : html`<${Outcome} turn=${turn} chat=${chat} onAgain=${onAgain} />`
+    }
     ${
       !active &&
       html`<${Actions}
         turn=${turn}
+        chat=${chat}
         onAgain=${failed ? null : onAgain}
-        delivery=${{ open, toggle: setChosen }}
+        version=${version}
+        versions=${versions}
       />`
     }
-    ${
-      open &&
-      answering &&
-      (active || turn.figures) &&
-      html`<${Delivery} turn=${turn} player=${chat.player(turn.key)} />`
-    }
+    ${turn.answer !== "" && html`<${Delivery} turn=${turn} chat=${chat} />`}
   </article>`;
 });

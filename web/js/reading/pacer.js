@@ -28,6 +28,19 @@ export class ReadingClock {
     this.#anchorS = now;
   }
 
+  /** A clock that goes on from `save`; it shows `reading` at `now`. */
+  static restored({ tauS, reading, paused }, now) {
+    const clock = new ReadingClock(tauS, now);
+    clock.#reading = reading;
+    clock.#paused = paused;
+    return clock;
+  }
+
+  /** What `restored` needs, as plain data. */
+  save(now) {
+    return { tauS: this.#tauS, reading: this.reading(now), paused: this.#paused };
+  }
+
   get tauS() {
     return this.#tauS;
   }
@@ -85,6 +98,34 @@ export class TokenBuffer {
 
   constructor(tauS, now) {
     this.clock = new ReadingClock(tauS, now);
+  }
+
+  /** A buffer that goes on from `save`, `lostS` seconds of reading later. */
+  static restored(saved, now, lostS = 0) {
+    const buffer = new TokenBuffer(saved.clock.tauS, now);
+    const { reading, paused, tauS } = saved.clock;
+    const gone = paused ? 0 : Math.max(0, lostS) / tauS;
+    buffer.clock = ReadingClock.restored({ tauS, paused, reading: reading + gone }, now);
+    buffer.#queue = saved.queue.map((token) => ({ ...token }));
+    buffer.#lastRelease = saved.lastRelease;
+    buffer.#lastPlanned = saved.lastPlanned;
+    buffer.#closed = saved.closed;
+    buffer.released = saved.released;
+    buffer.underruns = saved.underruns;
+    return buffer;
+  }
+
+  /** What `restored` needs, as plain data. */
+  save(now) {
+    return {
+      clock: this.clock.save(now),
+      queue: this.#queue.map((token) => ({ ...token })),
+      lastRelease: this.#lastRelease,
+      lastPlanned: this.#lastPlanned,
+      closed: this.#closed,
+      released: this.released,
+      underruns: this.underruns,
+    };
   }
 
   get length() {
@@ -192,6 +233,38 @@ export class RunningQoE {
     this.#tauS = checkedTau(tauS);
     this.#firstS = firstS;
     this.#originS = originS;
+  }
+
+  /** One that goes on from `save`. */
+  static restored(saved) {
+    const [tauS, firstS, originS, ...rest] = saved;
+    const running = new RunningQoE({ tauS, firstS, originS });
+    [
+      running.#count,
+      running.#delaySum,
+      running.#useSum,
+      running.#lastUse,
+      running.#lastDelivery,
+      running.#runStart,
+      running.#usedBeforeRun,
+    ] = rest;
+    return running;
+  }
+
+  /** What `restored` needs: numbers, none before the first delivery. */
+  save() {
+    return [
+      this.#tauS,
+      this.#firstS,
+      this.#originS,
+      this.#count,
+      this.#delaySum,
+      this.#useSum,
+      this.#lastUse,
+      this.#lastDelivery,
+      this.#runStart,
+      this.#usedBeforeRun,
+    ];
   }
 
   get count() {

@@ -1,0 +1,48 @@
+"""aiperf: synthetic prompts over each API that it knows, and the metrics of the server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from compat_cases import MODEL, TOKENIZER, Cases, equal, expect, shell
+
+REQUESTS = 6
+
+cases = Cases()
+
+
+def profile(kind: str) -> None:
+    """Run it, and look at what it measured."""
+    folder = Path(f"aiperf-{kind}").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    shell(
+        "aiperf", "profile", "--model", MODEL, "--url", cases.url, "--endpoint-type", kind,
+        "--streaming", "--tokenizer", TOKENIZER, "--request-count", REQUESTS, "--concurrency", 2,
+        "--isl", 40, "--osl", 24, "--ui", "none", "--no-gpu-telemetry",
+        "--artifact-dir", folder,
+    )  # fmt: skip
+    (file,) = folder.rglob("profile_export_aiperf.json")
+    result = json.loads(file.read_text())
+    equal(int(result["request_count"]["avg"]), REQUESTS)
+    expect(not (result.get("error_request_count") or {}).get("avg"), result.get("error_summary"))
+    expect(result["time_to_first_token"]["avg"] > 0, result)
+
+
+for endpoint in ("chat", "completions", "responses", "messages"):
+
+    @cases(f"a streamed profile of the endpoint type {endpoint}")
+    def streamed(kind: str = endpoint) -> None:
+        profile(kind)
+
+
+@cases("the metrics of the server are read beside it")
+def server_metrics() -> None:
+    (file,) = Path("aiperf-chat").rglob("server_metrics_export.json")
+    text = file.read_text()
+    expect("pascal_requests" in text, text[:300])
+
+
+if __name__ == "__main__":
+    cases.main()
