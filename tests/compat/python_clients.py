@@ -30,7 +30,7 @@ PYTHON_CLIENTS = (
     Client(
         "LiteLLM",
         "pypi",
-        ("litellm==1.108.7", "fastapi==0.165.0"),  # its Messages do not start without FastAPI
+        ("litellm[proxy]==1.108.7",),  # its Messages import packages of the proxy
         "python/litellm_client.py",
     ),
     Client(
