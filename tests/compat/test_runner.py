@@ -134,6 +134,13 @@ print("ok", json.dumps([os.environ.get("OPENAI_BASE_URL"), os.path.isdir(os.envi
     assert json.loads(f"[{runner.results[0].cases[0].name}]") == [None, True]
 
 
+def test_a_client_of_the_lock_says_which_version_it_has(runner: Runner, tmp_path: Path) -> None:
+    code = "print('ok a')"
+    found = client(tmp_path, code, of_venv=("no-such-package", "pytest"))
+    assert outcomes(runner, [found]) == (0, ["ok"])
+    assert runner.results[0].versions == f"pytest {pytest.__version__}"
+
+
 def test_every_result_is_handed_on_at_once(runner: Runner, tmp_path: Path) -> None:
     seen: list[Result] = []
     runner.done = seen.append

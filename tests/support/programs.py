@@ -75,10 +75,10 @@ def needs(program: str | Program, *, package: str = "") -> pytest.MarkDecorator:
 def check(item: pytest.Item) -> None:
     """Skip the test if one of its programs is missing; in `make acceptance`, fail it.
 
-    Long tests with real engines run in `make acceptance` alone.
+    Long tests, with real engines or in browsers, run in `make acceptance` alone.
     """
     if any(item.iter_markers("long")) and os.environ.get(VARIABLE) != "1":
-        pytest.skip("takes a minute: `make acceptance ARGS='--only long-tests'` runs it")
+        pytest.skip("takes long: `make acceptance` runs it, as a part of long-tests or browser")
     for mark in item.iter_markers("needs_program"):
         needed: Program = mark.kwargs["needed"]
         if needed.is_there():

@@ -27,6 +27,7 @@ from tests.web.scripted_server import ScriptedServer
 
 pytestmark = [
     needs(CHROMIUM),
+    pytest.mark.long,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -13,7 +13,7 @@ from tests.support.programs import CHROMIUM, needs
 from tests.web.answers import LAST, Reader, reading
 from tests.web.browsing import ANSWER
 
-pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs(CHROMIUM), pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 MAIN = "document.querySelector('main')"
 TEXT = 4.5  # WCAG 1.4.3

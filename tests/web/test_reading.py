@@ -19,6 +19,7 @@ from tests.web.scripted_server import Response, ScriptedServer, pieces
 
 pytestmark = [
     needs(CHROMIUM),
+    pytest.mark.long,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -9,7 +9,7 @@ from tests.support.programs import CHROMIUM, needs
 from tests.web.answers import LAST, RICH, reading
 from tests.web.browsing import DONE
 
-pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs(CHROMIUM), pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 CARET = "document.querySelector('.answer .caret')"
 LOADED = "performance.getEntriesByType('resource').map((entry) => entry.name).join(' ')"

@@ -14,7 +14,7 @@ from tests.web import scripted_server
 from tests.web.answers import LAST, reading
 from tests.web.browsing import DONE
 
-pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs(CHROMIUM), pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 PAYLOADS = (
     "<script>alert(1)</script>",

@@ -13,6 +13,7 @@ MODELS = """
   model_name: {model}
   api_base: {url}/v1
   api_key_name: pascal
+  reasoning: true
   supports_tools: true
   supports_schema: true
   can_stream: true

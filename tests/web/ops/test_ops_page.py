@@ -18,7 +18,7 @@ from tests.support.programs import CHROMIUM, needs
 from tests.web.ops.feed import OpsFeed
 from workers.messages import Finish
 
-pytestmark = [needs(CHROMIUM), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs(CHROMIUM), pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 SPACE, ESCAPE, ENTER = (" ", 32), ("Escape", 27), ("Enter", 13)
 CHARTS = "document.querySelectorAll('#charts canvas').length === 8"
