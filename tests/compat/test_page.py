@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from setup_env import ROOT
+
 from tests.compat import page
 from tests.compat.client import Client
 from tests.compat.runner import Case, Result, counts
@@ -56,7 +58,7 @@ def test_a_client_that_is_no_longer_in_the_table_leaves_the_page() -> None:
 
 
 def test_nothing_is_markup_a_host_or_a_path_of_this_machine() -> None:
-    text = f"a_b *c* {page.ROOT}/x.py {page.ROOT} https://registry.example/x http://127.0.0.1:1/v1"
+    text = f"a_b *c* {ROOT}/x.py {ROOT} https://registry.example/x http://127.0.0.1:1/v1"
     assert page.cell(text) == r"a\_b \*c\* x.py . (an address) http://127.0.0.1:1/v1"
 
 

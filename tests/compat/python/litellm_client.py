@@ -79,6 +79,7 @@ for of in PROVIDERS:
     @cases(f"a loop of three calls, {of}", "BerriAI/litellm#30835")
     def loop(provider: str = of) -> None:
         messages: list[Any] = [{"role": "user", "content": CHAIN}]
+        message: Any = None
         for number in range(4):
             stream = number % 2 == 1
             answer = litellm().completion(

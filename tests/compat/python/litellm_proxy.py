@@ -111,6 +111,7 @@ def chat() -> None:
 @cases("chat completions, a loop of three calls")
 def tools() -> None:
     messages: list[Any] = [{"role": "user", "content": CHAIN}]
+    message: Any = None
     for number in range(4):
         completion = openai().chat.completions.create(
             model="chat", messages=messages, temperature=0,

@@ -232,6 +232,7 @@ for streamed in (False, True):
     @cases(f"Responses, a loop of three calls by previous response, {how}")
     def responses_tools(stream: bool = streamed) -> None:
         inputs: Any = CHAIN
+        response: Any = None
         fields: dict[str, Any] = {"tools": [TOOL], **GREEDY}
         for number in range(4):
             if stream:
@@ -393,6 +394,7 @@ def of_one(connection: Any) -> list[Any]:
 def websocket_tools() -> None:
     with client().responses.connect() as connection:
         inputs: Any = CHAIN
+        response: Any = None
         fields: dict[str, Any] = {"tools": [TOOL], **GREEDY}
         for number in range(4):
             connection.response.create(input=inputs, **fields)

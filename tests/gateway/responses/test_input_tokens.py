@@ -47,6 +47,7 @@ async def test_a_conversation_is_read_and_neither_changed_nor_locked(tmp_path: P
         assert service.conversations._turns == {}
         refused = asyncio.create_task(client.post(ROUTE, json=body))
         count = await worker.next()
+        assert isinstance(count, Count)
         wrong = Rejected(
             request_id=count.prompt.request_id, code="c", message="no", param="messages"
         )
