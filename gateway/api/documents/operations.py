@@ -324,4 +324,4 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
 }
 
 # Routes that only answer that there is nothing: their names would be taken for ids.
-NOT_SERVED: Final = frozenset({("POST", "/v1/responses/input_tokens")})
+NOT_SERVED: Final = frozenset({("POST", "/v1/responses/compact")})
