@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
-import httpx
 import pytest
 from openai import OpenAI
 
@@ -251,9 +251,11 @@ def test_beside_tools_the_model_calls_or_answers_in_the_form(server: Server, str
     assert (call["function"]["name"], "content" in asked.message) == (NAME, False)
     assert calculated(call["function"]["arguments"]) == "623"
     # The model does not call where a bias keeps it from opening a call.
-    (opener,) = httpx.post(
-        f"{server.url}/tokenize", json={"prompt": "<tool_call>", "add_special_tokens": False}
-    ).json()["tokens"]
+    asking = Request(
+        f"{server.url}/tokenize", b'{"prompt": "<tool_call>", "add_special_tokens": false}'
+    )
+    with urlopen(asking) as answer:
+        (opener,) = json.load(answer)["tokens"]
     told = Spoken(client(server).chat.completions.create(**fields, logit_bias={str(opener): -100}))
     assert ("tool_calls" in told.message, told.finish) == (False, "stop")
     assert isinstance(json.loads(told.message["content"])["done"], bool)

@@ -1,6 +1,7 @@
 // The view library in one place: Preact, its hooks, and htm for markup without a build step.
 
 import htm from "../vendor/htm.js";
+import { useEffect, useState } from "../vendor/preact-hooks.js";
 import { Component, h, render } from "../vendor/preact.js";
 
 export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
@@ -19,4 +20,33 @@ export function memo(view) {
       return h(view, props);
     }
   };
+}
+
+/**
+ * A component whose module is loaded when it is first drawn, or by its `load`: what the page does
+ * not need before the first question must not delay it. Until then it draws nothing.
+ */
+export function lazy(load) {
+  let view = null;
+  let loading = null;
+  const begin = () => {
+    loading ??= load().then(
+      (found) => {
+        view = found;
+      },
+      () => {
+        loading = null; // without a network: tried again when it is drawn next
+      },
+    );
+    return loading;
+  };
+  const Lazy = (properties) => {
+    const [, redraw] = useState(0);
+    useEffect(() => {
+      if (view === null) begin().then(() => redraw(1));
+    }, []);
+    return view && h(view, properties);
+  };
+  Lazy.load = begin;
+  return Lazy;
 }

@@ -321,10 +321,12 @@ def test_health_ready_metrics_and_page(server: Server) -> None:
 
 
 async def test_requests_spread_over_both_instances(server: Server) -> None:
+    # Not the same prompt: it would return to the instance that has its KV. So many, because
+    # conversations that pause count at their instances.
+    requests = 12
     async with connect(server.websocket_url) as socket:
-        for index in range(4):
-            # Not the same prompt: it would return to the instance that has its KV.
+        for index in range(requests):
             fields = {**SHORT, "input": f"What is {index} + {index}?"}
             await create(socket, stream_id=f"s{index}", **fields)
-        ended = [await receive_until(socket, *TERMINAL) for _ in range(4)]
+        ended = [await receive_until(socket, *TERMINAL) for _ in range(requests)]
     assert {event["response"]["instance"] for event in ended} == {"worker-0", "worker-1"}

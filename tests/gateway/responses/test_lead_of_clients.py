@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -62,9 +63,10 @@ async def test_a_report_before_the_end_says_where_an_abandoned_answer_stops(
         report = {"type": "response.pacing.update", "response_id": request_id}
         await socket.send_json({**report, "read": {"tokens": 1, "qoe": 1}})
         await receive(socket, "response.output_text.delta")
-        async with client.post(f"/v1/responses/{request_id}/cancel") as answer:
-            assert answer.status == 200
+        stopping = asyncio.create_task(client.post(f"/v1/responses/{request_id}/cancel"))
+        assert isinstance(await worker.next(), Cancel)
         await worker.tokens(request_id, 3, finish=Finish(reason="cancelled"))
+        assert (await stopping).status == 200
         ended = (await receive(socket, "response.incomplete"))["response"]
         assert ended["output"][0]["content"][0]["text"] == "a"
 

@@ -43,7 +43,7 @@ def _structs(kind: Any) -> Iterator[type]:
 
 
 def _every_field() -> list[Any]:
-    events = [websocket.PacingUpdate, websocket.Resume, websocket.Cancel, admin.DrainBody]
+    events = [websocket.PacingUpdate, websocket.Resume, websocket.Cancel, websocket.SocketPing]
     of_tools = [tools.ChatTool, tools.CustomTool, tools.MessagesTool, tools.Namespace]
     choices = [tools.NamedFunction, tools.AllowedToolsOfChat]
     roots: list[type] = [
@@ -51,6 +51,8 @@ def _every_field() -> list[Any]:
         ChatBody,
         messages_body.MessagesBody,
         *events,
+        admin.DrainBody,
+        admin.PolicyBody,
         *of_tools,
         *choices,
         *items.ITEMS.values(),
@@ -88,6 +90,9 @@ VALUES = {  # of required fields
     "answer_tokens": 1,
     "response_id": "resp_1",
     "max_tokens": 1,
+    "tokens": 1,
+    "qoe": 1.0,
+    "policy": "slack",
 }
 OF_KIND: dict[type, dict[str, Any]] = {  # the same, where names have another meaning
     messages_body.Choice: {"type": "auto"},

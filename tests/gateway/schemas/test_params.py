@@ -121,6 +121,7 @@ def test_no_field_that_a_worker_may_name_is_unknown_to_the_api() -> None:
     """Sampling parameters keep their names, so each has to be a field of the body."""
     of_link = {*Submit.__struct_fields__, *(f"sampling.{f}" for f in Sampling.__struct_fields__)}
     of_gateway = {"request_id", "pace", "known_token_ids", "ticket", "sampling", "prefixes"}
+    of_gateway.add("x_request_id")
     for generation, kind in ((chat(), ChatBody), (responses(), ResponsesBody)):
         for name in of_link - of_gateway:
             public = str(generation.public_param(name)).partition(".")[0]

@@ -2,18 +2,20 @@
 
 import { Conversations } from "../conversations/list.js";
 import { versionsOf } from "../conversations/tree.js";
-import { SettingsDialog } from "../settings/dialog.js";
-import { ReadingTest } from "../settings/reading_test.js";
 import { activeTurn, allTurns } from "../state.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { html, lazy, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { connectionLabel, statusLine } from "../words.js";
 import { Banners } from "./banners.js";
 import { Composer } from "./composer.js";
 import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
-import { ShortcutList, actionOf } from "./shortcuts.js";
-import { Turn } from "./turn.js";
+import { actionOf } from "./shortcuts.js";
+
+const SettingsDialog = lazy(async () => (await import("../settings/dialog.js")).SettingsDialog);
+const ReadingTest = lazy(async () => (await import("../settings/reading_test.js")).ReadingTest);
+const ShortcutList = lazy(async () => (await import("./shortcut_list.js")).ShortcutList);
+const Turn = lazy(async () => (await import("./turn.js")).Turn);
 
 // Tasks that the embedded model was trained for, with numbers of the sizes that it knows.
 const EXAMPLES = [
@@ -128,6 +130,9 @@ function usePanels(chat, settings) {
 
 export function App({ chat, authorize }) {
   const [state, setState] = useState(chat.state);
+  useEffect(() => {
+    Turn.load(); // the page can be used already
+  }, []);
   useEffect(() => {
     setState(chat.state); // it may have changed between the first drawing and this effect
     return chat.store.subscribe(setState);

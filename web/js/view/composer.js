@@ -1,11 +1,12 @@
 // The input field, with what belongs to the next question: pace, thinking, and room in the context.
 
-import { ReadingTest } from "../settings/reading_test.js";
 import { PaceControl } from "../settings/pace_control.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { html, lazy, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { ContextMeter } from "./context_meter.js";
 import { focusComposer, isCoarse } from "./parts/focus.js";
 import * as icons from "./icons.js";
+
+const ReadingTest = lazy(async () => (await import("../settings/reading_test.js")).ReadingTest);
 
 const PAGE = 0.9; // of the height, by Page Up and Page Down
 

@@ -1,12 +1,9 @@
 // Keyboard shortcuts, in one table: what the page does with a key is what its list says.
 
-import { html } from "../ui.js";
-import { Dialog } from "./parts/dialog.js";
-
 // [keys as they are shown, what they do, test of an event, name of the action]
 const control = (event) => event.ctrlKey || event.metaKey;
 const plain = (event) => !control(event) && !event.altKey;
-const SHORTCUTS = [
+export const SHORTCUTS = [
   ["Ctrl K", "search the conversations", (e) => control(e) && key(e) === "k", "search"],
   ["Ctrl Shift O", "new chat", (e) => control(e) && e.shiftKey && key(e) === "o", "create"],
   ["Ctrl ,", "settings", (e) => control(e) && e.key === ",", "settings"],
@@ -15,7 +12,7 @@ const SHORTCUTS = [
   ["/", "write a question", (e) => plain(e) && e.key === "/" && !writes(e), "write"],
   ["?", "this list", (e) => plain(e) && e.key === "?" && !writes(e), "help"],
 ];
-const IN_COMPOSER = [
+export const IN_COMPOSER = [
   ["Enter", "send"],
   ["Shift Enter", "a new line"],
   ["↑", "edit your last question, in an empty field"],
@@ -37,19 +34,4 @@ function writes({ target }) {
 export function actionOf(event) {
   if (event.isComposing || event.defaultPrevented) return null;
   return SHORTCUTS.find(([, , fits]) => fits(event))?.[3] ?? null;
-}
-
-function Row({ keys, does }) {
-  return html`<div>
-    <dt>${keys.split(" ").map((name) => html`<kbd>${name}</kbd> `)}</dt>
-    <dd>${does}</dd>
-  </div>`;
-}
-
-export function ShortcutList({ onClose }) {
-  return html`<${Dialog} title="Keyboard" name="shortcuts" onClose=${onClose}>
-    <dl class="shortcut-list">
-      ${[...SHORTCUTS, ...IN_COMPOSER].map(([keys, does]) => html`<${Row} keys=${keys} does=${does} />`)}
-    </dl>
-  <//>`;
 }
