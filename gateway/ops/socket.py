@@ -74,7 +74,10 @@ async def watch(request: web.Request) -> web.StreamResponse:
     """
     owner = check_operator(request, "operations")
     if request.headers.get("Upgrade", "").lower() != "websocket":
-        raise InvalidRequest("Open a WebSocket here.", param=None)
+        raise InvalidRequest(
+            "This address is for WebSockets: the header 'Upgrade' must be 'websocket'.",
+            param="Upgrade",
+        )
     hub = request.app[HUB]
     if not hub.room:
         raise Overloaded(

@@ -197,6 +197,7 @@ async def test_a_key_with_the_scope_is_needed_and_a_plain_get_is_refused(tmp_pat
         headers = {"Authorization": "Bearer key"}
         async with client.get("/admin/ops", headers=headers) as response:
             assert response.status == 400
+            assert (await response.json())["error"]["param"] == "Upgrade"
 
 
 async def test_without_keys_only_this_machine_may_look(tmp_path: Path) -> None:
