@@ -20,7 +20,7 @@ from gateway.api.pages.site import Site
 WEB = VENDOR.parent
 # A browser keeps six connections to a server. With 400 ms to and fro, the page, and after it six
 # rounds of files, take 2.8 s of the 3 s that it may take until one can write.
-MOST_FILES = 8 * 6
+MOST_FILES = 9 * 6
 
 Client = TestClient[web.Request, web.Application]
 

@@ -23,8 +23,8 @@ export function memo(view) {
 }
 
 /**
- * A component whose module is loaded when it is first drawn, or by its `load`: what the page does
- * not need before the first question must not delay it. Until then it draws nothing.
+ * A component whose module is loaded when it is first drawn: what the page seldom needs must not
+ * delay it. Until then it draws nothing. Not for what is shown while the network may be gone.
  */
 export function lazy(load) {
   let view = null;
@@ -40,13 +40,11 @@ export function lazy(load) {
     );
     return loading;
   };
-  const Lazy = (properties) => {
+  return (properties) => {
     const [, redraw] = useState(0);
     useEffect(() => {
       if (view === null) begin().then(() => redraw(1));
     }, []);
     return view && h(view, properties);
   };
-  Lazy.load = begin;
-  return Lazy;
 }

@@ -11,11 +11,11 @@ import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
 import { actionOf } from "./shortcuts.js";
+import { Turn } from "./turn.js";
 
 const SettingsDialog = lazy(async () => (await import("../settings/dialog.js")).SettingsDialog);
 const ReadingTest = lazy(async () => (await import("../settings/reading_test.js")).ReadingTest);
 const ShortcutList = lazy(async () => (await import("./shortcut_list.js")).ShortcutList);
-const Turn = lazy(async () => (await import("./turn.js")).Turn);
 
 // Tasks that the embedded model was trained for, with numbers of the sizes that it knows.
 const EXAMPLES = [
@@ -130,9 +130,6 @@ function usePanels(chat, settings) {
 
 export function App({ chat, authorize }) {
   const [state, setState] = useState(chat.state);
-  useEffect(() => {
-    Turn.load(); // the page can be used already
-  }, []);
   useEffect(() => {
     setState(chat.state); // it may have changed between the first drawing and this effect
     return chat.store.subscribe(setState);
