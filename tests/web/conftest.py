@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from chromium import Chromium, Page, find
 
+from tests.support.packages import install_npm
 from tests.web.browsing import OPEN
+from tests.web.rules import AXE
 from tests.web.scripted_server import ScriptedServer
 
 
@@ -48,3 +52,11 @@ async def page(stack: AsyncExitStack, chromium: Chromium, scripted: ScriptedServ
     await opened.go(scripted.url)
     await opened.until(OPEN)
     return opened
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core."""
+    folder: Path = tmp_path_factory.mktemp("axe")
+    install_npm(folder, [AXE])
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

@@ -48,47 +48,47 @@ function tabs() {
       newId: () => `new${(ids += 1)}`,
       onChange: (id) => changed.push(id),
     });
-    return { library, changed, rows: () => library.store.state.rows.map(({ id }) => id) };
+    return { kept: library, changed, rows: () => library.store.state.rows.map(({ id }) => id) };
   };
   return [open(), open()];
 }
 
 test("what one tab keeps, the other lists; the newest first", async () => {
   const [one, two] = tabs();
-  await one.library.save(record("a", [turn("t1", null, 1)], { updatedAt: 1 }));
-  await one.library.save(record("b", [turn("t2", null, 1)], { updatedAt: 2 }));
+  await one.kept.save(record("a", [turn("t1", null, 1)], { updatedAt: 1 }));
+  await one.kept.save(record("b", [turn("t2", null, 1)], { updatedAt: 2 }));
   assert.deepEqual(two.rows(), ["b", "a"]);
   assert.deepEqual(two.changed, ["a", "b"]);
   assert.deepEqual(one.changed, []);
-  await two.library.rename("a", "Sums");
-  assert.equal((await one.library.load("a")).title, "Sums");
-  await one.library.save(record("a", [turn("t1", null, 1)], { title: "question", updatedAt: 3 }));
-  assert.equal((await two.library.load("a")).title, "Sums"); // a name that was given stays
+  await two.kept.rename("a", "Sums");
+  assert.equal((await one.kept.load("a")).title, "Sums");
+  await one.kept.save(record("a", [turn("t1", null, 1)], { title: "question", updatedAt: 3 }));
+  assert.equal((await two.kept.load("a")).title, "Sums"); // a name that was given stays
 });
 
 test("two tabs write into one conversation, and nothing is lost", async () => {
   const [one, two] = tabs();
   const first = turn("t1", null, 1);
-  await one.library.save(record("a", [first, turn("t2", "t1", 2)]));
-  await two.library.save(record("a", [first, turn("t3", "t1", 2, { outcome: null })]));
-  const { turns } = await one.library.load("a");
+  await one.kept.save(record("a", [first, turn("t2", "t1", 2)]));
+  await two.kept.save(record("a", [first, turn("t3", "t1", 2, { outcome: null })]));
+  const { turns } = await one.kept.load("a");
   assert.deepEqual(turns.map(({ key }) => key).toSorted(), ["t1", "t2", "t3"]);
 });
 
 test("a deleted conversation comes back whole", async () => {
   const [one, two] = tabs();
-  await one.library.save(record("a", [turn("t1", null, 1)]));
-  await one.library.remove("a");
+  await one.kept.save(record("a", [turn("t1", null, 1)]));
+  await one.kept.remove("a");
   assert.deepEqual([one.rows(), two.rows()], [[], []]);
-  assert.equal(await one.library.load("a"), null);
-  assert.equal(await one.library.undo(), "a");
+  assert.equal(await one.kept.load("a"), null);
+  assert.equal(await one.kept.undo(), "a");
   assert.deepEqual(two.rows(), ["a"]);
-  assert.equal((await two.library.load("a")).turns[0].answer, "answer of t1");
-  assert.equal(await one.library.undo(), null);
+  assert.equal((await two.kept.load("a")).turns[0].answer, "answer of t1");
+  assert.equal(await one.kept.undo(), null);
 });
 
 test("search finds words in titles, questions and answers", async () => {
-  const [{ library }] = tabs();
+  const [{ kept: library }] = tabs();
   await library.save(record("a", [turn("t1", null, 1, { answer: "The Tower of Pisa leans." })]));
   await library.save(record("b", [turn("t2", null, 1, { question: "Which tower?" })]));
   const found = async (query) => (await library.search(query)).map(({ id }) => id).toSorted();
@@ -116,12 +116,12 @@ test("a full disk is told, and the page goes on", async () => {
 test("a file of JSON has everything", async () => {
   const [one] = tabs();
   const hard = turn("t2", "t1", 2, { answer: "<!-- pascal: answer -->\n# a\n```\n\n", shown: 3 });
-  await one.library.save(record("a", [turn("t1", null, 1), hard]));
-  const text = toJson(await one.library.all());
+  await one.kept.save(record("a", [turn("t1", null, 1), hard]));
+  const text = toJson(await one.kept.all());
   const [other] = tabs();
-  assert.equal(await other.library.importFile(text), 1);
-  assert.deepEqual(await other.library.load("a"), await one.library.load("a"));
-  assert.equal(await other.library.importFile(text), 1); // twice is as once
+  assert.equal(await other.kept.importFile(text), 1);
+  assert.deepEqual(await other.kept.load("a"), await one.kept.load("a"));
+  assert.equal(await other.kept.importFile(text), 1); // twice is as once
   assert.deepEqual(other.rows(), ["a"]);
 });
 

@@ -5,14 +5,12 @@ axe-core is installed with npm for the test alone: nothing of it belongs to the 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from chromium import Chromium
 
-from tests.support.packages import install_npm
 from tests.support.programs import CHROMIUM, NPM, needs
 from tests.web.answers import LAST, Reader, reading
+from tests.web.rules import RUN
 from tests.web.scripted_server import ScriptedServer
 
 pytestmark = [
@@ -21,19 +19,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-AXE = "axe-core@4.14.1"
-RUN = """axe.run(document, { runOnly: { type: "tag", values: [
-    "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } })
-  .then(({ violations }) => violations.flatMap(({ id, impact, nodes }) =>
-    nodes.map((node) => `${id} (${impact}) ${node.target}: ${node.failureSummary}`)))"""
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder: Path = tmp_path_factory.mktemp("axe")
-    install_npm(folder, [AXE])
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 class States:

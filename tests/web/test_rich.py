@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from chromium import Chromium
 
@@ -185,8 +187,11 @@ async def test_notes_details_tasks_links(
         await reader.ask_all()
         await reader.page.click(".answer sup a")
         await reader.page.until("document.activeElement.dataset.note === '1'")
+        # It stays open if it was drawn while it grew.
+        is_open = "document.querySelector('.answer details').open"
+        before = await reader.get(is_open)
         await reader.page.click(".answer summary")
-        assert await reader.get("document.querySelector('.answer details').open")
+        await reader.page.until(f"{is_open} !== {json.dumps(before)}")
         tasks = "[...document.querySelectorAll('li[data-task]')].map((e) => e.textContent.trim())"
         assert await reader.get(tasks) == ["Done: done", "To do: to do"]
         hrefs = "[...document.querySelectorAll('.answer a[href^=http]')].map((e) => e.innerText)"

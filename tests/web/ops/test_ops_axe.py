@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from chromium import Chromium, Page
 
-from tests.support.packages import install_npm
 from tests.support.programs import CHROMIUM, NPM, needs
 from tests.web.ops.feed import OpsFeed
 from tests.web.ops.test_ops_page import SHOWN
+from tests.web.rules import RUN
 
 pytestmark = [
     needs(CHROMIUM),
@@ -18,19 +16,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-AXE = "axe-core@4.14.1"
-RUN = """axe.run(document, { runOnly: { type: "tag", values: [
-    "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } })
-  .then(({ violations }) => violations.flatMap(({ id, impact, nodes }) =>
-    nodes.map((node) => `${id} (${impact}) ${node.target}: ${node.failureSummary}`)))"""
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder: Path = tmp_path_factory.mktemp("axe")
-    install_npm(folder, [AXE])
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 async def states(page: Page, feed: OpsFeed) -> dict[str, list[str]]:
