@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Page, find
 
+from tests.support.axe import AXE
 from tests.support.packages import install_npm
 from tests.web.browsing import OPEN
-from tests.web.rules import AXE
 from tests.web.scripted_server import ScriptedServer
 
 

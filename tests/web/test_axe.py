@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from chromium import Chromium
 
+from tests.support.axe import RUN
 from tests.support.programs import CHROMIUM, NPM, needs
 from tests.web.answers import LAST, Reader, reading
-from tests.web.rules import RUN
 from tests.web.scripted_server import ScriptedServer
 
 pytestmark = [

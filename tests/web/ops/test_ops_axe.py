@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from chromium import Chromium, Page
 
+from tests.support.axe import RUN
 from tests.support.programs import CHROMIUM, NPM, needs
 from tests.web.ops.feed import OpsFeed
 from tests.web.ops.test_ops_page import SHOWN
-from tests.web.rules import RUN
 
 pytestmark = [
     needs(CHROMIUM),
