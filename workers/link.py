@@ -1,4 +1,4 @@
-"""The worker's end of the link: a WebSocket server for one gateway at a time.
+"""The worker's end of the link: a WebSocket server for gateways.
 
 Decides which gateway may connect, and how to answer wrong frames. Knows frames and close codes, but
 not the life of a request, which belongs to `workers.requests.service`.
@@ -8,8 +8,9 @@ Close codes:
     1001    the worker stops
     1002    the gateway speaks another version of the protocol
     1007    a frame cannot be decoded
-    1008    the token is wrong, or ``hello`` is missing or came twice
-    1013    another gateway is connected
+    1008    the token is wrong, or ``hello`` is missing, came twice or names no gateway
+    1012    the gateway has connected again
+    1013    too many gateways are connected, or this one leaves too much unread
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import socket
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -28,7 +30,6 @@ import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
-from websockets.protocol import State
 
 from workers.errors import WorkerError
 from workers.messages import (
@@ -48,13 +49,14 @@ from workers.messages import (
     SetPolicy,
     Step,
     Submit,
+    TellLoad,
     ToGateway,
     TokenRun,
     Welcome,
     decode_to_worker,
     encode,
 )
-from workers.requests.outbox import Outbox
+from workers.requests.gateways import MOST_GATEWAYS, Gateway
 from workers.requests.questions import not_answered
 from workers.requests.service import Service
 from workers.settings import MAX_SOCKET_PATH_BYTES
@@ -62,13 +64,22 @@ from workers.settings import MAX_SOCKET_PATH_BYTES
 _log = structlog.get_logger()
 
 _HELLO_TIMEOUT_S = 10.0
+_LONGEST_NAME = 128  # characters, of a gateway
 _CLOSE_S = 1.0  # that a gateway has to answer a close frame
 
-_Order: TypeAlias = Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy
+_Order: TypeAlias = (
+    Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy | TellLoad
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    connection: ServerConnection
+    gateway: Gateway
 
 
 class Link:
-    """Serves one connected gateway at a time."""
+    """Serves all gateways that connect."""
 
     def __init__(
         self, service: Service, welcome: Welcome, token: str | None, heartbeat_s: float
@@ -77,36 +88,61 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._welcome = welcome
         self._token = token
-        self._current: ServerConnection | None = None  # of the gateway, once its hello was accepted
-        self._serving = asyncio.Lock()  # one connection holds it until all its requests are gone
+        self._served: dict[str, _Served] = {}  # by the gateway's name, once its hello was accepted
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serve one connection from its first message to its end."""
-        if not await self._greeted(connection):
+        hello = await self._greeted(connection)
+        if hello is None:
             return
-        self._current = connection  # before any await, so that a second gateway is refused
-        async with self._serving:
-            _log.info("gateway_connected")
-            try:
-                await self._serve(connection)
-            finally:
-                self._service.disconnect()
-                _log.info(
-                    "gateway_disconnected",
-                    code=connection.close_code,
-                    reason=connection.close_reason,
-                )
+        filled = asyncio.Event()
+        cut = asyncio.Event()
+        reasons: list[str] = []
 
-    async def _greeted(self, connection: ServerConnection) -> bool:
+        def end(reason: str) -> None:
+            reasons.append(reason)
+            cut.set()
+
+        gateway = Gateway(hello.gateway, filled.set, end)
+        # No await from here to `connect`: there is one connection for each name.
+        earlier = self._served.get(gateway.name)
+        if earlier is not None:
+            self._service.disconnect(earlier.gateway)
+        self._served[gateway.name] = _Served(connection, gateway)
+        self._service.connect(gateway)
+        _log.info("gateway_connected", gateway=gateway.name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if earlier is not None:
+                    again = "the gateway has connected again"
+                    tasks.create_task(_refuse(earlier.connection, CloseCode.SERVICE_RESTART, again))
+                sender = tasks.create_task(self._send(connection, gateway, filled))
+                heart = tasks.create_task(self._beat(gateway))
+                cutter = tasks.create_task(_end_when(cut, connection, reasons))
+                await self._receive(connection, gateway)
+                for task in (sender, heart, cutter):
+                    task.cancel()
+        finally:
+            self._service.disconnect(gateway)
+            if self._served[gateway.name].gateway is gateway:
+                del self._served[gateway.name]
+            _log.info(
+                "gateway_disconnected",
+                gateway=gateway.name,
+                code=connection.close_code,
+                reason=connection.close_reason,
+            )
+
+    async def _greeted(self, connection: ServerConnection) -> Hello | None:
         try:
             async with asyncio.timeout(_HELLO_TIMEOUT_S):
                 message = decode_to_worker(await connection.recv())
         except (TimeoutError, ConnectionClosed):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "no hello")
-            return False
+            return None
         except (msgspec.MsgspecError, RecursionError) as error:
             await _refuse(connection, CloseCode.INVALID_DATA, str(error))
-            return False
+            return None
         if not isinstance(message, Hello):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "hello must come first")
         elif message.protocol != PROTOCOL:
@@ -116,23 +152,17 @@ class Link:
             self._token.encode(), (message.token or "").encode()
         ):
             await _refuse(connection, CloseCode.POLICY_VIOLATION, "wrong token")
-        elif self._current is not None and self._current.state is State.OPEN:
-            await _refuse(connection, CloseCode.TRY_AGAIN_LATER, "another gateway is connected")
+        elif not 0 < len(message.gateway) <= _LONGEST_NAME:
+            reason = f"gateway: a name of 1 to {_LONGEST_NAME} characters is required"
+            await _refuse(connection, CloseCode.POLICY_VIOLATION, reason)
+        elif len(self._served) >= MOST_GATEWAYS and message.gateway not in self._served:
+            reason = f"{MOST_GATEWAYS} gateways are connected"
+            await _refuse(connection, CloseCode.TRY_AGAIN_LATER, reason)
         else:
-            return True
-        return False
+            return message
+        return None
 
-    async def _serve(self, connection: ServerConnection) -> None:
-        outbox, filled = Outbox(), asyncio.Event()
-        self._service.connect(outbox, filled.set)
-        async with asyncio.TaskGroup() as tasks:
-            sender = tasks.create_task(self._send(connection, outbox, filled))
-            heart = tasks.create_task(self._beat())
-            await self._receive(connection)
-            sender.cancel()
-            heart.cancel()
-
-    async def _receive(self, connection: ServerConnection) -> None:
+    async def _receive(self, connection: ServerConnection, gateway: Gateway) -> None:
         try:
             async for frame in connection:
                 try:
@@ -143,58 +173,63 @@ class Link:
                 if isinstance(message, Hello):
                     await _refuse(connection, CloseCode.POLICY_VIOLATION, "hello came twice")
                     return
+                if gateway not in self._service.gateways:
+                    return  # it has connected again
                 try:
-                    self._obey(message)
+                    self._obey(gateway, message)
                 except Exception as error:  # noqa: BLE001 (only this request fails)
-                    self._failed(message, error)
+                    self._failed(gateway, message, error)
         except ConnectionClosed:
             return  # the gateway died without a close frame
 
-    def _failed(self, message: _Order, error: Exception) -> None:
+    def _failed(self, gateway: Gateway, message: _Order, error: Exception) -> None:
         """Answer a message that the service could not carry out."""
         kind, failure = type(message).__name__, type(error).__name__
         request_id = None
         if isinstance(message, Count):
             request_id = message.prompt.request_id
-        elif not isinstance(message, MeetPeer | SetPolicy):
+        elif not isinstance(message, MeetPeer | SetPolicy | TellLoad):
             request_id = message.request_id
         _log.error("message_failed", message=kind, request_id=request_id, kind=failure)
         match message:
             case MeetPeer():
-                self._service.not_met(message.peer, failure)
+                self._service.not_met(gateway, message.peer, failure)
             case SetPolicy():
-                self._service.policy_set(message.policy, failure)
+                self._service.policy_set(gateway, message.policy, failure)
             case Count() | Detokenize():
-                self._service.reply(not_answered(message, failure))
+                self._service.reply(gateway, not_answered(message, failure))
             case Submit() | Cancel() | HandOver():
                 reason = f"the worker could not carry out {kind}: {failure}"
-                self._service.fail(message.request_id, reason)
-            case SetPace():
-                pass  # the request keeps its pace
+                self._service.fail(gateway, message.request_id, reason)
+            case SetPace() | TellLoad():
+                pass  # what was said before still holds
             case _:
                 assert_never(message)
 
-    def _obey(self, message: _Order) -> None:
+    def _obey(self, gateway: Gateway, message: _Order) -> None:
+        service = self._service
         match message:
             case Submit():
-                self._service.submit(message)
+                service.submit(gateway, message)
             case Count() | Detokenize():
-                self._service.answer(message)
+                service.answer(gateway, message)
             case Cancel():
-                self._service.cancel(message.request_id)
+                service.cancel(gateway, message.request_id)
             case SetPace():
-                self._service.set_pace(message.request_id, message.pace)
+                service.set_pace(gateway, message.request_id, message.pace)
             case HandOver():
-                self._service.hand_over(message.request_id)
+                service.hand_over(gateway, message.request_id)
             case MeetPeer():
-                self._service.meet_peer(message.peer)
+                service.meet_peer(gateway, message.peer)
             case SetPolicy():
-                self._service.set_policy(message.policy)
+                service.set_policy(gateway, message.policy)
+            case TellLoad():
+                service.gateways.told(gateway, message.load)
             case _:
                 assert_never(message)
 
     async def _send(
-        self, connection: ServerConnection, outbox: Outbox, filled: asyncio.Event
+        self, connection: ServerConnection, gateway: Gateway, filled: asyncio.Event
     ) -> None:
         try:
             policy = self._service.policy or self._welcome.policy  # it may have been changed
@@ -202,15 +237,15 @@ class Link:
             while True:
                 await filled.wait()
                 filled.clear()
-                while (message := outbox.take()) is not None:
+                while (message := gateway.outbox.take()) is not None:
                     # `send` waits while the gateway does not read. The outbox merges new messages.
-                    for frame in self._frames(message):
+                    for frame in self._frames(gateway, message):
                         await connection.send(frame)
-                    self._service.drained()
+                    self._service.gateways.drained()
         except ConnectionClosed:
             return  # `_receive` sees this too and ends the connection
 
-    def _frames(self, message: ToGateway) -> Iterator[bytes]:
+    def _frames(self, gateway: Gateway, message: ToGateway) -> Iterator[bytes]:
         """The message as frames. A request whose part cannot be encoded fails; the others go on."""
         try:
             yield encode(message)
@@ -227,15 +262,16 @@ class Link:
             case PolicySet():
                 yield encode(PolicySet(policy=message.policy, error=kind))
             case Step():
-                yield encode(msgspec.structs.replace(message, runs=tuple(self._sendable(message))))
+                runs = tuple(self._sendable(gateway, message))
+                yield encode(msgspec.structs.replace(message, runs=runs))
 
-    def _sendable(self, step: Step) -> Iterator[TokenRun]:
+    def _sendable(self, gateway: Gateway, step: Step) -> Iterator[TokenRun]:
         for run in step.runs:
             try:
                 encode(msgspec.structs.replace(step, runs=(run,)))
             except Exception as error:  # noqa: BLE001 (see `_frames`)
                 if run.finish is None:
-                    self._service.fail(run.request_id, "the output could not be sent")
+                    self._service.fail(gateway, run.request_id, "the output could not be sent")
                     continue
                 message = f"the output could not be sent: {type(error).__name__}"
                 finish = Finish(reason="error", message=message)
@@ -248,13 +284,19 @@ class Link:
                 )
             yield run
 
-    async def _beat(self) -> None:
+    async def _beat(self, gateway: Gateway) -> None:
         while True:
             try:
-                self._service.heartbeat()
+                self._service.heartbeat(gateway)
             except Exception as error:  # noqa: BLE001 (without heartbeats the worker seems dead)
                 _log.error("heartbeat_failed", kind=type(error).__name__, reason=str(error))
             await asyncio.sleep(self._heartbeat_s)
+
+
+async def _end_when(cut: asyncio.Event, connection: ServerConnection, reasons: list[str]) -> None:
+    """End a connection whose gateway does not read."""
+    await cut.wait()
+    await _refuse(connection, CloseCode.TRY_AGAIN_LATER, reasons[0])
 
 
 async def _refuse(connection: ServerConnection, code: CloseCode, reason: str) -> None:

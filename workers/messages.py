@@ -7,10 +7,14 @@ JSON object, tagged by ``type``. Order on the link:
     gateway: Hello
     worker:  Welcome, then until the end
              Accepted | Counted | Detokenized | Rejected | Step | Heartbeat | Prefixes | PeerMet |
-             PolicySet
+             PolicySet | OtherLoads
     gateway: Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer |
-             SetPolicy, at any time after
+             SetPolicy | TellLoad, at any time after
              Welcome
+
+A worker serves several gateways, each on a link of its own. A request belongs to the gateway that
+submitted it: only that one gets its tokens, and only that one can cancel it. When a link ends, the
+worker cancels the requests of its gateway.
 
 For one request the worker answers `Submit` with exactly one of `Accepted` or `Rejected`; after
 `Accepted` its tokens come in `Step` frames, and the last `TokenRun` carries `finish`. Nothing about
@@ -26,7 +30,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 8  # raised with every incompatible change; both ends refuse another one
+PROTOCOL = 9  # raised with every incompatible change; both ends refuse another one
 # The largest frame that a worker takes: a `Submit` with 16 MB of conversation, escaped.
 MAX_TO_WORKER_BYTES = 32 * 2**20
 
@@ -293,13 +297,36 @@ class TokenRun(Value):
     kv_tokens: int | None = None
 
 
+class Load(Value):
+    """What gateways have on one instance, as placement counts it. Memory is in KV blocks."""
+
+    requests: int = 0  # unfinished, and those on their way to the instance
+    reasoning: int = 0  # of these, before their phase boundary and not demoted
+    fresh_answering: int = 0  # of these, in the first quantum of their answer
+    kv_blocks: int = 0  # of all requests, also what is off the device
+    kv_blocks_coming: int = 0  # of requests that were handed over and are not in the engine yet
+    kv_blocks_reserved: int = 0  # for requests that another instance has yet to hand over
+    kv_blocks_expected: int = 0  # that conversations between two turns will bring back
+    migrations: int = 0  # from or to this instance, under way
+    late_readers: int = 0  # whose QoE is below the SLO
+
+    def plus(self, other: Load) -> Load:
+        """Both together."""
+        names = self.__struct_fields__
+        return Load(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
 # ---- gateway to worker ------------------------------------------------------------------------
 
 
 class Hello(Message, tag="hello"):
-    """First message of a connection. ``token`` must equal the worker's, if it has one."""
+    """First message of a connection. ``token`` must equal the worker's, if it has one.
+
+    A gateway that connects again under its name replaces its earlier connection.
+    """
 
     protocol: int
+    gateway: str = ""  # its name, for its life; required
     token: str | None = None
 
 
@@ -376,6 +403,15 @@ class SetPolicy(Message, tag="set_policy"):
     """Schedule by another policy, from the next step on; answered by `PolicySet`."""
 
     policy: str
+
+
+class TellLoad(Message, tag="tell_load"):
+    """What this gateway has on the instance, for the other gateways; see `OtherLoads`.
+
+    Sent when it has changed, and only while other gateways are connected.
+    """
+
+    load: Load
 
 
 # ---- worker to gateway ------------------------------------------------------------------------
@@ -473,8 +509,27 @@ class PolicySet(Message, tag="policy_set"):
     error: str | None = None
 
 
+class OtherLoads(Message, tag="other_loads"):
+    """What the other gateways have on this instance, as they told it.
+
+    Sent when it has changed. A gateway that never got one is alone.
+    """
+
+    gateways: int  # connected, without the one that this is sent to
+    load: Load  # of all of them
+
+
 ToWorker: TypeAlias = (
-    Hello | Submit | Count | Detokenize | Cancel | SetPace | HandOver | MeetPeer | SetPolicy
+    Hello
+    | Submit
+    | Count
+    | Detokenize
+    | Cancel
+    | SetPace
+    | HandOver
+    | MeetPeer
+    | SetPolicy
+    | TellLoad
 )
 ToGateway: TypeAlias = (
     Welcome
@@ -487,6 +542,7 @@ ToGateway: TypeAlias = (
     | Prefixes
     | PeerMet
     | PolicySet
+    | OtherLoads
 )
 
 _encoder = msgspec.json.Encoder()

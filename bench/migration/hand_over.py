@@ -198,7 +198,7 @@ async def _linked(worker: _Worker) -> AsyncIterator[_Link]:
             raise MigrationError("a worker did not start")
         await asyncio.sleep(0.1)
     async with unix_connect(str(worker.socket), compression=None, max_size=None) as connection:
-        await connection.send(encode(Hello(protocol=PROTOCOL)))
+        await connection.send(encode(Hello(protocol=PROTOCOL, gateway="benchmark")))
         welcome = decode_to_gateway(await connection.recv())
         if not isinstance(welcome, Welcome) or welcome.endpoint is None:
             raise MigrationError("this worker cannot move KV; is NIXL installed?")

@@ -60,7 +60,7 @@ class Dialler:
             served_since_s: float | None = None
             try:
                 place = await locate()
-                link = await open_link(place.address, place.token)
+                link = await open_link(place.address, place.token, self._cluster.gateway)
                 try:
                     served_since_s = time.monotonic()
                     await self._serve(link, backoff)

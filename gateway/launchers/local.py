@@ -240,7 +240,7 @@ class LocalSupervisor:
             if process.returncode is not None:
                 raise WorkerExited(printed.why_ended(process.returncode, "while starting"))
             try:
-                return await open_link(settings.listen, settings.token)
+                return await open_link(settings.listen, settings.token, self._cluster.gateway)
             except LinkError as error:
                 if time.monotonic() > deadline_s:
                     raise LinkError(

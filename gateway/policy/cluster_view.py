@@ -10,7 +10,7 @@ Pure, like all of `gateway.policy`: the module must not know clocks, links, sess
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal, Protocol, TypeAlias
@@ -26,6 +26,7 @@ from gateway.policy.placement import (
     place_at_boundary,
     place_new_request,
 )
+from workers.messages import Load
 
 # How a request came to its first answering token: where it had been thinking, on another instance
 # with its KV, or on another instance that computed the KV again.
@@ -77,6 +78,7 @@ class Occupancy:
     kv_blocks_total: int
     kv_blocks_free: int  # on the device, as the engine last reported
     requests: Collection[PlacedRequest]  # unfinished; also those that have just been sent to it
+    others: Load | None = None  # what other gateways have there; None: there is no other gateway
 
 
 class MovingRequest(Protocol):
@@ -163,7 +165,7 @@ def view_of(
         else:
             fresh += request.answering_tokens < quantum
     slo_qoe = rules.slo_qoe
-    return InstanceView(
+    view = InstanceView(
         instance_id=name,
         within_slo=all(request.within_slo(slo_qoe, now) for request in here.requests),
         kv_footprint_blocks=sum(blocks(request) for request in counted),
@@ -175,6 +177,29 @@ def view_of(
         kv_blocks_reserved=reserved,
         migrations=len(coming) + len(leaving),
     )
+    return view if here.others is None else _with_others(view, here.others)
+
+
+def _with_others(view: InstanceView, others: Load) -> InstanceView:
+    """The view with what other gateways have there."""
+    return replace(
+        view,
+        within_slo=view.within_slo and not others.late_readers,
+        kv_footprint_blocks=view.kv_footprint_blocks + others.kv_blocks,
+        requests=view.requests + others.requests,
+        kv_blocks_expected=others.kv_blocks_expected,
+        reasoning=view.reasoning + others.reasoning,
+        fresh_answering=view.fresh_answering + others.fresh_answering,
+        kv_blocks_free=view.kv_blocks_free - others.kv_blocks_coming,
+        kv_blocks_reserved=view.kv_blocks_reserved + others.kv_blocks_reserved,
+        migrations=view.migrations + others.migrations,
+    )
+
+
+def _moves_of_others(instances: Iterable[Occupancy]) -> int:
+    """Migrations of other gateways. Both ends of one report it, if both are among these."""
+    ends = sum(one.others.migrations for one in instances if one.others is not None)
+    return -(-ends // 2)
 
 
 class Placer:
@@ -229,6 +254,24 @@ class Placer:
         self._placed_before += 1
         return chosen
 
+    def load(self, here: Occupancy, moves: Sequence[MovingRequest], now: float) -> Load:
+        """What this gateway alone has on an instance, for the placement of others."""
+        view = view_of(replace(here, others=None), moves, self._view_rules, now)
+        coming = [m for m in moves if m.target_id == here.instance_id and not m.leaving]
+        expected = self._pauses.tokens(now).get(here.instance_id, 0) if self.rules.affinity else 0
+        slo_qoe = self._view_rules.slo_qoe
+        return Load(
+            requests=view.requests,
+            reasoning=view.reasoning,
+            fresh_answering=view.fresh_answering,
+            kv_blocks=view.kv_footprint_blocks,
+            kv_blocks_coming=sum(blocks_of(m.request.kv_tokens, here.block_size) for m in coming),
+            kv_blocks_reserved=view.kv_blocks_reserved,
+            kv_blocks_expected=blocks_of(expected, here.block_size),
+            migrations=view.migrations,
+            late_readers=sum(not request.within_slo(slo_qoe, now) for request in here.requests),
+        )
+
     def turn_ended(
         self, prefixes: Sequence[int], instance_id: str, tokens: int, now: float
     ) -> None:
@@ -253,7 +296,11 @@ class Placer:
         self._pauses.began(prefixes, now)
         expected = self._pauses.tokens(now)
         return [
-            replace(view, kv_blocks_expected=blocks_of(expected[view.instance_id], block_size))
+            replace(
+                view,
+                kv_blocks_expected=view.kv_blocks_expected
+                + blocks_of(expected[view.instance_id], block_size),
+            )
             if expected.get(view.instance_id)
             else view
             for view in views
@@ -284,7 +331,7 @@ class Placer:
             here.instance_id,
             kv_blocks,
             self.rules,
-            under_way=len(moves),
+            under_way=len(moves) + _moves_of_others((here, *others)),
             cost=cost,
         )
 

@@ -15,6 +15,7 @@ from gateway.routing.instance import Instance
 from gateway.routing.members import Members
 from gateway.routing.route import Route, Stage
 from gateway.routing.route_table import RouteTable
+from workers.messages import Load
 
 
 class Chooser:
@@ -90,6 +91,10 @@ class Chooser:
         return self._placer.note_first_answer(
             passage, instance.instance_id, kv_blocks, boundary_s, now
         )
+
+    def load(self, instance: Instance, now: float) -> Load:
+        """What this gateway has on an instance."""
+        return self._placer.load(self._table.occupancy(instance), self._table.moves, now)
 
     def accepted(self, route: Route, instance: Instance, prompt_tokens: int) -> None:
         """Learn where a request with an affinity key runs."""

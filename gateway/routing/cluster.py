@@ -8,6 +8,8 @@ it. It must not know processes (`gateway.launchers`), clients, or where a reques
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from gateway.policy.placement import Rules
 from gateway.response.session import Session
 from gateway.routing.counting import PromptCounter
 from gateway.routing.instance import Instance, Totals
+from gateway.routing.loads import Loads
 from gateway.routing.members import Members
 from gateway.routing.policies import Policies
 from gateway.routing.route import Outcome, RouteTimeouts
@@ -33,6 +36,7 @@ from workers.messages import (
     Detokenized,
     Heartbeat,
     MeetPeer,
+    OtherLoads,
     PeerMet,
     PolicySet,
     Prefixes,
@@ -83,12 +87,15 @@ class Cluster:
         retry_after_s: int = 2,
     ) -> None:
         self._on_step = on_step
+        # By which workers tell gateways apart, for the life of this one.
+        self.gateway = f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
         self.ever_served = False  # whether any instance ever joined
         self._members = Members(silent_s)
         self.router = Router(
             self._members,
             on_progress=on_progress,
             on_boundary=on_boundary,
+            on_placed=lambda instance: self.loads.placed(instance),
             rules=rules,
             view_rules=view_rules,
             timeouts=timeouts,
@@ -97,6 +104,9 @@ class Cluster:
         self.counter = PromptCounter(self._members, retry_after_s)
         self._ended_totals: dict[str, Totals] = {}  # counted by engines that are gone, by name
         self.policies = Policies(self._members)
+        self.loads = Loads(
+            self._members, lambda instance: self.router.load_of(instance, time.monotonic())
+        )
         self._changed = asyncio.Event()
 
     # ---- membership ---------------------------------------------------------------------------
@@ -160,6 +170,7 @@ class Cluster:
         report = instance.log.info if planned else instance.log.warning
         report("instance_lost", requests=requests)
         self.counter.lost(name)
+        self.loads.lost(instance)
         self.router.on_lost(name, time.monotonic())
         self._changed.set()
 
@@ -255,6 +266,7 @@ class Cluster:
     def close(self) -> None:
         """Fail requests without an instance now, and requests that lose theirs from now on."""
         self.router.close(time.monotonic())
+        self.loads.close()
 
     def requests_of(self, instance_id: str) -> int:
         """How many requests an instance has, or was sent and has not answered."""
@@ -319,6 +331,8 @@ class Cluster:
                     self.router.on_rejected(instance, message, now)
             case Counted() | Detokenized():
                 self.counter.answered(message)
+            case OtherLoads():
+                self.loads.heard(instance, message)
             case Prefixes():
                 instance.prefixes.told(message.tokens)
             case PeerMet():

@@ -15,7 +15,7 @@ from gateway.policy.capacity import StepTimer
 from gateway.policy.cluster_view import Occupancy, PlacedRequest, blocks_of
 from gateway.policy.prefixes import HeldPrefixes
 from gateway.routing.worker_link import WorkerLink
-from workers.messages import StepStats, Welcome
+from workers.messages import Load, StepStats, Welcome
 
 log = structlog.get_logger()
 
@@ -50,6 +50,7 @@ class Instance:
         self.answered_s = 0.0  # when it last accepted or refused a request
         self.readable: set[str] = set()  # engines whose KV it can read
         self.prefixes = HeldPrefixes()
+        self.others: Load | None = None  # what other gateways have there; None: there is none
         self.policy = self.welcome.policy  # by which it schedules
         self.policy_asked: str | None = None  # that it was asked for, and has not answered
         self.policy_error: str | None = None  # why it did not change
@@ -89,6 +90,7 @@ class Instance:
             kv_blocks_total=self.welcome.kv_blocks_total,
             kv_blocks_free=self._free_blocks(),
             requests=requests,
+            others=self.others,
         )
 
     def _free_blocks(self) -> int:

@@ -39,7 +39,7 @@ from gateway.routing.route import (
 from gateway.routing.route_table import RouteTable
 from gateway.routing.worker_link import FrameTooLarge
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded, Unavailable
-from workers.messages import Accepted, Rejected, SetPace, TokenRun
+from workers.messages import Accepted, Load, Rejected, SetPace, TokenRun
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -61,6 +61,7 @@ class Router:
     :param on_progress: called with every session that something happened to.
     :param on_boundary: called with how a request passed its boundary, and the seconds until its
         first answering token.
+    :param on_placed: called with the instance that a request was sent to.
     :param retry_after_s: the advice to clients that are refused because workers cannot keep up.
     """
 
@@ -70,6 +71,7 @@ class Router:
         *,
         on_progress: Callable[[Session], None],
         on_boundary: Callable[[Passage, float], None],
+        on_placed: Callable[[Instance], None] = lambda instance: None,
         rules: Rules,
         view_rules: ViewRules,
         timeouts: RouteTimeouts,
@@ -83,6 +85,7 @@ class Router:
         self._chooser = Chooser(members, self._table, rules, view_rules)
         self._on_progress = on_progress
         self._on_boundary = on_boundary
+        self._on_placed = on_placed
         self._timeouts = timeouts
         self._retry_after_s = retry_after_s
         self._acceptances = Acceptances()
@@ -99,6 +102,10 @@ class Router:
     def routes_of(self, instance_id: str) -> list[Route]:
         """The requests that an instance has, or was sent and has not answered."""
         return self._table.of(instance_id)
+
+    def load_of(self, instance: Instance, now: float) -> Load:
+        """What this gateway has on an instance, as placement counts it."""
+        return self._chooser.load(instance, now)
 
     @property
     def migrating(self) -> list[Route]:
@@ -505,6 +512,8 @@ class Router:
                 code="context_length_exceeded",
             )
             self._fail(route, error, now)
+        else:
+            self._on_placed(instance)
 
 
 def closing() -> Unavailable:

@@ -177,11 +177,12 @@ class WorkerLink:
             raise
 
 
-async def open_link(address: str, token: str | None) -> WorkerLink:
+async def open_link(address: str, token: str | None, gateway: str) -> WorkerLink:
     """Dial a worker and shake hands.
 
     :param address: ``unix:/path``, ``tcp://host:port``, ``ws://host:port``, or
         ``wss://host:port`` where a proxy ends TLS.
+    :param gateway: the name of this gateway, which no other gateway has.
     :raises LinkError: if the worker is not there (yet), refuses, or speaks another protocol.
     """
     options = {
@@ -202,7 +203,8 @@ async def open_link(address: str, token: str | None) -> WorkerLink:
         raise LinkError(f"cannot connect to {address}: {error}") from error
     try:
         async with asyncio.timeout(_WELCOME_S):
-            await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL, token=token)))
+            hello = Hello(protocol=messages.PROTOCOL, gateway=gateway, token=token)
+            await socket.send(messages.encode(hello))
             welcome = messages.decode_to_gateway(await socket.recv(decode=False))
     except (ConnectionClosed, msgspec.DecodeError, TimeoutError) as error:
         await socket.close()

@@ -132,7 +132,7 @@ class Links:
         if name not in self.of:
             self.of[name] = proxy = Proxy(lambda: asyncio.open_unix_connection(path))
             await proxy.listen_unix(f"{path}.proxy")
-        link = await open_link(f"unix:{path}.proxy", token)
+        link = await open_link(f"unix:{path}.proxy", token, "test")
         if (endpoint := link.welcome.endpoint) is not None:
             await self._stand_between(name, endpoint)
             link.welcome = msgspec.structs.replace(link.welcome, endpoint=self._moved(endpoint))

@@ -11,7 +11,7 @@ from gateway import store
 from gateway.routing import worker_link
 from gateway.routing.route import RouteTimeouts
 from tests.docs.support.pages import text_of, tracked, tree_of
-from workers.requests import service
+from workers.requests import gateways
 
 PAGE = "docs/explanation/invariants.md"
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -61,4 +61,4 @@ def test_the_constants_of_the_page_are_those_of_the_code() -> None:
     assert f"With {worker_link._MAX_UNSENT_BYTES >> 20} MiB waiting the link ends" in page
     assert f"the store**: {store.MAX_QUEUED_BYTES >> 20} MiB" in page
     assert f"confirm** ends the response after {RouteTimeouts().cancel_timeout_s:g} s" in page
-    assert f"more than {service._HIGH_WATER} tokens waiting" in page
+    assert f"more than {gateways._HIGH_WATER} tokens waiting" in page

@@ -27,7 +27,7 @@ from workers.emulation.profile import load_profile
 from workers.kv import claims
 from workers.policy import resume_cost
 from workers.policy.settings import PolicySettings
-from workers.requests import service
+from workers.requests import gateways
 from workers.settings import WorkerSettings
 
 POLICY = PolicySettings()
@@ -59,8 +59,8 @@ STATED = [
     (POLICIES, r"treated as one read at ([\d.]+)\s+tokens/s", 1 / POLICY.tau_s),
     (POLICIES, r"a request for the next ([\d.]+) s gains", POLICY.qoe_horizon_s),
     (MEMORY, r"through the latest (\d+)\s+samples", resume_cost._WINDOW),
-    (MEMORY, r"more than (\d+)\s+tokens waiting it pauses", service._HIGH_WATER),
-    (MEMORY, r"resumes below (\d+)\.", service._LOW_WATER),
+    (MEMORY, r"more than (\d+)\s+tokens waiting it pauses", gateways._HIGH_WATER),
+    (MEMORY, r"resumes below (\d+)\.", gateways._LOW_WATER),
     (MEMORY, r"One frame is at most (\d+) MiB", worker_link.MAX_FRAME_BYTES / 2**20),
     (MEMORY, r"With (\d+) MiB waiting for one worker", worker_link._FULL_BYTES / 2**20),
     (MEMORY, r"With (\d+) MiB waiting\s+the link ends", worker_link._MAX_UNSENT_BYTES / 2**20),

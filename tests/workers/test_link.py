@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,8 @@ from workers.messages import (
     encode,
 )
 from workers.messages import PhaseCounts as Counts
-from workers.requests.outbox import Outbox
+from workers.requests.gateways import Gateway as Connected
+from workers.requests.gateways import Gateways
 
 STATS = StepStats(
     reasoning=Counts(),
@@ -66,59 +69,58 @@ class BrokenService:
     """A service that raises at every message, and at every second heartbeat."""
 
     def __init__(self) -> None:
-        self.outbox = Outbox()
-        self.wake: Callable[[], None] = lambda: None
+        self.gateways = Gateways(lambda: None, lambda: None, time.monotonic)
+        self.left = asyncio.Event()  # set when a gateway has gone
         self.beats = 0
         self.paces: list[str] = []
 
-    def connect(self, outbox: Outbox, wake: Callable[[], None]) -> None:
-        self.outbox = outbox
-        self.wake = wake
+    def connect(self, gateway: Connected) -> None:
+        self.gateways.add(gateway)
 
-    def disconnect(self) -> None:
-        """Nothing to end."""
+    def disconnect(self, gateway: Connected) -> None:
+        self.gateways.remove(gateway)
+        self.left.set()
 
-    def drained(self) -> None:
-        """Nothing to resume."""
+    @property
+    def one(self) -> Connected:
+        """The only gateway."""
+        (gateway,) = self.gateways
+        return gateway
 
-    def heartbeat(self) -> None:
+    def heartbeat(self, gateway: Connected) -> None:
         self.beats += 1
         if self.beats % 2:
             raise RuntimeError("no figures")
-        self.outbox.put_heartbeat(Heartbeat(since_step_s=0.0, stats=STATS))
-        self.wake()
+        self.gateways.heartbeat(gateway, Heartbeat(since_step_s=0.0, stats=STATS))
 
-    def submit(self, message: Submit) -> None:
+    def submit(self, gateway: Connected, message: Submit) -> None:
         raise RuntimeError(message.request_id)
 
-    def cancel(self, request_id: str) -> None:
+    def cancel(self, gateway: Connected, request_id: str) -> None:
         raise RuntimeError(request_id)
 
     hand_over = cancel
 
-    def meet_peer(self, peer: Endpoint) -> None:
+    def meet_peer(self, gateway: Connected, peer: Endpoint) -> None:
         raise RuntimeError(peer.host)
 
-    def set_pace(self, request_id: str, pace: Pace) -> None:
+    def set_pace(self, gateway: Connected, request_id: str, pace: Pace) -> None:
         self.paces.append(request_id)
         raise RuntimeError(request_id)
 
     policy = None
 
-    def set_policy(self, policy: str) -> None:
+    def set_policy(self, gateway: Connected, policy: str) -> None:
         raise RuntimeError(policy)
 
-    def policy_set(self, policy: str, error: str | None) -> None:
-        self.outbox.put(PolicySet(policy=policy, error=error))
-        self.wake()
+    def policy_set(self, gateway: Connected, policy: str, error: str | None) -> None:
+        self.gateways.policy_set(PolicySet(policy=policy, error=error), gateway)
 
-    def not_met(self, peer: Endpoint, reason: str) -> None:
-        self.outbox.put(PeerMet(engine_id=peer.engine_id, error=reason))
-        self.wake()
+    def not_met(self, gateway: Connected, peer: Endpoint, reason: str) -> None:
+        gateway.send(PeerMet(engine_id=peer.engine_id, error=reason))
 
-    def fail(self, request_id: str, message: str) -> None:
-        self.outbox.put(Rejected(request_id=request_id, code="internal_error", message=message))
-        self.wake()
+    def fail(self, gateway: Connected, request_id: str, message: str) -> None:
+        gateway.send(Rejected(request_id=request_id, code="internal_error", message=message))
 
 
 @pytest.fixture
@@ -156,7 +158,8 @@ async def test_a_message_that_makes_the_service_raise_is_answered_and_the_link_g
 async def test_what_cannot_be_sent_ends_one_request(
     gateway: Gateway, service: BrokenService
 ) -> None:
-    outbox = service.outbox
+    connected = service.one
+    outbox = connected.outbox
     good = TokenRun(request_id="a", position=0, token_ids=(1,), texts=("x",))
     bad = TokenRun(request_id="b", position=0, token_ids=(1,), texts=(HALF,))
     last = TokenRun(
@@ -167,7 +170,7 @@ async def test_what_cannot_be_sent_ends_one_request(
         outbox.put(PeerMet(engine_id="f", error=HALF))
         outbox.put(PolicySet(policy="rr", error=HALF))
         outbox.put_step((bad,), STATS)
-        service.wake()
+        connected.wake()
         await gateway.wait(lambda: {"x", "b"} <= set(gateway.rejected))
         assert gateway.met["f"].error
         assert gateway.policies["rr"].error
@@ -176,7 +179,7 @@ async def test_what_cannot_be_sent_ends_one_request(
             gateway.accepted[request_id] = accepted
             gateway._known[request_id] = 0
         outbox.put_step((good, last), STATS)
-        service.wake()
+        connected.wake()
         await gateway.started("a")
         ended = await gateway.finished("c")
         assert ended.finish is not None
@@ -188,7 +191,7 @@ async def test_a_frame_that_is_too_deep_closes_its_connection_and_not_the_worker
     tmp_path: Path, service: BrokenService, greeted: bool
 ) -> None:
     path = tmp_path / "w.sock"
-    hello = encode(Hello(protocol=PROTOCOL, token=None))
+    hello = encode(Hello(protocol=PROTOCOL, gateway="test"))
     link = Link(service, WELCOME, None, 10.0)  # type: ignore[arg-type]
     async with listening(f"unix:{path}", link), asyncio.timeout(10):
         async with unix_connect(str(path), compression=None) as socket:
@@ -200,6 +203,45 @@ async def test_a_frame_that_is_too_deep_closes_its_connection_and_not_the_worker
             assert socket.close_code == CloseCode.INVALID_DATA
         async with Gateway(path, None):
             pass  # it welcomes the next
+
+
+async def test_a_gateway_that_connects_again_replaces_its_earlier_connection(
+    gateway: Gateway, service: BrokenService, tmp_path: Path
+) -> None:
+    first = service.one
+    async with asyncio.timeout(10), Gateway(tmp_path / "w.sock", None) as again:
+        await gateway.closed()
+        assert service.one is not first
+        await again.wait(lambda: len(again.heartbeats) > 1)
+    assert gateway.close_code == CloseCode.SERVICE_RESTART
+
+
+async def test_a_gateway_that_is_cut_gets_the_reason(
+    gateway: Gateway, service: BrokenService
+) -> None:
+    service.one.cut("too slow")
+    async with asyncio.timeout(10):
+        await gateway.closed()
+        await service.left.wait()
+    assert gateway.close_code == CloseCode.TRY_AGAIN_LATER
+    assert list(service.gateways) == []
+
+
+async def test_only_so_many_gateways_are_served(
+    tmp_path: Path, service: BrokenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.link.MOST_GATEWAYS", 2)
+    path = tmp_path / "w.sock"
+    link = Link(service, WELCOME, None, 10.0)  # type: ignore[arg-type]
+    async with listening(f"unix:{path}", link), AsyncExitStack() as stack, asyncio.timeout(10):
+        for name in ("one", "two"):
+            await stack.enter_async_context(Gateway(path, None, name=name))
+        async with unix_connect(str(path), compression=None) as socket:
+            await socket.send(encode(Hello(protocol=PROTOCOL, gateway="three")))
+            await socket.wait_closed()
+            assert socket.close_code == CloseCode.TRY_AGAIN_LATER
+        async with Gateway(path, None, name="one"):  # it is one of them
+            assert len(list(service.gateways)) == 2
 
 
 def test_an_address_that_is_in_use_is_named(tmp_path: Path) -> None:

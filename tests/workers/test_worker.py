@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -291,7 +292,7 @@ async def close_code_after(path: Path, *frames: bytes | str) -> int | None:
     return connection.close_code
 
 
-HELLO = encode(Hello(protocol=PROTOCOL, token=TOKEN))
+HELLO = encode(Hello(protocol=PROTOCOL, gateway="test", token=TOKEN))
 
 
 @pytest.mark.parametrize(
@@ -299,9 +300,11 @@ HELLO = encode(Hello(protocol=PROTOCOL, token=TOKEN))
     [
         ((b"not a message",), 1007),
         ((encode(Cancel(request_id="a")),), 1008),
-        ((encode(Hello(protocol=PROTOCOL + 1, token=TOKEN)),), 1002),
-        ((encode(Hello(protocol=PROTOCOL)),), 1008),
-        ((encode(Hello(protocol=PROTOCOL, token="Secret")),), 1008),
+        ((encode(Hello(protocol=PROTOCOL + 1, gateway="test", token=TOKEN)),), 1002),
+        ((encode(Hello(protocol=PROTOCOL, gateway="test")),), 1008),
+        ((encode(Hello(protocol=PROTOCOL, token=TOKEN)),), 1008),
+        ((encode(Hello(protocol=PROTOCOL, gateway="x" * 129, token=TOKEN)),), 1008),
+        ((encode(Hello(protocol=PROTOCOL, gateway="test", token="Secret")),), 1008),
         ((HELLO, b'{"type":"submit"}'), 1007),
         ((HELLO, "\u2603"), 1007),
         ((HELLO, HELLO), 1008),
@@ -316,9 +319,27 @@ async def test_wrong_frames_close_the_connection_and_not_the_worker(
         await gateway.finished("a")
 
 
-async def test_second_gateway_is_refused(gateway: Gateway, worker: WorkerProcess) -> None:
-    assert await close_code_after(worker.path, HELLO) == 1013
-    assert len((await greedy_output(gateway, "a")).token_ids) > 0
+async def test_two_gateways_have_requests_of_their_own(
+    gateway: Gateway, worker: WorkerProcess
+) -> None:
+    alone = await greedy_output(gateway, "alone")
+    async with Gateway(worker.path, name="second") as second:
+        ones = asyncio.create_task(greedy_output(gateway, "one"))
+        others = asyncio.create_task(greedy_output(second, "other"))
+        assert (await ones).token_ids == (await others).token_ids == alone.token_ids
+        assert "other" not in gateway.outputs
+        assert "one" not in second.outputs
+        await second.submit("long", sampling=Sampling(max_tokens=400, ignore_eos=True))
+        await second.started("long")
+        await gateway.send(Cancel(request_id="long"))  # of another gateway: ignored
+        await greedy_output(gateway, "after")
+        await gateway.submit("long")
+        await gateway.wait(lambda: "long" in gateway.rejected)
+        assert gateway.rejected["long"].code == "duplicate_request"
+        assert second.outputs["long"].finish is None
+        second.drop()  # its request ends with it
+    await gateway.wait(lambda: gateway.heartbeats[-1].stats.kv_blocks_used == 0)
+    assert len((await greedy_output(gateway, "last")).token_ids) > 0
 
 
 async def test_worker_survives_an_interrupt(gateway: Gateway, worker: WorkerProcess) -> None:

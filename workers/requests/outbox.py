@@ -1,9 +1,9 @@
 """Messages that wait to be sent to the gateway. A slow gateway gets them merged.
 
 Decides order and merging. Pure; knows no socket. Messages leave in the order in which they were
-put, with three exceptions that do not change what the gateway learns. A step is merged into the
-last message if that is a step too, only the newest heartbeat is kept, and changes of prefixes are
-merged. So at most one step waits between two other messages, however much the engine produces.
+put, with exceptions that do not change what the gateway learns. A step is merged into the last
+message if that is a step too, only the newest heartbeat and loads are kept, and changes of prefixes
+are merged. So at most one step waits between two other messages, however much the engine produces.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from workers.messages import (
     Counted,
     Detokenized,
     Heartbeat,
+    OtherLoads,
     PeerMet,
     PolicySet,
     Prefixes,
@@ -45,11 +46,13 @@ class Outbox:
         self.tokens = 0  # that wait to be sent
         self._items: deque[Reply | _PendingStep] = deque()
         self._heartbeat: Heartbeat | None = None
+        self._loads: OtherLoads | None = None
         self._prefixes: dict[int, int] = {}  # of the next `Prefixes`
         self._sequence = 0  # of the next step
 
     def __bool__(self) -> bool:
-        return bool(self._items or self._prefixes) or self._heartbeat is not None
+        latest = self._heartbeat or self._loads
+        return bool(self._items or self._prefixes) or latest is not None
 
     def put(self, message: Reply) -> None:
         """Add the answer to a message of the gateway."""
@@ -58,6 +61,10 @@ class Outbox:
     def put_heartbeat(self, message: Heartbeat) -> None:
         """Replace the heartbeat; it is sent when nothing else waits."""
         self._heartbeat = message
+
+    def put_loads(self, message: OtherLoads) -> None:
+        """Replace what the other gateways have; it is sent when no answer and no step waits."""
+        self._loads = message
 
     def put_prefixes(self, tokens: dict[int, int]) -> None:
         """Add changes of the prefixes that are held; they are sent when nothing else waits."""
@@ -78,8 +85,11 @@ class Outbox:
             else:
                 earlier.append(run)
 
-    def take(self) -> Reply | Step | Prefixes | Heartbeat | None:
+    def take(self) -> Reply | Step | OtherLoads | Prefixes | Heartbeat | None:
         """Remove and return the next message; None if there is none."""
+        if not self._items and self._loads is not None:
+            loads, self._loads = self._loads, None
+            return loads
         if not self._items and self._prefixes:
             tokens, self._prefixes = self._prefixes, {}
             return Prefixes(tokens=tokens)

@@ -91,9 +91,9 @@ class PrefixTable:
         changes, self._changes = self._changes, {}
         return changes
 
-    def tell_all(self) -> None:
-        """Let `changes` return all that is held: somebody asks for the first time."""
-        self._changes = {prefix: held.tokens for prefix, held in self._held.items()}
+    def held(self) -> dict[int, int]:
+        """Tokens of all prefixes that are held."""
+        return {prefix: held.tokens for prefix, held in self._held.items()}
 
     def _hold(self, prefix: int, tokens: int, earlier: _Held | None) -> None:
         own_tokens = tokens if earlier is None else max(0, tokens - earlier.tokens)

@@ -1,4 +1,4 @@
-"""Carries out the gateway's messages: the life of every request in this process.
+"""Carries out the messages of gateways: the life of every request in this process.
 
     1. `submit` checks that the id is new. A thread renders the conversation.
     2. The service checks the request against the model's context and gives it to the engine.
@@ -8,14 +8,17 @@
        an error of this request, or the failure of the engine.
 
 All requests share one event loop. An exception that a request or a peer causes affects no other.
+A request belongs to the gateway that submitted it: no other one can change it, and when its gateway
+has gone it is cancelled.
 
-Knows no socket and no vLLM: messages leave through an `Outbox`, tokens come from an `Engine`.
+Knows no socket and no vLLM: messages leave through `Gateways`, tokens come from an `Engine`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,7 +45,8 @@ from workers.messages import (
 )
 from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
-from workers.requests.outbox import Outbox, Reply
+from workers.requests.gateways import Gateway, Gateways
+from workers.requests.outbox import Reply
 from workers.requests.output_bounds import check_values, output_bounds
 from workers.requests.output_text import output_text
 from workers.requests.prefixes import Expectation, PrefixTable
@@ -52,8 +56,6 @@ from workers.requests.structures import check_structure
 
 _log = structlog.get_logger()
 
-_HIGH_WATER = 8192  # the engine pauses when more tokens than this wait for the link
-_LOW_WATER = 2048  # it continues when at most this many wait
 NO_KV_MOVES = "the KV of this engine cannot move"
 
 
@@ -67,6 +69,7 @@ class _Stage(enum.Enum):
 class _Entry:
     """An unfinished request."""
 
+    gateway: Gateway  # that submitted it
     stage: _Stage
     pace: Pace
     stream: RequestStream | None = None  # once prepared
@@ -77,7 +80,7 @@ class _Entry:
 
 
 class Service:
-    """All requests of the connected gateway. It also receives the events of the engine."""
+    """All requests of the connected gateways. It also receives the events of the engine."""
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class Service:
         tasks: asyncio.TaskGroup,
         on_failure: Callable[[str], None],
     ) -> None:
-        """Create a service without a gateway; `connect` adds one.
+        """Create a service without gateways; `connect` adds one.
 
         :param tasks: runs the preparation of requests and the meetings with peers.
         :param on_failure: called once if the engine fails, after every request has ended.
@@ -98,83 +101,72 @@ class Service:
         # One thread renders in order of arrival and leaves the engine its share of the core.
         self._render_thread = ThreadPoolExecutor(1, thread_name_prefix="render")
         self._entries: dict[str, _Entry] = {}
-        self._outbox: Outbox | None = None
-        self._wake: Callable[[], None] = lambda: None
+        self.gateways = Gateways(engine.pause, engine.resume, time.monotonic)
         facts = engine.facts
         self._prefixes = PrefixTable(facts.kv_blocks_total * facts.block_size, facts.block_size)
         self.policy: str | None = None  # that a gateway has set; None: that of the settings
-        self._paused = False  # whether the engine waits until the link has caught up
         self._started: set[asyncio.Task[None]] = set()  # tasks that `close` must cancel
 
     # ---- called by the link
 
-    def connect(self, outbox: Outbox, wake: Callable[[], None]) -> None:
-        """Send everything to ``outbox`` from now on; ``wake`` is called after each message."""
-        self._outbox = outbox
-        self._wake = wake
-        self._prefixes.tell_all()
+    def connect(self, gateway: Gateway) -> None:
+        """Take messages of a gateway from now on."""
+        gateway.outbox.put_prefixes(self._prefixes.held())
+        self.gateways.add(gateway)
 
-    def disconnect(self) -> None:
-        """The gateway has gone: cancel its requests."""
-        self._outbox = None
-        self._wake = lambda: None
-        entries, self._entries = self._entries, {}
-        for request_id, entry in entries.items():
+    def disconnect(self, gateway: Gateway) -> None:
+        """A gateway has gone: cancel its requests."""
+        if gateway not in self.gateways:
+            return
+        own = {name: entry for name, entry in self._entries.items() if entry.gateway is gateway}
+        for request_id, entry in own.items():
+            del self._entries[request_id]
             if entry.stage is not _Stage.PREPARING:
                 self._cancel_in_engine(request_id)
-        self._resume()
+        self.gateways.remove(gateway)
 
-    def drained(self) -> None:
-        """The link took messages out of the outbox: resume the engine if few tokens wait."""
-        if self._outbox is not None and self._outbox.tokens <= _LOW_WATER:
-            self._resume()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._engine.resume()
-
-    def heartbeat(self) -> None:
+    def heartbeat(self, gateway: Gateway) -> None:
         """Send a heartbeat with the time since the engine's last step."""
-        if self._outbox is not None:
-            self._outbox.put_prefixes(self._prefixes.changes())
-            self._outbox.put_heartbeat(
-                Heartbeat(since_step_s=self._engine.since_step_s(), stats=self._engine.stats())
-            )
-            self._wake()
+        self.gateways.prefixes(self._prefixes.changes())
+        beat = Heartbeat(since_step_s=self._engine.since_step_s(), stats=self._engine.stats())
+        self.gateways.heartbeat(gateway, beat)
 
-    # ---- messages of the gateway
+    # ---- messages of gateways
 
-    def submit(self, message: Submit) -> None:
+    def submit(self, gateway: Gateway, message: Submit) -> None:
         """Start a request. The answer is `Accepted` or `Rejected`."""
         tracing.note(message.request_id, message.x_request_id)
         if message.request_id in self._entries:
             rejection = RequestRejected(
                 "duplicate_request", "a request with this id is running", "request_id"
             )
-            self._answer_rejected(message.request_id, rejection)
+            gateway.send(refused(message.request_id, rejection))
             return
-        entry = _Entry(_Stage.PREPARING, message.pace, prefixes=message.prefixes)
+        entry = _Entry(gateway, _Stage.PREPARING, message.pace, prefixes=message.prefixes)
         self._entries[message.request_id] = entry
         self._start_task(self._prepare(message, entry))
 
-    def answer(self, question: Question) -> None:
+    def answer(self, gateway: Gateway, question: Question) -> None:
         """Answer a question about a prompt or tokens; see `workers.requests.questions`."""
-        self._start_task(self._answer(question))
+        self._start_task(self._answer(gateway, question))
 
-    async def _answer(self, question: Question) -> None:
+    async def _answer(self, gateway: Gateway, question: Question) -> None:
         in_thread = partial(asyncio.get_running_loop().run_in_executor, self._render_thread)
-        self.reply(await answer(question, self._renderer, in_thread))
+        self.reply(gateway, await answer(question, self._renderer, in_thread))
 
-    def reply(self, message: Reply) -> None:
+    def reply(self, gateway: Gateway, message: Reply) -> None:
         """Send the answer to a message, if the gateway is still there."""
-        if self._outbox is not None:
-            self._outbox.put(message)
-            self._wake()
+        if gateway in self.gateways:
+            gateway.send(message)
 
-    def cancel(self, request_id: str) -> None:
-        """Cancel a request. Unknown and finished requests are ignored."""
+    def _own(self, gateway: Gateway, request_id: str) -> _Entry | None:
+        """The unfinished request of a gateway; None if it has none with this id."""
         entry = self._entries.get(request_id)
+        return entry if entry is not None and entry.gateway is gateway else None
+
+    def cancel(self, gateway: Gateway, request_id: str) -> None:
+        """Cancel a request. Unknown and finished requests are ignored."""
+        entry = self._own(gateway, request_id)
         if entry is None:
             return
         if entry.stage is _Stage.PREPARING:
@@ -182,9 +174,9 @@ class Service:
         else:
             self._engine.cancel(request_id)
 
-    def hand_over(self, request_id: str) -> None:
+    def hand_over(self, gateway: Gateway, request_id: str) -> None:
         """End a request here, to go on elsewhere. Unknown and finished requests are ignored."""
-        entry = self._entries.get(request_id)
+        entry = self._own(gateway, request_id)
         if entry is None:
             return
         if entry.stage is _Stage.PREPARING:
@@ -192,11 +184,11 @@ class Service:
         else:
             self._engine.hand_over(request_id)
 
-    def meet_peer(self, peer: Endpoint) -> None:
+    def meet_peer(self, gateway: Gateway, peer: Endpoint) -> None:
         """Connect to another engine's KV memory. The answer is `PeerMet`."""
-        self._start_task(self._meet(peer))
+        self._start_task(self._meet(gateway, peer))
 
-    async def _meet(self, peer: Endpoint) -> None:
+    async def _meet(self, gateway: Gateway, peer: Endpoint) -> None:
         error: str | None = NO_KV_MOVES
         if self._engine.facts.endpoint is not None:
             try:
@@ -204,47 +196,51 @@ class Service:
             except Exception as failure:  # noqa: BLE001 (goes into the answer)
                 error = f"{type(failure).__name__}: {failure}"
         if error is not None:
-            self.not_met(peer, error)
+            self.not_met(gateway, peer, error)
         else:
-            self.reply(PeerMet(engine_id=peer.engine_id))
+            self.reply(gateway, PeerMet(engine_id=peer.engine_id))
 
-    def set_policy(self, policy: str) -> None:
+    def set_policy(self, gateway: Gateway, policy: str) -> None:
         """Schedule by another policy. The answer is `PolicySet`."""
-        self._start_task(self._set_policy(policy))
+        self._start_task(self._set_policy(gateway, policy))
 
-    async def _set_policy(self, policy: str) -> None:
+    async def _set_policy(self, gateway: Gateway, policy: str) -> None:
         try:
             error = await self._engine.use_policy(policy)
         except Exception as failure:  # noqa: BLE001 (goes into the answer)
             error = f"{type(failure).__name__}: {failure}"
-        self.policy_set(policy, error)
+        self.policy_set(gateway, policy, error)
 
-    def policy_set(self, policy: str, error: str | None) -> None:
-        """Answer whether requests are scheduled by this policy now."""
+    def policy_set(self, gateway: Gateway, policy: str, error: str | None) -> None:
+        """Answer whether requests are scheduled by this policy now; all gateways are told."""
         if error is None:
             self.policy = policy
             _log.info("policy_set", policy=policy)
         else:
             _log.warning("policy_not_set", policy=policy, reason=error)
-        self.reply(PolicySet(policy=policy, error=error))
+        self.gateways.policy_set(PolicySet(policy=policy, error=error), gateway)
 
-    def not_met(self, peer: Endpoint, reason: str) -> None:
+    def not_met(self, gateway: Gateway, peer: Endpoint, reason: str) -> None:
         """Answer that this engine cannot read another engine's KV."""
         _log.warning("peer_not_met", engine_id=peer.engine_id, reason=reason)
-        self.reply(PeerMet(engine_id=peer.engine_id, error=reason))
+        self.reply(gateway, PeerMet(engine_id=peer.engine_id, error=reason))
 
-    def fail(self, request_id: str, message: str) -> None:
+    def fail(self, gateway: Gateway, request_id: str, message: str) -> None:
         """End a request with an error; reject it if it is unknown or not accepted yet.
 
         :param message: the reason for the gateway; must not quote text of the request.
         """
-        entry = self._entries.pop(request_id, None)
-        if entry is not None and entry.stage is not _Stage.PREPARING:
-            self._cancel_in_engine(request_id)
+        entry = self._own(gateway, request_id)
+        if entry is not None:
+            del self._entries[request_id]
+            if entry.stage is not _Stage.PREPARING:
+                self._cancel_in_engine(request_id)
         if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
-            self._answer_rejected(request_id, RequestRejected("internal_error", message))
+            rejection = RequestRejected("internal_error", message)
+            self.reply(gateway, refused(request_id, rejection))
             return
-        self._put_runs((entry.stream.end(Finish(reason="error", message=message)),))
+        run = entry.stream.end(Finish(reason="error", message=message))
+        self._put_runs({gateway: [run]})
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks.create_task(work)
@@ -257,9 +253,9 @@ class Service:
         except Exception as error:  # noqa: BLE001 (the other requests go on)
             _log.error("cancel_failed", request_id=request_id, kind=type(error).__name__)
 
-    def set_pace(self, request_id: str, pace: Pace) -> None:
+    def set_pace(self, gateway: Gateway, request_id: str, pace: Pace) -> None:
         """Change the pace of a request. Unknown and finished requests are ignored."""
-        entry = self._entries.get(request_id)
+        entry = self._own(gateway, request_id)
         if entry is None:
             return
         if not pace.possible:
@@ -353,30 +349,26 @@ class Service:
         assert entry.stream is not None
         assert entry.accepted is not None
         del self._entries[request_id]
-        if self._outbox is not None:
-            self._outbox.put(entry.accepted)
-            self._put_runs((entry.stream.end(finish),))
+        if entry.gateway in self.gateways:
+            entry.gateway.send(entry.accepted)
+            self._put_runs({entry.gateway: [entry.stream.end(finish)]})
 
     def _drop(self, request_id: str, entry: _Entry, rejection: RequestRejected) -> None:
         if self._entries.get(request_id) is entry:
             del self._entries[request_id]
-            self._answer_rejected(request_id, rejection)
-
-    def _answer_rejected(self, request_id: str, rejection: RequestRejected) -> None:
-        self.reply(refused(request_id, rejection))
+            self.reply(entry.gateway, refused(request_id, rejection))
 
     # ---- called by the engine
 
     def request_accepted(self, request_id: str) -> None:
         """The engine has accepted a request: tell the gateway."""
         entry = self._entries.get(request_id)
-        if entry is None or self._outbox is None:
+        if entry is None:
             return
         assert entry.accepted is not None
         entry.stage = _Stage.ACTIVE
         entry.expected = self._prefixes.began(entry.prefixes, entry.accepted.prompt_tokens)
-        self._outbox.put(entry.accepted)
-        self._wake()
+        self.reply(entry.gateway, entry.accepted)
 
     def request_rejected(
         self, request_id: str, reason: str, code: str = "invalid_value", param: str | None = None
@@ -387,26 +379,22 @@ class Service:
             self._drop(request_id, entry, RequestRejected(code, reason, param))
 
     def step_finished(self, step: EngineStep) -> None:
-        """Send the output of a step to the gateway."""
-        runs = []
+        """Send the output of a step to the gateways that it belongs to."""
+        runs: dict[Gateway, list[TokenRun]] = {}
         for output in step.outputs:
+            entry = self._entries.get(output.request_id)
+            if entry is None:
+                continue
             try:
-                run = self._advance(output)
+                run = self._advance(entry, output)
             except Exception as error:  # noqa: BLE001 (see `_spoiled`)
                 run = self._spoiled(output.request_id, error)
             if run is not None:
-                runs.append(run)
-        if self._outbox is None:
-            return
-        self._outbox.put_step(tuple(runs), step.stats)
-        if self._outbox.tokens > _HIGH_WATER and not self._paused:
-            self._paused = True
-            self._engine.pause()
-        self._wake()
+                runs.setdefault(entry.gateway, []).append(run)
+        self.gateways.step(runs, step.stats)
 
-    def _advance(self, output: EngineOutput) -> TokenRun | None:
-        entry = self._entries.get(output.request_id)
-        if entry is None or entry.stage is not _Stage.ACTIVE or entry.stream is None:
+    def _advance(self, entry: _Entry, output: EngineOutput) -> TokenRun | None:
+        if entry.stage is not _Stage.ACTIVE or entry.stream is None:
             return None
         update = entry.stream.advance(output)
         if update.told is not None and not entry.stream.finished:
@@ -446,18 +434,17 @@ class Service:
     def _end_all(self, reason: str) -> None:
         finish = Finish(reason="error", message=reason)
         entries, self._entries = self._entries, {}
-        runs = []
+        runs: dict[Gateway, list[TokenRun]] = {}
         for request_id, entry in entries.items():
             if entry.stage is _Stage.ACTIVE and entry.stream is not None:
-                runs.append(entry.stream.end(finish))
+                runs.setdefault(entry.gateway, []).append(entry.stream.end(finish))
             else:
-                self._answer_rejected(request_id, RequestRejected("engine_failed", reason))
-        self._put_runs(tuple(runs))
+                rejection = RequestRejected("engine_failed", reason)
+                self.reply(entry.gateway, refused(request_id, rejection))
+        self._put_runs(runs)
 
-    def _put_runs(self, runs: tuple[TokenRun, ...]) -> None:
-        if self._outbox is not None:
-            self._outbox.put_step(runs, self._engine.stats())
-            self._wake()
+    def _put_runs(self, runs: dict[Gateway, list[TokenRun]]) -> None:
+        self.gateways.step(runs, self._engine.stats())
 
     def close(self) -> None:
         """Cancel all preparations and meetings. The engine stays open."""

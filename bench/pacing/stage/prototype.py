@@ -122,7 +122,7 @@ class Prototype:
         """Dial the workers at these sockets and listen; :return: the port."""
         for path in paths:
             link = await unix_connect(path, compression=None, max_size=None, ping_interval=None)
-            await link.send(encode(Hello(protocol=PROTOCOL)))
+            await link.send(encode(Hello(protocol=PROTOCOL, gateway="benchmark")))
             await link.recv()
             self._links.append(link)
             self._tasks.append(asyncio.create_task(self._read(link)))

@@ -187,7 +187,7 @@ async def test_two_workers_outlive_each_other_and_their_gateway(tmp_path: Path) 
             await asyncio.to_thread(server.wait_for, lambda: there() == names)
             server.process.kill()
         with pytest.raises(LinkError, match="wrong token"):
-            await open_link(f"ws://127.0.0.1:{ports[0]}", "another")
+            await open_link(f"ws://127.0.0.1:{ports[0]}", "another", "test")
         (tmp_path / "2").mkdir()
         with Server(tmp_path / "2", workers=1, extra=extra) as server:
             await asyncio.to_thread(server.wait_for, lambda: there() == names)

@@ -440,7 +440,7 @@ async def test_figures_of_an_emulated_device_are_metrics_of_its_own(tmp_path: Pa
 async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
     async with scripted_worker(tmp_path, protocol=99) as (worker, address):
         with pytest.raises(LinkError, match="does not speak protocol"):
-            await open_link(address, None)
+            await open_link(address, None, "test")
         assert worker._socket is not None
         await asyncio.wait_for(worker._socket.wait_closed(), 10)
 
@@ -458,7 +458,7 @@ async def test_a_worker_that_never_welcomes_is_given_up(
     path = tmp_path / "silent.sock"
     async with unix_serve(silent, str(path)):
         with pytest.raises(LinkError, match="no welcome"):
-            await asyncio.wait_for(open_link(f"unix:{path}", None), 10)
+            await asyncio.wait_for(open_link(f"unix:{path}", None, "test"), 10)
         await asyncio.wait_for(closed.wait(), 10)
 
 
@@ -489,4 +489,4 @@ async def test_the_footprint_counts_whole_blocks(tmp_path: Path) -> None:
 
 async def test_an_absent_worker_is_a_link_error(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="cannot connect"):
-        await open_link(f"unix:{tmp_path / 'nobody.sock'}", None)
+        await open_link(f"unix:{tmp_path / 'nobody.sock'}", None, "test")

@@ -37,7 +37,7 @@ class Scene:
             scripted_worker(self._folder, name, **options)
         )
         self.workers[name] = worker
-        link = await open_link(address, None)
+        link = await open_link(address, None, "test")
         joined = asyncio.create_task(self._joined(name, link))
         task = asyncio.create_task(_serve(self.service, link))
         self._stack.push_async_callback(link.close)

@@ -51,7 +51,7 @@ async def test_requests_get_their_tokens_and_one_finish_each(tmp_path: Path) -> 
         async def next_message() -> ToGateway:
             return messages.decode_to_gateway(await socket.recv(decode=False))
 
-        await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL)))
+        await socket.send(messages.encode(Hello(protocol=messages.PROTOCOL, gateway="test")))
         assert isinstance(await next_message(), Welcome)
         for one in (
             submit("whole", lengths),

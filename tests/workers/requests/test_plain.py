@@ -115,25 +115,25 @@ async def test_tokens_and_their_names_are_told_if_they_are_wanted(
     prompt = submit(prompt=text(TEXT))
     ids = tiny.render(prompt).token_ids
     for tokens, names in ((False, False), (True, False), (True, True)):
-        bench.service.answer(Count(prompt=prompt, tokens=tokens, names=names))
+        bench.service.answer(bench.gateway, Count(prompt=prompt, tokens=tokens, names=names))
         (counted,) = await bench.answered()
         assert isinstance(counted, Counted)
         assert counted.prompt_tokens == len(ids)
         assert counted.token_ids == (ids if tokens else ())
         assert counted.names == (tiny.names(ids) if names else ())
     assert len(tiny.names(ids)) == len(ids)
-    bench.service.answer(Count(prompt=submit(user("Hi")), tokens=True))
+    bench.service.answer(bench.gateway, Count(prompt=submit(user("Hi")), tokens=True))
     (counted,) = await bench.answered()
     assert counted.token_ids == tiny.render(submit(user("Hi"))).token_ids
 
 
 async def test_tokens_become_text_with_special_ones(bench: Bench, tiny: ChatRenderer) -> None:
     ids = tiny.render(submit(user("Hi"))).token_ids
-    bench.service.answer(Detokenize(request_id="d", token_ids=ids))
+    bench.service.answer(bench.gateway, Detokenize(request_id="d", token_ids=ids))
     (found,) = await bench.answered()
     assert isinstance(found, Detokenized)
     assert (found.request_id, "<|im_start|>" in found.text) == ("d", True)
-    bench.service.answer(Detokenize(request_id="d", token_ids=(10**6,)))
+    bench.service.answer(bench.gateway, Detokenize(request_id="d", token_ids=(10**6,)))
     (refused,) = await bench.answered()
     assert isinstance(refused, Rejected)
     assert (refused.request_id, refused.param) == ("d", "token_ids")
@@ -146,7 +146,7 @@ async def test_a_bug_of_the_tokenizer_is_told_without_its_words(
         raise KeyError("the secret")
 
     monkeypatch.setattr(ChatRenderer, "render", broken)
-    bench.service.answer(Count(prompt=submit(user("Hi"))))
+    bench.service.answer(bench.gateway, Count(prompt=submit(user("Hi"))))
     (refused,) = await bench.answered()
     assert isinstance(refused, Rejected)
     assert (refused.request_id, refused.code) == ("r", "internal_error")

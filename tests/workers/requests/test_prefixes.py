@@ -43,8 +43,7 @@ def test_a_conversation_is_known_by_its_longest_prompt_so_far() -> None:
     assert (table.tokens_of(1), table.tokens_of(2), table.tokens_of(3)) == (100, 0, 180)
     assert table.changes() == {1: 100, 3: 180}
     assert table.changes() == {}
-    table.tell_all()
-    assert table.changes() == {1: 100, 3: 180}
+    assert table.held() == {1: 100, 3: 180}
 
 
 def test_it_holds_no_more_than_the_engines_memory_shared_parts_once() -> None:

@@ -29,9 +29,12 @@ from workers.messages import (
     FinishReason,
     ForcedLengths,
     Heartbeat,
+    Load,
+    OtherLoads,
     Pace,
     PeerMet,
     PhaseCounts,
+    PolicySet,
     Prefixes,
     Rejected,
     Sampling,
@@ -46,7 +49,7 @@ from workers.messages import (
 from workers.policy.phase import Phase
 from workers.requests.chat_template import ChatRenderer
 from workers.requests.detokenize import Decode
-from workers.requests.outbox import Outbox
+from workers.requests.gateways import Gateway
 from workers.requests.service import Service
 
 TICKET = Ticket(engine_id="e", data="{}", tokens=40, valid_s=5.0)
@@ -142,15 +145,21 @@ class Bench:
         self.failures: list[str] = []
         self.service = Service(self.engine, renderer, tasks, self.failures.append)
         self.engine.start(self.service)
-        self.outbox = Outbox()
         self.filled = asyncio.Event()
-        self.service.connect(self.outbox, self.filled.set)
+        self.cuts: list[str] = []  # why the gateway's connection must end
+        self.gateway = self.connect("test")
+
+    def connect(self, name: str) -> Gateway:
+        """Connect a gateway."""
+        gateway = Gateway(name, self.filled.set, self.cuts.append)
+        self.service.connect(gateway)
+        return gateway
 
     def sent(self) -> list[Any]:
         messages = []
-        while (message := self.outbox.take()) is not None:
+        while (message := self.gateway.outbox.take()) is not None:
             messages.append(message)
-        self.service.drained()
+        self.service.gateways.drained()
         self.filled.clear()
         return messages
 
@@ -165,7 +174,7 @@ class Bench:
             "sampling": Sampling(),
             "pace": Pace(tau_s=0.1),
         }
-        self.service.submit(Submit(**(values | fields)))
+        self.service.submit(self.gateway, Submit(**(values | fields)))
 
     async def running(self, request_id: str = "a", **fields: Any) -> EngineRequest:
         """Submit, and let the engine accept."""
@@ -245,7 +254,7 @@ async def test_nothing_follows_a_finish(bench: Bench) -> None:
     assert len(bench.runs()) == 1
     bench.step(EngineOutput("a", (11,)))
     assert bench.runs() == []
-    bench.service.cancel("a")
+    bench.service.cancel(bench.gateway, "a")
     assert bench.engine.calls == []
 
 
@@ -291,7 +300,7 @@ async def test_refusal_of_the_engine_itself_reaches_the_gateway(bench: Bench) ->
 
 async def test_cancel_while_the_prompt_is_rendered(bench: Bench) -> None:
     bench.submit()
-    bench.service.cancel("a")
+    bench.service.cancel(bench.gateway, "a")
     accepted, step = await bench.answered()
     assert isinstance(accepted, Accepted)
     assert step.runs[0].finish == Finish(reason="cancelled")
@@ -301,7 +310,7 @@ async def test_cancel_while_the_prompt_is_rendered(bench: Bench) -> None:
 async def test_cancel_before_the_engine_has_answered(bench: Bench) -> None:
     bench.submit()
     await bench.engine.submitted()
-    bench.service.cancel("a")
+    bench.service.cancel(bench.gateway, "a")
     assert bench.engine.calls[-1] == ("cancel", "a")
     bench.engine.events.request_accepted("a")
     bench.step(EngineOutput("a", (), "cancelled"))
@@ -312,7 +321,7 @@ async def test_cancel_before_the_engine_has_answered(bench: Bench) -> None:
 
 async def test_hand_over_while_the_prompt_is_rendered(bench: Bench) -> None:
     bench.submit()
-    bench.service.hand_over("a")
+    bench.service.hand_over(bench.gateway, "a")
     accepted, step = await bench.answered()
     assert isinstance(accepted, Accepted)
     assert step.runs[0].finish == Finish(reason="handed_over")
@@ -321,21 +330,21 @@ async def test_hand_over_while_the_prompt_is_rendered(bench: Bench) -> None:
 
 async def test_a_cancellation_is_not_undone_by_a_hand_over(bench: Bench) -> None:
     bench.submit()
-    bench.service.cancel("a")
-    bench.service.hand_over("a")
+    bench.service.cancel(bench.gateway, "a")
+    bench.service.hand_over(bench.gateway, "a")
     _, step = await bench.answered()
     assert step.runs[0].finish == Finish(reason="cancelled")
 
 
 async def test_ticket_of_a_request_that_leaves_reaches_the_gateway(bench: Bench) -> None:
     await bench.running()
-    bench.service.hand_over("a")
-    bench.service.hand_over("unknown")
+    bench.service.hand_over(bench.gateway, "a")
+    bench.service.hand_over(bench.gateway, "unknown")
     assert bench.engine.calls == [("hand_over", "a")]
     bench.step(EngineOutput("a", (), "handed_over", preemptions=1, ticket=TICKET))
     (step,) = bench.sent()
     assert step.runs[0].finish == Finish(reason="handed_over", preemptions=1, ticket=TICKET)
-    bench.service.hand_over("a")
+    bench.service.hand_over(bench.gateway, "a")
     assert bench.engine.calls == [("hand_over", "a")]
 
 
@@ -380,7 +389,7 @@ async def test_text_held_back_when_a_request_leaves_is_given_out_where_it_goes_o
 async def test_meeting_another_engine_is_answered(bench: Bench, error: str | None) -> None:
     bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
     bench.engine.meeting = error
-    bench.service.meet_peer(PEER)
+    bench.service.meet_peer(bench.gateway, PEER)
     assert await bench.answered() == [PeerMet(engine_id="f", error=error)]
     assert bench.engine.calls == [("meet_peer", PEER)]
 
@@ -389,7 +398,7 @@ async def test_a_meeting_that_raises_is_answered_and_ends_nothing_else(bench: Be
     bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
     bench.engine.meeting = RuntimeError("the peer has died")
     await bench.running()
-    bench.service.meet_peer(PEER)
+    bench.service.meet_peer(bench.gateway, PEER)
     assert await bench.answered() == [
         PeerMet(engine_id="f", error="RuntimeError: the peer has died")
     ]
@@ -404,7 +413,7 @@ async def test_closing_ends_a_meeting_and_a_prompt_that_are_under_way(
         bench = Bench(renderer, tasks)
         bench.engine.facts = replace(bench.engine.facts, endpoint=PEER)
         bench.engine.meets.clear()
-        bench.service.meet_peer(PEER)
+        bench.service.meet_peer(bench.gateway, PEER)
         bench.submit()
         bench.service.close()
     assert bench.sent() == []
@@ -447,7 +456,7 @@ async def test_a_pace_that_no_reader_can_have_does_not_reach_the_engine(
     (rejected,) = await bench.answered()
     assert (rejected.code, rejected.param) == ("invalid_value", "pace.tau_s")
     await bench.running()
-    bench.service.set_pace("a", Pace(tau_s=tau_s))
+    bench.service.set_pace(bench.gateway, "a", Pace(tau_s=tau_s))
     assert bench.engine.calls == []
 
 
@@ -467,7 +476,7 @@ async def test_a_request_can_be_failed_wherever_it_stands(bench: Bench, stage: s
     if stage == "active":
         bench.engine.events.request_accepted("a")
         bench.sent()
-    bench.service.fail("a", "why")
+    bench.service.fail(bench.gateway, "a", "why")
     (answer,) = bench.sent()
     if stage == "active":
         assert answer.runs[0].finish == Finish(reason="error", message="why")
@@ -478,7 +487,7 @@ async def test_a_request_can_be_failed_wherever_it_stands(bench: Bench, stage: s
 
 
 async def test_an_engine_whose_kv_cannot_move_meets_nobody(bench: Bench) -> None:
-    bench.service.meet_peer(PEER)
+    bench.service.meet_peer(bench.gateway, PEER)
     (met,) = await bench.answered()
     assert met == PeerMet(engine_id="f", error="the KV of this engine cannot move")
     assert bench.engine.calls == []
@@ -487,9 +496,9 @@ async def test_an_engine_whose_kv_cannot_move_meets_nobody(bench: Bench) -> None
 async def test_pace_that_changes_while_the_prompt_is_rendered_is_not_lost(bench: Bench) -> None:
     faster = Pace(tau_s=0.01)
     bench.submit()
-    bench.service.set_pace("a", faster)
+    bench.service.set_pace(bench.gateway, "a", faster)
     assert (await bench.engine.submitted()).pace == faster
-    bench.service.set_pace("a", Pace(tau_s=0.2))
+    bench.service.set_pace(bench.gateway, "a", Pace(tau_s=0.2))
     assert bench.engine.calls[-1] == ("set_pace", "a", Pace(tau_s=0.2))
 
 
@@ -533,14 +542,97 @@ async def test_engine_pauses_while_the_gateway_does_not_read(bench: Bench) -> No
     assert bench.engine.calls[-1] == "resume"
 
 
+async def test_the_engine_does_not_wait_long_for_one_of_several_gateways(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.requests.gateways._PATIENCE_S", 0.0)
+    await bench.running()
+    bench.step(EngineOutput("a", (10,) * 9000))
+    assert bench.engine.calls == ["pause"]
+    bench.service.heartbeat(bench.gateway)
+    assert bench.cuts == []  # nobody else waits
+    bench.connect("second")
+    bench.service.heartbeat(bench.gateway)
+    assert bench.cuts == ["9000 tokens were not read for 0 s"]
+    bench.service.disconnect(bench.gateway)
+    assert bench.engine.calls == ["pause", ("cancel", "a"), "resume"]
+
+
+async def test_each_gateway_gets_the_tokens_of_its_own_requests(bench: Bench) -> None:
+    first, second = bench.gateway, bench.connect("second")
+    bench.sent()
+    await bench.running("a")
+    bench.gateway = second
+    bench.sent()
+    await bench.running("b")
+    bench.step(EngineOutput("a", (10,)), EngineOutput("b", (11,)))
+    for gateway, request_id in ((first, "a"), (second, "b")):
+        bench.gateway = gateway
+        assert [run.request_id for run in bench.runs()] == [request_id]
+    # A gateway without a part in the steps hears of the engine now and then, not every time.
+    for _ in range(50):
+        bench.step(EngineOutput("a", (10,)))
+    bench.gateway = second
+    assert len(bench.sent()) <= 1
+    # No gateway can touch the request of another.
+    for act in (bench.service.cancel, bench.service.hand_over):
+        act(second, "a")
+    bench.service.set_pace(second, "a", Pace(tau_s=0.2))
+    bench.service.fail(second, "a", "a bug")
+    (refused,) = bench.sent()
+    assert (refused.request_id, refused.code) == ("a", "internal_error")
+    assert bench.engine.calls == []
+    bench.service.disconnect(second)
+    assert bench.engine.calls == [("cancel", "b")]
+    bench.gateway = first
+    bench.step(EngineOutput("a", (10,)))
+    assert [run.request_id for run in bench.runs()] == ["a"]
+
+
+async def test_a_change_of_policy_is_told_to_all_and_a_refusal_to_the_one_that_asked(
+    bench: Bench,
+) -> None:
+    first, second = bench.gateway, bench.connect("second")
+    bench.sent()
+    bench.service.set_policy(second, "rr")
+    await bench.filled.wait()
+    assert bench.sent() == [PolicySet(policy="rr")]
+    bench.service.set_policy(second, "lifo")
+    bench.gateway = second
+    await bench.filled.wait()
+    told = [message for message in bench.sent() if isinstance(message, PolicySet)]
+    assert [message.error for message in told] == [None, "there is none"]
+    bench.gateway = first
+    assert bench.sent() == []
+
+
+async def test_each_gateway_hears_what_the_others_have(bench: Bench) -> None:
+    def heard(gateway: Gateway) -> list[Any]:
+        bench.gateway = gateway
+        return [message for message in bench.sent() if isinstance(message, OtherLoads)]
+
+    first = bench.gateway
+    assert heard(first) == []  # alone
+    second = bench.connect("second")
+    assert heard(first) == heard(second) == [OtherLoads(gateways=1, load=Load())]
+    third = bench.connect("third")
+    for gateway, requests in ((first, 1), (second, 10), (third, 100)):
+        bench.service.gateways.told(gateway, Load(requests=requests, late_readers=requests))
+    for gateway, requests in ((first, 110), (second, 101), (third, 11)):
+        load = Load(requests=requests, late_readers=requests)
+        assert heard(gateway) == [OtherLoads(gateways=2, load=load)]
+    bench.service.disconnect(third)  # what it told goes with it
+    assert heard(second) == [OtherLoads(gateways=1, load=Load(requests=1, late_readers=1))]
+    bench.service.disconnect(second)
+    assert heard(first) == [OtherLoads(gateways=0, load=Load())]
+
+
 async def test_lost_gateway_cancels_everything(bench: Bench) -> None:
     await bench.running("a")
     bench.submit("b")  # still being rendered
-    bench.service.disconnect()
+    bench.service.disconnect(bench.gateway)
     assert bench.engine.calls == [("cancel", "a")]
-    again = Outbox()
-    bench.outbox = again
-    bench.service.connect(again, bench.filled.set)
+    bench.gateway = bench.connect("again")
     # Both ids are free again; the end of the old request does not touch the new one.
     bench.submit("a")
     await bench.engine.submitted()
@@ -564,14 +656,14 @@ async def test_a_cancel_that_raises_does_not_keep_the_others(
         raise RuntimeError
 
     monkeypatch.setattr(bench.engine, "cancel", cancel)
-    bench.service.disconnect()
+    bench.service.disconnect(bench.gateway)
     assert cancelled == ["a", "b"]
 
 
 async def test_a_change_of_policy_is_answered(bench: Bench) -> None:
     answers = []
     for policy in ("rr", "lifo", "broken"):
-        bench.service.set_policy(policy)
+        bench.service.set_policy(bench.gateway, policy)
         (answer,) = await bench.answered()
         answers.append((answer.policy, answer.error))
     assert answers == [
@@ -595,7 +687,7 @@ async def test_failed_engine_ends_every_request(bench: Bench) -> None:
 
 
 async def test_heartbeat_tells_how_long_the_engine_has_not_moved(bench: Bench) -> None:
-    bench.service.heartbeat()
+    bench.service.heartbeat(bench.gateway)
     assert bench.sent() == [Heartbeat(since_step_s=1.5, stats=STATS)]
 
 
@@ -605,8 +697,8 @@ async def test_the_gateway_is_told_which_conversations_the_engine_has(bench: Ben
     bench.engine.events.request_accepted((await bench.engine.submitted()).request_id)
     (accepted,) = bench.sent()
     beat = Heartbeat(since_step_s=1.5, stats=STATS)
-    bench.service.heartbeat()
-    bench.service.heartbeat()
+    bench.service.heartbeat(bench.gateway)
+    bench.service.heartbeat(bench.gateway)
     assert bench.sent() == [Prefixes(tokens={9: accepted.prompt_tokens}), beat]
     await bench.running("a", text=long, prefixes=(1, 2))
     bench.step(EngineOutput("a", (65,), finish="stop"))
@@ -614,13 +706,13 @@ async def test_the_gateway_is_told_which_conversations_the_engine_has(bench: Ben
     await bench.running("b", text=long + "again", prefixes=(1, 2, 3))
     bench.step(EngineOutput("b", (65,), cached_tokens=0, finish="stop"))
     bench.sent()
-    bench.service.heartbeat()
+    bench.service.heartbeat(bench.gateway)
     (told, _) = bench.sent()
     assert told.tokens[9] == 0  # the cache had lost the turn before, so it has lost this
     assert told.tokens.keys() == {2, 3, 9}
-    bench.service.disconnect()
-    bench.service.connect(bench.outbox, bench.filled.set)
-    bench.service.heartbeat()
+    bench.service.disconnect(bench.gateway)
+    bench.gateway = bench.connect("another")
+    bench.service.heartbeat(bench.gateway)
     (told, _) = bench.sent()
     assert told.tokens.keys() == {2, 3}  # another gateway gets all
 

@@ -30,6 +30,7 @@ from workers.messages import (
     Heartbeat,
     Hello,
     MeetPeer,
+    OtherLoads,
     Pace,
     PeerMet,
     PolicySet,
@@ -194,7 +195,8 @@ class Output:
 class Gateway:
     """One connection to a worker. Checks the order of everything that arrives."""
 
-    def __init__(self, path: Path, token: str | None = TOKEN) -> None:
+    def __init__(self, path: Path, token: str | None = TOKEN, name: str = "test") -> None:
+        self.name = name
         self._path = path
         self._token = token
         self._changed = asyncio.Condition()
@@ -208,6 +210,7 @@ class Gateway:
         self.outputs: dict[str, Output] = {}
         self.frames: list[Step] = []
         self.heartbeats: list[Heartbeat] = []
+        self.others: list[OtherLoads] = []
         self.met: dict[str, PeerMet] = {}
         self.policies: dict[str, PolicySet] = {}
 
@@ -215,7 +218,7 @@ class Gateway:
         self._connection = await unix_connect(
             str(self._path), compression=None, max_size=None, ping_timeout=None
         )
-        await self.send(Hello(protocol=PROTOCOL, token=self._token))
+        await self.send(Hello(protocol=PROTOCOL, gateway=self.name, token=self._token))
         welcome = decode_to_gateway(await self._connection.recv())
         assert isinstance(welcome, Welcome)
         self.welcome = welcome
@@ -230,6 +233,15 @@ class Gateway:
     ) -> None:
         await self._connection.close()
         await self._reader
+
+    @property
+    def close_code(self) -> int | None:
+        """With which the worker closed the connection."""
+        return self._connection.close_code
+
+    async def closed(self) -> None:
+        """Return once the connection has ended."""
+        await self._connection.wait_closed()
 
     def drop(self) -> None:
         """End the connection without a close frame, as if the process had died."""
@@ -343,5 +355,7 @@ class Gateway:
                 self.policies[message.policy] = message
             case Heartbeat():
                 self.heartbeats.append(message)
+            case OtherLoads():
+                self.others.append(message)
             case _:
                 raise AssertionError(f"unexpected {message}")
