@@ -96,6 +96,7 @@ class Admission:
         self._made_s = -math.inf  # when they were
         self._left: dict[tuple[str | None, bool], list[float]] = {}  # since then, see `_left_s`
         self._instances = 0
+        self._others = 0  # requests of other gateways in the engines
         self._longest = math.inf  # tokens that one request can have
 
     # ---- what begins --------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Admission:
         """Whether the engines could not generate one more request in time."""
         if not self._limits.load:
             return None
-        if self.in_engines < self._instances or not self._instances:
+        if self.in_engines + self._others < self._instances or not self._instances:
             return None  # one of them has no request, or the router refuses it anyway
         promise = self._promises.find(key)
         if promise is None:
@@ -333,6 +334,7 @@ class Admission:
         self._left.clear()
         engines = self._engines()
         self._instances = len(engines)
+        self._others = sum(engine.others for engine in engines)
         self._longest = max((engine.longest for engine in engines), default=math.inf)
         works = [
             work for a in self._admitted.values() if a.in_engine and (work := self._work_of(a))

@@ -19,6 +19,7 @@ from operator import add
 
 SLOT_S = 1.0  # bookings are means over slots of this length
 SLOTS = 600  # how far bookings reach
+_OTHERS_TAU_S = 0.1  # seconds per token, of readers that nothing is known of
 _UNKNOWN_STEP_S = 0.025  # until an engine has made steps
 _MARGIN = 0.9  # a step may take this share of the time in which a reader reads a token
 _CLOSE = 0.7  # below this part of what a reader needs, steps are not too slow soon
@@ -108,32 +109,48 @@ class Engine:
     running: float = 0.0  # requests in its batch, in the steps that `step_s` is about
     step_s: float | None = None  # seconds per step, of late; None: not known yet
     least_step_s: float | None = None  # seconds per step with an almost empty batch
+    # Of requests that other gateways have there.
+    others: int = 0
+    others_kv_tokens: int = 0
+    others_thinking: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """What the instances have together."""
+    """What the instances have together for the requests of this gateway."""
 
     kv_tokens: float
     places: float
     step_s: float
 
 
-def supply_of(engines: Iterable[Engine], load: float, tau_s: float | None = None) -> Supply:
+def supply_of(
+    engines: Iterable[Engine],
+    load: float,
+    tau_s: float | None = None,
+    others_tau_s: float = _OTHERS_TAU_S,
+) -> Supply:
     """What instances may be booked for.
 
     Steps take longer the more requests are in the batch. An engine whose steps are close to being
-    too slow for a reader has no more places than let them keep pace.
+    too slow for a reader has no more places than let them keep pace. What other gateways have now
+    is taken off for all times, because nobody here knows when it ends.
 
     :param load: the share of the memory and of the places that may be booked.
     :param tau_s: seconds per token of the fastest reader; None: nobody reads at a pace.
+    :param others_tau_s: seconds per token of the readers of other gateways.
     """
     engines = list(engines)
     known = [engine.step_s for engine in engines if engine.step_s is not None]
+    step_s = sum(known) / len(known) if known else _UNKNOWN_STEP_S
+    kv_tokens = load * sum(engine.kv_tokens for engine in engines)
+    places = load * sum(_places(engine, tau_s) for engine in engines)
+    share = min(1.0, step_s / others_tau_s)  # of a place, for a reader
+    others = sum(e.others_thinking + share * (e.others - e.others_thinking) for e in engines)
     return Supply(
-        kv_tokens=load * sum(engine.kv_tokens for engine in engines),
-        places=load * sum(_places(engine, tau_s) for engine in engines),
-        step_s=sum(known) / len(known) if known else _UNKNOWN_STEP_S,
+        kv_tokens=max(0.0, kv_tokens - sum(engine.others_kv_tokens for engine in engines)),
+        places=max(0.0, places - others),
+        step_s=step_s,
     )
 
 

@@ -35,6 +35,7 @@ from workers.messages import (
     Counted,
     Detokenized,
     Heartbeat,
+    Load,
     MeetPeer,
     OtherLoads,
     PeerMet,
@@ -48,6 +49,7 @@ from workers.messages import (
 
 log = structlog.get_logger()
 
+_NO_LOAD = Load()
 _MEET_AGAIN_S = 10.0  # after two instances failed to connect
 _DEFAULT_RULES, _DEFAULT_VIEW, _DEFAULT_TIMEOUTS = Rules(), ViewRules(), RouteTimeouts()
 
@@ -285,9 +287,14 @@ class Cluster:
                 running=one.steps.running,
                 step_s=one.steps.step_s,
                 least_step_s=one.steps.least_step_s,
+                others=others.requests,
+                others_kv_tokens=(others.kv_blocks + others.kv_blocks_reserved)
+                * one.welcome.block_size,
+                others_thinking=others.reasoning,
             )
             for name, one in self.instances.items()
             if name not in self.drained
+            for others in (one.others or _NO_LOAD,)
         ]
 
     def totals(self) -> dict[str, Totals]:
