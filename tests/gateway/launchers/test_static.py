@@ -6,11 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
-import socket as sockets
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,11 +18,11 @@ from gateway.config import Config, LauncherConfig, ModelConfig, WorkersConfig
 from gateway.launchers.static import StaticLauncher
 from gateway.routing.cluster import Cluster
 from gateway.routing.worker_link import LinkError, open_link
+from tests.gateway.support.real_workers import TOKEN, ask, free_port, pascal_worker
 from tests.gateway.support.scripted_service import until
 from tests.gateway.support.scripted_worker import scripted_worker
-from tests.support.server import ROOT, Server, is_alive
+from tests.support.server import Server, is_alive
 
-TOKEN = "a token of the test"
 QUICK = WorkersConfig(restart_backoff_s=0.01, restart_backoff_max_s=0.02)
 
 
@@ -101,55 +97,6 @@ async def test_pauses_double_and_a_reason_is_said_once(
     (line,) = logs
     assert (line["event"], line["worker"]) == ("worker_unreachable", address)
     assert TOKEN not in str(line)
-
-
-def free_port() -> int:
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def pascal_worker(folder: Path, port: int, token: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """One worker as an operator starts it."""
-    log = folder / f"worker-{port}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "pascal",
-                    "worker",
-                    f"--listen=tcp://127.0.0.1:{port}",
-                ),
-                *(f"--id=w-{port}", f"--token-file={token}", "--emulate=h100-qwen32b"),
-            ],
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        assert TOKEN not in log.read_text()
-
-
-def ask(server: Server) -> tuple[int, Any]:
-    body = {
-        "input": "Hi",
-        "pacing": False,
-        "forced_lengths": {"reasoning_tokens": 3, "answer_tokens": 5},
-    }
-    return server.request("/v1/responses", body)
 
 
 @pytest.mark.engine
