@@ -79,31 +79,37 @@ class LiveLoad:
         self._numbers = itertools.count()
         self._clients: set[asyncio.Task[None]] = set()
         self._transport: Transport
+        self._tasks: asyncio.TaskGroup
 
     async def run(self, levels: asyncio.Queue[str | None]) -> None:
         """Follow the levels until None; then cancel what runs.
 
-        :raises ServerError: if the server cannot be reached.
+        :raises ServerError: if the server cannot be reached at first.
         """
         self._transport = transport_of(self._options, time.monotonic)
-        arriving: asyncio.Task[None] | None = None
         try:
             await self._transport.open()
-            while (name := await levels.get()) is not None:
-                if arriving is not None:
-                    arriving.cancel()
-                    await asyncio.wait([arriving])
-                self.level = name
-                if name == OFF:
-                    arriving = None
-                    await self._cancel()
-                else:
-                    arriving = asyncio.create_task(self._arrive(LEVELS[name]))
+            async with asyncio.TaskGroup() as self._tasks:
+                await self._follow(levels)
+        except* ServerError as group:
+            raise group.exceptions[0] from group
         finally:
+            await self._transport.close()
+
+    async def _follow(self, levels: asyncio.Queue[str | None]) -> None:
+        arriving: asyncio.Task[None] | None = None
+        while (name := await levels.get()) is not None:
             if arriving is not None:
                 arriving.cancel()
-            await self._cancel()
-            await self._transport.close()
+                await asyncio.wait([arriving])
+            self.level, arriving = name, None
+            if name == OFF:
+                await self._cancel()
+            else:
+                arriving = self._tasks.create_task(self._arrive(LEVELS[name]))
+        if arriving is not None:
+            arriving.cancel()
+        await self._cancel()
 
     def told(self) -> str:
         """What it has done, as one line."""
@@ -140,7 +146,7 @@ class LiveLoad:
         else:
             script = Turns([_question(number, self._rng)])
         self.begun += 1
-        client = asyncio.create_task(self._converse(script, number))
+        client = self._tasks.create_task(self._converse(script, number))
         self._clients.add(client)
         client.add_done_callback(self._clients.discard)
 
@@ -187,7 +193,9 @@ def _question(number: int, rng: random.Random) -> Planned:
         reasoning = max(150, min(1200, round(rng.lognormvariate(6.1, 0.5))))
         answer = rng.randint(60, 150)
     prompt = text_prompt(filler(rng.randint(30, 150), rng))
-    return Planned(number, 0.0, prompt, ForcedLengths(reasoning, answer))
+    return Planned(
+        number, 0.0, prompt, ForcedLengths(reasoning_tokens=reasoning, answer_tokens=answer)
+    )
 
 
 def _task(rng: random.Random) -> AgentTask:
