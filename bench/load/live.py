@@ -33,7 +33,7 @@ from bench.load.record import ForcedLengths, ResponseRecord
 from bench.load.runner import transport_of
 from bench.load.script import Script, Turns
 from bench.load.transport.interface import ServerError, Transport
-from bench.load.transport.server_info import served_model, wait_ready
+from bench.load.transport.server_info import get_json, served_model
 from bench.workloads.agents import AgentTask
 from bench.workloads.arrivals import times
 from bench.workloads.lengths import Lengths, Round
@@ -41,7 +41,8 @@ from workers import loop
 
 OFF: Final = "off"
 _SAYS_S = 2.0  # between two lines of the output
-_READY_S = 60.0  # longest wait for the server
+_READY_S = 600.0  # longest wait for the server
+_READY_GAP_S = 0.5
 _FIT = Fit(base=12.0, per_word=1.1)  # the tokenizer of emulated instances; about right is enough
 _AT_ONCE_GAP_S = 0.04
 _CONNECTIONS = 8
@@ -63,7 +64,7 @@ class Level:
 LEVELS: Final[Mapping[str, Level]] = {
     "calm": Level(rate=1.2, agents=0.25, burstiness=1.0, most=60, at_once=12),
     "busy": Level(rate=3.0, agents=0.3, burstiness=0.15, most=130, at_once=30),
-    "pressure": Level(rate=9.0, agents=0.15, burstiness=0.5, most=260, at_once=160),
+    "pressure": Level(rate=6.0, agents=0.15, burstiness=0.5, most=200, at_once=140),
 }
 
 
@@ -188,9 +189,9 @@ class LiveLoad:
 def _question(number: int, rng: random.Random) -> Planned:
     """A request with few thoughts and a long answer, or the reverse."""
     if rng.random() < 0.5:
-        reasoning, answer = rng.randint(30, 120), rng.randint(180, 360)
+        reasoning, answer = rng.randint(30, 120), rng.randint(200, 400)
     else:
-        reasoning = max(150, min(1200, round(rng.lognormvariate(6.1, 0.5))))
+        reasoning = max(300, min(1800, round(rng.lognormvariate(6.7, 0.5))))
         answer = rng.randint(60, 150)
     prompt = text_prompt(filler(rng.randint(30, 150), rng))
     return Planned(
@@ -237,12 +238,32 @@ async def _say(load: LiveLoad) -> None:
         await asyncio.sleep(_SAYS_S)
 
 
-async def _run(options: Options, model: str, seed: int) -> None:
-    load = LiveLoad(options, model, seed=seed)
+async def _model_of(options: Options) -> str:
+    """The model of the server, once that is ready; :raises ServerError: if it does not get so."""
+    deadline_s = time.monotonic() + _READY_S
+    while True:
+        try:
+            await asyncio.to_thread(get_json, options.base_url, "/ready", options.api_key)
+            break
+        except ServerError:
+            if time.monotonic() > deadline_s:
+                raise
+            await asyncio.sleep(_READY_GAP_S)
+    served = await asyncio.to_thread(served_model, options.base_url, options.api_key)
+    return served.model
+
+
+async def _run(options: Options, seed: int) -> None:
     levels: asyncio.Queue[str | None] = asyncio.Queue()
-    others = [asyncio.create_task(_follow_input(levels)), asyncio.create_task(_say(load))]
+    following = asyncio.create_task(_follow_input(levels))
+    asking = asyncio.create_task(_model_of(options))
+    others = [following, asking]
     try:
-        await load.run(levels)
+        await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():  # else its input has ended
+            load = LiveLoad(options, asking.result(), seed=seed)
+            others.append(asyncio.create_task(_say(load)))
+            await load.run(levels)
     finally:
         for task in others:
             task.cancel()
@@ -261,9 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = ["--base-url", args.base_url, "--timeout=10m", f"--connections={_CONNECTIONS}"]
     options = options_from(load.parse_args(common))
     try:
-        wait_ready(options.base_url, options.api_key, _READY_S)
-        model = served_model(options.base_url, options.api_key).model
-        loop.run(_run(options, model, args.seed))
+        loop.run(_run(options, args.seed))
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -46,7 +46,8 @@ class Demonstration:
         :param base_url: of this gateway, as the load reaches it.
         """
         self._base_url = base_url
-        if (level := self._service.config.server.demo) not in ("", OFF):
+        level = self._service.config.server.demo
+        if level != "" and level != OFF:
             self.set_load(level)
 
     async def close(self) -> None:
@@ -72,7 +73,7 @@ class Demonstration:
             raise Conflict(
                 f"Instance '{instance_id}' was not started by this gateway, so it cannot be "
                 "killed from here.",
-                code="not_local",
+                code="not_restartable",
             )
         try:
             if known["pid"] is None:
