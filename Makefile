@@ -4,10 +4,11 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help serve test acceptance compat lint format setup lock clean
+.PHONY: help serve demo test acceptance compat lint format setup lock clean
 
 help: ## this list
 	@echo "make serve       set up if needed, then serve on 127.0.0.1:8080 (ARGS=\"--port 9000\", or PASCAL_PORT)"
+	@echo "make demo        show it without a GPU: eight emulated ones, and a load (ARGS=\"--load calm\")"
 	@echo "make test        set up if needed, then lint, type checks and all tests (ARGS=\"-k pacer\")"
 	@echo "make acceptance  the checks that need hours or other programs (ARGS=\"--list\")"
 	@echo "make compat      real clients of PyPI and npm against this gateway (ARGS=\"--list\")"
@@ -21,6 +22,9 @@ help: ## this list
 # exec: the interrupt of Ctrl-C and make's own SIGTERM reach the server itself, with no shell between.
 serve: setup
 	@exec $(BIN)/pascal serve $(ARGS)
+
+demo: setup
+	@exec $(BIN)/pascal demo $(ARGS)
 
 # Two processes, because many tests wait for engines. A file is a unit: its tests share what they start.
 test: lint

@@ -57,6 +57,7 @@ from gateway.collector import FullCollections
 from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
+from gateway.ops.demo.routes import DEMO, add_demo
 from gateway.ops.socket import add_operations
 from gateway.schemas.errors import ApiError, Unavailable
 from gateway.scrape import own_version
@@ -130,6 +131,7 @@ def make_app(service: ResponseService) -> web.Application:
     )
     add_pages(app)
     add_operations(app)
+    add_demo(app)
     add_documents(app)
 
     async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
@@ -219,8 +221,11 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(_cancelled, workers)
         service.maintenance.launcher = launcher
         service.metrics.watch_launcher(launcher)
-        await _until_stopped(launcher, service, collections, stopping, workers, port, announce)
+        url = _url(config.server.host, port)
+        runner.app[DEMO].begin(url)
+        await _until_stopped(launcher, service, collections, stopping, workers, url, announce)
 
+        await runner.app[DEMO].close()
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
         drained = asyncio.create_task(service.drain(config.server.shutdown_timeout_s))
         await _first_of(drained, asyncio.create_task(forced.wait()))
@@ -236,7 +241,7 @@ async def _until_stopped(
     collections: FullCollections,
     stopping: asyncio.Event,
     workers: asyncio.Task[None],
-    port: int,
+    url: str,
     announce: Callable[[str], None],
 ) -> None:
     count = launcher.count
@@ -247,9 +252,6 @@ async def _until_stopped(
         ready = asyncio.create_task(service.cluster.wait_for_instances(wanted))
         await _first_of(stop, workers, ready, timeout_s=timeout_s, cancel=(ready,))
     if service.cluster.instances and not stop.done():
-        host = service.config.server.host
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
         there = len(service.cluster.instances)
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
         collections.freeze()
@@ -261,6 +263,12 @@ async def _until_stopped(
     await _first_of(stop, workers, cancel=(stop,))
     if workers.done():
         workers.result()
+
+
+def _url(host: str, port: int) -> str:
+    """The address of this gateway for clients on this machine."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 async def _first_of(

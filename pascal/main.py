@@ -19,6 +19,7 @@ from pascal.commands import Command, CommandParser, add_commands
 
 _COMMANDS = {
     "serve": Command("pascal.serve", "start the workers and the gateway"),
+    "demo": Command("pascal.demo", "show it with eight emulated GPUs and a load, without a GPU"),
     "check": Command(
         "pascal.check",
         "check whether `serve` could start, and print the resolved configuration",

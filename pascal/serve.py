@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 
 from pascal import config_flags
 
@@ -14,9 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_flags.add_config_flags(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, announce: Callable[[str], None] | None = None) -> int:
     """Serve.
 
+    :param announce: gets each line for the terminal, instead of `say`.
     :return: the exit status: 0 after a clean stop, 1 if something is missing on this machine or
         the server cannot go on, 2 if the configuration is wrong.
     """
@@ -35,13 +37,14 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(config.server.log_level)
     try:
         preflight.check(config)
-        loop.run(app.serve(config, announce=_announce))
+        loop.run(app.serve(config, announce=announce or say))
     except (preflight.PreflightError, CannotServe, OSError, StoreUnusable) as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _announce(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line for the terminal."""
     with contextlib.suppress(OSError):  # a closed pipe, or a full disk
         print(line, flush=True)

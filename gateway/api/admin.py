@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 from aiohttp import web
 
@@ -14,6 +16,8 @@ from gateway.schemas.errors import Forbidden, convert
 from gateway.store import Scope
 from workers.policy.settings import PolicyName
 
+DemoLevel: TypeAlias = Literal["off", "calm", "busy", "pressure"]
+
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /admin/instances/{id}/drain``."""
@@ -25,6 +29,13 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /admin/policy``."""
 
     policy: PolicyName
+
+
+class DemoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /admin/demo``; see `gateway.ops.demo`. ``kill``: the instance whose worker to kill."""
+
+    load: DemoLevel | None = None
+    kill: str | None = None
 
 
 async def get_policy(request: web.Request) -> web.Response:

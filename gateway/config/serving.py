@@ -63,6 +63,13 @@ class ServerConfig(Table, frozen=True, kw_only=True):
     shutdown_timeout_s: Annotated[
         float, about("How long Ctrl-C waits for running requests.", ge=0)
     ] = 10.0
+    demo: Annotated[
+        Literal["", "off", "calm", "busy", "pressure"],
+        about(
+            "The load with which a demonstration begins: operators can then change it and kill "
+            "workers at /admin/demo, as after `pascal demo`; empty: no demonstration."
+        ),
+    ] = ""
     state_dir: Annotated[str, about("Folder of the response store and the worker logs.")] = (
         ".pascal"
     )

@@ -79,6 +79,10 @@ class Hub:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
+    def note(self, text: str) -> None:
+        """Mark on the charts of all viewers what an operator did."""
+        self._note(text)
+
     def remove(self, viewer: Viewer) -> None:
         """Send it nothing more."""
         for viewers in (self._new, self.viewers):
@@ -214,6 +218,7 @@ class Hub:
             "model": config.served_model_name,
             "policy": self._policy,
             "policies": self._policies,
+            "demo": config.server.demo != "",
             "now": round(time.time(), 1),
             "targets": {
                 "ttft_s": pacing.ttft_s,

@@ -1,4 +1,4 @@
-"""Runs ``pascal serve`` as a user does, and observes it from outside."""
+"""Runs ``pascal serve``, or ``pascal demo``, as a user does, and observes it from outside."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Server:
         workers: int,
         extra: tuple[str, ...] = (),
         module: tuple[str, ...] = ("pascal",),
+        command: str = "serve",
     ) -> None:
         self.url = ""
         self._output = state_dir / "gateway.log"
@@ -36,7 +37,7 @@ class Server:
             sys.executable,
             "-m",
             *module,
-            "serve",
+            command,
             "--port=0",
             f"--workers={workers}",
             f"--set=server.state_dir={state_dir}",

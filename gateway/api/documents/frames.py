@@ -36,7 +36,7 @@ class OfTargets(Answer):
 
 
 class OfNote(Answer):
-    """Something that happened to an instance, or another policy."""
+    """Something that happened to an instance, another policy, or another load."""
 
     at: Time
     text: str
@@ -52,6 +52,7 @@ class Hello(Frame, tag="hello"):
     policies: Annotated[
         list[str], Meta(description="To which `POST /admin/policy` can switch; none without it.")
     ]
+    demo: Annotated[bool, Meta(description="Whether `/admin/demo` is there.")]
     now: Time
     targets: OfTargets
     states: list[str]

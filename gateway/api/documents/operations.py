@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.api.admin import DrainBody, PolicyBody
+from gateway.api.admin import DemoBody, DrainBody, PolicyBody
 from gateway.api.auth import ForbiddenOrigin
 from gateway.api.documents import chat, events, messages, objects, operators, plain
 from gateway.api.responses.lists import DEFAULT, MOST
@@ -309,6 +309,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         body=PolicyBody,
         answer=operators.Policies,
         errors=(*_READING, Forbidden),
+    ),
+    ("GET", "/admin/demo"): Operation(
+        "operators",
+        "Say which load a demonstration has; `pascal demo` starts one",
+        answer=operators.Demo,
+        errors=_ADMIN,
+    ),
+    ("POST", "/admin/demo"): Operation(
+        "operators",
+        "Change the load of a demonstration, or kill a worker of this machine",
+        body=DemoBody,
+        answer=operators.Demo,
+        errors=(*_READING, *_ADMIN, Conflict),
     ),
     ("GET", "/version"): Operation(
         "operators", "What runs here", answer=operators.Version, is_open=True

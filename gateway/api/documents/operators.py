@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from gateway.api.admin import DemoLevel
 from gateway.api.documents.objects import Answer, Count, UnixTime
 
 
@@ -61,6 +62,17 @@ class InstanceList(Answer):
     """All instances."""
 
     instances: list[InstanceState]
+
+
+class Demo(Answer):
+    """The load of a demonstration. All counts are of its clients."""
+
+    load: DemoLevel
+    running: Count
+    begun: Count
+    completed: Count
+    failed: Count
+    error: str | None  # of the last client that failed, or why the load does not run
 
 
 class InstancePolicy(Answer):

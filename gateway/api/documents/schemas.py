@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api.admin import DrainBody, PolicyBody
+from gateway.api.admin import DemoBody, DrainBody, PolicyBody
 from gateway.api.documents import chat, messages, objects, operators, plain
 from gateway.api.documents.events import Pong, ResponseEvent, StreamId
 from gateway.api.documents.frames import OperationsFrame
@@ -53,6 +53,7 @@ _BODIES = (
     NewConversation,
     ConversationUpdate,
     NewItems,
+    DemoBody,
     DrainBody,
     PolicyBody,
     *MESSAGES.values(),
@@ -93,6 +94,7 @@ _ANSWERS = (
     operators.InstanceState,
     operators.InstanceList,
     operators.InstancePolicy,
+    operators.Demo,
     operators.Policies,
     chat.ChatChunk,
     chat.ChatCompletion,

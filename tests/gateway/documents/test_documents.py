@@ -138,6 +138,8 @@ def schema_of(document: dict[str, Any]) -> str:
         return "DrainBody"
     if document.keys() == {"policy"}:
         return "PolicyBody"
+    if document.keys() <= {"load", "kill"}:
+        return "DemoBody"
     if document.keys() <= {"metadata", "items"}:
         return "NewConversation"
     if "messages" in document:

@@ -2,11 +2,13 @@
 
 import { Charts } from "./charts.js";
 import { colours } from "./colours.js";
+import { Demo } from "./demo.js";
 import { Feed, PROTOCOL } from "./feed.js";
 import { figuresOf, show, totalsOf, write } from "./figures.js";
 import { Link } from "./link.js";
 import { RequestMap } from "./map.js";
 import { Drawer, PolicySwitch, showLog, showTable } from "./panels.js";
+import { Tour } from "./tour.js";
 
 const KEY = "pascal.api-key"; // as the chat page, also the next one
 const SETTINGS = "pascal.settings.1";
@@ -45,6 +47,8 @@ const map = new RequestMap({
 const link = new Link({ key: storedKey(), onMessage, onStatus });
 const drawer = new Drawer({ link, feed });
 const policy = new PolicySwitch({ link, feed });
+const demo = new Demo({ link, feed, before: $("events-title"), onTour: (button) => tour.begin(button) });
+const tour = new Tour({ link, feed, demo });
 
 /** The theme that was chosen on the chat page. */
 function applyTheme() {
@@ -77,6 +81,7 @@ function onMessage(message) {
   if (taken.length > 20_000) taken.splice(0, 10_000);
   if (message.type === "hello") {
     policy.greet();
+    demo.greet();
     seconds = true;
   }
   if (message.type === "second" || message.type === "history") seconds = true;

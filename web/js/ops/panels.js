@@ -73,7 +73,7 @@ export class PolicySwitch {
 }
 
 /** Why an instance did not change its policy, or null. */
-function refusalOf({ instances = [] }) {
+export function refusalOf({ instances = [] }) {
   const one = instances.find(({ error }) => error);
   return one ? `${one.id}: ${one.error}` : null;
 }

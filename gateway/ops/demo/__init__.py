@@ -1,0 +1,1 @@
+"""The demonstration: a load that operators start and stop, and workers that they kill."""
