@@ -22,7 +22,7 @@ from gateway.response.session import Session
 from gateway.routing.counting import PromptCounter
 from gateway.routing.instance import Instance, Totals
 from gateway.routing.members import Members
-from gateway.routing.policies import Policies
+from gateway.routing.policies import Boundary, Policies
 from gateway.routing.route import Outcome, RouteTimeouts
 from gateway.routing.router import Router
 from gateway.routing.worker_link import WorkerLink
@@ -97,6 +97,7 @@ class Cluster:
         self.counter = PromptCounter(self._members, retry_after_s)
         self._ended_totals: dict[str, Totals] = {}  # counted by engines that are gone, by name
         self.policies = Policies(self._members)
+        self.boundary = Boundary(self.router.chooser)
         self._changed = asyncio.Event()
 
     # ---- membership ---------------------------------------------------------------------------

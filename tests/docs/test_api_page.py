@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.api import websocket
-from gateway.api.admin import DrainBody, PolicyBody
+from gateway.api.admin import DrainBody, PlacementBody, PolicyBody
 from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas import bodies, conversation_bodies, json_schema
@@ -92,7 +92,11 @@ def examples() -> list[Excerpt]:
     return requests
 
 
-_ADMIN = {frozenset({"restart"}): DrainBody, frozenset({"policy"}): PolicyBody}
+_ADMIN = {
+    frozenset({"restart"}): DrainBody,
+    frozenset({"policy"}): PolicyBody,
+    frozenset({"boundary"}): PlacementBody,
+}
 
 
 def _is_sent(text: str) -> bool:
