@@ -24,8 +24,10 @@ from gateway.api import cors, refusals, sse
 from gateway.api.admin import (
     drain_instance,
     get_instance,
+    get_placement,
     get_policy,
     list_instances,
+    set_placement,
     set_policy,
     undrain_instance,
 )
@@ -123,6 +125,8 @@ def make_app(service: ResponseService) -> web.Application:
             web.post("/admin/instances/{instance_id}/undrain", undrain_instance),
             web.get("/admin/policy", get_policy),
             web.post("/admin/policy", set_policy),
+            web.get("/admin/placement", get_placement),
+            web.post("/admin/placement", set_placement),
             web.get("/version", _version),
             web.get("/health", _health),
             web.get("/ready", _ready),

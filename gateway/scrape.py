@@ -209,6 +209,7 @@ class InfoCollector(Collector):
                 "version": own_version() or "",
                 "model": self._config.served_model_name,
                 "policy": self._cluster.policies.wanted or self._config.workers.policy,
+                "boundary": self._cluster.boundary.rule,
                 "engines": ",".join(sorted({one.welcome.engine for one in instances})),
             },
         )

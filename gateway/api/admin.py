@@ -1,4 +1,4 @@
-"""Routes for operators: instances and their scheduling policy. ``pascal drain`` uses them."""
+"""Routes for operators: instances, their policy, the rule at the boundary. ``pascal drain``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway.api.auth import is_local
 from gateway.api.http import SERVICE, caller_of, read_bytes
 from gateway.api.refusals import json_response
+from gateway.policy.placement import BoundaryRule
 from gateway.routing.draining import Maintenance
 from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import Forbidden, convert
@@ -38,6 +39,12 @@ class DemoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kill: str | None = None
 
 
+class PlacementBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /admin/placement``."""
+
+    boundary: BoundaryRule
+
+
 async def get_policy(request: web.Request) -> web.Response:
     """``GET /admin/policy``."""
     _allowed(request, "operations")
@@ -52,6 +59,21 @@ async def set_policy(request: web.Request) -> web.Response:
     policies.set(body.policy)
     await policies.settled()
     return json_response(policies.describe())
+
+
+async def get_placement(request: web.Request) -> web.Response:
+    """``GET /admin/placement``."""
+    _allowed(request, "operations")
+    return json_response(request.app[SERVICE].cluster.boundary.describe())
+
+
+async def set_placement(request: web.Request) -> web.Response:
+    """``POST /admin/placement``: change the rule at the phase boundary, at once."""
+    _allowed(request)
+    body = convert(parse_json_object(await read_bytes(request)), PlacementBody)
+    boundary = request.app[SERVICE].cluster.boundary
+    boundary.set(body.boundary)
+    return json_response(boundary.describe())
 
 
 async def list_instances(request: web.Request) -> web.Response:

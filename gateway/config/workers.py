@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gateway.config.table import Table, Texts
-from gateway.policy.placement import Rules
+from gateway.policy.placement import BoundaryRule, Rules
 from workers.checked import about
 from workers.policy.settings import POLICY_NAMES
 
@@ -243,7 +243,7 @@ class PlacementConfig(Table, frozen=True, kw_only=True):
         ),
     ] = "pascal"
     boundary: Annotated[
-        Literal["off", "always", "adaptive", "balance"],
+        BoundaryRule,
         about(
             'Whether a request moves at its phase boundary: "off" never; "always" and '
             '"adaptive" are the paper\'s rules (fewest reasoning requests, "adaptive" only where '

@@ -2,7 +2,8 @@
 
 Four times a second: what happened to requests, and the state of the instances. Once a second:
 readers, figures, and a row of the history. A *keyframe* has all requests; a viewer gets one when it
-comes, every ten seconds, and after frames were dropped because it did not take them.
+comes, every ten seconds, and after frames were dropped because it did not take them. What a viewer
+asked for (`gateway.ops.asks`) goes to it alone.
 
 When the last viewer has left, the history goes on for half an hour, once a second, so that a page
 that is loaded again has no gap. Before the first viewer nothing happens at all.
@@ -19,10 +20,14 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from gateway.ops.asks import Asked
 from gateway.ops.figures import WINDOW, Figures
 from gateway.ops.history import COLUMNS, LENGTH, History
 from gateway.ops.instances import INSTANCE_COLUMNS, Instances
+from gateway.ops.life import MARKS
 from gateway.ops.watch import Watch
+from gateway.ops.worst import FIGURES, Worst
+from gateway.policy.placement import BOUNDARY_RULES
 from gateway.response.tally import LIVE_STATES
 from gateway.scrape import own_version
 from gateway.service import ResponseService
@@ -46,6 +51,7 @@ class Viewer(Protocol):
     """Somebody who looks."""
 
     behind: bool  # frames were dropped
+    asked: Asked
 
     @property
     def full(self) -> bool:
@@ -116,7 +122,7 @@ class Hub:
         instances = Instances(service.cluster, service.maintenance, watch)
         figures = Figures(service.tally, service.metrics, service.cluster)
         tick, alone = 0, 0
-        before = self._policy
+        before = self._choices
         due_s = time.monotonic()
         while alone < _LINGER_TICKS:
             now = time.monotonic()
@@ -132,11 +138,12 @@ class Hub:
                 row, totals = figures.take(watch)
                 await self._rest()
                 at = self.history.add(round(time.time(), 1), row)
-                policy = self._policy
-                self._send({"type": "second", "row": at, "totals": totals, "policy": policy})
-                if policy != before:
-                    self._note(f"policy {before} → {policy}")
-                    before = policy
+                choices = self._choices
+                self._send({"type": "second", "row": at, "totals": totals, **choices})
+                for name, choice in choices.items():
+                    if choice != before[name]:
+                        self._note(f"{name} {before[name]} → {choice}", choice=True)
+                before = choices
             elif looked_at:
                 await self._sliced(watch.look(now))
                 self._tell(watch.events)
@@ -148,6 +155,7 @@ class Hub:
                 await self._rest()
                 if not tick % _KEYFRAME_TICKS:
                     await self._keyframe(watch, now, self.viewers)
+                await self._answer(watch, now, everything=not tick % _TICKS)
                 await self._welcome(watch, instances, now)
             self.longest_s = max(self.longest_s, time.thread_time() - self._begun_s)
             tick += 1
@@ -167,19 +175,49 @@ class Hub:
             self._begun_s = time.thread_time()
 
     @property
-    def _policy(self) -> str:
-        """The scheduling policy in force."""
-        service = self._service
-        return service.cluster.policies.wanted or service.config.workers.policy
+    def _choices(self) -> dict[str, str]:
+        """What operators can choose, as it is: the scheduling policy, and the boundary rule."""
+        cluster = self._service.cluster
+        policy = cluster.policies.wanted or self._service.config.workers.policy
+        return {"policy": policy, "boundary": cluster.boundary.rule}
 
-    def _note(self, text: str) -> None:
-        """Tell what happened, to be marked on the charts."""
-        self.notes.append({"at": round(time.time(), 1), "text": text})
+    def _note(self, text: str, *, choice: bool = False) -> None:
+        """Tell what happened, to be marked on the charts.
+
+        :param choice: an operator chose it, so that the time before is worth comparing.
+        """
+        self.notes.append({"at": round(time.time(), 1), "text": text, "choice": choice})
         self._send({"type": "note", **self.notes[-1]})
 
     def _tell(self, events: list[list[Any]]) -> None:
         if events:
             self._send({"type": "events", "rows": events})
+
+    async def _answer(self, watch: Watch, now: float, *, everything: bool) -> None:
+        """Send each viewer what it asked for.
+
+        :param everything: also what is looked at once a second.
+        """
+        able = [viewer for viewer in self.viewers if not viewer.full and not viewer.behind]
+        for viewer in able:
+            frame = viewer.asked.request(watch, now)
+            if frame is not None:
+                self._send(frame, [viewer])
+                await self._rest()
+        for figure in FIGURES:
+            asking = [
+                viewer
+                for viewer in able
+                if viewer.asked.figure == figure and (everything or viewer.asked.fresh)
+            ]
+            if not asking:
+                continue
+            worst = Worst(figure)
+            await self._sliced(worst.look(list(watch.seen.values()), now))
+            for viewer in asking:
+                viewer.asked.fresh = False
+            self._send({"type": "worst", "figure": figure, "rows": worst.rows}, asking)
+            await self._rest()
 
     async def _keyframe(self, watch: Watch, now: float, viewers: list[Viewer]) -> None:
         """Send all requests. Viewers who take nothing now get the next one."""
@@ -216,9 +254,10 @@ class Hub:
             "protocol": PROTOCOL,
             "version": own_version(),
             "model": config.served_model_name,
-            "policy": self._policy,
+            **self._choices,
             "policies": self._policies,
             "demo": config.server.demo != "",
+            "boundaries": BOUNDARY_RULES if self._policies else (),
             "now": round(time.time(), 1),
             "targets": {
                 "ttft_s": pacing.ttft_s,
@@ -227,6 +266,8 @@ class Hub:
                 "slo_qoe": pacing.slo_qoe,
             },
             "states": LIVE_STATES,
+            "marks": MARKS,
+            "figures": FIGURES,
             "columns": COLUMNS,
             "instance_columns": INSTANCE_COLUMNS,
             "history_s": LENGTH,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from gateway.api.admin import check_operator
@@ -11,6 +12,7 @@ from gateway.api.connections import outlet_of
 from gateway.api.http import SERVICE
 from gateway.api.outlet import Outlet
 from gateway.api.websocket import event_frame
+from gateway.ops.asks import Asked
 from gateway.ops.hub import MOST_VIEWERS, Hub
 from gateway.schemas.errors import ApiError, InvalidRequest, Overloaded
 from workers.policy.settings import POLICY_NAMES
@@ -20,7 +22,7 @@ HUB = web.AppKey("operations", Hub)
 _SOCKETS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("operations_sockets")
 POLICY_PATH = "/admin/policy"  # where a viewer switches the policy
 _HEARTBEAT_S = 25.0
-_MOST_BYTES = 4096  # of a message, which nobody sends
+_MOST_BYTES = 4096  # of a message
 _RETRY_S = 10
 
 
@@ -32,6 +34,7 @@ class _Viewer:
 
     def __init__(self, outlet: Outlet, check: Callable[[], object]) -> None:
         self.behind = False
+        self.asked = Asked()
         self._outlet = outlet
         self._check = check
 
@@ -48,6 +51,14 @@ class _Viewer:
             self._outlet.cut()
         else:
             self._outlet.send(event_frame("", data))
+
+    def take(self, text: str) -> None:
+        """Take in what it asks for, or say what is wrong with that."""
+        try:
+            self.asked.take(text)
+        except InvalidRequest as error:
+            if not self.full:
+                self.send(orjson.dumps({"type": "refused", "error": error.body()}))
 
 
 def add_operations(app: web.Application) -> None:
@@ -97,6 +108,7 @@ async def watch(request: web.Request) -> web.StreamResponse:
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
                 break
+            viewer.take(message.data)
     finally:
         sockets.discard(socket)
         hub.remove(viewer)

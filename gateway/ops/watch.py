@@ -5,7 +5,8 @@ A request that lives for less than the time between two passes is not seen; coun
 tokens come from `gateway.response.tally` and miss nothing.
 
 A pass is a generator that stops after every hundred sessions, so that its caller can let other
-work go first. What it holds of a request is a small number, its state and times: never its text.
+work go first. What it holds of a request is a small number, its state, times and marks: never its
+text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.ops.life import DRY, GOES_ON, REFILLED, WAITS, Life, ahead_of
 from gateway.response.session import Session
 from gateway.response.tally import LIVE_STATES, Tally, TokenCounts, is_dry, live_state
 
@@ -31,8 +33,10 @@ class Seen:
     __slots__ = (
         "ahead_at",
         "ahead_s",
+        "dry",
         "instance",
         "instance_id",
+        "life",
         "number",
         "qoe",
         "session",
@@ -42,6 +46,8 @@ class Seen:
         "state_of_session",
         "tokens",
     )
+
+    life: Life
 
     def __init__(self, number: int, session: Session) -> None:
         self.number = number
@@ -53,6 +59,7 @@ class Seen:
         self.tokens = 0
         self.since_s = 0.0  # since when it has no further token
         self.stalled = False
+        self.dry = False  # its reader waits for the next token
         self.ahead_s: float | None = None  # of text ahead of its reader, at `ahead_at`
         self.ahead_at = 0.0
         self.qoe = 1.0
@@ -107,13 +114,13 @@ class Watch:
                 one = seen[name] = Seen(self._next, session)
                 self._next += 1
                 one.since_s = now
-                self._changed(one, "placed")
+                self._changed(one, "placed", now)
             elif (
                 session.state is not one.state_of_session
                 or session.instance_id is not one.instance_id
                 or (one.state == _QUEUED and session.output_tokens)
             ):
-                self._changed(one, "changed")
+                self._changed(one, "changed", now)
             if not number % SLICE:
                 yield
         for name in seen.keys() - running.keys():
@@ -134,9 +141,10 @@ class Watch:
             if state is not None:
                 sums.states[_NUMBERS[state]] += 1
                 sums.buffered += session.waiting_tokens
-                sums.dry += is_dry(session, now)
+                dry = is_dry(session, now)
+                sums.dry += dry
                 if (one := self.seen.get(name)) is not None:
-                    self._look_at(one, now, phase)
+                    self._look_at(one, now, phase, dry)
             if not number % SLICE:
                 yield
         self.sums = sums
@@ -151,7 +159,7 @@ class Watch:
         """The QoE of each reader who has begun to read, ascending."""
         return sorted(one.qoe for one in self.seen.values() if one.ahead_s is not None)
 
-    def _changed(self, one: Seen, kind: str) -> None:
+    def _changed(self, one: Seen, kind: str, now: float) -> None:
         session = one.session
         before = one.instance
         one.state_of_session = session.state
@@ -161,11 +169,15 @@ class Watch:
         state = live_state(session)
         if state is not None:
             one.state = _NUMBERS[state]
+        if kind == "placed":
+            one.life = Life(session, one.instance, one.state, now)
+        else:
+            one.life.changed(session, one.state, one.instance, now)
         self.events.append([kind, one.number, one.state, one.instance])
         if -1 < before != one.instance:
             self.events.append(["moved", one.number, before, one.instance, session.kv_tokens])
 
-    def _look_at(self, one: Seen, now: float, phase: int) -> None:
+    def _look_at(self, one: Seen, now: float, phase: int, dry: bool) -> None:
         """Note what has changed slowly: waiting, and the reader."""
         session = one.session
         if session.output_tokens != one.tokens or not session.in_engine:
@@ -174,17 +186,20 @@ class Watch:
         if stalled is not one.stalled:
             one.stalled = stalled
             self.events.append(["waits" if stalled else "goes_on", one.number])
+            what, at = (WAITS, one.since_s) if stalled else (GOES_ON, now)
+            one.life.add(at, what, one.instance)
         delivery = session.delivery
         if not delivery.began:
             return
-        unread = session.waiting_tokens - delivery.buffered_tokens  # put off: not in the schedule
-        slack_s = delivery.slack_s(now)
-        if slack_s is not None:
-            slack_s += unread * delivery.tau_s
-        elif one.ahead_s is not None:  # paused: it stays
+        slack_s = ahead_of(session, now)
+        if slack_s is None:  # paused: it stays
+            if one.ahead_s is None:
+                return
             slack_s = one.ahead_s
-        else:
-            return
+        if dry is not one.dry:
+            one.dry = dry
+            what, at = (DRY, now + slack_s) if dry else (REFILLED, now)
+            one.life.add(at, what, one.instance)
         expected_s = None if one.ahead_s is None else one.ahead_s - (now - one.ahead_at)
         if expected_s is None or abs(slack_s - expected_s) >= _NEWS_S:
             one.ahead_s, one.ahead_at = slack_s, now

@@ -13,6 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+BoundaryRule: TypeAlias = Literal["off", "always", "adaptive", "balance"]
+BOUNDARY_RULES: tuple[BoundaryRule, ...] = get_args(BoundaryRule)
 
 NOTHING_HELD: Mapping[str, int] = MappingProxyType({})
 
@@ -46,7 +50,7 @@ class Rules:
     """
 
     new: str = "pascal"  # or "round_robin", "least_kv"
-    boundary: str = "balance"  # or "off", "always", "adaptive"
+    boundary: str = "balance"  # a `BoundaryRule`
     balance_gap: float = 2.0  # footprints must differ by more than this many times its own KV
     # A share of an instance's memory. With "adaptive", a candidate must have so much free in
     # addition to the request's KV. With "balance", footprints must differ by at least so much, and

@@ -26,9 +26,17 @@ class Chooser:
     ) -> None:
         self._members = members
         self._table = table
-        self._rules = rules
         self._placer = Placer(rules, view_rules)
         self._places = LastPlaces()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force. A decision that was made stays as it is when they change."""
+        return self._placer.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._placer.rules = rules
 
     def for_new(self, route: Route, now: float) -> Instance | None:
         """The instance for a new request; None if there is none."""
@@ -59,7 +67,7 @@ class Chooser:
     def at_boundary(self, route: Route, here: Instance, now: float) -> str | None:
         """The instance that a request moves to for its answer; None if it stays."""
         session = route.session
-        if self._rules.boundary == "off" or route.stage is not Stage.RUNNING or session.cancelling:
+        if self.rules.boundary == "off" or route.stage is not Stage.RUNNING or session.cancelling:
             return None
         targets = self._members.targets(here, now)
         if not targets or here.instance_id in self._members.drained:

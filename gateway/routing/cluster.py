@@ -25,7 +25,7 @@ from gateway.routing.counting import PromptCounter
 from gateway.routing.instance import Instance, Totals
 from gateway.routing.loads import Loads
 from gateway.routing.members import Members
-from gateway.routing.policies import Policies
+from gateway.routing.policies import Boundary, Policies
 from gateway.routing.route import Outcome, RouteTimeouts
 from gateway.routing.router import Router
 from gateway.routing.worker_link import WorkerLink
@@ -109,6 +109,7 @@ class Cluster:
         self.loads = Loads(
             self._members, lambda instance: self.router.load_of(instance, time.monotonic())
         )
+        self.boundary = Boundary(self.router.chooser)
         self._changed = asyncio.Event()
 
     # ---- membership ---------------------------------------------------------------------------

@@ -1,16 +1,20 @@
-"""Exchanges the scheduling policy of all instances while they serve.
+"""Exchanges the policy of all instances, and the rule at the phase boundary, while they serve.
 
 A worker changes its policy between two steps, and its requests stay where they are. The exchange
-also holds for instances that join later. It ends with the gateway: then the settings hold again.
+also holds for instances that join later. The rule is the gateway's own: the next request at its
+boundary meets the new one. Both end with the gateway: then the settings hold again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from gateway.policy.placement import BOUNDARY_RULES
+from gateway.routing.chooser import Chooser
 from gateway.routing.instance import Instance
 from gateway.routing.members import Members
 from workers.messages import PolicySet, SetPolicy
@@ -75,4 +79,30 @@ class Policies:
                 }
                 for name, instance in sorted(self._members.open.items())
             ],
+        }
+
+
+class Boundary:
+    """The rule that decides whether a request moves when it begins to answer."""
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
+        self.configured = chooser.rules.boundary
+
+    @property
+    def rule(self) -> str:
+        """The rule in force."""
+        return self._chooser.rules.boundary
+
+    def set(self, rule: str) -> None:
+        """Decide by this rule from now on. Requests that are on their way go on."""
+        log.info("boundary_wanted", boundary=rule, before=self.rule)
+        self._chooser.rules = replace(self._chooser.rules, boundary=rule)
+
+    def describe(self) -> dict[str, Any]:
+        """The rule, as the API shows it."""
+        return {
+            "boundary": self.rule,
+            "configured": self.configured,
+            "boundaries": list(BOUNDARY_RULES),
         }

@@ -82,7 +82,7 @@ class Router:
         self._closing = False  # nothing is submitted again
         self._members = members
         self._table = RouteTable()
-        self._chooser = Chooser(members, self._table, rules, view_rules)
+        self.chooser = Chooser(members, self._table, rules, view_rules)
         self._on_progress = on_progress
         self._on_boundary = on_boundary
         self._on_placed = on_placed
@@ -105,7 +105,7 @@ class Router:
 
     def load_of(self, instance: Instance, now: float) -> Load:
         """What this gateway has on an instance, as placement counts it."""
-        return self._chooser.load(instance, now)
+        return self.chooser.load(instance, now)
 
     @property
     def migrating(self) -> list[Route]:
@@ -129,7 +129,7 @@ class Router:
         :raises Overloaded: every instance has too much waiting to be sent to it.
         """
         route = Route(session, self._timeouts, self.migrations)
-        instance = self._chooser.for_new(route, now)
+        instance = self.chooser.for_new(route, now)
         if instance is None and self._members.in_service:
             raise Overloaded(
                 "The workers cannot take further prompts as fast as they come.",
@@ -238,7 +238,7 @@ class Router:
         session.tokens(run, now)
         self._on_progress(session)
         if session.finished or not session.in_engine:
-            self._chooser.ended(route, instance, now)
+            self.chooser.ended(route, instance, now)
             self._stop(route)
         elif finish is None:
             return _Taken(route, run, arrival, kv_blocks)
@@ -284,7 +284,7 @@ class Router:
 
     def on_lost(self, instance_id: str, now: float) -> None:
         """An instance is gone; its requests go on elsewhere."""
-        self._chooser.lost(instance_id)
+        self.chooser.lost(instance_id)
         held = self._table.lose(instance_id)
         others = [route for route in self.migrating if route not in held]
         why = f"Instance {instance_id} was lost while it served this request."
@@ -314,10 +314,10 @@ class Router:
         targets = [other for other in others if other.can_read(source)]
         if not others:
             return
-        open_ = self._chooser.open_targets(source, targets)
+        open_ = self.chooser.open_targets(source, targets)
         for route in held:
             if self._guarded(route, self._move_away, route, source, targets, open_, now):
-                open_ = self._chooser.open_targets(source, targets)
+                open_ = self.chooser.open_targets(source, targets)
 
     # ---- inside: one request ------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class Router:
         self._deadlines.set(route, now)
         session.accepted(instance.instance_id, message.prompt_tokens, message.reasoning)
         instance.prefixes.expect(route.prefixes, message.prompt_tokens)
-        self._chooser.accepted(route, instance, message.prompt_tokens)
+        self.chooser.accepted(route, instance, message.prompt_tokens)
         self._on_progress(session)
         self._acceptances.accept(session)
 
@@ -382,7 +382,7 @@ class Router:
         self._continue(route, route.lost(instance_id, why), now)
 
     def _place_again(self, route: Route, now: float) -> None:
-        self._submit_or_wait(route, self._chooser.for_resumed(route, now), now)
+        self._submit_or_wait(route, self.chooser.for_resumed(route, now), now)
 
     def _move_away(
         self,
@@ -405,7 +405,7 @@ class Router:
             self._continue(route, action, now)
             return False
         # If none is open, the next request that arrives makes room.
-        target_id = self._chooser.among_open(open_, now)
+        target_id = self.chooser.among_open(open_, now)
         if target_id is not None:
             self._carrier.hand_over(route, source, target_id, "drain", now)
         return target_id is not None
@@ -428,7 +428,7 @@ class Router:
         elif self._closing:
             self._fail(route, closing(), now)
         else:
-            chosen = self._chooser.for_resumed(route, now, prefer=action.prefer, avoid=action.avoid)
+            chosen = self.chooser.for_resumed(route, now, prefer=action.prefer, avoid=action.avoid)
             self._submit_or_wait(route, chosen, now)
 
     def _fail(self, route: Route, error: ApiError, now: float) -> None:
@@ -482,13 +482,13 @@ class Router:
             # Only the first time: a request moves at most once for its answer.
             route.boundary_s, route.answered = now, True
             answered = turn.at < len(run.token_ids)
-            target_id = self._chooser.at_boundary(route, instance, now)
+            target_id = self.chooser.at_boundary(route, instance, now)
             if target_id is not None:
                 self._carrier.hand_over(route, instance, target_id, "boundary", now)
         if not answered or route.boundary_s is None or route.migration is not None:
             return
         passage: Passage = taken.arrival or "stayed"
-        seconds = self._chooser.note_first_answer(
+        seconds = self.chooser.note_first_answer(
             passage, instance, taken.kv_blocks, route.boundary_s, now
         )
         route.boundary_s = None

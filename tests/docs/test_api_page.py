@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.api import websocket
-from gateway.api.admin import DemoBody, DrainBody, PolicyBody
+from gateway.api.admin import DemoBody, DrainBody, PlacementBody, PolicyBody
 from gateway.api.connections import HEADER_BYTES
 from gateway.config import Config
 from gateway.schemas import bodies, conversation_bodies, json_schema
@@ -97,6 +97,7 @@ _ADMIN = {
     frozenset({"policy"}): PolicyBody,
     frozenset({"load"}): DemoBody,
     frozenset({"kill"}): DemoBody,
+    frozenset({"boundary"}): PlacementBody,
 }
 
 

@@ -10,7 +10,15 @@ from gateway.api.documents.events import Pong, ResponseEvent
 from gateway.api.documents.frames import OperationsFrame
 from gateway.api.documents.openapi import info
 from gateway.api.documents.operations import SLO
-from gateway.api.documents.schemas import CREATE, MESSAGES, components, reference, stream_id, used
+from gateway.api.documents.schemas import (
+    ASKS,
+    CREATE,
+    MESSAGES,
+    components,
+    reference,
+    stream_id,
+    used,
+)
 
 Json: TypeAlias = dict[str, Any]
 
@@ -34,6 +42,7 @@ def asyncapi(*, needs_key: bool) -> Json:
         known[name] = {**known[name], "properties": fields}
     messages = {type_: _message(type_, name, known) for type_, name in (sent | events).items()}
     frames = {type_: _message(type_, name, known) for type_, name in _frames().items()}
+    asks = {type_: _message(type_, kind.__name__, known) for type_, kind in ASKS.items()}
     watched: Json = {"$ref": f"#/channels/{_OPERATIONS}"}
     channel: Json = {"$ref": f"#/channels/{_CHANNEL}"}
 
@@ -63,7 +72,9 @@ def asyncapi(*, needs_key: bool) -> Json:
             },
             _OPERATIONS: {
                 "address": WATCHING,
-                "messages": {type_: {"$ref": f"#/components/messages/{type_}"} for type_ in frames},
+                "messages": {
+                    type_: {"$ref": f"#/components/messages/{type_}"} for type_ in frames | asks
+                },
                 "bindings": {"ws": {"method": "GET"}},
             },
         },
@@ -84,15 +95,22 @@ def asyncapi(*, needs_key: bool) -> Json:
             },
             "watch": {
                 "action": "send",
-                "summary": "What a viewer of the operations page gets. It sends nothing.",
+                "summary": "What a viewer of the operations page gets.",
                 "channel": watched,
                 "messages": of_channel(frames, watched),
                 **secured,
             },
+            "look": {
+                "action": "receive",
+                "summary": "What a viewer of the operations page may ask for.",
+                "channel": watched,
+                "messages": of_channel(asks, watched),
+                **secured,
+            },
         },
         "components": {
-            "messages": messages | frames,
-            "schemas": used([messages, frames], known),
+            "messages": messages | frames | asks,
+            "schemas": used([messages, frames, asks], known),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

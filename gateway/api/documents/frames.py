@@ -1,12 +1,13 @@
-"""What the WebSocket of the operations page sends, as types; see `objects`."""
+"""What the WebSocket of the operations page sends and takes, as types; see `objects`."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+import msgspec
 from msgspec import Meta
 
-from gateway.api.documents.objects import Answer, Count
+from gateway.api.documents.objects import Answer, Count, ErrorObject, Share
 
 Time = Annotated[float, Meta(description="Unix time in seconds.")]
 Requests = Annotated[
@@ -20,6 +21,34 @@ Requests = Annotated[
 Rows = Annotated[
     list[float | None], Meta(description="A Unix time, then one value for each of `columns`.")
 ]
+
+
+# Of which a viewer can ask for the requests behind it.
+Figure: TypeAlias = Literal[
+    "live",
+    "queued",
+    "reasoning",
+    "answering",
+    "delivering",
+    "ttft",
+    "ttfat",
+    "qoe",
+    "dry",
+    "waiting",
+    "moved",
+]
+
+
+class Follow(msgspec.Struct, tag="follow", tag_field="type", forbid_unknown_fields=True):
+    """Ask for the details of one request, four times a second until it ends; null: no longer."""
+
+    number: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Rank(msgspec.Struct, tag="rank", tag_field="type", forbid_unknown_fields=True):
+    """Ask for the three worst requests behind a figure, once a second; null: no longer."""
+
+    figure: Figure | None = None
 
 
 class Frame(Answer, tag_field="type"):
@@ -36,10 +65,11 @@ class OfTargets(Answer):
 
 
 class OfNote(Answer):
-    """Something that happened to an instance, another policy, or another load."""
+    """Something that happened to an instance, or that an operator chose."""
 
     at: Time
     text: str
+    choice: Annotated[bool, Meta(description="Another policy, or another rule.")]
 
 
 class Hello(Frame, tag="hello"):
@@ -53,9 +83,15 @@ class Hello(Frame, tag="hello"):
         list[str], Meta(description="To which `POST /admin/policy` can switch; none without it.")
     ]
     demo: Annotated[bool, Meta(description="Whether `/admin/demo` is there.")]
+    boundary: str
+    boundaries: Annotated[
+        list[str], Meta(description="To which `POST /admin/placement` can switch.")
+    ]
     now: Time
     targets: OfTargets
     states: list[str]
+    marks: Annotated[list[str], Meta(description="What the life of a request can have.")]
+    figures: Annotated[list[str], Meta(description="Of which `rank` can ask for the worst.")]
     columns: list[str]
     instance_columns: list[str]
     history_s: int
@@ -121,15 +157,89 @@ class Second(Frame, tag="second"):
     row: Rows
     totals: Totals
     policy: str
+    boundary: str
 
 
 class Note(Frame, tag="note"):
-    """Something that happened to an instance, or another policy."""
+    """Something that happened to an instance, or that an operator chose."""
 
     at: Time
     text: str
+    choice: bool
+
+
+class OfTokens(Answer):
+    """Tokens of one request; `waiting`: of the answer, generated and not sent yet."""
+
+    prompt: Count
+    reasoning: Count
+    answering: Count
+    calling: Count
+    waiting: Count
+
+
+class RequestDetails(Frame, tag="request"):
+    """The request that a viewer follows, four times a second until it ends. It has no text."""
+
+    number: int
+    response: Annotated[str, Meta(description="The id of the response, as in the log.")]
+    status: str
+    instance: str | None
+    created_at: Time
+    age_s: float
+    watched_s: Annotated[
+        float,
+        Meta(description="Its age when it was seen first: of waits before that nothing is known."),
+    ]
+    marks: Annotated[
+        list[tuple[float, str, str | None]],
+        Meta(description="Seconds since it was submitted, one of `marks`, and its instance."),
+    ]
+    marks_dropped: Annotated[
+        Count, Meta(description="Behind the first mark so many are missing, because it has many.")
+    ]
+    tokens: OfTokens
+    ttft_s: float | None
+    ttfat_s: float | None
+    qoe: Share | None
+    ahead_s: Annotated[float | None, Meta(description="Seconds of text ahead of its reader.")]
+    tpot_s: Annotated[float | None, Meta(description="The reader's pace; null without one.")]
+    paused: bool
+    moves: Count
+    failovers: Count
+    preemptions: Annotated[Count, Meta(description="Reported by an engine that is done with it.")]
+
+
+class UnknownRequest(Frame, tag="unknown_request"):
+    """The request that was to be followed has ended, or never was."""
+
+    number: int
+
+
+class WorstRequests(Frame, tag="worst"):
+    """The worst requests behind a figure, at most three: each with its number and its value."""
+
+    figure: str
+    rows: list[tuple[int, float]]
+
+
+class Refused(Frame, tag="refused"):
+    """What a viewer asked for is wrong."""
+
+    error: ErrorObject
 
 
 OperationsFrame: TypeAlias = (
-    Hello | HistoryPart | RequestList | RequestEvents | InstanceRows | ReaderNews | Second | Note
+    Hello
+    | HistoryPart
+    | RequestList
+    | RequestEvents
+    | InstanceRows
+    | ReaderNews
+    | Second
+    | Note
+    | RequestDetails
+    | UnknownRequest
+    | WorstRequests
+    | Refused
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.api.admin import DemoBody, DrainBody, PolicyBody
+from gateway.api.admin import DemoBody, DrainBody, PlacementBody, PolicyBody
 from gateway.api.auth import ForbiddenOrigin
 from gateway.api.documents import chat, events, messages, objects, operators, plain
 from gateway.api.responses.lists import DEFAULT, MOST
@@ -322,6 +322,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         body=DemoBody,
         answer=operators.Demo,
         errors=(*_READING, *_ADMIN, Conflict),
+    ),
+    ("GET", "/admin/placement"): Operation(
+        "operators",
+        "Say by which rule a request moves when it begins to answer",
+        answer=operators.Placement,
+        errors=(Forbidden,),
+    ),
+    ("POST", "/admin/placement"): Operation(
+        "operators",
+        "Change the rule at the phase boundary",
+        body=PlacementBody,
+        answer=operators.Placement,
+        errors=(*_READING, Forbidden),
     ),
     ("GET", "/version"): Operation(
         "operators", "What runs here", answer=operators.Version, is_open=True

@@ -6,6 +6,7 @@ from typing import Literal
 
 from gateway.api.admin import DemoLevel
 from gateway.api.documents.objects import Answer, Count, UnixTime
+from gateway.policy.placement import BoundaryRule
 
 
 class Model(Answer):
@@ -89,3 +90,11 @@ class Policies(Answer):
 
     policy: str | None
     instances: list[InstancePolicy]
+
+
+class Placement(Answer):
+    """The rule at the phase boundary; ``configured``: what the settings say."""
+
+    boundary: BoundaryRule
+    configured: BoundaryRule
+    boundaries: list[BoundaryRule]  # all there are

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api.admin import DemoBody, DrainBody, PolicyBody
+from gateway.api.admin import DemoBody, DrainBody, PlacementBody, PolicyBody
 from gateway.api.documents import chat, messages, objects, operators, plain
 from gateway.api.documents.events import Pong, ResponseEvent, StreamId
-from gateway.api.documents.frames import OperationsFrame
+from gateway.api.documents.frames import Follow, OperationsFrame, Rank
 from gateway.api.websocket import PING, Cancel, PacingUpdate, Resume, SocketPing
 from gateway.history.references import REFERENCE
 from gateway.schemas import tools
@@ -43,6 +43,8 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     PACING: PacingUpdate,
     PING: SocketPing,
 }
+# What a viewer of the operations page asks for, by its ``type``.
+ASKS: Mapping[str, type[Follow | Rank]] = {"follow": Follow, "rank": Rank}
 _BODIES = (
     ResponsesBody,
     ChatBody,
@@ -56,7 +58,9 @@ _BODIES = (
     DemoBody,
     DrainBody,
     PolicyBody,
+    PlacementBody,
     *MESSAGES.values(),
+    *ASKS.values(),
     *ITEMS.values(),
     tools.Function,
     tools.CustomTool,
@@ -96,6 +100,7 @@ _ANSWERS = (
     operators.InstancePolicy,
     operators.Demo,
     operators.Policies,
+    operators.Placement,
     chat.ChatChunk,
     chat.ChatCompletion,
     messages.TokenCount,

@@ -91,11 +91,14 @@ def test_the_asyncapi_document_has_the_form_of_version_3() -> None:
         target: Any = document
         for step in reference.removeprefix("#/").split("/"):
             target = target[step]
-    ask, answer, watch = (document["operations"][name] for name in ("ask", "answer", "watch"))
+    ask, answer, watch, look = (
+        document["operations"][name] for name in ("ask", "answer", "watch", "look")
+    )
     assert (ask["action"], answer["action"]) == ("receive", "send")
+    assert (look["action"], watch["action"]) == ("receive", "send")
     named = {one["$ref"] for one in (*ask["messages"], *answer["messages"])}
     assert named == {f"#/channels/responses/messages/{name}" for name in channel["messages"]}
-    named = {one["$ref"] for one in watch["messages"]}
+    named = {one["$ref"] for one in (*look["messages"], *watch["messages"])}
     assert named == {f"#/channels/operations/messages/{name}" for name in watched["messages"]}
     for message in document["components"]["messages"].values():
         assert {"name", "title", "summary", "payload"} == message.keys()
@@ -140,6 +143,8 @@ def schema_of(document: dict[str, Any]) -> str:
         return "PolicyBody"
     if document.keys() <= {"load", "kill"}:
         return "DemoBody"
+    if document.keys() == {"boundary"}:
+        return "PlacementBody"
     if document.keys() <= {"metadata", "items"}:
         return "NewConversation"
     if "messages" in document:

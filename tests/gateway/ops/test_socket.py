@@ -17,6 +17,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, WSServerH
 from gateway.api.documents.frames import OperationsFrame
 from gateway.app import make_runner, make_site
 from gateway.config import ServerConfig
+from gateway.ops.asks import Asked
 from gateway.ops.hub import MOST_VIEWERS
 from gateway.ops.socket import HUB
 from gateway.service import ResponseService
@@ -147,6 +148,7 @@ async def test_a_viewer_who_takes_nothing_gets_a_keyframe_later_and_delays_nobod
             full = False
 
             def __init__(self) -> None:
+                self.asked = Asked()
                 self.got: list[dict[str, Any]] = []
 
             def send(self, data: bytes) -> None:

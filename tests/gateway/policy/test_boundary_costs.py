@@ -53,7 +53,7 @@ class Passing:
     @property
     def times(self) -> BoundaryTimes:
         """The times that it has learned from."""
-        return self.router._chooser._placer._times
+        return self.router.chooser._placer._times
 
     def add(self, instance_id: str, name: str, thoughts: int) -> Route:
         """A running request."""

@@ -53,6 +53,7 @@ def _every_field() -> list[Any]:
         *events,
         admin.DrainBody,
         admin.PolicyBody,
+        admin.PlacementBody,
         *of_tools,
         *choices,
         *items.ITEMS.values(),
