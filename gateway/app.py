@@ -27,6 +27,7 @@ from gateway.api.admin import (
     get_placement,
     get_policy,
     list_instances,
+    may_operate,
     set_placement,
     set_policy,
     undrain_instance,
@@ -318,7 +319,10 @@ def _on_signals(stopping: asyncio.Event, forced: asyncio.Event) -> None:
 
 async def _models(request: web.Request) -> web.Response:
     owner_of(request)
-    return json_response({"object": "list", "data": [_model_card(request)]})
+    response = json_response({"object": "list", "data": [_model_card(request)]})
+    if may_operate(request):  # so that the chat page can link to the operations page
+        response.headers["X-Pascal-Operations"] = "allowed"
+    return response
 
 
 async def _model(request: web.Request) -> web.Response:

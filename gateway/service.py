@@ -30,6 +30,7 @@ from gateway.metrics import Metrics
 from gateway.releases import Releases
 from gateway.response.event_log import LogReader
 from gateway.response.kept import KeptResponses
+from gateway.response.queueing import Queues
 from gateway.response.session import Session
 from gateway.response.tally import Tally
 from gateway.response.timers import Timers
@@ -71,6 +72,7 @@ class ResponseService:
         )
         self._running: dict[str, Session] = {}  # not fully delivered, by response
         self.tally = Tally(self._running)
+        self._queues = Queues(self._running)
         self.maintenance = Maintenance(self.cluster)
         self.metrics = Metrics(self.cluster, store)
         self.metrics.sessions.set_function(lambda: len(self._sessions))
@@ -260,6 +262,11 @@ class ResponseService:
         if (stored := await self.store.get(response_id, owner)) is not None:
             return with_ids(stored.input_items, response_id)
         raise _no_such_response(response_id)
+
+    def requests_ahead(self, response_id: str, owner: str) -> int | None:
+        """How many requests wait before one that waits itself; None if it is no such one."""
+        session = self._session_of(response_id, owner)
+        return None if session is None else self._queues.ahead(session, time.monotonic())
 
     def cancel(self, session: Session, read_tokens: int | None = None) -> None:
         """Stop a response. Its log ends with the terminal event as soon as the engine confirms.

@@ -5,13 +5,14 @@ Run it to change a version (`PACKAGES` below), and commit what it writes:
     python scripts/vendor_web.py            # fetch with the npm client, rewrite web/vendor
     python scripts/vendor_web.py --check    # only compare web/vendor with its manifest, offline
 
-Files are copied as published, without a build step, except for three patches. Bare imports become
+Files are copied as published, without a build step, except for four patches. Bare imports become
 relative ones, because a strict content security policy allows no import map. The reference to the
 source map is removed, because the map is not copied. A script that is no ES module gets a default
-export.
+export. What the chat page needs before all else is joined into one file (`JOINED`), because on a
+slow network each file costs time.
 
 `web/vendor/manifest.json` records the version, licence and npm integrity of each package, and the
-SHA-256 of every file.
+SHA-256 of every file, and of the parts of one that was joined.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ PACKAGES = (
     ),
 )
 BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
+# A file -> the files that it is made of, each after those that it imports.
+JOINED = {"preact-htm.js": ("preact.js", "preact-hooks.js", "htm.js")}
 LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE-MPL", "LICENSE-APACHE")
 
 
@@ -121,6 +124,58 @@ def patched(source: str) -> str:
     if left:
         raise SystemExit(f"bare imports left: {left}; add them to BARE_IMPORTS")
     return source
+
+
+def _variable(name: str) -> str:
+    """The name of a file as one of JavaScript."""
+    return re.sub(r"\W", "_", name)
+
+
+def joined(parts: dict[str, str]) -> str:
+    """ES modules as one that exports what all of them do; a default export by its file's name.
+
+    :param parts: file name -> source, each after those that it imports.
+    """
+    lines = []
+    for name, source in parts.items():
+        variable = _variable(name.removesuffix(".js"))
+        exports: dict[str, str] = {}
+
+        def imports(match: re.Match[str]) -> str:
+            values = re.sub(r"(\w+) as (\w+)", r"\1:\2", match[1])
+            return f"const{{{values}}}={_variable(match[2])}_;"
+
+        def named(match: re.Match[str], exports: dict[str, str] = exports) -> str:
+            for pair in match[1].split(","):
+                inner, _, outer = pair.strip().partition(" as ")
+                exports[outer or inner] = inner
+            return ""
+
+        body = re.sub(
+            r"""import\s*\{([^}]*)\}\s*from\s*["']\./([^"']+)\.js["'];?""", imports, source
+        )
+        body = re.sub(r"export\s*\{([^}]*)\};?", named, body)
+        if "export default " in body:
+            body = body.replace("export default ", "const theDefault = ", 1)
+            exports[variable] = "theDefault"
+        if left := re.search(r"\b(?:import|export)\b[^\n]{0,40}", body):
+            raise SystemExit(f"{name} cannot be joined: {left.group()}")
+        values = ",".join(f"{outer}:{inner}" for outer, inner in exports.items())
+        lines.append(f"const {variable}_=(()=>{{{body.strip()}\nreturn{{{values}}};}})();")
+        lines.append(f"export const{{{','.join(exports)}}}={variable}_;")
+    return "\n".join(lines) + "\n"
+
+
+def join(target: Path) -> dict[str, Any]:
+    """Join the files of `JOINED` in ``target``; their entries in the manifest."""
+    entries = {}
+    for name, parts in JOINED.items():
+        sources = {part: (target / part).read_text(encoding="utf-8") for part in parts}
+        (target / name).write_text(joined(sources), encoding="utf-8")
+        for part in parts:
+            (target / part).unlink()
+        entries[name] = {"parts": list(parts), "sha256": sha256(target / name)}
+    return entries
 
 
 def sha256(path: Path) -> str:
@@ -186,6 +241,10 @@ def problems(target: Path) -> list[str]:
     for entry in manifest["packages"]:
         recorded |= entry["licence_files"]
         recorded |= {name: file["sha256"] for name, file in entry["files"].items()}
+    for name, entry in manifest["joined"].items():
+        recorded[name] = entry["sha256"]
+        for part in entry["parts"]:
+            del recorded[part]
     present = {
         path.relative_to(target).as_posix()
         for path in target.rglob("*")
@@ -210,7 +269,7 @@ def main() -> int:
             fresh = Path(folder, "vendor")
             fresh.mkdir()
             entries = [vendor(package, fresh) for package in PACKAGES]
-            manifest = json.dumps({"packages": entries}, indent=2) + "\n"
+            manifest = json.dumps({"packages": entries, "joined": join(fresh)}, indent=2) + "\n"
             (fresh / "manifest.json").write_text(manifest, encoding="utf-8")
             shutil.rmtree(VENDOR, ignore_errors=True)
             shutil.copytree(fresh, VENDOR)

@@ -13,7 +13,7 @@ from gateway.api.refusals import json_response
 from gateway.policy.placement import BoundaryRule
 from gateway.routing.draining import Maintenance
 from gateway.schemas.bodies import parse_json_object
-from gateway.schemas.errors import Forbidden, convert
+from gateway.schemas.errors import ApiError, Forbidden, convert
 from gateway.store import Scope
 from workers.policy.settings import PolicyName
 
@@ -117,6 +117,15 @@ def check_operator(request: web.Request, scope: Scope = "admin") -> str:
             code="local_only",
         )
     return owner
+
+
+def may_operate(request: web.Request) -> bool:
+    """Whether the client may open the operations page; see `check_operator`."""
+    try:
+        check_operator(request, "operations")
+    except ApiError:
+        return False
+    return True
 
 
 def _allowed(request: web.Request, scope: Scope = "admin") -> Maintenance:

@@ -87,9 +87,13 @@ class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class SocketPing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``ping``: answered at once by ``pong``, because a browser cannot see pings of the socket."""
+    """``ping``: answered at once by ``pong``, because a browser cannot see pings of the socket.
+
+    With ``response_id``, the answer says how many requests wait before that one.
+    """
 
     type: str
+    response_id: str | None = None
     stream_id: str | None = None
 
 
@@ -180,9 +184,12 @@ class WebSocketConnection:
             stream_id = _stream_id(document)
             self._service.keys.check(self._owner)  # it may have been revoked
             if document.get("type") == PING:
-                convert(document, SocketPing)
+                ping = convert(document, SocketPing)
+                ahead = None
+                if ping.response_id is not None:
+                    ahead = self._service.requests_ahead(ping.response_id, self._owner)
                 # A client that does not read waits here: its pings do not pile up.
-                await self._send(orjson.dumps(events.pong(stream_id)))
+                await self._send(orjson.dumps(events.pong(stream_id, ahead)))
             else:
                 self._dispatch(document, stream_id, size)
         except ApiError as error:

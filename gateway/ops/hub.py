@@ -87,7 +87,7 @@ class Hub:
 
     def note(self, text: str) -> None:
         """Mark on the charts of all viewers what an operator did."""
-        self._note(text)
+        self._note(text, choice=True)
 
     def remove(self, viewer: Viewer) -> None:
         """Send it nothing more."""

@@ -130,9 +130,17 @@ def usage(input_tokens: int, cached_tokens: int, output_tokens: int, reasoning_t
     }
 
 
-def pong(stream_id: str | None = None) -> Json:
-    """The answer to a ping."""
-    return {"type": PONG} if stream_id is None else {"type": PONG, "stream_id": stream_id}
+def pong(stream_id: str | None = None, ahead: int | None = None) -> Json:
+    """The answer to a ping.
+
+    :param ahead: how many requests wait before the one that was asked about.
+    """
+    event: Json = {"type": PONG}
+    if ahead is not None:
+        event["ahead"] = ahead
+    if stream_id is not None:
+        event["stream_id"] = stream_id
+    return event
 
 
 def error_event(error: Json, status: int, stream_id: str | None = None) -> Json:

@@ -348,3 +348,38 @@ test("a storage that refuses costs nothing but the memory", (t) => {
   assert.equal(text(), "a");
   assert.ok(warned.mock.callCount() > 0);
 });
+
+test("a version can be deleted, with what follows it, and brought back", () => {
+  const { chat, clock, say, text } = page();
+  const answered = (key, id, answer) => {
+    say(key, [created(id), said(answer), ending("completed", id, answer)]);
+    clock.advanceTo(clock.nowS + 1);
+  };
+  const keys = () => chat.state.turns.map(({ key }) => key).join(" ");
+  chat.ask("Why?");
+  answered("k1", "r1", "a");
+  chat.deleteVersion("k1");
+  assert.equal(keys(), "k1"); // the only one
+  chat.ask("And?");
+  answered("k2", "r2", "b");
+  chat.edit("k1", "How?");
+  answered("k3", "r3", "c");
+  chat.chooseVersion("k3", -1);
+  chat.deleteVersion("k1");
+  assert.deepEqual([keys(), text()], ["k3", "c"]);
+  assert.equal(chat.state.deleted.turns.length, 2);
+  // No text stays, and the place by which other tabs learn of it does.
+  const left = chat.state.hidden.map(({ key, question, answer, gone }) => [key, question, answer, gone]);
+  assert.deepEqual(left, [
+    ["k1", "", "", true],
+    ["k2", "", "", true],
+  ]);
+  chat.undelete();
+  assert.deepEqual([keys(), text()], ["k1 k2", "b"]);
+  assert.equal(chat.state.deleted, null);
+  chat.chooseVersion("k1", 1);
+  assert.equal(keys(), "k3");
+  chat.deleteVersion("k3");
+  chat.ask("So?");
+  assert.equal(chat.state.deleted, null); // the reader has gone on
+});

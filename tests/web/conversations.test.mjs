@@ -6,7 +6,7 @@ import { Memory } from "../../web/js/conversations/database.js";
 import { fileName, readFile, toJson, toMarkdown } from "../../web/js/conversations/files.js";
 import { conversationOf } from "../../web/js/conversations/form.js";
 import { Library } from "../../web/js/conversations/library.js";
-import { merged, pathThrough, pathTo, versionsOf } from "../../web/js/conversations/tree.js";
+import { merged, pathShown, pathThrough, pathTo, versionsOf } from "../../web/js/conversations/tree.js";
 import { newTurn } from "../../web/js/state.js";
 import { settle } from "./support.mjs";
 
@@ -183,4 +183,33 @@ test("paths and versions of a tree", async () => {
   const longer = turn("b", "a", 2, { sequence: 9, outcome: null });
   assert.equal(merged([longer], [all[1]])[0].outcome, COMPLETED);
   await settle();
+});
+
+test("what one tab deleted does not come back from another", async () => {
+  const [one, two] = tabs();
+  const all = [turn("a", null, 1), turn("b", null, 2)];
+  await one.kept.save(record("x", all));
+  const gone = newTurn("a", "", null, { number: 1, gone: true, changed: 5, outcome: COMPLETED });
+  await one.kept.save(record("x", [gone, all[1]]));
+  await two.kept.save(record("x", all)); // it has not heard of it
+  const { turns } = await one.kept.load("x");
+  assert.deepEqual(
+    turns.map(({ key, answer, gone: isGone }) => [key, answer, isGone]),
+    [
+      ["a", "", true],
+      ["b", "answer of b", false],
+    ],
+  );
+  assert.equal(one.kept.store.state.rows[0].turns, 1);
+  assert.deepEqual(JSON.parse(toJson([await one.kept.load("x")])).conversations[0].turns.length, 1);
+  // Brought back later, it stays.
+  await one.kept.save(record("x", [{ ...all[0], changed: 6 }, all[1]]));
+  await two.kept.save(record("x", [gone, all[1]]));
+  assert.equal((await one.kept.load("x")).turns[0].answer, "answer of a");
+});
+
+test("a conversation whose shown end was deleted shows the rest", () => {
+  const all = [turn("a", null, 1), turn("b", "a", 2, { gone: true }), turn("c", "a", 3)];
+  const shown = (leaf) => pathShown(all, leaf).map(({ key }) => key).join("");
+  assert.deepEqual([shown("b"), shown("c"), shown("none")], ["ac", "ac", "ac"]);
 });

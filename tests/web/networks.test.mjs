@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { page, types } from "./page.mjs";
-import { created, ending, said, settle } from "./support.mjs";
+import { progressOf } from "../../web/js/words.js";
+import { created, ending, memoryStorage, numbered, said, settle, thought } from "./support.mjs";
 
 test("a question asked before the connection is open is sent when it is, unless stopped", () => {
   const waiting = page({ open: false });
@@ -246,4 +247,70 @@ test("the slider sends few messages, and the last one counts", () => {
   const paces = sockets[0].sent.filter(({ tpot_s: tpot }) => tpot).map(({ tpot_s: tpot }) => tpot);
   assert.ok(paces.length <= 5, `${paces.length} messages`);
   assert.equal(paces.at(-1), 1 / 40);
+});
+
+test("while a request waits, the server is asked for its place, once a second", () => {
+  const { chat, clock, sockets, say, turn } = page();
+  const pings = () => sockets[0].sent.filter(({ type }) => type === "ping" );
+  const asked = () => pings().filter(({ response_id: id }) => id === "r1").length;
+  chat.ask("Why?");
+  clock.advanceTo(0.9);
+  say("k1", [created("r1")]);
+  clock.advanceTo(4.5);
+  assert.equal(asked(), 3);
+  sockets[0].say({ type: "pong", stream_id: "k1", ahead: 2 });
+  assert.match(progressOf(turn(), 5), /2 requests wait before yours/);
+  sockets[0].say({ type: "pong", stream_id: "k1" });
+  assert.equal(progressOf(turn(), 5), "Waiting for an engine…");
+  say("k1", [thought("Hm.")], 1);
+  sockets[0].say({ type: "pong", stream_id: "k1", ahead: 2 }); // too late
+  assert.equal(turn().ahead, null);
+  clock.advanceTo(5.5);
+  say("k1", [thought("Hm.")], 2);
+  clock.advanceTo(8);
+  assert.equal(asked(), 3);
+});
+
+test("a Stop that the server has not confirmed survives a reload", async () => {
+  const storage = memoryStorage();
+  const before = page({ storage });
+  before.chat.ask("Why?");
+  before.say("k1", [created("r1"), said("a"), said("b"), said("c")]);
+  before.clock.advanceTo(0.15);
+  before.chat.stop();
+  before.chat.save({ now: true }); // the page is left within the three seconds
+
+  const after = page({ storage, open: false });
+  assert.equal(after.turn().stopping, true);
+  after.clock.advanceTo(2);
+  after.sockets[0].accept();
+  assert.deepEqual(types(after.sockets[0]).slice(0, 2), ["response.resume", "response.cancel"]);
+  assert.equal(after.text(), "ab");
+  after.sockets[0].say(...numbered(after.turn().stream ?? "k1", [said("d")], 4));
+  after.clock.advanceTo(2.9);
+  assert.equal(after.text(), "ab"); // nothing more is shown
+  after.clock.advanceTo(3.1);
+  assert.equal(after.turn().outcome.reason, "unconfirmed");
+});
+
+test("so does one that the page could not tell in time", async () => {
+  const storage = memoryStorage();
+  const before = page({ storage });
+  before.chat.ask("Why?");
+  before.say("k1", [created("r1"), said("a"), said("b")]);
+  before.clock.advanceTo(0.15);
+  before.sockets[0].drop();
+  before.chat.stop();
+  before.clock.advanceTo(0.4);
+  before.clock.advanceTo(5);
+  assert.equal(before.turn().outcome.reason, "unconfirmed");
+  before.chat.save({ now: true });
+
+  const after = page({ storage });
+  const [cancel] = after.sockets[0].sent;
+  assert.deepEqual(cancel, {
+    ...{ type: "response.cancel", response_id: "r1" },
+    ...{ read_tokens: 2, stream_id: "reports" },
+  });
+  assert.equal(after.turn().outcome.reason, "cancelled");
 });

@@ -18,6 +18,7 @@ class Proxy:
         self._target = (parts.hostname or "", parts.port or 80)
         self.url = ""
         self.jitter_s = 0.0  # each chunk to the browser is late by up to this
+        self.round_trip_s = 0.0  # of all bytes, and of the handshake of a connection
         self._links: set[_Link] = set()
 
     async def __aenter__(self) -> Proxy:
@@ -52,6 +53,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
+            await asyncio.sleep(self.round_trip_s)
             other_reader, other_writer = await asyncio.open_connection(*self._target)
             link = _Link(self, writer, other_writer)
             self._links.add(link)
@@ -80,8 +82,30 @@ class _Link:
     async def carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool
     ) -> None:
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        arriving = asyncio.create_task(self._arrive(on_the_way, writer, late=late))
+        clock = asyncio.get_running_loop().time
+        try:
+            with suppress(ConnectionError):
+                while data := await reader.read(_CHUNK):
+                    on_the_way.put_nowait((clock() + self._proxy.round_trip_s / 2, data))
+            on_the_way.put_nowait((0.0, b""))
+            await arriving
+        finally:
+            arriving.cancel()
+
+    async def _arrive(
+        self,
+        on_the_way: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        *,
+        late: bool,
+    ) -> None:
+        clock = asyncio.get_running_loop().time
         with suppress(ConnectionError):
-            while data := await reader.read(_CHUNK):
+            while (item := await on_the_way.get())[1]:
+                due_s, data = item
+                await asyncio.sleep(max(0.0, due_s - clock()))
                 if self.dead:
                     continue
                 if late and self._proxy.jitter_s:

@@ -7,8 +7,11 @@ response, so that a client can resume. A word in the question chooses the fault:
     fail     response.failed in the middle              forget   an unknown previous_response_id
     gone     the socket breaks, and the log is lost     hold     the answer never ends by itself
     oversize  the question is too much for the context  deaf     a cancel is not answered
+    wait     no engine begins with it
 
-`ready = False` refuses every question with 503, as a server does whose engines start.
+`ready = False` refuses every question with 503, as a server does whose engines start. `withheld`
+names files of the page that are not sent before `release` is called, and `lost` those whose
+connections break. `operations = False` refuses the operations page.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ ANSWER = (
 )
 
 Json = dict[str, Any]
+CANCELLED: Json = {"incomplete_details": {"reason": "cancelled"}}
 
 
 def pieces(text: str) -> list[str]:
@@ -89,11 +93,16 @@ class ScriptedServer:
         self.url = ""
         self.requests: list[Json] = []  # all messages from clients but pings
         self.ready = True
+        self.operations = True
+        self.withheld: set[str] = set()
+        self.lost: set[str] = set()
+        self.ahead: int | None = None  # requests before each one that a ping asks about
+        self._released = asyncio.Event()
         self.responses: dict[str, Response] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.Transport] = set()
-        app = web.Application()
+        app = web.Application(middlewares=[self._fates_of_files])
         app.router.add_get("/", self._page)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/v1/models", self._models)
@@ -118,12 +127,27 @@ class ScriptedServer:
         await self.break_sockets()
         await self._runner.cleanup()
 
+    def release(self) -> None:
+        """Send the files that were withheld."""
+        self._released.set()
+
     async def break_sockets(self) -> None:
         """Simulate a network failure: close the transports without a close frame."""
         for transport in list(self._transports):
             transport.abort()
 
     # ---- HTTP -------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _fates_of_files(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        name = request.path.removeprefix("/static/")
+        if name in self.withheld:
+            await self._released.wait()
+        if name in self.lost:
+            assert request.transport is not None
+            request.transport.abort()
+        response: web.StreamResponse = await handler(request)
+        return response
 
     async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Content-Security-Policy"] = CSP
@@ -136,7 +160,8 @@ class ScriptedServer:
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             return web.json_response({"error": {"message": "no key"}}, status=401)
         card = {"id": "scripted-reasoner", "max_model_len": 4096}
-        return web.json_response({"object": "list", "data": [card]})
+        headers = {"X-Pascal-Operations": "allowed"} if self.operations else {}
+        return web.json_response({"object": "list", "data": [card]}, headers=headers)
 
     async def _ready(self, request: web.Request) -> web.Response:
         return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)
@@ -168,7 +193,8 @@ class ScriptedServer:
 
     async def _message(self, socket: web.WebSocketResponse, message: Json) -> None:
         if message["type"] == "ping":
-            await socket.send_json({"type": "pong"})
+            asks = "response_id" in message and self.ahead is not None
+            await socket.send_json({"type": "pong", **({"ahead": self.ahead} if asks else {})})
             return
         self.requests.append(message)
         match message["type"]:
@@ -257,6 +283,11 @@ class ScriptedServer:
         loop = asyncio.get_running_loop()
         base = {"id": response.response_id, "instance": "i0"}
         await response.emit("response.created", response=base)
+        if "wait" in question:
+            async with response.changed:
+                await response.changed.wait_for(lambda: response.cancelled)
+            await self._end(response, "incomplete", "", "", **CANCELLED)
+            return
         reasoning, answer = "", ""
         if thinks:
             item = {"type": "reasoning"}
@@ -294,8 +325,7 @@ class ScriptedServer:
                     await response.changed.wait_for(lambda: response.cancelled)
         if response.cancelled:
             answer = "".join(parts[: response.read_tokens]) if response.read_tokens else answer
-            details = {"reason": "cancelled"}
-            await self._end(response, "incomplete", reasoning, answer, incomplete_details=details)
+            await self._end(response, "incomplete", reasoning, answer, **CANCELLED)
         else:
             await self._end(response, "completed", reasoning, answer)
 

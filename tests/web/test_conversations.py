@@ -176,6 +176,51 @@ async def test_files_go_out_and_come_back(page: Page) -> None:
     assert page.complaints == []
 
 
+async def test_a_version_is_deleted_and_brought_back(page: Page) -> None:
+    versions = "document.querySelector('.versions')?.innerText ?? ''"
+    await set_pace(page, 41)
+    await asked(page, "Why?")
+    await page.click(".actions button:nth-of-type(2)")
+    await page.until(f"{versions}.includes('2 of 2')")
+    await page.until(DONE)
+    await page.click("[aria-label='Delete this version']")
+    await page.until(f"{versions} === '' && {TEXT}.includes('Version deleted.')")
+    assert await page.evaluate(FOCUS) == "TEXTAREA"
+    await page.reload()  # it stays deleted, and cannot be brought back any more
+    await page.until(f"{TURNS} === 1 && {DONE}")
+    assert await page.evaluate(versions) == ""
+    await page.click(".actions button:nth-of-type(2)")
+    await page.until(f"{versions}.includes('2 of 2')")
+    await page.until(DONE)
+    await page.click("[aria-label='Delete this version']")
+    await click_text(page, ".banner button", "Undo")
+    await page.until(f"{versions}.includes('2 of 2') && !{TEXT}.includes('Version deleted.')")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_operations_page_is_linked_for_those_who_may_open_it(
+    page: Page, scripted: ScriptedServer, allowed: bool
+) -> None:
+    scripted.operations = allowed
+    await page.reload()
+    await page.until(OPEN)
+    await page.until("document.querySelector('.model').innerText === 'scripted-reasoner'")
+    assert await page.evaluate("!!document.querySelector('.sidebar a[href=\"/ops\"]')") is allowed
+
+
+async def test_the_place_in_the_queue_is_shown_while_a_request_waits(
+    page: Page, scripted: ScriptedServer
+) -> None:
+    scripted.ahead = 3
+    await ask(page, "wait, please")
+    await page.until(f"{TEXT}.includes('3 requests wait before yours.')")
+    scripted.ahead = 0
+    await page.until(f"{TEXT}.includes('No request waits before yours.')")
+    await page.press(*ESCAPE)
+    await page.until("document.querySelector('.turn[data-state=incomplete]')")
+
+
 async def test_versions_and_an_edited_question(page: Page, scripted: ScriptedServer) -> None:
     await set_pace(page, 41)
     await asked(page, "Why?")

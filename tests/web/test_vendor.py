@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from vendor_web import PACKAGES, VENDOR, as_module, imported, patched, problems
+from vendor_web import PACKAGES, VENDOR, as_module, imported, joined, patched, problems
 
 WEB = VENDOR.parent
 
@@ -26,13 +27,13 @@ def test_hashes_and_licences() -> None:
 def test_a_changed_a_missing_and_an_added_file_are_found(tmp_path: Path) -> None:
     copy = tmp_path / "vendor"
     shutil.copytree(VENDOR, copy)
-    (copy / "htm.js").write_text("changed", encoding="utf-8")
+    (copy / "preact-htm.js").write_text("changed", encoding="utf-8")
     (copy / "marked.js").unlink()
     (copy / "added.js").touch()
     assert problems(copy) == [
         "marked.js: in the manifest, but missing",
         "added.js: not in the manifest",
-        "htm.js: SHA-256 differs from the manifest",
+        "preact-htm.js: SHA-256 differs from the manifest",
     ]
 
 
@@ -58,6 +59,24 @@ def test_a_universal_script_becomes_a_module() -> None:
     text = as_module("module.exports = 1;")
     assert text.startswith("const module = { exports: {} };")
     assert text.endswith("module.exports = 1;\nexport default module.exports;\n")
+
+
+def test_joined_modules_export_what_their_parts_do(tmp_path: Path) -> None:
+    """Names inside of one part are no names of another."""
+    parts = {
+        "a.js": "const n=1;function f(){return n}export{f as one,n as two};",
+        "b-c.js": 'import{one as n,two}from"./a.js";const f=()=>n()+two+1;export{f as three};',
+        "d.js": "const n=4;export default n",
+    }
+    (tmp_path / "all.mjs").write_text(joined(parts), encoding="utf-8")
+    script = 'import * as all from "./all.mjs"; console.log(all.one(), all.two, all.three(), all.d)'
+    (tmp_path / "use.mjs").write_text(script, encoding="utf-8")
+    said = subprocess.run(
+        ["node", tmp_path / "use.mjs"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["1", "1", "3", "4"]
+    with pytest.raises(SystemExit, match="cannot be joined"):
+        joined({"a.js": "export * from './b.js'"})
 
 
 def test_the_font_is_small() -> None:

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { measure, nextFollow } from "../../web/js/follow.js";
+import { measure, nextFollow } from "../../web/js/view/scroll.js";
 import { duration, rate, score, thoughtFor, tokens } from "../../web/js/format.js";
 import {
   IncrementalMarkdown,

@@ -4,10 +4,8 @@
 import { Exchange } from "./asking/exchange.js";
 import { Keeper } from "./conversations/keeper.js";
 import { versionsOf } from "./conversations/tree.js";
-import * as settings from "./settings/settings.js";
 import { activeTurn, allTurns, findTurn } from "./state.js";
 
-const DRAFT = "pascal.draft";
 const MORE = "Go on exactly where you stopped.";
 
 export class Chat extends Exchange {
@@ -15,31 +13,18 @@ export class Chat extends Exchange {
   #answerNow = null; // key of a turn whose thinking is stopped for an answer
 
   /**
-   * @param storage     sessionStorage, or an object with its methods
-   * @param memory      localStorage, for the settings, or null
    * @param library     the conversations (conversations/library.js), or null
    * @param newId       () -> a string never used before, for a conversation
-   * The others are those of Exchange.
+   * The others are those of Exchange and Desk.
    */
-  constructor({
-    storage,
-    memory = null,
-    library = null,
-    newId,
-    timers = globalThis,
-    wallMs = Date.now,
-    ...exchange
-  }) {
+  constructor({ library = null, newId, timers = globalThis, wallMs = Date.now, ...exchange }) {
     super({ timers, wallMs, ...exchange });
-    this.storage = storage;
-    this.memory = memory;
     this.library = library;
     this.newId = newId ?? this.newKey;
-    this.#keeper = new Keeper({ storage, library, timers, wallMs });
+    this.#keeper = new Keeper({ storage: this.storage, library, timers, wallMs });
   }
 
   start() {
-    if (this.memory) this.dispatch({ type: "settings", settings: settings.read(this.memory) });
     const found = this.#keeper.restore(this.newId);
     this.#show(found ?? this.#blank());
     this.connection.connect();
@@ -49,32 +34,8 @@ export class Chat extends Exchange {
 
   /** Ask a question; while an answer runs, it is asked when that is complete. */
   ask(question) {
-    if (activeTurn(this.state)) this.dispatch({ type: "queued", question });
+    if (activeTurn(this.state)) super.ask(question);
     else this.begin(question);
-  }
-
-  unqueue() {
-    const { queued } = this.state;
-    this.dispatch({ type: "queued", question: null });
-    if (queued) this.compose(queued);
-  }
-
-  /** Put a text into the composer. */
-  compose(text, editing = null) {
-    this.dispatch({ type: "draft", text, editing });
-  }
-
-  /** What is being written, kept for a reload of this tab. */
-  keepDraft(text) {
-    try {
-      this.storage?.setItem(DRAFT, text);
-    } catch {
-      // It is only lost at a reload.
-    }
-  }
-
-  keptDraft() {
-    return this.storage?.getItem(DRAFT) ?? "";
   }
 
   /** Ask another question in the place of an earlier one, which stays as a version. */
@@ -115,6 +76,30 @@ export class Chat extends Exchange {
     this.save();
   }
 
+  /** Delete one of several versions of a turn, with all that follows it. */
+  deleteVersion(key) {
+    const turn = findTurn(this.state, key);
+    if (!turn || activeTurn(this.state)) return;
+    const versions = versionsOf(allTurns(this.state), turn);
+    if (versions.length < 2) return;
+    const at = versions.indexOf(turn);
+    const instead = (versions[at + 1] ?? versions[at - 1]).key;
+    this.dispatch({ type: "deleted", key, instead, at: this.wallMs() });
+    this.save();
+  }
+
+  /** Bring back what was deleted last. */
+  undelete() {
+    if (activeTurn(this.state)) return;
+    this.dispatch({ type: "undeleted", at: this.wallMs() });
+    this.save();
+  }
+
+  /** What was deleted cannot be brought back any more. */
+  forget() {
+    this.dispatch({ type: "forget" });
+  }
+
   settled(turn) {
     if (this.#answerNow === turn.key) {
       this.#answerNow = null;
@@ -134,25 +119,9 @@ export class Chat extends Exchange {
 
   // ---- settings ---------------------------------------------------------------------------------
 
-  /** Set the pace in tokens per second; null for no pacing. */
-  setRate(rate) {
-    this.set({ rate });
-  }
-
-  setThinking(thinking) {
-    this.set({ thinking });
-  }
-
-  /** Change settings, and remember them. */
-  set(changes) {
-    this.settingsChanged({ ...this.state.settings, ...settings.checked(changes) });
-    if (this.memory) settings.write(this.memory, this.state.settings);
-  }
-
-  /** The settings are these, as another tab may have set them. */
   settingsChanged(next) {
     const { rate } = this.state.settings;
-    this.dispatch({ type: "settings", settings: next });
+    super.settingsChanged(next);
     if (next.rate !== rate && activeTurn(this.state)) this.reader?.setRate(next.rate);
   }
 
@@ -227,6 +196,7 @@ export class Chat extends Exchange {
     this.dispatch({ type: "opened", conversation, turns, leaf });
     const turn = activeTurn(this.state);
     if (turn) this.adopt(turn);
+    this.owe(turns);
     this.expect();
   }
 }

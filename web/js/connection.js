@@ -102,7 +102,8 @@ export class Connection {
       if (socket !== this.#socket) return;
       this.#heard();
       const event = JSON.parse(message.data);
-      if (event.type !== "pong") this.onMessage(event);
+      // A pong with a stream is the answer to a question of the caller.
+      if (event.type !== "pong" || event.stream_id) this.onMessage(event);
     };
     socket.onclose = ({ code }) => {
       if (socket === this.#socket) this.#lost(code, opened);

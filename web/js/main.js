@@ -1,18 +1,16 @@
-// Entry of the chat page: joins the parts to the browser, and mounts the view.
+// Entry of the chat page. It draws what one needs to write a question. Then comes what sends it
+// (page.js), and then what shows the answer (parts.js). On a slow network each file costs time, so
+// they are fetched in this order, without a pause (gateway/api/pages/site.py).
 
-import { Chat } from "./chat.js";
-import { Connection } from "./connection.js";
-import { followAddress } from "./conversations/address.js";
-import { openDatabase } from "./conversations/database.js";
-import { Library } from "./conversations/library.js";
-import { SAVED, read } from "./settings/settings.js";
-import { applyTheme } from "./settings/theme.js";
+import { Desk } from "./desk.js";
+import { applyTheme } from "./settings/settings.js";
 import { html, render } from "./ui.js";
 import { App } from "./view/app.js";
-import { signal } from "./view/signal.js";
 
-const KEY = "pascal.api-key";
-const GET_MS = 4000;
+const TRIES = "pascal.tries"; // how often this tab was loaded again in vain
+const SOON_MS = 60; // what comes within it is drawn at once, without what is before it
+const LOOK_MS = 2000; // between two looks for the network
+const LONGEST_MS = 60_000;
 
 /** A storage of the browser; null if it is forbidden. */
 function storage(name) {
@@ -23,76 +21,11 @@ function storage(name) {
   }
 }
 const session = storage("sessionStorage");
-const memory = storage("localStorage");
-const newId = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
-const requestFrame = (callback) => requestAnimationFrame(callback);
-
-function socketUrl({ protocol, host }) {
-  return `${protocol === "https:" ? "wss" : "ws"}://${host}/v1/responses`;
-}
-
-/** The HTTP side: `{ status, body }`, with status 0 if the server cannot be reached. */
-async function get(path, key) {
-  try {
-    const headers = key ? { Authorization: `Bearer ${key}` } : {};
-    // A connection that the browser keeps may be dead without a word.
-    const response = await fetch(path, { headers, signal: AbortSignal.timeout(GET_MS) });
-    const json = response.headers.get("Content-Type")?.startsWith("application/json");
-    return { status: response.status, body: json ? await response.json() : null };
-  } catch (error) {
-    const known = error instanceof TypeError || error instanceof SyntaxError;
-    if (known || error.name === "TimeoutError") return { status: 0, body: null };
-    throw error;
-  }
-}
-
-const connection = new Connection({
-  url: socketUrl(location),
-  WebSocket,
-  probe: async (key) => (await get("/v1/models", key)).status,
-});
-connection.key = session?.getItem(KEY) ?? "";
-
-const library = new Library({
-  database: openDatabase(storage("indexedDB")),
-  channel: globalThis.BroadcastChannel ? new BroadcastChannel("pascal.conversations") : null,
-  requestFrame,
-  newId,
-  onChange: (id) => chat.refresh(id),
-});
-
-const chat = new Chat({
-  connection,
-  api: { get: (path) => get(path, connection.key) },
+const root = document.getElementById("app");
+const desk = new Desk({
   storage: session,
-  memory,
-  library,
-  now: () => performance.now() / 1000,
-  newKey: newId,
-  requestFrame,
-});
-
-function authorize(key) {
-  session?.setItem(KEY, key);
-  connection.authorize(key);
-}
-
-// A wake-up, or another network: the connection may be dead without a word.
-addEventListener("online", () => connection.check());
-addEventListener("pageshow", ({ persisted }) => persisted && connection.check());
-addEventListener("offline", () => connection.restart());
-addEventListener("pagehide", () => chat.save({ now: true }));
-document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden") chat.save({ now: true });
-  else connection.check();
-});
-addEventListener("storage", ({ key, storageArea }) => {
-  if (storageArea === memory && key === SAVED) chat.settingsChanged(read(memory));
-});
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented) {
-    if (!document.querySelector("dialog[open]")) chat.stop();
-  }
+  memory: storage("localStorage"),
+  requestFrame: (callback) => requestAnimationFrame(callback),
 });
 
 let theme = null;
@@ -101,11 +34,81 @@ function dress({ settings }) {
   theme = settings.theme;
   applyTheme(document.documentElement, theme);
 }
-chat.store.watch(dress);
-signal(chat.store, document);
 
-// The conversation is there before the first drawing.
-chat.start();
-render(html`<${App} chat=${chat} authorize=${authorize} />`, document.getElementById("app"));
-library.start();
-followAddress(chat, globalThis);
+let shown = { chat: desk };
+function draw(properties) {
+  shown = properties;
+  render(html`<${App} ...${properties} />`, root);
+}
+
+/** Resolves when the server can be reached again. */
+async function reachable(url) {
+  for (;;) {
+    const pause = new Promise((resolve) => {
+      setTimeout(resolve, LOOK_MS);
+      addEventListener("online", resolve, { once: true });
+    });
+    await pause;
+    try {
+      const { ok } = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(LOOK_MS) });
+      if (ok) return;
+    } catch {
+      // still no network
+    }
+  }
+}
+
+/**
+ * A browser does not fetch a module again that it could not fetch once. So the page is loaded again
+ * when there is a network, with what was written meanwhile.
+ */
+async function reload() {
+  draw({ ...shown, late: true });
+  const tries = Number(session?.getItem(TRIES)) || 0;
+  await reachable(new URL("./parts.js", import.meta.url));
+  if (tries > 0) {
+    await new Promise((resolve) => setTimeout(resolve, Math.min(LONGEST_MS, LOOK_MS * 2 ** tries)));
+  }
+  const written = [desk.state.queued, desk.keptDraft()].filter(Boolean).join("\n\n");
+  desk.keepDraft(written);
+  session?.setItem(TRIES, String(tries + 1));
+  location.reload();
+}
+
+/** What a promise of modules gives; null if they could not be fetched. */
+async function fetched(modules) {
+  try {
+    return await modules;
+  } catch (error) {
+    console.warn("a part of the page is missing:", error.message);
+    return null;
+  }
+}
+
+async function begin() {
+  let parts = null;
+  const engine = fetched(import("./page.js"));
+  const views = fetched(import("./parts.js")).then((found) => {
+    parts = found;
+  });
+  const found = await engine;
+  await Promise.race([views, new Promise((resolve) => setTimeout(resolve, SOON_MS))]);
+  const page = found?.begin(desk);
+  if (page) {
+    draw({ ...page, parts });
+    if (parts === null) await views;
+  }
+  if (!page || !parts) {
+    await reload();
+    return;
+  }
+  session?.removeItem(TRIES);
+  draw({ ...page, parts });
+}
+
+desk.store.watch(dress);
+dress(desk.state);
+// A conversation stands in the address (conversations/address.js).
+root.replaceChildren();
+draw({ chat: desk, opening: location.hash !== "" });
+await begin();

@@ -8,6 +8,8 @@
 //   at          when it was asked, ms since 1970 (0: not known)
 //   responseId, sequence   the server's id, and the last sequence_number seen (-1: none)
 //   phase       "sending" | "waiting" | "reasoning" | "answering"
+//   ahead       requests that wait before it at the server; null: not known
+//   gone, changed   whether it was deleted, and when that was decided (ms since 1970; 0: never)
 //   held        null, or why it is not at the server, and when it is sent again:
 //               { reason: "offline" | "busy" | "unready", untilS, error }
 //   reasoning, reasoningS  the thoughts, and how long they took by the server's clock
@@ -20,7 +22,7 @@
 //   figures     of the final response object
 //   read, trace what the reader got, and the picture of it (player.js); null: not known
 
-import { merged, nextNumber, pathThrough, pathTo } from "./conversations/tree.js";
+import { merged, nextNumber, pathShown, pathThrough, pathTo, subtree } from "./conversations/tree.js";
 import { DEFAULTS } from "./settings/settings.js";
 import { figuresOf, isTerminal, textsOf } from "./wire.js";
 
@@ -31,10 +33,12 @@ export function initialState() {
     connection: { status: "connecting" },
     model: null,
     contextTokens: null, // of the model: prompt and output
+    operations: false, // whether this reader may open the operations page
     settings: { ...DEFAULTS },
     conversation: { id: null, title: "", named: false, createdAt: 0 },
     turns: [], // the path that is shown
-    hidden: [], // turns of other versions
+    hidden: [], // turns of other versions, and what is left of deleted ones
+    deleted: null, // what can be brought back: { turns, leaf }
     queued: null, // a question that is sent when the answer is complete
     draft: { text: "", editing: null, stamp: 0 }, // put into the composer; `editing`: key of a turn
     notice: null,
@@ -54,6 +58,9 @@ export function newTurn(key, question, previousId, more = {}) {
     responseId: null,
     sequence: -1,
     phase: "sending",
+    ahead: null,
+    gone: false,
+    changed: 0,
     held: null,
     reasoning: "",
     reasoningS: null,
@@ -118,7 +125,12 @@ export function reduce(state, action) {
     case "connection":
       return { ...state, connection: action.connection };
     case "model":
-      return { ...state, model: action.model, contextTokens: action.contextTokens ?? null };
+      return {
+        ...state,
+        model: action.model,
+        contextTokens: action.contextTokens ?? null,
+        operations: action.operations ?? false,
+      };
     case "settings":
       return { ...state, settings: { ...state.settings, ...action.settings } };
     case "notice":
@@ -141,6 +153,12 @@ export function reduce(state, action) {
       const all = allTurns(state);
       return shown(state, all, pathThrough(all, action.key));
     }
+    case "deleted":
+      return deleted(state, action);
+    case "undeleted":
+      return undeleted(state, action);
+    case "forget":
+      return { ...state, deleted: null };
     default:
       return withTurn(state, action.key, (turn) => reduceTurn(turn, action));
   }
@@ -148,16 +166,39 @@ export function reduce(state, action) {
 
 /** A conversation is shown instead of this one. */
 function opened(state, { conversation, turns, leaf }) {
-  const next = { ...state, conversation, notice: null, queued: null };
-  const path = pathTo(turns, leaf);
-  return shown(next, turns, path.length > 0 ? path : pathThrough(turns, turns[0]?.key));
+  const next = { ...state, conversation, notice: null, queued: null, deleted: null };
+  return shown(next, turns, pathShown(turns, leaf));
+}
+
+/** A version of a turn is deleted, with all that follows it; `key` is shown instead. */
+function deleted(state, { key, instead, at }) {
+  const all = allTurns(state);
+  const keys = new Set(subtree(all, key));
+  const kept = all.map((turn) => (keys.has(turn.key) ? remains(turn, at) : turn));
+  const turns = all.filter((turn) => keys.has(turn.key));
+  const leaf = state.turns.at(-1)?.key ?? null;
+  return { ...shown(state, kept, pathThrough(kept, instead)), deleted: { turns, leaf } };
+}
+
+function undeleted(state, { at }) {
+  if (state.deleted === null) return state;
+  const { turns, leaf } = state.deleted;
+  const back = new Map(turns.map((turn) => [turn.key, { ...turn, changed: at }]));
+  const all = allTurns(state).map((turn) => back.get(turn.key) ?? turn);
+  return { ...shown(state, all, pathShown(all, leaf)), deleted: null };
+}
+
+/** What stays of a deleted turn, so that another tab learns of it: its place, and no text. */
+function remains({ key, parent, number }, at) {
+  const outcome = { status: "incomplete", reason: "deleted", error: null };
+  return { ...newTurn(key, "", null, { parent, number, outcome }), gone: true, changed: at };
 }
 
 /** What another tab has added. A path that ends at its last turn goes on by what was added. */
 function absorbed(state, others) {
   const all = merged(allTurns(state), others);
   const leaf = state.turns.at(-1)?.key;
-  return shown(state, all, leaf === undefined ? [] : pathThrough(all, leaf));
+  return shown(state, all, leaf === undefined ? [] : pathShown(all, leaf));
 }
 
 function shown(state, all, path) {
@@ -171,7 +212,7 @@ function asked(state, { key, question, previousId, parent, asked: why = "new", a
   const more = { parent: before, number: nextNumber(all), asked: why, at };
   const turn = newTurn(key, question, previousId, more);
   const path = before === null ? [] : pathTo(all, before);
-  return { ...shown(state, [...all, turn], [...path, turn]), notice: null };
+  return { ...shown(state, [...all, turn], [...path, turn]), notice: null, deleted: null };
 }
 
 function withTurn(state, key, change) {
@@ -195,6 +236,8 @@ function reduceTurn(turn, action) {
       return { ...turn, panel: action.open };
     case "held":
       return turn.outcome ? turn : { ...turn, held: action.held, phase: "sending" };
+    case "ahead":
+      return turn.phase === "waiting" && !turn.outcome ? { ...turn, ahead: action.ahead } : turn;
     case "stopping":
       return turn.outcome ? turn : { ...turn, stopping: true };
     case "stopped":

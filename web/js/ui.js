@@ -1,11 +1,15 @@
 // The view library in one place: Preact, its hooks, and htm for markup without a build step.
 
-import htm from "../vendor/htm.js";
-import { useEffect, useState } from "../vendor/preact-hooks.js";
-import { Component, h, render } from "../vendor/preact.js";
+import { Component, h, htm } from "../vendor/preact-htm.js";
 
-export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
-export { render };
+export {
+  render,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "../vendor/preact-htm.js";
 export const html = htm.bind(h);
 
 /** A component that is drawn again only when one of its properties is another object or value. */
@@ -19,32 +23,5 @@ export function memo(view) {
     render(props) {
       return h(view, props);
     }
-  };
-}
-
-/**
- * A component whose module is loaded when it is first drawn: what the page seldom needs must not
- * delay it. Until then it draws nothing. Not for what is shown while the network may be gone.
- */
-export function lazy(load) {
-  let view = null;
-  let loading = null;
-  const begin = () => {
-    loading ??= load().then(
-      (found) => {
-        view = found;
-      },
-      () => {
-        loading = null; // without a network: tried again when it is drawn next
-      },
-    );
-    return loading;
-  };
-  return (properties) => {
-    const [, redraw] = useState(0);
-    useEffect(() => {
-      if (view === null) begin().then(() => redraw(1));
-    }, []);
-    return view && h(view, properties);
   };
 }

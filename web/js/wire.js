@@ -64,6 +64,11 @@ export function resumeMessage(key, responseId, sequence) {
   };
 }
 
+/** How many requests wait before this one? */
+export function queueMessage(key, responseId) {
+  return { type: "ping", stream_id: key, response_id: responseId };
+}
+
 /** A new pace (`rate`, null for unpaced) or a pause; omitted values stay unchanged. */
 export function pacingMessage(responseId, { rate, paused }) {
   return {

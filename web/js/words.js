@@ -43,8 +43,16 @@ export function progressOf(turn, nowS) {
     }[turn.held.reason];
   }
   if (turn.phase === "sending") return "Sending…";
-  if (turn.phase === "waiting") return "Waiting for an engine…";
+  if (turn.phase === "waiting") return placeOf(turn.ahead);
   return null;
+}
+
+/** The place in the queue. A scheduler may take others first, so that it is no promise. */
+function placeOf(ahead) {
+  if (ahead === null) return "Waiting for an engine…";
+  if (ahead === 0) return "Waiting for an engine. No request waits before yours.";
+  const others = ahead === 1 ? "1 request waits" : `${ahead} requests wait`;
+  return `Waiting for an engine. ${others} before yours.`;
 }
 
 const ENDED_EARLY = {

@@ -200,7 +200,12 @@ class ErrorEvent(Answer, tag_field="type", tag="error"):
 
 
 class Pong(Answer, tag_field="type", tag=events.PONG):
-    """The answer to a ping. It belongs to no response."""
+    """The answer to a ping. It is no event of a response.
+
+    ``ahead``: how many requests wait before the response of the ping, which waits, too.
+    """
+
+    ahead: Annotated[int, Meta(ge=0)] | None = None
 
 
 ResponseEvent = (

@@ -5,7 +5,9 @@ browser may keep what it got from there for ever, and never mixes modules of two
 imports are relative, so all of them have the same hash.
 
 Nothing is built. A page gets links in its head, so that a browser on a slow network does not learn
-of one module from another: all of them are asked for at once, and the style sheets are joined.
+of one module from another: all of them are asked for at once, and the style sheets are joined. A
+page's script may import a second part later (``import()``). What only that one needs is named
+behind the rest, so that it comes after it, and without a pause.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ _LEAST_PACKED = 200  # bytes; a smaller file gains nothing
 _IMPORT = re.compile(
     r"""(?:^|[;}\n])\s*(?:(?:import|export)\b[^;"'()]*?\bfrom|import)\s*["'](\.[^"']+)["']"""
 )
+_LATER = re.compile(r"""\bimport\(["'](\.[^"']+)["']\)""")
 _STYLE = re.compile(r'[ \t]*<link rel="stylesheet" href="/static/([^"]+)" />\n')
 _SCRIPT = re.compile(r'[ \t]*<script type="module" src="/static/([^"]+)"></script>\n')
 _FONT = re.compile(r"""url\(["']?([^"')]+\.woff2)["']?\)""")
@@ -83,6 +86,15 @@ class Site:
             found += dict.fromkeys(target for target in targets if target not in found)
         return found
 
+    def later(self, name: str) -> list[str]:
+        """What the module ``name`` itself imports later: one part after the other."""
+        known = self.modules(name)
+        first = len(known)
+        for target in _LATER.findall(self._files[name].body.decode()):
+            part = self.modules(_joined(name, target))
+            known += [module for module in part if module not in known]
+        return known[first:]
+
     def _page(self, name: str) -> File:
         html = self._files[name].body.decode()
         links = []
@@ -93,16 +105,14 @@ class Site:
             self._files[joined] = File(body, "text/css")
             html = _STYLE.sub("", html)
             links.append(f'<link rel="stylesheet" href="{PREFIX}{joined}" />')
-        for script in _SCRIPT.findall(html):
-            links += [
-                f'<link rel="modulepreload" href="{PREFIX}{module}" />'
-                for module in self.modules(script)
-            ]
+        scripts = _SCRIPT.findall(html)
+        links += [_preload(module) for script in scripts for module in self.modules(script)]
         links += [
             f'<link rel="preload" as="font" type="font/woff2" href="{PREFIX}{font}" crossorigin />'
             for style in styles
             for font in self._fonts(style)
         ]
+        links += [_preload(module) for script in scripts for module in self.later(script)]
         head = "".join(f"    {link}\n" for link in links)
         html = _SCRIPT.sub(lambda match: head + match.group(), html, count=1)
         html = html.replace(f'"{PREFIX}', f'"{PREFIX}{self.version}/')
@@ -110,6 +120,10 @@ class Site:
 
     def _fonts(self, style: str) -> list[str]:
         return [_joined(style, font) for font in _FONT.findall(self._files[style].body.decode())]
+
+
+def _preload(module: str) -> str:
+    return f'<link rel="modulepreload" href="{PREFIX}{module}" />'
 
 
 def _media(name: str) -> str:

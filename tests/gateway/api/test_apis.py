@@ -126,10 +126,37 @@ async def test_a_ping_is_answered_also_while_a_stream_runs(tmp_path: Path) -> No
             await socket.send_json({"type": "ping", "stream_id": f"p{number}"})
         pongs = [await receive(socket, "pong") for _ in range(200)]
         assert [pong["stream_id"] for pong in pongs] == [f"p{number}" for number in range(200)]
-        await socket.send_json({"type": "ping", "response_id": request_id})
-        assert (await receive(socket, "error"))["error"]["param"] == "response_id"
+        await socket.send_json({"type": "ping", "request_id": request_id})
+        assert (await receive(socket, "error"))["error"]["param"] == "request_id"
         await worker.tokens(request_id, 0, "a", finish=STOP)
         await receive(socket, "response.completed")
+
+
+async def test_a_ping_tells_how_many_requests_wait_before_one(tmp_path: Path) -> None:
+    async with (
+        api(tmp_path) as (client, worker, _),
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        names = []
+        for stream in "abc":
+            await create(socket, stream_id=stream)
+            await accepted(worker)
+            created = await receive(socket, "response.created")
+            names.append(created["response"]["id"])
+
+        async def pong(name: str) -> dict[str, Any]:
+            await socket.send_json({"type": "ping", "response_id": name})
+            return await receive(socket, "pong")
+
+        assert [await pong(name) for name in names] == [
+            {"type": "pong", "ahead": ahead} for ahead in range(3)
+        ]
+        await worker.tokens(names[0], 0, "a")
+        await receive(socket, "response.output_text.delta")
+        await asyncio.sleep(1.1)  # the answers of one look are given for a second
+        assert await pong(names[0]) == {"type": "pong"}  # it has begun
+        assert [(await pong(name))["ahead"] for name in names[1:]] == [0, 1]
+        assert await pong("resp_of_nobody") == {"type": "pong"}
 
 
 async def test_errors_quote_no_more_than_a_line_of_what_was_sent(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ RIGHT = [
     ("ResponsesBody", {"input": "a", "metadata": {"a": None}, "max_output_tokens": -1}),
     ("MessagesBody", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "betas": 1}),
     ("Create", {"type": "response.create", "input": "a", "stream_id": "s", "generate": True}),
-    ("SocketPing", {"type": "ping", "stream_id": "s"}),
+    ("SocketPing", {"type": "ping", "stream_id": "s", "response_id": "r"}),
 ]
 WRONG = [
     ("ResponsesBody", {}),
@@ -194,7 +194,7 @@ WRONG = [
     ("Create", {"type": "response.create", "input": "a", "stream_id": ""}),
     ("PacingUpdate", {"type": "response.pacing.update", "response_id": "r", "tpot_s": 61}),
     ("Resume", {"type": "response.resume", "response_id": "r", "starting_after": -2}),
-    ("SocketPing", {"type": "ping", "response_id": "r"}),
+    ("SocketPing", {"type": "ping", "id": "r"}),
 ]
 
 

@@ -2,44 +2,45 @@
 // It changes the state through the reducer (state.js). Chat (chat.js) adds what is done with whole
 // conversations, and keeps them.
 
+import { Desk } from "../desk.js";
 import { Reader } from "../reading/reader.js";
 import {
   activeTurn,
   findTurn,
-  initialState,
   isActive,
   lastResponseId,
-  reduce,
   transcript,
 } from "../state.js";
-import { Store } from "../store.js";
 import * as wire from "../wire.js";
+import { Queue } from "./queue.js";
 import { Stopping } from "./stopping.js";
 import { Waiting } from "./waiting.js";
 
 const SAVE_S = 5; // while an answer comes
 
-export class Exchange {
+export class Exchange extends Desk {
   #savedS = 0;
   reader = null; // of the active turn
   #readers = new Map(); // key -> Reader, also of finished answers, for their pictures
   #waiting;
   #stopping;
+  #queue;
 
   /**
    * @param connection  a Connection whose onMessage and onStatus are this object's
    * @param api         { get(path) -> { status, body } }, the HTTP side
    * @param newKey      () -> a string never used before, for a turn
    * @param now         () -> seconds of a monotonic clock; `wallMs`: ms since 1970
+   * The others are those of Desk.
    */
-  constructor({ connection, api, now, newKey, requestFrame, timers, wallMs }) {
+  constructor({ connection, api, now, newKey, timers, wallMs, ...desk }) {
+    super(desk);
     this.connection = connection;
     this.api = api;
     this.now = now;
     this.wallMs = wallMs;
     this.newKey = newKey;
     this.timers = timers;
-    this.store = new Store(reduce, initialState(), requestFrame);
     this.#waiting = new Waiting({
       send: (body) => connection.send(body),
       ready: async () => (await api.get("/ready")).status,
@@ -52,12 +53,9 @@ export class Exchange {
       timers,
       onTold: (key) => this.dispatch({ type: "told", key }),
     });
+    this.#queue = new Queue({ ask: (id) => this.#askPlace(id), timers });
     connection.onMessage = (message) => this.receive(message);
     connection.onStatus = (status) => this.connectionChanged(status);
-  }
-
-  get state() {
-    return this.store.state;
   }
 
   /** The player of a turn, for live numbers and the plot; null after a reload. */
@@ -110,6 +108,10 @@ export class Exchange {
 
   receive(event) {
     if (event.stream_id === wire.REPORTS) return;
+    if (event.type === "pong") {
+      this.dispatch({ type: "ahead", key: event.stream_id, ahead: event.ahead ?? null });
+      return;
+    }
     this.#stopping.heard(event);
     const turn = this.#turnOf(event);
     if (event.type === "error") this.#refused(turn, wire.errorOf(event));
@@ -129,6 +131,7 @@ export class Exchange {
     this.dispatch({ type: "event", key, event, at: this.wallMs() });
     const turn = findTurn(this.state, key);
     if (turn === before) return;
+    if (turn.phase !== before.phase) this.#watchPlace(turn);
     const reader = key === this.reader?.key ? this.reader : null;
     if (turn.responseId !== before.responseId) {
       this.#waiting.clear();
@@ -204,10 +207,6 @@ export class Exchange {
 
   // ---- inside: asking ---------------------------------------------------------------------------
 
-  dispatch(action) {
-    this.store.dispatch(action);
-  }
-
   /** The connection watches for silence while the server has something to say. */
   expect() {
     const turn = activeTurn(this.state);
@@ -264,11 +263,23 @@ export class Exchange {
   }
 
   async #fetchModel() {
-    const { status, body } = await this.api.get("/v1/models");
+    const { status, body, operations } = await this.api.get("/v1/models");
     const card = status === 200 ? body.data?.[0] : null;
     if (!card?.id) return;
     const contextTokens = card.max_model_len ?? null;
-    this.dispatch({ type: "model", model: card.id, contextTokens });
+    this.dispatch({ type: "model", model: card.id, contextTokens, operations });
+  }
+
+  // ---- inside: waiting at the server ------------------------------------------------------------
+
+  #watchPlace(turn) {
+    this.#queue.follow(turn.phase === "waiting" && !turn.outcome ? turn.responseId : null);
+  }
+
+  #askPlace(id) {
+    const turn = activeTurn(this.state);
+    if (turn?.responseId !== id || turn.phase !== "waiting" || turn.outcome) this.#queue.follow(null);
+    else this.connection.send(wire.queueMessage(turn.key, id));
   }
 
   // ---- inside: reading --------------------------------------------------------------------------
@@ -359,17 +370,37 @@ export class Exchange {
       const stream = `${turn.key}.${this.newKey()}`;
       this.dispatch({ type: "resuming", key: turn.key, resuming: false, stream });
     }
+    if (turn.stopping) this.#goOnStopping(turn);
     if (turn.outcome === null && turn.responseId === null) {
-      this.#send(turn.key, turn.question, turn.previousId);
+      if (!turn.stopping) this.#send(turn.key, turn.question, turn.previousId);
     } else if (turn.outcome === null && this.connection.isOpen) {
       this.#resume(findTurn(this.state, turn.key));
     }
+  }
+
+  /** The page was left between a Stop and its confirmation. */
+  #goOnStopping(turn) {
+    this.reader.player.halt();
+    if (turn.responseId === null) this.#stopHere(turn, "unconfirmed");
+    else this.#stopping.begin(() => this.#stopAlone(turn.key));
+  }
+
+  /** What the server was not told of Stops in these turns is told it now, or when it can be. */
+  owe(turns) {
+    for (const turn of turns) {
+      const { outcome, responseId, read } = turn;
+      if (outcome?.reason === "unconfirmed" && responseId) {
+        this.#stopping.owe(turn, read?.tokens);
+      }
+    }
+    if (this.connection.isOpen) this.#stopping.pay();
   }
 
   /** The conversation is no longer shown. An answer that runs goes on at the server. */
   leave() {
     this.#stopping.confirmed();
     this.#waiting.clear();
+    this.#queue.follow(null);
     this.reader?.stop();
     this.reader = null;
     this.#readers.clear();

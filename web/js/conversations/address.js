@@ -1,7 +1,10 @@
 // The conversation that is shown stands in the address, so that Back and links lead to it.
 
-/** Keep the address up to date with the conversation, and follow it. `view`: the window. */
-export function followAddress(chat, view) {
+/**
+ * Keep the address up to date with the conversation, and follow it. Resolves when the one that it
+ * names is shown. `view`: the window.
+ */
+export async function followAddress(chat, view) {
   const { location, history } = view;
   const named = () => decodeURIComponent(location.hash.slice(1));
   let shown = null; // id of the conversation; "" for an empty one
@@ -30,6 +33,6 @@ export function followAddress(chat, view) {
   update(chat.state);
   chat.store.watch(update);
   if (linked !== "" && linked !== shown) {
-    chat.open(linked);
+    await chat.open(linked);
   }
 }

@@ -3,7 +3,7 @@
 
 import { newTurn } from "../state.js";
 import { FORM, conversationOf } from "./form.js";
-import { pathThrough, pathTo } from "./tree.js";
+import { pathShown } from "./tree.js";
 
 const KIND = "pascal-conversations";
 // Comments are invisible where Markdown is shown, and tell the parts from the text in them.
@@ -13,7 +13,11 @@ const ANSWER = "<!-- pascal: answer -->";
 const MARK = /^<!-- pascal: (\w+) -->$/;
 
 export function toJson(records) {
-  return JSON.stringify({ kind: KIND, form: FORM, conversations: records }, null, 1);
+  const conversations = records.map((record) => ({
+    ...record,
+    turns: record.turns.filter(({ gone }) => !gone),
+  }));
+  return JSON.stringify({ kind: KIND, form: FORM, conversations }, null, 1);
 }
 
 /** A line of text that looks like one of our marks would be taken for it. */
@@ -26,9 +30,7 @@ function unguarded(line) {
 }
 
 export function toMarkdown({ title, turns, leaf }) {
-  const path = pathTo(turns, leaf);
-  const shown = path.length > 0 ? path : pathThrough(turns, turns[0]?.key);
-  const parts = shown.flatMap(({ question, reasoning, answer }) => [
+  const parts = pathShown(turns, leaf).flatMap(({ question, reasoning, answer }) => [
     `${QUESTION}\n## Question\n\n${guarded(question)}`,
     ...(reasoning ? [`${THOUGHTS}\n### Thoughts\n\n${guarded(reasoning)}`] : []),
     ...(answer ? [`${ANSWER}\n### Answer\n\n${guarded(answer)}`] : []),

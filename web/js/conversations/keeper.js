@@ -26,8 +26,8 @@ export class Keeper {
     const turns = allTurns(state).map((turn) => ({
       ...turn,
       held: null,
+      ahead: null,
       stream: null,
-      stopping: false,
       resuming: false,
       player: players.get(turn.key) ?? null,
       savedAt: this.wallMs(),

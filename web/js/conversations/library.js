@@ -10,7 +10,7 @@ const MOST_FOUND = 100;
 const AROUND = 40; // characters before a match
 
 function rowOf({ id, title, named, createdAt, updatedAt, turns }) {
-  return { id, title, named, createdAt, updatedAt, turns: turns.length };
+  return { id, title, named, createdAt, updatedAt, turns: turns.filter(({ gone }) => !gone).length };
 }
 
 /** The newest first. */

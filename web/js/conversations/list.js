@@ -217,9 +217,10 @@ function Files({ library, flush, say }) {
 /**
  * `flush()` puts the conversation that is shown into the library. `onOpen(id)`, `onDelete(id)` and
  * `onClose()` are what the reader asks for. `searching`: how often the search was asked for.
+ * `operations`: whether to link to the operations page.
  */
 export function Conversations(properties) {
-  const { library, flush, current, onOpen, onDelete, onClose, searching } = properties;
+  const { library, flush, current, onOpen, onDelete, onClose, searching, operations } = properties;
   const { rows, ready, deleted, trouble } = useSelected(library.store, (state) => state);
   const [query, setQuery] = useState("");
   const [said, say] = useState("");
@@ -294,5 +295,9 @@ export function Conversations(properties) {
     }
     <p class="hint said" role="status">${said}</p>
     <${Files} library=${library} flush=${flush} say=${say} />
+    ${
+      operations &&
+      html`<a class="quiet sidebar-link" href="/ops">${icons.chart()}<span>Operations</span></a>`
+    }
   </nav>`;
 }

@@ -5,7 +5,7 @@
 /** The versions of a turn worth a look, itself included, oldest first. */
 export function versionsOf(all, turn) {
   return all
-    .filter((one) => one.parent === turn.parent)
+    .filter((one) => one.parent === turn.parent && !one.gone)
     .filter((one) => one === turn || one.outcome === null || one.answer !== "")
     .toSorted((a, b) => a.number - b.number);
 }
@@ -29,12 +29,30 @@ export function pathThrough(all, key) {
   const path = pathTo(all, key);
   while (path.length > 0 && path.length <= all.length) {
     const next = all
-      .filter(({ parent }) => parent === path.at(-1).key)
+      .filter(({ parent, gone }) => parent === path.at(-1).key && !gone)
       .toSorted((a, b) => b.number - a.number)[0];
     if (!next) break;
     path.push(next);
   }
   return path;
+}
+
+/** The path to a leaf; where that is missing or was deleted, another one from as near as can be. */
+export function pathShown(all, leaf) {
+  const path = pathTo(all, leaf);
+  const end = path.findIndex(({ gone }) => gone);
+  if (path.length > 0 && end < 0) return path;
+  const parent = end > 0 ? path[end - 1].key : all.find(({ gone }) => !gone)?.key;
+  return pathThrough(all, parent);
+}
+
+/** The keys of a turn and of all that follow it. */
+export function subtree(all, key) {
+  const keys = [key];
+  for (const one of keys) {
+    keys.push(...all.filter(({ parent }) => parent === one).map((turn) => turn.key));
+  }
+  return keys;
 }
 
 /** The number of the next turn: turns are numbered as they are asked. */
@@ -43,8 +61,8 @@ export function nextNumber(all) {
 }
 
 /**
- * Two states of one conversation as one, as two tabs may have them: every turn once, the more
- * complete one of two.
+ * Two states of one conversation as one, as two tabs may have them: every turn once, as it was
+ * deleted or brought back last, and the more complete one of two.
  */
 export function merged(mine, others) {
   const byKey = new Map(others.map((turn) => [turn.key, turn]));
@@ -56,6 +74,7 @@ export function merged(mine, others) {
 }
 
 function isMoreComplete(one, other) {
+  if (one.changed !== other.changed) return one.changed > other.changed;
   if ((one.outcome === null) !== (other.outcome === null)) return one.outcome !== null;
   return one.sequence > other.sequence;
 }

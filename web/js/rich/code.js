@@ -1,6 +1,8 @@
 // Code with its syntax highlighted by highlight.js. The library and each language are loaded when
 // the first block in it comes. Elements are made from its tree of tokens: no HTML is parsed.
 
+import { library } from "./library.js";
+
 const LANGUAGES = {
   bash: "sh zsh",
   c: "h",
@@ -65,10 +67,7 @@ export function isReady(name) {
 /** Load a grammar. Rejects if it cannot be fetched; the next call tries again. */
 export function load(name) {
   if (!loading.has(name)) {
-    const both = [
-      import("../../vendor/highlight.js"),
-      import(`../../vendor/highlight/${name}.js`),
-    ];
+    const both = [library("highlight.js"), library(`highlight/${name}.js`)];
     const done = Promise.all(both).then(
       ([core, language]) => {
         highlighter = core.default;

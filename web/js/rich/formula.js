@@ -2,6 +2,7 @@
 // when the first formula comes.
 
 import DOMPurify from "../../vendor/dompurify.js";
+import { library } from "./library.js";
 
 const MOST_KEPT = 500;
 const LONGEST = 10_000; // characters of a formula that is drawn
@@ -23,7 +24,7 @@ export function isReady() {
 
 /** Load the library. Rejects if it cannot be fetched; the next call tries again. */
 export function load() {
-  loading ??= import("../../vendor/katex.js").then(
+  loading ??= library("katex.js").then(
     (module) => {
       katex = module.default;
     },

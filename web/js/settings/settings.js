@@ -66,3 +66,9 @@ export function write(storage, settings) {
     console.warn("the settings cannot be kept:", error.name);
   }
 }
+
+/** The theme that the reader has chosen, on the root of the page, where the styles look for it. */
+export function applyTheme(root, theme) {
+  if (theme === "system") delete root.dataset.theme;
+  else root.dataset.theme = theme;
+}

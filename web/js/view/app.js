@@ -1,21 +1,14 @@
-// The whole page.
+// The whole page. Its parts that are not needed for writing a question come later (page.js); until
+// then their places are empty.
 
-import { Conversations } from "../conversations/list.js";
 import { versionsOf } from "../conversations/tree.js";
 import { activeTurn, allTurns } from "../state.js";
-import { html, lazy, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { connectionLabel, statusLine } from "../words.js";
-import { Banners } from "./banners.js";
 import { Composer } from "./composer.js";
 import { focusComposer } from "./parts/focus.js";
 import * as icons from "./icons.js";
 import { useFollow } from "./scroll.js";
-import { actionOf } from "./shortcuts.js";
-import { Turn } from "./turn.js";
-
-const SettingsDialog = lazy(async () => (await import("../settings/dialog.js")).SettingsDialog);
-const ReadingTest = lazy(async () => (await import("../settings/reading_test.js")).ReadingTest);
-const ShortcutList = lazy(async () => (await import("./shortcut_list.js")).ShortcutList);
 
 // Tasks that the embedded model was trained for, with numbers of the sizes that it knows.
 const EXAMPLES = [
@@ -24,6 +17,9 @@ const EXAMPLES = [
   "How many times does the letter r appear in strawberry?",
   "Which is larger, 4711 or 4171?",
 ];
+const LATE =
+  "No connection: parts of this page are missing. They are loaded as soon as there is one; what " +
+  "you write is kept.";
 const WIDE = "(min-width: 60rem)"; // there is room for the list beside the conversation
 
 function Header({ state, onList, listOpen, onNew, onSettings, onHelp }) {
@@ -88,6 +84,53 @@ function Welcome({ onAsk }) {
   </div>`;
 }
 
+/** A turn before the page can show more of it. */
+function Asked({ turn }) {
+  return html`<article class="turn" data-state="loading">
+    <div class="question"><p dir="auto">${turn.question}</p></div>
+    <p class="progress">Loading the page…</p>
+  </article>`;
+}
+
+/** The turns that are shown. */
+function Turns({ state, chat, Turn = Asked }) {
+  const all = allTurns(state);
+  const busy = activeTurn(state) !== null;
+  const last = state.turns.at(-1);
+  return state.turns.map((turn) => {
+    const versions = versionsOf(all, turn);
+    return html`<${Turn}
+      key=${turn.key}
+      turn=${turn}
+      chat=${chat}
+      isLast=${turn === last}
+      busy=${busy}
+      version=${versions.indexOf(turn)}
+      versions=${versions.length}
+    />`;
+  });
+}
+
+function Dialogs({ open, show, parts, settings, chat }) {
+  const { SettingsDialog, ReadingTest, ShortcutList } = parts;
+  const close = () => show(null);
+  switch (open) {
+    case "settings":
+      return html`<${SettingsDialog}
+        settings=${settings}
+        chat=${chat}
+        onClose=${close}
+        onTest=${() => show("reading")}
+      />`;
+    case "reading":
+      return html`<${ReadingTest} onRate=${(rate) => chat.setRate(rate)} onClose=${close} />`;
+    case "shortcuts":
+      return html`<${ShortcutList} onClose=${close} />`;
+    default:
+      return null;
+  }
+}
+
 function useMedia(query) {
   const [matches, setMatches] = useState(() => matchMedia(query).matches);
   useEffect(() => {
@@ -128,7 +171,11 @@ function usePanels(chat, settings) {
   return { wide, dialog, setDialog, listOpen, setList, setDrawer, search, searching };
 }
 
-export function App({ chat, authorize }) {
+/**
+ * `parts`: what page.js adds; null until it is there. `opening`: it will show a conversation.
+ * `late`: it could not be loaded yet.
+ */
+export function App({ chat, authorize, parts = null, opening = false, late = false }) {
   const [state, setState] = useState(chat.state);
   useEffect(() => {
     setState(chat.state); // it may have changed between the first drawing and this effect
@@ -142,8 +189,7 @@ export function App({ chat, authorize }) {
   const panels = usePanels(chat, state.settings);
   const { wide, dialog, setDialog, listOpen, setList, setDrawer } = panels;
   const active = activeTurn(state);
-  const last = state.turns.at(-1);
-  const all = allTurns(state);
+  const empty = state.turns.length === 0 && !opening;
 
   function ask(question) {
     follow.toEnd();
@@ -165,8 +211,9 @@ export function App({ chat, authorize }) {
     if (id === chat.state.conversation.id) chat.clear();
     await chat.library.remove(id);
   }
-  const actions = useRef(null);
-  actions.current = {
+  const keys = useRef(null);
+  keys.current = {
+    actionOf: parts?.actionOf ?? (() => null),
     search: panels.search,
     create,
     settings: () => setDialog("settings"),
@@ -178,10 +225,10 @@ export function App({ chat, authorize }) {
   useEffect(() => {
     const onKey = (event) => {
       if (document.querySelector("dialog[open]")) return;
-      const action = actionOf(event);
+      const action = keys.current.actionOf(event);
       if (action === null) return;
       event.preventDefault();
-      actions.current[action]();
+      keys.current[action]();
     };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
@@ -203,13 +250,15 @@ export function App({ chat, authorize }) {
     };
   }, [covered]);
   return html`<div class="shell" data-list=${listOpen}>
+    ${listOpen && !parts && wide && html`<div class="sidebar" />`}
     ${
       listOpen &&
-      chat.library &&
-      html`<${Conversations}
+      parts &&
+      html`<${parts.Conversations}
         library=${chat.library}
         flush=${() => chat.save({ now: true })}
         current=${state.conversation.id}
+        operations=${state.operations}
         searching=${panels.searching}
         onOpen=${open}
         onDelete=${remove}
@@ -217,7 +266,7 @@ export function App({ chat, authorize }) {
       />`
     }
     ${covered && html`<div class="curtain" onClick=${() => setList(false)} />`}
-    <div class="app" data-empty=${state.turns.length === 0 ? "" : undefined} inert=${covered}>
+    <div class="app" data-empty=${empty ? "" : undefined} inert=${covered}>
       <${Header}
         state=${state}
         listOpen=${listOpen}
@@ -228,19 +277,8 @@ export function App({ chat, authorize }) {
       />
       <main ref=${follow.ref} onScroll=${follow.onScroll}>
         <div class="column" role="log" aria-live="off" aria-label="Conversation">
-          ${state.turns.length === 0 && html`<${Welcome} onAsk=${ask} />`}
-          ${state.turns.map((turn) => {
-            const versions = versionsOf(all, turn);
-            return html`<${Turn}
-              key=${turn.key}
-              turn=${turn}
-              chat=${chat}
-              isLast=${turn === last}
-              busy=${active !== null}
-              version=${versions.indexOf(turn)}
-              versions=${versions.length}
-            />`;
-          })}
+          ${empty && html`<${Welcome} onAsk=${ask} />`}
+          <${Turns} state=${state} chat=${chat} Turn=${parts?.Turn} />
         </div>
       </main>
       <footer>
@@ -256,28 +294,31 @@ export function App({ chat, authorize }) {
           </button>`
         }
         <div class="column">
-          <${Banners} state=${state} chat=${chat} authorize=${authorize} />
-          <${Composer} state=${state} active=${active} chat=${chat} onAsk=${ask} />
+          ${late && html`<p class="banner"><span>${LATE}</span></p>`}
+          ${parts && html`<${parts.Banners} state=${state} chat=${chat} authorize=${authorize} />`}
+          <${Composer}
+            state=${state}
+            active=${active}
+            chat=${chat}
+            Meter=${parts?.ContextMeter}
+            onAsk=${ask}
+            onTest=${() => setDialog("reading")}
+          />
         </div>
       </footer>
-      <p class="visually-hidden" role="status" aria-live="polite">${statusLine(state)}</p>
+      <p class="visually-hidden" role="status" aria-live="polite">
+        ${late ? LATE : statusLine(state)}
+      </p>
     </div>
     ${
-      dialog === "settings" &&
-      html`<${SettingsDialog}
+      parts &&
+      html`<${Dialogs}
+        open=${dialog}
+        show=${setDialog}
+        parts=${parts}
         settings=${state.settings}
         chat=${chat}
-        onClose=${() => setDialog(null)}
-        onTest=${() => setDialog("reading")}
       />`
     }
-    ${
-      dialog === "reading" &&
-      html`<${ReadingTest}
-        onRate=${(rate) => chat.setRate(rate)}
-        onClose=${() => setDialog(null)}
-      />`
-    }
-    ${dialog === "shortcuts" && html`<${ShortcutList} onClose=${() => setDialog(null)} />`}
   </div>`;
 }

@@ -5,6 +5,7 @@ import { html, useEffect, useRef, useState } from "../ui.js";
 import { lostMeans, secondsUntil } from "../words.js";
 import { ErrorCard } from "./parts/error_card.js";
 import { focusComposer } from "./parts/focus.js";
+import * as icons from "./icons.js";
 import { useTick } from "./parts/ticking.js";
 
 const TICK_MS = 250;
@@ -64,6 +65,26 @@ function Lost({ state, chat }) {
   </p>`;
 }
 
+/** A version of a turn was deleted, with what followed it. */
+function Deleted({ count, chat }) {
+  return html`<p class="banner" role="status">
+    <span>${count === 1 ? "Version deleted." : `Version deleted, with ${count - 1} more turns.`}</span>
+    <button
+      type="button"
+      class="quiet"
+      onClick=${() => {
+        chat.undelete();
+        focusComposer();
+      }}
+    >
+      Undo
+    </button>
+    <button type="button" class="quiet" aria-label="Dismiss" onClick=${() => chat.forget()}>
+      ${icons.close()}
+    </button>
+  </p>`;
+}
+
 export function Banners({ state, chat, authorize }) {
   const { connection, notice } = state;
   // While it tries again, the form and the banner stay: what the reader types is not lost.
@@ -73,6 +94,7 @@ export function Banners({ state, chat, authorize }) {
   return html`
     ${status === "unauthorized" && html`<${KeyForm} rejected=${rejected} authorize=${authorize} />`}
     ${connection.status === "lost" && html`<${Lost} state=${state} chat=${chat} />`}
+    ${state.deleted && html`<${Deleted} count=${state.deleted.turns.length} chat=${chat} />`}
     ${
       notice &&
       html`<${ErrorCard} error=${notice}>

@@ -1,12 +1,9 @@
 // The input field, with what belongs to the next question: pace, thinking, and room in the context.
 
 import { PaceControl } from "../settings/pace_control.js";
-import { html, lazy, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
-import { ContextMeter } from "./context_meter.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { focusComposer, isCoarse } from "./parts/focus.js";
 import * as icons from "./icons.js";
-
-const ReadingTest = lazy(async () => (await import("../settings/reading_test.js")).ReadingTest);
 
 const PAGE = 0.9; // of the height, by Page Up and Page Down
 
@@ -61,11 +58,11 @@ function useDraft(chat, given, area) {
   return [draft, setDraft];
 }
 
-export function Composer({ state, active, chat, onAsk }) {
+/** `Meter`: shows how full the context is; not there before the rest of the page is. */
+export function Composer({ state, active, chat, Meter, onAsk, onTest }) {
   const { settings, queued, draft: given, connection } = state;
   const area = useRef(null);
   const [draft, setDraft] = useDraft(chat, given, area);
-  const [testing, setTesting] = useState(false);
   const locked = connection.status === "unauthorized";
   const editing = given.editing;
   useLayoutEffect(() => {
@@ -79,7 +76,8 @@ export function Composer({ state, active, chat, onAsk }) {
   }, []);
 
   const question = draft.trim();
-  const sendable = question !== "" && !locked && !(active && (editing || queued !== null));
+  const waits = queued !== null || (active && editing);
+  const sendable = question !== "" && !locked && !waits;
 
   function send() {
     if (!sendable) return;
@@ -124,7 +122,8 @@ export function Composer({ state, active, chat, onAsk }) {
     ${
       queued !== null &&
       html`<${Note} label="Take back" onClose=${() => chat.unqueue()}>
-        Sent after this answer: <b dir="auto">${queued}</b>
+        ${active ? "Sent after this answer" : "Sent when the page is loaded"}:${" "}
+        <b dir="auto">${queued}</b>
       <//>`
     }
     ${
@@ -148,10 +147,10 @@ export function Composer({ state, active, chat, onAsk }) {
       <${PaceControl}
         rate=${settings.rate}
         onRate=${(rate) => chat.setRate(rate)}
-        onTest=${() => setTesting(true)}
+        onTest=${onTest}
       />
       <${ThinkingSwitch} on=${settings.thinking} onChange=${(on) => chat.setThinking(on)} />
-      <${ContextMeter} state=${state} draft=${draft} />
+      ${Meter && html`<${Meter} state=${state} draft=${draft} />`}
       <span class="spring" />
       ${
         active?.phase === "answering" &&
@@ -186,12 +185,5 @@ export function Composer({ state, active, chat, onAsk }) {
         </button>`
       }
     </div>
-    ${
-      testing &&
-      html`<${ReadingTest}
-        onRate=${(rate) => chat.setRate(rate)}
-        onClose=${() => setTesting(false)}
-      />`
-    }
   </form>`;
 }

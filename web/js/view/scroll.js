@@ -1,9 +1,27 @@
-// A scroller that follows its newest content while the reader wants it to (follow.js).
+// A scroller that follows its newest content while the reader wants it to: scrolling up stops it,
+// scrolling down to the end starts it again. Content that grows or shrinks changes nothing.
 
-import { measure, nextFollow } from "../follow.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 
+const NEAR_END_PX = 32;
 const FOLDS_PX = 32; // less than one notch of a wheel, or one press of a key
+
+/** The measures of a scroller that matter here. */
+export function measure(element) {
+  return { top: element.scrollTop, height: element.scrollHeight, view: element.clientHeight };
+}
+
+/**
+ * The choice after a scroll event, from the measures before and after. A move up comes from the
+ * reader, unless the content shrank: then the browser did it.
+ */
+export function nextFollow(follow, before, after) {
+  const atEnd = after.height - after.view - after.top <= NEAR_END_PX;
+  const movedUp = after.top < before.top - 1;
+  if (movedUp && after.height >= before.height && after.view <= before.view) return false;
+  if (after.top > before.top && atEnd) return true;
+  return follow;
+}
 
 function scrolls(element) {
   return /auto|scroll/.test(getComputedStyle(element).overflowY);

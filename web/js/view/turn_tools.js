@@ -34,6 +34,18 @@ export function Versions({ turn, chat, index, count }) {
     ${button(-1, "Version before", icons.chevronLeft())}
     <span>${index + 1} of ${count}</span>
     ${button(1, "Next version", icons.chevron())}
+    <button
+      type="button"
+      class="quiet"
+      aria-label="Delete this version"
+      title="Delete this version, and what follows it"
+      onClick=${() => {
+        chat.deleteVersion(turn.key);
+        focusComposer();
+      }}
+    >
+      ${icons.trash()}
+    </button>
   </span>`;
 }
 
