@@ -61,6 +61,7 @@ from gateway.config import Config
 from gateway.descriptors import DescriptorWatch
 from gateway.launchers.base import Launcher, make_launcher
 from gateway.ops.demo.routes import DEMO, add_demo
+from gateway.ops.places import make_place_check, operations_here
 from gateway.ops.socket import add_operations
 from gateway.schemas.errors import ApiError, Unavailable
 from gateway.scrape import own_version
@@ -95,7 +96,12 @@ def make_app(service: ResponseService) -> web.Application:
     """Make the application: all routes to one service."""
     server = service.config.server
     app = web.Application(
-        middlewares=[request_ids.name_request, _errors, cors.make_middleware(server)]
+        middlewares=[
+            request_ids.name_request,
+            _errors,
+            make_place_check(server),
+            cors.make_middleware(server),
+        ]
     )
     app[SERVICE] = service
     app[SOCKETS] = set()
@@ -216,8 +222,11 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         runner = make_runner(service, watch)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await make_site(runner, config.server.host, config.server.port).start()
+        server = config.server
+        await make_site(runner, server.host, server.port).start()
         port = runner.addresses[0][1]
+        if server.operations_port:
+            await make_site(runner, server.operations_host, server.operations_port).start()
         socket_dir = Path(tempfile.mkdtemp(prefix="pascal-"))
         stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)
 
@@ -228,7 +237,11 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
         service.metrics.watch_launcher(launcher)
         url = _url(config.server.host, port)
         runner.app[DEMO].begin(url)
-        await _until_stopped(launcher, service, collections, stopping, workers, url, announce)
+        operations_url = url
+        if server.operations_port:
+            operations_url = _url(server.operations_host, server.operations_port)
+        urls = (url, operations_url)
+        await _until_stopped(launcher, service, collections, stopping, workers, urls, announce)
 
         await runner.app[DEMO].close()
         announce("Shutting down: running requests may finish (Ctrl-C again to force).")
@@ -246,9 +259,10 @@ async def _until_stopped(
     collections: FullCollections,
     stopping: asyncio.Event,
     workers: asyncio.Task[None],
-    url: str,
+    urls: tuple[str, str],
     announce: Callable[[str], None],
 ) -> None:
+    """Announce the addresses, for clients and for operators, when an instance can serve."""
     count = launcher.count
     announce(launcher.describe())
     started_s = time.monotonic()
@@ -261,10 +275,11 @@ async def _until_stopped(
         missing = "" if there == count else f" with {there} of {count} workers, the others follow"
         collections.freeze()
         announce(f"Ready after {time.monotonic() - started_s:.0f} s{missing}.")
+        url, operations_url = urls
         announce(f"  Chat     {url}/")
         announce(f"  API      {url}/v1   (OpenAI: responses, chat; Anthropic: messages)")
-        announce(f"  Metrics  {url}/metrics")
-        announce(f"  Live     {url}/ops")
+        announce(f"  Metrics  {operations_url}/metrics")
+        announce(f"  Live     {operations_url}/ops")
     await _first_of(stop, workers, cancel=(stop,))
     if workers.done():
         workers.result()
@@ -320,7 +335,8 @@ def _on_signals(stopping: asyncio.Event, forced: asyncio.Event) -> None:
 async def _models(request: web.Request) -> web.Response:
     owner_of(request)
     response = json_response({"object": "list", "data": [_model_card(request)]})
-    if may_operate(request):  # so that the chat page can link to the operations page
+    operations = operations_here(request, request.app[SERVICE].config.server)
+    if operations and may_operate(request):  # so that the chat page can link to the operations page
         response.headers["X-Pascal-Operations"] = "allowed"
     return response
 

@@ -13,6 +13,16 @@ class ServerConfig(Table, frozen=True, kw_only=True):
 
     host: Annotated[str, about("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, about("Port to listen on; 0 takes any free port.", ge=0, le=65535)] = 8080
+    operations_port: Annotated[
+        int,
+        about(
+            "Port for `/metrics`, `/admin` and `/ops`, which `server.port` then does not serve; "
+            "0: they are served there.",
+            ge=0,
+            le=65535,
+        ),
+    ] = 0
+    operations_host: Annotated[str, about("Address of that port.")] = "127.0.0.1"
     api_keys: Annotated[
         Texts,
         about(
