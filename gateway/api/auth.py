@@ -7,7 +7,7 @@ request, so that a foreign page cannot use a gateway on the visitor's machine. P
 
 Behind a reverse proxy on this machine every client looks local. A request therefore counts as local
 only if no header of it comes from a proxy. A proxy that adds no header cannot be noticed
-(`docs/howto/nginx.md`).
+(`docs/howto/reverse-proxy.md`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.support.programs import CHROMIUM, NODE, NPM, PROMTOOL, Program
+from tests.support.programs import CHROMIUM, HAPROXY, NGINX, NODE, NPM, PROMTOOL, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ def all_parts() -> list[Part]:
             minutes=1,
             limit_minutes=10,
             programs=(PROMTOOL,),
+        ),
+        Part(
+            "proxies",
+            "two gateways behind nginx and HAProxy, with the files of the guide",
+            _module("pytest", "-q", "tests/gateway/several/test_proxies.py"),
+            minutes=1,
+            limit_minutes=10,
+            programs=(NGINX, HAPROXY),
         ),
         Part(
             "browser",

@@ -57,6 +57,8 @@ NODE = Program(
     find=find_node,
 )  # fmt: skip
 NPM = Program("npm", package="npm")
+NGINX = Program("nginx", package="nginx-light")
+HAPROXY = Program("haproxy", package="haproxy")
 PROMTOOL = Program("promtool", package="prometheus")
 RAY = Program(
     "ray",
