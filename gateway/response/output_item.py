@@ -171,9 +171,14 @@ class OutputItem(_OutputItemHot):
         """Add the texts of tokens, each as one delta; False, and nothing, if some have no text."""
         if self._unfinished or not all(texts):
             return False
-        parts = [orjson.dumps(text)[1:-1] for text in texts]
-        self.text += b"".join(parts)
-        self._lengths.extend(map(len, parts))
+        whole = "".join(texts)
+        json = orjson.dumps(whole)[1:-1]
+        if len(json) == len(whole):  # a byte for each character
+            lengths = map(len, texts)
+        else:
+            lengths = (len(orjson.dumps(text)) - 2 for text in texts)
+        self.text += json
+        self._lengths.extend(lengths)
         return True
 
     def add_step(self, text: str, tokens: int) -> bool:

@@ -162,7 +162,7 @@ async def test_a_log_that_keeps_no_events_has_none_to_follow() -> None:
     ("pieces", "size", "left"),
     [
         (outlet_module._MOST_HELD + 3, 10, 3),  # many
-        (5, outlet_module._MOST_PIECE_BYTES + 1, 0),  # large
+        (5, outlet_module.MOST_SHORT_BYTES + 1, 0),  # large
     ],
 )
 async def test_what_is_held_is_bounded_and_goes_out_in_order(
