@@ -145,7 +145,8 @@ class ReleaseSchedule(ReadingClock):
             this, then = planned[place], planned[place + 1]
         except IndexError:  # fewer than two wait
             return None
-        anchor_s, reading, tau_s, lead_s = self._anchor_s, self._reading, self.tau_s, self.lead_s
+        anchor_s, reading = self._anchor_s, self._reading
+        tau_s, lead_s = self.tau_s, self.lead_s
         at = reading + (now - anchor_s) / tau_s
         if at > self._stop:
             at = self._stop

@@ -7,7 +7,6 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass

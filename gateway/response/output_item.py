@@ -210,6 +210,21 @@ class OutputItem(_OutputItemHot):
         """Deltas that are still to be shown."""
         return self.dropped + len(self._lengths) - self.shown
 
+    def show_step(self, sequence: int, text: str, tokens: int) -> bytes | None:
+        """Do as `add_step` and `next_live`, for an item of which all was shown.
+
+        :return: the event; None if the tokens complete no delta.
+        """
+        if tokens != 1 or not text or self._unfinished or self._logprobs is not None:
+            return self.next_live(sequence, 0, None) if self.add_step(text, tokens) else None
+        json = orjson.dumps(text)[1:-1]
+        size = len(json)
+        self.text += json
+        self._lengths.append(size)
+        self.shown_bytes += size
+        self.shown += 1
+        return self._plain % (sequence, json)
+
     # ---- the reader gets them ----------------------------------------------------------------
 
     def tokens_of_next(self, deltas: int) -> int:

@@ -574,14 +574,14 @@ class Session(_SessionHot):
 
     def _unread(self, texts: Sequence[str]) -> None:
         """Add one step's tokens of the thoughts or of a call, and show them."""
-        transcript = self.transcript
-        text = texts[0] if len(texts) == 1 else "".join(texts)
+        tokens = len(texts)
+        text = texts[0] if tokens == 1 else "".join(texts)
         if self.state is _REASONING:
-            self.reasoning_tokens += len(texts)
-            transcript.show_text("reasoning", text, len(texts))
+            self.reasoning_tokens += tokens
+            self.transcript.show_text("reasoning", text, tokens)
         else:
-            self.calling_tokens += len(texts)
-            transcript.show_text("call", text, len(texts))
+            self.calling_tokens += tokens
+            self.transcript.show_text("call", text, tokens)
 
     def _take_parts(self, run: TokenRun, now: float) -> None:
         """Take in a run in which the phase or the segment changes, or with log probabilities."""
