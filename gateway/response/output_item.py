@@ -8,7 +8,7 @@ the garbage collector would walk over. A delta is encoded whenever it is sent.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import orjson
@@ -173,9 +173,8 @@ class OutputItem(_OutputItemHot):
             return False
         whole = "".join(texts)
         json = orjson.dumps(whole)[1:-1]
-        if len(json) == len(whole):  # a byte for each character
-            lengths = map(len, texts)
-        else:
+        lengths: Iterable[int] = map(len, texts)
+        if len(json) != len(whole):  # not a byte for each character
             lengths = (len(orjson.dumps(text)) - 2 for text in texts)
         self.text += json
         self._lengths.extend(lengths)

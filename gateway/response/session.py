@@ -333,7 +333,7 @@ class Session(_SessionHot):
         look = False  # whether text of the answer may be due, or a phase ended
         if tokens:
             self._token_ids.extend(run.token_ids)
-            if delivery.first_token_s is None:
+            if self.output_tokens == tokens:  # the first ones
                 delivery.first_token_s = now
             if run.turns or run.pieces is not None or run.logprobs:
                 self._take_parts(run, now)
