@@ -77,21 +77,29 @@ class Releases:
 
     def _release(self) -> None:
         self._timer = None
-        wheel, late, early = self.wheel, self._lateness.add, 0
-        for session in wheel.due(time.monotonic()):
-            now = time.monotonic()
-            if now <= session.due_s:
-                early += 1
-            else:
-                late(now - session.due_s)
-            try:
-                due_s = session.release(now, SLOT_S)
-                if due_s is not None:
-                    wheel.set(session, due_s)
+        clock, put, early = time.monotonic, self.wheel.put, 0
+        for slot, sessions in self.wheel.due(clock()):
+            for session in sessions:
+                if session.wheel_slot != slot:
+                    continue  # cleared in the meantime
+                now = clock()
+                if now <= session.due_s:
+                    early += 1
                 else:
-                    self._on_none(session)
-            except Exception:  # noqa: BLE001 (`on_bug` logs it)
-                self._on_bug(session)
+                    self._lateness.add(now - session.due_s)
+                try:
+                    due_s = session.release(now, SLOT_S)
+                    if due_s is not None:
+                        put(session, due_s)
+                    else:
+                        self._none(session)
+                except Exception:  # noqa: BLE001 (`on_bug` logs it)
+                    session.wheel_slot = None
+                    self._on_bug(session)
         self._lateness.counts[0] += early
         self.after()
         self._wind()
+
+    def _none(self, session: Session) -> None:
+        session.wheel_slot = None
+        self._on_none(session)

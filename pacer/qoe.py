@@ -85,8 +85,10 @@ class RunningQoE:
     def deliver_all(self, deliveries_s: Iterable[float]) -> None:
         """Account for several more tokens, as `deliver` does for one."""
         tau, first, origin = self._tau_s, self._first_s, self._origin_s
-        count, last, use = self._count, self._last_delivery, self._last_use
+        last, use = self._last_delivery, self._last_use
         delays, uses = self._delay_sum, self._use_sum
+        place = float(self._count)  # i; products of two floats are faster
+        soonest = use + tau if self._count else first  # u_i, unless the token comes later
         try:
             for delivery in deliveries_s:
                 if delivery < last:
@@ -94,17 +96,18 @@ class RunningQoE:
                         f"delivery at {delivery} s lies before the one before it, {last} s"
                     )
                 last = delivery
-                expected = first + count * tau
-                use = use + tau if count else expected
-                if delivery - origin > use:
-                    self._run_start = count
+                use = delivery - origin
+                if use > soonest:
+                    self._run_start = int(place)
                     self._actual_before_gap = uses
-                    use = delivery - origin
-                delays += use - expected
+                else:
+                    use = soonest
+                delays += use - (first + place * tau)
                 uses += use
-                count += 1
+                place += 1.0
+                soonest = use + tau
         finally:
-            self._count, self._last_delivery, self._last_use = count, last, use
+            self._count, self._last_delivery, self._last_use = int(place), last, use
             self._delay_sum, self._use_sum = delays, uses
 
     def final(self) -> float:

@@ -17,19 +17,31 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate, repeat
 
 from pacer.clock import ReadingClock
 
 # Reading times are sums of floats, so an event loop that wakes exactly at a planned time may be a
 # rounding error early. A millionth of a token is below the resolution of any timer.
 _EPSILON = 1e-6
-_TRIM = 1024  # places of released tokens that are kept before the array is cut
+_TRIM = 256  # places of released tokens that are kept before the array is cut
 
 
 class ReleaseSchedule(ReadingClock):
     """Reading time, and the planned releases of the tokens that are not yet released, in order."""
 
-    __slots__ = ("_head", "_last", "_planned", "at", "lead_s", "shown_at", "then_s", "underruns")
+    __slots__ = (
+        "_head",
+        "_last",
+        "_planned",
+        "at",
+        "lead_s",
+        "released_s",
+        "shown",
+        "shown_at",
+        "then_s",
+        "underruns",
+    )
 
     def __init__(self, tau_s: float, now: float, lead_s: float = 0.0) -> None:
         """Plan for a reader of this pace.
@@ -42,9 +54,13 @@ class ReleaseSchedule(ReadingClock):
         self.lead_s = lead_s
         self.underruns = 0  # releases for which the reader had to wait after the first token
         self.at = 0.0  # reading time of the last release
+        self.released_s: float | None = None  # when that was, in seconds
         # Reading time at which the reader sees the last token that was released. With a lead this
         # is its planned time, or that of the release if it came later.
         self.shown_at = 0.0
+        # `shown_at` of the tokens that `pop_next` released. The caller takes them out, and may add
+        # those that were released in another way.
+        self.shown = array("d")
         self.then_s = now  # the next release, after the last `pop_next` that released something
         self._planned = array("d")  # in reading time; those before `_head` are released
         self._head = 0
@@ -74,15 +90,14 @@ class ReleaseSchedule(ReadingClock):
 
     def push_each(self, times: Sequence[float]) -> None:
         """Add tokens that are released one by one; ``times``: when each was generated."""
-        last, append = self._last, self._planned.append
+        last = self._last
         if last is None or self.reading(times[-1]) > last + 1.0:
             for now in times:
                 self.push(now)
             return
-        for _ in times:  # each came before its turn
-            last += 1.0
-            append(last)
-        self._last = last
+        # Each came before its turn. These are the sums that `push` makes, one after another.
+        self._planned.extend(accumulate(repeat(1.0, len(times) - 1), initial=last + 1.0))
+        self._last = self._planned[-1]
 
     def pop_due(self, now: float, early_s: float = 0.0, most: int | None = None) -> int:
         """Release the tokens whose planned time is not after ``now + early_s``, plus the lead.
@@ -108,6 +123,7 @@ class ReleaseSchedule(ReadingClock):
             place += 1
         if place > head:
             self.shown_at = max(at, planned[place - 1]) if self.lead_s else at
+            self.released_s = now
         if place < length and place < _TRIM:
             self._head = place
         else:
@@ -122,22 +138,27 @@ class ReleaseSchedule(ReadingClock):
         :return: None if `pop_due` is to be called instead. Else one token was released, another one
             waits until `then_s`, and this is the slack, those behind included.
         """
-        planned, place, last = self._planned, self._head + 1, self._last
-        if not 1 < place < _TRIM or place >= len(planned) or self.paused or last is None:
+        planned, place = self._planned, self._head
+        if self.paused or place >= _TRIM:
             return None
-        anchor_s, reading, tau_s, lead_s = self._anchor_s, self._reading, self.tau_s, self.lead_s
+        try:
+            this, then = planned[place], planned[place + 1]
+        except IndexError:  # fewer than two wait
+            return None
+        anchor_s, reading = self._anchor_s, self._reading
+        tau_s, lead_s = self.tau_s, self.lead_s
         at = reading + (now - anchor_s) / tau_s
         if at > self._stop:
             at = self._stop
         limit = at + (early_s + lead_s) / tau_s + _EPSILON
-        due = planned[place]
-        if due <= limit or (this := planned[place - 1]) > limit or at < reading:
+        if this > limit or then <= limit or at < reading:
             return None
-        self._head = place
-        self.at = at
-        self.shown_at = this if lead_s and this > at else at
-        self.then_s = anchor_s + (due - reading) * tau_s - lead_s
-        return (last + behind + 1.0 - at) * tau_s
+        self._head = place + 1
+        self.at, self.released_s = at, now
+        self.shown_at = shown_at = this if lead_s and this > at else at
+        self.shown.append(shown_at)
+        self.then_s = anchor_s + (then - reading) * tau_s - lead_s
+        return (planned[-1] + behind + 1.0 - at) * tau_s
 
     def drain(self) -> int:
         """Release all tokens at once, regardless of the pace; return how many.

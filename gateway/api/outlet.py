@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 # At most this much is held, together 1 MiB. What is more is written before the end of the turn.
 _MOST_HELD = 1024  # pieces
-_MOST_PIECE_BYTES = 1024
+MOST_SHORT_BYTES = 1024
 _GOODBYE_S = 1.0  # that a stalled client has to take the reason before it is cut off
 
 
@@ -41,30 +41,33 @@ class Follower(Protocol):
 class Outbox:
     """What is sent in this turn of the event loop, to all clients."""
 
-    __slots__ = ("_data", "_outlets")
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._outlets: list[Outlet] = []
-        self._data: list[bytes] = []  # for each of the outlets
+        self._held: list[tuple[Outlet, bytes]] = []
 
     def add(self, outlet: Outlet, data: bytes) -> None:
-        """Write data at the end of this turn."""
-        outlets = self._outlets
-        if not outlets:
+        """Write data at the end of this turn, or at once if it is long."""
+        self.add_short(outlet, data)
+        if len(data) > MOST_SHORT_BYTES:
+            self.write()
+
+    def add_short(self, outlet: Outlet, data: bytes) -> None:
+        """Do as `add`, with at most `MOST_SHORT_BYTES`."""
+        held = self._held
+        if not held:
             asyncio.get_running_loop().call_soon(self.write)
-        outlets.append(outlet)
-        self._data.append(data)
-        if len(data) > _MOST_PIECE_BYTES or len(outlets) >= _MOST_HELD:
+        held.append((outlet, data))
+        if len(held) >= _MOST_HELD:
             self.write()
 
     def write(self) -> None:
         """Write what is held."""
-        outlets, data = self._outlets, self._data
-        self._outlets, self._data = [], []
-        for outlet, frames in zip(outlets, data, strict=True):
+        held, self._held = self._held, []
+        for outlet, data in held:
             try:
                 write = outlet.write  # a call of `outlet.write` would be slower: it is no method
-                write(frames)
+                write(data)
             except Exception:
                 log.exception("write_failed")
                 outlet.cut()

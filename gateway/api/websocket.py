@@ -23,9 +23,9 @@ from gateway.api.auth import SUBPROTOCOL
 from gateway.api.connections import outlet_of
 from gateway.api.followers import EventFollower
 from gateway.api.http import of_client
-from gateway.api.outlet import Outlet
+from gateway.api.outlet import MOST_SHORT_BYTES, Outlet
 from gateway.guard import broken
-from gateway.response.event_log import LogTruncated
+from gateway.response.event_log import EventLog, LogTruncated
 from gateway.response.session import Session
 from gateway.schemas import events
 from gateway.schemas.bodies import ResponsesBody, Seconds, parse_body, parse_json_object
@@ -311,7 +311,7 @@ class WebSocketConnection:
 
     async def _follow(self, session: Session, stream_id: str | None, starting_after: int) -> None:
         """Send the events of a response up to its last one."""
-        follower = EventFollower(session.log, self._outlet, starting_after, self._frames(stream_id))
+        follower = follow(session.log, self._outlet, starting_after, stream_id)
         try:
             with self._service.following(session, follower):
                 await follower.run()
@@ -324,14 +324,6 @@ class WebSocketConnection:
                 ),
                 stream_id,
             )
-
-    def _frames(self, stream_id: str | None) -> Callable[[str, bytes], bytes]:
-        """What makes the frames of a stream."""
-        # The event log has no stream_id, since several sockets may follow one response.
-        if stream_id is None:
-            return event_frame
-        suffix = b',"stream_id":%b}' % orjson.dumps(stream_id)
-        return lambda type_, data: event_frame(type_, data[:-1] + suffix)
 
     async def _refuse(self, error: ApiError, stream_id: str | None = None) -> None:
         refusals.note(self._service.metrics, error, method="WEBSOCKET", path="/v1/responses")
@@ -368,6 +360,7 @@ class WebSocketConnection:
 # The first bytes of unmasked text frames by the length of their payload (RFC 6455, section 5.2).
 _HEADS = [bytes((0x81, size)) for size in range(126)]
 _HEADS += [b"\x81\x7e" + size.to_bytes(2, "big") for size in range(126, 4096)]
+_SHORT = MOST_SHORT_BYTES - 4  # bytes of a payload that is short together with its head
 
 
 def event_frame(_: str, data: bytes) -> bytes:
@@ -378,6 +371,33 @@ def event_frame(_: str, data: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + data
     return b"\x81\x7f" + size.to_bytes(8, "big") + data
+
+
+class _SocketFollower(EventFollower):
+    """Sends the events as they are."""
+
+    __slots__ = ()
+
+    def take(self, sequence: int, type_: str, data: bytes) -> None:
+        """Send an event. Most have one token and are short: their frames are made here."""
+        outlet, size = self._outlet, len(data)
+        if self._behind or outlet.full or size > _SHORT:
+            super().take(sequence, type_, data)
+        else:
+            outlet.outbox.add_short(outlet, _HEADS[size] + data)
+
+
+def follow(
+    log: EventLog, outlet: Outlet, starting_after: int, stream_id: str | None = None
+) -> EventFollower:
+    """What sends the events of a response, each with the id of the stream, if it has one."""
+    if stream_id is None:
+        return _SocketFollower(log, outlet, starting_after, event_frame)
+    # The event log has no stream_id, since several sockets may follow one response.
+    end = b',"stream_id":%b}' % orjson.dumps(stream_id)
+    return EventFollower(
+        log, outlet, starting_after, lambda type_, data: event_frame(type_, data[:-1] + end)
+    )
 
 
 def _stream_id(document: dict[str, Any]) -> str | None:

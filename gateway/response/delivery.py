@@ -7,7 +7,6 @@ know events or sockets. "Raw" times are those of the engine, "paced" times those
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,10 +44,8 @@ class _DeliveryHot(ReleaseSchedule):
 
     __slots__ = (
         "_arrived_s",
-        "_deliveries",
         "_first_arrived_s",
         "_first_released_s",
-        "_released_s",
         "answer_tokens",
         "buffered_tokens",
         "paced",
@@ -87,13 +84,10 @@ class Delivery(_DeliveryHot):
         self.ended_s: float | None = None
         self.answer_tokens = 0  # of visible text, that have arrived
         self.buffered_tokens = 0  # of these, not yet released
-        # Of the first and the last token that arrived, and that was released.
+        # Of the first and the last token that arrived, and of the first that was released.
         self._first_arrived_s: float | None = None
         self._arrived_s: float | None = None
         self._first_released_s: float | None = None
-        self._released_s: float | None = None
-        # In reading time, not in the QoE yet. With a lead the last ones are still to come.
-        self._deliveries = array("d")
         self._qoe: RunningQoE | None = None
         self._qoe_ttfat: RunningQoE | None = None
         self._qoe_e2e = RunningQoE(tau_s=1.0, first_s=targets.ttft_s / targets.tpot_s)
@@ -160,21 +154,6 @@ class Delivery(_DeliveryHot):
             return self.pop_due(now, early_s)
         return self.flush(now)
 
-    def release_next(self, now: float, early_s: float, behind: int) -> float | None:
-        """Do as `pop_next` and `released`, for a delta of one token that is not the first.
-
-        :return: as `released`; None if nothing was released.
-        """
-        if not self.paced or (slack_s := self.pop_next(now, early_s, behind)) is None:
-            return None
-        self.buffered_tokens -= 1
-        self._released_s = now
-        deliveries = self._deliveries
-        deliveries.append(self.shown_at)
-        if len(deliveries) >= _SETTLE_TOKENS:
-            self._settle(self.at)
-        return slack_s
-
     def unread_s(self, now: float) -> float:
         """Seconds for which the reader reads what was generated so far, at the current pace."""
         ahead = max(0.0, self.shown_at - self.reading(now)) if self.lead_s else 0.0
@@ -190,14 +169,16 @@ class Delivery(_DeliveryHot):
         The reader sees them now, and with them those that were released ahead.
         """
         self.at = self.shown_at = at = self.reading(now)
-        deliveries = self._deliveries
+        deliveries = self.shown
         for place in range(bisect_right(deliveries, at), len(deliveries)):
             deliveries[place] = at
-        return self.drain()
+        if deltas := self.drain():
+            self.released_s = now
+        return deltas
 
     def stop(self, now: float) -> None:
         """The reader looks no further: what was released ahead is not seen."""
-        del self._deliveries[bisect_right(self._deliveries, self.reading(now)) :]
+        del self.shown[bisect_right(self.shown, self.reading(now)) :]
 
     def released(self, tokens: int, now: float, behind: int = 0) -> float | None:
         """The reader has got so many tokens, in the release at ``now``.
@@ -206,11 +187,10 @@ class Delivery(_DeliveryHot):
         :return: seconds until the reader runs out of tokens; None while the reader is paused.
         """
         self.buffered_tokens -= tokens
-        self._released_s = now
         if self._first_released_s is None:
             self._first_released_s = now
             self._qoe = RunningQoE(tau_s=1.0, origin_s=self.shown_at)
-        deliveries = self._deliveries
+        deliveries = self.shown
         deliveries.append(self.shown_at)
         if tokens > 1:
             deliveries.extend((self.shown_at,) * (tokens - 1))
@@ -261,12 +241,12 @@ class Delivery(_DeliveryHot):
         """When the reader saw the last token that was released."""
         shown_s = self.shown_s()
         if not self.lead_s or shown_s is None or self.shown_at <= self._reading:
-            return self._released_s
+            return self.released_s
         return shown_s if self.ended_s is None else min(shown_s, self.ended_s)
 
     def _move_anchor(self, now: float) -> None:
         if self.lead_s and self._reading < self.shown_at <= self.reading(now):
-            self._released_s = self.shown_s()  # afterwards the clock can no longer tell
+            self.released_s = self.shown_s()  # afterwards the clock can no longer tell
         super()._move_anchor(now)
 
     def _times(
@@ -284,7 +264,7 @@ class Delivery(_DeliveryHot):
 
     def _settle(self, reading: float = math.inf) -> None:
         """Account for the deliveries up to this reading time in each QoE."""
-        deliveries = self._deliveries
+        deliveries = self.shown
         if not deliveries:
             return
         # Only those that were released ahead can be later.

@@ -230,6 +230,25 @@ class EventLog(_EventLogHot):
             log.exception("reader_failed")
             self._failed(only, error)
 
+    def add_step(self, item: OutputItem, text: str, tokens: int) -> None:
+        """Add the tokens of a step to an item of which all was shown, and show them, as one delta.
+
+        The item must not be of the answer, whose deltas wait for their time.
+        """
+        sequence, only = self._next, self._only
+        if only is None or sequence >= self._due:
+            if item.add_step(text, tokens):
+                self.add_delta(item)
+            return
+        if (data := item.show_step(sequence, text, tokens)) is None:
+            return
+        self._next = sequence + 1
+        try:
+            only.take(sequence, item.kind, data)
+        except Exception as error:
+            log.exception("reader_failed")
+            self._failed(only, error)
+
     def add_delta(
         self, item: OutputItem, buffered_tokens: int = 0, slack_s: float | None = None
     ) -> None:

@@ -8,7 +8,7 @@ the garbage collector would walk over. A delta is encoded whenever it is sent.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import orjson
@@ -171,9 +171,13 @@ class OutputItem(_OutputItemHot):
         """Add the texts of tokens, each as one delta; False, and nothing, if some have no text."""
         if self._unfinished or not all(texts):
             return False
-        parts = [orjson.dumps(text)[1:-1] for text in texts]
-        self.text += b"".join(parts)
-        self._lengths.extend(map(len, parts))
+        whole = "".join(texts)
+        json = orjson.dumps(whole)[1:-1]
+        lengths: Iterable[int] = map(len, texts)
+        if len(json) != len(whole):  # not a byte for each character
+            lengths = (len(orjson.dumps(text)) - 2 for text in texts)
+        self.text += json
+        self._lengths.extend(lengths)
         return True
 
     def add_step(self, text: str, tokens: int) -> bool:
@@ -204,6 +208,21 @@ class OutputItem(_OutputItemHot):
     def waiting(self) -> int:
         """Deltas that are still to be shown."""
         return self.dropped + len(self._lengths) - self.shown
+
+    def show_step(self, sequence: int, text: str, tokens: int) -> bytes | None:
+        """Do as `add_step` and `next_live`, for an item of which all was shown.
+
+        :return: the event; None if the tokens complete no delta.
+        """
+        if tokens != 1 or not text or self._unfinished or self._logprobs is not None:
+            return self.next_live(sequence, 0, None) if self.add_step(text, tokens) else None
+        json = orjson.dumps(text)[1:-1]
+        size = len(json)
+        self.text += json
+        self._lengths.append(size)
+        self.shown_bytes += size
+        self.shown += 1
+        return self._plain % (sequence, json)
 
     # ---- the reader gets them ----------------------------------------------------------------
 

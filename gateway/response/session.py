@@ -333,7 +333,7 @@ class Session(_SessionHot):
         look = False  # whether text of the answer may be due, or a phase ended
         if tokens:
             self._token_ids.extend(run.token_ids)
-            if delivery.first_token_s is None:
+            if self.output_tokens == tokens:  # the first ones
                 delivery.first_token_s = now
             if run.turns or run.pieces is not None or run.logprobs:
                 self._take_parts(run, now)
@@ -359,20 +359,19 @@ class Session(_SessionHot):
 
         :return: whether it was put off. Else nothing has happened.
         """
-        if (
-            self.state is not _ANSWERING
-            or run.pieces is not None
-            or run.logprobs
-            or len(self._put_off) >= _MOST_PUT_OFF
-        ):
+        put_off = self._put_off
+        if self.state is not _ANSWERING or run.logprobs or len(put_off) >= _MOST_PUT_OFF:
             return False
-        ids = run.token_ids
-        if len(ids) == 1:
-            self._put_off += (now, ids[0], run.texts[0])
-        else:
-            for token_id, text in zip(ids, run.texts, strict=True):
-                self._put_off += (now, token_id, text)
-        self.output_tokens += len(ids)
+        texts = run.texts
+        if len(texts) == 1:
+            put_off += (now, run.token_ids[0], texts[0])
+            self.output_tokens += 1
+            return True
+        if run.pieces is not None:
+            return False
+        for token_id, text in zip(run.token_ids, texts, strict=True):
+            put_off += (now, token_id, text)
+        self.output_tokens += len(texts)
         return True
 
     def left(self) -> None:
@@ -389,18 +388,19 @@ class Session(_SessionHot):
         :param early_s: how much before its time a token may be sent.
         :return: as `next_release_s`.
         """
-        if self.cancelling or self.finished:
-            return None
         delivery, item = self.delivery, self.transcript.head
-        if item is not None and item.plain:  # the short way, for nearly every token
+        if item is not None and item.plain and delivery.paced and not self.cancelling:
+            # The short way, for nearly every token.
             behind = len(self._put_off) // 3
-            slack_s = delivery.release_next(now, early_s, behind)
+            slack_s = delivery.pop_next(now, early_s, behind)
             if slack_s is not None:
-                buffered = delivery.buffered_tokens
+                delivery.buffered_tokens = buffered = delivery.buffered_tokens - 1
                 self.log.add_plain(item, buffered + behind, slack_s)
                 if buffered == 1 and behind:
                     self._take_in()  # so that another one waits at the next release
                 return delivery.then_s
+        if self.cancelling or self.finished:
+            return None
         if self._put_off and delivery.buffered_tokens < 2:
             self._take_in()
         if delivery.lead_s:
@@ -493,6 +493,7 @@ class Session(_SessionHot):
         """
         self.error = error
         self._enter(State.FAILED)
+        self.transcript.head = None  # nothing more is shown
         self.delivery.ended_s = now
         if not self.log.closed:
             body = response_object.failed_object(self)
@@ -573,14 +574,14 @@ class Session(_SessionHot):
 
     def _unread(self, texts: Sequence[str]) -> None:
         """Add one step's tokens of the thoughts or of a call, and show them."""
-        transcript = self.transcript
-        text = texts[0] if len(texts) == 1 else "".join(texts)
+        tokens = len(texts)
+        text = texts[0] if tokens == 1 else "".join(texts)
         if self.state is _REASONING:
-            self.reasoning_tokens += len(texts)
-            transcript.show_text("reasoning", text, len(texts))
+            self.reasoning_tokens += tokens
+            self.transcript.show_text("reasoning", text, tokens)
         else:
-            self.calling_tokens += len(texts)
-            transcript.show_text("call", text, len(texts))
+            self.calling_tokens += tokens
+            self.transcript.show_text("call", text, tokens)
 
     def _take_parts(self, run: TokenRun, now: float) -> None:
         """Take in a run in which the phase or the segment changes, or with log probabilities."""

@@ -145,8 +145,7 @@ class Transcript:
             and item.tool is None
             and not item.ended
         ):  # as nearly always: all of it was shown
-            if item.add_step(text, tokens):
-                self._log.add_delta(item)
+            self._log.add_step(item, text, tokens)
             return
         self.add_text(segment, text, tokens)
         self.catch_up()

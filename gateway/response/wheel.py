@@ -10,7 +10,7 @@ Pure bookkeeping with ``now`` as a parameter (monotonic seconds). `gateway.servi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.response.session import Session
 
@@ -28,6 +28,10 @@ class ReleaseWheel:
         """Serve a session at ``due_s``, instead of any other time that was set."""
         if session.wheel_slot is not None:
             self.clear(session)
+        self.put(session, due_s)
+
+    def put(self, session: Session, due_s: float) -> None:
+        """Do as `set`, for a session that is in no slot: a new one, or one that `due` has given."""
         session.due_s = due_s
         slot = int(due_s / SLOT_S)
         if slot <= self._served:
@@ -50,15 +54,16 @@ class ReleaseWheel:
         slot = self._first()
         return None if slot is None else slot * SLOT_S
 
-    def due(self, now: float) -> Iterator[Session]:
-        """The sessions of the slots up to the current one, each taken off the wheel."""
+    def due(self, now: float) -> Iterator[tuple[int, Iterable[Session]]]:
+        """The slots up to the current one, each with its sessions, which are taken off the wheel.
+
+        A session keeps its `wheel_slot` until it is set again or cleared. Whoever serves it must
+        look whether that is still the one of this slot.
+        """
         current = int(now / SLOT_S)
         while (slot := self._first()) is not None and slot <= current:
             self._served = slot
-            for session in self._slots.pop(slot):
-                if session.wheel_slot == slot:  # not cleared in the meantime
-                    session.wheel_slot = None
-                    yield session
+            yield slot, self._slots.pop(slot)
         self._served = max(self._served, current)
 
     def _first(self) -> int | None:

@@ -137,7 +137,7 @@ NextAction: TypeAlias = Resubmit | GiveUp
 class _RouteHot:
     """What is read for each token, next to each other in memory."""
 
-    __slots__ = ("boundary_s", "migration", "session", "stage")
+    __slots__ = ("session", "steady")
 
 
 class Route(_RouteHot):
@@ -148,8 +148,11 @@ class Route(_RouteHot):
 
     __slots__ = (
         "_attempt",
+        "_boundary_s",
         "_cancelled_by_s",
+        "_migration",
         "_outcomes",
+        "_stage",
         "_stage_ends_s",
         "_timeouts",
         "affinity_key",
@@ -167,13 +170,14 @@ class Route(_RouteHot):
         wanted = session.generation
         self.prefixes = prefixes_of(wanted.messages, wanted.tools, wanted.template, wanted.prompt)
         self.affinity_key = key_of(session.owner, wanted.affinity_key)
-        self.stage = Stage.WAITING
+        self.steady = False  # it runs, and its next tokens change nothing here
+        self._stage = Stage.WAITING
         self.holder: str | None = None  # the instance that has it or is to answer
         self._stage_ends_s: float | None = None
         self._cancelled_by_s: float | None = None
-        self.migration: Migration | None = None
+        self._migration: Migration | None = None
+        self._boundary_s: float | None = None
         self.restarts = 0
-        self.boundary_s: float | None = None  # until the first answering token after it
         self.answered = False  # it passed the boundary at which it could move
         self._timeouts = timeouts
         self._outcomes = outcomes
@@ -181,6 +185,40 @@ class Route(_RouteHot):
         self.log = log.bind(request_id=session.response_id)
         if session.x_request_id is not None:
             self.log = self.log.bind(x_request_id=session.x_request_id)
+
+    @property
+    def stage(self) -> Stage:
+        """Where it is on its way."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._stage = stage
+        self._look()
+
+    @property
+    def migration(self) -> Migration | None:
+        """The migration under way."""
+        return self._migration
+
+    @migration.setter
+    def migration(self, migration: Migration | None) -> None:
+        self._migration = migration
+        self._look()
+
+    @property
+    def boundary_s(self) -> float | None:
+        """When it passed the boundary, until the first answering token after it."""
+        return self._boundary_s
+
+    @boundary_s.setter
+    def boundary_s(self, boundary_s: float | None) -> None:
+        self._boundary_s = boundary_s
+        self._look()
+
+    def _look(self) -> None:
+        waits = self._migration is not None or self._boundary_s is not None
+        self.steady = self._stage is Stage.RUNNING and not waits
 
     @property
     def wire_id(self) -> str:

@@ -190,7 +190,6 @@ class Router:
         The decisions come last because placement looks at all requests of the step.
         """
         held = self._table.held_by(instance.instance_id)
-        running = Stage.RUNNING
         decide = []
         for run in runs:
             route = held.get(run.request_id)
@@ -203,9 +202,7 @@ class Router:
                     and run.finish is None
                     and run.position == session.output_tokens
                     and session.streaming
-                    and route.migration is None
-                    and route.boundary_s is None
-                    and route.stage is running
+                    and route.steady
                 ):
                     # As for most runs, nothing but its tokens matters.
                     if session.wheel_slot is not None and session.put_off(run, now):

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.api import outlet as outlet_module
+from gateway.api import websocket
 from gateway.api.followers import ClientLeft, EventFollower
 from gateway.api.outlet import Outbox, Outlet
 from gateway.response.event_log import EventLog, LogTruncated
@@ -139,6 +140,29 @@ async def test_a_client_that_reads_slowly_is_not_stalled() -> None:
     assert (told, transport.outlet.full) == ([], False)
 
 
+@pytest.mark.parametrize("size", [10, 125, 126, 1020, 1021, 5000, 70_000])
+async def test_events_of_any_length_are_whole_frames_of_a_socket(size: int) -> None:
+    log, transport = EventLog(10**6), Transport()
+    follower = websocket.follow(log, transport.outlet, -1)
+    log.attach(follower)
+    running = asyncio.create_task(follower.run())
+    await asyncio.sleep(0)
+    events = [b"%d" % number + b"x" * (size - 1) for number in range(3)]
+    for number, data in enumerate(events):
+        follower.take(number, "", data)
+    await asyncio.sleep(0)
+    assert b"".join(transport.written) == b"".join(
+        websocket.event_frame("", data) for data in events
+    )
+    transport.outlet.full = True
+    follower.take(3, "", events[0])
+    transport.outlet.full = False
+    follower.take(4, "", events[0])
+    await asyncio.sleep(0)
+    assert len(transport.written) == 3, "the client is behind"
+    running.cancel()
+
+
 async def test_followers_of_a_client_that_has_left_end() -> None:
     log, transport = EventLog(10**6), Transport()
     running = asyncio.create_task(follow(log, transport).run())
@@ -162,7 +186,7 @@ async def test_a_log_that_keeps_no_events_has_none_to_follow() -> None:
     ("pieces", "size", "left"),
     [
         (outlet_module._MOST_HELD + 3, 10, 3),  # many
-        (5, outlet_module._MOST_PIECE_BYTES + 1, 0),  # large
+        (5, outlet_module.MOST_SHORT_BYTES + 1, 0),  # large
     ],
 )
 async def test_what_is_held_is_bounded_and_goes_out_in_order(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.response import session as session_module
+from gateway.response.output_item import OutputItem
 from gateway.response.session import Session
 from gateway.schemas.errors import Unavailable
 from tests.gateway.support.sessions import ScriptedWorker, make_session, run_to_end
@@ -62,6 +63,26 @@ def test_the_plan_and_the_figures_are_those_of_the_time_when_they_came() -> None
     assert run_to_end(plain) == last_s
     assert session.measurements() == plain.measurements()
     assert list(session.token_ids) == list(plain.token_ids)
+
+
+@pytest.mark.parametrize("texts", [["a", " b"], ["a", "é"], ['"', ",", "\n"], ["\U0001d11e", "x"]])
+def test_texts_that_are_taken_in_together_are_the_deltas_that_they_are_one_by_one(
+    texts: list[str],
+) -> None:
+    together, one_by_one = OutputItem("answer", "msg_1"), OutputItem("answer", "msg_1")
+    for item in (together, one_by_one):
+        item.announce(0)
+        item.add("first")
+    assert together.add_all(texts)
+    for text in texts:
+        one_by_one.add(text)
+    assert together.waiting == one_by_one.waiting == 1 + len(texts)
+    events = [
+        [item.next_live(number, 0, None) for number in range(1 + len(texts))]
+        for item in (together, one_by_one)
+    ]
+    assert events[0] == events[1]
+    assert together.decoded() == "first" + "".join(texts)
 
 
 def test_only_so_many_are_put_off() -> None:

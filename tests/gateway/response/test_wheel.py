@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.response.session import Session
 from gateway.response.wheel import SLOT_S, ReleaseWheel
 from tests.gateway.support.sessions import make_session
 
@@ -15,6 +17,15 @@ scripts = st.lists(
     st.tuples(st.sampled_from(["set", "set", "clear", "turn"]), st.integers(0, 5), times),
     max_size=60,
 )
+
+
+def served_by(wheel: ReleaseWheel, now: float) -> Iterator[Session]:
+    """The sessions that are due, as `gateway.releases` serves them."""
+    for slot, sessions in wheel.due(now):
+        for session in sessions:
+            if session.wheel_slot == slot:
+                session.wheel_slot = None
+                yield session
 
 
 @given(script=scripts)
@@ -32,7 +43,7 @@ def test_each_is_served_once_at_most_a_slot_early_and_never_after_a_clear(script
             due.pop(number, None)
         else:
             now += value / 10
-            for served in wheel.due(now):
+            for served in served_by(wheel, now):
                 assert now >= due.pop(sessions.index(served)) - SLOT_S - 1e-9
             # Whoever was due in a slot that has begun is served, or was set within this slot.
             assert all(at > now - SLOT_S - 1e-9 for at in due.values())
@@ -42,7 +53,7 @@ def test_each_is_served_once_at_most_a_slot_early_and_never_after_a_clear(script
         if next_s is not None:
             assert next_s <= max(min(due.values()), now + SLOT_S) + 1e-9
     now += 10
-    assert {sessions.index(served) for served in wheel.due(now)} == set(due)
+    assert {sessions.index(served) for served in served_by(wheel, now)} == set(due)
     assert wheel.next_s() is None
 
 
@@ -50,11 +61,23 @@ def test_one_that_is_set_again_while_it_is_served_waits_for_a_later_slot() -> No
     wheel, session = ReleaseWheel(), make_session()
     wheel.set(session, 1.0)
     rounds = 0
-    for served in wheel.due(1.0):
+    for served in served_by(wheel, 1.0):
         rounds += 1
-        wheel.set(served, 0.5)  # overdue
+        wheel.put(served, 0.5)  # overdue
     assert rounds == 1
-    assert list(wheel.due(1.0 + 1.5 * SLOT_S)) == [session]
+    assert list(served_by(wheel, 1.0 + 1.5 * SLOT_S)) == [session]
+
+
+def test_one_that_was_cleared_or_set_again_while_its_slot_is_served_is_not_served_in_it() -> None:
+    wheel, sessions = ReleaseWheel(), [make_session() for _ in range(3)]
+    for session in sessions:
+        wheel.set(session, 1.0)
+    served = served_by(wheel, 1.0)
+    assert next(served) is sessions[0]
+    wheel.clear(sessions[1])
+    wheel.set(sessions[2], 1.0)
+    assert list(served) == []
+    assert list(served_by(wheel, 1.0 + 1.5 * SLOT_S)) == [sessions[2]]
 
 
 def test_changes_leave_nothing_behind() -> None:

@@ -359,3 +359,27 @@ def test_a_submission_waits_while_its_instance_answers_others() -> None:
     moved.submitted("b", 0.0, with_ticket=True)
     moved.answers_come(4.0)
     assert deadline_of(moved) == 5.0
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("boundary_s", [None, 0.0])
+def test_it_is_steady_while_it_runs_and_nothing_is_awaited(
+    stage: Stage, moves: bool, boundary_s: float | None
+) -> None:
+    route = make_route()
+    route.stage, route.boundary_s = stage, boundary_s
+    route.migration = Migration("a", "b", 2, "boundary", 0.0) if moves else None
+    assert route.steady == (stage is Stage.RUNNING and not moves and boundary_s is None)
+    route.boundary_s = route.migration = None
+    assert route.steady == (stage is Stage.RUNNING)
+
+
+def test_it_is_steady_again_when_its_migration_has_ended() -> None:
+    route = moving()
+    assert not route.steady
+    route.submitted("b", 1.0, with_ticket=False)
+    route.accepted(2.0)
+    assert not route.steady
+    route.progressed(None)
+    assert route.steady
