@@ -205,6 +205,24 @@ async def test_a_conversation_is_bounded(tmp_path: Path) -> None:
         await turn(client, worker, conversation=conversation_id)
 
 
+async def test_what_is_added_at_the_same_time_is_checked_together(tmp_path: Path) -> None:
+    server = ServerConfig(hard_message_bytes=6000)
+    async with api(tmp_path, server=server) as (client, worker, _):
+
+        async def added(conversation_id: str, item: dict[str, Any]) -> list[int]:
+            path = f"{CONVERSATIONS}/{conversation_id}/items"
+            posts = (client.post(path, json={"items": [item]}) for _ in range(6))
+            return sorted([answer.status for answer in await asyncio.gather(*posts)])
+
+        call = {"type": "function_call", "call_id": "a", "name": "add", "arguments": "{}"}
+        result = {"type": "function_call_output", "call_id": "a", "output": "5"}
+        called, empty = await made(client, HI, call), await made(client)
+        assert await added(called, result) == [200, *5 * [400]]
+        assert await added(empty, {**HI, "content": "x" * 1500}) == [200, 200, *4 * [400]]
+        for conversation_id in (called, empty):
+            await turn(client, worker, conversation=conversation_id)
+
+
 async def test_one_that_has_not_changed_for_long_is_deleted(tmp_path: Path) -> None:
     async with api(tmp_path, store=StoreConfig(retention_days=1.0)) as (client, _worker, service):
         old, new = await made(client, HI), await made(client, HI)
@@ -407,7 +425,13 @@ async def test_a_conversation_may_be_deleted_while_a_response_runs(tmp_path: Pat
         body = {"input": "x", "conversation": conversation_id}
         asking = asyncio.create_task(client.post("v1/responses", json=body))
         request_id = await accepted(worker)
-        assert (await client.delete(f"{CONVERSATIONS}/{conversation_id}")).status == 200
+        path = f"{CONVERSATIONS}/{conversation_id}"
+        assert await refusal(client, **body) == LOCKED
+        assert (await client.delete(path)).status == 200
+        gone = (404, "conversation_not_found", "conversation")
+        assert await refusal(client, **body) == gone
+        assert await refusal(client, f"{path}/items", items=[HI]) == gone
+        assert (await client.delete(f"{path}/items/msg_x")).status == 404
         await worker.tokens(request_id, 0, "a", finish=STOP)
         assert (await (await asking).json())["status"] == "completed"
         await until(lambda: service.conversations._turns == {})
