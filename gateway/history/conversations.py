@@ -68,7 +68,9 @@ class Conversations:
         conversation_id = f"conv_{secrets.token_hex(16)}"
         await self._store.create(conversation_id, owner, metadata)
         if made:
-            await self._store.add(conversation_id, owner, _placed(conversation_id, made))
+            await self._store.add(
+                conversation_id, owner, lambda found, _: _placed(made, conversation_id, found)
+            )
         return await self.get(conversation_id, owner)
 
     async def get(self, conversation_id: str, owner: str) -> StoredConversation:
@@ -116,18 +118,20 @@ class Conversations:
         :raises NotFound: there is no such conversation.
         :raises InvalidRequest: an item is wrong, or a response runs there; names the field.
         """
+
+        def make(found: StoredConversation, before: Callable[[], list[Item]]) -> list[Item]:
+            made = self._checked(items, _messages_of(before(), conversation_id))
+            self._check_size(made, found.size_bytes)
+            return _placed(made, conversation_id, found)
+
         await self._settled(conversation_id, owner)
-        conversation, before = await self._items(conversation_id, owner)
-        made = self._checked(items, _messages_of(before, conversation_id))
-        self._check_size(made, conversation.size_bytes)
-        self._check_free(conversation_id, owner)
-        added = await self._store.add(conversation_id, owner, _placed(conversation_id, made))
-        return _there(added, conversation_id)
+        await self._check_free(conversation_id, owner)
+        return _there(await self._store.add(conversation_id, owner, make), conversation_id)
 
     async def delete_item(self, conversation_id: str, owner: str, item: str) -> StoredConversation:
         """Delete an item. Raises `NotFound`, and `InvalidRequest` while a response runs there."""
         await self._settled(conversation_id, owner)
-        self._check_free(conversation_id, owner)
+        await self._check_free(conversation_id, owner)
         if not await self._store.delete_item(conversation_id, owner, item):
             await self.get(conversation_id, owner)
             raise no_such_item(item, "item_id")
@@ -149,7 +153,7 @@ class Conversations:
         :raises InvalidRequest: another response runs there, or nothing can follow its items.
         """
         await self._settled(conversation_id, owner)
-        self._check_free(conversation_id, owner)
+        await self._check_free(conversation_id, owner)
         self._turns[owner, conversation_id] = _Turn()
         try:
             conversation, items = await self._items(conversation_id, owner)
@@ -180,7 +184,7 @@ class Conversations:
             # A call that was cut off can have no result.
             whole = [i for i in output if "call_id" not in i or i["status"] == "completed"]
             items = with_ids(session.generation.input_items, session.response_id) + whole
-            await self._store.add(conversation_id, session.owner, lambda _: items)
+            await self._store.add(conversation_id, session.owner, lambda *_: items)
         except Exception:  # the client has its answer; the store has counted its failure
             log.exception("conversation_not_continued", request_id=session.response_id)
         finally:
@@ -203,8 +207,10 @@ class Conversations:
         except TimeoutError:
             raise StoreError from None
 
-    def _check_free(self, conversation_id: str, owner: str) -> None:
+    async def _check_free(self, conversation_id: str, owner: str) -> None:
+        """Raise if a response runs there. Without one, nothing happens while it is awaited."""
         if (owner, conversation_id) in self._turns:
+            await self.get(conversation_id, owner)  # it may have been deleted
             raise InvalidRequest(
                 "Another response is running in this conversation. Try again when it has ended.",
                 param="conversation",
@@ -222,17 +228,15 @@ class Conversations:
             )
 
 
-def _placed(conversation_id: str, items: Sequence[Item]) -> Callable[[int], list[Item]]:
-    """What gives items their ids, from the place of the first one."""
+def _placed(
+    items: Sequence[Item], conversation_id: str, conversation: StoredConversation
+) -> list[Item]:
+    """Items with their ids, which follow from their places at the end of the conversation."""
     number = conversation_id.removeprefix("conv_")
-
-    def place(first: int) -> list[Item]:
-        return [
-            {"id": item_id(item, f"{number}_c{place}"), **item}
-            for place, item in enumerate(items, first)
-        ]
-
-    return place
+    return [
+        {"id": item_id(item, f"{number}_c{place}"), **item}
+        for place, item in enumerate(items, conversation.next_place)
+    ]
 
 
 def _messages_of(items: list[Item], conversation_id: str) -> tuple[ChatMessage, ...]:

@@ -265,7 +265,9 @@ def parse_json_object(text: str | bytes, kept: frozenset[str] = _SCHEMAS) -> dic
     """
     try:
         document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InvalidRequest("The JSON has too many levels.", param=None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"Not JSON: {error}.", param=None, code="invalid_json") from error
     if not isinstance(document, dict):
         raise InvalidRequest("The body must be a JSON object.", param=None)

@@ -88,12 +88,14 @@ class InvalidRequest(ApiError):
         what = match["what"].replace("`", "")
         # "[...]" is msgspec's word for any value of an object.
         path = joined(where, (match["path"] or "").replace("[...]", ""))
-        field = _MISSING.search(match["what"]) or _UNKNOWN.search(match["what"])
+        unknown = _UNKNOWN.search(match["what"])
+        field = unknown or _MISSING.search(match["what"])
         if field is not None:
             path = joined(path, field["path"])
         if not path and field is None:
             return cls(f"{what}.", param=None)
-        return cls(f"'{path}': {what}.", param=path)  # the name of a field may be empty
+        code = "unknown_parameter" if unknown else "invalid_value"
+        return cls(f"'{path}': {what}.", param=path, code=code)  # the name of a field may be empty
 
 
 def joined(where: str, path: str) -> str:

@@ -88,18 +88,12 @@ class ConversationStore:
     ) -> tuple[StoredConversation, list[Item]] | None:
         """A conversation with all of its items."""
 
-        def work(connection: Connection) -> tuple[StoredConversation, list[Any]] | None:
+        def work(connection: Connection) -> tuple[StoredConversation, list[Item]] | None:
             if (found := _row(connection, conversation_id, owner)) is None:
                 return None
-            return found, connection.execute(
-                "SELECT item FROM conversation_items WHERE conversation_id = ? ORDER BY place",
-                (conversation_id,),
-            ).fetchall()
+            return found, _items(connection, conversation_id)
 
-        if (read := await self._store.transaction("read", work)) is None:
-            return None
-        conversation, rows = read
-        return conversation, [_item(row) for (row,) in rows]
+        return await self._store.transaction("read", work)
 
     async def page(
         self, conversation_id: str, *, after: str | None, limit: int, ascending: bool
@@ -151,19 +145,21 @@ class ConversationStore:
         self,
         conversation_id: str,
         owner: str,
-        make: Callable[[int], list[Item]],
+        make: Callable[[StoredConversation, Callable[[], list[Item]]], list[Item]],
     ) -> list[Item] | None:
         """Add items at the end, and return them; None if there is no such conversation.
 
         An item whose id is there already takes no second place.
 
-        :param make: makes them, from the place of the first one.
+        :param make: makes them, of the conversation and of a function that reads its items. Both
+            are of the same transaction, so nothing is added in between. What it raises is raised
+            here, and then nothing is added. It runs in the thread of the store.
         """
 
         def work(connection: Connection) -> list[Item] | None:
             if (found := _row(connection, conversation_id, owner)) is None:
                 return None
-            items = make(found.next_place)
+            items = make(found, lambda: _items(connection, conversation_id))
             size_bytes = found.size_bytes
             for place, item in enumerate(items, found.next_place):
                 text = msgspec.json.encode(item)
@@ -229,6 +225,14 @@ def _row(connection: Connection, conversation_id: str, owner: str) -> StoredConv
         size_bytes,
         next_place,
     )
+
+
+def _items(connection: Connection, conversation_id: str) -> list[Item]:
+    rows = connection.execute(
+        "SELECT item FROM conversation_items WHERE conversation_id = ? ORDER BY place",
+        (conversation_id,),
+    )
+    return [_item(row) for (row,) in rows]
 
 
 def _item(row: bytes) -> Item:

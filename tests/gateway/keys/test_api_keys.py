@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,9 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from gateway.config import LimitsConfig, ServerConfig
+from gateway.schemas.errors import Unauthorized
 from gateway.service import ResponseService
+from gateway.store import KeyStore
 from tests.gateway.api.test_apis import STOP, UNPACED, accepted, api, create, key, receive
 from tests.gateway.support import stored_keys
 from tests.gateway.support.scripted_service import serving, until
@@ -383,10 +386,15 @@ async def test_a_revoked_key_starts_nothing_and_its_responses_end_as_planned(
                 await socket.send_json({**event_of_key, "stream_id": action})
                 event = await receive(socket, "error")
                 assert (event["status"], event["stream_id"]) == (401, action)
+            await service.keys.write()
             await worker.tokens(request_id, 0, "a", "b", finish=STOP)
             assert await receive(socket, "response.completed")
         await service.keys.write()
         assert service.keys._meters == {}
+        loaded = await KeyStore(service.store).load(int(time.time() // 86400))
+        assert [used.output_tokens for used in loaded.usage.values()] == [2]
+        with pytest.raises(Unauthorized):  # its body came after the key was revoked
+            service.keys.reserve(next(iter(loaded.usage)))
 
 
 async def test_choices_take_a_place_each_and_one_prompt(tmp_path: Path) -> None:

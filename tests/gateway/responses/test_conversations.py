@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from gateway.config import ServerConfig, StoreConfig
 from gateway.schemas import conversation_bodies as bounds
 from tests.gateway.api.test_apis import STOP, UNPACED, accepted, api, create, key, receive
+from tests.gateway.api.test_chat_output import CALL
 from tests.gateway.responses.turns import (
     ADD,
     CALLS_ADD,
@@ -25,7 +26,7 @@ from tests.gateway.responses.turns import (
 from tests.gateway.support.scripted_service import until
 from tests.gateway.support.scripted_worker import ScriptedWorker
 from tests.gateway.support.sessions import make_session
-from workers.messages import Finish, Rejected
+from workers.messages import Finish, Rejected, Turn
 
 LOCKED = (400, "conversation_locked", "conversation")
 GONE = "conv_" + "0" * 32
@@ -74,7 +75,7 @@ async def test_its_life(tmp_path: Path) -> None:
 
 
 async def test_items_are_added_listed_and_deleted(tmp_path: Path) -> None:
-    async with api(tmp_path) as (client, _worker, _):
+    async with api(tmp_path) as (client, _worker, service):
         conversation_id = await made(client, HI, metadata={"a": "b"})
         path = f"{CONVERSATIONS}/{conversation_id}/items"
         body = {"items": [{**HI, "content": f"m{n}"} for n in range(3)]}
@@ -89,12 +90,17 @@ async def test_items_are_added_listed_and_deleted(tmp_path: Path) -> None:
         assert (texts(page["data"]), page["has_more"]) == (["m2", "m1"], True)
         rest = await (await client.get(path, params={"after": page["last_id"]})).json()
         assert (texts(rest["data"]), rest["has_more"]) == (["m0", "hi"], False)
+        exact = await (await client.get(path, params={"limit": "4"})).json()
+        assert (len(exact["data"]), exact["has_more"]) == (4, False)
         kept = await (await client.delete(f"{path}/{found[3]['id']}")).json()
         assert (kept["id"], kept["metadata"]) == (conversation_id, {"a": "b"})
         assert (await client.get(f"{path}/{found[3]['id']}")).status == 404
         again = await (await client.post(path, json={"items": [HI]})).json()
         assert again["first_id"] not in {item["id"] for item in found}
         assert texts(await items_in(client, conversation_id)) == ["hi", "m0", "m1", "hi"]
+        await client.delete(f"{CONVERSATIONS}/{conversation_id}")
+        rows = await service.store._execute("SELECT COUNT(*) FROM conversation_items", ())
+        assert rows == [(0,)]
 
 
 async def test_what_is_not_there_is_a_404(tmp_path: Path) -> None:
@@ -173,6 +179,7 @@ async def test_each_wrong_field_is_named_and_nothing_is_made(tmp_path: Path) -> 
             error = (await answer.json())["error"]
             expected = param.replace("[...]", "")
             assert (error["param"], answer.status) == (expected, answer.status), (rest, body)
+            assert (error["code"] == "unknown_parameter") == ("unknown" in error["message"])
             assert answer.status == (404 if "item_reference" in str(body) else 400)
         assert texts(await items_in(client, conversation_id)) == ["hi"]
         rows = await service.store._execute("SELECT COUNT(*) FROM conversations", ())
@@ -205,6 +212,24 @@ async def test_a_conversation_is_bounded(tmp_path: Path) -> None:
         await turn(client, worker, conversation=conversation_id)
 
 
+async def test_what_is_added_at_the_same_time_is_checked_together(tmp_path: Path) -> None:
+    server = ServerConfig(hard_message_bytes=6000)
+    async with api(tmp_path, server=server) as (client, worker, _):
+
+        async def added(conversation_id: str, item: dict[str, Any]) -> list[int]:
+            path = f"{CONVERSATIONS}/{conversation_id}/items"
+            posts = (client.post(path, json={"items": [item]}) for _ in range(6))
+            return sorted([answer.status for answer in await asyncio.gather(*posts)])
+
+        call = {"type": "function_call", "call_id": "a", "name": "add", "arguments": "{}"}
+        result = {"type": "function_call_output", "call_id": "a", "output": "5"}
+        called, empty = await made(client, HI, call), await made(client)
+        assert await added(called, result) == [200, *5 * [400]]
+        assert await added(empty, {**HI, "content": "x" * 1500}) == [200, 200, *4 * [400]]
+        for conversation_id in (called, empty):
+            await turn(client, worker, conversation=conversation_id)
+
+
 async def test_one_that_has_not_changed_for_long_is_deleted(tmp_path: Path) -> None:
     async with api(tmp_path, store=StoreConfig(retention_days=1.0)) as (client, _worker, service):
         old, new = await made(client, HI), await made(client, HI)
@@ -213,6 +238,7 @@ async def test_one_that_has_not_changed_for_long_is_deleted(tmp_path: Path) -> N
         )
         await service.store.clean_up(5.0)
         assert (await client.get(f"{CONVERSATIONS}/{old}")).status == 200
+        await client.post(f"{CONVERSATIONS}/{new}", json={"metadata": {"a": "b"}})
         await service.store.clean_up(6.0)
         assert (await client.get(f"{CONVERSATIONS}/{old}")).status == 404
         assert texts(await items_in(client, new)) == ["hi"]
@@ -321,10 +347,15 @@ async def test_a_client_that_saw_the_end_finds_the_items(
 
         monkeypatch.setattr(service.conversations._store, "add", slow)
         await turn(client, worker, conversation=conversation_id)
-        assert len(await items_in(client, conversation_id)) == 3
+        found = await items_in(client, conversation_id)
+        assert len(found) == 3
         await turn(client, worker, conversation=conversation_id)
         _, submit = await turn(client, worker, conversation=conversation_id)
         assert len(submit.messages) == 5
+        path = f"{CONVERSATIONS}/{conversation_id}/items"
+        assert (await client.delete(f"{path}/{found[-1]['id']}")).status == 200
+        await turn(client, worker, conversation=conversation_id)
+        assert (await client.post(path, json={"items": [HI]})).status == 200
 
 
 async def test_what_is_refused_or_left_holds_nothing(tmp_path: Path) -> None:
@@ -384,6 +415,21 @@ async def test_what_ends_early_adds_what_the_client_has(tmp_path: Path) -> None:
         assert len(submit.messages) == 3
 
 
+async def test_a_call_that_was_cut_off_is_not_added(tmp_path: Path) -> None:
+    """Nobody can send its result, so no response could follow it."""
+    pieces = CALL["pieces"][:-1]
+    turns = (Turn(at=1, phase="calling"),)
+    cut = (4, {"turns": turns, "pieces": pieces, "finish": Finish(reason="length")})
+    async with api(tmp_path) as (client, worker, _):
+        conversation_id = await made(client)
+        fields = {"conversation": conversation_id, "tools": [ADD]}
+        response, _ = await turn(client, worker, cut, **fields)
+        assert response["output"][-1]["status"] == "incomplete"
+        kinds = [item["type"] for item in await items_in(client, conversation_id)]
+        assert "function_call" not in kinds
+        await turn(client, worker, **fields)
+
+
 @pytest.mark.parametrize("end", ["fail", "delete"])
 async def test_one_that_fails_or_is_deleted_adds_nothing(tmp_path: Path, end: str) -> None:
     async with api(tmp_path) as (client, worker, service):
@@ -407,7 +453,13 @@ async def test_a_conversation_may_be_deleted_while_a_response_runs(tmp_path: Pat
         body = {"input": "x", "conversation": conversation_id}
         asking = asyncio.create_task(client.post("v1/responses", json=body))
         request_id = await accepted(worker)
-        assert (await client.delete(f"{CONVERSATIONS}/{conversation_id}")).status == 200
+        path = f"{CONVERSATIONS}/{conversation_id}"
+        assert await refusal(client, **body) == LOCKED
+        assert (await client.delete(path)).status == 200
+        gone = (404, "conversation_not_found", "conversation")
+        assert await refusal(client, **body) == gone
+        assert await refusal(client, f"{path}/items", items=[HI]) == gone
+        assert (await client.delete(f"{path}/items/msg_x")).status == 404
         await worker.tokens(request_id, 0, "a", finish=STOP)
         assert (await (await asking).json())["status"] == "completed"
         await until(lambda: service.conversations._turns == {})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.schemas.bodies import parse_json_object
 from gateway.schemas.errors import InvalidRequest, convert
 from gateway.schemas.json_schema import MOST_LEVELS, check_depth
 from gateway.schemas.messages import from_messages
@@ -40,6 +41,12 @@ def test_the_bound_is_exact_for_objects_and_lists() -> None:
         with pytest.raises(InvalidRequest, match="It is nested more than 64 levels") as caught:
             check_depth(value, "It", "x")
         assert caught.value.param == "x"
+
+
+def test_a_body_that_is_nested_too_deep_to_be_read_is_no_broken_json() -> None:
+    with pytest.raises(InvalidRequest, match="too many levels") as caught:
+        parse_json_object(text(100_000))
+    assert caught.value.code == "invalid_value"
 
 
 def with_call(arguments: str) -> list[dict[str, Any]]:
