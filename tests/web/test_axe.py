@@ -73,9 +73,9 @@ async def test_no_violation(
             "document.querySelector('.turn:last-child .thoughts-text')?.checkVisibility()"
         )
         await states.look("thoughts open")
-        await reader.ask("refuse me")
+        await reader.ask("fail, please")
         await page.until("document.querySelector('.turn:last-child .error-card')")
-        await states.look("refused")
+        await states.look("failed")
         assert {name: found for name, found in states.found.items() if found} == {}
         assert len(states.found) == 8
 
@@ -129,6 +129,10 @@ async def test_no_violation_in_what_opens_and_in_what_goes_wrong(
         await page.until(f"{TEXT}.includes('2 requests wait before yours.')")
         await states.look("in the queue")
         await reader.stop()
+        await reader.ask("refuse me")
+        await page.until(f"{TEXT}.includes('The server is full.')")
+        await states.look("refused")
+        await reader.stop()
         server.ready = False
         await reader.ask("Why?")
         await page.until(f"{TEXT}.includes('No engine is ready yet')")
@@ -138,7 +142,7 @@ async def test_no_violation_in_what_opens_and_in_what_goes_wrong(
         await page.until("document.querySelector('.banner')")
         await states.look("lost")
         assert {name: found for name, found in states.found.items() if found} == {}
-        assert len(states.found) == 11
+        assert len(states.found) == 12
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
