@@ -94,6 +94,14 @@ def all_parts() -> list[Part]:
             programs=(CHROMIUM, NPM),
         ),
         Part(
+            "page-figures",
+            "the chat page beside its limits: pace, frames, resume, QoE, cold load; wants quiet",
+            _module("tests.web.figures"),
+            minutes=6,
+            limit_minutes=15,
+            programs=(CHROMIUM,),
+        ),
+        Part(
             "long-tests",
             "tests of minutes: formats and exactness on real engines, schemas, benchmarks",
             _module("pytest", "-q", "tests", "-m", f"long and not ({_needing(CHROMIUM)})"),

@@ -193,8 +193,12 @@ class ScriptedServer:
 
     async def _message(self, socket: web.WebSocketResponse, message: Json) -> None:
         if message["type"] == "ping":
-            asks = "response_id" in message and self.ahead is not None
-            await socket.send_json({"type": "pong", **({"ahead": self.ahead} if asks else {})})
+            pong: Json = {"type": "pong"}
+            if "stream_id" in message:
+                pong["stream_id"] = message["stream_id"]
+            if "response_id" in message and self.ahead is not None:
+                pong["ahead"] = self.ahead
+            await socket.send_json(pong)
             return
         self.requests.append(message)
         match message["type"]:

@@ -177,7 +177,7 @@ async def test_files_go_out_and_come_back(page: Page) -> None:
 
 
 async def test_a_version_is_deleted_and_brought_back(page: Page) -> None:
-    versions = "document.querySelector('.versions')?.innerText ?? ''"
+    versions = "(document.querySelector('.versions')?.innerText ?? '')"
     await set_pace(page, 41)
     await asked(page, "Why?")
     await page.click(".actions button:nth-of-type(2)")

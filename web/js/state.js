@@ -198,7 +198,8 @@ function remains({ key, parent, number }, at) {
 function absorbed(state, others) {
   const all = merged(allTurns(state), others);
   const leaf = state.turns.at(-1)?.key;
-  return shown(state, all, leaf === undefined ? [] : pathShown(all, leaf));
+  if (leaf === undefined) return shown(state, all, []);
+  return shown(state, all, pathThrough(all, pathShown(all, leaf).at(-1)?.key));
 }
 
 function shown(state, all, path) {

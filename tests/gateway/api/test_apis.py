@@ -576,3 +576,12 @@ async def test_sockets_that_have_closed_are_not_kept(tmp_path: Path) -> None:
             assert len(sockets) == 1
         await until(lambda: not sockets)
         await runner.cleanup()
+
+
+async def test_the_models_tell_who_may_open_the_operations_page(tmp_path: Path) -> None:
+    async with api(tmp_path) as (client, _, _):
+        here = await client.get("/v1/models")
+        assert here.headers["X-Pascal-Operations"] == "allowed"
+        far = await client.get("/v1/models", headers={"X-Forwarded-For": "203.0.113.9"})
+        assert far.status == 200
+        assert "X-Pascal-Operations" not in far.headers

@@ -176,6 +176,9 @@ async def test_a_key_opens_what_its_scopes_name(
             answer = await method(path, headers=header)
             if path in allowed:
                 assert answer.status in (200, 202), path
+                if path == "v1/models":  # it tells who may open the operations page
+                    told = answer.headers.get("X-Pascal-Operations")
+                    assert told == ("allowed" if "operations" in scopes else None)
                 continue
             assert answer.status == 403, path
             error = (await answer.json())["error"]

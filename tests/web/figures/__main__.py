@@ -24,6 +24,7 @@ async def measure(names: Sequence[str]) -> bool:
             sign = "  " if figure.kept else "! "
             print(f"{sign}{figure.name:34} {figure.limit:30} {figure.measured}", flush=True)
             kept = kept and figure.kept
+    print("all limits kept" if kept else "limits marked with ! are not kept")
     return kept
 
 

@@ -28,9 +28,9 @@ let before = 0;
 new MutationObserver(() => {
   const answers = document.querySelectorAll(".turn:last-child .answer");
   const length = answers.length ? answers[answers.length - 1].textContent.length : 0;
-  if (length === before) return;
-  before = length;
-  seen.grown.push([performance.now(), length]);
+  const grown = length > before;
+  before = length; // of a new answer it is 0 at first
+  if (grown) seen.grown.push([performance.now(), length]);
 }).observe(document, { subtree: true, childList: true, characterData: true });
 """
 # When the field in which one writes can be used, the page is connected, and all of it is there.
