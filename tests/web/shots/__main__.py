@@ -107,7 +107,7 @@ async def chat_states(reader: Reader) -> AsyncIterator[tuple[str, bytes]]:
     await reader.ask("oversize")
     await page.until("document.querySelectorAll('.error-card').length > 1")
     yield "too-long", await settled(page)
-    if not await reader.get("document.querySelector('.sidebar')"):
+    if not await reader.get("!!document.querySelector('.row-more')"):
         await page.click("header [aria-label=Conversations]")
     await page.until("document.querySelector('.row-more')")
     await page.click(".row-more")
