@@ -7,7 +7,7 @@ writes `tour.webp` (the tour, eight times as fast) and `ops.png` (the page durin
 Nothing is drawn by hand: what the pictures show has happened. The load is drawn at random, so that
 no two recordings are the same. Prints the figures of each step as the card showed them.
 
-It takes four minutes. A machine with other work to do makes emulated instances late.
+It takes three minutes. A machine with other work to do makes emulated instances late.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Final
 from chromium import Chromium, Page, PageError, find
 from PIL import Image
 
-STEPS_S: Final = (25.0, 45.0, 40.0, 30.0, 20.0)  # how long each is looked at
-FRAME_S: Final = 1.0  # between two frames of the recording
-SHOWN_MS: Final = 125  # how long one is shown: eight times as fast
+STEPS_S: Final = (18.0, 40.0, 30.0, 25.0, 15.0)  # how long each is looked at
+FRAME_S: Final = 2.0  # between two frames of the recording
+SHOWN_MS: Final = 250  # how long one is shown: eight times as fast
 LAST_MS: Final = 2500  # the last one of a step, so that it can be read
 WIDTH: Final = 1280
 HEIGHT: Final = 800
-SHRUNK: Final = 960  # width of the animated picture
+SHRUNK: Final = 900  # width of the animated picture
 COLOURS: Final = 64  # of a still picture
-QUALITY: Final = 42  # of the animated one
+QUALITY: Final = 38  # of the animated one
 START_S: Final = 300.0
 CARD: Final = "document.querySelector('#tour')"
 
@@ -61,7 +61,7 @@ class Recording:
         first, *others = self.frames
         first.save(
             out, "WEBP", save_all=True, append_images=others, duration=self.shown_ms, loop=0,
-            quality=QUALITY, method=6, minimize_size=True, allow_mixed=True,
+            quality=QUALITY, method=4,
         )  # fmt: skip
         return out.getvalue()
 

@@ -58,6 +58,7 @@ async def dialog(page: Page, opens: str) -> bytes:
     await page.until("document.querySelector('dialog[open]')")
     png = await settled(page)
     await page.evaluate("document.querySelector('dialog').close()")
+    await page.until("!document.querySelector('dialog[open]') && !document.querySelector('dialog')")
     return png
 
 
