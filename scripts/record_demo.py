@@ -33,7 +33,7 @@ LAST_MS: Final = 2500  # the last one of a step, so that it can be read
 WIDTH: Final = 1280
 HEIGHT: Final = 800
 SHRUNK: Final = 900  # width of the animated picture
-COLOURS: Final = 64  # of a still picture
+COLOURS: Final = 256  # of a still picture
 QUALITY: Final = 38  # of the animated one
 START_S: Final = 300.0
 CARD: Final = "document.querySelector('#tour')"
@@ -71,7 +71,7 @@ async def record(page: Page, url: str) -> Recording:
     recording = Recording()
     await page.go(f"{url}/ops")
     await page.until("document.querySelector('#demo [aria-pressed=true]')")
-    await page.evaluate("document.querySelector('#window [value=\"300\"]').click()")
+    await page.evaluate("document.querySelector('#window [value=\"60\"]').click()")
     await page.click("[data-do=tour]")
     for number, seconds in enumerate(STEPS_S, 1):
         await page.until(f"{CARD}?.innerText.includes('Step {number} of')")

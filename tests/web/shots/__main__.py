@@ -1,6 +1,6 @@
 """Pictures of every state of both pages, at 1440, 768 and 390 pixels in both themes.
 
-    python -m tests.web.shots FOLDER [--only chat|ops|tour]
+    python -m tests.web.shots FOLDER [--only chat|ops|tour] [--docs docs/images]
 
 The chat has scripted answers, and /ops an invented cluster (`tests.web.ops.shots`); the tour runs
 on a real demonstration. A picture is named PAGE-STATE-WIDTH-THEME.png. One sheet for each state has
@@ -27,7 +27,7 @@ from PIL import Image  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.web import scripted_server  # noqa: E402
 from tests.web.answers import LAST, RICH, Reader  # noqa: E402
-from tests.web.browsing import ESCAPE, OPEN, TEXT  # noqa: E402
+from tests.web.browsing import DONE, ESCAPE, OPEN, TEXT, TURNS  # noqa: E402
 from tests.web.ops import shots as ops_shots  # noqa: E402
 from tests.web.ops.feed import OpsFeed  # noqa: E402
 from tests.web.scripted_server import ScriptedServer  # noqa: E402
@@ -36,6 +36,18 @@ SIZES: Final = {1440: 900, 768: 1024, 390: 844}
 THEMES: Final = ("light", "dark")
 SHEET_HEIGHT: Final = 620
 TOUR_STEPS: Final = 5
+COLOURS: Final = 256  # of a picture in the docs
+# Pictures for docs/images, by what they are taken from.
+DOCS: Final = {
+    "chat-thinking-768-dark": "chat-thinking",
+    "chat-rich-1440-light": "chat-rich",
+    "chat-rich-390-dark": "chat-phone",
+    "chat-conversations-768-light": "chat-list",
+    "chat-pace-768-light": "chat-pace",
+    "chat-settings-768-light": "chat-settings",
+    "chat-lost-768-light": "chat-lost",
+    "tour-3-390-dark": "tour-phone",
+}
 TOUR_STEP_S: Final = 15.0
 CARD: Final = "document.querySelector('#tour')"
 
@@ -81,7 +93,6 @@ async def chat_states(reader: Reader) -> AsyncIterator[tuple[str, bytes]]:
     yield "pace", await settled(page)
     opens = "document.querySelector('#pace-panel > .button').click()"
     yield "reading-test", await dialog(page, opens)
-    await page.evaluate("document.querySelector('.pace-button').click()")
     server.step_s = 0.4
     scripted_server.ANSWER = ANSWER
     await reader.ask("What is 348 + 275? Hold on.", pace=10)
@@ -92,22 +103,17 @@ async def chat_states(reader: Reader) -> AsyncIterator[tuple[str, bytes]]:
     yield "answering", await settled(page)
     await reader.stop()
     yield "stopped", await settled(page)
-    await reader.ask_all("What is 348 + 275?")
+    await answered(reader, "What is 348 + 275?")
     await page.evaluate("document.querySelector('.turn:last-child .delivery-line').click()")
     yield "done", await settled(page)
+    await page.evaluate("document.querySelector('.turn:last-child .delivery-line').click()")
     scripted_server.ANSWER = RICH
-    await reader.ask_all("Show me all that Markdown can do.")
-    await page.evaluate("document.querySelector('.turn:last-child').scrollIntoView()")
+    await answered(reader, "Show me all that Markdown can do.")
+    await reader.settle()
+    await show(page, "")
     yield "rich", await settled(page)
-    await page.evaluate("document.querySelector('.turn:last-child table').scrollIntoView()")
+    await show(page, " table")
     yield "rich-end", await settled(page)
-    scripted_server.ANSWER = ANSWER
-    await reader.ask("fail in the middle")
-    await page.until("document.querySelector('.turn:last-child .error-card')")
-    yield "error", await settled(page)
-    await reader.ask("oversize")
-    await page.until("document.querySelectorAll('.error-card').length > 1")
-    yield "too-long", await settled(page)
     if not await reader.get("!!document.querySelector('.row-more')"):
         await page.click("header [aria-label=Conversations]")
     await page.until("document.querySelector('.row-more')")
@@ -117,6 +123,13 @@ async def chat_states(reader: Reader) -> AsyncIterator[tuple[str, bytes]]:
     await page.press(*ESCAPE)
     if await reader.get("!!document.querySelector('.curtain')"):
         await page.press(*ESCAPE)
+    scripted_server.ANSWER = ANSWER
+    await reader.ask("fail in the middle")
+    await page.until("document.querySelector('.turn:last-child .error-card')")
+    yield "error", await settled(page)
+    await reader.ask("oversize")
+    await page.until("document.querySelectorAll('.error-card').length > 1")
+    yield "too-long", await settled(page)
     server.ready = False
     await reader.ask("Why?")
     await page.until(f"{TEXT}.includes('No engine is ready yet')")
@@ -125,6 +138,22 @@ async def chat_states(reader: Reader) -> AsyncIterator[tuple[str, bytes]]:
     await page.evaluate("dispatchEvent(new Event('offline'))")
     await page.until("document.querySelector('.banner')")
     yield "lost", await settled(page)
+
+
+async def answered(reader: Reader, question: str) -> None:
+    """Ask, and wait for the whole answer."""
+    turns = await reader.get(TURNS)
+    await reader.ask(question)
+    await reader.page.until(f"{TURNS} === {turns + 1} && {DONE}")
+
+
+async def show(page: Page, part: str) -> None:
+    """Scroll to a part of the last turn, at once."""
+    selector = f".turn:last-child{part}"
+    await page.evaluate(
+        f"document.querySelector({selector!r}).scrollIntoView({{ behavior: 'instant' }})"
+    )
+    await asyncio.sleep(0.3)
 
 
 ANSWER: Final = scripted_server.ANSWER
@@ -186,6 +215,14 @@ async def tour(browser: Chromium, url: str) -> Pictures:
     return found
 
 
+def small(png: bytes) -> bytes:
+    """The same picture with fewer colours."""
+    out = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
 def sheet(pictures: list[bytes]) -> bytes:
     """Pictures side by side."""
     images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pictures]
@@ -242,6 +279,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=TAKES)
+    parser.add_argument("--docs", type=Path, help="also write those of the docs into this folder")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in [args.only] if args.only else TAKES:
@@ -249,6 +287,8 @@ def main() -> None:
         sheets: dict[str, list[bytes]] = {}
         for file, png in found.items():
             (args.folder / file).write_bytes(png)
+            if args.docs and (name_there := DOCS.get(file.removesuffix(".png"))):
+                (args.docs / f"{name_there}.png").write_bytes(small(png))
             sheets.setdefault(file.rsplit("-", 2)[0], []).append(png)
         for state, pictures in sheets.items():
             (args.folder / f"sheet-{state}.png").write_bytes(sheet(pictures))
