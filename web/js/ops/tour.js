@@ -67,8 +67,8 @@ const STEPS = [
     figures: ["dry", "qoe", "ttft"],
     words: `The load is the same, and the engines go on without a stop. slack serves those first who
       would have to wait soon, and lets those wait who have text ahead. The red dots go at once, and
-      the QoE of the worst readers rises within half a minute. TTFT is that of the last minute, and follows
-      later.`,
+      the QoE of the worst readers rises within half a minute. TTFT is that of the last minute, and
+      follows later.`,
   },
   {
     title: "A worker dies",
