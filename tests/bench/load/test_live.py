@@ -87,7 +87,7 @@ async def test_no_more_clients_than_the_level_says_and_off_cancels_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     level = replace(LEVELS["busy"], rate=1000.0, most=20, at_once=15)
-    monkeypatch.setitem(LEVELS, "busy", level)  # type: ignore[arg-type]  # a dict to its owner
+    monkeypatch.setitem(LEVELS, "busy", level)
     async with running(monkeypatch) as (load, transport, levels):
         levels.put_nowait("busy")
         await until(lambda: transport.running == 20)

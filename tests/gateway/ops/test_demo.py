@@ -105,8 +105,8 @@ async def test_the_child_follows_the_level_and_ends(tmp_path: Path) -> None:
         assert load.pid is not None
     finally:
         await load.close()
-    assert load.pid is None
-    assert load.level == "off"
+    ended: tuple[object, object] = (load.pid, load.level)
+    assert ended == (None, "off")
 
 
 async def test_a_child_that_does_not_end_by_itself_is_killed(
@@ -132,7 +132,8 @@ async def test_a_child_that_cannot_run_is_given_up(
     assert load.error == f"The load generator ended with 1; see {tmp_path / 'load.log'}."
     assert (tmp_path / "load.log").read_text().strip() == "no luck"
     load.set("calm", "http://127.0.0.1:9")
-    assert load.error is None
+    forgotten: object = load.error
+    assert forgotten is None
     await load.close()
 
 

@@ -37,16 +37,16 @@ THEMES: Final = ("light", "dark")
 SHEET_HEIGHT: Final = 620
 TOUR_STEPS: Final = 5
 COLOURS: Final = 256  # of a picture in the docs
-# Pictures for docs/images, by what they are taken from.
-DOCS: Final = {
-    "chat-thinking-768-dark": "chat-thinking",
-    "chat-rich-1440-light": "chat-rich",
-    "chat-rich-390-dark": "chat-phone",
-    "chat-conversations-768-light": "chat-list",
-    "chat-pace-768-light": "chat-pace",
-    "chat-settings-768-light": "chat-settings",
-    "chat-lost-768-light": "chat-lost",
-    "tour-3-390-dark": "tour-phone",
+# Pictures for docs/images: what each is taken from, and its part from top to bottom in pixels.
+DOCS: Final[dict[str, tuple[str, int, int]]] = {
+    "chat-thinking-768-dark": ("chat-thinking", 0, 250),
+    "chat-rich-1440-light": ("chat-rich", 0, 900),
+    "chat-rich-390-dark": ("chat-phone", 0, 844),
+    "chat-conversations-768-light": ("chat-list", 0, 340),
+    "chat-pace-768-light": ("chat-pace", 400, 690),
+    "chat-settings-768-light": ("chat-settings", 230, 790),
+    "chat-lost-768-light": ("chat-lost", 680, 1024),
+    "tour-3-390-dark": ("tour-phone", 0, 844),
 }
 TOUR_STEP_S: Final = 15.0
 CARD: Final = "document.querySelector('#tour')"
@@ -215,10 +215,11 @@ async def tour(browser: Chromium, url: str) -> Pictures:
     return found
 
 
-def small(png: bytes) -> bytes:
-    """The same picture with fewer colours."""
+def small(png: bytes, top: int, bottom: int) -> bytes:
+    """A part of a picture, with fewer colours."""
     out = io.BytesIO()
     image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.crop((0, top, image.width, bottom))
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
 
@@ -287,8 +288,9 @@ def main() -> None:
         sheets: dict[str, list[bytes]] = {}
         for file, png in found.items():
             (args.folder / file).write_bytes(png)
-            if args.docs and (name_there := DOCS.get(file.removesuffix(".png"))):
-                (args.docs / f"{name_there}.png").write_bytes(small(png))
+            if args.docs and (found_in := DOCS.get(file.removesuffix(".png"))):
+                there, top, bottom = found_in
+                (args.docs / f"{there}.png").write_bytes(small(png, top, bottom))
             sheets.setdefault(file.rsplit("-", 2)[0], []).append(png)
         for state, pictures in sheets.items():
             (args.folder / f"sheet-{state}.png").write_bytes(sheet(pictures))
