@@ -16,8 +16,8 @@ _SETTINGS: Final = {
     "workers.count": str(_INSTANCES),
     "workers.max_num_seqs": "64",
     "model.max_model_len": "4096",
-    # 5,120 tokens, so that a load that a laptop can carry fills them; the profile has 90,000.
-    "workers.kv_blocks": "320",
+    # 4,320 tokens, so that a load that a laptop can carry fills them; the profile has 90,000.
+    "workers.kv_blocks": "270",
     "workers.restart_backoff_s": "1",
     # Nobody is refused: the pages show how requests wait.
     "limits.load": "0",

@@ -44,7 +44,7 @@ _SAYS_S = 2.0  # between two lines of the output
 _READY_S = 600.0  # longest wait for the server
 _READY_GAP_S = 0.5
 _FIT = Fit(base=12.0, per_word=1.1)  # the tokenizer of emulated instances; about right is enough
-_AT_ONCE_GAP_S = 0.04
+_AT_ONCE_GAP_S = 0.03
 _CONNECTIONS = 8
 _LONGEST_LINE = 64
 
@@ -64,7 +64,7 @@ class Level:
 LEVELS: Final[Mapping[str, Level]] = {
     "calm": Level(rate=1.2, agents=0.25, burstiness=1.0, most=60, at_once=12),
     "busy": Level(rate=3.0, agents=0.3, burstiness=0.15, most=130, at_once=30),
-    "pressure": Level(rate=6.0, agents=0.15, burstiness=0.5, most=200, at_once=140),
+    "pressure": Level(rate=8.0, agents=0.15, burstiness=0.5, most=220, at_once=180),
 }
 
 

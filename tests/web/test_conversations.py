@@ -398,6 +398,11 @@ async def test_the_key_form(chromium: Chromium) -> None:
         await page.resize(1040, 740)
         await page.go(locked.url)
         await page.until("document.activeElement.id === 'api-key'")
+        for width in (320, 390, 1040):
+            await page.resize(width, 740)
+            buttons = "[...document.querySelectorAll('.key-form button')]"
+            edges = f"{buttons}.map((e) => e.getBoundingClientRect().right)"
+            assert max(await page.evaluate(edges)) <= width
         await page.type("secre")
         await page.press(*ENTER)
         await page.until(f"{TEXT}.includes('not accepted')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.config import LauncherConfig, ServerConfig
 from gateway.ops.demo.load import DemoLoad
 from tests.gateway.ops.test_socket import frames_until, gateway
 from tests.gateway.support.scripted_service import until
+from tests.support.server import ROOT, is_alive
 
 SAYS = """
 import json, sys
@@ -84,7 +86,7 @@ async def test_a_change_of_the_load_is_marked_on_the_charts(
         gateway(tmp_path, server=server(tmp_path)) as (client, _, _, _),
         client.ws_connect("/admin/ops") as socket,
     ):
-        assert (await frames_until(socket, "hello"))[-1]["demo"] is True
+        assert (await frames_until(socket, "second"))[0]["demo"] is True
         for level in ("busy", "busy", "off"):
             async with client.post("/admin/demo", json={"load": level}) as answer:
                 assert (await answer.json())["load"] == level
@@ -133,3 +135,37 @@ async def test_a_child_that_cannot_run_is_given_up(
     forgotten: object = load.error
     assert forgotten is None
     await load.close()
+
+
+async def test_the_load_ends_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
+    gateway = """
+import asyncio, pathlib, sys
+from gateway.ops.demo.load import DemoLoad
+async def main():
+    load = DemoLoad(pathlib.Path(sys.argv[1]))
+    load.set("busy", "http://127.0.0.1:9")
+    while load.pid is None:
+        await asyncio.sleep(0.01)
+    print("pid", load.pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", gateway, str(tmp_path / "load.log")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while not (line := await process.stdout.readline()).startswith(b"pid "):
+            assert line  # what it logs
+    pid = int(line.split()[1])
+    assert is_alive(pid)
+    process.kill()
+    await process.wait()
+    async with asyncio.timeout(60):
+        while True:
+            if not is_alive(pid):
+                break
+            await asyncio.sleep(0.05)

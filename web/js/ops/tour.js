@@ -55,9 +55,9 @@ const STEPS = [
     load: "pressure",
     policy: "fcfs",
     figures: ["dry", "qoe", "ttft"],
-    words: `Now there are more requests than memory, and the instances schedule by fcfs: who came
-      first is served first. Tiles fill up, and the queue on the left grows. Who came last is put
-      aside even while somebody reads: that dot turns red. Give it half a minute.`,
+    words: `Now there are more requests than memory: the bars of the tiles are full, and grey dots
+      wait for their turn. The instances schedule by fcfs: who came last is put aside, even while
+      somebody reads. That reader turns red and waits. Give it half a minute.`,
   },
   {
     title: "From fcfs to slack",
@@ -66,8 +66,9 @@ const STEPS = [
     policy: "slack",
     figures: ["dry", "qoe", "ttft"],
     words: `The load is the same, and the engines go on without a stop. slack serves those first who
-      would have to wait soon, and lets those wait who have text ahead. Red dots go, and the QoE of
-      the worst readers rises within half a minute.`,
+      would have to wait soon, and lets those wait who have text ahead. The red dots go at once, and
+      the QoE of the worst readers rises within half a minute. TTFT is that of the last minute, and
+      follows later.`,
   },
   {
     title: "A worker dies",
