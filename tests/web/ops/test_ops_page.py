@@ -143,7 +143,7 @@ async def test_a_tile_opens_its_instance(page: Page) -> None:
             const map = document.getElementById("map");
             const box = map.getBoundingClientRect();
             map.dispatchEvent(new MouseEvent("click", {
-                clientX: box.left + 90, clientY: box.top + 20, bubbles: true,
+                clientX: box.left + 90, clientY: box.top + 9, bubbles: true,
             }));
         })()"""
     )
