@@ -271,14 +271,17 @@ async def test_cells_are_the_stronger_the_fuller_and_open_their_instance(
         const height = box.height / {rows};
         return [left + (n % 16 + 0.5) * width, (Math.floor(n / 16) + 0.8) * height, width, height];
     }})"""
-    shade = f"""((n) => {{
-        const [x, y, width] = {cell}(n);
-        const g = document.getElementById("map").getContext("2d");
-        const [r, , b, a] = g.getImageData((x + width * 0.35) * devicePixelRatio,
-            y * devicePixelRatio, 1, 1).data;
-        return a;
-    }})"""
-    shades = await page.evaluate(f"Array.from({{length: {instances}}}, (_, n) => {shade}(n))")
+    shades = await page.evaluate(
+        f"""(() => {{
+            const map = document.getElementById("map");
+            const g = map.getContext("2d");
+            const {{ data, width: across }} = g.getImageData(0, 0, map.width, map.height);
+            return Array.from({{ length: {instances} }}, (_, n) => {{
+                const [x, y, width] = {cell}(n).map((one) => one * devicePixelRatio);
+                return data[(Math.floor(y) * across + Math.floor(x + width * 0.35)) * 4 + 3];
+            }});
+        }})()"""
+    )
     used = await page.evaluate(
         "operations.feed.instances.map((one) => one.kv_used / one.kv_blocks)"
     )

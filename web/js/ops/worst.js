@@ -88,7 +88,7 @@ export class Worst {
     write($("worst-title"), words);
     const list = this.panel.querySelector("ol");
     while (list.children.length > rows.length) list.lastElementChild.remove();
-    rows.forEach(({ name, text, ...chosen }, n) => {
+    rows.forEach(({ label, text, ...chosen }, n) => {
       let item = list.children[n];
       if (!item) {
         item = document.createElement("li");
@@ -107,8 +107,9 @@ export class Worst {
       }
       const button = item.firstChild;
       delete button.dataset.number;
+      delete button.dataset.name;
       Object.assign(button.dataset, chosen);
-      write(button.firstChild, name);
+      write(button.firstChild, label);
       write(button.lastChild, text);
     });
     const asked = this.#subject in FIGURES && this.feed.worst?.figure !== this.#subject;
@@ -121,7 +122,7 @@ export class Worst {
       const [words, badness, text] = INSTANCES[this.#subject];
       const ranked = feed.instances.map((one) => [badness(one, feed), one.name]).filter(([bad]) => bad > 0);
       ranked.sort(([a], [b]) => b - a);
-      return [words, ranked.slice(0, MOST).map(([bad, name]) => ({ name, text: text(bad) }))];
+      return [words, ranked.slice(0, MOST).map(([bad, name]) => ({ name, label: name, text: text(bad) }))];
     }
     const [words, text] = FIGURES[this.#subject];
     const rows = feed.worst?.figure === this.#subject ? feed.worst.rows : [];
@@ -132,7 +133,7 @@ export class Worst {
         const request = feed.requests.get(number);
         const at = feed.instances.find((one) => one.place === request?.place)?.name;
         const state = request ? WORDS[feed.hello.states[request.state]] : "ended";
-        return { number, name: [`Request ${number}`, state, at].filter(Boolean).join(" · "), text: text(value) };
+        return { number, label: [`Request ${number}`, state, at].filter(Boolean).join(" · "), text: text(value) };
       }),
     ];
   }
