@@ -273,7 +273,7 @@ export class Charts {
     ctx.restore();
   }
 
-  /** A dashed line for each thing that happened, with its name. */
+  /** A dashed line for each thing that happened, with its name: the newest, where there is no room. */
   #marks(plot, c) {
     const { ctx, bbox, scales } = plot;
     ctx.save();
@@ -282,8 +282,8 @@ export class Charts {
     ctx.font = `${10 * devicePixelRatio}px Inter, system-ui, sans-serif`;
     ctx.textBaseline = "top";
     ctx.textAlign = "left";
-    let free = -Infinity;
-    for (const { at, text } of this.feed.notes) {
+    let free = Infinity; // up to where there is room
+    for (const { at, text } of this.feed.notes.toReversed()) {
       if (at < scales.x.min || at > scales.x.max) continue;
       const x = plot.valToPos(at, "x", true);
       ctx.beginPath();
@@ -292,14 +292,14 @@ export class Charts {
       ctx.stroke();
       const width = ctx.measureText(text).width;
       const left = Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width);
-      if (left < free) continue;
+      if (left + width > free) continue;
       ctx.fillStyle = c.raised;
       ctx.globalAlpha = 0.75;
       ctx.fillRect(left - 2, bbox.top, width + 4, 14 * devicePixelRatio);
       ctx.globalAlpha = 1;
       ctx.fillStyle = c.muted;
       ctx.fillText(text, left, bbox.top + 2);
-      free = left + width + 8;
+      free = left - 8;
     }
     ctx.restore();
   }
