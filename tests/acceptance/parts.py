@@ -139,6 +139,13 @@ def all_parts() -> list[Part]:
             limit_minutes=10,
         ),
         Part(
+            "switches",
+            "200 switches of the scheduling policy under 120 readers: no stream shows them",
+            _module("tests.gateway.ops.switches"),
+            minutes=7,
+            limit_minutes=20,
+        ),
+        Part(
             "fresh-clone",
             "a newcomer's two commands with an empty home folder: `make serve`, `make test`",
             _module("tests.acceptance.fresh", "--name=fresh-clone", "--empty-home", "--test"),

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Feed, perMinute, windowed } from "../../web/js/ops/feed.js";
+import { Feed, medianOf, perMinute, windowed } from "../../web/js/ops/feed.js";
 import { figuresOf, totalsOf } from "../../web/js/ops/figures.js";
+import { lifeOf, ticksOf, wordsOf } from "../../web/js/ops/life.js";
 import { aheadOf, layoutOf } from "../../web/js/ops/map.js";
 
 const HELLO = {
@@ -138,4 +139,96 @@ test("every tile lies within the picture, from 1 to 64 instances and from phone 
       assert.ok(layout.tileWidth > 8);
     }
   }
+});
+
+const LIFE = {
+  type: "request",
+  number: 7,
+  response: "resp_7",
+  status: "in_progress",
+  age_s: 12,
+  ahead_s: 3,
+  ttft_s: 6,
+  marks: [
+    [0, "queued", null],
+    [1, "queued", "worker-0"],
+    [2, "reasoning", "worker-0"],
+    [3, "waits", "worker-0"],
+    [4, "goes_on", "worker-0"],
+    [5, "migrating", "worker-0"],
+    [5.5, "answering", "worker-1"],
+    [8, "dry", "worker-1"],
+    [9, "refilled", "worker-1"],
+    [10, "delivering", "worker-1"],
+  ],
+};
+
+test("the parts of a life follow each other without a gap, up to its end", () => {
+  const { parts, reader, moves, end } = lifeOf(LIFE);
+  assert.deepEqual(
+    parts.map(({ from, to, state, waits }) => [from, to, state, waits]),
+    [
+      [0, 1, "queued", false],
+      [1, 2, "queued", false],
+      [2, 3, "reasoning", false],
+      [3, 4, "reasoning", true],
+      [4, 5, "reasoning", false],
+      [5, 5.5, "migrating", false],
+      [5.5, 10, "answering", false],
+      [10, 12, "delivering", false],
+    ],
+  );
+  assert.deepEqual(moves, [{ at: 5.5, from: "worker-0", to: "worker-1" }]);
+  assert.deepEqual(reader, [
+    { dry: false, from: 6, to: 8 },
+    { dry: true, from: 8, to: 9 },
+    { dry: false, from: 9, to: 12 },
+  ]);
+  assert.equal(end, 12);
+  assert.equal(wordsOf(parts[3]), "thinking on worker-0, without a token");
+  assert.equal(wordsOf(parts[7]), "being read");
+});
+
+test("a reader who waits for the first token of a queued request has nothing to read", () => {
+  const { parts, reader } = lifeOf({ ...LIFE, age_s: 1.5, ttft_s: null, marks: LIFE.marks.slice(0, 2) });
+  assert.deepEqual(parts.map(({ to }) => to), [1, 1.5]);
+  assert.deepEqual(reader, []);
+});
+
+test("an axis has a few round steps", () => {
+  assert.deepEqual(ticksOf(0.5), [0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+  assert.deepEqual(ticksOf(47), [0, 10, 20, 30, 40]);
+  for (const end of [0.1, 1, 7, 33, 100, 1000, 9000]) assert.ok(ticksOf(end).length <= 7, String(end));
+});
+
+test("the details of the request that is followed, and of no other", () => {
+  const feed = greeted();
+  feed.take(LIFE, 1, 101);
+  assert.equal(feed.request, null);
+  feed.follow(7);
+  feed.take(LIFE, 1, 101);
+  feed.take({ ...LIFE, number: 8 }, 1, 101);
+  assert.equal(feed.request.age_s, 12);
+  assert.deepEqual(feed.samples, [[12, 3]]);
+  feed.take({ ...LIFE, response: "resp_other" }, 2, 102); // after the gateway was started again
+  assert.equal(feed.request.status, "unknown");
+  assert.equal(feed.samples.length, 1);
+  feed.follow(9);
+  assert.equal(feed.request, null);
+  feed.take({ type: "unknown_request", number: 9 }, 3, 103);
+  assert.deepEqual(feed.request, { number: 9, status: "unknown" });
+});
+
+test("the requests of an instance, and those that no instance has", () => {
+  const feed = greeted();
+  const rows = [[1, 5, 0, 0, 2], [2, 1, 0, 0, null], [3, 2, 0, 0, 4], [4, 2, 1, 0, 4], [5, 0, -1, 0, null]];
+  feed.take({ type: "requests", first: true, rows }, 0, 100);
+  assert.deepEqual(feed.at(0).map(({ number }) => number), [3, 2, 1]);
+  assert.deepEqual(feed.without().map(({ number }) => number), [5]);
+});
+
+test("medians", () => {
+  assert.equal(medianOf([3]), 3);
+  assert.equal(medianOf([4, 1, 30, 2]), 3);
+  assert.equal(medianOf([10, 9, 100]), 10);
 });

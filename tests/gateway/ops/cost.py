@@ -5,7 +5,7 @@
 A real service with scripted workers holds so many requests: a third thinks, a third answers, the
 rest is only being read. Every second each answer grows, and 40 requests end and others come. The
 CPU time of this process with one viewer, less that without one, is the cost. The viewer is another
-process.
+process. With ``--asking`` it follows a request, and asks for the worst behind a figure.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ import asyncio, sys, aiohttp
 async def main():
     async with aiohttp.ClientSession() as client, client.ws_connect(sys.argv[1]) as socket:
         size = 0
+        for ask in sys.argv[2:]:
+            await socket.send_str(ask)
         async for message in socket:
             size += len(message.data)
             print(size, flush=True)
@@ -111,7 +113,7 @@ async def cpu(seconds: float) -> float:
     return (time.process_time() - begun) / (time.monotonic() - wall)
 
 
-async def measure(instances: int, requests: int, seconds: float) -> None:
+async def measure(instances: int, requests: int, seconds: float, asks: tuple[str, ...]) -> None:
     """Print the cost."""
     names = [f"worker-{number}" for number in range(instances)]
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +129,7 @@ async def measure(instances: int, requests: int, seconds: float) -> None:
             hub = runner.app[HUB]
             before = await cpu(seconds)
             viewer = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", VIEWER, address, stdout=asyncio.subprocess.PIPE
+                sys.executable, "-c", VIEWER, address, *asks, stdout=asyncio.subprocess.PIPE
             )
             assert viewer.stdout is not None
             await viewer.stdout.readline()
@@ -156,9 +158,12 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=64)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--asking", action="store_true", help="a viewer who asks for all it may")
     chosen = parser.parse_args()
+    newest = f'{{"type": "follow", "number": {chosen.requests}}}'
+    asks = (newest, '{"type": "rank", "figure": "ttft"}') if chosen.asking else ()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    asyncio.run(measure(chosen.instances, chosen.requests, chosen.seconds))
+    asyncio.run(measure(chosen.instances, chosen.requests, chosen.seconds, asks))
 
 
 if __name__ == "__main__":

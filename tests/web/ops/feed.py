@@ -14,20 +14,28 @@ import math
 import random
 import time
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Self
 
 import orjson
 from aiohttp import web
 
+from gateway.api.documents.frames import Figure
 from gateway.api.pages.routes import add_pages
 from gateway.app import _security_headers
+from gateway.ops.asks import Asked
 from gateway.ops.history import COLUMNS, LENGTH
 from gateway.ops.instances import INSTANCE_COLUMNS
+from gateway.ops.life import MARKS
+from gateway.ops.worst import FIGURES
+from gateway.policy.placement import BOUNDARY_RULES
 from gateway.response.tally import LIVE_STATES
+from gateway.schemas.errors import InvalidRequest
 
 QUEUED, REASONING, ANSWERING, CALLING, MIGRATING, DELIVERING = range(len(LIVE_STATES))
 POLICIES = ("slack", "pascal", "fcfs")
 TICK_S = 0.25
+PASSED_S = 40.0  # of the life of a request before a page looks
 
 
 class Invented:
@@ -42,14 +50,42 @@ class Invented:
         self.states = ["serving"] * instances
         self.second: dict[str, float] = {}
         self.passed = 0
+        self.lives: dict[int, list[list[Any]]] = {}  # seconds, what, place
         while len(self.requests) < requests:
             number = self.born()
             state = self.chance.choices(range(6), (3, 40, 28, 2, 0, 27))[0]
             self.enter(number, state)
+            self._invent(number, state)
+
+    @property
+    def clock_s(self) -> float:
+        """Seconds since the first request."""
+        return PASSED_S + self.passed * TICK_S
+
+    def _invent(self, number: int, state: int) -> None:
+        """A life before the page looked, up to this state."""
+        place, at = self.requests[number][1], self.chance.random() * 20
+        life: list[list[Any]] = [[at, "queued", None]]
+        steps = {REASONING: 1, ANSWERING: 2, CALLING: 2, DELIVERING: 3}.get(state, 0)
+        for step in range(1, steps + 1):
+            at += (PASSED_S - at) * (0.15, 0.5, 0.6)[step - 1] * (0.5 + self.chance.random() / 2)
+            if self.chance.random() < 0.5 and step > 1:
+                life.append([at - 0.6 * (at - life[-1][0]), "waits", place])
+                life.append([at - 0.3 * (at - life[-2][0]), "goes_on", place])
+            life.append([at, LIVE_STATES[step if step < 3 else DELIVERING], place])
+        if state == DELIVERING and self.chance.random() < 0.3:
+            life.append([at + (PASSED_S - at) / 3, "dry", place])
+            life.append([at + (PASSED_S - at) / 2, "refilled", place])
+        self.lives[number] = life
+
+    def mark(self, number: int, what: str) -> None:
+        place = self.requests[number][1]
+        self.lives[number].append([self.clock_s, what, place if place >= 0 else None])
 
     def born(self) -> int:
         number, self.next = self.next, self.next + 1
         self.requests[number] = [QUEUED, -1, 0, None, self.chance.expovariate(1)]
+        self.lives[number] = [[self.clock_s, "queued", None]]
         return number
 
     def enter(self, number: int, state: int) -> None:
@@ -77,13 +113,14 @@ class Invented:
             if one[0] in (REASONING, ANSWERING) and self.chance.random() < 0.01:
                 one[2] = 1 - one[2]
                 events.append(["waits" if one[2] else "goes_on", number])
+                self.mark(number, str(events[-1][0]))
                 if one[2] and self.chance.random() < 0.2:
                     self.preemptions[one[1]] += 1
             if one[4] > 0:
                 continue
             before = one[1]
             if one[0] == DELIVERING:
-                del self.requests[number]
+                del self.requests[number], self.lives[number]
                 events.append(["ended", number, "completed"])
                 new = self.born()
                 events.append(["placed", new, QUEUED, -1])
@@ -94,6 +131,7 @@ class Invented:
             self.enter(number, state)
             if state == ANSWERING and self.chance.random() < min(0.25, 2 / self.instances):
                 one[1] = self.chance.randrange(self.instances)
+            self.mark(number, LIVE_STATES[state])
             events.append(["changed", number, one[0], one[1]])
             if -1 < before != one[1]:
                 events.append(["moved", number, before, one[1], self.chance.randrange(9000)])
@@ -104,6 +142,78 @@ class Invented:
             [number, state, place, waits, None if ahead is None else round(ahead, 1)]
             for number, (state, place, waits, ahead, _) in self.requests.items()
         ]
+
+    def details(self, number: int) -> dict[str, Any]:
+        """As `gateway.ops.life.details`."""
+        if number not in self.requests:
+            return {"type": "unknown_request", "number": number}
+        state, place, _, ahead, _ = self.requests[number]
+        life = self.lives[number]
+        begun_s = life[0][0]
+        age_s = self.clock_s - begun_s
+        spent = dict.fromkeys(LIVE_STATES, 0.0)
+        steps = [mark for mark in life if mark[1] in spent]
+        for (at, what, _), (to, *_) in zip(steps, [*steps[1:], (self.clock_s,)], strict=True):
+            spent[what] += to - at
+        first = next((mark[0] for mark in life if mark[1] == "answering"), None)
+        names = [None if one is None else f"worker-{one}" for *_, one in life]
+        return {
+            "type": "request",
+            "number": number,
+            "response": f"resp_{number:032x}",
+            "status": "in_progress",
+            "instance": None if place < 0 else f"worker-{place}",
+            "created_at": time.time() - age_s,
+            "age_s": round(age_s, 3),
+            "watched_s": 0.0,
+            "marks": [
+                [round(at - begun_s, 3), what, name]
+                for (at, what, _), name in zip(life, names, strict=True)
+            ],
+            "marks_dropped": 0,
+            "tokens": {
+                "prompt": 120 + number % 900,
+                "reasoning": int(spent["reasoning"] * 22),
+                "answering": int(spent["answering"] * 19),
+                "calling": int(spent["calling"] * 19),
+                "waiting": max(0, int((ahead or 0) * 6)),
+            },
+            "ttft_s": None if first is None else round(first - begun_s + 0.12, 3),
+            "ttfat_s": None if first is None else 0.12,
+            "qoe": None if first is None else 0.971,
+            "ahead_s": None if ahead is None else round(ahead, 2),
+            "tpot_s": 1 / 6,
+            "paused": False,
+            "moves": sum(one != other for one, other in pairwise(names) if one and other),
+            "failovers": 0,
+            "preemptions": 1 if state == DELIVERING else 0,
+        }
+
+    def worst(self, figure: Figure) -> dict[str, Any]:
+        """As `gateway.ops.worst`; all figures but QoE rank by age here."""
+        wanted = {
+            "queued": (QUEUED,),
+            "reasoning": (REASONING,),
+            "answering": (ANSWERING,),
+            "delivering": (DELIVERING,),
+            "ttft": (ANSWERING, DELIVERING),
+            "ttfat": (ANSWERING, DELIVERING),
+            "qoe": (ANSWERING, DELIVERING),
+        }.get(figure, range(len(LIVE_STATES)))
+        ages = sorted(
+            (self.lives[number][0][0], number)
+            for number, one in self.requests.items()
+            if one[0] in wanted and (figure != "dry" or (one[3] or 0) < 0)
+        )[:3]
+        values = (0.61, 0.72, 0.74) if figure == "qoe" else None
+        return {
+            "type": "worst",
+            "figure": figure,
+            "rows": [
+                [number, round(self.clock_s - begun_s, 4) if values is None else values[n]]
+                for n, (begun_s, number) in enumerate(ages)
+            ],
+        }
 
     def readers(self) -> list[list[Any]]:
         return [[n, round(one[3], 1)] for n, one in self.requests.items() if one[0] == ANSWERING]
@@ -189,8 +299,9 @@ class OpsFeed:
     def __init__(self, instances: int = 8, requests: int = 240, history_s: int = 300) -> None:
         self.cluster = Invented(instances, requests)
         self.history_s = history_s
-        self.policy = "slack"
+        self.policy, self.boundary = "slack", "balance"
         self.posted: list[tuple[str, Any]] = []
+        self.asked: list[str] = []
         self.opened = 0
         self.sockets: set[web.WebSocketResponse] = set()
         self.key: str | None = None
@@ -205,6 +316,7 @@ class OpsFeed:
         app.router.add_get("/admin/ops", self._socket)
         app.router.add_get("/admin/instances", self._instances)
         app.router.add_post("/admin/policy", self._posted)
+        app.router.add_post("/admin/placement", self._posted)
         app.router.add_post("/admin/instances/{name}/{action}", self._posted)
         app.on_response_prepare.append(_security_headers)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -246,7 +358,14 @@ class OpsFeed:
             drains = request.match_info["action"] == "drain"
             self.cluster.states[place] = "draining" if drains else "serving"
         else:
-            self.policy = body["policy"]
+            before = {"policy": self.policy, "boundary": self.boundary}
+            self.policy = body.get("policy", self.policy)
+            self.boundary = body.get("boundary", self.boundary)
+            for name, value in body.items():
+                note = {"type": "note", "at": time.time(), "choice": True}
+                note["text"] = f"{name} {before[name]} → {value}"
+                for socket in self.sockets:
+                    await socket.send_str(orjson.dumps(note).decode())
         return web.json_response({})
 
     def _hello(self) -> dict[str, Any]:
@@ -258,14 +377,18 @@ class OpsFeed:
             "model": "Qwen3-32B",
             "policy": self.policy,
             "policies": POLICIES if self.can_switch else (),
+            "boundary": self.boundary,
+            "boundaries": BOUNDARY_RULES if self.can_switch else (),
             "now": now,
             "targets": {"ttft_s": 30.0, "ttfat_s": 0.25, "tpot_s": 0.1, "slo_qoe": 0.95},
             "states": LIVE_STATES,
+            "marks": MARKS,
+            "figures": FIGURES,
             "columns": COLUMNS,
             "instance_columns": INSTANCE_COLUMNS,
             "history_s": LENGTH,
             "window_s": 60,
-            "notes": [{"at": now - 110, "text": "policy fcfs → slack"}],
+            "notes": [{"at": now - 110, "text": "policy fcfs → slack", "choice": True}],
         }
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
@@ -275,16 +398,22 @@ class OpsFeed:
         await socket.prepare(request)
         self.opened += 1
         self.sockets.add(socket)
-        script = asyncio.create_task(self._script(socket))
+        asked = Asked()
+        script = asyncio.create_task(self._script(socket, asked))
         try:
-            async for _ in socket:
-                pass
+            async for message in socket:
+                self.asked.append(message.data)
+                try:
+                    asked.take(message.data)
+                except InvalidRequest as error:
+                    refused = {"type": "refused", "error": error.body()}
+                    await socket.send_str(orjson.dumps(refused).decode())
         finally:
             script.cancel()
             self.sockets.discard(socket)
         return socket
 
-    async def _script(self, socket: web.WebSocketResponse) -> None:
+    async def _script(self, socket: web.WebSocketResponse, asked: Asked) -> None:
         cluster = self.cluster
 
         async def send(type_: str, **fields: Any) -> None:
@@ -305,13 +434,29 @@ class OpsFeed:
                     continue
                 await send("events", rows=cluster.tick())
                 await send("instances", rows=cluster.instance_rows())
+                if asked.number is not None:
+                    await send(**_typed(cluster.details(asked.number)))
+                    if asked.number not in cluster.requests:
+                        asked.number = None
+                if asked.figure is not None and (asked.fresh or not ticks % 4):
+                    asked.fresh = False
+                    await send(**_typed(cluster.worst(asked.figure)))
                 if not ticks % 4:
                     await send("readers", rows=cluster.readers())
                     await send(
-                        "second", row=cluster.row(time.time()), totals=TOTALS, policy=self.policy
+                        "second",
+                        row=cluster.row(time.time()),
+                        totals=TOTALS,
+                        policy=self.policy,
+                        boundary=self.boundary,
                     )
                 if not ticks % 40:
                     await send("requests", first=True, rows=cluster.rows())
+
+
+def _typed(frame: dict[str, Any]) -> dict[str, Any]:
+    """A frame as arguments of `send`."""
+    return {"type_": frame.pop("type"), **frame}
 
 
 TOTALS = {

@@ -23,7 +23,7 @@ _SIZES = {1440: 1000, 768: 1024, 390: 844}
 _TALLEST = 2600
 _SHOWN = "document.querySelectorAll('#charts canvas').length === 8"
 _SETTLED_S = 2.0
-CLUSTERS = ((1, 20), (8, 240), (64, 2000))
+CLUSTERS = ((1, 20), (8, 240), (64, 2000), (96, 1200))
 
 
 async def picture(page: Page, width: int) -> bytes:
@@ -45,7 +45,16 @@ async def states(page: Page, feed: OpsFeed, width: int) -> dict[str, bytes]:
     await page.evaluate("document.getElementById('drain').click()")
     await page.until("document.getElementById('serving').dataset.kind === 'warn'")
     found = {"drawer": await picture(page, width)}
+    await page.evaluate("document.querySelector('#requests tbody button').click()")
+    await page.until("document.querySelectorAll('#lane rect').length > 0")
+    found["lane"] = await picture(page, width)
     await page.evaluate("document.getElementById('close').click()")
+    await page.evaluate("document.getElementById('boundaries').value = 'off'")
+    await page.evaluate("document.getElementById('boundary-apply').click()")
+    await page.evaluate("document.querySelector('#figures button[value=qoe]').click()")
+    await page.until("document.querySelectorAll('#worst ol button').length === 3")
+    found["worst"] = await picture(page, width)
+    await page.press("Escape", 27)
     feed.key = "unknown"
     await feed.cut()
     await page.until("!document.getElementById('key').hidden")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -120,7 +121,7 @@ async def test_a_gateway_that_cannot_switch_says_so(
 async def test_an_instance_is_drained_with_the_keyboard_alone(page: Page, feed: OpsFeed) -> None:
     await page.evaluate("document.querySelector('#table summary').focus()")
     await page.press(*ENTER)
-    await page.until("document.querySelectorAll('#table tbody tr').length === 8")
+    await page.until("document.querySelectorAll('#table tbody tr').length >= 8")
     await page.evaluate("document.querySelector('#table tbody tr:nth-child(3) button').focus()")
     await page.press(*ENTER)
     await page.until("document.activeElement.id === 'drawer-title'")
@@ -143,7 +144,7 @@ async def test_a_tile_opens_its_instance(page: Page) -> None:
             const map = document.getElementById("map");
             const box = map.getBoundingClientRect();
             map.dispatchEvent(new MouseEvent("click", {
-                clientX: box.left + 90, clientY: box.top + 20, bubbles: true,
+                clientX: box.left + 90, clientY: box.top + 9, bubbles: true,
             }));
         })()"""
     )
@@ -255,6 +256,11 @@ async def test_the_theme_of_the_chat_page_holds_here(page: Page) -> None:
     assert page.complaints == []
 
 
+async def metrics_of(address: str) -> str:
+    async with ClientSession() as client, client.get(f"{address}/metrics") as response:
+        return await response.text()
+
+
 async def test_numbers_are_those_of_the_metrics_and_a_reload_keeps_the_history(
     stack: AsyncExitStack, browser: Chromium, tmp_path: Path
 ) -> None:
@@ -283,8 +289,7 @@ async def test_numbers_are_those_of_the_metrics_and_a_reload_keeps_the_history(
         """Object.fromEntries([...document.querySelectorAll("#totals dl > div")].map(
             (one) => [one.children[0].innerText, Number(one.children[1].innerText)]))"""
     )
-    async with ClientSession() as client, client.get(f"{address}/metrics") as response:
-        metrics = await response.text()
+    metrics = await metrics_of(address)
 
     def value(name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
@@ -303,6 +308,33 @@ async def test_numbers_are_those_of_the_metrics_and_a_reload_keeps_the_history(
     ):
         assert rows[shown] == value(metric), shown
     assert rows["tokens of thoughts"] + rows["tokens of answers"] == output  # of the responses
+    # What is so now: one thinks, one answers and its reader waits, one is only being read.
+    slow, fast = {"tpot_s": 60.0}, {"tpot_s": 0.001, "ttfat_s": 0.001}
+    held = [
+        await start(service, worker, reasoning=thinks, stream=True, pacing=pacing)
+        for thinks, pacing in ((True, slow), (False, fast), (False, slow))
+    ]
+    await worker.tokens(held[0][1], 0, "t", "t")
+    await worker.tokens(held[1][1], 0, "a")
+    await worker.tokens(held[2][1], 0, "a", "b", "c", finish=Finish(reason="stop"))
+    gauges = {
+        "Thinking": 'pascal_requests_live{state="reasoning"}',
+        "Answering": 'pascal_requests_live{state="answering"}',
+        "Being read": 'pascal_requests_live{state="delivering"}',
+        "Queued": 'pascal_requests_live{state="queued"}',
+        "Dry readers": "pascal_readers_dry",
+    }
+    shown_now = f"""Object.fromEntries({FIGURES}.map((one) => one.split("\\n"))
+        .map(([name, value]) => [name, parseInt(value)]))"""
+    wanted = {"Thinking": 1, "Answering": 1, "Being read": 1, "Queued": 0, "Dry readers": 1}
+    await page.until(
+        f"Object.entries({json.dumps(wanted)}).every(([k, n]) => ({shown_now})[k] === n)"
+    )
+    metrics = await metrics_of(address)
+    assert {name: value(gauge) for name, gauge in gauges.items()} == wanted
+    assert (await page.evaluate(shown_now))["Live requests"] == 3
+    for one, _ in held:
+        service.cancel(one)
     before = await page.evaluate("operations.feed.times")
     await page.reload()
     await page.until("operations.feed.times.length > 0")

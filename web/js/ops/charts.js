@@ -1,10 +1,11 @@
 // Eight charts with one cursor. One of them is drawn in a frame, so that no frame is long.
 
 import uPlot from "../../vendor/uplot.js";
-import { perMinute, windowed } from "./feed.js";
+import { medianOf, perMinute, windowed } from "./feed.js";
 
 const POINTS = 300;
 const HEIGHT = 132;
+const BEFORE_S = 300; // of the time before a choice, whose median is drawn as a ghost
 const count = (value) => value.toFixed(0);
 const thousands = (value) => (value >= 10_000 ? `${(value / 1000).toFixed(1)}k` : count(value));
 const few = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
@@ -14,6 +15,7 @@ const seconds = (value) => (value < 1 ? value.toFixed(2) : value.toFixed(1));
 const CHARTS = [
   {
     title: "Requests by phase",
+    worst: "requests",
     shown: count,
     lines: [
       ["queued", "muted", "queued"],
@@ -24,6 +26,7 @@ const CHARTS = [
   },
   {
     title: "Time to first answer token, s",
+    worst: "ttft",
     shown: seconds,
     lines: [
       ["p50", "accent", "ttft_p50_s"],
@@ -33,6 +36,7 @@ const CHARTS = [
   },
   {
     title: "After thinking to first token, ms",
+    worst: "ttfat",
     shown: count,
     factor: 1000,
     target: (targets) => targets.ttfat_s,
@@ -43,6 +47,7 @@ const CHARTS = [
   },
   {
     title: "Quality of experience",
+    worst: "qoe",
     shown: (value) => value.toFixed(3),
     target: (targets) => targets.slo_qoe,
     lines: [
@@ -53,6 +58,7 @@ const CHARTS = [
   },
   {
     title: "Tokens per second",
+    worst: "step",
     shown: thousands,
     lines: [
       ["thinking", "think", "reasoning_tokens"],
@@ -62,6 +68,7 @@ const CHARTS = [
   },
   {
     title: "KV memory, %",
+    worst: "kv",
     shown: count,
     factor: 100,
     lines: [
@@ -72,6 +79,7 @@ const CHARTS = [
   },
   {
     title: "Per minute",
+    worst: "preempted",
     shown: count,
     minute: true,
     lines: [
@@ -82,6 +90,7 @@ const CHARTS = [
   },
   {
     title: "Readers who wait, and lateness",
+    worst: "dry",
     shown: few,
     lines: [
       ["waiting readers", "bad", "dry_readers"],
@@ -120,6 +129,7 @@ export class Charts {
       chart.plot.setSize({ width: chart.width, height: HEIGHT });
     }
     chart.data = this.#data(chart.spec);
+    chart.ghosts = this.#medians(chart.spec);
     const end = chart.data[0].at(-1) ?? 0;
     chart.plot.batch(() => {
       chart.plot.setData(chart.data, false);
@@ -141,6 +151,7 @@ export class Charts {
 
   #add(spec) {
     const figure = document.createElement("figure");
+    figure.dataset.worst = spec.worst;
     const caption = document.createElement("figcaption");
     const title = document.createElement("h2");
     title.textContent = spec.title;
@@ -205,7 +216,7 @@ export class Charts {
       series: [{}, ...series],
       hooks: {
         setCursor: [(plot) => this.#legend(chart, plot.cursor.idx ?? null)],
-        draw: [(plot) => this.#marks(plot, c)],
+        draw: [(plot) => this.#ghosts(chart, plot, c), (plot) => this.#marks(plot, c)],
       },
     };
     chart.plot = new uPlot(options, chart.data ?? this.#data(spec), figure);
@@ -222,7 +233,47 @@ export class Charts {
     });
   }
 
-  /** A dashed line for each thing that happened, with its name. */
+  /**
+   * What was usual: the median of each line in the five minutes before the last choice of an
+   * operator that is shown, from there on; without one, that of the time shown.
+   */
+  #medians({ lines, factor = 1, minute }) {
+    const { times, columns, notes } = this.feed;
+    const end = times.at(-1) ?? 0;
+    const choice = notes.findLast(({ at, choice }) => choice && at > end - this.windowS && at < end);
+    const from = choice ? choice.at - BEFORE_S : end - this.windowS;
+    const to = choice ? choice.at : end;
+    const values = lines.map(([, , name, own = factor]) => {
+      const column = columns[name] ?? [];
+      const counted = minute ? perMinute(times, column) : column;
+      const shown = counted.filter((value, n) => value !== null && times[n] >= from && times[n] <= to);
+      return shown.length ? medianOf(shown) * own : null;
+    });
+    return { from: choice ? choice.at : end - this.windowS, values };
+  }
+
+  #ghosts({ spec, ghosts }, plot, c) {
+    if (!ghosts) return;
+    const { ctx, bbox, scales } = plot;
+    const left = Math.max(bbox.left, plot.valToPos(Math.max(ghosts.from, scales.x.min), "x", true));
+    ctx.save();
+    ctx.globalAlpha = 0.4;
+    ctx.lineWidth = 2.5 * devicePixelRatio;
+    ctx.setLineDash([1, 5 * devicePixelRatio]);
+    ctx.lineCap = "round";
+    ghosts.values.forEach((value, n) => {
+      if (value === null || value < scales.y.min || value > scales.y.max) return;
+      const y = plot.valToPos(value, "y", true);
+      ctx.strokeStyle = c[spec.lines[n][1]];
+      ctx.beginPath();
+      ctx.moveTo(left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    });
+    ctx.restore();
+  }
+
+  /** A dashed line for each thing that happened, with its name: the newest, where there is no room. */
   #marks(plot, c) {
     const { ctx, bbox, scales } = plot;
     ctx.save();
@@ -231,8 +282,8 @@ export class Charts {
     ctx.font = `${10 * devicePixelRatio}px Inter, system-ui, sans-serif`;
     ctx.textBaseline = "top";
     ctx.textAlign = "left";
-    let free = -Infinity;
-    for (const { at, text } of this.feed.notes) {
+    let free = Infinity; // up to where there is room
+    for (const { at, text } of this.feed.notes.toReversed()) {
       if (at < scales.x.min || at > scales.x.max) continue;
       const x = plot.valToPos(at, "x", true);
       ctx.beginPath();
@@ -241,14 +292,14 @@ export class Charts {
       ctx.stroke();
       const width = ctx.measureText(text).width;
       const left = Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width);
-      if (left < free) continue;
+      if (left + width > free) continue;
       ctx.fillStyle = c.raised;
       ctx.globalAlpha = 0.75;
       ctx.fillRect(left - 2, bbox.top, width + 4, 14 * devicePixelRatio);
       ctx.globalAlpha = 1;
       ctx.fillStyle = c.muted;
       ctx.fillText(text, left, bbox.top + 2);
-      free = left + width + 8;
+      free = left - 8;
     }
     ctx.restore();
   }

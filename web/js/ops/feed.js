@@ -6,6 +6,7 @@ const FLIGHT_S = 1.2;
 const MOST_FLIGHTS = 20;
 const FLASH_S = 1.5;
 const MOST_LINES = 60;
+const MOST_SAMPLES = 1200; // of the text ahead of the reader of one request: five minutes
 const GAP_S = 3; // between two rows of the history: a line of the charts breaks
 
 export class Feed {
@@ -16,7 +17,14 @@ export class Feed {
   columns = {}; // of the history, by name; null where nothing is known
   totals = null;
   policy = null; // in force
-  notes = []; // { at, text }: marked on the charts
+  boundary = null; // the rule in force
+  notes = []; // { at, text, choice }: marked on the charts
+  following = null; // the number of a request whose details come
+  request = null; // these details, and `atS`: when they came
+  samples = []; // [age, seconds of text ahead] of that request, since it is followed
+  worst = null; // { figure, rows: [number, value] }, as the gateway said last
+  marked = []; // numbers of requests to be pointed out in the picture
+  preempted = new Map(); // by the name of an instance: since the page was opened
   log = []; // { at, text }, the newest first
   logged = 0; // lines ever written to it
   flights = []; // { from, to, tokens, begunS }
@@ -36,6 +44,7 @@ export class Feed {
         this.#row(message.row);
         this.totals = message.totals;
         this.policy = message.policy;
+        this.boundary = message.boundary;
         break;
       case "requests":
         if (message.first) this.requests = new Map();
@@ -56,11 +65,44 @@ export class Feed {
         this.#instances(message.rows, nowS, at);
         break;
       case "note":
-        this.notes.push({ at: message.at, text: message.text });
+        this.notes.push({ at: message.at, text: message.text, choice: message.choice });
         this.#say(message.text, message.at);
+        break;
+      case "request":
+        this.#details(message, nowS);
+        break;
+      case "unknown_request":
+        if (message.number === this.following) this.#gone();
+        break;
+      case "worst":
+        this.worst = message;
         break;
     }
     this.changed = true;
+  }
+
+  /** The requests of an instance, in the order of its tile; those that are only read come last. */
+  at(place) {
+    return this.#sorted((one) => one.place === place);
+  }
+
+  /** The requests that no instance has. */
+  without() {
+    const places = new Set(this.instances.map((one) => one.place));
+    return this.#sorted((one) => !places.has(one.place));
+  }
+
+  #sorted(chosen) {
+    const read = this.hello.states.indexOf("delivering");
+    const rank = ({ state }) => (state === read ? -1 : state);
+    return [...this.requests.values()].filter(chosen).sort((a, b) => rank(b) - rank(a) || a.number - b.number);
+  }
+
+  /** From now on, take in the details of this request; null: of none. */
+  follow(number) {
+    this.following = number;
+    this.request = null;
+    this.samples = [];
   }
 
   /** The flights and flashes that are still to be seen. */
@@ -91,6 +133,7 @@ export class Feed {
   #greet(message) {
     this.hello = message;
     this.policy = message.policy;
+    this.boundary = message.boundary;
     this.requests = new Map();
     this.instances = [];
     this.times = [];
@@ -100,6 +143,22 @@ export class Feed {
     this.logged += this.log.length;
     this.flights = [];
     this.flashes.clear();
+  }
+
+  #details(message, nowS) {
+    if (message.number !== this.following) return;
+    // Another gateway may give the same number to another request.
+    if (this.request && this.request.response !== message.response) {
+      this.#gone();
+      return;
+    }
+    this.request = { ...message, atS: nowS };
+    if (message.ahead_s !== null) this.samples.push([message.age_s, message.ahead_s]);
+    if (this.samples.length > MOST_SAMPLES) this.samples.shift();
+  }
+
+  #gone() {
+    this.request = { ...this.request, number: this.following, status: "unknown" };
   }
 
   #row([at, ...values]) {
@@ -152,6 +211,7 @@ export class Feed {
       if (more > 0) {
         this.flashes.set(one.place, nowS);
         preempted.push([one.name, more]);
+        this.preempted.set(one.name, (this.preempted.get(one.name) ?? 0) + more);
       }
     }
     const all = preempted.reduce((sum, [, more]) => sum + more, 0);
@@ -212,4 +272,11 @@ export function perMinute(times, values) {
     sums.push(values[n] === null ? null : sum);
   }
   return sums;
+}
+
+/** The median of at least one number. */
+export function medianOf(values) {
+  const sorted = Float64Array.from(values).sort();
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }

@@ -8,6 +8,7 @@ export class Link {
   #attempt = 0;
   #timer = null;
   #watchdog = null;
+  #asked = new Map(); // by type: what the gateway was asked for last
 
   /** `onStatus` gets "open", "lost", "full", or "unauthorized" with why. */
   constructor({ key, onMessage, onStatus }) {
@@ -30,6 +31,7 @@ export class Link {
     socket.onopen = () => {
       opened = true;
       this.#attempt = 0;
+      for (const message of this.#asked.values()) this.#say(message);
       this.onStatus("open");
     };
     socket.onmessage = ({ data }) => {
@@ -62,6 +64,16 @@ export class Link {
     } catch {
       return "The gateway did not answer.";
     }
+  }
+
+  /** Ask for something that comes until it is asked for otherwise; also on the next socket. */
+  ask(message) {
+    this.#asked.set(message.type, message);
+    this.#say(message);
+  }
+
+  #say(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   #headers() {

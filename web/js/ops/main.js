@@ -3,12 +3,14 @@
 import { Charts } from "./charts.js";
 import { colours } from "./colours.js";
 import { Demo } from "./demo.js";
+import { Drawer } from "./drawer.js";
 import { Feed, PROTOCOL } from "./feed.js";
 import { figuresOf, show, totalsOf, write } from "./figures.js";
 import { Link } from "./link.js";
 import { RequestMap } from "./map.js";
-import { Drawer, PolicySwitch, showLog, showTable } from "./panels.js";
+import { choices, showLog, showTable } from "./panels.js";
 import { Tour } from "./tour.js";
+import { Worst } from "./worst.js";
 
 const KEY = "pascal.api-key"; // as the chat page, also the next one
 const SETTINGS = "pascal.settings.1";
@@ -45,8 +47,13 @@ const map = new RequestMap({
   still: () => still.matches,
 });
 const link = new Link({ key: storedKey(), onMessage, onStatus });
+const worst = new Worst({
+  link,
+  feed,
+  onChoose: ({ number, name }, back) => (number ? drawer.openRequest(number, back) : drawer.open(name, back)),
+});
 const drawer = new Drawer({ link, feed });
-const policy = new PolicySwitch({ link, feed });
+const chosen = choices(link, feed);
 const demo = new Demo({ link, feed, before: $("events-title"), onTour: (button) => tour.begin(button) });
 const tour = new Tour({ link, feed, demo });
 
@@ -80,7 +87,7 @@ function onMessage(message) {
   taken.push(performance.now() - begun);
   if (taken.length > 20_000) taken.splice(0, 10_000);
   if (message.type === "hello") {
-    policy.greet();
+    for (const choice of chosen) choice.greet();
     demo.greet();
     seconds = true;
   }
@@ -124,7 +131,7 @@ function draw(at) {
     seconds = false;
     show($("figures"), figuresOf(feed, charts.windowS));
     write($("model"), feed.hello ? `${feed.hello.model} · ${feed.policy}` : "");
-    policy.show();
+    for (const choice of chosen) choice.show();
     charts.refresh();
     if (feed.totals && $("totals").open) showTotals();
     more = true;
@@ -138,6 +145,7 @@ function draw(at) {
     showServing();
     showLog(feed);
     drawer.show();
+    worst.show();
   } else if (charts.drawOne()) {
     more = true;
   } else if (at - tableMs >= TABLE_MS) {
@@ -190,8 +198,10 @@ $("window").addEventListener("click", ({ target }) => {
   schedule();
 });
 $("map").addEventListener("click", (event) => {
+  const number = map.numberAt(event.offsetX, event.offsetY);
   const name = map.instanceAt(event.offsetX, event.offsetY);
-  if (name !== null) drawer.open(name, null);
+  if (number !== null) drawer.openRequest(number, null);
+  else if (name !== null) drawer.open(name, null);
 });
 $("key").addEventListener("submit", (event) => {
   event.preventDefault();

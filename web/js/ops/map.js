@@ -7,6 +7,8 @@ const FURTHEST_S = 60; // of text ahead of a reader
 const DRY_S = 0;
 const SHORT_S = 0.5;
 const MOST_TILES = 64; // more instances are cells without dots
+const NEAR = 2; // pixels beside a dot that count as on it
+const RING = 3; // between a dot that is pointed out and the ring around it
 const HEIGHTS = [
   [2, 190],
   [4, 280],
@@ -53,6 +55,7 @@ export class RequestMap {
   #width = 0; // of the picture
   #layout = null;
   #order = []; // places, as the tiles lie
+  #dots = []; // x, y, size and number of each
 
   constructor({ map, flights, feed, colours, still }) {
     Object.assign(this, { map, flights, feed, colours, still });
@@ -80,10 +83,12 @@ export class RequestMap {
       if (tile) tile.push(request);
       else if (request.state !== delivering) queue.push(request);
       const ahead = aheadOf(request, nowS);
-      if (ahead !== null) readers.push([ahead, request.state === delivering]);
+      if (ahead !== null) readers.push([ahead, request.state === delivering, request.number]);
     }
     const dots = new Map();
-    const add = (colour, x, y, size, hollow = false) => {
+    this.#dots = [];
+    const add = (number, colour, x, y, size, hollow = false) => {
+      this.#dots.push(x, y, size, number);
       const key = hollow ? `hollow ${colour}` : colour;
       let list = dots.get(key);
       if (!list) dots.set(key, (list = { colour, hollow, rects: [] }));
@@ -99,7 +104,8 @@ export class RequestMap {
     };
     feed.instances.forEach((one, n) => {
       this.#tile(g, c, one, n, tiles.get(one.place), (request, x, y, size) => {
-        add(colourOf(request), x, y, size, request.waits || request.state === queued);
+        const hollow = request.waits || request.state === queued;
+        add(request.number, colourOf(request), x, y, size, hollow);
       });
     });
     this.#readers(g, c, readers, add);
@@ -137,12 +143,28 @@ export class RequestMap {
       g.lineWidth = 2;
       g.strokeRect(box.x + 3, box.y + 3, box.width - 6, box.height - 6);
     }
+    this.#point(g, c);
     if (!this.still()) {
       g.lineCap = "round";
       for (const flight of feed.flights) this.#flight(g, c, flight, nowS);
     }
     g.globalAlpha = 1;
     return more;
+  }
+
+  /** The number of the request whose dot is at a place of the picture, or null. */
+  numberAt(x, y) {
+    let found = null;
+    let nearest = Infinity;
+    for (let n = 0; n < this.#dots.length; n += 4) {
+      const half = this.#dots[n + 2] / 2;
+      const away = Math.max(Math.abs(this.#dots[n] + half - x), Math.abs(this.#dots[n + 1] + half - y));
+      if (away <= half + NEAR && away < nearest) {
+        nearest = away;
+        found = this.#dots[n + 3];
+      }
+    }
+    return found;
   }
 
   /** The name of the instance at a place of the picture, or null. */
@@ -157,6 +179,25 @@ export class RequestMap {
   /** Take the width that the page has now. */
   measure() {
     this.#free = this.map.parentElement.clientWidth;
+  }
+
+  /** A ring around each dot that is pointed out; around its cell, where there are no dots. */
+  #point(g, c) {
+    const { marked, requests } = this.feed;
+    if (!marked.length) return;
+    g.globalAlpha = 1;
+    g.strokeStyle = c.ink;
+    g.lineWidth = 2;
+    const ring = (x, y, width, height) => g.strokeRect(x - RING, y - RING, width + 2 * RING, height + 2 * RING);
+    for (let n = 0; n < this.#dots.length; n += 4) {
+      const size = this.#dots[n + 2];
+      if (marked.includes(this.#dots[n + 3])) ring(this.#dots[n], this.#dots[n + 1], size, size);
+    }
+    if (this.#layout.tiles) return;
+    for (const number of marked) {
+      const box = this.#box(requests.get(number)?.place);
+      if (box) ring(box.x + 6, box.y + 6, box.width - 12, box.height - 12);
+    }
   }
 
   #fit() {
@@ -201,8 +242,8 @@ export class RequestMap {
     const fitting = across * Math.floor((height - 34) / pitch);
     g.fillStyle = c.muted;
     g.fillText("queue", 2, 3);
-    queue.slice(0, fitting).forEach((_, n) => {
-      add(c.muted, 2 + (n % across) * pitch, 20 + Math.floor(n / across) * pitch, dot);
+    queue.slice(0, fitting).forEach(({ number }, n) => {
+      add(number, c.muted, 2 + (n % across) * pitch, 20 + Math.floor(n / across) * pitch, dot);
     });
     if (queue.length > fitting) g.fillText(`+${queue.length - fitting}`, 2, height - 12);
   }
@@ -221,6 +262,11 @@ export class RequestMap {
       g.fillStyle = c.think;
       g.fillRect(x, y, width, height);
       g.globalAlpha = 1;
+      if (width > 34 && height > 26) {
+        g.fillStyle = used > 0.45 ? c.raised : c.ink;
+        g.fillText(one.name.replace(/^worker-/, ""), x + 4, y + 4);
+        g.fillText(`${Math.round(used * 100)}%`, x + 4, y + 16);
+      }
       if (one.state === "serving") return;
       g.strokeStyle = one.state === "absent" ? c.bad : c.ink;
       g.setLineDash([4, 3]);
@@ -319,13 +365,13 @@ export class RequestMap {
     const size = Math.max(0.6, Math.min(4, pitch - 0.4));
     const heights = new Map();
     for (const kind of [0, 1, 2]) {
-      for (const [ahead, onlyRead] of readers) {
+      for (const [ahead, onlyRead, number] of readers) {
         const own = onlyRead ? 2 : ahead < DRY_S ? 0 : 1;
         if (own !== kind) continue;
         const n = Math.round((scale(ahead) - x0) / bin);
         const level = heights.get(n) ?? 0;
         heights.set(n, level + 1);
-        add([c.bad, c.accent, c.good][kind], x0 + n * bin, floor - (level + 1) * pitch, size);
+        add(number, [c.bad, c.accent, c.good][kind], x0 + n * bin, floor - (level + 1) * pitch, size);
       }
     }
   }

@@ -1,6 +1,7 @@
-// The control panel, the log, the table of instances and the drawer of one instance.
+// The control panel, the log and the table of instances.
 
-import { show, write } from "./figures.js";
+import { NOWHERE } from "./drawer.js";
+import { write } from "./figures.js";
 
 const UNDO_MS = 30_000;
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -8,68 +9,113 @@ const $ = (id) => document.getElementById(id);
 const percent = (one) => `${Math.round((100 * one.kv_used) / Math.max(1, one.kv_blocks))}%`;
 const milliseconds = (value) => (value === null ? "–" : `${(value * 1000).toFixed(1)} ms`);
 
-/** The switch between scheduling policies. It is off where the gateway cannot switch. */
-export class PolicySwitch {
+/**
+ * Something that an operator chooses while the gateway serves, with Undo for 30 s. It is off where
+ * the gateway cannot change it. `name`: its field of the feed, and of the call, and the id of its
+ * form; `ids`: of the select and of its buttons; `all`: the field of `hello` with what can be
+ * chosen; `path`: the route; `words`: what it says.
+ */
+export class Choice {
   #before = null;
   #shown = null;
   #timer = null;
 
-  constructor({ link, feed }) {
-    Object.assign(this, { link, feed });
-    $("policy").addEventListener("submit", (event) => {
+  constructor({ link, feed, name, ids, all, path, words, refusal }) {
+    Object.assign(this, { link, feed, name, all, path, words, refusal });
+    [this.select, this.apply, this.undo] = ids.map($);
+    this.note = $(`${name}-note`);
+    $(name).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#set($("policies").value, true);
+      this.#set(this.select.value, true);
     });
-    $("undo").addEventListener("click", () => this.#set(this.#before, false));
-    $("policies").addEventListener("change", () => this.#explain());
+    this.undo.addEventListener("click", () => this.#set(this.#before, false));
+    this.select.addEventListener("change", () => this.#explain());
   }
 
-  /** Show the policy in force, if it is not the one of before. */
+  /** Show what is in force, if it is not what was shown before. */
   show() {
-    if (!this.feed.hello || this.feed.policy === this.#shown) return;
-    this.#shown = this.feed.policy;
-    $("policies").value = this.#shown;
+    if (!this.feed.hello || this.feed[this.name] === this.#shown) return;
+    this.#shown = this.feed[this.name];
+    this.select.value = this.#shown;
+    if (!this.note.classList.contains("error")) this.#explain();
   }
 
   greet() {
-    const { policies } = this.feed.hello;
-    const policy = (this.#shown = this.feed.policy);
-    const possible = policies.length > 0;
-    const names = policies.includes(policy) ? policies : [policy, ...policies];
-    $("policies").replaceChildren(...names.map((name) => new Option(name, name, false, name === policy)));
-    $("policies").disabled = $("apply").disabled = !possible;
+    const possible = this.feed.hello[this.all] ?? [];
+    const current = (this.#shown = this.feed[this.name]);
+    const names = possible.includes(current) ? possible : [current, ...possible];
+    this.select.replaceChildren(...names.map((name) => new Option(name, name, false, name === current)));
+    this.select.disabled = this.apply.disabled = !possible.length;
     this.#explain();
   }
 
-  async #set(policy, undoable) {
-    const before = this.feed.policy;
-    $("apply").disabled = true;
-    const error = await this.link.post("/admin/policy", { policy }, refusalOf);
-    $("apply").disabled = false;
-    $("policy-note").classList.toggle("error", error !== null);
+  async #set(chosen, undoable) {
+    const before = this.feed[this.name];
+    this.apply.disabled = true;
+    const error = await this.link.post(this.path, { [this.name]: chosen }, this.refusal);
+    this.apply.disabled = false;
+    this.note.classList.toggle("error", error !== null);
     if (error !== null) {
-      write($("policy-note"), error);
+      write(this.note, error);
       return;
     }
-    this.feed.policy = policy;
-    this.show();
-    write($("policy-note"), `${before} → ${policy}`);
+    this.feed[this.name] = this.#shown = chosen;
+    this.select.value = chosen;
+    write(this.note, `${before} → ${chosen}`);
     clearTimeout(this.#timer);
-    $("undo").hidden = !undoable;
+    this.undo.hidden = !undoable;
     this.#before = before;
-    if (undoable) this.#timer = setTimeout(() => ($("undo").hidden = true), UNDO_MS);
+    if (undoable) this.#timer = setTimeout(() => (this.undo.hidden = true), UNDO_MS);
+    else this.select.focus();
   }
 
   #explain() {
-    $("policy-note").classList.remove("error");
-    const { policies } = this.feed.hello;
-    const { policy } = this.feed;
-    const chosen = $("policies").value;
-    let text = "Every engine changes between two of its steps. No request is lost.";
-    if (!policies.length) text = "This gateway takes its policy from the settings, when it starts.";
-    else if (chosen === policy) text = "This policy is in force.";
-    write($("policy-note"), text);
+    this.note.classList.remove("error");
+    const chosen = this.select.value;
+    let text = this.words.change(chosen);
+    if (!this.feed.hello[this.all]?.length) text = this.words.fixed;
+    else if (chosen === this.feed[this.name]) text = this.words.same;
+    write(this.note, text);
   }
+}
+
+const RULES = {
+  off: "A request answers where it was thinking.",
+  always: "A request moves to where the fewest are thinking.",
+  adaptive: "As always, but only where memory is free.",
+  balance: "A request moves if KV memory is used unevenly.",
+};
+
+/** The two choices of the control panel. */
+export function choices(link, feed) {
+  const policy = new Choice({
+    link,
+    feed,
+    name: "policy",
+    ids: ["policies", "apply", "undo"],
+    all: "policies",
+    path: "/admin/policy",
+    refusal: refusalOf,
+    words: {
+      same: "This policy is in force.",
+      fixed: "This gateway takes its policy from the settings, when it starts.",
+      change: () => "Every engine changes between two of its steps. No request is lost.",
+    },
+  });
+  const boundary = new Choice({
+    link,
+    feed,
+    name: "boundary",
+    ids: ["boundaries", "boundary-apply", "boundary-undo"],
+    all: "boundaries",
+    path: "/admin/placement",
+    words: {
+      same: "This rule is in force.",
+      fixed: "This gateway takes its rule from the settings, when it starts.",
+      change: (name) => `${RULES[name] ?? ""} Those on their way go on.`,
+    },
+  });
+  return [policy, boundary];
 }
 
 /** Why an instance did not change its policy, or null. */
@@ -92,10 +138,23 @@ export function showLog(feed) {
   while (list.children.length > feed.log.length) list.lastElementChild.remove();
 }
 
+/** A row for each instance, and one for the requests that no instance has, if there are some. */
 export function showTable(feed, onChoose) {
   const body = $("table").querySelector("tbody");
-  while (body.children.length > feed.instances.length) body.lastElementChild.remove();
-  feed.instances.forEach((one, n) => {
+  const rows = feed.instances.map((one) => [
+    one.name,
+    one.state,
+    String(one.running_reasoning),
+    String(one.running_answering),
+    String(one.waiting_reasoning + one.waiting_answering),
+    percent(one),
+    milliseconds(one.step_s),
+    String(one.preemptions),
+  ]);
+  const nowhere = feed.without().length;
+  if (nowhere) rows.push([NOWHERE, `${nowhere} requests`, "–", "–", String(nowhere), "–", "–", "–"]);
+  while (body.children.length > rows.length) body.lastElementChild.remove();
+  rows.forEach(([name, ...texts], n) => {
     let row = body.children[n];
     if (!row) {
       row = body.insertRow();
@@ -109,86 +168,7 @@ export function showTable(feed, onChoose) {
       row.append(head);
       for (let k = 0; k < 7; k += 1) row.insertCell();
     }
-    write(row.firstChild.firstChild, one.name);
-    [
-      one.state,
-      String(one.running_reasoning),
-      String(one.running_answering),
-      String(one.waiting_reasoning + one.waiting_answering),
-      percent(one),
-      milliseconds(one.step_s),
-      String(one.preemptions),
-    ].forEach((text, k) => write(row.cells[k + 1], text));
+    write(row.firstChild.firstChild, name);
+    texts.forEach((text, k) => write(row.cells[k + 1], text));
   });
-}
-
-/** One instance, with the button that takes it out of service. */
-export class Drawer {
-  name = null;
-  #opener = null;
-
-  constructor({ link, feed }) {
-    Object.assign(this, { link, feed });
-    $("close").addEventListener("click", () => this.close());
-    $("drain").addEventListener("click", () => this.#drain());
-    addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.name !== null) this.close();
-    });
-  }
-
-  open(name, opener) {
-    this.name = name;
-    this.#opener = opener;
-    $("drawer").hidden = false;
-    write($("drain-error"), "");
-    this.show();
-    $("drawer-title").focus();
-  }
-
-  close() {
-    this.name = null;
-    $("drawer").hidden = true;
-    this.#opener?.focus?.();
-  }
-
-  show() {
-    if (this.name === null) return;
-    const one = this.feed.instances.find(({ name }) => name === this.name);
-    write($("drawer-title"), this.name);
-    if (!one) return;
-    show(
-      $("drawer").querySelector("dl"),
-      [
-        ["State", one.state],
-        ["Engine", one.engine ?? "–"],
-        ["Requests", String(one.requests)],
-        ["In the batch", `${one.running_reasoning} thinking, ${one.running_answering} answering`],
-        ["Waiting", `${one.waiting_reasoning} thinking, ${one.waiting_answering} answering`],
-        ["KV blocks", `${one.kv_used} of ${one.kv_blocks} (${percent(one)})`],
-        ["KV held for others", String(one.kv_held)],
-        ["Time of a step", milliseconds(one.step_s)],
-        ["Steps", one.steps.toLocaleString("en")],
-        ["Preempted", String(one.preemptions)],
-      ].map(([name, value]) => ({ name, value })),
-    );
-    const out = one.state === "draining" || one.state === "drained";
-    $("drain").disabled = one.state === "restarting" || one.state === "absent";
-    write($("drain"), out ? "Let it serve again" : "Drain");
-    write(
-      $("drain-note"),
-      out
-        ? "It gets no new requests."
-        : "Its requests move to other instances, and it gets no new ones until you let it.",
-    );
-  }
-
-  async #drain() {
-    const one = this.feed.instances.find(({ name }) => name === this.name);
-    if (!one) return;
-    const action = one.state === "draining" || one.state === "drained" ? "undrain" : "drain";
-    $("drain").disabled = true;
-    const path = `/admin/instances/${encodeURIComponent(this.name)}/${action}`;
-    write($("drain-error"), (await this.link.post(path, {})) ?? "");
-    this.show();
-  }
 }
