@@ -6,10 +6,11 @@ Starts ``pascal serve`` with emulated instances whose KV memory is short, and re
 question after another. An emulated device writes a text that depends on its length alone, so each
 question is asked once before, and every later answer has to be the same.
 
-First all readers ask at once, every minute, under ``fcfs``; then once under ``slack``. The run
-prints what they got before and after: answers have to begin earlier. Then everybody asks without a
-pause, and the policy is switched among all there are, each time through ``POST /admin/policy``. At
-the end the counts of ``/metrics`` and of the operations page have to be the sums of the responses.
+First all readers ask at once under ``fcfs``, and a minute later under ``slack``. The run prints
+what they got before and after; which policy is better depends on the load, so that is no check.
+Then everybody asks without a pause, and the policy is switched among all there are, each time
+through ``POST /admin/policy``. At the end the counts of ``/metrics`` and of the operations page
+have to be the sums of the responses.
 
 Ends with status 0 if everything holds, 1 if something does not.
 """
@@ -43,8 +44,7 @@ PAUSE_S = (0.2, 0.9)  # between two switches
 SAMPLE_S = 1.0
 PERIOD_S = 15.0  # of the table
 BURST_S = 60.0  # between two of the bursts
-BURSTS = 2  # under the first policy
-BETTER = 0.8  # the median wait with `slack`, as a share of that with `fcfs`, at most
+BURSTS = 1  # under the first policy
 DELTAS = {"response.reasoning_text.delta": 0, "response.output_text.delta": 1}
 TERMINAL = ("response.completed", "response.incomplete", "response.failed", "error")
 
@@ -105,8 +105,7 @@ class Readers:
         """Ask each question once, before anything is switched."""
 
         async def ask(index: int) -> None:
-            async with self._http.ws_connect(self._url, max_msg_size=0) as socket:
-                self._right[index] = await self._read(socket, index)
+            self._right[index] = await self._read(index)
 
         await asyncio.gather(*(ask(index) for index in range(QUESTIONS)))
 
@@ -129,25 +128,28 @@ class Readers:
         self._stopping = True
 
     async def _reader(self) -> None:
-        async with self._http.ws_connect(self._url, max_msg_size=0) as socket:
-            while not self._stopping:
-                if self._bursts:
-                    async with self._burst:
-                        await self._burst.wait()
-                index, self._asked = self._asked % QUESTIONS, self._asked + 1
-                try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        texts = await self._read(socket, index)
-                except TimeoutError:
-                    self._wrong(index, f"no end within {PATIENCE_S:g} s")
-                    return
+        while not self._stopping:
+            if self._bursts:
+                async with self._burst:
+                    await self._burst.wait()
+            index, self._asked = self._asked % QUESTIONS, self._asked + 1
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    texts = await self._read(index)
+            except TimeoutError:
+                self._wrong(index, f"no end within {PATIENCE_S:g} s")
+            except (aiohttp.ClientError, OSError, TypeError) as error:  # TypeError: it was closed
+                self._wrong(index, f"the connection broke: {error!r}")
+                await asyncio.sleep(1)
+            else:
                 if texts != self._right[index]:
                     self._wrong(index, f"another text: {texts!r} instead of {self._right[index]!r}")
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse, index: int) -> Texts:
+    async def _read(self, index: int) -> Texts:
         self.live += 1
         try:
-            return await self._read_one(socket, index)
+            async with self._http.ws_connect(self._url, max_msg_size=0) as socket:
+                return await self._read_one(socket, index)
         finally:
             self.live -= 1
 
@@ -245,6 +247,7 @@ async def run(url: str, readers: int, switches: int, seed: int) -> Outcome:
         await gateway.switch("fcfs")
         await crowd.learn()
         reading = asyncio.create_task(crowd.run(readers))
+        await asyncio.sleep(1)
         sampling = asyncio.create_task(gateway.sample())
         try:
             for _ in range(BURSTS):
@@ -255,6 +258,7 @@ async def run(url: str, readers: int, switches: int, seed: int) -> Outcome:
             await crowd.burst()
             await asyncio.sleep(BURST_S)
             await crowd.flow()
+            await asyncio.sleep(2)  # until all have asked
             await switch_often(gateway, crowd, outcome, switches, rng)
         finally:
             crowd.stop()
@@ -262,11 +266,8 @@ async def run(url: str, readers: int, switches: int, seed: int) -> Outcome:
             await asyncio.wait([reading])
             sampling.cancel()
         reading.result()
-        before, after = compare(outcome, at_s)
+        compare(outcome, at_s)
         await check_counts(gateway, outcome)
-    if not after <= BETTER * before:
-        text = f"the median TTFT was {before:.1f} s with fcfs and {after:.1f} s with slack"
-        outcome.wrong.append(f"{text}, which is not better by {1 - BETTER:.0%}")
     least = min(map(int, outcome.streams), default=0)
     if least < readers * 0.8:
         outcome.wrong.append(f"only {least} streams were live at a switch")
@@ -288,20 +289,13 @@ async def switch_often(
         await asyncio.sleep(rng.uniform(*PAUSE_S))
 
 
-def compare(outcome: Outcome, at_s: float) -> tuple[float, float]:
-    """Print what readers got before and after the switch at ``at_s``.
-
-    :return: the median TTFT of the last burst before it, and of the burst after it.
-    """
+def compare(outcome: Outcome, at_s: float) -> None:
+    """Print what readers got before and after the switch at ``at_s``."""
     print("seconds  policy  responses  TTFT p50  TTFT p90  QoE p5  queued  readers who wait")
     periods = int(BURST_S // PERIOD_S)
     for period in range(-BURSTS * periods, periods):
         begin_s = at_s + period * PERIOD_S
         _row(outcome, begin_s, period * PERIOD_S, "fcfs" if period < 0 else "slack")
-    began = [(one.began_s - at_s, one.ttft_s) for one in outcome.ended]
-    before = [ttft_s for at, ttft_s in began if -BURST_S <= at < 0]
-    after = [ttft_s for at, ttft_s in began if 0 <= at < BURST_S]
-    return quantile(before, 0.5), quantile(after, 0.5)
 
 
 def _row(outcome: Outcome, begin_s: float, at: float, policy: str) -> None:

@@ -3,7 +3,8 @@
     python -m tests.web.ops.frames --instances 64 --requests 2000 --seconds 30
 
 The browser draws without a graphics processor, on the cores of this machine. CPU time is what a
-quiet machine takes; the time on the clock has that of other programs in it.
+quiet machine takes; the time on the clock has that of other programs in it. With ``--open``
+the life of a request, the table and the totals are open.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from tests.web.ops.feed import OpsFeed  # noqa: E402
 
 _WARM_S = 3.0
 _ANSWER_S = 60.0
+_OPEN = """(() => {
+    for (const id of ["table", "totals"]) document.getElementById(id).open = true;
+    const map = document.getElementById("map");
+    const { left, top } = map.getBoundingClientRect();
+    map.dispatchEvent(new MouseEvent("click", { clientX: left + 90, clientY: top + 9 }));
+})()"""
 # Names of the browser's own: the callback of a frame, one of a message or timer, and what follows.
 _EVENTS = {
     "FireAnimationFrame": "script of a frame",
@@ -32,7 +39,9 @@ _EVENTS = {
 }
 
 
-async def measure(instances: int, requests: int, seconds: float) -> list[dict[str, Any]]:
+async def measure(
+    instances: int, requests: int, seconds: float, *, opened: bool
+) -> list[dict[str, Any]]:
     """The events of the browser's trace."""
     path = find()
     assert path is not None, "no Chromium or Chrome on the PATH"
@@ -45,6 +54,11 @@ async def measure(instances: int, requests: int, seconds: float) -> list[dict[st
         await page.go(feed.url)
         await page.until("operations.feed.requests.size > 0")
         await asyncio.sleep(_WARM_S)
+        if opened:
+            await page.evaluate(_OPEN)
+            await page.until("document.querySelectorAll('#requests button').length > 0")
+            await page.evaluate("document.querySelector('#requests button').click()")
+            await page.until("document.querySelectorAll('#lane rect').length > 0")
         config = {"includedCategories": ["devtools.timeline"], "excludedCategories": ["*"]}
         events: list[dict[str, Any]] = []
         complete = asyncio.Event()
@@ -70,8 +84,10 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=64)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--open", action="store_true", help="with everything unfolded")
     chosen = parser.parse_args()
-    events = asyncio.run(measure(chosen.instances, chosen.requests, chosen.seconds))
+    measured = measure(chosen.instances, chosen.requests, chosen.seconds, opened=chosen.open)
+    events = asyncio.run(measured)
     for name, words in _EVENTS.items():
         found = [event for event in events if event["name"] == name and "tdur" in event]
         print(f"{words}, {len(found)} times, ms:")
