@@ -115,7 +115,7 @@ async def test_no_violation_in_what_opens_and_in_what_goes_wrong(
         await page.until("document.querySelector('.composer-note')")
         await states.look("editing")
         await page.press(*ESCAPE)
-        if not await reader.get("document.querySelector('.sidebar')"):
+        if not await reader.get("!!document.querySelector('.sidebar')"):
             await page.click("header [aria-label=Conversations]")
         await page.until("document.querySelector('.row-more')")
         await page.click(".row-more")

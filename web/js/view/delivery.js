@@ -176,7 +176,7 @@ export function Delivery({ turn, chat }) {
   if (live ? !player || player.shown === 0 : turn.figures === null) return null;
   const line = live ? liveLine(player) : finalLine(turn.figures, turn.read);
   const id = `delivery-${turn.key}`;
-  return html`<section class="delivery" aria-label="Delivery of this answer" data-open=${open}>
+  return html`<div class="delivery" role="group" aria-label="Delivery of this answer" data-open=${open}>
     <button
       type="button"
       class="delivery-line"
@@ -187,5 +187,5 @@ export function Delivery({ turn, chat }) {
       <span class="turning">${chevron()}</span><span>${line || "Delivery"}</span>
     </button>
     ${open && html`<${Unfolded} id=${id} turn=${turn} player=${player} live=${live} />`}
-  </section>`;
+  </div>`;
 }
