@@ -422,7 +422,7 @@ async def test_a_call_that_was_cut_off_is_not_added(tmp_path: Path) -> None:
     cut = (4, {"turns": turns, "pieces": pieces, "finish": Finish(reason="length")})
     async with api(tmp_path) as (client, worker, _):
         conversation_id = await made(client)
-        fields = {"conversation": conversation_id, "tools": [ADD]}
+        fields: dict[str, Any] = {"conversation": conversation_id, "tools": [ADD]}
         response, _ = await turn(client, worker, cut, **fields)
         assert response["output"][-1]["status"] == "incomplete"
         kinds = [item["type"] for item in await items_in(client, conversation_id)]
