@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -51,15 +50,13 @@ def run(args: argparse.Namespace) -> int:
     )
     text, key = new_key(args.name, args.scopes or ["chat"], limits, args.priority)
 
-    def work(connection: sqlite3.Connection, path: Path) -> int:
-        add_key(connection, key)
+    def tell(_: None, path: Path) -> int:
         print(f"Key '{key.name}' ({key.key_id}) is in {path}.", file=sys.stderr)
         print("Keep its text, it is not shown again:", file=sys.stderr, flush=True)
+        print(text)
         return 0
 
-    if not (status := file.run(args, work, create=True)):
-        print(text)  # now that it is stored
-    return status
+    return file.run(args, lambda connection: add_key(connection, key), tell, create=True)
 
 
 def _name(text: str) -> str:

@@ -7,10 +7,13 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.config import ConfigError
 from gateway.store import KeyNotAdded, StoreUnusable, key_file
 from pascal import config_flags
+
+Done = TypeVar("Done")
 
 _TABLES = ("server", "model", "workers", "pacing", "launcher")
 
@@ -22,23 +25,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(
     args: argparse.Namespace,
-    work: Callable[[sqlite3.Connection, Path], int],
+    work: Callable[[sqlite3.Connection], Done],
+    tell: Callable[[Done, Path], int],
     *,
     create: bool = False,
 ) -> int:
-    """Do something in one transaction of the file.
+    """Do something in one transaction of the file, and tell what was done once it is stored.
 
+    :param tell: prints it; an output that fails must not undo what was done.
     :param create: make the file if it is not there.
-    :return: what ``work`` returns, or 1 if the file cannot be used, or 2 if the configuration is
-        wrong.
+    :return: what ``tell`` returns, or 1 if the file cannot be used or nobody reads the output, or
+        2 if the configuration is wrong.
     """
     try:
         path = config_flags.config_of(args).store_path
         with key_file(path, create=create) as connection:
-            return work(connection, path)
+            done = work(connection)
     except ConfigError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 2
     except (StoreUnusable, KeyNotAdded) as error:
         print(f"pascal: {error}", file=sys.stderr)
+        return 1
+    try:
+        return tell(done, path)
+    except BrokenPipeError:
         return 1

@@ -28,15 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List the keys; :return: the exit status."""
 
-    def work(connection: sqlite3.Connection, path: Path) -> int:
+    def work(connection: sqlite3.Connection) -> list[dict[str, Any]]:
         today = int(time.time() // _DAY_S)
         of_day = usage_in(connection, today, today)
         of_month = usage_in(connection, today - _MONTH_DAYS + 1, today)
-        shown = [
+        return [
             _row(key, of_day.get(key.key_id, KeyUsage()), of_month.get(key.key_id, KeyUsage()))
             for key in keys_in(connection)
             if args.all or key.revoked_at is None
         ]
+
+    def tell(shown: list[dict[str, Any]], path: Path) -> int:
         if args.json:
             print(json.dumps(shown, indent=2))
         elif shown:
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"There are no keys in {path}.")
         return 0
 
-    return file.run(args, work)
+    return file.run(args, work, tell)
 
 
 def _row(key: StoredKey, today: KeyUsage, month: KeyUsage) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 import time
 from pathlib import Path
 
-from gateway.store import revoke_key
+from gateway.store import StoredKey, revoke_key
 from pascal.keys import file
 
 
@@ -21,12 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Revoke a key; :return: the exit status."""
 
-    def work(connection: sqlite3.Connection, path: Path) -> int:
-        key = revoke_key(connection, args.key, time.time())
+    def tell(key: StoredKey | None, path: Path) -> int:
         if key is None:
             print(f"pascal: {path} has no valid key '{args.key}'", file=sys.stderr)
             return 1
         print(f"Key '{key.name}' ({key.key_id}) is revoked.")
         return 0
 
-    return file.run(args, work)
+    return file.run(args, lambda connection: revoke_key(connection, args.key, time.time()), tell)

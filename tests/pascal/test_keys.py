@@ -72,6 +72,28 @@ def test_two_keys_differ_and_a_name_is_free_again_after_its_key_was_revoked(
     assert "There are no keys" in capsys.readouterr().out
 
 
+def test_an_output_that_nobody_reads_undoes_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is no failure of the store."""
+
+    class Left:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None: ...
+
+    assert keys("add", "alice") == 0
+    for words in (["list"], ["revoke", "alice"]):
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", Left())
+            assert keys(*words) == 1
+    assert "cannot be used" not in capsys.readouterr().err
+    with key_file(store) as connection:
+        (key,) = keys_in(connection)
+    assert key.revoked_at is not None
+
+
 def test_the_list_shows_what_was_used(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keys("add", "alice", "--tokens-per-day", "500") == 0
     today = int(time.time() // 86400)

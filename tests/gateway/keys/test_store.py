@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.keys.keys import Keys
+from gateway.keys.limits import Moment
 from gateway.keys.making import new_key
 from gateway.keys.registry import Registry
 from gateway.store import (
@@ -58,6 +60,26 @@ async def test_the_use_of_long_ago_is_forgotten(tmp_path: Path) -> None:
     await keys.add_usage({("key_2", 1401): KeyUsage(1, 0, 0)})
     assert (await keys.load(1000)).usage == {}
     assert (await keys.load(1399)).usage == {"key_1": KeyUsage(2, 4, 6)}
+    await store.close()
+
+
+@pytest.mark.parametrize(("days", "left"), [(0, 3), (1, 10)])
+async def test_a_key_that_was_not_used_yet_has_the_use_of_its_own_day(
+    tmp_path: Path, days: int, left: int
+) -> None:
+    """A gateway reads the keys on one day, and the first request comes on another."""
+    stored_keys.add(tmp_path, tokens_per_day=10)
+    with key_file(tmp_path / stored_keys.FILE) as connection:
+        (key,) = keys_in(connection)
+    store = await opened(tmp_path)
+    await KeyStore(store).add_usage({(key.key_id, 1000): KeyUsage(1, 3, 4)})
+    day = 1000
+    keys = Keys((), KeyStore(store), 1, lambda: Moment(0.0, day * 86400.0))
+    await keys.refresh()
+    day += days
+    standing = keys.standings(key).tokens
+    assert standing is not None
+    assert standing.remaining == left
     await store.close()
 
 

@@ -232,6 +232,29 @@ async def test_a_stream_that_fails_says_so(tmp_path: Path) -> None:
         assert (last["type"], last["error"]["type"]) == ("error", "overloaded_error")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_that_is_cancelled_by_its_id_is_no_whole_one(
+    tmp_path: Path, stream: bool
+) -> None:
+    async with api(tmp_path) as (client, worker, service):
+        asking = asyncio.create_task(client.post("v1/messages", json=body(stream=stream)))
+        submit = await worker.next_submit()
+        await worker.accept(submit)
+        await worker.tokens(submit.request_id, 0, "a")
+        (response_id,) = service._sessions
+        cancelling = asyncio.create_task(client.post(f"v1/responses/{response_id}/cancel"))
+        await worker.next_cancel()
+        await worker.tokens(submit.request_id, 1, finish=Finish(reason="cancelled"))
+        await cancelling
+        answer = await asking
+        if stream:
+            *_, error = await events_of(answer)
+        else:
+            assert answer.status == 499
+            error = await answer.json()
+        assert (error["type"], error["error"]["code"]) == ("error", "cancelled")
+
+
 async def test_tokens_are_counted_by_a_worker_that_generates_nothing(tmp_path: Path) -> None:
     request = {"messages": HI, "tools": [ADD], "system": "Be kind."}
     async with api(tmp_path) as (client, worker, service):
@@ -243,6 +266,8 @@ async def test_tokens_are_counted_by_a_worker_that_generates_nothing(tmp_path: P
         await worker.say(Counted(request_id=count.prompt.request_id, prompt_tokens=17))
         assert await (await asking).json() == {"input_tokens": 17}
         assert not service.cluster.counter._waiting
+        wrong = {**request, "model": "another"}
+        assert (await client.post("v1/messages/count_tokens", json=wrong)).status == 404
 
 
 async def test_a_prompt_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
