@@ -25,6 +25,16 @@ def test_a_conversation_counts_between_its_turns_and_not_during_them() -> None:
     assert pauses.tokens(5.0) == {"a": 0, "b": 400}
 
 
+def test_choices_of_one_prompt_are_one_conversation() -> None:
+    pauses = Pauses()
+    for at_s, prefixes in enumerate([(1,), (1, 2), (1, 2, 3)]):
+        turn(pauses, prefixes, float(at_s))
+    pauses.ended((1, 2, 3), "a", 200, 2.0)
+    assert pauses.tokens(2.0)["a"] == 200
+    pauses.ended((1, 2, 3), "b", 300, 2.0)
+    assert pauses.tokens(2.0) == {"a": 0, "b": 300}
+
+
 def test_a_pause_ends_at_last() -> None:
     pauses = Pauses()
     for at_s, prefixes in enumerate([(1,), (1, 2), (1, 2, 3)]):
@@ -78,7 +88,7 @@ def test_a_lost_instance_brings_nothing_back() -> None:
     for at_s, prefixes in enumerate([(1,), (1, 2), (1, 2, 3)]):
         turn(pauses, prefixes, float(at_s))
     pauses.lose("a")
-    assert not pauses.tokens(3.0)["a"]
+    assert "a" not in pauses.tokens(3.0)  # names of instances that are gone do not pile up
     pauses.lose("never there")
     turn(pauses, (1, 2, 3, 4), 4.0)
     assert pauses.tokens(4.0)["a"] == 100
