@@ -20,16 +20,15 @@ def response_object(session: Session) -> dict[str, Any]:
     generation = session.generation
     sampling = generation.sampling
     error, reason = session.error, session.incomplete_reason
+    cancelled = generation.background and reason == "cancelled"
     body: dict[str, Any] = {
         "id": session.response_id,
         "object": "response",
         "created_at": int(session.created_at),  # clients decode it as a whole number
-        "status": "cancelled"
-        if generation.background and reason == "cancelled"
-        else session.status,
+        "status": "cancelled" if cancelled else session.status,
         "background": False,
         "error": error and {"code": error.code, "message": error.message},
-        "incomplete_details": reason and {"reason": reason},
+        "incomplete_details": {"reason": reason} if reason and not cancelled else None,
         "instructions": generation.instructions,
         "max_output_tokens": sampling.max_tokens,
         "model": session.model,

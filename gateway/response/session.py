@@ -10,6 +10,7 @@ After every call the owner must look at `next_release_s`, and call `release` at 
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -493,7 +494,8 @@ class Session(_SessionHot):
         """
         self.error = error
         self._enter(State.FAILED)
-        self.transcript.head = None  # nothing more is shown
+        with contextlib.suppress(Exception):  # it may be what is broken
+            self.transcript.head = None  # nothing more is shown
         self.delivery.ended_s = now
         if not self.log.closed:
             body = response_object.failed_object(self)

@@ -78,7 +78,7 @@ from pascal import serve
 
 logs.configure("info")
 structlog.get_logger().info("lost")
-serve._announce("lost")
+serve.say("lost")
 os.dup2(int(sys.argv[1]), 2)
 structlog.get_logger().info("kept")
 os._exit(0)

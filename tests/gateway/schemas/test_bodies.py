@@ -52,6 +52,7 @@ def _every_field() -> list[Any]:
         messages_body.MessagesBody,
         *events,
         admin.DrainBody,
+        admin.DemoBody,
         admin.PolicyBody,
         admin.PlacementBody,
         *of_tools,
