@@ -52,7 +52,7 @@ class Proxy:
             link.open.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, asyncio.CancelledError):  # nobody waits for this task
             await asyncio.sleep(self.round_trip_s)
             other_reader, other_writer = await asyncio.open_connection(*self._target)
             link = _Link(self, writer, other_writer)
