@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
-from pathlib import Path
 
 from gateway.keys.making import NAME, new_key
-from gateway.store import PRIORITIES, SCOPES, KeyLimits, add_key
+from gateway.store import PRIORITIES, SCOPES, Connection, KeyLimits, add_key
 from pascal.keys import file
 
 _MOST = 10**12  # of any limit
@@ -51,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     )
     text, key = new_key(args.name, args.scopes or ["chat"], limits, args.priority)
 
-    def work(connection: sqlite3.Connection, path: Path) -> int:
+    def work(connection: Connection, place: str) -> int:
         add_key(connection, key)
-        print(f"Key '{key.name}' ({key.key_id}) is in {path}.", file=sys.stderr)
+        print(f"Key '{key.name}' ({key.key_id}) is in {place}.", file=sys.stderr)
         print("Keep its text, it is not shown again:", file=sys.stderr, flush=True)
         return 0
 

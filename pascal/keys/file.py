@@ -1,15 +1,13 @@
-"""The file of keys that the flags of a command name."""
+"""The store of keys that the flags of a command name."""
 
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from gateway.config import ConfigError
-from gateway.store import KeyNotAdded, StoreUnusable, key_file
+from gateway.store import Connection, KeyNotAdded, StoreUnusable, key_file, name_of
 from pascal import config_flags
 
 _TABLES = ("server", "model", "workers", "pacing", "launcher")
@@ -22,20 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(
     args: argparse.Namespace,
-    work: Callable[[sqlite3.Connection, Path], int],
+    work: Callable[[Connection, str], int],
     *,
     create: bool = False,
 ) -> int:
-    """Do something in one transaction of the file.
+    """Do something in one transaction of the store.
 
-    :param create: make the file if it is not there.
-    :return: what ``work`` returns, or 1 if the file cannot be used, or 2 if the configuration is
+    :param create: make a SQLite file if it is not there.
+    :return: what ``work`` returns, or 1 if the store cannot be used, or 2 if the configuration is
         wrong.
     """
     try:
-        path = config_flags.config_of(args).store_path
-        with key_file(path, create=create) as connection:
-            return work(connection, path)
+        place = config_flags.config_of(args).store_place
+        with key_file(place, create=create) as connection:
+            return work(connection, name_of(place))
     except ConfigError as error:
         print(f"pascal: {error}", file=sys.stderr)
         return 2

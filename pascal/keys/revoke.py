@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 import time
-from pathlib import Path
 
-from gateway.store import revoke_key
+from gateway.store import Connection, revoke_key
 from pascal.keys import file
 
 
@@ -21,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Revoke a key; :return: the exit status."""
 
-    def work(connection: sqlite3.Connection, path: Path) -> int:
+    def work(connection: Connection, place: str) -> int:
         key = revoke_key(connection, args.key, time.time())
         if key is None:
-            print(f"pascal: {path} has no valid key '{args.key}'", file=sys.stderr)
+            print(f"pascal: {place} has no valid key '{args.key}'", file=sys.stderr)
             return 1
         print(f"Key '{key.name}' ({key.key_id}) is revoked.")
         return 0
