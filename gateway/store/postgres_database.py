@@ -431,7 +431,7 @@ def _nothing(connection: Connection) -> None:
 
 
 def _pause_s(attempt: int) -> float:
-    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
+    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 10))
     return longest * random.uniform(0.5, 1.0)
 
 

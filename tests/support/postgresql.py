@@ -60,6 +60,11 @@ class PostgresqlServer:
         """End a pause."""
         self._signal(signal.SIGCONT)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return (self._folder / "data" / "postmaster.pid").exists()
+
     def new_database(self) -> str:
         """Create an empty database; return its URL."""
         name = f"pascal_{next(self._numbers)}"
@@ -109,7 +114,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
         try:
             yield server
         finally:
-            if (folder / "data" / "postmaster.pid").exists():
+            if server.is_running:
                 server.go_on()
                 server.stop("immediate")
     finally:

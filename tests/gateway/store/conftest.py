@@ -30,8 +30,17 @@ def postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
-@pytest.fixture
-def own_postgresql() -> Iterator[PostgresqlServer]:
-    """A server that the test may stop."""
+@pytest.fixture(scope="module")
+def _stoppable() -> Iterator[PostgresqlServer]:
     with postgresql_server() as server:
         yield server
+
+
+@pytest.fixture
+def own_postgresql(_stoppable: PostgresqlServer) -> Iterator[PostgresqlServer]:
+    """A server that the test may stop."""
+    yield _stoppable
+    if _stoppable.is_running:
+        _stoppable.go_on()
+    else:
+        _stoppable.start()
