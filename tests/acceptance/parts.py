@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.support.programs import CHROMIUM, NODE, NPM, PROMTOOL, Program
+from tests.support.programs import CHROMIUM, NODE, NPM, POSTGRESQL, PROMTOOL, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def _set_up_and_chat(version: tuple[int, int]) -> Part:
 
 def all_parts() -> list[Part]:
     """Every part, in the order in which they run: the short ones first."""
+    others = f"{_needing(CHROMIUM)} or {_needing(POSTGRESQL)}"  # which have parts of their own
     return [
         Part(
             "metrics",
@@ -76,6 +77,14 @@ def all_parts() -> list[Part]:
             minutes=1,
             limit_minutes=10,
             programs=(PROMTOOL,),
+        ),
+        Part(
+            "postgresql",
+            "the store on a real PostgreSQL: as on SQLite; shared; away for 30 s; two gateways",
+            _tests_of(POSTGRESQL, "tests/gateway/store"),
+            minutes=4,
+            limit_minutes=20,
+            programs=(POSTGRESQL,),
         ),
         Part(
             "browser",
@@ -88,7 +97,7 @@ def all_parts() -> list[Part]:
         Part(
             "long-tests",
             "tests of minutes: formats and exactness on real engines, schemas, benchmarks",
-            _module("pytest", "-q", "tests", "-m", f"long and not ({_needing(CHROMIUM)})"),
+            _module("pytest", "-q", "tests", "-m", f"long and not ({others})"),
             minutes=25,
             limit_minutes=60,
         ),
