@@ -94,7 +94,9 @@ def check(item: pytest.Item) -> None:
     Long tests, with real engines or in browsers, run in `make acceptance` alone.
     """
     if any(item.iter_markers("long")) and os.environ.get(VARIABLE) != "1":
-        pytest.skip("takes a minute: `make acceptance` runs it, with long-tests, browser or postgresql")
+        pytest.skip(
+            "takes a minute: `make acceptance` runs it, with long-tests, browser or postgresql"
+        )
     for mark in item.iter_markers("needs_program"):
         needed: Program = mark.kwargs["needed"]
         if needed.is_there():
