@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 
 from gateway.app import make_runner
 from gateway.store import ConversationStore, KeyStore, KeyUsage, StoreError, responses
-from gateway.store import postgres_database as module
 from gateway.store.conversations import size_of
 from tests.gateway.store.cutting_proxy import Cut, CuttingProxy
 from tests.gateway.store.stored import STORED, opened
@@ -51,7 +50,7 @@ def _always(items: list[dict[str, Any]], _: int) -> list[dict[str, Any]]:
 async def test_a_database_that_is_away_loses_no_write(
     own_postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch, how: str, away_s: float
 ) -> None:
-    monkeypatch.setattr(module, "_CALL_S", 1.0)
+    monkeypatch.setattr("gateway.store.postgres_database._CALL_S", 1.0)
     server, url = own_postgresql, own_postgresql.new_database()
     over = asyncio.Event()
     async with opened(url) as store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -175,12 +174,3 @@ def test_keys_are_added_listed_and_revoked(
     assert main.main(["keys", "revoke", "alice", *store]) == 0
     assert main.main(["keys", "list", *store]) == 0
     assert "There are no keys in postgresql://" in capsys.readouterr().out
-
-
-def test_without_its_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(_: str) -> Any:
-        raise ImportError("No module named 'psycopg'")
-
-    monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(StoreUnusable, match=r"its driver is missing .*extra `postgresql`"):
-        check_store("postgresql://me@host/gateways")
