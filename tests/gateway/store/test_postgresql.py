@@ -124,6 +124,18 @@ async def test_two_schemas_of_one_database_are_two_stores(postgresql: Postgresql
         assert await other.get(STORED.response_id, STORED.owner) is None
 
 
+async def test_of_several_hosts_the_one_that_can_be_written_is_used(
+    postgresql: PostgresqlServer,
+) -> None:
+    url = postgresql.new_database()
+    host = f"127.0.0.1:{postgresql.port}"
+    async with opened(url.replace(host, f"127.0.0.1:{free_port()},{host}")) as store:
+        assert await store.put(STORED)
+    execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+    with pytest.raises(StoreUnusable, match="session is read-only"):
+        check_store(url)
+
+
 def test_a_check_creates_nothing(postgresql: PostgresqlServer) -> None:
     url = postgresql.new_database()
     check_store(url)
