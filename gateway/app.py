@@ -191,19 +191,19 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
 
     :param announce: called with one line for the terminal at each stage.
     :raises OSError: the address cannot be bound.
-    :raises gateway.store.StoreUnusable: ``config.store_path`` cannot be used.
+    :raises gateway.store.StoreUnusable: ``config.store_place`` cannot be used.
     """
     stopping, forced = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, forced)
     async with AsyncExitStack() as stack:
-        store = ResponseStore(config.store_path)
+        store = ResponseStore(config.store_place)
         await store.open()
         stack.push_async_callback(store.close)
         service = ResponseService(config, store)
         try:
             await service.keys.refresh()
         except StoreError as error:
-            raise StoreUnusable(config.store_path, "its API keys cannot be read") from error
+            raise StoreUnusable(config.store_place, "its API keys cannot be read") from error
         for upkeep in (
             store.keep_clean(config.store.retention_days * 86400),
             service.keys.keep(),

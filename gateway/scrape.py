@@ -143,6 +143,16 @@ class ProgramCollector(Collector):
             "Size of the stored responses on disk, write-ahead log included",
             value=self._store.size_bytes,
         )
+        yield GaugeMetricFamily(
+            "pascal_store_queued_bytes",
+            "Responses and items that wait to be stored",
+            value=self._store.queued_bytes,
+        )
+        yield GaugeMetricFamily(
+            "pascal_store_away",
+            "Whether the database of the store cannot be reached: 1 or 0",
+            value=float(self._store.away),
+        )
         try:
             tasks = asyncio.all_tasks()
         except RuntimeError:  # outside of an event loop there are none

@@ -74,6 +74,7 @@ def _resolved(
     _check_water_marks(config)
     _check_emulation(config)
     _check_addresses(config.launcher)
+    _check_store(config.store)
     return msgspec.structs.replace(
         config, launcher=_with_token(config.launcher), store=_with_keys(config.store)
     )
@@ -91,6 +92,15 @@ def _check_water_marks(config: Config) -> None:
         raise ConfigError(
             f"workers.high_water_s: {high_s} must be above workers.low_water_s ({low_s})"
         )
+
+
+def _check_store(store: StoreConfig) -> None:
+    if not store.url:
+        return
+    if store.path:
+        raise ConfigError("store.url: has no place beside store.path; leave one of them out")
+    if not store.url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError("store.url: is not of the form postgresql://user@host/database")
 
 
 def _check_addresses(launcher: LauncherConfig) -> None:

@@ -170,6 +170,15 @@ class StoreConfig(Table, frozen=True, kw_only=True):
     """Stored responses (``store: true``, the default of the API)."""
 
     path: Annotated[str, about("SQLite file; empty: responses.sqlite3 in `server.state_dir`.")] = ""
+    url: Annotated[
+        str,
+        about(
+            "PostgreSQL database, as `postgresql://user@host/database`, which several gateways can "
+            "share; empty: the SQLite file. The password is best left to `PGPASSWORD` or to "
+            "`~/.pgpass`.",
+            secret=True,
+        ),
+    ] = ""
     retention_days: Annotated[
         float, about("Older responses are deleted, every hour; 0: never.", ge=0)
     ] = 30.0

@@ -80,9 +80,10 @@ class Config(Table, frozen=True, kw_only=True):
         return f"model {self.served_model_name} ({source})"
 
     @property
-    def store_path(self) -> Path:
-        """The SQLite file."""
-        return Path(self.store.path or Path(self.server.state_dir) / "responses.sqlite3")
+    def store_place(self) -> Path | str:
+        """The SQLite file, or the URL of the PostgreSQL database."""
+        default = Path(self.server.state_dir) / "responses.sqlite3"
+        return self.store.url or Path(self.store.path or default)
 
 
 def _tables() -> dict[str, type[Table]]:

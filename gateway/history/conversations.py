@@ -184,7 +184,9 @@ class Conversations:
             # A call that was cut off can have no result.
             whole = [i for i in output if "call_id" not in i or i["status"] == "completed"]
             items = with_ids(session.generation.input_items, session.response_id) + whole
-            await self._store.add(conversation_id, session.owner, lambda *_: items)
+            await self._store.add(
+                conversation_id, session.owner, lambda *_: items, kept_bytes=size_of(items)
+            )
         except Exception:  # the client has its answer; the store has counted its failure
             log.exception("conversation_not_continued", request_id=session.response_id)
         finally:

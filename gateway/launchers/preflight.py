@@ -67,7 +67,7 @@ def _check(config: Config) -> None:
         check_ray()
     _check_state_dir(Path(config.server.state_dir))
     try:
-        check_store(config.store_path)
+        check_store(config.store_place)
     except StoreUnusable as error:
         raise PreflightError(str(error)) from error
     _check_port(config.server.host, config.server.port)

@@ -1,6 +1,13 @@
-"""What the gateway keeps on disk: responses, conversations and API keys, in a SQLite file."""
+"""What the gateway keeps: responses, conversations and API keys, in SQLite or PostgreSQL."""
 
 from gateway.store.conversations import ConversationStore, StoredConversation
+from gateway.store.database import (
+    Connection,
+    DatabaseError,
+    Place,
+    StoreUnusable,
+    name_of,
+)
 from gateway.store.keys import (
     PRIORITIES,
     SCOPES,
@@ -18,6 +25,7 @@ from gateway.store.keys import (
     revoke_key,
     usage_in,
 )
+from gateway.store.places import check_store
 from gateway.store.responses import (
     MAX_QUEUED_BYTES,
     Failure,
@@ -25,19 +33,22 @@ from gateway.store.responses import (
     StoredResponse,
     StoreError,
 )
-from gateway.store.schema import SCHEMA_VERSION, StoreUnusable, check_store
+from gateway.store.schema import SCHEMA_VERSION
 
 __all__ = [
     "MAX_QUEUED_BYTES",
     "PRIORITIES",
     "SCHEMA_VERSION",
     "SCOPES",
+    "Connection",
     "ConversationStore",
+    "DatabaseError",
     "Failure",
     "KeyLimits",
     "KeyNotAdded",
     "KeyStore",
     "KeyUsage",
+    "Place",
     "Priority",
     "ResponseStore",
     "Scope",
@@ -51,6 +62,7 @@ __all__ = [
     "check_store",
     "key_file",
     "keys_in",
+    "name_of",
     "revoke_key",
     "usage_in",
 ]

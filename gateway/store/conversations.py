@@ -6,7 +6,6 @@ deleted is not taken again.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from gateway.store.database import Connection
 from gateway.store.responses import ResponseStore
 
 Item: TypeAlias = dict[str, Any]
-Connection: TypeAlias = sqlite3.Connection
 
 _ITEM_BYTES = 1024  # that each item counts beside its text, so that their number is bounded, too
 
@@ -34,7 +33,7 @@ class StoredConversation:
 
 
 class ConversationStore:
-    """The conversations in the file of a `ResponseStore`. Every method raises `StoreError`."""
+    """The conversations in the database of a `ResponseStore`. Every method raises `StoreError`."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
@@ -73,7 +72,7 @@ class ConversationStore:
         """Delete a conversation and its items; return whether there was one."""
 
         def work(connection: Connection) -> bool:
-            if _row(connection, conversation_id, owner) is None:
+            if _locked(connection, conversation_id, owner) is None:
                 return False
             for table in ("conversation_items", "conversations"):
                 connection.execute(
@@ -146,6 +145,8 @@ class ConversationStore:
         conversation_id: str,
         owner: str,
         make: Callable[[StoredConversation, Callable[[], list[Item]]], list[Item]],
+        *,
+        kept_bytes: int | None = None,
     ) -> list[Item] | None:
         """Add items at the end, and return them; None if there is no such conversation.
 
@@ -154,17 +155,19 @@ class ConversationStore:
         :param make: makes them, of the conversation and of a function that reads its items. Both
             are of the same transaction, so nothing is added in between. What it raises is raised
             here, and then nothing is added. It runs in the thread of the store.
+        :param kept_bytes: their size; they are added later if the database is away now, before any
+            look-up. The answer is None then.
         """
 
         def work(connection: Connection) -> list[Item] | None:
-            if (found := _row(connection, conversation_id, owner)) is None:
+            if (found := _locked(connection, conversation_id, owner)) is None:
                 return None
             items = make(found, lambda: _items(connection, conversation_id))
             size_bytes = found.size_bytes
             for place, item in enumerate(items, found.next_place):
                 text = msgspec.json.encode(item)
                 added = connection.execute(
-                    "INSERT OR IGNORE INTO conversation_items VALUES (?, ?, ?, ?)",
+                    "INSERT INTO conversation_items VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (conversation_id, place, item["id"], text),
                 )
                 size_bytes += added.rowcount * (len(text) + _ITEM_BYTES)
@@ -175,13 +178,15 @@ class ConversationStore:
             )
             return items
 
+        if kept_bytes is not None:
+            return await self._store.keep(work, kept_bytes)
         return await self._store.transaction("write", work)
 
     async def delete_item(self, conversation_id: str, owner: str, item_id: str) -> bool:
         """Delete one item; return whether there was one."""
 
         def work(connection: Connection) -> bool:
-            if _row(connection, conversation_id, owner) is None:
+            if _locked(connection, conversation_id, owner) is None:
                 return False
             place = (conversation_id, item_id)
             row = connection.execute(
@@ -209,10 +214,17 @@ def size_of(items: list[Item]) -> int:
     return sum(len(msgspec.json.encode(item)) + _ITEM_BYTES for item in items)
 
 
-def _row(connection: Connection, conversation_id: str, owner: str) -> StoredConversation | None:
+def _locked(connection: Connection, conversation_id: str, owner: str) -> StoredConversation | None:
+    """A conversation that nobody else changes until the end of the transaction."""
+    return _row(connection, conversation_id, owner, " FOR UPDATE")
+
+
+def _row(
+    connection: Connection, conversation_id: str, owner: str, lock: str = ""
+) -> StoredConversation | None:
     row = connection.execute(
         "SELECT created_at, metadata, size_bytes, next_place FROM conversations "
-        "WHERE conversation_id = ? AND owner = ?",
+        f"WHERE conversation_id = ? AND owner = ?{lock}",
         (conversation_id, owner),
     ).fetchone()
     if row is None:

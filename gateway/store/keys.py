@@ -1,24 +1,21 @@
 """Stores API keys, as digests, and what was used with each of them.
 
-A command in another process adds and revokes keys in the file while a gateway runs. The gateway
-asks SQLite whether another connection has written (``PRAGMA data_version``), and reads the keys
-again.
+A command in another process adds and revokes keys while a gateway runs, and counts these changes.
+The gateway looks at this number, and reads the keys again.
 
-Revoked keys stay in the file: their usage can still be listed, and a gateway whose last key was
+Revoked keys stay in the store: their usage can still be listed, and a gateway whose last key was
 revoked does not become open to everybody.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from gateway.store.database import Connection
+from gateway.store.places import transaction_in
 from gateway.store.responses import ResponseStore
-from gateway.store.schema import StoreUnusable, check_store, connect, pragma, reason_of
 
 Scope: TypeAlias = Literal["chat", "operations", "admin"]
 Priority: TypeAlias = Literal["normal", "low"]
@@ -27,6 +24,7 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 MOST_KEYS = 10_000  # that are not revoked
 _KEPT_DAYS = 400  # of usage
+_USAGE_BYTES = 256  # that the usage of one key counts while it waits to be written
 _COLUMNS = (
     "key_id, name, prefix, digest, scopes, requests_per_minute, tokens_per_minute, "
     "tokens_per_day, concurrent, priority, created_at, revoked_at"
@@ -88,31 +86,32 @@ Usages: TypeAlias = dict[str, KeyUsage]  # by the id of the key
 
 @dataclass(frozen=True, slots=True)
 class StoredKeys:
-    """The keys of a file, as a gateway needs them."""
+    """The keys of a store, as a gateway needs them."""
 
     keys: tuple[StoredKey, ...]  # that are not revoked
     any_ever: bool  # also if all are revoked
     usage: Usages  # of one day
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return pragma(connection, "data_version")
+def _version(connection: Connection) -> int:
+    row = connection.execute("SELECT value FROM counters WHERE name = 'api_keys'").fetchone()
+    return int(row[0])
 
 
 class KeyStore:
-    """The keys in the file of a `ResponseStore`. Every method raises `StoreError`."""
+    """The keys in the database of a `ResponseStore`. Every method raises `StoreError`."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
 
     async def version(self) -> int:
-        """A number that changes when another process has written to the file."""
+        """A number that changes when a key is added or revoked."""
         return await self._store.transaction("read", _version, None)
 
     async def load(self, day: int) -> StoredKeys:
         """All keys, and what was used on one day, in days since 1970."""
 
-        def work(connection: sqlite3.Connection) -> StoredKeys:
+        def work(connection: Connection) -> StoredKeys:
             keys = keys_in(connection)
             valid = tuple(key for key in keys if key.revoked_at is None)
             return StoredKeys(valid, bool(keys), usage_in(connection, day, day))
@@ -122,15 +121,16 @@ class KeyStore:
     async def add_usage(self, used: Mapping[tuple[str, int], KeyUsage]) -> None:
         """Add what was used, by key and day, and forget what is older than 400 days."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             connection.executemany(
-                "INSERT INTO key_usage VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "requests = requests + excluded.requests, "
-                "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-                "output_tokens = output_tokens + excluded.output_tokens",
-                [
+                "INSERT INTO key_usage VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (key_id, day) DO UPDATE SET "
+                "requests = key_usage.requests + excluded.requests, "
+                "prompt_tokens = key_usage.prompt_tokens + excluded.prompt_tokens, "
+                "output_tokens = key_usage.output_tokens + excluded.output_tokens",
+                [  # in one order, so that two gateways do not wait for each other
                     (key_id, day, usage.requests, usage.prompt_tokens, usage.output_tokens)
-                    for (key_id, day), usage in used.items()
+                    for (key_id, day), usage in sorted(used.items())
                 ],
             )
             oldest = max(day for _, day in used) - _KEPT_DAYS
@@ -138,35 +138,21 @@ class KeyStore:
 
         if used:
             # Without a time limit: what is written late must not be written twice.
-            await self._store.transaction("write", work, within_s=None)
+            await self._store.keep(work, _USAGE_BYTES * len(used), to_the_end=True)
 
 
 # ---- for commands, which have a connection of their own -----------------------------------------
 
 
-@contextmanager
-def key_file(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-    """One transaction of the file.
-
-    :param create: make the file if it is not there.
-    :raises StoreUnusable: the file cannot be used.
-    """
-    if not create and not path.exists():
-        raise StoreUnusable(path, "there is no such file")
-    check_store(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(connect(path)) as connection, connection:
-            yield connection
-    except (OSError, sqlite3.Error) as error:
-        raise StoreUnusable(path, reason_of(error)) from error
+key_file = transaction_in
 
 
-def add_key(connection: sqlite3.Connection, key: StoredKey) -> None:
+def add_key(connection: Connection, key: StoredKey) -> None:
     """Add a key.
 
     :raises KeyNotAdded: another key that is not revoked has this name, or there are too many.
     """
+    _count_change(connection)
     valid = [other for other in keys_in(connection) if other.revoked_at is None]
     if any(other.name == key.name for other in valid):
         raise KeyNotAdded(f"there is a key named '{key.name}' already; revoke it first")
@@ -192,8 +178,9 @@ def add_key(connection: sqlite3.Connection, key: StoredKey) -> None:
     )
 
 
-def revoke_key(connection: sqlite3.Connection, name: str, now: float) -> StoredKey | None:
+def revoke_key(connection: Connection, name: str, now: float) -> StoredKey | None:
     """Revoke the key with this name or id, at this Unix time; None: there is no such key."""
+    _count_change(connection)
     for key in keys_in(connection):
         if key.revoked_at is None and name in (key.name, key.key_id):
             connection.execute(
@@ -203,7 +190,12 @@ def revoke_key(connection: sqlite3.Connection, name: str, now: float) -> StoredK
     return None
 
 
-def keys_in(connection: sqlite3.Connection) -> list[StoredKey]:
+def _count_change(connection: Connection) -> None:
+    """Let gateways notice; first, because others who change keys then wait for the end of this."""
+    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'api_keys'")
+
+
+def keys_in(connection: Connection) -> list[StoredKey]:
     """All keys, also those that are revoked, the oldest first."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, key_id")
     return [
@@ -235,10 +227,11 @@ def keys_in(connection: sqlite3.Connection) -> list[StoredKey]:
     ]
 
 
-def usage_in(connection: sqlite3.Connection, first_day: int, last_day: int) -> Usages:
+def usage_in(connection: Connection, first_day: int, last_day: int) -> Usages:
     """What was used from one day to another, in days since 1970."""
     rows = connection.execute(
-        "SELECT key_id, sum(requests), sum(prompt_tokens), sum(output_tokens) FROM key_usage "
+        "SELECT key_id, CAST(sum(requests) AS BIGINT), CAST(sum(prompt_tokens) AS BIGINT), "
+        "CAST(sum(output_tokens) AS BIGINT) FROM key_usage "
         "WHERE day BETWEEN ? AND ? GROUP BY key_id",
         (first_day, last_day),
     )

@@ -1,26 +1,21 @@
-"""Stores responses in a SQLite file in WAL mode, so that conversations outlive their sessions.
+"""Stores responses, so that conversations outlive their sessions.
 
-All access goes through one thread, since SQLite calls block and the event loop must not. A row
-holds the final response object and the conversation up to and including it. A later request with
-``previous_response_id`` continues from there.
+A row holds the final response object and the conversation up to and including it. A later request
+with ``previous_response_id`` continues from there.
 
 A failure of the store does not fail a response: one that cannot be written is logged and counted,
-and its client still gets it. A look-up that fails is a `StoreError`. Log lines name the file,
+and its client still gets it. A look-up that fails is a `StoreError`. Log lines name the database,
 errors for clients do not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import orjson
@@ -28,21 +23,32 @@ import structlog
 
 from gateway.schemas.errors import Unavailable
 from gateway.schemas.input_items import with_ids
-from gateway.store.schema import StoreUnusable, check_store, connect, pragma, reason_of
+from gateway.store.database import (
+    Connection,
+    DatabaseError,
+    Place,
+    Result,
+    Work,
+)
+from gateway.store.places import open_database
 from workers.messages import ChatMessage
 
 log = structlog.get_logger()
 
-Result = TypeVar("Result")
 Failure: TypeAlias = Literal["write", "read", "delete", "clean_up", "queue_full", "unreadable"]
 
-MAX_QUEUED_BYTES = 64 * 1024 * 1024  # most bytes of responses that wait for the thread of the store
+MAX_QUEUED_BYTES = 64 * 1024 * 1024  # most bytes that wait to be written
 _SLICE_ROWS = 500  # rows deleted in one transaction, which takes about ten milliseconds
-_SLICE_PAGES = 2000  # pages returned to the file system in one transaction
 _CLEAN_UP_EVERY_S = 3600.0  # longest pause between clean-ups; a short retention needs shorter ones
 _CLEAN_UP_LEAST_S = 5.0
 _ANSWER_S = 15.0  # time for a look-up, including earlier calls in the queue
 _CLOSE_S = 10.0  # time for queued calls; a disk that hangs must not delay a shutdown
+_PUT = (
+    "INSERT INTO responses (response_id, owner, created_at, response, conversation, input) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (response_id) DO UPDATE SET owner = excluded.owner, "
+    "created_at = excluded.created_at, response = excluded.response, "
+    "conversation = excluded.conversation, input = excluded.input"
+)
 
 
 class StoreError(Unavailable):
@@ -75,45 +81,40 @@ class _Output(msgspec.Struct):
 class ResponseStore:
     """The stored responses of one gateway; call `open` before use, and `close` at the end.
 
+    :param place: a SQLite file, or the URL of a PostgreSQL database.
     :param max_queued_bytes: most bytes that wait to be written; beyond, new responses are dropped.
     """
 
-    def __init__(self, path: Path, *, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
+    def __init__(self, place: Place, *, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
         self.failures: Counter[Failure] = Counter()  # since the start
-        self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._connection: sqlite3.Connection | None = None
+        self.queued_bytes = 0  # that wait to be written
+        self._place = place
+        self._database = open_database(place)
         self._max_queued_bytes = max_queued_bytes
-        self._queued_bytes = 0
-        self._closing = False
-        self._compacting = False  # the thread runs a VACUUM, which may take long
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file and its write-ahead log on disk."""
-        total = 0
-        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
-            with contextlib.suppress(OSError):  # it does not exist (yet)
-                total += path.stat().st_size
-        return total
+        """Size on disk."""
+        return self._database.size_bytes
+
+    @property
+    def away(self) -> bool:
+        """Whether the database cannot be reached at the moment."""
+        return self._database.away
 
     async def open(self) -> None:
-        """Open the file, or create it. Raises `StoreUnusable`."""
-        await self._call(self._open)
+        """Open the store, or create it. Raises `StoreUnusable`."""
+        await self._database.open()
 
     async def close(self) -> None:
-        """Close the file after all queued writes, unless these take longer than 10 s."""
-        self._closing = True
-        if self._compacting and self._connection is not None:
-            self._connection.interrupt()
-        try:
-            await asyncio.wait_for(self._in_thread(self._close), _CLOSE_S)
-        except TimeoutError:
-            log.error("store_not_closed", file=str(self._path), waited_s=_CLOSE_S)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Close the store after all queued writes, unless these take longer than 10 s."""
+        if not await self._database.close(_CLOSE_S):
+            log.error("store_not_closed", file=self._database.name, waited_s=_CLOSE_S)
 
     async def put(self, stored: StoredResponse) -> bool:
         """Write a response, replacing one with the same id; return when it is on disk.
+
+        A database that is away is waited for.
 
         :return: whether it was written. If not, the failure was logged and counted.
         """
@@ -125,25 +126,24 @@ class ResponseStore:
             orjson.dumps(stored.conversation, default=msgspec.to_builtins),
             stored.input_items,
         )
+
+        def work(connection: Connection) -> None:
+            connection.execute(_PUT, row)
+
         size_bytes = len(row[3]) + len(row[4]) + len(row[5])
-        if self._queued_bytes + size_bytes > self._max_queued_bytes:
-            reason = f"{self._queued_bytes} bytes wait to be written already"
-            self._failed("queue_full", "response_not_stored", reason, stored.response_id)
+        kept = self._keep(work, size_bytes, "response_not_stored", stored.response_id)
+        if kept is None:
             return False
-        self._queued_bytes += size_bytes
         try:
-            await self._execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.Error as error:
-            self._failed("write", "response_not_stored", error, stored.response_id)
+            await asyncio.shield(kept)
+        except DatabaseError:
             return False
-        finally:
-            self._queued_bytes -= size_bytes
         return True
 
     async def get(self, response_id: str, owner: str) -> StoredResponse | None:
         """Look up a response of this owner; one that this version cannot read counts as absent.
 
-        :raises StoreError: the file cannot be read within 15 s.
+        :raises StoreError: the database cannot be read, or not in time.
         """
         rows = await self._read(
             "SELECT created_at, response, conversation, input FROM responses "
@@ -188,48 +188,64 @@ class ResponseStore:
                 await self._execute(
                     "DELETE FROM responses WHERE response_id = ? AND owner = ?",
                     (response_id, owner),
+                    writes=True,
                 )
-        except (sqlite3.Error, TimeoutError) as error:
+        except (DatabaseError, TimeoutError) as error:
             self._failed("delete", "response_not_deleted", error, response_id)
             raise StoreError from error
 
     async def secret(self, name: str, made: bytes) -> bytes:
         """A secret that outlives the process: ``made``, if there is none by this name yet.
 
-        :raises StoreError: the file cannot be used.
+        :raises StoreError: the database cannot be used.
         """
 
-        def take(connection: sqlite3.Connection) -> bytes:
-            connection.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, made))
+        def take(connection: Connection) -> bytes:
+            connection.execute(
+                "INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", (name, made)
+            )
             row = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,))
             return bytes(row.fetchone()[0])
 
-        return await self.transaction("read", take)
+        return await self.transaction("write", take)
 
     async def transaction(
-        self,
-        kind: Failure,
-        work: Callable[[sqlite3.Connection], Result],
-        within_s: float | None = _ANSWER_S,
+        self, kind: Failure, work: Work[Result], within_s: float | None = _ANSWER_S
     ) -> Result:
-        """Do something in one transaction of the file.
+        """Do something in one transaction of the database.
 
-        :param kind: what a failure is counted as.
+        :param kind: what a failure is counted as. Only ``read`` changes nothing.
         :param within_s: how long the caller waits; None: to the end. What takes longer may still
             be done.
-        :raises StoreError: the file cannot be used, or not in time.
+        :raises StoreError: the database cannot be used, or not in time.
         """
-
-        def run() -> Result:
-            connection = self._opened()
-            with connection:
-                return work(connection)
-
         try:
             async with asyncio.timeout(within_s):
-                return await self._call(run)
-        except (sqlite3.Error, TimeoutError) as error:
+                return await self._database.run(work, writes=kind != "read")
+        except (DatabaseError, TimeoutError) as error:
             self._failed(kind, "store_not_used", error)
+            raise StoreError from error
+
+    async def keep(
+        self, work: Work[Result], size_bytes: int, *, to_the_end: bool = False
+    ) -> Result | None:
+        """Write something once, as soon as the database is there, whatever becomes of the caller.
+
+        :param size_bytes: how much of the queue it takes.
+        :param to_the_end: wait for a database that is away, too.
+        :return: what ``work`` returns; None if the database is away and it will be done later.
+        :raises StoreError: it could not be written; this was logged and counted.
+        """
+        kept = self._keep(work, size_bytes, "store_not_used")
+        if kept is None:
+            raise StoreError
+        try:
+            if not to_the_end:
+                await self._database.until_away_or(kept)
+                if not kept.done():
+                    return None
+            return await asyncio.shield(kept)
+        except DatabaseError as error:
             raise StoreError from error
 
     # ---- keeping it small ---------------------------------------------------------------------
@@ -245,86 +261,35 @@ class ResponseStore:
         while True:
             try:
                 await self.clean_up(time.time() - retention_s if retention_s else 0.0)
-            except sqlite3.Error as error:
+            except DatabaseError as error:
                 self._failed("clean_up", "store_not_cleaned", error)
             except Exception:  # a bug; later clean-ups must go on
                 self.failures["clean_up"] += 1
-                log.exception("store_not_cleaned", file=str(self._path))
+                log.exception("store_not_cleaned", file=self._database.name)
             await asyncio.sleep(pause_s)
 
     async def clean_up(self, created_before: float) -> int:
         """Delete responses created before this Unix time, and return their space.
 
-        Of conversations, those go that have not changed since.
-
-        It works in slices, with other calls in between. A file from before version 1 cannot return
-        space in slices: it is rewritten once, and other calls wait for that.
+        Of conversations, those go that have not changed since. It works in slices, with other calls
+        in between.
 
         :return: the number of deleted responses.
-        :raises sqlite3.Error: the file cannot be written.
+        :raises DatabaseError: the database cannot be written.
         """
         forgotten = 0
-        while deleted := await self._call(lambda: self._delete_slice(created_before)):
+        while deleted := await self._database.run(
+            lambda connection: _delete_slice(connection, created_before), writes=True
+        ):
             forgotten += deleted
-        while await self._call(lambda: self._delete_conversation(created_before)):
+        while await self._database.run(
+            lambda connection: _delete_conversation(connection, created_before), writes=True
+        ):
             pass
-        if await self._call(self._needs_rewriting):
-            await self._call(self._rewrite)
-        while await self._call(self._give_back_slice):
-            pass
-        await self._call(self._cut_log)
+        await self._database.compact()
         if forgotten:
             log.info("store_cleaned", forgotten=forgotten, size_bytes=self.size_bytes)
         return forgotten
-
-    def _delete_slice(self, created_before: float) -> int:
-        connection = self._opened()
-        with connection:
-            return connection.execute(
-                "DELETE FROM responses WHERE response_id IN (SELECT response_id FROM responses "
-                "WHERE created_at < ? ORDER BY created_at LIMIT ?)",
-                (created_before, _SLICE_ROWS),
-            ).rowcount
-
-    def _delete_conversation(self, changed_before: float) -> bool:
-        """Delete the oldest conversation; :return: whether there was one that is old enough."""
-        connection = self._opened()
-        with connection:
-            row = connection.execute(
-                "SELECT conversation_id FROM conversations WHERE changed_at < ? "
-                "ORDER BY changed_at LIMIT 1",
-                (changed_before,),
-            ).fetchone()
-            for table in ("conversation_items", "conversations") if row else ():
-                connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", row)
-            return row is not None
-
-    def _give_back_slice(self) -> bool:
-        """Return some space; :return: whether there is more."""
-        connection = self._opened()
-        before = pragma(connection, "freelist_count")
-        if not before or not pragma(connection, "auto_vacuum"):
-            return False
-        connection.execute(f"PRAGMA incremental_vacuum({_SLICE_PAGES})").fetchall()
-        return 0 < pragma(connection, "freelist_count") < before
-
-    def _needs_rewriting(self) -> bool:
-        return not pragma(self._opened(), "auto_vacuum")
-
-    def _rewrite(self) -> None:
-        connection, begun_s = self._opened(), time.monotonic()
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._compacting = True
-        try:
-            if not self._closing:
-                connection.execute("VACUUM")
-        finally:
-            self._compacting = False
-        seconds = round(time.monotonic() - begun_s, 2)
-        log.info("store_rewritten", file=str(self._path), seconds=seconds)
-
-    def _cut_log(self) -> None:
-        self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -333,50 +298,65 @@ class ResponseStore:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 return await self._execute(statement, values)
-        except (sqlite3.Error, TimeoutError) as error:
+        except (DatabaseError, TimeoutError) as error:
             self._failed("read", "store_not_read", error, values[0])
             raise StoreError from error
 
-    async def _execute(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
-        def run() -> list[Any]:
-            connection = self._opened()
-            with connection:
-                return connection.execute(statement, values).fetchall()
+    async def _execute(
+        self, statement: str, values: tuple[Any, ...], *, writes: bool = False
+    ) -> list[Any]:
+        return await self._database.run(
+            lambda connection: connection.execute(statement, values).fetchall(), writes=writes
+        )
 
-        return await self._call(run)
+    def _keep(
+        self, work: Work[Result], size_bytes: int, event: str, response_id: str | None = None
+    ) -> asyncio.Future[Result] | None:
+        """Queue a write; None: there is no room. Every failure is logged and counted."""
+        if self.queued_bytes + size_bytes > self._max_queued_bytes:
+            reason = f"{self.queued_bytes} bytes wait to be written already"
+            self._failed("queue_full", event, reason, response_id)
+            return None
+        kept = self._database.keep(work)
+        self.queued_bytes += size_bytes
+        kept.add_done_callback(partial(self._written, size_bytes, event, response_id))
+        return kept
 
-    async def _call(self, function: Callable[[], Result]) -> Result:
-        if self._closing:
-            raise sqlite3.ProgrammingError("the store is closed")
-        return await self._in_thread(function)
-
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise sqlite3.ProgrammingError("the store is not open")
-        return self._connection
-
-    def _open(self) -> None:
-        check_store(self._path)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = connect(self._path)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnusable(self._path, reason_of(error)) from error
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _written(
+        self, size_bytes: int, event: str, response_id: str | None, kept: asyncio.Future[Any]
+    ) -> None:
+        self.queued_bytes -= size_bytes
+        if kept.cancelled():
+            self._failed("write", event, "the store is closed", response_id)
+        elif (error := kept.exception()) is not None:
+            self._failed("write", event, error, response_id)
 
     def _failed(
         self, kind: Failure, event: str, reason: object, response_id: str | None = None
     ) -> None:
         self.failures[kind] += 1
         reason = "no answer in time" if isinstance(reason, TimeoutError) else str(reason)
-        log.error(event, file=str(self._path), reason=reason, request_id=response_id)
+        log.error(event, file=self._database.name, reason=reason, request_id=response_id)
+
+
+def _delete_slice(connection: Connection, created_before: float) -> int:
+    return connection.execute(
+        "DELETE FROM responses WHERE response_id IN (SELECT response_id FROM responses "
+        "WHERE created_at < ? ORDER BY created_at LIMIT ? FOR UPDATE SKIP LOCKED)",
+        (created_before, _SLICE_ROWS),
+    ).rowcount
+
+
+def _delete_conversation(connection: Connection, changed_before: float) -> bool:
+    """Delete the oldest conversation; :return: whether there was one that is old enough."""
+    row = connection.execute(
+        "SELECT conversation_id FROM conversations WHERE changed_at < ? "
+        "ORDER BY changed_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+        (changed_before,),
+    ).fetchone()
+    for table in ("conversation_items", "conversations") if row else ():
+        connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", row)
+    return row is not None
 
 
 def _clean_up_pause_s(retention_s: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from gateway.keys.making import NAME, new_key
 from gateway.store import PRIORITIES, SCOPES, KeyLimits, add_key
@@ -50,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     )
     text, key = new_key(args.name, args.scopes or ["chat"], limits, args.priority)
 
-    def tell(_: None, path: Path) -> int:
-        print(f"Key '{key.name}' ({key.key_id}) is in {path}.", file=sys.stderr)
+    def tell(_: None, place: str) -> int:
+        print(f"Key '{key.name}' ({key.key_id}) is in {place}.", file=sys.stderr)
         print("Keep its text, it is not shown again:", file=sys.stderr, flush=True)
         print(text)
         return 0

@@ -1,16 +1,14 @@
-"""The file of keys that the flags of a command name."""
+"""The store of keys that the flags of a command name."""
 
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from gateway.config import ConfigError
-from gateway.store import KeyNotAdded, StoreUnusable, key_file
+from gateway.store import Connection, KeyNotAdded, StoreUnusable, key_file, name_of
 from pascal import config_flags
 
 Done = TypeVar("Done")
@@ -25,21 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(
     args: argparse.Namespace,
-    work: Callable[[sqlite3.Connection], Done],
-    tell: Callable[[Done, Path], int],
+    work: Callable[[Connection], Done],
+    tell: Callable[[Done, str], int],
     *,
     create: bool = False,
 ) -> int:
-    """Do something in one transaction of the file, and tell what was done once it is stored.
+    """Do something in one transaction of the store, and tell what was done once it is stored.
 
-    :param tell: prints it; an output that fails must not undo what was done.
-    :param create: make the file if it is not there.
-    :return: what ``tell`` returns, or 1 if the file cannot be used or nobody reads the output, or
+    :param tell: prints it, given where the store is; an output that fails must not undo what was
+        done.
+    :param create: make a SQLite file if it is not there.
+    :return: what ``tell`` returns, or 1 if the store cannot be used or nobody reads the output, or
         2 if the configuration is wrong.
     """
     try:
-        path = config_flags.config_of(args).store_path
-        with key_file(path, create=create) as connection:
+        place = config_flags.config_of(args).store_place
+        with key_file(place, create=create) as connection:
             done = work(connection)
     except ConfigError as error:
         print(f"pascal: {error}", file=sys.stderr)
@@ -48,6 +47,6 @@ def run(
         print(f"pascal: {error}", file=sys.stderr)
         return 1
     try:
-        return tell(done, path)
+        return tell(done, name_of(place))
     except BrokenPipeError:
         return 1

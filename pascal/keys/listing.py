@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from gateway.store import KeyUsage, StoredKey, keys_in, usage_in
+from gateway.store import Connection, KeyUsage, StoredKey, keys_in, usage_in
 from pascal.keys import file
 
 _DAY_S = 86400
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List the keys; :return: the exit status."""
 
-    def work(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[dict[str, Any]]:
         today = int(time.time() // _DAY_S)
         of_day = usage_in(connection, today, today)
         of_month = usage_in(connection, today - _MONTH_DAYS + 1, today)
@@ -38,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
             if args.all or key.revoked_at is None
         ]
 
-    def tell(shown: list[dict[str, Any]], path: Path) -> int:
+    def tell(shown: list[dict[str, Any]], place: str) -> int:
         if args.json:
             print(json.dumps(shown, indent=2))
         elif shown:
             for row in shown:
                 print(_text(row))
         else:
-            print(f"There are no keys in {path}.")
+            print(f"There are no keys in {place}.")
         return 0
 
     return file.run(args, work, tell)

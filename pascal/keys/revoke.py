@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from gateway.store import StoredKey, revoke_key
 from pascal.keys import file
@@ -20,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Revoke a key; :return: the exit status."""
 
-    def tell(key: StoredKey | None, path: Path) -> int:
+    def tell(key: StoredKey | None, place: str) -> int:
         if key is None:
-            print(f"pascal: {path} has no valid key '{args.key}'", file=sys.stderr)
+            print(f"pascal: {place} has no valid key '{args.key}'", file=sys.stderr)
             return 1
         print(f"Key '{key.name}' ({key.key_id}) is revoked.")
         return 0

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from machine import SUPPORTED, probe_interpreter
 
-from tests.support.programs import CHROMIUM, HAPROXY, NGINX, NODE, NPM, PROMTOOL, Program
+from tests.support.programs import (
+    CHROMIUM,
+    HAPROXY,
+    NGINX,
+    NODE,
+    NPM,
+    POSTGRESQL,
+    PROMTOOL,
+    Program,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ def _set_up_and_chat(version: tuple[int, int]) -> Part:
 
 def all_parts() -> list[Part]:
     """Every part, in the order in which they run: the short ones first."""
+    others = f"{_needing(CHROMIUM)} or {_needing(POSTGRESQL)}"  # which have parts of their own
     return [
         Part(
             "metrics",
@@ -84,6 +94,14 @@ def all_parts() -> list[Part]:
             minutes=1,
             limit_minutes=10,
             programs=(NGINX, HAPROXY),
+        ),
+        Part(
+            "postgresql",
+            "the store on a real PostgreSQL: as on SQLite; shared; away for 30 s; two gateways",
+            _tests_of(POSTGRESQL, "tests/gateway/store"),
+            minutes=4,
+            limit_minutes=20,
+            programs=(POSTGRESQL,),
         ),
         Part(
             "browser",
@@ -104,7 +122,7 @@ def all_parts() -> list[Part]:
         Part(
             "long-tests",
             "tests of minutes: formats and exactness on real engines, schemas, benchmarks",
-            _module("pytest", "-q", "tests", "-m", f"long and not ({_needing(CHROMIUM)})"),
+            _module("pytest", "-q", "tests", "-m", f"long and not ({others})"),
             minutes=25,
             limit_minutes=60,
         ),

@@ -138,7 +138,7 @@ async def world(workers: int, launcher: str, settings: dict[str, str]) -> AsyncI
             paths = (folder / f"worker-{index}.sock" for index in range(workers))
             own["launcher.addresses"] = tuple(f"unix:{path}" for path in paths)
         config = configuration.load(environment={}, flags=SETTINGS | settings | own)
-        store = ResponseStore(config.store_path)
+        store = ResponseStore(config.store_place)
         await store.open()
         service = ResponseService(config, store)
         runner = make_runner(service)

@@ -80,7 +80,7 @@ def test_the_pacer_imports_the_standard_library_and_itself() -> None:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("gateway", ("ray",)),
+        ("gateway", ("ray", "postgresql")),
         ("workers", ("cpu",)),
         ("workers", ("gpu",)),
         ("pascal", ()),
@@ -102,8 +102,8 @@ def test_an_import_that_is_not_declared_is_found() -> None:
 
 
 @pytest.mark.parametrize("module", ["gateway.app", "pascal.serve", "pascal.drain", "pascal.check"])
-def test_the_gateway_loads_no_plots_no_arrays_and_no_engine(module: str) -> None:
-    heavy = "{'matplotlib', 'numpy', 'torch', 'vllm', 'transformers'}"
+def test_the_gateway_loads_no_plots_no_arrays_no_engine_and_no_driver(module: str) -> None:
+    heavy = "{'matplotlib', 'numpy', 'torch', 'vllm', 'transformers', 'psycopg'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

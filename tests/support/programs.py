@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import chromium
 import pytest
@@ -51,6 +52,15 @@ def find_node() -> str | None:
     return path if int(answer.stdout.lstrip("v").partition(".")[0]) >= OLDEST_NODE else None
 
 
+def find_postgresql() -> Path | None:
+    """Folder of the programs of PostgreSQL, of the newest version that is installed."""
+    found = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if on_path := shutil.which("initdb"):
+        found.append(on_path)
+    newest = max(found, key=lambda path: int("".join(filter(str.isdigit, path)) or 0), default=None)
+    return Path(newest).parent if newest else None
+
+
 CHROMIUM = Program("chromium", package="chromium", find=chromium.find)
 NODE = Program(
     "node", install=f"install Node.js {OLDEST_NODE} or newer and put `node` on the PATH",
@@ -59,7 +69,13 @@ NODE = Program(
 NPM = Program("npm", package="npm")
 NGINX = Program("nginx", package="nginx-light")
 HAPROXY = Program("haproxy", package="haproxy")
+POSTGRESQL = Program("postgresql", package="postgresql", find=lambda: find_postgresql())
 PROMTOOL = Program("promtool", package="prometheus")
+PSYCOPG = Program(
+    "psycopg",
+    install="`make setup` brings it",
+    find=lambda: importlib.util.find_spec("psycopg"),
+)
 RAY = Program(
     "ray",
     install="`make acceptance ARGS='--only ray'` installs it apart from .venv",
@@ -80,7 +96,9 @@ def check(item: pytest.Item) -> None:
     Long tests, with real engines or in browsers, run in `make acceptance` alone.
     """
     if any(item.iter_markers("long")) and os.environ.get(VARIABLE) != "1":
-        pytest.skip("takes a minute: `make acceptance` runs it, with long-tests or browser")
+        pytest.skip(
+            "takes a minute: `make acceptance` runs it, with long-tests, browser or postgresql"
+        )
     for mark in item.iter_markers("needs_program"):
         needed: Program = mark.kwargs["needed"]
         if needed.is_there():

@@ -566,7 +566,7 @@ async def test_a_store_that_fails_changes_no_keys_and_loses_no_use(
     async with played(tmp_path) as (client, _, service):
         header = await stored_keys.added(tmp_path, service)
         with monkeypatch.context() as broken:
-            broken.setattr(service.store, "_opened", lambda: _raise())
+            broken.setattr(service.store._database, "_opened", lambda: _raise())
             assert (await client.post("v1/responses", json=BODY, headers=header)).status == 200
             await service.keys.close()
             assert (await client.get("v1/models", headers=header)).status == 200

@@ -341,9 +341,9 @@ async def test_a_client_that_saw_the_end_finds_the_items(
         conversation_id = await made(client)
         add = service.conversations._store.add
 
-        async def slow(*args: Any) -> Any:
+        async def slow(*args: Any, **options: Any) -> Any:
             await asyncio.sleep(0.2)
-            return await add(*args)
+            return await add(*args, **options)
 
         monkeypatch.setattr(service.conversations._store, "add", slow)
         await turn(client, worker, conversation=conversation_id)

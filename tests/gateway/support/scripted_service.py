@@ -16,7 +16,7 @@ from gateway.routing.worker_link import LinkError, WorkerLink, open_link
 from gateway.schemas.bodies import ResponsesBody, parse_body
 from gateway.schemas.generation import Generation, default_targets
 from gateway.service import ResponseService
-from gateway.store import ResponseStore
+from gateway.store import Place, ResponseStore
 from tests.gateway.support.scripted_worker import ScriptedWorker, scripted_worker
 
 TARGETS = default_targets(PacingConfig(), {})
@@ -63,11 +63,14 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    folder: Path, *names: str, movable: bool = False, **tables: Any
+    folder: Path, *names: str, movable: bool = False, place: Place | None = None, **tables: Any
 ) -> AsyncIterator[Scene]:
-    """A service over scripted workers, with their links served in the background."""
+    """A service over scripted workers, with their links served in the background.
+
+    :param place: of the store, if it is not a file in ``folder``.
+    """
     async with AsyncExitStack() as stack:
-        store = ResponseStore(folder / "store.sqlite3")
+        store = ResponseStore(place or folder / "store.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
         # Scripted workers send no heartbeats, and machines are slow: no worker may count as silent.

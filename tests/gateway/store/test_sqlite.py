@@ -1,4 +1,4 @@
-"""The store on a real SQLite file."""
+"""The store on a real SQLite file: what concerns the file."""
 
 from __future__ import annotations
 
@@ -6,38 +6,31 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.store import (
     SCHEMA_VERSION,
+    Connection,
     ConversationStore,
+    DatabaseError,
     ResponseStore,
-    StoredResponse,
     StoreError,
     StoreUnusable,
     check_store,
-    schema,
+    sqlite,
 )
 from gateway.store import responses as module
+from gateway.store.sqlite import SqliteDatabase
+from tests.gateway.store.stored import STORED, opened, statements_of
 from tests.gateway.support.scripted_service import until
-from workers.messages import ChatMessage, ToolCall
 
-STORED = StoredResponse(
-    "resp_1",
-    "alice",
-    100.0,
-    {"id": "resp_1", "output": [{"text": "é"}]},
-    (ChatMessage(role="user", content="hi"), ChatMessage(role="assistant", content="é")),
-)
 # What the code before schema versions created.
 UNVERSIONED = """
 CREATE TABLE responses (
@@ -51,14 +44,9 @@ CREATE INDEX responses_by_age ON responses (created_at);
 """
 
 
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[ResponseStore]:
-    store = ResponseStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
+def database_of(store: ResponseStore) -> SqliteDatabase:
+    assert isinstance(store._database, SqliteDatabase)
+    return store._database
 
 
 def fill(path: Path, count: int, created_at: float = 1.0) -> None:
@@ -71,117 +59,12 @@ def fill(path: Path, count: int, created_at: float = 1.0) -> None:
         connection.executemany(f"INSERT INTO responses ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
 
 
-async def test_what_was_put_survives_a_restart_and_belongs_to_its_owner(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "store.sqlite3"
-    async with opened(path) as store:
-        assert await store.put(STORED)
-    async with opened(path) as store:
-        assert await store.get("resp_1", "alice") == STORED
-        assert await store.get("resp_1", "bob") is None
-        await store.delete("resp_1", "bob")
-        assert await store.get("resp_1", "alice") == STORED
-        await store.delete("resp_1", "alice")
-        assert await store.get("resp_1", "alice") is None
-
-
-async def test_calls_results_and_thoughts_are_stored(tmp_path: Path) -> None:
-    call = ToolCall(call_id="call_1", name="add", arguments='{"a": 1}')
-    conversation = (
-        ChatMessage(role="user", content="hi", name="Ada"),
-        ChatMessage(role="assistant", content="", reasoning="Add.", tool_calls=(call,)),
-        ChatMessage(role="tool", content="2", tool_call_id="call_1", name="add"),
-    )
-    async with opened(tmp_path / "store.sqlite3") as store:
-        await store.put(replace(STORED, conversation=conversation))
-        stored = await store.get("resp_1", "alice")
-    assert stored is not None
-    assert stored.conversation == conversation
-
-
-async def test_text_that_is_encoded_already_is_stored_as_text(tmp_path: Path) -> None:
-    output = orjson.Fragment(orjson.dumps(STORED.response["output"]))
-    async with opened(tmp_path / "store.sqlite3") as store:
-        await store.put(replace(STORED, response={"id": "resp_1", "output": output}))
-        assert await store.get("resp_1", "alice") == STORED
-
-
-async def test_old_responses_are_forgotten(tmp_path: Path) -> None:
-    async with opened(tmp_path / "store.sqlite3") as store:
-        await store.put(STORED)
-        await store.put(replace(STORED, response_id="resp_2", created_at=200.0))
-        assert await store.clean_up(150.0) == 1
-        assert await store.get("resp_1", "alice") is None
-        assert await store.get("resp_2", "alice") is not None
-
-
-async def test_retention_goes_on_while_the_store_is_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_CLEAN_UP_EVERY_S", 0.01)
-    async with opened(tmp_path / "store.sqlite3") as store:
-        cleaning = asyncio.create_task(store.keep_clean(retention_s=86400.0))
-        for index in range(3):
-            await store.put(replace(STORED, response_id=f"resp_{index}"))  # of 1970: expired
-            await _absent(store, f"resp_{index}")
-        cleaning.cancel()
-
-
-async def test_without_retention_nothing_is_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cleaned: list[float] = []
-    async with opened(tmp_path / "store.sqlite3") as store:
-        await store.put(STORED)  # of 1970
-        clean_up = store.clean_up
-
-        async def noted(created_before: float) -> int:
-            cleaned.append(await clean_up(created_before))
-            return 0
-
-        monkeypatch.setattr(store, "clean_up", noted)
-        cleaning = asyncio.create_task(store.keep_clean(retention_s=0.0))
-        while not cleaned:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        cleaning.cancel()
-        assert cleaned == [0]
-        assert await store.get(STORED.response_id, STORED.owner) is not None
-
-
-def test_a_short_retention_is_kept_to_more_closely() -> None:
-    pauses = [module._clean_up_pause_s(retention_s) for retention_s in (0, 1, 100, 86400)]
-    assert pauses == [3600, 5, 25, 3600]
-
-
-async def _absent(store: ResponseStore, response_id: str) -> None:
-    for _ in range(10_000):
-        if await store.get(response_id, "alice") is None:
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError(f"{response_id} is still there")
-
-
-@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), KeyError("a bug")])
-async def test_a_clean_up_that_fails_is_counted_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    async def broken(_: ResponseStore, created_before: float) -> int:
-        raise error
-
-    monkeypatch.setattr(module, "_CLEAN_UP_EVERY_S", 0.001)
-    async with opened(tmp_path / "store.sqlite3") as store:
-        monkeypatch.setattr(ResponseStore, "clean_up", broken)
-        cleaning = asyncio.create_task(store.keep_clean(retention_s=0.0))
-        await until(lambda: store.failures["clean_up"] >= 3)
-        assert not cleaning.done()
-        cleaning.cancel()
-
-
 @pytest.mark.parametrize("versioned", [True, False])
 async def test_cleaning_up_lets_others_in_and_gives_the_space_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versioned: bool
 ) -> None:
     monkeypatch.setattr(module, "_SLICE_ROWS", 50)
-    monkeypatch.setattr(module, "_SLICE_PAGES", 100)
+    monkeypatch.setattr(sqlite, "_SLICE_PAGES", 100)
     path = tmp_path / "store.sqlite3"
     if versioned:
         async with opened(path):
@@ -191,14 +74,14 @@ async def test_cleaning_up_lets_others_in_and_gives_the_space_back(
             connection.executescript(UNVERSIONED)
     fill(path, 1500)
     slices = 0
-    own = ResponseStore._delete_slice
+    own = module._delete_slice
 
-    def counted(store: ResponseStore, created_before: float) -> int:
+    def counted(connection: Connection, created_before: float) -> int:
         nonlocal slices
         slices += 1
-        return own(store, created_before)
+        return own(connection, created_before)
 
-    monkeypatch.setattr(ResponseStore, "_delete_slice", counted)
+    monkeypatch.setattr(module, "_delete_slice", counted)
     async with opened(path) as store:
         before = store.size_bytes
         assert before > 6_000_000
@@ -215,13 +98,13 @@ async def test_cleaning_up_lets_others_in_and_gives_the_space_back(
         log_path = path.with_name("store.sqlite3-wal")
         assert log_path.stat().st_size < 1_000_000
         # What a later clean-up has to do needs no rewriting any more.
-        assert not await store._call(store._needs_rewriting)
+        assert not await database_of(store)._call(database_of(store)._needs_rewriting)
 
 
 async def test_a_full_queue_drops_the_newest_and_never_waits(tmp_path: Path) -> None:
     free = threading.Event()
     async with opened(tmp_path / "store.sqlite3", max_queued_bytes=5000) as store:
-        blocked = asyncio.create_task(store._call(free.wait))
+        blocked = asyncio.create_task(database_of(store)._call(free.wait))
         await asyncio.sleep(0)
         large = replace(STORED, response={"text": "x" * 2000})
         puts = [
@@ -262,24 +145,6 @@ async def test_a_full_disk_costs_only_the_responses_that_found_no_room(tmp_path:
         assert await store.put(large)
 
 
-async def test_a_look_up_that_fails_is_a_refusal_that_does_not_name_the_file(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "store.sqlite3"
-    async with opened(path) as store:
-        await store.put(STORED)
-        await store._execute("ALTER TABLE responses RENAME TO gone", ())
-        with capture_logs() as logs:
-            with pytest.raises(StoreError) as caught:
-                await store.get("resp_1", "alice")
-            with pytest.raises(StoreError):
-                await store.delete("resp_1", "alice")
-        assert (caught.value.status, caught.value.code) == (503, "store_unavailable")
-        assert str(tmp_path) not in caught.value.message
-        assert [line["file"] for line in logs] == [str(path)] * 2
-        assert store.failures == {"read": 1, "delete": 1}
-
-
 async def test_a_disk_that_hangs_ends_the_look_up_and_the_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +153,7 @@ async def test_a_disk_that_hangs_ends_the_look_up_and_the_closing(
     free = threading.Event()
     store = ResponseStore(tmp_path / "store.sqlite3")
     await store.open()
-    blocked = asyncio.create_task(store._call(free.wait))
+    blocked = asyncio.create_task(database_of(store)._call(free.wait))
     await asyncio.sleep(0)
     try:
         with pytest.raises(StoreError):
@@ -303,14 +168,6 @@ async def test_a_disk_that_hangs_ends_the_look_up_and_the_closing(
         await blocked
 
 
-async def test_calls_after_the_closing_are_failures_like_others(tmp_path: Path) -> None:
-    async with opened(tmp_path / "store.sqlite3") as store:
-        pass
-    assert not await store.put(STORED)
-    with pytest.raises(StoreError):
-        await store.get("resp_1", "alice")
-
-
 async def test_closing_interrupts_a_file_that_is_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with closing(sqlite3.connect(path)) as connection:
@@ -319,28 +176,10 @@ async def test_closing_interrupts_a_file_that_is_rewritten(tmp_path: Path) -> No
     store = ResponseStore(path)
     await store.open()
     cleaning = asyncio.create_task(store.clean_up(0.0))
-    await until(lambda: store._compacting)
+    await until(lambda: database_of(store)._compacting)
     await store.close()
-    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+    with pytest.raises(DatabaseError, match="interrupted"):
         await cleaning
-
-
-async def test_one_row_that_cannot_be_read_is_absent_and_does_not_harm_others(
-    tmp_path: Path,
-) -> None:
-    async with opened(tmp_path / "store.sqlite3") as store:
-        await store.put(STORED)
-        await store.put(replace(STORED, response_id="resp_2"))
-        changed = msgspec.json.encode([{"role": "user", "content": ["of a later version"]}])
-        await store._execute(
-            "UPDATE responses SET conversation = ? WHERE response_id = 'resp_1'", (changed,)
-        )
-        with capture_logs() as logs:
-            assert await store.get("resp_1", "alice") is None
-        assert [line["event"] for line in logs] == ["stored_response_unreadable"]
-        assert store.failures == {"unreadable": 1}
-        assert await store.get("resp_2", "alice") is not None
-        await store.delete("resp_1", "alice")
 
 
 def version_of(path: Path) -> int:
@@ -353,9 +192,8 @@ async def test_a_store_of_an_earlier_version_is_taken_over(tmp_path: Path, versi
     path = tmp_path / "store.sqlite3"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"{UNVERSIONED} PRAGMA user_version = {version};")
-        for added_by, statements in schema._MIGRATIONS.items():
-            for statement in statements if 1 < added_by <= version else ():
-                connection.execute(statement)
+        for statement in statements_of(version, sqlite.TYPES):
+            connection.execute(statement)
     fill(path, 3)
     async with opened(path) as store:
         stored = await store.get("old_2", "alice")
@@ -420,7 +258,7 @@ def of_newer_code(path: Path) -> None:
         (a_corrupt_page, "malformed"),
         (without_a_column, "its table 'responses' has other columns: conversation, created_at, re"),
         (of_another_program, "it is a database of another program"),
-        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 5; this one knows 4\)"),
+        (of_newer_code, r"a newer pascal-serve wrote it \(schema version 6; this one knows 5\)"),
     ],
 )
 async def test_a_file_that_is_no_store_is_refused_by_name(
@@ -457,7 +295,7 @@ async def test_a_store_that_cannot_be_written_is_refused_by_name(
             check_store(tmp_path / "new" / "store.sqlite3")
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(schema, "_LOCKED_S", 0.01)
+        monkeypatch.setattr(sqlite, "_LOCKED_S", 0.01)
         with pytest.raises(StoreUnusable, match="database is locked"):
             check_store(path)
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from gateway import app
 from gateway.app import make_runner
 from gateway.config import Config, LauncherConfig, ServerConfig
-from gateway.store import ResponseStore, StoreUnusable, check_store
+from gateway.store import Connection, ResponseStore, StoreUnusable, check_store, responses
 from tests.gateway.support.scene import play
 from tests.gateway.support.scripted_engine import ANSWER
 from tests.gateway.support.scripted_service import ended, until
@@ -146,7 +146,7 @@ async def test_the_start_does_not_wait_for_the_clean_up(
     free = threading.Event()
     begun = threading.Event()
 
-    def slice_that_waits(_: ResponseStore, created_before: float) -> int:
+    def slice_that_waits(_: Connection, created_before: float) -> int:
         begun.set()
         free.wait(10)
         raise sqlite3.OperationalError("disk I/O error")
@@ -159,7 +159,7 @@ async def test_the_start_does_not_wait_for_the_clean_up(
         return made
 
     runners: list[web.AppRunner] = []
-    monkeypatch.setattr(ResponseStore, "_delete_slice", slice_that_waits)
+    monkeypatch.setattr(responses, "_delete_slice", slice_that_waits)
     monkeypatch.setattr(app, "make_site", site)
     launcher = LauncherConfig(kind="static", addresses=(f"unix:{tmp_path}/none.sock",))
     server = ServerConfig(port=0, state_dir=str(tmp_path))
