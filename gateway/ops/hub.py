@@ -239,12 +239,12 @@ class Hub:
         if not new:
             return
         self._send(self._hello(), new)
+        self.viewers += new  # at once: one that leaves before it has everything is removed, too
         for part in self.history.parts(_PART_SECONDS):
             await self._rest()
             self._send({"type": "history", "rows": part}, new)
         self._send({"type": "instances", "rows": instances.rows()}, new)
         await self._keyframe(watch, now, new)
-        self.viewers += new
 
     def _hello(self) -> dict[str, Any]:
         config = self._service.config

@@ -23,6 +23,8 @@ Rows = Annotated[
 ]
 
 
+MOST_NUMBER = 2**53 - 1  # of a request: what JSON carries exactly everywhere
+
 # Of which a viewer can ask for the requests behind it.
 Figure: TypeAlias = Literal[
     "live",
@@ -42,7 +44,7 @@ Figure: TypeAlias = Literal[
 class Follow(msgspec.Struct, tag="follow", tag_field="type", forbid_unknown_fields=True):
     """Ask for the details of one request, four times a second until it ends; null: no longer."""
 
-    number: Annotated[int, Meta(ge=1)] | None = None
+    number: Annotated[int, Meta(ge=1, le=MOST_NUMBER)] | None = None
 
 
 class Rank(msgspec.Struct, tag="rank", tag_field="type", forbid_unknown_fields=True):

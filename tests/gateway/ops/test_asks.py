@@ -105,6 +105,8 @@ async def test_one_that_is_gone_is_not_known_and_null_ends_it(tmp_path: Path) ->
         ("{}", "type"),
         ('{"type": "dance"}', "type"),
         ('{"type": "follow", "number": 0}', "number"),
+        ('{"type": "follow", "number": 9007199254740992}', "number"),
+        ('{"type": "follow", "number": 99999999999999999999999}', "number"),
         ('{"type": "follow", "number": "1"}', "number"),
         ('{"type": "follow", "name": 1}', "name"),
         ('{"type": "rank", "figure": "beauty"}', "figure"),

@@ -17,6 +17,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, WSServerH
 from gateway.api.documents.frames import OperationsFrame
 from gateway.app import make_runner, make_site
 from gateway.config import ServerConfig
+from gateway.ops import hub as hub_module
 from gateway.ops.asks import Asked
 from gateway.ops.hub import MOST_VIEWERS
 from gateway.ops.socket import HUB
@@ -172,6 +173,33 @@ async def test_a_viewer_who_takes_nothing_gets_a_keyframe_later_and_delays_nobod
             assert [row[0] for row in stuck.got[count]["rows"]] == [1]
         hub.remove(stuck)
         service.cancel(session)
+
+
+async def test_a_viewer_who_leaves_while_it_is_welcomed_leaves_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_SLICE_S", 0.0)  # the hub rests wherever it may
+    async with gateway(tmp_path) as (client, _, _, hub):
+
+        class Hasty:
+            behind = full = False
+
+            def __init__(self) -> None:
+                self.asked = Asked()
+
+            def send(self, data: bytes) -> None:
+                if orjson.loads(data)["type"] == "hello":
+                    asyncio.get_running_loop().call_soon(hub.remove, self)
+                    left.append(self)
+
+        left: list[Hasty] = []
+        for _ in range(MOST_VIEWERS):
+            hub.add(Hasty())
+        await until(lambda: len(left) == MOST_VIEWERS)
+        await until(lambda: not hub.viewers and not hub._new)
+        async with client.ws_connect("/admin/ops") as socket:
+            await frames_until(socket, "requests")
+            assert len(hub.viewers) == 1
 
 
 async def test_viewers_are_bounded(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ async def test_a_policy_is_switched_and_undone(page: Page, feed: OpsFeed) -> Non
     await page.click("#apply")
     await page.until("!document.getElementById('undo').hidden")
     assert await text(page, "#policy-note") == "slack → fcfs"
+    await page.click("#apply")  # again: nothing to change, and Undo still goes back to slack
     await page.click("#undo")
     await page.until("document.getElementById('undo').hidden")
     assert await page.evaluate("document.getElementById('policies').value") == "slack"

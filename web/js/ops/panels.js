@@ -26,7 +26,7 @@ export class Choice {
     this.note = $(`${name}-note`);
     $(name).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#set(this.select.value, true);
+      if (this.select.value !== this.feed[this.name]) this.#set(this.select.value, true);
     });
     this.undo.addEventListener("click", () => this.#set(this.#before, false));
     this.select.addEventListener("change", () => this.#explain());

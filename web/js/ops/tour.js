@@ -189,8 +189,9 @@ export class Tour {
   async #undrain() {
     if (this.#drained === null) return null;
     const path = `/admin/instances/${encodeURIComponent(this.#drained)}/undrain`;
-    this.#drained = null;
-    return this.link.post(path, {});
+    const error = await this.link.post(path, {});
+    if (error === null) this.#drained = null;
+    return error;
   }
 
   /** Do one thing at a time, and show what went wrong. */
