@@ -125,14 +125,14 @@ class Links:
         self.kv: dict[str, Proxy] = {}  # of the KV channel of its latest process, by instance
         self._ports: dict[tuple[str, int], int] = {}  # of the proxy, by a KV channel's address
 
-    async def open_link(self, address: str, token: str | None) -> WorkerLink:
+    async def open_link(self, address: str, token: str | None, gateway: str) -> WorkerLink:
         """Replaces `gateway.routing.worker_link.open_link`."""
         path = address.removeprefix("unix:")
         name = Path(path).stem
         if name not in self.of:
             self.of[name] = proxy = Proxy(lambda: asyncio.open_unix_connection(path))
             await proxy.listen_unix(f"{path}.proxy")
-        link = await open_link(f"unix:{path}.proxy", token, "test")
+        link = await open_link(f"unix:{path}.proxy", token, gateway)
         if (endpoint := link.welcome.endpoint) is not None:
             await self._stand_between(name, endpoint)
             link.welcome = msgspec.structs.replace(link.welcome, endpoint=self._moved(endpoint))
