@@ -38,6 +38,7 @@ PROTOCOL = 1
 MOST_VIEWERS = 16
 TICK_S = 0.25
 _TICKS = 4  # a second
+_AGAIN_S = 1.0  # after a fault
 _KEYFRAME_TICKS = 40
 _LINGER_TICKS = LENGTH * _TICKS
 _SLICE_S = 0.001  # of work before other work of the loop comes first
@@ -78,6 +79,9 @@ class Hub:
         self._watch: Watch | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun_s = 0.0
+        self._chosen = self._choices
+        cluster = service.cluster
+        cluster.policies.on_set = cluster.boundary.on_set = self._note_choices
 
     def add(self, viewer: Viewer) -> None:
         """Send a new viewer what there is, and go on."""
@@ -109,12 +113,16 @@ class Hub:
     # ---- the task -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        try:
-            await self._look()
-        except Exception:
-            log.exception("operations_failed")
-        finally:
-            self._watch = None
+        while True:
+            try:
+                await self._look()
+                return
+            except Exception:  # one request or viewer caused it; the others look on
+                log.exception("operations_failed")
+            finally:
+                self._watch = None
+            await asyncio.sleep(_AGAIN_S)
+            self._new, self.viewers = [*self.viewers, *self._new], []
 
     async def _look(self) -> None:
         service = self._service
@@ -122,7 +130,6 @@ class Hub:
         instances = Instances(service.cluster, service.maintenance, watch)
         figures = Figures(service.tally, service.metrics, service.cluster)
         tick, alone = 0, 0
-        before = self._choices
         due_s = time.monotonic()
         while alone < _LINGER_TICKS:
             now = time.monotonic()
@@ -138,12 +145,7 @@ class Hub:
                 row, totals = figures.take(watch)
                 await self._rest()
                 at = self.history.add(round(time.time(), 1), row)
-                choices = self._choices
-                self._send({"type": "second", "row": at, "totals": totals, **choices})
-                for name, choice in choices.items():
-                    if choice != before[name]:
-                        self._note(f"{name} {before[name]} → {choice}", choice=True)
-                before = choices
+                self._send({"type": "second", "row": at, "totals": totals, **self._chosen})
             elif looked_at:
                 await self._sliced(watch.look(now))
                 self._tell(watch.events)
@@ -180,6 +182,13 @@ class Hub:
         cluster = self._service.cluster
         policy = cluster.policies.wanted or self._service.config.workers.policy
         return {"policy": policy, "boundary": cluster.boundary.rule}
+
+    def _note_choices(self) -> None:
+        """Mark what an operator has chosen now."""
+        before, self._chosen = self._chosen, self._choices
+        for name, choice in self._chosen.items():
+            if choice != before[name]:
+                self._note(f"{name} {before[name]} → {choice}", choice=True)
 
     def _note(self, text: str, *, choice: bool = False) -> None:
         """Tell what happened, to be marked on the charts.

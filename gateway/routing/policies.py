@@ -8,6 +8,7 @@ boundary meets the new one. Both end with the gateway: then the settings hold ag
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ class Policies:
 
     def __init__(self, members: Members) -> None:
         self.wanted: str | None = None  # None: what each worker's settings say
+        self.on_set: Callable[[], None] = lambda: None  # called after each choice
         self._members = members
         self._changed = asyncio.Event()
 
@@ -38,6 +40,7 @@ class Policies:
         self.wanted = policy
         for instance in self._members.open.values():
             self.tell(instance)
+        self.on_set()
 
     def tell(self, instance: Instance) -> None:
         """Have one instance schedule by the policy that is wanted, if it does not yet."""
@@ -88,6 +91,7 @@ class Boundary:
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
         self.configured = chooser.rules.boundary
+        self.on_set: Callable[[], None] = lambda: None  # called after each choice
 
     @property
     def rule(self) -> str:
@@ -98,6 +102,7 @@ class Boundary:
         """Decide by this rule from now on. Requests that are on their way go on."""
         log.info("boundary_wanted", boundary=rule, before=self.rule)
         self._chooser.rules = replace(self._chooser.rules, boundary=rule)
+        self.on_set()
 
     def describe(self) -> dict[str, Any]:
         """The rule, as the API shows it."""

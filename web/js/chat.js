@@ -19,7 +19,7 @@ export class Chat extends Exchange {
    */
   constructor({ library = null, newId, timers = globalThis, wallMs = Date.now, ...exchange }) {
     super({ timers, wallMs, ...exchange });
-    this.library = library;
+    this.kept = library;
     this.newId = newId ?? this.newKey;
     this.#keeper = new Keeper({ storage: this.storage, library, timers, wallMs });
   }
@@ -148,7 +148,7 @@ export class Chat extends Exchange {
   /** Show another conversation. :return: whether there is one. */
   async open(id) {
     if (id === this.state.conversation.id) return true;
-    const found = await this.library?.load(id);
+    const found = await this.kept?.load(id);
     if (!found) return false;
     this.save({ now: true });
     this.#answerNow = null;
@@ -161,7 +161,7 @@ export class Chat extends Exchange {
   /** Another tab has changed this conversation. */
   async refresh(id) {
     if (id !== this.state.conversation.id || activeTurn(this.state)) return;
-    const found = await this.library?.load(id);
+    const found = await this.kept?.load(id);
     if (!found || id !== this.state.conversation.id || activeTurn(this.state)) return;
     const { title, named } = found;
     this.dispatch({ type: "conversation", conversation: { title, named } });

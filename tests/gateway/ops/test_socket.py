@@ -252,3 +252,37 @@ async def test_a_shutdown_closes_the_sockets(tmp_path: Path) -> None:
             assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
             assert socket.close_code == 1001
             await closing
+
+
+async def test_each_choice_is_marked_at_once(tmp_path: Path) -> None:
+    """Also two within a second."""
+    async with gateway(tmp_path) as (client, service, _, hub):
+        async with client.ws_connect("admin/ops") as socket:
+            await frames_until(socket, "requests")
+            service.cluster.policies.set("fcfs")
+            service.cluster.policies.set("rr")
+            service.cluster.boundary.set("off")
+            texts = [(await frames_until(socket, "note"))[-1]["text"] for _ in range(3)]
+        assert texts == ["policy slack → fcfs", "policy fcfs → rr", "boundary balance → off"]
+        assert [note["choice"] for note in hub.notes] == [True] * 3
+
+
+async def test_a_fault_does_not_end_what_viewers_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_AGAIN_S", 0.01)
+    async with gateway(tmp_path) as (client, _, _, hub), client.ws_connect("admin/ops") as socket:
+        await frames_until(socket, "second")
+        real, calls = hub._answer, 0
+
+        async def broken(*args: Any, **options: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise KeyError("a bug")
+            await real(*args, **options)
+
+        monkeypatch.setattr(hub, "_answer", broken)
+        await frames_until(socket, "hello")  # it begins anew
+        await frames_until(socket, "second")
+        assert len(hub.viewers) == 1

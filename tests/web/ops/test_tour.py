@@ -88,8 +88,12 @@ async def test_the_tour_from_its_first_step_to_its_last(demo: Server, shown: Pag
             live = f"Number({CARD}.querySelector('tbody td:last-child').textContent)"
             await shown.until(f"{live} > 25")
             await shown.until("globalThis.operations.feed.requests.size > 25")
-        marks = {"Pressure": "policy slack → fcfs", "From fcfs to slack": "policy fcfs → slack"}
-        if title in marks:  # the hub looks once a second
+        marks = {
+            "A load": "policy pascal → slack",
+            "Pressure": "policy slack → fcfs",
+            "From fcfs to slack": "policy fcfs → slack",
+        }
+        if title in marks:
             texts = "operations.feed.notes.map(({ text }) => text)"
             await shown.until(f"{texts}.includes({marks[title]!r})")
         if title == "A worker dies":
@@ -128,6 +132,26 @@ async def test_escape_ends_it_and_the_address_begins_it(demo: Server, shown: Pag
     await shown.press(*ESCAPE)
     await shown.until(f"!{CARD}")
     assert (await until(demo, "/admin/demo", lambda a: True))["load"] == "calm"
+
+
+async def test_a_reload_in_the_middle_puts_back_what_was_there(demo: Server, shown: Page) -> None:
+    await until(demo, "/ready", lambda a: len(a["instances"]) == 3)
+    await shown.click("[data-do=tour]")
+    for title in TITLES[:3]:
+        await shown.until(f"{TITLE} === {title!r} && {IDLE}")
+        await shown.press(*RIGHT)
+    await shown.until(f"{TITLE} === {TITLES[3]!r} && {IDLE}")
+    await shown.until("operations.feed.instances.filter((i) => i.state === 'serving').length === 3")
+    await shown.press(*RIGHT)
+    await shown.until(f"{TITLE} === {TITLES[4]!r} && {IDLE}")
+    assert min(await states(demo)) != "serving"
+    await shown.go(f"{demo.url}/ops")
+    await until(demo, "/admin/policy", lambda a: a["policy"] == "pascal")
+    await until(demo, "/admin/demo", lambda a: a["load"] == "calm")
+    await until(
+        demo, "/admin/instances", lambda a: all(i["state"] == "serving" for i in a["instances"])
+    )
+    assert await shown.evaluate(f"{CARD} === null")
 
 
 async def test_what_goes_wrong_is_said_and_the_tour_stays(demo: Server, shown: Page) -> None:

@@ -15,7 +15,7 @@ export class Keeper {
   /** `storage`: sessionStorage, or null; `library`: of library.js, or null. */
   constructor({ storage, library, timers, wallMs }) {
     this.storage = storage;
-    this.library = library;
+    this.kept = library;
     this.timers = timers;
     this.wallMs = wallMs;
   }
@@ -54,7 +54,7 @@ export class Keeper {
 
   /** Put the newest record into the library; `make` makes it then. */
   soon(make) {
-    if (this.#timer !== null || this.library === null) return;
+    if (this.#timer !== null || this.kept === null) return;
     this.#timer = this.timers.setTimeout(() => {
       this.#timer = null;
       this.put(make());
@@ -64,7 +64,7 @@ export class Keeper {
   /** Put a record into the library now. */
   put(record) {
     this.cancel();
-    if (record.turns.length > 0) this.library?.save(record);
+    if (record.turns.length > 0) this.kept?.save(record);
   }
 
   cancel() {

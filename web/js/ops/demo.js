@@ -23,9 +23,9 @@ export class Demo {
   #timer = null;
   #asked = new URLSearchParams(location.search).has("tour"); // the address asks for the tour
 
-  /** `onTour` is called by the button of the tour. */
-  constructor({ link, feed, before, onTour }) {
-    Object.assign(this, { link, feed, before, onTour });
+  /** `onTour` is called by the button of the tour, and `onLoad` when the load is known. */
+  constructor({ link, feed, before, onTour, onLoad }) {
+    Object.assign(this, { link, feed, before, onTour, onLoad });
   }
 
   /** The gateway has said hello: show the part, or none. */
@@ -57,6 +57,11 @@ export class Demo {
     return serving.reduce((a, b) => (a && a.requests >= b.requests ? a : b), null)?.name ?? null;
   }
 
+  /** How many instances serve. */
+  serving() {
+    return this.feed.instances.filter(({ state }) => state === "serving").length;
+  }
+
   async #post(body) {
     const error = await this.link.post(PATH, body, (state) => this.#show(state));
     if (this.#part) write(this.#part.querySelector(".error"), error ?? "");
@@ -84,10 +89,11 @@ export class Demo {
     const faults = failed ? `, ${failed} failed (${error})` : "";
     write(this.#part.querySelector(".note"), `${WORDS[load]} ${count}${faults}.`);
     if (!failed) write(this.#part.querySelector(".error"), error ?? "");
-    if (this.#asked) {
-      this.#asked = false;
-      this.onTour(this.#part.querySelector("[data-do=tour]"));
-    }
+    const asked = this.#asked;
+    this.#asked = false;
+    this.onLoad().then(() => {
+      if (asked) this.onTour(this.#part.querySelector("[data-do=tour]"));
+    });
     return null;
   }
 

@@ -54,7 +54,13 @@ const worst = new Worst({
 });
 const drawer = new Drawer({ link, feed });
 const chosen = choices(link, feed);
-const demo = new Demo({ link, feed, before: $("events-title"), onTour: (button) => tour.begin(button) });
+const demo = new Demo({
+  link,
+  feed,
+  before: $("events-title"),
+  onTour: (button) => tour.begin(button),
+  onLoad: () => tour.recover(),
+});
 const tour = new Tour({ link, feed, demo });
 
 /** The theme that was chosen on the chat page. */

@@ -6,6 +6,24 @@ import { refusalOf } from "./panels.js";
 
 const MEAN_S = 10; // over which counts are averaged, because they jump
 const SHOW_MS = 500;
+const FOUND = "pascal.tour"; // what a reload in the middle has to put back
+
+function remembered() {
+  try {
+    return JSON.parse(sessionStorage.getItem(FOUND));
+  } catch {
+    return null; // nothing may be stored here
+  }
+}
+
+function remember(state) {
+  try {
+    if (state === null) sessionStorage.removeItem(FOUND);
+    else sessionStorage.setItem(FOUND, JSON.stringify(state));
+  } catch {
+    // then a reload puts nothing back
+  }
+}
 
 const whole = (value) => (value === null ? "–" : String(Math.round(value)));
 const tenth = (value) => (value === null ? "–" : value.toFixed(1));
@@ -119,6 +137,7 @@ export class Tour {
     this.#opener = opener;
     this.#found = { load: this.demo.load, policy: this.feed.policy };
     this.#killed = this.#drained = null;
+    this.#remember();
     this.#build();
     this.#timer = setInterval(() => this.#show(), SHOW_MS);
     this.#go(0);
@@ -131,11 +150,27 @@ export class Tour {
       return (await this.#undrain()) ?? (await this.#arrange(this.#found));
     });
     if (error !== null) return;
+    remember(null);
     clearInterval(this.#timer);
     this.#look(null);
     this.#card.remove();
     this.#card = null;
     this.#opener?.focus?.();
+  }
+
+  /** After a reload in the middle of the tour: put back what was there before it. */
+  async recover() {
+    const stored = this.running || this.demo.load === null ? null : remembered();
+    if (stored === null) return;
+    remember(null);
+    const { found, drained } = stored;
+    this.#drained = drained;
+    await this.#undrain();
+    await this.#arrange(found);
+  }
+
+  #remember() {
+    remember({ found: this.#found, drained: this.#drained });
   }
 
   async #go(number) {
@@ -169,8 +204,9 @@ export class Tour {
     }
     if (step.drain && this.#drained === null) {
       const name = this.demo.busiest();
-      if (name === null) return "No instance serves now.";
+      if (this.demo.serving() < 2) return "No other instance serves yet. Go back, and wait for it.";
       this.#drained = name;
+      this.#remember();
       return this.link.post(`/admin/instances/${encodeURIComponent(name)}/drain`, {});
     }
     return null;
@@ -190,7 +226,10 @@ export class Tour {
     if (this.#drained === null) return null;
     const path = `/admin/instances/${encodeURIComponent(this.#drained)}/undrain`;
     const error = await this.link.post(path, {});
-    if (error === null) this.#drained = null;
+    if (error === null) {
+      this.#drained = null;
+      if (this.running) this.#remember();
+    }
     return error;
   }
 

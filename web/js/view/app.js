@@ -209,7 +209,7 @@ export function App({ chat, authorize, parts = null, opening = false, late = fal
   }
   async function remove(id) {
     if (id === chat.state.conversation.id) chat.clear();
-    await chat.library.remove(id);
+    await chat.kept.remove(id);
   }
   const keys = useRef(null);
   keys.current = {
@@ -255,7 +255,7 @@ export function App({ chat, authorize, parts = null, opening = false, late = fal
       listOpen &&
       parts &&
       html`<${parts.Conversations}
-        library=${chat.library}
+        library=${chat.kept}
         flush=${() => chat.save({ now: true })}
         current=${state.conversation.id}
         operations=${state.operations}
